@@ -1,0 +1,53 @@
+# `make help` lists the targets. Each first makes sure of its tools (scripts/setup).
+
+# rustup puts cargo where a shell that was open before does not look.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+# Elixir wants UTF-8, which a bare machine or a CI runner may not have set.
+export ELIXIR_ERL_OPTIONS ?= +fnu
+ifeq ($(filter %UTF-8 %utf8,$(LC_ALL) $(LANG)),)
+export LC_ALL := C.UTF-8
+endif
+# Mesa's drivers complain when there is none; it has to be private.
+export XDG_RUNTIME_DIR ?= $(CURDIR)/_build/runtime
+
+CARGO_FLAGS := --release --locked
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test bench lint clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+
+setup: ## install what the other targets need (Debian, Ubuntu), or say what is missing
+	@for goal in run test lint; do scripts/setup $$goal || exit 1; done
+
+setup-%:
+	@scripts/setup $*
+	@[ -d "$$XDG_RUNTIME_DIR" ] || mkdir -p -m 700 "$$XDG_RUNTIME_DIR"
+
+build: setup-build ## compile the NIF library and the Elixir code
+	mix compile
+
+demo: setup-run ## buffers on a real device, step by step
+	mix run examples/demo.exs
+
+test: setup-test ## the tests of the Rust core, then those of Elixir
+	cargo test $(CARGO_FLAGS) -p ex_cubecl_core
+	MIX_ENV=test mix test
+
+bench: setup-run ## measure against plain Elixir
+	mix run bench/run.exs
+
+# The second clippy run is a build without CUDA.
+lint: setup-lint ## formatting, warnings, import cycles, clippy, Dialyzer
+	mix format --check-formatted
+	cargo fmt --all --check
+	mix compile --force --warnings-as-errors
+	mix xref graph --format cycles --fail-above 0
+	cargo clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
+	cargo clippy $(CARGO_FLAGS) -p ex_cubecl --no-default-features --features wgpu -- -D warnings
+	scripts/dialyze
+
+clean: ## remove everything that was built
+	rm -rf _build priv/native
+	cargo clean

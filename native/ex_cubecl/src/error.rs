@@ -1,0 +1,231 @@
+//! Errors as `{reason, details}`: an atom to match on and the numbers. Elixir has the words.
+
+use ex_cubecl_core::{DType, DeviceId, Error};
+use rustler::{Atom, Encoder, Env, Term};
+
+use crate::atoms;
+use crate::term::{Wire, map};
+
+/// What a NIF answers. `Err` becomes `{:error, {reason, details}}`.
+pub type Answer<'a, T> = Result<T, Fault<'a>>;
+
+/// An error of core, or of terms that core never sees.
+pub enum Fault<'a> {
+    Core(Error),
+    /// An element that its type cannot hold.
+    Value {
+        index: u64,
+        value: Term<'a>,
+        dtype: DType,
+    },
+    /// A row of the wrong length at this depth of a nested list.
+    Ragged {
+        depth: u64,
+        expected: u64,
+        actual: u64,
+        shape: Vec<u64>,
+    },
+    /// A flat list of the wrong length.
+    Length {
+        expected: u64,
+        actual: u64,
+        shape: Vec<u64>,
+    },
+    ImproperList,
+    /// A list that would not fit into memory.
+    ListTooLong {
+        requested: u64,
+        limit: u64,
+    },
+}
+
+impl From<Error> for Fault<'_> {
+    fn from(error: Error) -> Self {
+        Fault::Core(error)
+    }
+}
+
+impl Encoder for Fault<'_> {
+    fn encode<'b>(&self, env: Env<'b>) -> Term<'b> {
+        let (reason, details) = match self {
+            Fault::Core(error) => core(env, error),
+            Fault::Value {
+                index,
+                value,
+                dtype,
+            } => {
+                let dtype = Wire(*dtype);
+                let pairs: &[(Atom, &dyn crate::term::DynEncoder)] = &[
+                    (atoms::index(), index),
+                    (atoms::value(), value),
+                    (atoms::dtype(), &dtype),
+                ];
+                (atoms::invalid_value(), map(env, pairs))
+            }
+            Fault::Ragged {
+                depth,
+                expected,
+                actual,
+                shape,
+            } => (
+                atoms::shape_mismatch(),
+                map(
+                    env,
+                    &[
+                        (atoms::depth(), depth),
+                        (atoms::expected(), expected),
+                        (atoms::actual(), actual),
+                        (atoms::shape(), shape),
+                    ],
+                ),
+            ),
+            Fault::Length {
+                expected,
+                actual,
+                shape,
+            } => (
+                atoms::shape_mismatch(),
+                map(
+                    env,
+                    &[
+                        (atoms::expected(), expected),
+                        (atoms::actual(), actual),
+                        (atoms::shape(), shape),
+                    ],
+                ),
+            ),
+            Fault::ImproperList => (
+                atoms::invalid_argument(),
+                map(
+                    env,
+                    &[
+                        (atoms::argument(), &atoms::data()),
+                        (atoms::reason(), &atoms::improper_list()),
+                    ],
+                ),
+            ),
+            Fault::ListTooLong { requested, limit } => (
+                atoms::too_large(),
+                map(
+                    env,
+                    &[(atoms::requested(), requested), (atoms::limit(), limit)],
+                ),
+            ),
+        };
+        (reason, details).encode(env)
+    }
+}
+
+fn core<'b>(env: Env<'b>, error: &Error) -> (Atom, Term<'b>) {
+    match error {
+        Error::ShapeMismatch { expected, actual } => (
+            atoms::shape_mismatch(),
+            map(
+                env,
+                &[(atoms::expected(), expected), (atoms::actual(), actual)],
+            ),
+        ),
+        Error::ByteMismatch { expected, actual } => (
+            atoms::shape_mismatch(),
+            map(
+                env,
+                &[
+                    (atoms::expected_bytes(), expected),
+                    (atoms::actual_bytes(), actual),
+                ],
+            ),
+        ),
+        Error::TypeMismatch { expected, actual } => (
+            atoms::type_mismatch(),
+            map(
+                env,
+                &[
+                    (atoms::expected(), &Wire(*expected)),
+                    (atoms::actual(), &Wire(*actual)),
+                ],
+            ),
+        ),
+        Error::OutOfBounds {
+            offset,
+            count,
+            size,
+        } => (
+            atoms::out_of_bounds(),
+            map(
+                env,
+                &[
+                    (atoms::offset(), offset),
+                    (atoms::count(), count),
+                    (atoms::size(), size),
+                ],
+            ),
+        ),
+        Error::Overlap => (atoms::overlap(), map(env, &[])),
+        Error::NotAllocated => (atoms::not_allocated(), map(env, &[])),
+        Error::Busy => (atoms::busy(), map(env, &[])),
+        Error::NoDevice { reason } => (atoms::no_device(), map(env, &[(atoms::reason(), reason)])),
+        Error::Driver { message } => (atoms::driver(), map(env, &[(atoms::message(), message)])),
+        other => of_device(env, other),
+    }
+}
+
+/// The errors that name a device.
+fn of_device<'b>(env: Env<'b>, error: &Error) -> (Atom, Term<'b>) {
+    let named =
+        |reason: Atom, device: &DeviceId, pairs: &[(Atom, &dyn crate::term::DynEncoder)]| {
+            let device = Wire(*device);
+            let mut all: Vec<(Atom, &dyn crate::term::DynEncoder)> = pairs.to_vec();
+            all.push((atoms::device(), &device));
+            (reason, map(env, &all))
+        };
+    match error {
+        Error::TooLarge {
+            requested,
+            limit,
+            device,
+        } => {
+            let pairs: &[(Atom, &dyn crate::term::DynEncoder)] =
+                &[(atoms::requested(), requested), (atoms::limit(), limit)];
+            named(atoms::too_large(), device, pairs)
+        }
+        Error::OutOfMemory {
+            requested,
+            available,
+            device,
+        } => {
+            let pairs: &[(Atom, &dyn crate::term::DynEncoder)] = &[
+                (atoms::requested(), requested),
+                (atoms::available(), available),
+            ];
+            named(atoms::out_of_memory(), device, pairs)
+        }
+        Error::LimitExceeded {
+            requested,
+            live,
+            limit,
+            device,
+        } => named(
+            atoms::limit_exceeded(),
+            device,
+            &[
+                (atoms::requested(), requested),
+                (atoms::live(), live),
+                (atoms::limit(), limit),
+            ],
+        ),
+        Error::UnknownDevice { device, known } => {
+            let known: Vec<Wire<DeviceId>> = known.iter().copied().map(Wire).collect();
+            named(atoms::unknown_device(), device, &[(atoms::known(), &known)])
+        }
+        Error::Unsupported { operation, device } => named(
+            atoms::unsupported(),
+            device,
+            &[(atoms::operation(), operation)],
+        ),
+        Error::DeviceLost { device } => named(atoms::device_lost(), device, &[]),
+        other => (
+            atoms::driver(),
+            map(env, &[(atoms::message(), &other.to_string())]),
+        ),
+    }
+}

@@ -1,0 +1,12 @@
+//! The NIF library of ExCubecl: Erlang terms in, one call of core, Erlang terms out. The only
+//! crate that knows rustler.
+
+mod atoms;
+mod error;
+mod list;
+mod nif;
+mod reply;
+mod resource;
+mod term;
+
+rustler::init!("Elixir.ExCubecl.Native");

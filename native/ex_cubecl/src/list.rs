@@ -1,0 +1,248 @@
+//! Lists to bytes and back, each in one pass.
+
+use ex_cubecl_core::DType;
+use rustler::{Atom, Encoder, Env, ListIterator, Term};
+
+use crate::atoms;
+use crate::error::{Answer, Fault};
+
+/// Rows of an empty array that `to_list` is willing to make.
+const MAX_EMPTY_ROWS: u64 = 1 << 24;
+
+/// The bytes of a flat list, or of one nested as `dims`.
+pub fn decode<'a>(data: Term<'a>, dtype: DType, dims: &[u64]) -> Answer<'a, Vec<u8>> {
+    let length = length(data)?;
+    let count: u64 = dims.iter().product();
+    let mut out = Vec::new();
+    if dims.len() > 1 && starts_with_list(data) {
+        rows(data, dtype, dims, 0, &mut out)?;
+        return Ok(out);
+    }
+    if length != count {
+        return Err(Fault::Length {
+            expected: count,
+            actual: length,
+            shape: dims.to_vec(),
+        });
+    }
+    out.reserve_exact((length * dtype.size()) as usize);
+    elements(data, dtype, &mut out)?;
+    Ok(out)
+}
+
+fn length(list: Term<'_>) -> Answer<'_, u64> {
+    list.list_length()
+        .map(|length| length as u64)
+        .map_err(|_| Fault::ImproperList)
+}
+
+fn starts_with_list(data: Term<'_>) -> bool {
+    data.list_get_cell().is_ok_and(|(first, _)| first.is_list())
+}
+
+fn rows<'a>(
+    data: Term<'a>,
+    dtype: DType,
+    dims: &[u64],
+    depth: usize,
+    out: &mut Vec<u8>,
+) -> Answer<'a, ()> {
+    let actual = match data.is_list() {
+        true => length(data)?,
+        false => {
+            let index = out.len() as u64 / dtype.size();
+            let value = data;
+            return Err(Fault::Value {
+                index,
+                value,
+                dtype,
+            });
+        }
+    };
+    if actual != dims[depth] {
+        return Err(Fault::Ragged {
+            depth: depth as u64,
+            expected: dims[depth],
+            actual,
+            shape: dims.to_vec(),
+        });
+    }
+    if depth + 1 == dims.len() {
+        return elements(data, dtype, out);
+    }
+    let iterator: ListIterator = data.decode().map_err(|_| Fault::ImproperList)?;
+    for row in iterator {
+        rows(row, dtype, dims, depth + 1, out)?;
+    }
+    Ok(())
+}
+
+fn elements<'a>(list: Term<'a>, dtype: DType, out: &mut Vec<u8>) -> Answer<'a, ()> {
+    use DType::*;
+    let slow = |term: Term<'a>| bits(term, dtype);
+    match dtype {
+        F32 => each(list, dtype, out, |term| match term.decode::<f64>() {
+            Ok(value) => Some((value as f32).to_ne_bytes()),
+            Err(_) => slow(term).map(|bits| (bits as u32).to_ne_bytes()),
+        }),
+        F64 => each(list, dtype, out, |term| match term.decode::<f64>() {
+            Ok(value) => Some(value.to_ne_bytes()),
+            Err(_) => slow(term).map(u64::to_ne_bytes),
+        }),
+        S32 => each(list, dtype, out, |term| {
+            let value = term.decode::<i64>().ok()?;
+            i32::try_from(value).ok().map(i32::to_ne_bytes)
+        }),
+        S64 => each(list, dtype, out, |term| {
+            term.decode::<i64>().ok().map(i64::to_ne_bytes)
+        }),
+        U32 => each(list, dtype, out, |term| {
+            let value = term.decode::<i64>().ok()?;
+            u32::try_from(value).ok().map(u32::to_ne_bytes)
+        }),
+        U64 => each(list, dtype, out, |term| {
+            term.decode::<u64>().ok().map(u64::to_ne_bytes)
+        }),
+        S8 | U8 => each(list, dtype, out, |term| {
+            slow(term).map(|bits| (bits as u8).to_ne_bytes())
+        }),
+        F16 | Bf16 | S16 | U16 => each(list, dtype, out, |term| {
+            slow(term).map(|bits| (bits as u16).to_ne_bytes())
+        }),
+    }
+}
+
+fn each<'a, const N: usize>(
+    list: Term<'a>,
+    dtype: DType,
+    out: &mut Vec<u8>,
+    element: impl Fn(Term<'a>) -> Option<[u8; N]>,
+) -> Answer<'a, ()> {
+    let iterator: ListIterator = list.decode().map_err(|_| Fault::ImproperList)?;
+    for value in iterator {
+        let Some(bytes) = element(value) else {
+            let index = (out.len() / N) as u64;
+            return Err(Fault::Value {
+                index,
+                value,
+                dtype,
+            });
+        };
+        out.extend_from_slice(&bytes);
+    }
+    Ok(())
+}
+
+/// The bits of one number, or of `:nan`, `:infinity`, `:neg_infinity`, as an element.
+pub fn bits(term: Term<'_>, dtype: DType) -> Option<u64> {
+    if let Ok(value) = term.decode::<i64>() {
+        return dtype.bits_of_int(value.into());
+    }
+    if let Ok(value) = term.decode::<u64>() {
+        return dtype.bits_of_int(value.into());
+    }
+    if let Ok(value) = term.decode::<f64>() {
+        return dtype.bits_of_float(value);
+    }
+    let atom = term.decode::<Atom>().ok()?;
+    let special = [
+        (atoms::nan(), f64::NAN),
+        (atoms::infinity(), f64::INFINITY),
+        (atoms::neg_infinity(), f64::NEG_INFINITY),
+    ];
+    let found = special.into_iter().find(|(name, _)| *name == atom);
+    found.and_then(|(_, value)| dtype.bits_of_float(value))
+}
+
+/// The elements as a list nested like `dims`, or the element itself where there are no `dims`.
+pub fn encode<'a>(env: Env<'a>, bytes: &[u8], dtype: DType, dims: &[u64]) -> Answer<'a, Term<'a>> {
+    let Some((&rows, inner)) = dims.split_first() else {
+        let element = Term::list_get_cell(flat(env, bytes, dtype));
+        return Ok(element.map_or_else(|_| env.error_tuple(atoms::not_allocated()), |cell| cell.0));
+    };
+    if inner.is_empty() {
+        return Ok(flat(env, bytes, dtype));
+    }
+    if bytes.is_empty() {
+        check_empty(dims)?;
+    }
+    let row_bytes = bytes.len() / rows.max(1) as usize;
+    let mut list = Term::list_new_empty(env);
+    for row in (0..rows as usize).rev() {
+        let part = &bytes[row * row_bytes..(row + 1) * row_bytes];
+        list = list.list_prepend(encode(env, part, dtype, inner)?);
+    }
+    Ok(list)
+}
+
+/// A shape like `[1_000_000_000, 0]` has no elements, but as a list it would fill the memory.
+fn check_empty<'a>(dims: &[u64]) -> Answer<'a, ()> {
+    let before_zero = dims.iter().take_while(|dim| **dim != 0);
+    let rows = before_zero.fold(1u64, |rows, dim| rows.saturating_mul(*dim));
+    match rows > MAX_EMPTY_ROWS {
+        true => Err(Fault::ListTooLong {
+            requested: rows,
+            limit: MAX_EMPTY_ROWS,
+        }),
+        false => Ok(()),
+    }
+}
+
+/// The elements as a flat list.
+pub fn flat<'a>(env: Env<'a>, bytes: &[u8], dtype: DType) -> Term<'a> {
+    use DType::*;
+    match dtype {
+        F16 => floats(env, bytes, |b| half::f16::from_ne_bytes(b).to_f64()),
+        Bf16 => floats(env, bytes, |b| half::bf16::from_ne_bytes(b).to_f64()),
+        F32 => floats(env, bytes, |b| f64::from(f32::from_ne_bytes(b))),
+        F64 => floats(env, bytes, f64::from_ne_bytes),
+        S8 => integers(env, bytes, i8::from_ne_bytes),
+        S16 => integers(env, bytes, i16::from_ne_bytes),
+        S32 => integers(env, bytes, i32::from_ne_bytes),
+        S64 => integers(env, bytes, i64::from_ne_bytes),
+        U8 => integers(env, bytes, u8::from_ne_bytes),
+        U16 => integers(env, bytes, u16::from_ne_bytes),
+        U32 => integers(env, bytes, u32::from_ne_bytes),
+        U64 => integers(env, bytes, u64::from_ne_bytes),
+    }
+}
+
+fn integers<'a, const N: usize, T: Encoder>(
+    env: Env<'a>,
+    bytes: &[u8],
+    element: impl Fn([u8; N]) -> T,
+) -> Term<'a> {
+    from_the_end(env, bytes, |bytes| element(bytes).encode(env))
+}
+
+fn floats<'a, const N: usize>(
+    env: Env<'a>,
+    bytes: &[u8],
+    element: impl Fn([u8; N]) -> f64,
+) -> Term<'a> {
+    from_the_end(env, bytes, |bytes| {
+        let value = element(bytes);
+        if value.is_finite() {
+            return value.encode(env);
+        }
+        let name = match value {
+            value if value.is_nan() => atoms::nan(),
+            value if value > 0.0 => atoms::infinity(),
+            _ => atoms::neg_infinity(),
+        };
+        name.to_term(env)
+    })
+}
+
+fn from_the_end<'a, const N: usize>(
+    env: Env<'a>,
+    bytes: &[u8],
+    element: impl Fn([u8; N]) -> Term<'a>,
+) -> Term<'a> {
+    let (chunks, _) = bytes.as_chunks::<N>();
+    let empty = Term::list_new_empty(env);
+    chunks
+        .iter()
+        .rev()
+        .fold(empty, |list, chunk| list.list_prepend(element(*chunk)))
+}

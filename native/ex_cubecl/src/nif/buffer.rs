@@ -1,0 +1,196 @@
+//! `ExCubecl.Buffer`.
+
+use std::time::Duration;
+
+use ex_cubecl_core::device;
+use ex_cubecl_core::{Buffer, DType, DeviceId, Error};
+use rustler::{Atom, Binary, Env, ResourceArc, Term};
+
+use crate::atoms;
+use crate::error::{Answer, Fault};
+use crate::list;
+use crate::resource::{BufferRef, binary, handle};
+use crate::term::Wire;
+
+type Ref = ResourceArc<BufferRef>;
+
+/// A preview of a busy device is given up rather than waited for.
+const PREVIEW_PATIENCE: Duration = Duration::from_millis(50);
+
+#[rustler::nif(schedule = "DirtyIo")]
+fn buffer_from_list<'a>(
+    id: Wire<DeviceId>,
+    dtype: Wire<DType>,
+    dims: Vec<u64>,
+    data: Term<'a>,
+) -> Answer<'a, Ref> {
+    let device = device::open(id.0)?;
+    let bytes = list::decode(data, dtype.0, &dims)?;
+    handle(Buffer::from_bytes(device, dtype.0, &bytes))
+}
+
+#[rustler::nif(schedule = "DirtyIo")]
+fn buffer_from_binary<'a>(
+    id: Wire<DeviceId>,
+    dtype: Wire<DType>,
+    count: u64,
+    data: Binary<'a>,
+) -> Answer<'a, Ref> {
+    let device = device::open(id.0)?;
+    let (expected, actual) = (count * dtype.0.size(), data.len() as u64);
+    if expected != actual {
+        return Err(Error::ByteMismatch { expected, actual }.into());
+    }
+    handle(Buffer::from_bytes(device, dtype.0, &data))
+}
+
+#[rustler::nif(schedule = "DirtyIo")]
+fn buffer_empty(id: Wire<DeviceId>, dtype: Wire<DType>, count: u64) -> Answer<'static, Ref> {
+    handle(Buffer::lazy(device::open(id.0)?, dtype.0, count))
+}
+
+#[rustler::nif(schedule = "DirtyIo")]
+fn buffer_iota(id: Wire<DeviceId>, dtype: Wire<DType>, count: u64) -> Answer<'static, Ref> {
+    handle(Buffer::iota(device::open(id.0)?, dtype.0, count))
+}
+
+#[rustler::nif(schedule = "DirtyIo")]
+fn buffer_allocate(buffer: Ref) -> Answer<'static, Atom> {
+    buffer.0.ensure_allocated()?;
+    Ok(atoms::ok())
+}
+
+#[rustler::nif(schedule = "DirtyIo")]
+fn buffer_fill<'a>(buffer: Ref, value: Term<'a>) -> Answer<'a, Atom> {
+    let dtype = buffer.0.dtype();
+    let bits = list::bits(value, dtype).ok_or(Fault::Value {
+        index: 0,
+        value,
+        dtype,
+    })?;
+    buffer.0.fill(bits)?;
+    Ok(atoms::ok())
+}
+
+#[rustler::nif(schedule = "DirtyIo")]
+fn buffer_read<'a>(env: Env<'a>, buffer: Ref) -> Answer<'static, Binary<'a>> {
+    Ok(binary(env, buffer.0.read(0, buffer.0.count())?))
+}
+
+#[rustler::nif(schedule = "DirtyIo")]
+fn buffer_read_part<'a>(
+    env: Env<'a>,
+    buffer: Ref,
+    offset: u64,
+    count: u64,
+) -> Answer<'static, Binary<'a>> {
+    Ok(binary(env, buffer.0.read(offset, count)?))
+}
+
+#[rustler::nif(schedule = "DirtyIo")]
+fn buffer_to_list<'a>(env: Env<'a>, buffer: Ref, dims: Vec<u64>) -> Answer<'a, Term<'a>> {
+    let bytes = buffer.0.read(0, buffer.0.count())?;
+    list::encode(env, &bytes, buffer.0.dtype(), &dims)
+}
+
+#[rustler::nif(schedule = "DirtyIo")]
+fn buffer_preview<'a>(env: Env<'a>, buffer: Ref, most: u64) -> Answer<'static, Term<'a>> {
+    let count = buffer.0.count().min(most);
+    let bytes = buffer.0.read_soon(0, count, PREVIEW_PATIENCE)?;
+    Ok(list::flat(env, &bytes, buffer.0.dtype()))
+}
+
+#[rustler::nif(schedule = "DirtyIo")]
+fn buffer_write<'a>(buffer: Ref, offset: u64, data: Binary<'a>) -> Answer<'a, Atom> {
+    buffer.0.write(offset, &data)?;
+    Ok(atoms::ok())
+}
+
+#[rustler::nif(schedule = "DirtyIo")]
+fn buffer_write_list<'a>(
+    buffer: Ref,
+    offset: u64,
+    dims: Vec<u64>,
+    data: Term<'a>,
+) -> Answer<'a, Atom> {
+    let bytes = list::decode(data, buffer.0.dtype(), &dims)?;
+    buffer.0.write(offset, &bytes)?;
+    Ok(atoms::ok())
+}
+
+#[rustler::nif]
+fn buffer_view(buffer: Ref, offset: u64, count: u64) -> Answer<'static, Ref> {
+    handle(buffer.0.view(offset, count))
+}
+
+#[rustler::nif]
+fn buffer_slice_bytes(buffer: Ref, offset: u64, len: u64) -> Answer<'static, Ref> {
+    handle(buffer.0.slice_bytes(offset, len))
+}
+
+#[rustler::nif]
+fn buffer_clone(buffer: Ref) -> Answer<'static, Ref> {
+    handle(Ok(buffer.0.share()))
+}
+
+#[rustler::nif(schedule = "DirtyIo")]
+fn buffer_duplicate(buffer: Ref) -> Answer<'static, Ref> {
+    handle(buffer.0.duplicate_on(buffer.0.device().clone()))
+}
+
+#[rustler::nif(schedule = "DirtyIo")]
+fn buffer_transfer(buffer: Ref, id: Wire<DeviceId>) -> Answer<'static, Ref> {
+    handle(buffer.0.duplicate_on(device::open(id.0)?))
+}
+
+#[rustler::nif(schedule = "DirtyIo")]
+fn buffer_convert(buffer: Ref, dtype: Wire<DType>) -> Answer<'static, Ref> {
+    handle(buffer.0.convert(dtype.0))
+}
+
+#[rustler::nif(schedule = "DirtyIo")]
+fn buffer_copy(source: Ref, target: Ref) -> Answer<'static, Atom> {
+    source.0.copy_to(&target.0)?;
+    Ok(atoms::ok())
+}
+
+#[rustler::nif(schedule = "DirtyIo")]
+fn buffer_synchronize(buffer: Ref) -> Answer<'static, Atom> {
+    buffer.0.device().synchronize()?;
+    Ok(atoms::ok())
+}
+
+#[rustler::nif(schedule = "DirtyIo")]
+fn buffer_pointer(buffer: Ref) -> Answer<'static, u64> {
+    Ok(buffer.0.pointer()?)
+}
+
+#[rustler::nif]
+fn buffer_overlap(a: Ref, b: Ref) -> bool {
+    a.0.overlaps(&b.0)
+}
+
+#[rustler::nif]
+fn buffer_id(buffer: Ref) -> u64 {
+    buffer.0.id()
+}
+
+#[rustler::nif]
+fn buffer_storage_id(buffer: Ref) -> u64 {
+    buffer.0.storage_id()
+}
+
+#[rustler::nif]
+fn buffer_total_size(buffer: Ref) -> u64 {
+    buffer.0.total_bytes()
+}
+
+#[rustler::nif]
+fn buffer_allocated(buffer: Ref) -> bool {
+    buffer.0.is_allocated()
+}
+
+#[rustler::nif]
+fn buffer_ref_count(buffer: Ref) -> u64 {
+    buffer.0.handles() as u64
+}

@@ -1,0 +1,7 @@
+//! One file an Elixir module, one function a stub: decode, one call of core, encode. What may
+//! wait for a device runs on a dirty I/O scheduler.
+
+mod buffer;
+mod device;
+mod memory;
+mod transfer;

@@ -1,0 +1,274 @@
+//! A device with its account and its heap, and the registry that opens each one once.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::driver::Driver;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::heap::{Block, Heap};
+use crate::meter::{Meter, Reservation, Usage};
+use crate::runtime;
+use crate::worker::Worker;
+
+/// Which kind of driver a device is reached through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Runtime {
+    Vulkan,
+    Metal,
+    Dx12,
+    Cuda,
+}
+
+impl Runtime {
+    pub const ALL: [Runtime; 4] = [
+        Runtime::Vulkan,
+        Runtime::Metal,
+        Runtime::Dx12,
+        Runtime::Cuda,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Runtime::Vulkan => "vulkan",
+            Runtime::Metal => "metal",
+            Runtime::Dx12 => "dx12",
+            Runtime::Cuda => "cuda",
+        }
+    }
+}
+
+/// The short name of a device: its runtime and its place in that runtime's list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct DeviceId {
+    pub runtime: Runtime,
+    pub index: u32,
+}
+
+impl fmt::Display for DeviceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.runtime.name(), self.index)
+    }
+}
+
+/// What the hardware is. Lavapipe is a CPU and says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hardware {
+    DiscreteGpu,
+    IntegratedGpu,
+    VirtualGpu,
+    Cpu,
+    Other,
+}
+
+/// What is known of a device without opening it.
+#[derive(Debug, Clone)]
+pub struct Info {
+    pub id: DeviceId,
+    pub name: String,
+    pub hardware: Hardware,
+    pub driver: String,
+    /// The largest buffer in bytes.
+    pub max_buffer: u64,
+    /// The memory of the device in bytes, where the driver tells.
+    pub total_memory: Option<u64>,
+    /// The types that kernels can calculate with natively.
+    pub dtypes: Vec<DType>,
+    /// The same for each runtime that reaches the same card: its PCI address where there is one.
+    pub adapter: String,
+}
+
+/// An open device. It lives until it is lost and its last buffer is gone.
+pub struct Device {
+    pub info: Info,
+    /// Told apart from the device that had the same id before it was lost.
+    pub generation: u64,
+    driver: Box<dyn Driver>,
+    meter: Arc<Meter>,
+    heap: Arc<Heap>,
+    worker: Worker,
+}
+
+impl Device {
+    fn open(info: Info, limit: Option<u64>) -> Result<Arc<Self>> {
+        static GENERATIONS: AtomicU64 = AtomicU64::new(1);
+        let driver = runtime::open(&info)?;
+        Ok(Arc::new(Device {
+            generation: GENERATIONS.fetch_add(1, Relaxed),
+            heap: Heap::new(driver.limits()),
+            meter: Meter::new(limit),
+            worker: Worker::new(info.id.to_string()),
+            driver,
+            info,
+        }))
+    }
+
+    pub fn id(&self) -> DeviceId {
+        self.info.id
+    }
+
+    /// The driver, unless the device was lost: a lost one is never spoken to again.
+    pub fn driver(&self) -> Result<&dyn Driver> {
+        match self.driver.is_lost() {
+            true => Err(Error::DeviceLost { device: self.id() }),
+            false => Ok(&*self.driver),
+        }
+    }
+
+    /// Turns a fault into `DeviceLost` where the device went away during the call.
+    pub fn explain<T>(&self, result: Result<T>) -> Result<T> {
+        match result {
+            Err(Error::Driver { .. } | Error::OutOfMemory { .. }) if self.driver.is_lost() => {
+                Err(Error::DeviceLost { device: self.id() })
+            }
+            other => other,
+        }
+    }
+
+    pub fn worker(&self) -> &Worker {
+        &self.worker
+    }
+
+    /// Memory for `bytes`, counted. The account is asked first, so that a refusal for the limit
+    /// never reaches the device.
+    pub(crate) fn alloc(&self, bytes: u64) -> Result<(Block, Reservation)> {
+        let driver = self.driver()?;
+        self.check_size(bytes)?;
+        let reservation = self.reserve(bytes)?;
+        let block = self.heap.alloc(driver, bytes).or_else(|error| {
+            if !matches!(error, Error::OutOfMemory { .. }) {
+                return Err(error);
+            }
+            self.heap.trim(driver)?;
+            self.heap.alloc(driver, bytes)
+        });
+        let block = block.inspect_err(|_| self.meter.count_failure());
+        Ok((self.explain(block)?, reservation))
+    }
+
+    pub(crate) fn check_size(&self, bytes: u64) -> Result<()> {
+        let limit = self.driver.limits().max_page;
+        match bytes > limit {
+            true => Err(Error::TooLarge {
+                requested: bytes,
+                limit,
+                device: self.id(),
+            }),
+            false => Ok(()),
+        }
+    }
+
+    pub(crate) fn reserve(&self, bytes: u64) -> Result<Reservation> {
+        self.meter
+            .reserve(bytes)
+            .map_err(|refused| Error::LimitExceeded {
+                requested: bytes,
+                live: refused.live,
+                limit: refused.limit,
+                device: self.id(),
+            })
+    }
+
+    /// What lives on the device, and what its runtime holds for that.
+    pub fn usage(&self) -> Result<(Usage, u64)> {
+        let reserved = self.driver().and_then(|driver| driver.reserved());
+        Ok((self.meter.usage(), self.explain(reserved)?))
+    }
+
+    pub fn set_limit(&self, limit: Option<u64>) {
+        self.meter.set_limit(limit);
+    }
+
+    pub fn reset_peak(&self) {
+        self.meter.reset_peak();
+    }
+
+    /// Gives unused memory back to the driver; the answer is how many bytes were given.
+    pub fn trim(&self) -> Result<u64> {
+        let driver = self.driver()?;
+        let before = driver.reserved()?;
+        self.heap.trim(driver)?;
+        Ok(before.saturating_sub(driver.reserved()?))
+    }
+
+    pub fn synchronize(&self) -> Result<()> {
+        self.explain(self.driver().and_then(|driver| driver.sync()))
+    }
+}
+
+static OPEN: RwLock<Vec<Arc<Device>>> = RwLock::new(Vec::new());
+/// Opening is slow: callers of other devices do not wait for it, a second one of the same does.
+static OPENING: Mutex<()> = Mutex::new(());
+
+/// All devices of this machine, none of them opened.
+pub fn list() -> Result<Vec<Info>> {
+    let found = runtime::enumerate();
+    match found.is_empty() {
+        true => Err(Error::NoDevice {
+            reason: runtime::missing(),
+        }),
+        false => Ok(found),
+    }
+}
+
+/// The first discrete GPU, else an integrated, a virtual one, a CPU. CUDA comes before Vulkan on
+/// the same card.
+pub fn default_id() -> Result<DeviceId> {
+    let rank = |info: &Info| match info.hardware {
+        Hardware::DiscreteGpu => 0,
+        Hardware::IntegratedGpu => 1,
+        Hardware::VirtualGpu => 2,
+        Hardware::Cpu => 3,
+        Hardware::Other => 4,
+    };
+    let devices = list()?;
+    let best = devices.iter().min_by_key(|info| rank(info));
+    let Some(best) = best else {
+        return Err(Error::NoDevice {
+            reason: runtime::missing(),
+        });
+    };
+    let twin = devices
+        .iter()
+        .find(|info| info.id.runtime == Runtime::Cuda && info.adapter == best.adapter);
+    Ok(twin.unwrap_or(best).id)
+}
+
+/// The device of this name, opened at its first use and again after it was lost.
+pub fn open(id: DeviceId) -> Result<Arc<Device>> {
+    if let Some(device) = find_open(id) {
+        return Ok(device);
+    }
+    let _only_one = OPENING.lock();
+    if let Some(device) = find_open(id) {
+        return Ok(device);
+    }
+    let devices = list()?;
+    let known = devices.iter().map(|info| info.id).collect();
+    let Some(info) = devices.into_iter().find(|info| info.id == id) else {
+        return Err(Error::UnknownDevice { device: id, known });
+    };
+    let lost = OPEN.read().iter().find(|device| device.id() == id).cloned();
+    let device = Device::open(info, lost.and_then(|device| device.meter.limit()))?;
+    let mut open = OPEN.write();
+    open.retain(|other| other.id() != id);
+    open.push(device.clone());
+    Ok(device)
+}
+
+fn find_open(id: DeviceId) -> Option<Arc<Device>> {
+    let open = OPEN.read();
+    let found = open.iter().find(|device| device.id() == id);
+    found.filter(|device| !device.driver.is_lost()).cloned()
+}
+
+/// Gives a device and everything on it up. Each of its buffers answers `DeviceLost` from now on,
+/// and the next use of the id opens it anew.
+pub fn reset(id: DeviceId) -> Result<()> {
+    let device = open(id)?;
+    device.driver.lose();
+    Ok(())
+}

@@ -1,0 +1,104 @@
+//! What the rest of core asks of a device. One object-safe trait, so that nothing above this line
+//! knows which runtime it speaks to.
+
+use std::any::Any;
+use std::ops::{Deref, Range};
+use std::time::Duration;
+
+use cubecl::server::Handle;
+
+use crate::dtype::DType;
+use crate::error::Result;
+
+/// One exact allocation of a device. Dropping it returns the memory to the runtime's pool and
+/// never waits for the device.
+pub struct Page {
+    pub(crate) handle: Handle,
+    pub(crate) bytes: u64,
+    /// What a runtime keeps beside CubeCL's handle, such as the `wgpu::Buffer`.
+    pub(crate) raw: Box<dyn Any + Send + Sync>,
+}
+
+/// `len` bytes of a page from `offset` on. `slack` more bytes behind them belong to the same
+/// buffer's padding: they may be overwritten, and nobody ever reads them.
+#[derive(Clone, Copy)]
+pub struct Region<'a> {
+    pub page: &'a Page,
+    pub offset: u64,
+    pub len: u64,
+    pub slack: u64,
+}
+
+/// Bounds that the heap respects before the driver sees a request.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// The largest single allocation in bytes.
+    pub max_page: u64,
+    /// Offsets at which a kernel may bind a part of a page.
+    pub alignment: u64,
+}
+
+/// Bytes that arrived on the host. Where the runtime can, they are the mapped memory itself.
+pub struct HostBytes {
+    owner: Box<dyn Deref<Target = [u8]> + Send + Sync>,
+    range: Range<usize>,
+}
+
+impl HostBytes {
+    pub(crate) fn new(owner: impl Deref<Target = [u8]> + Send + Sync + 'static) -> Self {
+        let range = 0..owner.len();
+        let owner = Box::new(owner);
+        HostBytes { owner, range }
+    }
+
+    /// The same bytes without the first `skip`, and only `len` of them.
+    pub(crate) fn part(mut self, skip: usize, len: usize) -> Self {
+        let start = (self.range.start + skip).min(self.range.end);
+        self.range = start..(start + len).min(self.range.end);
+        self
+    }
+}
+
+impl Deref for HostBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.owner[self.range.clone()]
+    }
+}
+
+/// A read whose copy is already on its way; what is written to the device later does not show.
+pub trait PendingRead: Send {
+    /// Waits for the bytes, or gives `Error::Busy` once `patience` is over.
+    fn wait(self: Box<Self>, patience: Option<Duration>) -> Result<HostBytes>;
+}
+
+/// A device as core sees it. Everything that takes a [`Region`] is queued in the order of the
+/// calls; a region is never empty and always inside its page.
+pub trait Driver: Send + Sync {
+    fn limits(&self) -> Limits;
+    /// At least `bytes` of memory whose content is not defined, or an error now, not later.
+    fn alloc(&self, bytes: u64) -> Result<Page>;
+    fn write(&self, dst: Region<'_>, data: &[u8]) -> Result<()>;
+    fn read(&self, src: Region<'_>) -> Result<Box<dyn PendingRead>>;
+    /// The regions have the same length and share no byte.
+    fn copy(&self, src: Region<'_>, dst: Region<'_>) -> Result<()>;
+    /// Repeats the lowest `size` bytes of `pattern`; `dst` starts at a multiple of `size`.
+    fn fill(&self, dst: Region<'_>, pattern: u64, size: u64) -> Result<()>;
+    /// 0, 1, 2, ... as `dtype`.
+    fn iota(&self, dst: Region<'_>, dtype: DType) -> Result<()>;
+    fn convert(&self, src: Region<'_>, from: DType, dst: Region<'_>, to: DType) -> Result<()>;
+    /// Whether `convert` and `iota` can work on this type here.
+    fn computes(&self, dtype: DType) -> bool;
+    /// Waits until everything queued is done.
+    fn sync(&self) -> Result<()>;
+    /// Bytes that the runtime holds for us, used or not, staging included.
+    fn reserved(&self) -> Result<u64>;
+    /// Returns pages that nobody holds to the driver.
+    fn trim(&self) -> Result<()>;
+    /// The address of a region for other libraries.
+    fn pointer(&self, region: Region<'_>) -> Result<u64>;
+    fn is_lost(&self) -> bool;
+    /// Gives the device up: from now on it is lost.
+    fn lose(&self);
+}

@@ -1,0 +1,78 @@
+//! Everything that can go wrong, with the numbers a caller needs to act on it.
+//! The words that a user reads are written once, in Elixir's `ExCubecl.Error`.
+
+use crate::device::DeviceId;
+use crate::dtype::DType;
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Error {
+    #[error("expected {expected} elements, got {actual}")]
+    ShapeMismatch { expected: u64, actual: u64 },
+    #[error("expected {expected} bytes, got {actual}")]
+    ByteMismatch { expected: u64, actual: u64 },
+    #[error("expected elements of type {expected}, got {actual}")]
+    TypeMismatch { expected: DType, actual: DType },
+    /// Offset, count and size are in elements, or in bytes where the call speaks of bytes.
+    #[error("{count} at offset {offset} lie outside {size}")]
+    OutOfBounds { offset: u64, count: u64, size: u64 },
+    #[error("source and destination share bytes")]
+    Overlap,
+    #[error("nothing was ever written to this buffer")]
+    NotAllocated,
+    #[error("{requested} bytes are more than the {limit} bytes that {device} takes in one buffer")]
+    TooLarge {
+        requested: u64,
+        limit: u64,
+        device: DeviceId,
+    },
+    #[error("{device} has no room for {requested} bytes")]
+    OutOfMemory {
+        requested: u64,
+        available: Option<u64>,
+        device: DeviceId,
+    },
+    #[error("{requested} more bytes would pass the limit of {limit} on {device} ({live} live)")]
+    LimitExceeded {
+        requested: u64,
+        live: u64,
+        limit: u64,
+        device: DeviceId,
+    },
+    #[error("no device on this machine: {reason}")]
+    NoDevice { reason: String },
+    #[error("there is no device {device}")]
+    UnknownDevice {
+        device: DeviceId,
+        known: Vec<DeviceId>,
+    },
+    #[error("{device} was lost or reset")]
+    DeviceLost { device: DeviceId },
+    #[error("{device} cannot do {operation}")]
+    Unsupported {
+        operation: &'static str,
+        device: DeviceId,
+    },
+    #[error("the device is busy")]
+    Busy,
+    /// A fault inside CubeCL or the driver, with its own first line.
+    #[error("driver fault: {message}")]
+    Driver { message: String },
+}
+
+impl Error {
+    /// CubeCL's messages carry backtraces; one line is what a person can use.
+    pub(crate) fn driver(message: impl std::fmt::Display) -> Self {
+        let text = message.to_string();
+        let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        let mut message = lines.next().unwrap_or("unknown fault").to_string();
+        if message.ends_with(':')
+            && let Some(next) = lines.next()
+        {
+            message = format!("{message} {next}");
+        }
+        message.truncate(message.floor_char_boundary(400));
+        Error::Driver { message }
+    }
+}

@@ -1,0 +1,272 @@
+//! Sub-allocation above exact pages. Small blocks come from slabs in constant time, large ones
+//! have a page of their own; a page that is given back is kept for the next block of its size.
+//!
+//! The lock of a heap is never held while the device is asked for something: a destructor on a
+//! normal scheduler takes it too.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use offset_allocator::{Allocation, Allocator};
+use parking_lot::Mutex;
+
+use crate::driver::{Driver, Limits, Page};
+use crate::error::Result;
+
+/// Every block starts at a multiple of this, which suits each device's binding alignment.
+const UNIT: u64 = 256;
+const MIB: u64 = 1 << 20;
+const FIRST_SLAB: u64 = MIB;
+/// Idle pages kept for reuse, per device.
+const IDLE_BYTES: u64 = 256 * MIB;
+/// CubeCL 0.10 counts pages in 16 bits and hands out aliases past them.
+const MAX_PAGES: usize = 60_000;
+
+/// Where a block lies, and how it returns.
+enum Place {
+    Slab { slab: usize, slot: Allocation },
+    Own,
+}
+
+/// A piece of device memory. Dropping it gives it back to the heap at once.
+pub struct Block {
+    heap: Arc<Heap>,
+    page: Arc<Page>,
+    place: Place,
+    pub offset: u64,
+    /// Bytes to the end of the block, padding included.
+    pub room: u64,
+}
+
+impl Block {
+    pub fn page(&self) -> &Page {
+        &self.page
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        self.heap.take_back(self);
+    }
+}
+
+pub struct Heap {
+    limits: Limits,
+    own_from: u64,
+    largest_slab: u64,
+    state: Mutex<State>,
+}
+
+struct Slab {
+    page: Arc<Page>,
+    space: Allocator,
+    units: u32,
+    used: u32,
+    /// The key under which `State::roomy` lists this slab.
+    largest: u32,
+}
+
+#[derive(Default)]
+struct State {
+    slabs: Vec<Option<Slab>>,
+    /// Slabs by their largest free piece in units: the first that fits is found in O(log n).
+    roomy: BTreeSet<(u32, usize)>,
+    slab_bytes: u64,
+    idle: Vec<Arc<Page>>,
+    idle_bytes: u64,
+    own_pages: usize,
+    /// Idle pages were let go since the driver was last trimmed.
+    untrimmed: bool,
+}
+
+impl Heap {
+    pub fn new(limits: Limits) -> Arc<Self> {
+        let own_from = (limits.max_page / 128).clamp(MIB, 16 * MIB);
+        Arc::new(Heap {
+            limits,
+            own_from,
+            largest_slab: (4 * own_from).min(limits.max_page / UNIT * UNIT),
+            state: Mutex::default(),
+        })
+    }
+
+    /// A block of at least `bytes`, which the caller has checked against `Limits::max_page`.
+    pub fn alloc(self: &Arc<Self>, driver: &dyn Driver, bytes: u64) -> Result<Block> {
+        let room = bytes.next_multiple_of(UNIT);
+        self.trim_if_due(driver)?;
+        match room < self.own_from {
+            true => self.alloc_small(driver, room),
+            false => self.alloc_own(driver, room),
+        }
+    }
+
+    fn alloc_small(self: &Arc<Self>, driver: &dyn Driver, room: u64) -> Result<Block> {
+        loop {
+            let wanted = {
+                let mut state = self.state.lock();
+                if let Some(block) = self.place_in_slab(&mut state, room) {
+                    return Ok(block);
+                }
+                state
+                    .slab_bytes
+                    .clamp(FIRST_SLAB, self.largest_slab)
+                    .max(room)
+            };
+            let page = Arc::new(driver.alloc(wanted.min(self.limits.max_page))?);
+            self.state.lock().add_slab(page);
+        }
+    }
+
+    fn place_in_slab(self: &Arc<Self>, state: &mut State, room: u64) -> Option<Block> {
+        let units = (room / UNIT) as u32;
+        let candidates: Vec<usize> = state
+            .roomy
+            .range((units, 0)..)
+            .take(4)
+            .map(|key| key.1)
+            .collect();
+        for index in candidates {
+            let slab = state.slabs[index].as_mut()?;
+            let Some(slot) = slab.space.allocate(units) else {
+                continue;
+            };
+            slab.used += units;
+            let block = Block {
+                heap: self.clone(),
+                page: slab.page.clone(),
+                place: Place::Slab { slab: index, slot },
+                offset: u64::from(slot.offset) * UNIT,
+                room,
+            };
+            state.list_again(index);
+            return Some(block);
+        }
+        None
+    }
+
+    fn alloc_own(self: &Arc<Self>, driver: &dyn Driver, room: u64) -> Result<Block> {
+        let reused = self.state.lock().take_idle(room);
+        let page = match reused {
+            Some(page) => page,
+            None => {
+                if self.state.lock().own_pages >= MAX_PAGES {
+                    return Err(crate::error::Error::driver(
+                        "too many pages are live on this device",
+                    ));
+                }
+                let page = Arc::new(driver.alloc(room.min(self.limits.max_page))?);
+                self.state.lock().own_pages += 1;
+                page
+            }
+        };
+        Ok(Block {
+            heap: self.clone(),
+            page,
+            place: Place::Own,
+            offset: 0,
+            room,
+        })
+    }
+
+    fn take_back(&self, block: &Block) {
+        let mut state = self.state.lock();
+        match block.place {
+            Place::Slab { slab, slot } => state.free_slot(slab, slot, block.room),
+            Place::Own => state.keep_idle(block.page.clone()),
+        }
+    }
+
+    fn trim_if_due(&self, driver: &dyn Driver) -> Result<()> {
+        match std::mem::take(&mut self.state.lock().untrimmed) {
+            true => driver.trim(),
+            false => Ok(()),
+        }
+    }
+
+    /// Gives idle pages and empty slabs back to the driver.
+    pub fn trim(&self, driver: &dyn Driver) -> Result<()> {
+        let released = self.state.lock().release_idle();
+        drop(released);
+        driver.trim()
+    }
+
+    /// Bytes that the next `trim` would let go.
+    pub fn idle_bytes(&self) -> u64 {
+        let state = self.state.lock();
+        let empty = state.slabs.iter().flatten().filter(|slab| slab.used == 0);
+        state.idle_bytes + empty.map(|slab| slab.page.bytes).sum::<u64>()
+    }
+}
+
+impl State {
+    fn add_slab(&mut self, page: Arc<Page>) {
+        let units = (page.bytes / UNIT) as u32;
+        self.slab_bytes += page.bytes;
+        let slab = Slab {
+            // Two nodes for each block and gap; a slab that runs out of them is simply full.
+            space: Allocator::with_max_allocs(units, (2 * units).clamp(64, 65_536)),
+            page,
+            units,
+            used: 0,
+            largest: 0,
+        };
+        let index = self
+            .slabs
+            .iter()
+            .position(Option::is_none)
+            .unwrap_or(self.slabs.len());
+        match index < self.slabs.len() {
+            true => self.slabs[index] = Some(slab),
+            false => self.slabs.push(Some(slab)),
+        }
+        self.list_again(index);
+    }
+
+    fn list_again(&mut self, index: usize) {
+        if let Some(slab) = self.slabs[index].as_mut() {
+            self.roomy.remove(&(slab.largest, index));
+            slab.largest = slab.space.storage_report().largest_free_region;
+            self.roomy.insert((slab.largest, index));
+        }
+    }
+
+    fn free_slot(&mut self, index: usize, slot: Allocation, room: u64) {
+        if let Some(slab) = self.slabs[index].as_mut() {
+            slab.space.free(slot);
+            slab.used -= (room / UNIT) as u32;
+            self.list_again(index);
+        }
+    }
+
+    fn take_idle(&mut self, room: u64) -> Option<Arc<Page>> {
+        let index = self.idle.iter().rposition(|page| page.bytes == room)?;
+        let page = self.idle.swap_remove(index);
+        self.idle_bytes -= page.bytes;
+        Some(page)
+    }
+
+    fn keep_idle(&mut self, page: Arc<Page>) {
+        if self.idle_bytes + page.bytes <= IDLE_BYTES {
+            self.idle_bytes += page.bytes;
+            self.idle.push(page);
+        } else {
+            self.own_pages -= 1;
+            self.untrimmed = true;
+        }
+    }
+
+    /// The pages are dropped by the caller, outside the lock.
+    fn release_idle(&mut self) -> Vec<Arc<Page>> {
+        let mut released = std::mem::take(&mut self.idle);
+        self.own_pages -= released.len();
+        self.idle_bytes = 0;
+        for index in 0..self.slabs.len() {
+            if let Some(slab) = self.slabs[index].take_if(|slab| slab.used == 0) {
+                self.roomy.remove(&(slab.largest, index));
+                self.slab_bytes -= u64::from(slab.units) * UNIT;
+                released.push(slab.page);
+            }
+        }
+        released
+    }
+}

@@ -1,0 +1,24 @@
+//! Device memory over CubeCL: buffers, views, accounting. Knows nothing of Erlang.
+//!
+//! ```text
+//! Buffer (a handle) -> Storage -> Block -> Page      memory of the device, one CubeCL handle
+//!                         |         '---> Heap       slabs and idle pages
+//!                         '-> Reservation -> Meter   live bytes, peak, limit
+//! ```
+
+pub mod buffer;
+pub mod device;
+pub mod driver;
+pub mod dtype;
+pub mod error;
+pub mod heap;
+pub mod meter;
+pub mod numeric;
+mod runtime;
+pub mod span;
+pub mod worker;
+
+pub use buffer::Buffer;
+pub use device::{Device, DeviceId};
+pub use dtype::DType;
+pub use error::{Error, Result};

@@ -1,0 +1,407 @@
+//! `Driver` once for every CubeCL runtime. Each entry pins CubeCL's stream and catches panics.
+//!
+//! CubeCL 0.10 reads freed memory when two streams share buffers, and derives the stream from the
+//! calling thread; BEAM processes move between threads. So there is one stream, always the same.
+//! Whoever queues work in CubeCL flushes it before the call returns: raw commands of a backend on
+//! the same queue then keep the order of the calls.
+
+use std::time::Duration;
+
+use cubecl::client::ComputeClient;
+use cubecl::device::Device as CubeDevice;
+use cubecl::device_handle::DeviceHandle;
+use cubecl::future::block_on;
+use cubecl::server::{ComputeServer, Handle};
+use cubecl::stream_id::StreamId;
+
+use super::guard::caught;
+use super::kernels;
+use crate::device::DeviceId;
+use crate::driver::{Driver, HostBytes, Limits, Page, PendingRead, Region};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+
+/// Bound offsets of windows into a page are multiples of this on every runtime.
+const WINDOW_ALIGNMENT: u64 = 256;
+const STREAM: StreamId = StreamId { value: 0 };
+
+/// What differs between runtimes. The default bodies work on each of them.
+pub trait Backend: Send + Sync + Sized + 'static {
+    type Runtime: cubecl::Runtime;
+
+    /// What to keep of a fresh page beside its handle.
+    fn adopt(_cube: &Cube<Self>, _handle: &Handle) -> Result<Box<dyn std::any::Any + Send + Sync>> {
+        Ok(Box::new(()))
+    }
+
+    /// Refuses what the device can be known not to have room for.
+    fn check_room(&self, _bytes: u64) -> Result<()> {
+        Ok(())
+    }
+
+    /// Offset and length are multiples of four.
+    fn write(cube: &Cube<Self>, dst: Region<'_>, data: &[u8]) -> Result<()> {
+        cube.write_through_server(dst, data)
+    }
+
+    /// Offset and length are multiples of four.
+    fn read(cube: &Cube<Self>, src: Region<'_>) -> Result<Box<dyn PendingRead>> {
+        cube.read_through_client(src)
+    }
+
+    /// Copies where the runtime has a better way than a kernel; `false` where it has not.
+    fn copy(_cube: &Cube<Self>, _src: Region<'_>, _dst: Region<'_>) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn sync(cube: &Cube<Self>) -> Result<()> {
+        block_on(cube.client.sync()).map_err(Error::driver)
+    }
+
+    /// Host memory that the backend keeps for transfers.
+    fn staging_bytes(&self) -> u64 {
+        0
+    }
+
+    fn trim(&self) {}
+
+    fn pointer(&self, _region: Region<'_>) -> Option<u64> {
+        None
+    }
+
+    fn is_lost(&self) -> bool;
+
+    fn lose(&self);
+}
+
+type Server<B> = <<B as Backend>::Runtime as cubecl::Runtime>::Server;
+
+/// A CubeCL client with its backend.
+pub struct Cube<B: Backend> {
+    pub id: DeviceId,
+    pub client: ComputeClient<B::Runtime>,
+    server: DeviceHandle<Server<B>>,
+    limits: Limits,
+    pub backend: B,
+}
+
+impl<B: Backend> Cube<B> {
+    pub fn new(id: DeviceId, device: &<B::Runtime as cubecl::Runtime>::Device, backend: B) -> Self {
+        let client = STREAM.executes(|| <B::Runtime as cubecl::Runtime>::client(device));
+        let memory = &client.properties().memory;
+        let limits = Limits {
+            max_page: memory.max_page_size.min(i64::MAX as u64) / WINDOW_ALIGNMENT
+                * WINDOW_ALIGNMENT,
+            alignment: memory.alignment,
+        };
+        Cube {
+            id,
+            server: DeviceHandle::new(device.to_id()),
+            client,
+            limits,
+            backend,
+        }
+    }
+
+    fn entry<T>(&self, call: impl FnOnce() -> Result<T>) -> Result<T> {
+        caught(|| STREAM.executes(call))
+    }
+
+    /// `client.empty` would tell of a failure only at a later read. Asking the server itself, on
+    /// its own thread, tells now, and leaves CubeCL's pool as it was.
+    fn initialize(&self, bytes: u64) -> Result<Handle> {
+        let handle = Handle::new(STREAM, bytes);
+        let memory = handle.memory.clone();
+        let outcome = self.server.submit_blocking(move |server| {
+            caught(|| {
+                server.initialize_memory(memory, bytes, STREAM);
+                Ok(())
+            })
+        });
+        outcome.map_err(|fault| Error::driver(format!("{fault:?}")))??;
+        Ok(handle)
+    }
+
+    fn out_of_memory(&self, error: Error, requested: u64) -> Error {
+        let no_room = |message: &str| {
+            let text = message.to_lowercase();
+            [
+                "out of memory",
+                "outofmemory",
+                "allocate buffer",
+                "buffertoobig",
+                "not enough memory",
+            ]
+            .iter()
+            .any(|sign| text.contains(sign))
+        };
+        match error {
+            Error::Driver { message } if no_room(&message) => Error::OutOfMemory {
+                requested,
+                available: None,
+                device: self.id,
+            },
+            other => other,
+        }
+    }
+
+    pub fn flush(&self) -> Result<()> {
+        self.client.flush().map_err(Error::driver)
+    }
+
+    fn write_through_server(&self, dst: Region<'_>, data: &[u8]) -> Result<()> {
+        let handle = part(dst.page, dst.offset, data.len() as u64);
+        let descriptor = handle.copy_descriptor([data.len()].into(), [1].into(), 1);
+        let bytes = cubecl::bytes::Bytes::from_elems(data.to_vec());
+        self.server
+            .submit(move |server| server.write(vec![(descriptor, bytes)], STREAM));
+        // CUDA keeps each upload in host memory until a flush.
+        self.flush()
+    }
+
+    fn read_through_client(&self, src: Region<'_>) -> Result<Box<dyn PendingRead>> {
+        let handle = part(src.page, src.offset, src.len);
+        let descriptor = handle.copy_descriptor([src.len as usize].into(), [1].into(), 1);
+        let reading = self
+            .server
+            .submit_blocking(move |server| server.read(vec![descriptor], STREAM))
+            .map_err(|fault| Error::driver(format!("{fault:?}")))?;
+        Ok(Box::new(ClientRead(Box::new(move || {
+            caught(|| {
+                let mut all = block_on(reading).map_err(Error::driver)?;
+                all.pop()
+                    .map(HostBytes::new)
+                    .ok_or_else(|| Error::driver("an empty answer"))
+            })
+        }))))
+    }
+
+    /// Kernels index with 32 bits and bind at aligned offsets: they see a window around a region.
+    fn window(&self, region: Region<'_>) -> Result<kernels::Window> {
+        let start = region.offset / WINDOW_ALIGNMENT * WINDOW_ALIGNMENT;
+        let end = (region.offset + region.len)
+            .next_multiple_of(4)
+            .min(region.page.bytes);
+        let words = u32::try_from((end - start) / 4).map_err(|_| Error::Unsupported {
+            operation: "kernels over more than 16 GiB",
+            device: self.id,
+        })?;
+        Ok(kernels::Window {
+            handle: part(region.page, start, end - start),
+            words,
+            offset: (region.offset - start) as u32,
+        })
+    }
+
+    fn launch(&self, kernel: impl FnOnce() -> std::result::Result<(), String>) -> Result<()> {
+        kernel().map_err(Error::driver)?;
+        self.flush()
+    }
+
+    fn copy_with_kernel(&self, src: Region<'_>, dst: Region<'_>) -> Result<()> {
+        let (from, to) = (self.window(src)?, self.window(dst)?);
+        self.launch(|| kernels::copy(&self.client, from, to, src.len))
+    }
+
+    /// One buffer must not be bound twice in a launch when it is written to.
+    fn copy_in_page(&self, src: Region<'_>, dst: Region<'_>) -> Result<()> {
+        let start = src.offset.min(dst.offset);
+        let end = (src.offset + src.len).max(dst.offset + dst.len);
+        let both = Region {
+            page: src.page,
+            offset: start / WINDOW_ALIGNMENT * WINDOW_ALIGNMENT,
+            len: end - start / WINDOW_ALIGNMENT * WINDOW_ALIGNMENT,
+            slack: 0,
+        };
+        let (from, to) = (src.offset - both.offset, dst.offset - both.offset);
+        let window = self.window(both)?;
+        self.launch(|| kernels::copy_within(&self.client, window, from as u32, to as u32, src.len))
+    }
+
+    /// Bytes that do not fill a word are set one by one: a copy command writes whole words, and
+    /// the rest of this one belongs to others.
+    fn write_bytes(&self, dst: Region<'_>, data: &[u8]) -> Result<()> {
+        for (at, byte) in data.iter().enumerate() {
+            let window = self.window(Region {
+                offset: dst.offset + at as u64,
+                len: 1,
+                ..dst
+            })?;
+            self.launch(|| kernels::fill(&self.client, window, 1, u64::from(*byte), 1))?;
+        }
+        Ok(())
+    }
+}
+
+/// A part of a page as a handle of CubeCL. Its end is given by how much is cut off there.
+fn part(page: &Page, offset: u64, len: u64) -> Handle {
+    let handle = page.handle.clone().offset_start(offset);
+    handle.offset_end(page.bytes - offset - len)
+}
+
+impl<B: Backend> Driver for Cube<B> {
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    fn alloc(&self, bytes: u64) -> Result<Page> {
+        let bytes = bytes.next_multiple_of(WINDOW_ALIGNMENT);
+        self.backend.check_room(bytes)?;
+        self.entry(|| {
+            let handle = self.initialize(bytes)?;
+            let raw = B::adopt(self, &handle)?;
+            Ok(Page { handle, bytes, raw })
+        })
+        .map_err(|error| self.out_of_memory(error, bytes))
+    }
+
+    fn write(&self, dst: Region<'_>, data: &[u8]) -> Result<()> {
+        self.entry(|| {
+            let head = ((4 - dst.offset % 4) % 4).min(dst.len) as usize;
+            let (head, rest) = data.split_at(head);
+            let padded = (4 - rest.len() as u64 % 4) % 4;
+            let whole = match padded <= dst.slack {
+                true => rest.len(),
+                false => rest.len() / 4 * 4,
+            };
+            let (middle, tail) = rest.split_at(whole);
+            let at = dst.offset + head.len() as u64;
+            if !middle.is_empty() {
+                let len = (middle.len() as u64).next_multiple_of(4);
+                B::write(
+                    self,
+                    Region {
+                        offset: at,
+                        len,
+                        ..dst
+                    },
+                    middle,
+                )?;
+            }
+            self.write_bytes(dst, head)?;
+            self.write_bytes(
+                Region {
+                    offset: at + whole as u64,
+                    ..dst
+                },
+                tail,
+            )
+        })
+    }
+
+    fn read(&self, src: Region<'_>) -> Result<Box<dyn PendingRead>> {
+        let offset = src.offset / 4 * 4;
+        let end = (src.offset + src.len).next_multiple_of(4);
+        let around = Region {
+            offset,
+            len: end - offset,
+            ..src
+        };
+        let inner = self.entry(|| B::read(self, around))?;
+        Ok(Box::new(PartRead {
+            inner,
+            skip: (src.offset - offset) as usize,
+            len: src.len as usize,
+        }))
+    }
+
+    fn copy(&self, src: Region<'_>, dst: Region<'_>) -> Result<()> {
+        self.entry(|| {
+            if B::copy(self, src, dst)? {
+                return Ok(());
+            }
+            match std::ptr::eq(src.page, dst.page) {
+                true => self.copy_in_page(src, dst),
+                false => self.copy_with_kernel(src, dst),
+            }
+        })
+    }
+
+    fn fill(&self, dst: Region<'_>, pattern: u64, size: u64) -> Result<()> {
+        self.entry(|| {
+            let window = self.window(dst)?;
+            self.launch(|| kernels::fill(&self.client, window, dst.len, pattern, size as u32))
+        })
+    }
+
+    fn iota(&self, dst: Region<'_>, dtype: DType) -> Result<()> {
+        self.entry(|| {
+            let window = self.window(dst)?;
+            let count = dst.len / dtype.size();
+            self.launch(|| kernels::iota(&self.client, window, count, dtype))
+        })
+    }
+
+    fn convert(&self, src: Region<'_>, from: DType, dst: Region<'_>, to: DType) -> Result<()> {
+        self.entry(|| {
+            let (source, target) = (self.window(src)?, self.window(dst)?);
+            let count = src.len / from.size();
+            self.launch(|| kernels::convert(&self.client, source, from, target, to, count))
+        })
+    }
+
+    fn computes(&self, dtype: DType) -> bool {
+        dtype.size() < 8 || kernels::supports_u64(&self.client)
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.entry(|| {
+            self.flush()?;
+            B::sync(self)
+        })
+    }
+
+    fn reserved(&self) -> Result<u64> {
+        self.entry(|| {
+            let usage = self.client.memory_usage().map_err(Error::driver)?;
+            Ok(usage.bytes_reserved + self.backend.staging_bytes())
+        })
+    }
+
+    fn trim(&self) -> Result<()> {
+        self.entry(|| {
+            self.backend.trim();
+            self.client.memory_cleanup();
+            self.flush()
+        })
+    }
+
+    fn pointer(&self, region: Region<'_>) -> Result<u64> {
+        let address = self.entry(|| Ok(self.backend.pointer(region)))?;
+        address.ok_or(Error::Unsupported {
+            operation: "pointer",
+            device: self.id,
+        })
+    }
+
+    fn is_lost(&self) -> bool {
+        self.backend.is_lost()
+    }
+
+    fn lose(&self) {
+        self.backend.lose();
+    }
+}
+
+/// A read that CubeCL does. It has no way to wait for a limited time.
+struct ClientRead(Box<dyn FnOnce() -> Result<HostBytes> + Send>);
+
+impl PendingRead for ClientRead {
+    fn wait(self: Box<Self>, _patience: Option<Duration>) -> Result<HostBytes> {
+        (self.0)()
+    }
+}
+
+/// A read of the words around some bytes.
+struct PartRead {
+    inner: Box<dyn PendingRead>,
+    skip: usize,
+    len: usize,
+}
+
+impl PendingRead for PartRead {
+    fn wait(self: Box<Self>, patience: Option<Duration>) -> Result<HostBytes> {
+        let PartRead { inner, skip, len } = *self;
+        caught(|| Ok(inner.wait(patience)?.part(skip, len)))
+    }
+}

@@ -1,0 +1,190 @@
+//! NVIDIA through CubeCL's CUDA runtime. Its driver is looked for before CubeCL is asked, which
+//! would panic without one.
+
+use std::ffi::{CStr, c_char, c_int, c_uint};
+use std::sync::OnceLock;
+use std::sync::atomic::{
+    AtomicBool,
+    Ordering::{Acquire, Release},
+};
+
+use cubecl::cuda::{CudaDevice, CudaRuntime};
+use libloading::Library;
+
+use super::cube::{Backend, Cube};
+use crate::device::{DeviceId, Hardware, Info, Runtime};
+use crate::driver::Driver;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+
+const DRIVER: &[&str] = &["libcuda.so.1", "libcuda.so", "nvcuda.dll"];
+const COMPILER: &[&str] = &[
+    "libnvrtc.so",
+    "libnvrtc.so.13",
+    "libnvrtc.so.12",
+    "libnvrtc.so.11.2",
+    "nvrtc64_130_0.dll",
+    "nvrtc64_120_0.dll",
+    "nvrtc64_112_0.dll",
+];
+
+fn load(names: &[&str]) -> Option<Library> {
+    // SAFETY: NVIDIA's libraries have no load-time effects that a program must prepare for.
+    names
+        .iter()
+        .find_map(|name| unsafe { Library::new(name) }.ok())
+}
+
+/// CubeCL compiles its kernels with NVRTC and panics without it.
+fn has_compiler() -> bool {
+    static FOUND: OnceLock<bool> = OnceLock::new();
+    *FOUND.get_or_init(|| load(COMPILER).is_some())
+}
+
+/// The few calls of the driver's C interface that tell what there is.
+struct DriverApi {
+    library: Library,
+}
+
+impl DriverApi {
+    fn open() -> Option<Self> {
+        let api = DriverApi {
+            library: load(DRIVER)?,
+        };
+        // SAFETY: `cuInit(unsigned)` as in cuda.h.
+        let ready = unsafe { api.call1(b"cuInit", 0 as c_uint)? };
+        (ready == 0).then_some(api)
+    }
+
+    /// SAFETY: the symbol must be a function of one argument of type `A` that returns a `CUresult`.
+    unsafe fn call1<A>(&self, symbol: &[u8], a: A) -> Option<c_int> {
+        // SAFETY: promised by the caller.
+        unsafe {
+            let function = self
+                .library
+                .get::<unsafe extern "C" fn(A) -> c_int>(symbol)
+                .ok()?;
+            Some(function(a))
+        }
+    }
+
+    /// SAFETY: as `call1`, with two arguments.
+    unsafe fn call2<A, B>(&self, symbol: &[u8], a: A, b: B) -> Option<c_int> {
+        // SAFETY: promised by the caller.
+        unsafe {
+            let function = self
+                .library
+                .get::<unsafe extern "C" fn(A, B) -> c_int>(symbol)
+                .ok()?;
+            Some(function(a, b))
+        }
+    }
+
+    fn count(&self) -> u32 {
+        let mut count: c_int = 0;
+        // SAFETY: `cuDeviceGetCount(int*)` as in cuda.h.
+        let result = unsafe { self.call1(b"cuDeviceGetCount", &raw mut count) };
+        match result {
+            Some(0) => count.max(0) as u32,
+            _ => 0,
+        }
+    }
+
+    fn version(&self) -> String {
+        let mut version: c_int = 0;
+        // SAFETY: `cuDriverGetVersion(int*)` as in cuda.h.
+        unsafe { self.call1(b"cuDriverGetVersion", &raw mut version) };
+        format!("CUDA {}.{}", version / 1000, version % 1000 / 10)
+    }
+
+    fn memory(&self, device: c_int) -> Option<u64> {
+        let mut bytes = 0usize;
+        // SAFETY: `cuDeviceTotalMem_v2(size_t*, CUdevice)` as in cuda.h.
+        let result = unsafe { self.call2(b"cuDeviceTotalMem_v2", &raw mut bytes, device) };
+        (result? == 0).then_some(bytes as u64)
+    }
+
+    /// The text that `symbol` writes about a device: its name, its PCI address.
+    fn text(&self, symbol: &[u8], device: c_int) -> Option<String> {
+        let mut text = [0 as c_char; 256];
+        // SAFETY: `cuDeviceGetName` and `cuDeviceGetPCIBusId` take `(char*, int, CUdevice)` and
+        // write a terminated string of at most that length.
+        unsafe {
+            type GetText = unsafe extern "C" fn(*mut c_char, c_int, c_int) -> c_int;
+            let function = self.library.get::<GetText>(symbol).ok()?;
+            let result = function(text.as_mut_ptr(), text.len() as c_int - 1, device);
+            let text = CStr::from_ptr(text.as_ptr()).to_string_lossy().into_owned();
+            (result == 0).then_some(text)
+        }
+    }
+}
+
+pub fn enumerate() -> Vec<Info> {
+    static FOUND: OnceLock<Vec<Info>> = OnceLock::new();
+    let found = FOUND.get_or_init(|| match DriverApi::open() {
+        Some(api) => (0..api.count())
+            .map(|index| describe(&api, index))
+            .collect(),
+        None => Vec::new(),
+    });
+    found.clone()
+}
+
+fn describe(api: &DriverApi, index: u32) -> Info {
+    let device = index as c_int;
+    let total_memory = api.memory(device);
+    Info {
+        id: DeviceId {
+            runtime: Runtime::Cuda,
+            index,
+        },
+        name: api
+            .text(b"cuDeviceGetName", device)
+            .unwrap_or_else(|| "NVIDIA GPU".to_string()),
+        hardware: Hardware::DiscreteGpu,
+        driver: api.version(),
+        // CubeCL's largest page.
+        max_buffer: total_memory.unwrap_or(0) / 4 / 512 * 512,
+        total_memory,
+        dtypes: DType::all().filter(|dtype| *dtype != DType::F64).collect(),
+        adapter: api
+            .text(b"cuDeviceGetPCIBusId", device)
+            .unwrap_or_default()
+            .to_lowercase(),
+    }
+}
+
+pub fn open(info: &Info) -> Result<Box<dyn Driver>> {
+    if !has_compiler() {
+        return Err(Error::driver(
+            "CUDA's run-time compiler (NVRTC) is missing: install the package cuda-nvrtc or the CUDA toolkit",
+        ));
+    }
+    let device = CudaDevice::new(info.id.index as usize);
+    let backend = Cuda {
+        lost: AtomicBool::new(false),
+    };
+    Ok(Box::new(Cube::new(info.id, &device, backend)))
+}
+
+pub fn missing() -> String {
+    "no CUDA driver was found (libcuda, part of NVIDIA's driver)".to_string()
+}
+
+struct Cuda {
+    lost: AtomicBool,
+}
+
+impl Backend for Cuda {
+    type Runtime = CudaRuntime;
+
+    fn is_lost(&self) -> bool {
+        self.lost.load(Acquire)
+    }
+
+    /// CubeCL's CUDA server lives as long as the process, so the memory of a reset device is
+    /// returned as its buffers are collected.
+    fn lose(&self) {
+        self.lost.store(true, Release);
+    }
+}

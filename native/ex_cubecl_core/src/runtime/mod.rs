@@ -1,0 +1,55 @@
+//! Finding and opening devices. The only place of the crate that knows which runtimes are built in.
+
+// CubeCL's launches and the drivers' C interfaces need it; each block says why it is sound.
+#![allow(unsafe_code)]
+
+mod cube;
+#[cfg(feature = "cuda")]
+mod cuda;
+mod guard;
+mod kernels;
+#[cfg(feature = "wgpu")]
+mod staging;
+#[cfg(feature = "wgpu")]
+mod wgpu;
+
+use crate::device::{Info, Runtime};
+use crate::driver::Driver;
+use crate::error::{Error, Result};
+
+/// Every device that could be opened. Nothing is opened, and a driver that is not there is
+/// no fault.
+pub fn enumerate() -> Vec<Info> {
+    guard::install_hook();
+    let mut found = Vec::new();
+    #[cfg(feature = "wgpu")]
+    found.extend(guard::caught(|| Ok(wgpu::enumerate())).unwrap_or_default());
+    #[cfg(feature = "cuda")]
+    found.extend(guard::caught(|| Ok(cuda::enumerate())).unwrap_or_default());
+    found
+}
+
+pub fn open(info: &Info) -> Result<Box<dyn Driver>> {
+    guard::install_hook();
+    guard::caught(|| match info.id.runtime {
+        #[cfg(feature = "cuda")]
+        Runtime::Cuda => cuda::open(info),
+        #[cfg(feature = "wgpu")]
+        Runtime::Vulkan | Runtime::Metal | Runtime::Dx12 => wgpu::open(info),
+        #[allow(unreachable_patterns)]
+        _ => Err(Error::Unsupported {
+            operation: "open: this build has no such runtime",
+            device: info.id,
+        }),
+    })
+}
+
+/// Why there may be no device, in the words of whoever looked.
+pub fn missing() -> String {
+    let mut reasons: Vec<String> = Vec::new();
+    #[cfg(feature = "wgpu")]
+    reasons.push(wgpu::missing());
+    #[cfg(feature = "cuda")]
+    reasons.push(cuda::missing());
+    reasons.join("; ")
+}

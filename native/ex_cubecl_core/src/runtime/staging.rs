@@ -1,0 +1,333 @@
+//! Host memory that the device can reach, kept between transfers. Uploads go through a bounded
+//! ring of mapped chunks; a read lands in a buffer whose mapped memory is the answer itself.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use wgpu::{BufferUsages, MapMode, PollError, PollType, SubmissionIndex};
+
+use crate::driver::{HostBytes, PendingRead};
+use crate::error::{Error, Result};
+
+const MIB: u64 = 1 << 20;
+/// Uploads up to this size ride along with wgpu's own write.
+const SMALL: usize = 64 << 10;
+const CHUNK: u64 = 4 * MIB;
+const MAX_CHUNKS: u64 = 8;
+/// Read buffers kept for the next read, in bytes.
+const IDLE_READS: u64 = 128 * MIB;
+/// wgpu holds a lock that submissions need while it waits; no wait holds it for longer.
+const SLICE: Duration = Duration::from_micros(500);
+
+/// A wgpu device with its queue.
+pub struct Gpu {
+    pub device: wgpu::Device,
+    pub queue: wgpu::Queue,
+    pub lost: Arc<AtomicBool>,
+}
+
+impl Gpu {
+    /// Waits until `done`, or gives `false` at the deadline. `index` is what has to finish first.
+    fn wait(
+        &self,
+        index: Option<&SubmissionIndex>,
+        deadline: Option<Instant>,
+        done: impl Fn() -> bool,
+    ) -> Result<bool> {
+        while !done() {
+            if self.lost.load(Acquire) {
+                return Err(Error::driver("the device was lost"));
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Ok(false);
+            }
+            let slice = PollType::Wait {
+                submission_index: index.cloned(),
+                timeout: Some(SLICE),
+            };
+            match self.device.poll(slice) {
+                Ok(_) => std::thread::yield_now(),
+                Err(PollError::Timeout) => {}
+                Err(fault) => return Err(Error::driver(fault)),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Waits for everything that was submitted so far.
+    pub fn sync(&self) -> Result<()> {
+        let finished = Arc::new(AtomicBool::new(false));
+        let index = self.queue.submit([]);
+        let signal = finished.clone();
+        self.queue
+            .on_submitted_work_done(move || signal.store(true, Release));
+        self.wait(Some(&index), None, || finished.load(Acquire))
+            .map(|_| ())
+    }
+}
+
+/// The staging memory of one device.
+#[derive(Default)]
+pub struct Staging {
+    uploads: Arc<Uploads>,
+    reads: Arc<Reads>,
+}
+
+#[derive(Default)]
+struct Uploads {
+    /// Mapped for writing.
+    idle: Mutex<Vec<wgpu::Buffer>>,
+    made: AtomicU64,
+}
+
+#[derive(Default)]
+struct Reads {
+    idle: Mutex<Vec<wgpu::Buffer>>,
+    idle_bytes: AtomicU64,
+    /// All of them, also those that hold an answer.
+    bytes: AtomicU64,
+}
+
+impl Staging {
+    pub fn bytes(&self) -> u64 {
+        self.uploads.made.load(Relaxed) * CHUNK + self.reads.bytes.load(Relaxed)
+    }
+
+    /// Lets go of what no transfer needs now.
+    pub fn trim(&self) {
+        let chunks = std::mem::take(&mut *self.uploads.idle.lock());
+        self.uploads.made.fetch_sub(chunks.len() as u64, Relaxed);
+        let reads = std::mem::take(&mut *self.reads.idle.lock());
+        let bytes = reads.iter().map(wgpu::Buffer::size).sum();
+        self.reads.idle_bytes.fetch_sub(bytes, Relaxed);
+        self.reads.bytes.fetch_sub(bytes, Relaxed);
+    }
+
+    /// Queues `data` into `target`. Its last word is completed with zeros.
+    pub fn upload(&self, gpu: &Gpu, target: &wgpu::Buffer, offset: u64, data: &[u8]) -> Result<()> {
+        if data.len() <= SMALL {
+            write_small(gpu, target, offset, data);
+            return Ok(());
+        }
+        let mut at = offset;
+        for piece in data.chunks(CHUNK as usize) {
+            let chunk = self.uploads.take(gpu)?;
+            self.uploads.send(gpu, chunk, target, at, piece);
+            at += piece.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Queues a copy of `len` bytes of `source` to the host.
+    pub fn download(
+        &self,
+        gpu: &Arc<Gpu>,
+        source: &wgpu::Buffer,
+        offset: u64,
+        len: u64,
+    ) -> Result<Box<dyn PendingRead>> {
+        let buffer = self.reads.take(gpu, len);
+        let mut encoder = gpu.device.create_command_encoder(&Default::default());
+        encoder.copy_buffer_to_buffer(source, offset, &buffer, 0, len);
+        let index = gpu.queue.submit([encoder.finish()]);
+        let state = Arc::new(AtomicU8::new(WAITING));
+        let signal = state.clone();
+        buffer.slice(..len).map_async(MapMode::Read, move |result| {
+            signal.store(if result.is_ok() { MAPPED } else { FAILED }, Release);
+        });
+        Ok(Box::new(Download {
+            gpu: gpu.clone(),
+            slot: Slot {
+                buffer,
+                mapped: false,
+                home: self.reads.clone(),
+            },
+            len,
+            index,
+            state,
+        }))
+    }
+}
+
+/// wgpu copies the bytes at once and writes whole words.
+fn write_small(gpu: &Gpu, target: &wgpu::Buffer, offset: u64, data: &[u8]) {
+    if data.len().is_multiple_of(4) {
+        gpu.queue.write_buffer(target, offset, data);
+    } else {
+        let mut padded = data.to_vec();
+        padded.resize(data.len().next_multiple_of(4), 0);
+        gpu.queue.write_buffer(target, offset, &padded);
+    }
+    gpu.queue.submit([]);
+}
+
+impl Uploads {
+    /// A mapped chunk: an idle one, a new one, or the next that the device is done with.
+    fn take(&self, gpu: &Gpu) -> Result<wgpu::Buffer> {
+        loop {
+            if let Some(chunk) = self.idle.lock().pop() {
+                return Ok(chunk);
+            }
+            let more = |made: u64| (made < MAX_CHUNKS).then_some(made + 1);
+            if self.made.fetch_update(Relaxed, Relaxed, more).is_ok() {
+                return Ok(gpu.device.create_buffer(&wgpu::BufferDescriptor {
+                    label: Some("upload"),
+                    size: CHUNK,
+                    usage: BufferUsages::MAP_WRITE | BufferUsages::COPY_SRC,
+                    mapped_at_creation: true,
+                }));
+            }
+            gpu.wait(None, None, || !self.idle.lock().is_empty())?;
+        }
+    }
+
+    fn send(
+        self: &Arc<Self>,
+        gpu: &Gpu,
+        chunk: wgpu::Buffer,
+        target: &wgpu::Buffer,
+        at: u64,
+        piece: &[u8],
+    ) {
+        let len = piece.len().next_multiple_of(4);
+        let mut view = chunk.slice(..len as u64).get_mapped_range_mut();
+        view.slice(..piece.len()).copy_from_slice(piece);
+        view.slice(piece.len()..)
+            .copy_from_slice(&[0; 3][..len - piece.len()]);
+        drop(view);
+        chunk.unmap();
+        let mut encoder = gpu.device.create_command_encoder(&Default::default());
+        encoder.copy_buffer_to_buffer(&chunk, 0, target, at, len as u64);
+        gpu.queue.submit([encoder.finish()]);
+        let home = self.clone();
+        let returned = chunk.clone();
+        chunk
+            .slice(..)
+            .map_async(MapMode::Write, move |result| match result {
+                Ok(()) => home.idle.lock().push(returned),
+                Err(_) => {
+                    home.made.fetch_sub(1, Relaxed);
+                }
+            });
+    }
+}
+
+impl Reads {
+    fn take(&self, gpu: &Gpu, len: u64) -> wgpu::Buffer {
+        let size = match len < MIB {
+            true => len.next_multiple_of(MIB / 16),
+            false => len.next_multiple_of(MIB),
+        };
+        let mut idle = self.idle.lock();
+        if let Some(index) = idle.iter().rposition(|buffer| buffer.size() == size) {
+            self.idle_bytes.fetch_sub(size, Relaxed);
+            return idle.swap_remove(index);
+        }
+        drop(idle);
+        let buffer = gpu.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("read"),
+            size,
+            usage: BufferUsages::MAP_READ | BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        self.bytes.fetch_add(size, Relaxed);
+        buffer
+    }
+
+    fn put_back(&self, buffer: wgpu::Buffer) {
+        let size = buffer.size();
+        let mut idle = self.idle.lock();
+        // The oldest make room: sizes that nobody reads any more must not stay for ever.
+        while self.idle_bytes.load(Relaxed) + size > IDLE_READS && !idle.is_empty() {
+            let old = idle.remove(0).size();
+            self.idle_bytes.fetch_sub(old, Relaxed);
+            self.bytes.fetch_sub(old, Relaxed);
+        }
+        if self.idle_bytes.load(Relaxed) + size <= IDLE_READS {
+            self.idle_bytes.fetch_add(size, Relaxed);
+            idle.push(buffer);
+        } else {
+            self.bytes.fetch_sub(size, Relaxed);
+        }
+    }
+}
+
+const WAITING: u8 = 0;
+const MAPPED: u8 = 1;
+const FAILED: u8 = 2;
+
+/// A read buffer on loan. Once mapped it goes back to be used again; one that was given up in
+/// the middle of a transfer is let go.
+struct Slot {
+    buffer: wgpu::Buffer,
+    mapped: bool,
+    home: Arc<Reads>,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        match self.mapped {
+            true => {
+                self.buffer.unmap();
+                self.home.put_back(self.buffer.clone());
+            }
+            false => {
+                self.home.bytes.fetch_sub(self.buffer.size(), Relaxed);
+            }
+        }
+    }
+}
+
+struct Download {
+    gpu: Arc<Gpu>,
+    slot: Slot,
+    len: u64,
+    index: SubmissionIndex,
+    state: Arc<AtomicU8>,
+}
+
+impl PendingRead for Download {
+    fn wait(mut self: Box<Self>, patience: Option<Duration>) -> Result<HostBytes> {
+        let deadline = patience.map(|patience| Instant::now() + patience);
+        let arrived = || self.state.load(Acquire) != WAITING;
+        if !self.gpu.wait(Some(&self.index), deadline, arrived)? {
+            return Err(Error::Busy);
+        }
+        if self.state.load(Acquire) == FAILED {
+            return Err(Error::driver("the read could not be mapped"));
+        }
+        self.slot.mapped = true;
+        let view = self.slot.buffer.slice(..self.len).get_mapped_range();
+        Ok(HostBytes::new(Mapped {
+            view: Some(view),
+            _slot: self.slot,
+        }))
+    }
+}
+
+/// The mapped memory of a finished read.
+struct Mapped {
+    view: Option<wgpu::BufferView>,
+    _slot: Slot,
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        // Before the slot unmaps the buffer.
+        self.view = None;
+    }
+}
+
+impl Deref for Mapped {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.view.as_deref().unwrap_or_default()
+    }
+}

@@ -1,0 +1,326 @@
+//! Vulkan, Metal and DirectX. Devices are made here and handed to CubeCL, so that a lost one can
+//! be replaced in the same VM and the queue is at hand for transfers.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::sync::atomic::{
+    AtomicBool,
+    Ordering::{Acquire, Release},
+};
+
+use cubecl::future::block_on;
+use cubecl::server::Handle;
+use cubecl::wgpu::{MemoryConfiguration, RuntimeOptions, WgpuRuntime, WgpuSetup, init_device};
+use parking_lot::Mutex;
+use wgpu::{Adapter, Backend as Api, DeviceType, Features};
+
+use super::cube::{Backend, Cube};
+use super::staging::{Gpu, Staging};
+use crate::device::{DeviceId, Hardware, Info, Runtime};
+use crate::driver::{Driver, PendingRead, Region};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+
+/// A CPU device shares its memory with everybody; this much is left to them.
+const HOST_RESERVE: u64 = 256 << 20;
+/// Smaller requests do not decide whether a machine runs out of memory.
+const WORTH_ASKING: u64 = 1 << 20;
+
+fn adapters() -> (wgpu::Instance, Vec<Adapter>) {
+    let backends = match cfg!(target_os = "macos") {
+        true => wgpu::Backends::METAL,
+        false => wgpu::Backends::VULKAN | wgpu::Backends::DX12,
+    };
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = backends;
+    descriptor.flags = wgpu::InstanceFlags::empty();
+    let instance = wgpu::Instance::new(descriptor);
+    let adapters = block_on(instance.enumerate_adapters(backends));
+    (instance, adapters)
+}
+
+/// What was found the first time something was found: ids must not change while a VM runs.
+pub fn enumerate() -> Vec<Info> {
+    static FOUND: Mutex<Vec<Info>> = Mutex::new(Vec::new());
+    let mut found = FOUND.lock();
+    if found.is_empty() {
+        let (_instance, adapters) = adapters();
+        *found = numbered(&adapters)
+            .map(|(id, adapter)| describe(id, adapter))
+            .collect();
+    }
+    found.clone()
+}
+
+/// Adapters with their ids: the place among those of the same API.
+fn numbered(adapters: &[Adapter]) -> impl Iterator<Item = (DeviceId, &Adapter)> {
+    let mut next = [0; Runtime::ALL.len()];
+    adapters.iter().filter_map(move |adapter| {
+        let runtime = match adapter.get_info().backend {
+            Api::Vulkan => Runtime::Vulkan,
+            Api::Metal => Runtime::Metal,
+            Api::Dx12 => Runtime::Dx12,
+            _ => return None,
+        };
+        let index = next[runtime as usize];
+        next[runtime as usize] += 1;
+        Some((DeviceId { runtime, index }, adapter))
+    })
+}
+
+fn describe(id: DeviceId, adapter: &Adapter) -> Info {
+    let info = adapter.get_info();
+    let (total_memory, dtypes) = vulkan_facts(adapter).unwrap_or((None, feature_types(adapter)));
+    let page = adapter.limits().max_storage_buffer_binding_size;
+    Info {
+        id,
+        hardware: match info.device_type {
+            DeviceType::DiscreteGpu => Hardware::DiscreteGpu,
+            DeviceType::IntegratedGpu => Hardware::IntegratedGpu,
+            DeviceType::VirtualGpu => Hardware::VirtualGpu,
+            DeviceType::Cpu => Hardware::Cpu,
+            DeviceType::Other => Hardware::Other,
+        },
+        driver: format!("{} {}", info.driver, info.driver_info)
+            .trim()
+            .to_string(),
+        max_buffer: page / 256 * 256,
+        total_memory,
+        dtypes,
+        adapter: match info.device_pci_bus_id.is_empty() {
+            true => format!("{:04x}:{:04x} {}", info.vendor, info.device, info.name),
+            false => info.device_pci_bus_id.to_lowercase(),
+        },
+        name: info.name,
+    }
+}
+
+/// Types that shaders of every wgpu API calculate with, and those that this adapter adds.
+fn feature_types(adapter: &Adapter) -> Vec<DType> {
+    let features = adapter.features();
+    let optional = [
+        (Features::SHADER_F16, [DType::F16].as_slice()),
+        (Features::SHADER_F64, &[DType::F64]),
+        (Features::SHADER_INT64, &[DType::S64, DType::U64]),
+    ];
+    let added = optional
+        .iter()
+        .filter(|(feature, _)| features.contains(*feature));
+    let mut types = vec![DType::F32, DType::S32, DType::U32];
+    types.extend(added.flat_map(|(_, types)| *types));
+    types
+}
+
+/// What Vulkan itself tells and wgpu does not: the heaps and the narrow types.
+fn vulkan_facts(adapter: &Adapter) -> Option<(Option<u64>, Vec<DType>)> {
+    use ash::vk;
+    // SAFETY: the raw handles are used while `hal` keeps the instance and the adapter alive, for
+    // queries that change nothing; `narrow` outlives the query that fills it.
+    unsafe {
+        let hal = adapter.as_hal::<wgpu::hal::api::Vulkan>()?;
+        let instance = hal.shared_instance().raw_instance();
+        let card = hal.raw_physical_device();
+        let memory = instance.get_physical_device_memory_properties(card);
+        let local = |heap: &&vk::MemoryHeap| heap.flags.contains(vk::MemoryHeapFlags::DEVICE_LOCAL);
+        let total = memory
+            .memory_heaps_as_slice()
+            .iter()
+            .filter(local)
+            .map(|heap| heap.size)
+            .sum();
+        let mut narrow = vk::PhysicalDeviceShaderFloat16Int8Features::default();
+        let mut all = vk::PhysicalDeviceFeatures2::default().push_next(&mut narrow);
+        instance.get_physical_device_features2(card, &mut all);
+        let core = all.features;
+        Some((Some(total), vulkan_types(&core, &narrow)))
+    }
+}
+
+fn vulkan_types(
+    core: &ash::vk::PhysicalDeviceFeatures,
+    narrow: &ash::vk::PhysicalDeviceShaderFloat16Int8Features<'_>,
+) -> Vec<DType> {
+    let optional = [
+        (core.shader_float64, [DType::F64].as_slice()),
+        (core.shader_int64, &[DType::S64, DType::U64]),
+        (core.shader_int16, &[DType::S16, DType::U16]),
+        (narrow.shader_float16, &[DType::F16]),
+        (narrow.shader_int8, &[DType::S8, DType::U8]),
+    ];
+    let added = optional
+        .iter()
+        .filter(|(supported, _)| *supported == ash::vk::TRUE);
+    let mut types = vec![DType::F32, DType::S32, DType::U32];
+    types.extend(added.flat_map(|(_, types)| *types));
+    types
+}
+
+pub fn open(info: &Info) -> Result<Box<dyn Driver>> {
+    let (instance, adapters) = adapters();
+    let adapter = numbered(&adapters)
+        .find(|(id, _)| *id == info.id)
+        .map(|(_, adapter)| adapter.clone());
+    let adapter = adapter.ok_or_else(|| Error::driver(format!("{} has gone away", info.id)))?;
+    let (device, queue) = request(&adapter)?;
+    let lost = Arc::new(AtomicBool::new(false));
+    let signal = lost.clone();
+    device.set_device_lost_callback(move |_, _| signal.store(true, Release));
+    let setup = WgpuSetup {
+        instance,
+        backend: adapter.get_info().backend,
+        adapter,
+        device: device.clone(),
+        queue: queue.clone(),
+    };
+    let options = RuntimeOptions {
+        tasks_max: 32,
+        memory_config: MemoryConfiguration::ExclusivePages,
+    };
+    let backend = Wgpu {
+        gpu: Arc::new(Gpu {
+            device,
+            queue,
+            lost,
+        }),
+        staging: Staging::default(),
+        shares_host_memory: info.hardware == Hardware::Cpu,
+        id: info.id,
+    };
+    Ok(Box::new(Cube::new(
+        info.id,
+        &init_device(setup, options),
+        backend,
+    )))
+}
+
+fn request(adapter: &Adapter) -> Result<(wgpu::Device, wgpu::Queue)> {
+    if adapter.get_info().backend == Api::Vulkan
+        && let Some(opened) = block_on(cubecl::wgpu::vulkan::request_vulkan_device(adapter))
+    {
+        return Ok(opened);
+    }
+    #[cfg(target_os = "macos")]
+    if adapter.get_info().backend == Api::Metal {
+        return Ok(block_on(cubecl::wgpu::metal::request_metal_device(adapter)));
+    }
+    let opening = adapter.request_device(&wgpu::DeviceDescriptor {
+        required_features: adapter
+            .features()
+            .difference(Features::MAPPABLE_PRIMARY_BUFFERS),
+        required_limits: adapter.limits(),
+        memory_hints: wgpu::MemoryHints::MemoryUsage,
+        ..Default::default()
+    });
+    block_on(opening).map_err(Error::driver)
+}
+
+pub fn missing() -> String {
+    let driver = match std::env::consts::OS {
+        "linux" => "no Vulkan driver was found (Debian: libvulkan1 and mesa-vulkan-drivers)",
+        "windows" => "no Vulkan or DirectX 12 driver was found",
+        _ => "no Metal device was found",
+    };
+    driver.to_string()
+}
+
+struct Wgpu {
+    gpu: Arc<Gpu>,
+    staging: Staging,
+    shares_host_memory: bool,
+    id: DeviceId,
+}
+
+fn raw(region: Region<'_>) -> Result<&wgpu::Buffer> {
+    let buffer = region.page.raw.downcast_ref::<wgpu::Buffer>();
+    buffer.ok_or_else(|| Error::driver("a page of another runtime"))
+}
+
+impl Backend for Wgpu {
+    type Runtime = WgpuRuntime;
+
+    fn adopt(cube: &Cube<Self>, handle: &Handle) -> Result<Box<dyn Any + Send + Sync>> {
+        let resource = cube
+            .client
+            .get_resource(handle.clone())
+            .map_err(Error::driver)?;
+        let resource = resource.resource();
+        match resource.offset {
+            0 => Ok(Box::new(resource.buffer.clone())),
+            _ => Err(Error::driver("a page that does not start at its buffer")),
+        }
+    }
+
+    /// Lavapipe takes memory that the kernel then cannot find, and the VM would be killed.
+    fn check_room(&self, bytes: u64) -> Result<()> {
+        if !self.shares_host_memory || bytes < WORTH_ASKING {
+            return Ok(());
+        }
+        match available_memory() {
+            Some(available) if bytes + HOST_RESERVE > available => Err(Error::OutOfMemory {
+                requested: bytes,
+                available: Some(available.saturating_sub(HOST_RESERVE)),
+                device: self.id,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn write(cube: &Cube<Self>, dst: Region<'_>, data: &[u8]) -> Result<()> {
+        let backend = &cube.backend;
+        backend
+            .staging
+            .upload(&backend.gpu, raw(dst)?, dst.offset, data)
+    }
+
+    fn read(cube: &Cube<Self>, src: Region<'_>) -> Result<Box<dyn PendingRead>> {
+        let backend = &cube.backend;
+        backend
+            .staging
+            .download(&backend.gpu, raw(src)?, src.offset, src.len)
+    }
+
+    /// wgpu copies whole words between different buffers; the rest is left to a kernel.
+    fn copy(cube: &Cube<Self>, src: Region<'_>, dst: Region<'_>) -> Result<bool> {
+        let (from, to) = (raw(src)?, raw(dst)?);
+        let aligned = (src.offset | dst.offset | src.len).is_multiple_of(4);
+        if from == to || !aligned {
+            return Ok(false);
+        }
+        let gpu = &cube.backend.gpu;
+        let mut encoder = gpu.device.create_command_encoder(&Default::default());
+        encoder.copy_buffer_to_buffer(from, src.offset, to, dst.offset, src.len);
+        gpu.queue.submit([encoder.finish()]);
+        Ok(true)
+    }
+
+    fn sync(cube: &Cube<Self>) -> Result<()> {
+        cube.backend.gpu.sync()
+    }
+
+    fn staging_bytes(&self) -> u64 {
+        self.staging.bytes()
+    }
+
+    fn trim(&self) {
+        self.staging.trim();
+    }
+
+    fn is_lost(&self) -> bool {
+        self.gpu.lost.load(Acquire)
+    }
+
+    fn lose(&self) {
+        self.gpu.lost.store(true, Release);
+        self.gpu.device.destroy();
+    }
+}
+
+/// What the kernel thinks can be had without swapping.
+fn available_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}

@@ -1,0 +1,115 @@
+//! One thread a device for reads that are answered later. It starts with the first job and ends
+//! with the device.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::error::{Error, Result};
+
+/// Reads under way hold staging memory; past this many bytes a new one waits for its turn.
+const MAX_IN_FLIGHT: u64 = 256 << 20;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+pub struct Worker {
+    name: String,
+    queue: Mutex<Option<Sender<Job>>>,
+    in_flight: Arc<InFlight>,
+}
+
+#[derive(Default)]
+struct InFlight {
+    bytes: Mutex<u64>,
+    less: Condvar,
+}
+
+/// Room for some bytes in flight, given back by `Drop`.
+pub struct Turn {
+    in_flight: Arc<InFlight>,
+    bytes: u64,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *self.in_flight.bytes.lock() -= self.bytes;
+        self.in_flight.less.notify_all();
+    }
+}
+
+impl Worker {
+    pub(crate) fn new(name: String) -> Self {
+        Worker {
+            name,
+            queue: Mutex::new(None),
+            in_flight: Arc::default(),
+        }
+    }
+
+    /// Waits until `bytes` more may be in flight. A single larger read waits until it is alone.
+    pub fn turn(&self, bytes: u64) -> Turn {
+        let mut in_flight = self.in_flight.bytes.lock();
+        while *in_flight > 0 && *in_flight + bytes > MAX_IN_FLIGHT {
+            self.in_flight.less.wait(&mut in_flight);
+        }
+        *in_flight += bytes;
+        drop(in_flight);
+        Turn {
+            in_flight: self.in_flight.clone(),
+            bytes,
+        }
+    }
+
+    /// Runs `job` after the jobs before it.
+    pub fn run(&self, job: impl FnOnce() + Send + 'static) -> Result<()> {
+        let mut queue = self.queue.lock();
+        let sender = match queue.take() {
+            Some(sender) => sender,
+            None => self.start()?,
+        };
+        let sent = sender.send(Box::new(job));
+        *queue = Some(sender);
+        sent.map_err(|_| Error::driver("the worker of this device has ended"))
+    }
+
+    fn start(&self) -> Result<Sender<Job>> {
+        let (sender, jobs) = channel::<Job>();
+        std::thread::Builder::new()
+            .name(format!("ex_cubecl {}", self.name))
+            .spawn(move || jobs.iter().for_each(|job| job()))
+            .map_err(Error::driver)?;
+        Ok(sender)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    #[test]
+    fn jobs_run_in_their_order() {
+        let worker = Worker::new("test".into());
+        let (sender, results) = mpsc::channel();
+        for number in 0..100 {
+            let sender = sender.clone();
+            worker.run(move || sender.send(number).unwrap()).unwrap();
+        }
+        drop(sender);
+        assert!(results.iter().eq(0..100));
+    }
+
+    #[test]
+    fn a_turn_waits_until_there_is_room() {
+        let worker = Arc::new(Worker::new("test".into()));
+        let first = worker.turn(MAX_IN_FLIGHT);
+        let (sender, got) = mpsc::channel();
+        let waiting = worker.clone();
+        std::thread::spawn(move || sender.send(waiting.turn(1).bytes));
+        assert!(got.recv_timeout(Duration::from_millis(50)).is_err());
+        drop(first);
+        assert_eq!(got.recv_timeout(Duration::from_secs(10)), Ok(1));
+    }
+}
