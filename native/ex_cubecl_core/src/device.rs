@@ -2,7 +2,10 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -86,24 +89,30 @@ pub struct Device {
     pub info: Info,
     /// Told apart from the device that had the same id before it was lost.
     pub generation: u64,
-    driver: Box<dyn Driver>,
+    driver: Arc<dyn Driver>,
+    /// Given up by `reset`: its driver lives on in the next generation.
+    retired: AtomicBool,
     meter: Arc<Meter>,
     heap: Arc<Heap>,
     worker: Worker,
 }
 
 impl Device {
-    fn open(info: Info, limit: Option<u64>) -> Result<Arc<Self>> {
+    fn new(info: Info, driver: Arc<dyn Driver>, limit: Option<u64>) -> Arc<Self> {
         static GENERATIONS: AtomicU64 = AtomicU64::new(1);
-        let driver = runtime::open(&info)?;
-        Ok(Arc::new(Device {
+        Arc::new(Device {
             generation: GENERATIONS.fetch_add(1, Relaxed),
             heap: Heap::new(driver.limits()),
             meter: Meter::new(limit),
             worker: Worker::new(info.id.to_string()),
+            retired: AtomicBool::new(false),
             driver,
             info,
-        }))
+        })
+    }
+
+    pub fn is_lost(&self) -> bool {
+        self.retired.load(Acquire) || self.driver.is_lost()
     }
 
     pub fn id(&self) -> DeviceId {
@@ -112,7 +121,7 @@ impl Device {
 
     /// The driver, unless the device was lost: a lost one is never spoken to again.
     pub fn driver(&self) -> Result<&dyn Driver> {
-        match self.driver.is_lost() {
+        match self.is_lost() {
             true => Err(Error::DeviceLost { device: self.id() }),
             false => Ok(&*self.driver),
         }
@@ -121,7 +130,7 @@ impl Device {
     /// Turns a fault into `DeviceLost` where the device went away during the call.
     pub fn explain<T>(&self, result: Result<T>) -> Result<T> {
         match result {
-            Err(Error::Driver { .. } | Error::OutOfMemory { .. }) if self.driver.is_lost() => {
+            Err(Error::Driver { .. } | Error::OutOfMemory { .. }) if self.is_lost() => {
                 Err(Error::DeviceLost { device: self.id() })
             }
             other => other,
@@ -251,8 +260,13 @@ pub fn open(id: DeviceId) -> Result<Arc<Device>> {
     let Some(info) = devices.into_iter().find(|info| info.id == id) else {
         return Err(Error::UnknownDevice { device: id, known });
     };
-    let lost = OPEN.read().iter().find(|device| device.id() == id).cloned();
-    let device = Device::open(info, lost.and_then(|device| device.meter.limit()))?;
+    let before = OPEN.read().iter().find(|device| device.id() == id).cloned();
+    let limit = before.as_ref().and_then(|device| device.meter.limit());
+    let driver = match before {
+        Some(device) if !device.driver.is_lost() => device.driver.clone(),
+        _ => runtime::open(&info)?.into(),
+    };
+    let device = Device::new(info, driver, limit);
     let mut open = OPEN.write();
     open.retain(|other| other.id() != id);
     open.push(device.clone());
@@ -262,13 +276,20 @@ pub fn open(id: DeviceId) -> Result<Arc<Device>> {
 fn find_open(id: DeviceId) -> Option<Arc<Device>> {
     let open = OPEN.read();
     let found = open.iter().find(|device| device.id() == id);
-    found.filter(|device| !device.driver.is_lost()).cloned()
+    found.filter(|device| !device.is_lost()).cloned()
 }
 
-/// Gives a device and everything on it up. Each of its buffers answers `DeviceLost` from now on,
-/// and the next use of the id opens it anew.
+/// Gives a device and everything on it up. Each of its buffers answers `DeviceLost` from now on;
+/// the next use of the id starts with an empty account, and memory returns as the old handles go.
 pub fn reset(id: DeviceId) -> Result<()> {
     let device = open(id)?;
-    device.driver.lose();
+    let trimmed = device.trim();
+    device.retired.store(true, Release);
+    trimmed.map(|_| ())
+}
+
+/// Makes a device lost as if its driver had said so, for tests of what follows.
+pub fn lose(id: DeviceId) -> Result<()> {
+    open(id)?.driver.lose();
     Ok(())
 }

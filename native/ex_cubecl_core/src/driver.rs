@@ -95,10 +95,12 @@ pub trait Driver: Send + Sync {
     /// Bytes that the runtime holds for us, used or not, staging included.
     fn reserved(&self) -> Result<u64>;
     /// Returns pages that nobody holds to the driver.
+    fn release_pages(&self) -> Result<()>;
+    /// As `release_pages`, once the device has done its work, and lets go of idle staging memory.
     fn trim(&self) -> Result<()>;
     /// The address of a region for other libraries.
     fn pointer(&self, region: Region<'_>) -> Result<u64>;
     fn is_lost(&self) -> bool;
-    /// Gives the device up: from now on it is lost.
+    /// From now on the device counts as lost, as if its driver had said so.
     fn lose(&self);
 }

@@ -178,7 +178,7 @@ impl Heap {
 
     fn trim_if_due(&self, driver: &dyn Driver) -> Result<()> {
         match std::mem::take(&mut self.state.lock().untrimmed) {
-            true => driver.trim(),
+            true => driver.release_pages(),
             false => Ok(()),
         }
     }

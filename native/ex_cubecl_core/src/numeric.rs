@@ -1,7 +1,240 @@
-use crate::dtype::DType;
-pub fn iota_bytes(_d: DType, _n: u64) -> Vec<u8> {
-    Vec::new()
+//! What elements mean in bits, and how one type becomes another. Integer arithmetic only: a
+//! device, whatever types it computes with, repeats the same steps and gives the same bits (see
+//! `runtime/kernels/convert.rs`).
+//!
+//! Floats to integers are cut off toward zero and wrap like two's complement; NaN is zero and an
+//! infinity the nearest bound. To floats everything is rounded to nearest, ties to even, past the
+//! largest value to infinity; subnormal numbers and the sign of zero are kept, NaN loses its
+//! payload and sign.
+
+use crate::dtype::{DType, Kind};
+
+/// The bit fields of an element: sign, `exp` bits of exponent, `man` bits of fraction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Format {
+    pub kind: Kind,
+    pub bits: u32,
+    /// Zero for integers, as is `man`.
+    pub exp: u32,
+    pub man: u32,
 }
-pub fn convert_bytes(_a: DType, _b: DType, _x: &[u8]) -> Vec<u8> {
-    Vec::new()
+
+impl From<DType> for Format {
+    fn from(dtype: DType) -> Self {
+        let (exp, man) = match dtype {
+            DType::F16 => (5, 10),
+            DType::Bf16 => (8, 7),
+            DType::F32 => (8, 23),
+            DType::F64 => (11, 52),
+            _ => (0, 0),
+        };
+        Format {
+            kind: dtype.kind(),
+            bits: 8 * dtype.size() as u32,
+            exp,
+            man,
+        }
+    }
+}
+
+impl Format {
+    pub fn is_float(self) -> bool {
+        self.kind == Kind::Float
+    }
+
+    pub fn is_signed(self) -> bool {
+        self.kind == Kind::Signed
+    }
+
+    /// Every bit of an element.
+    pub fn mask(self) -> u64 {
+        u64::MAX >> (64 - self.bits)
+    }
+
+    pub fn fraction_mask(self) -> u64 {
+        (1 << self.man) - 1
+    }
+
+    /// The exponent field of infinities and NaN.
+    pub fn exponent_max(self) -> u32 {
+        (1 << self.exp) - 1
+    }
+
+    pub fn bias(self) -> u32 {
+        self.exponent_max() >> 1
+    }
+
+    pub fn infinity(self) -> u64 {
+        u64::from(self.exponent_max()) << self.man
+    }
+
+    pub fn nan(self) -> u64 {
+        self.infinity() | 1 << (self.man - 1)
+    }
+
+    /// The largest integer, in the element's bits.
+    pub fn highest(self) -> u64 {
+        self.mask() >> u32::from(self.is_signed())
+    }
+
+    /// The lowest integer, in the element's bits.
+    pub fn lowest(self) -> u64 {
+        self.mask() ^ self.highest()
+    }
+}
+
+/// Converts one element, given in the lowest bits.
+#[inline]
+pub fn convert_bits(src: Format, dst: Format, bits: u64) -> u64 {
+    match (src.is_float(), dst.is_float()) {
+        _ if src == dst => bits,
+        (false, false) => integer(src, bits) & dst.mask(),
+        (false, true) => from_integer(src, dst, bits),
+        (true, false) => to_integer(src, dst, bits),
+        (true, true) => between_floats(src, dst, bits),
+    }
+}
+
+/// Sign-extended to 64 bits.
+fn integer(src: Format, bits: u64) -> u64 {
+    match src.is_signed() {
+        true => ((bits << (64 - src.bits)) as i64 >> (64 - src.bits)) as u64,
+        false => bits,
+    }
+}
+
+fn from_integer(src: Format, dst: Format, bits: u64) -> u64 {
+    let value = integer(src, bits);
+    let sign = u64::from(src.is_signed()) & (value >> 63);
+    let magnitude = match sign {
+        1 => value.wrapping_neg(),
+        _ => value,
+    };
+    pack(magnitude, dst.bias(), dst) | sign << (dst.bits - 1)
+}
+
+/// The fields of a float. Subnormal numbers are those of exponent one without the leading bit.
+struct Fields {
+    sign: u64,
+    exponent: u32,
+    fraction: u64,
+    significand: u64,
+}
+
+fn fields(src: Format, bits: u64) -> Fields {
+    let fraction = bits & src.fraction_mask();
+    let exponent = (bits >> src.man) as u32 & src.exponent_max();
+    Fields {
+        sign: bits >> (src.bits - 1),
+        exponent: exponent.max(1),
+        fraction,
+        significand: fraction | u64::from(exponent > 0) << src.man,
+    }
+}
+
+fn to_integer(src: Format, dst: Format, bits: u64) -> u64 {
+    let float = fields(src, bits);
+    if float.exponent == src.exponent_max() {
+        return match (float.fraction, float.sign) {
+            (0, 0) => dst.highest(),
+            (0, _) => dst.lowest(),
+            _ => 0,
+        };
+    }
+    // From this exponent on the significand is a whole number.
+    let whole = src.bias() + src.man;
+    let magnitude = match float.exponent >= whole {
+        true => float.significand.checked_shl(float.exponent - whole),
+        false => float.significand.checked_shr(whole - float.exponent),
+    };
+    let magnitude = magnitude.unwrap_or(0);
+    let value = match float.sign {
+        0 => magnitude,
+        _ => magnitude.wrapping_neg(),
+    };
+    value & dst.mask()
+}
+
+fn between_floats(src: Format, dst: Format, bits: u64) -> u64 {
+    let float = fields(src, bits);
+    let sign = float.sign << (dst.bits - 1);
+    if float.exponent == src.exponent_max() {
+        return match float.fraction {
+            0 => dst.infinity() | sign,
+            _ => dst.nan(),
+        };
+    }
+    let magnitude = match dst.exp > src.exp {
+        true => {
+            let weight = float.exponent + dst.bias() - src.bias() - src.man;
+            pack(float.significand, weight, dst)
+        }
+        false => narrow(src, dst, float.exponent, float.significand),
+    };
+    magnitude | sign
+}
+
+/// Packs a magnitude whose lowest bit has the biased exponent `weight`, which is always that of a
+/// normal number.
+fn pack(magnitude: u64, weight: u32, dst: Format) -> u64 {
+    if magnitude == 0 {
+        return 0;
+    }
+    let top = magnitude.ilog2();
+    let kept = match top > dst.man {
+        true => round_shift(magnitude, top - dst.man),
+        false => magnitude << (dst.man - top),
+    };
+    // The leading bit of `kept` adds the one that is missing in the exponent; rounding up to the
+    // next power of two carries into it.
+    let packed = (u64::from(weight + top - 1) << dst.man) + kept;
+    packed.min(dst.infinity())
+}
+
+/// Packs a significand for a format with no more exponents than its own, so that nothing has to be
+/// normalised.
+fn narrow(src: Format, dst: Format, exponent: u32, significand: u64) -> u64 {
+    let lift = dst.man.saturating_sub(src.man);
+    let cut = src.man + lift - dst.man;
+    let gap = src.bias() - dst.bias();
+    let (exponent, cut) = match exponent > gap {
+        true => (exponent - gap, cut),
+        false => (1, cut + gap + 1 - exponent),
+    };
+    let kept = round_shift(significand << lift, cut.min(63));
+    let packed = (u64::from(exponent - 1) << dst.man) + kept;
+    packed.min(dst.infinity())
+}
+
+/// `value / 2^count` to the nearest integer, ties to even.
+fn round_shift(value: u64, count: u32) -> u64 {
+    let kept = value >> count;
+    let rest = value - (kept << count);
+    // An odd number has one more to go up on a tie; on either side of it one changes nothing.
+    kept + u64::from(2 * rest + (kept & 1) > 1 << count)
+}
+
+/// Converts elements one after another; bytes that do not fill an element are left out.
+pub fn convert_bytes(from: DType, to: DType, bytes: &[u8]) -> Vec<u8> {
+    let (src, dst) = (Format::from(from), Format::from(to));
+    let (read, write) = (from.size() as usize, to.size() as usize);
+    let mut out = vec![0; bytes.len() / read * write];
+    for (element, place) in bytes.chunks_exact(read).zip(out.chunks_exact_mut(write)) {
+        let mut word = [0; 8];
+        word[..read].copy_from_slice(element);
+        let bits = convert_bits(src, dst, u64::from_le_bytes(word));
+        place.copy_from_slice(&bits.to_le_bytes()[..write]);
+    }
+    out
+}
+
+/// 0, 1, 2, ... as elements.
+pub fn iota_bytes(dtype: DType, count: u64) -> Vec<u8> {
+    let (src, dst) = (Format::from(DType::U64), Format::from(dtype));
+    let size = dtype.size() as usize;
+    let mut out = vec![0; count as usize * size];
+    for (index, place) in (0u64..).zip(out.chunks_exact_mut(size)) {
+        place.copy_from_slice(&convert_bits(src, dst, index).to_le_bytes()[..size]);
+    }
+    out
 }

@@ -358,12 +358,20 @@ impl<B: Backend> Driver for Cube<B> {
         })
     }
 
-    fn trim(&self) -> Result<()> {
+    fn release_pages(&self) -> Result<()> {
         self.entry(|| {
-            self.backend.trim();
             self.client.memory_cleanup();
             self.flush()
         })
+    }
+
+    fn trim(&self) -> Result<()> {
+        self.sync()?;
+        self.entry(|| {
+            self.backend.trim();
+            Ok(())
+        })?;
+        self.release_pages()
     }
 
     fn pointer(&self, region: Region<'_>) -> Result<u64> {

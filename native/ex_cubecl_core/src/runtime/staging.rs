@@ -9,9 +9,10 @@ use std::sync::atomic::{
 };
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use wgpu::{BufferUsages, MapMode, PollError, PollType, SubmissionIndex};
 
+use super::guard::caught;
 use crate::driver::{HostBytes, PendingRead};
 use crate::error::{Error, Result};
 
@@ -26,13 +27,48 @@ const IDLE_READS: u64 = 128 * MIB;
 const SLICE: Duration = Duration::from_micros(500);
 
 /// A wgpu device with its queue.
+///
+/// A device that turns out to be lost frees all of its buffers at the end of the next poll, also
+/// those that are mapped under somebody's binary. So a lost device is never polled again, and the
+/// gate keeps submissions, which may find it lost, out of the time of a poll.
 pub struct Gpu {
     pub device: wgpu::Device,
-    pub queue: wgpu::Queue,
+    queue: wgpu::Queue,
     pub lost: Arc<AtomicBool>,
+    gate: RwLock<()>,
 }
 
 impl Gpu {
+    pub fn new(device: wgpu::Device, queue: wgpu::Queue, lost: Arc<AtomicBool>) -> Self {
+        Gpu {
+            device,
+            queue,
+            lost,
+            gate: RwLock::new(()),
+        }
+    }
+
+    pub fn submit(&self, commands: Option<wgpu::CommandBuffer>) -> SubmissionIndex {
+        let _gate = self.gate.write();
+        self.queue.submit(commands)
+    }
+
+    /// One look at the device, or one short wait for `index`.
+    fn poll(&self, index: Option<&SubmissionIndex>) -> Result<()> {
+        let _gate = self.gate.read();
+        if self.lost.load(Acquire) {
+            return Err(Error::driver("the device was lost"));
+        }
+        let slice = PollType::Wait {
+            submission_index: index.cloned(),
+            timeout: Some(SLICE),
+        };
+        match self.device.poll(slice) {
+            Ok(_) | Err(PollError::Timeout) => Ok(()),
+            Err(fault) => Err(Error::driver(fault)),
+        }
+    }
+
     /// Waits until `done`, or gives `false` at the deadline. `index` is what has to finish first.
     fn wait(
         &self,
@@ -41,21 +77,11 @@ impl Gpu {
         done: impl Fn() -> bool,
     ) -> Result<bool> {
         while !done() {
-            if self.lost.load(Acquire) {
-                return Err(Error::driver("the device was lost"));
-            }
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return Ok(false);
             }
-            let slice = PollType::Wait {
-                submission_index: index.cloned(),
-                timeout: Some(SLICE),
-            };
-            match self.device.poll(slice) {
-                Ok(_) => std::thread::yield_now(),
-                Err(PollError::Timeout) => {}
-                Err(fault) => return Err(Error::driver(fault)),
-            }
+            self.poll(index)?;
+            std::thread::yield_now();
         }
         Ok(true)
     }
@@ -63,7 +89,7 @@ impl Gpu {
     /// Waits for everything that was submitted so far.
     pub fn sync(&self) -> Result<()> {
         let finished = Arc::new(AtomicBool::new(false));
-        let index = self.queue.submit([]);
+        let index = self.submit(None);
         let signal = finished.clone();
         self.queue
             .on_submitted_work_done(move || signal.store(true, Release));
@@ -135,7 +161,7 @@ impl Staging {
         let buffer = self.reads.take(gpu, len);
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
         encoder.copy_buffer_to_buffer(source, offset, &buffer, 0, len);
-        let index = gpu.queue.submit([encoder.finish()]);
+        let index = gpu.submit(Some(encoder.finish()));
         let state = Arc::new(AtomicU8::new(WAITING));
         let signal = state.clone();
         buffer.slice(..len).map_async(MapMode::Read, move |result| {
@@ -164,7 +190,7 @@ fn write_small(gpu: &Gpu, target: &wgpu::Buffer, offset: u64, data: &[u8]) {
         padded.resize(data.len().next_multiple_of(4), 0);
         gpu.queue.write_buffer(target, offset, &padded);
     }
-    gpu.queue.submit([]);
+    gpu.submit(None);
 }
 
 impl Uploads {
@@ -204,7 +230,7 @@ impl Uploads {
         chunk.unmap();
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
         encoder.copy_buffer_to_buffer(&chunk, 0, target, at, len as u64);
-        gpu.queue.submit([encoder.finish()]);
+        gpu.submit(Some(encoder.finish()));
         let home = self.clone();
         let returned = chunk.clone();
         chunk
@@ -272,11 +298,15 @@ struct Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        match self.mapped {
-            true => {
+        // wgpu panics where the device was lost meanwhile, and a panic in a destructor can abort.
+        let unmapped = self.mapped
+            && caught(|| {
                 self.buffer.unmap();
-                self.home.put_back(self.buffer.clone());
-            }
+                Ok(())
+            })
+            .is_ok();
+        match unmapped {
+            true => self.home.put_back(self.buffer.clone()),
             false => {
                 self.home.bytes.fetch_sub(self.buffer.size(), Relaxed);
             }
@@ -302,8 +332,8 @@ impl PendingRead for Download {
         if self.state.load(Acquire) == FAILED {
             return Err(Error::driver("the read could not be mapped"));
         }
-        self.slot.mapped = true;
         let view = self.slot.buffer.slice(..self.len).get_mapped_range();
+        self.slot.mapped = true;
         Ok(HostBytes::new(Mapped {
             view: Some(view),
             _slot: self.slot,

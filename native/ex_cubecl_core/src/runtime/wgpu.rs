@@ -26,7 +26,31 @@ const HOST_RESERVE: u64 = 256 << 20;
 /// Smaller requests do not decide whether a machine runs out of memory.
 const WORTH_ASKING: u64 = 1 << 20;
 
+/// Mesa's device-select layer looks for a Wayland display and complains on stderr where there is
+/// no `XDG_RUNTIME_DIR`; without a display it has nothing to select by.
+#[cfg(target_os = "linux")]
+fn silence_device_select() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let set = |name| std::env::var_os(name).is_some();
+        let wanted = [
+            "XDG_RUNTIME_DIR",
+            "MESA_VK_DEVICE_SELECT",
+            "NODEVICE_SELECT",
+        ]
+        .into_iter()
+        .any(set);
+        if !wanted {
+            // SAFETY: done once, before this library loads its first driver. glibc locks its
+            // table against other writers, and the BEAM reads its environment from a copy.
+            unsafe { std::env::set_var("NODEVICE_SELECT", "1") };
+        }
+    });
+}
+
 fn adapters() -> (wgpu::Instance, Vec<Adapter>) {
+    #[cfg(target_os = "linux")]
+    silence_device_select();
     let backends = match cfg!(target_os = "macos") {
         true => wgpu::Backends::METAL,
         false => wgpu::Backends::VULKAN | wgpu::Backends::DX12,
@@ -85,7 +109,11 @@ fn describe(id: DeviceId, adapter: &Adapter) -> Info {
             .trim()
             .to_string(),
         max_buffer: page / 256 * 256,
-        total_memory,
+        // A CPU has the memory of its machine, whatever its driver says.
+        total_memory: match info.device_type {
+            DeviceType::Cpu => host_memory("MemTotal:").or(total_memory),
+            _ => total_memory,
+        },
         dtypes,
         adapter: match info.device_pci_bus_id.is_empty() {
             true => format!("{:04x}:{:04x} {}", info.vendor, info.device, info.name),
@@ -177,11 +205,7 @@ pub fn open(info: &Info) -> Result<Box<dyn Driver>> {
         memory_config: MemoryConfiguration::ExclusivePages,
     };
     let backend = Wgpu {
-        gpu: Arc::new(Gpu {
-            device,
-            queue,
-            lost,
-        }),
+        gpu: Arc::new(Gpu::new(device, queue, lost)),
         staging: Staging::default(),
         shares_host_memory: info.hardware == Hardware::Cpu,
         id: info.id,
@@ -255,7 +279,7 @@ impl Backend for Wgpu {
         if !self.shares_host_memory || bytes < WORTH_ASKING {
             return Ok(());
         }
-        match available_memory() {
+        match host_memory("MemAvailable:") {
             Some(available) if bytes + HOST_RESERVE > available => Err(Error::OutOfMemory {
                 requested: bytes,
                 available: Some(available.saturating_sub(HOST_RESERVE)),
@@ -289,7 +313,7 @@ impl Backend for Wgpu {
         let gpu = &cube.backend.gpu;
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
         encoder.copy_buffer_to_buffer(from, src.offset, to, dst.offset, src.len);
-        gpu.queue.submit([encoder.finish()]);
+        gpu.submit(Some(encoder.finish()));
         Ok(true)
     }
 
@@ -310,17 +334,15 @@ impl Backend for Wgpu {
     }
 
     fn lose(&self) {
+        // Not `destroy`: it frees memory that is still mapped under somebody's binary.
         self.gpu.lost.store(true, Release);
-        self.gpu.device.destroy();
     }
 }
 
-/// What the kernel thinks can be had without swapping.
-fn available_memory() -> Option<u64> {
+/// A line of Linux's account of its memory, in bytes.
+fn host_memory(line: &str) -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let line = text.lines().find_map(|other| other.strip_prefix(line))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
 }

@@ -1,0 +1,98 @@
+//! Filling and copying. The words are numbered within the window; `head` and `tail` are the bits
+//! of the first and the last word that may change.
+
+use cubecl::prelude::*;
+
+const ALL: u32 = u32::MAX;
+
+#[cube(launch_unchecked)]
+pub fn fill(
+    dst: &mut Array<u32>,
+    even: u32,
+    odd: u32,
+    first: u32,
+    words: u32,
+    head: u32,
+    tail: u32,
+) {
+    let at = ABSOLUTE_POS as u32;
+    if at < words {
+        let word = first + at;
+        // A window starts at a multiple of eight bytes, so this tells the halves of an element.
+        let value = select(word & 1 == 0, even, odd);
+        store(dst, word, value, bits_of(at, words, head, tail));
+    }
+}
+
+#[cube(launch_unchecked)]
+pub fn copy(
+    src: &Array<u32>,
+    dst: &mut Array<u32>,
+    source: u32,
+    source_words: u32,
+    shift: u32,
+    first: u32,
+    words: u32,
+    head: u32,
+    tail: u32,
+) {
+    let at = ABSOLUTE_POS as u32;
+    if at < words {
+        let value = gather(src, source + at, source_words, shift);
+        store(dst, first + at, value, bits_of(at, words, head, tail));
+    }
+}
+
+#[cube(launch_unchecked)]
+pub fn copy_within(
+    data: &mut Array<u32>,
+    source: u32,
+    source_words: u32,
+    shift: u32,
+    first: u32,
+    words: u32,
+    head: u32,
+    tail: u32,
+) {
+    let at = ABSOLUTE_POS as u32;
+    if at < words {
+        let value = gather(data, source + at, source_words, shift);
+        store(data, first + at, value, bits_of(at, words, head, tail));
+    }
+}
+
+/// Four bytes that begin `shift` bits into a word.
+#[cube]
+fn gather(src: &Array<u32>, word: u32, words: u32, shift: u32) -> u32 {
+    let mut value = load(src, word, words);
+    if shift > 0 {
+        value = (value >> shift) | (load(src, word + 1, words) << (32 - shift));
+    }
+    value
+}
+
+/// A word, or zero where the source ends: only bytes that are masked out are missing there.
+#[cube]
+fn load(src: &Array<u32>, word: u32, words: u32) -> u32 {
+    let mut value = 0u32;
+    if word < words {
+        value = src[word as usize];
+    }
+    value
+}
+
+/// The bits that may change in word number `at` of `words`.
+#[cube]
+pub fn bits_of(at: u32, words: u32, head: u32, tail: u32) -> u32 {
+    select(at == 0, head, ALL) & select(at + 1 == words, tail, ALL)
+}
+
+#[cube]
+pub fn store(dst: &mut Array<u32>, word: u32, value: u32, bits: u32) {
+    let word = word as usize;
+    if bits == ALL {
+        dst[word] = value;
+    } else {
+        dst[word] = (dst[word] & !bits) | (value & bits);
+    }
+}

@@ -1,0 +1,49 @@
+//! What the device tests share: the device to test on, and data that tells one buffer from another.
+
+use std::sync::Arc;
+
+use ex_cubecl_core::device::{self, Device, DeviceId, Runtime};
+use ex_cubecl_core::{Buffer, DType};
+
+/// `EX_CUBECL_TEST_DEVICE` such as `cuda:0`, or the default device.
+pub fn test_device() -> Arc<Device> {
+    device::open(test_device_id()).unwrap()
+}
+
+pub fn test_device_id() -> DeviceId {
+    match std::env::var("EX_CUBECL_TEST_DEVICE") {
+        Ok(name) => parse(&name),
+        Err(_) => device::default_id().unwrap(),
+    }
+}
+
+fn parse(name: &str) -> DeviceId {
+    let (runtime, index) = name.split_once(':').unwrap();
+    let runtime = Runtime::ALL
+        .into_iter()
+        .find(|known| known.name() == runtime)
+        .unwrap();
+    let index = index.parse().unwrap();
+    DeviceId { runtime, index }
+}
+
+/// `len` bytes that depend on `seed` and on their place.
+pub fn pattern(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    (0..len)
+        .map(|_| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 56) as u8
+        })
+        .collect()
+}
+
+pub fn bytes_buffer(device: &Arc<Device>, data: &[u8]) -> Buffer {
+    Buffer::from_bytes(device.clone(), DType::U8, data).unwrap()
+}
+
+pub fn contents(buffer: &Buffer) -> Vec<u8> {
+    buffer.read(0, buffer.count()).unwrap().to_vec()
+}

@@ -1,0 +1,31 @@
+defmodule ExCubecl.ReadmeTest do
+  use ExUnit.Case, async: true
+
+  # `doctest_file` came with Elixir 1.15 and would want iex> prompts, which nobody can copy.
+  # Here a block is plain code, and a line that starts with #=> holds what the code above it
+  # returns, as inspect/1 prints it.
+  @readme Path.expand("../README.md", __DIR__)
+
+  test "the examples of the README run in order and return what they say" do
+    for block <- blocks(File.read!(@readme)), reduce: [] do
+      binding -> block |> steps() |> Enum.reduce(binding, &step/2)
+    end
+  end
+
+  # A block without a call of the library shows how to install it.
+  defp blocks(readme) do
+    for [_, code] <- Regex.scan(~r/^```elixir\n(.*?)^```$/ms, readme),
+        code =~ "ExCubecl.",
+        do: code
+  end
+
+  defp steps(block) do
+    for step <- String.split(block, ~r/^(?=(?!#=>).*\n#=>)/m), do: step
+  end
+
+  defp step({code, expected}, binding) do
+    {value, binding} = Code.eval_string(code, binding, file: @readme)
+    if expected, do: assert(inspect(value) == expected, code)
+    binding
+  end
+end
