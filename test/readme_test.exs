@@ -20,8 +20,15 @@ defmodule ExCubecl.ReadmeTest do
   end
 
   defp steps(block) do
-    for step <- String.split(block, ~r/^(?=(?!#=>).*\n#=>)/m), do: step
+    block
+    |> String.split("\n")
+    |> Enum.chunk_while([], &collect/2, &{:cont, {source(&1), nil}, []})
   end
+
+  defp collect("#=> " <> expected, lines), do: {:cont, {source(lines), expected}, []}
+  defp collect(line, lines), do: {:cont, [line | lines]}
+
+  defp source(lines), do: lines |> Enum.reverse() |> Enum.join("\n")
 
   defp step({code, expected}, binding) do
     {value, binding} = Code.eval_string(code, binding, file: @readme)

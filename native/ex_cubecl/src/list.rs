@@ -1,6 +1,6 @@
 //! Lists to bytes and back, each in one pass.
 
-use ex_cubecl_core::DType;
+use ex_cubecl_core::{DType, element};
 use rustler::{Atom, Encoder, Env, ListIterator, Term};
 
 use crate::atoms;
@@ -136,13 +136,13 @@ fn each<'a, const N: usize>(
 /// The bits of one number, or of `:nan`, `:infinity`, `:neg_infinity`, as an element.
 pub fn bits(term: Term<'_>, dtype: DType) -> Option<u64> {
     if let Ok(value) = term.decode::<i64>() {
-        return dtype.bits_of_int(value.into());
+        return element::of_int(dtype, value.into());
     }
     if let Ok(value) = term.decode::<u64>() {
-        return dtype.bits_of_int(value.into());
+        return element::of_int(dtype, value.into());
     }
     if let Ok(value) = term.decode::<f64>() {
-        return dtype.bits_of_float(value);
+        return element::of_float(dtype, value);
     }
     let atom = term.decode::<Atom>().ok()?;
     let special = [
@@ -151,7 +151,7 @@ pub fn bits(term: Term<'_>, dtype: DType) -> Option<u64> {
         (atoms::neg_infinity(), f64::NEG_INFINITY),
     ];
     let found = special.into_iter().find(|(name, _)| *name == atom);
-    found.and_then(|(_, value)| dtype.bits_of_float(value))
+    found.and_then(|(_, value)| element::of_float(dtype, value))
 }
 
 /// The elements as a list nested like `dims`, or the element itself where there are no `dims`.

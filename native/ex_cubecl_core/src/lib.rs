@@ -10,6 +10,7 @@ pub mod buffer;
 pub mod device;
 pub mod driver;
 pub mod dtype;
+pub mod element;
 pub mod error;
 pub mod heap;
 pub mod meter;
