@@ -28,6 +28,7 @@ fn parse(name: &str) -> DeviceId {
 }
 
 /// `len` bytes that depend on `seed` and on their place.
+#[allow(dead_code)] // as above
 pub fn pattern(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     (0..len)
@@ -40,10 +41,12 @@ pub fn pattern(seed: u64, len: usize) -> Vec<u8> {
         .collect()
 }
 
+#[allow(dead_code)] // each test binary uses its own part of this file
 pub fn bytes_buffer(device: &Arc<Device>, data: &[u8]) -> Buffer {
     Buffer::from_bytes(device.clone(), DType::U8, data).unwrap()
 }
 
+#[allow(dead_code)] // as above
 pub fn contents(buffer: &Buffer) -> Vec<u8> {
     buffer.read(0, buffer.count()).unwrap().to_vec()
 }
