@@ -5,6 +5,7 @@
 //! Whoever queues work in CubeCL flushes it before the call returns: raw commands of a backend on
 //! the same queue then keep the order of the calls.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use cubecl::client::ComputeClient;
@@ -16,6 +17,7 @@ use cubecl::stream_id::StreamId;
 
 use super::guard::caught;
 use super::kernels;
+use super::rest::Rest;
 use crate::device::DeviceId;
 use crate::driver::{Driver, HostBytes, Limits, Page, PendingRead, Region};
 use crate::dtype::DType;
@@ -55,7 +57,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
     }
 
     fn sync(cube: &Cube<Self>) -> Result<()> {
-        block_on(cube.client.sync()).map_err(Error::driver)
+        cube.awake(|| block_on(cube.client.sync()).map_err(Error::driver))
     }
 
     /// Host memory that the backend keeps for transfers.
@@ -82,6 +84,7 @@ pub struct Cube<B: Backend> {
     pub client: ComputeClient<B::Runtime>,
     server: DeviceHandle<Server<B>>,
     limits: Limits,
+    rest: Arc<Rest>,
     pub backend: B,
 }
 
@@ -94,17 +97,33 @@ impl<B: Backend> Cube<B> {
                 * WINDOW_ALIGNMENT,
             alignment: memory.alignment,
         };
-        Cube {
+        let cube = Cube {
             id,
             server: DeviceHandle::new(device.to_id()),
             client,
             limits,
+            rest: Arc::default(),
             backend,
-        }
+        };
+        // The device thread starts out awake.
+        drop(cube.awake(|| Ok(())));
+        cube
     }
 
+    /// For calls that do without CubeCL, such as raw transfers.
     fn entry<T>(&self, call: impl FnOnce() -> Result<T>) -> Result<T> {
         caught(|| STREAM.executes(call))
+    }
+
+    /// Has CubeCL's device thread awake during `call`. Every use of the client and of the server
+    /// is inside of one; outside they would wait for ever.
+    pub fn awake<T>(&self, call: impl FnOnce() -> Result<T>) -> Result<T> {
+        let put_to_rest = |rest: Arc<Rest>| {
+            self.server.submit(move |_| rest.sleep());
+            self.server.flush_queue();
+        };
+        let _awake = self.rest.enter(&put_to_rest);
+        call()
     }
 
     /// `client.empty` would tell of a failure only at a later read. Asking the server itself, on
@@ -153,19 +172,22 @@ impl<B: Backend> Cube<B> {
         let handle = part(dst.page, dst.offset, data.len() as u64);
         let descriptor = handle.copy_descriptor([data.len()].into(), [1].into(), 1);
         let bytes = cubecl::bytes::Bytes::from_elems(data.to_vec());
-        self.server
-            .submit(move |server| server.write(vec![(descriptor, bytes)], STREAM));
-        // CUDA keeps each upload in host memory until a flush.
-        self.flush()
+        self.awake(|| {
+            self.server
+                .submit(move |server| server.write(vec![(descriptor, bytes)], STREAM));
+            // CUDA keeps each upload in host memory until a flush.
+            self.flush()
+        })
     }
 
     fn read_through_client(&self, src: Region<'_>) -> Result<Box<dyn PendingRead>> {
         let handle = part(src.page, src.offset, src.len);
         let descriptor = handle.copy_descriptor([src.len as usize].into(), [1].into(), 1);
-        let reading = self
-            .server
-            .submit_blocking(move |server| server.read(vec![descriptor], STREAM))
-            .map_err(|fault| Error::driver(format!("{fault:?}")))?;
+        let reading = self.awake(|| {
+            self.server
+                .submit_blocking(move |server| server.read(vec![descriptor], STREAM))
+                .map_err(|fault| Error::driver(format!("{fault:?}")))
+        })?;
         Ok(Box::new(ClientRead(Box::new(move || {
             caught(|| {
                 let mut all = block_on(reading).map_err(Error::driver)?;
@@ -194,8 +216,10 @@ impl<B: Backend> Cube<B> {
     }
 
     fn launch(&self, kernel: impl FnOnce() -> std::result::Result<(), String>) -> Result<()> {
-        kernel().map_err(Error::driver)?;
-        self.flush()
+        self.awake(|| {
+            kernel().map_err(Error::driver)?;
+            self.flush()
+        })
     }
 
     fn copy_with_kernel(&self, src: Region<'_>, dst: Region<'_>) -> Result<()> {
@@ -248,9 +272,11 @@ impl<B: Backend> Driver for Cube<B> {
         let bytes = bytes.next_multiple_of(WINDOW_ALIGNMENT);
         self.backend.check_room(bytes)?;
         self.entry(|| {
-            let handle = self.initialize(bytes)?;
-            let raw = B::adopt(self, &handle)?;
-            Ok(Page { handle, bytes, raw })
+            self.awake(|| {
+                let handle = self.initialize(bytes)?;
+                let raw = B::adopt(self, &handle)?;
+                Ok(Page { handle, bytes, raw })
+            })
         })
         .map_err(|error| self.out_of_memory(error, bytes))
     }
@@ -345,23 +371,22 @@ impl<B: Backend> Driver for Cube<B> {
     }
 
     fn sync(&self) -> Result<()> {
-        self.entry(|| {
-            self.flush()?;
-            B::sync(self)
-        })
+        self.entry(|| B::sync(self))
     }
 
     fn reserved(&self) -> Result<u64> {
         self.entry(|| {
-            let usage = self.client.memory_usage().map_err(Error::driver)?;
+            let usage = self.awake(|| self.client.memory_usage().map_err(Error::driver))?;
             Ok(usage.bytes_reserved + self.backend.staging_bytes())
         })
     }
 
     fn release_pages(&self) -> Result<()> {
         self.entry(|| {
-            self.client.memory_cleanup();
-            self.flush()
+            self.awake(|| {
+                self.client.memory_cleanup();
+                self.flush()
+            })
         })
     }
 

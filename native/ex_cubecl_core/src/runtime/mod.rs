@@ -8,6 +8,7 @@ mod cube;
 mod cuda;
 mod guard;
 mod kernels;
+mod rest;
 #[cfg(feature = "wgpu")]
 mod staging;
 #[cfg(feature = "wgpu")]
