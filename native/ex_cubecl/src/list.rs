@@ -1,33 +1,35 @@
 //! Lists to bytes and back, each in one pass.
 
 use ex_cubecl_core::{DType, element};
-use rustler::{Atom, Encoder, Env, ListIterator, Term};
+use rustler::{Atom, Encoder, Env, Term};
 
 use crate::atoms;
+use crate::cell;
 use crate::error::{Answer, Fault};
 
 /// Rows of an empty array that `to_list` is willing to make.
 const MAX_EMPTY_ROWS: u64 = 1 << 24;
 
+/// Memory for elements is taken for this much at once; more only as they come.
+const FIRST_BYTES: u64 = 64 << 20;
+
 /// The bytes of a flat list, or of one nested as `dims`.
 pub fn decode<'a>(data: Term<'a>, dtype: DType, dims: &[u64]) -> Answer<'a, Vec<u8>> {
-    let length = length(data)?;
-    let count: u64 = dims.iter().product();
-    let mut out = Vec::new();
+    let expected: u64 = dims.iter().product();
+    let bytes = expected.saturating_mul(dtype.size()).min(FIRST_BYTES);
+    let mut out = Vec::with_capacity(bytes as usize);
     if dims.len() > 1 && starts_with_list(data) {
         rows(data, dtype, dims, 0, &mut out)?;
         return Ok(out);
     }
-    if length != count {
-        return Err(Fault::Length {
-            expected: count,
-            actual: length,
+    match elements(data, dtype, expected, &mut out)? {
+        actual if actual == expected => Ok(out),
+        actual => Err(Fault::Length {
+            expected,
+            actual,
             shape: dims.to_vec(),
-        });
+        }),
     }
-    out.reserve_exact((length * dtype.size()) as usize);
-    elements(data, dtype, &mut out)?;
-    Ok(out)
 }
 
 fn length(list: Term<'_>) -> Answer<'_, u64> {
@@ -37,7 +39,7 @@ fn length(list: Term<'_>) -> Answer<'_, u64> {
 }
 
 fn starts_with_list(data: Term<'_>) -> bool {
-    data.list_get_cell().is_ok_and(|(first, _)| first.is_list())
+    cell::split(data).is_some_and(|(first, _)| first.is_list())
 }
 
 fn rows<'a>(
@@ -47,66 +49,70 @@ fn rows<'a>(
     depth: usize,
     out: &mut Vec<u8>,
 ) -> Answer<'a, ()> {
-    let actual = match data.is_list() {
-        true => length(data)?,
-        false => {
-            let index = out.len() as u64 / dtype.size();
-            let value = data;
-            return Err(Fault::Value {
-                index,
-                value,
-                dtype,
-            });
-        }
+    if !data.is_list() {
+        let index = out.len() as u64 / dtype.size();
+        let value = data;
+        return Err(Fault::Value {
+            index,
+            value,
+            dtype,
+        });
+    }
+    let expected = dims[depth];
+    let actual = match depth + 1 == dims.len() {
+        true => elements(data, dtype, expected, out)?,
+        false => length(data)?,
     };
-    if actual != dims[depth] {
+    if actual != expected {
         return Err(Fault::Ragged {
             depth: depth as u64,
-            expected: dims[depth],
+            expected,
             actual,
             shape: dims.to_vec(),
         });
     }
-    if depth + 1 == dims.len() {
-        return elements(data, dtype, out);
-    }
-    let iterator: ListIterator = data.decode().map_err(|_| Fault::ImproperList)?;
-    for row in iterator {
+    let mut rest = data;
+    while depth + 1 < dims.len()
+        && let Some((row, tail)) = cell::split(rest)
+    {
         rows(row, dtype, dims, depth + 1, out)?;
+        rest = tail;
     }
     Ok(())
 }
 
-fn elements<'a>(list: Term<'a>, dtype: DType, out: &mut Vec<u8>) -> Answer<'a, ()> {
+/// Appends the elements of a flat list and tells how many there are. Of a list with more than
+/// `expected` only that many are decoded.
+fn elements<'a>(list: Term<'a>, dtype: DType, expected: u64, out: &mut Vec<u8>) -> Answer<'a, u64> {
     use DType::*;
     let slow = |term: Term<'a>| bits(term, dtype);
     match dtype {
-        F32 => each(list, dtype, out, |term| match term.decode::<f64>() {
-            Ok(value) => Some((value as f32).to_ne_bytes()),
-            Err(_) => slow(term).map(|bits| (bits as u32).to_ne_bytes()),
+        F32 => each(list, dtype, expected, out, |term| match cell::float(term) {
+            Some(value) => Some((value as f32).to_ne_bytes()),
+            None => slow(term).map(|bits| (bits as u32).to_ne_bytes()),
         }),
-        F64 => each(list, dtype, out, |term| match term.decode::<f64>() {
-            Ok(value) => Some(value.to_ne_bytes()),
-            Err(_) => slow(term).map(u64::to_ne_bytes),
+        F64 => each(list, dtype, expected, out, |term| match cell::float(term) {
+            Some(value) => Some(value.to_ne_bytes()),
+            None => slow(term).map(u64::to_ne_bytes),
         }),
-        S32 => each(list, dtype, out, |term| {
+        S32 => each(list, dtype, expected, out, |term| {
             let value = term.decode::<i64>().ok()?;
             i32::try_from(value).ok().map(i32::to_ne_bytes)
         }),
-        S64 => each(list, dtype, out, |term| {
+        S64 => each(list, dtype, expected, out, |term| {
             term.decode::<i64>().ok().map(i64::to_ne_bytes)
         }),
-        U32 => each(list, dtype, out, |term| {
+        U32 => each(list, dtype, expected, out, |term| {
             let value = term.decode::<i64>().ok()?;
             u32::try_from(value).ok().map(u32::to_ne_bytes)
         }),
-        U64 => each(list, dtype, out, |term| {
+        U64 => each(list, dtype, expected, out, |term| {
             term.decode::<u64>().ok().map(u64::to_ne_bytes)
         }),
-        S8 | U8 => each(list, dtype, out, |term| {
+        S8 | U8 => each(list, dtype, expected, out, |term| {
             slow(term).map(|bits| (bits as u8).to_ne_bytes())
         }),
-        F16 | Bf16 | S16 | U16 => each(list, dtype, out, |term| {
+        F16 | Bf16 | S16 | U16 => each(list, dtype, expected, out, |term| {
             slow(term).map(|bits| (bits as u16).to_ne_bytes())
         }),
     }
@@ -115,11 +121,16 @@ fn elements<'a>(list: Term<'a>, dtype: DType, out: &mut Vec<u8>) -> Answer<'a, (
 fn each<'a, const N: usize>(
     list: Term<'a>,
     dtype: DType,
+    expected: u64,
     out: &mut Vec<u8>,
     element: impl Fn(Term<'a>) -> Option<[u8; N]>,
-) -> Answer<'a, ()> {
-    let iterator: ListIterator = list.decode().map_err(|_| Fault::ImproperList)?;
-    for value in iterator {
+) -> Answer<'a, u64> {
+    let mut rest = list;
+    let mut count = 0;
+    while let Some((value, tail)) = cell::split(rest) {
+        if count == expected {
+            return Ok(count + length(rest)?);
+        }
         let Some(bytes) = element(value) else {
             let index = (out.len() / N) as u64;
             return Err(Fault::Value {
@@ -129,8 +140,13 @@ fn each<'a, const N: usize>(
             });
         };
         out.extend_from_slice(&bytes);
+        count += 1;
+        rest = tail;
     }
-    Ok(())
+    match rest.is_empty_list() {
+        true => Ok(count),
+        false => Err(Fault::ImproperList),
+    }
 }
 
 /// The bits of one number, or of `:nan`, `:infinity`, `:neg_infinity`, as an element.
@@ -141,7 +157,7 @@ pub fn bits(term: Term<'_>, dtype: DType) -> Option<u64> {
     if let Ok(value) = term.decode::<u64>() {
         return element::of_int(dtype, value.into());
     }
-    if let Ok(value) = term.decode::<f64>() {
+    if let Some(value) = cell::float(term) {
         return element::of_float(dtype, value);
     }
     let atom = term.decode::<Atom>().ok()?;

@@ -1,0 +1,49 @@
+//! The two calls per element that decoding a list consists of, without the error values that
+//! rustler's own wrappers build and drop for each: they cost as much as the rest.
+
+#![allow(unsafe_code)]
+
+use std::mem::MaybeUninit;
+
+use rustler::Term;
+use rustler::sys::{enif_get_double, enif_get_list_cell};
+
+/// Head and tail of a list; `None` at its end, proper or not.
+#[inline]
+pub fn split(list: Term<'_>) -> Option<(Term<'_>, Term<'_>)> {
+    let env = list.get_env();
+    let (mut head, mut tail) = (MaybeUninit::uninit(), MaybeUninit::uninit());
+    // SAFETY: the term belongs to its environment; both places are written where the answer is
+    // one, and what is written are terms of the same environment.
+    unsafe {
+        match enif_get_list_cell(
+            env.as_c_arg(),
+            list.as_c_arg(),
+            head.as_mut_ptr(),
+            tail.as_mut_ptr(),
+        ) {
+            1 => Some((
+                Term::new(env, head.assume_init()),
+                Term::new(env, tail.assume_init()),
+            )),
+            _ => None,
+        }
+    }
+}
+
+/// A float; `None` for anything else, integers too.
+#[inline]
+pub fn float(term: Term<'_>) -> Option<f64> {
+    let mut value = MaybeUninit::uninit();
+    // SAFETY: as in `split`.
+    unsafe {
+        match enif_get_double(
+            term.get_env().as_c_arg(),
+            term.as_c_arg(),
+            value.as_mut_ptr(),
+        ) {
+            1 => Some(value.assume_init()),
+            _ => None,
+        }
+    }
+}
