@@ -32,6 +32,8 @@ pub enum Fault<'a> {
         shape: Vec<u64>,
     },
     ImproperList,
+    /// A transfer that was awaited before, or that belongs to somebody else.
+    Transfer(Atom),
     /// A list that would not fit into memory.
     ListTooLong {
         requested: u64,
@@ -47,7 +49,14 @@ impl From<Error> for Fault<'_> {
 
 impl Encoder for Fault<'_> {
     fn encode<'b>(&self, env: Env<'b>) -> Term<'b> {
-        let (reason, details) = match self {
+        self.parts(env).encode(env)
+    }
+}
+
+impl Fault<'_> {
+    /// The reason and its details.
+    pub fn parts<'b>(&self, env: Env<'b>) -> (Atom, Term<'b>) {
+        match self {
             Fault::Core(error) => core(env, error),
             Fault::Value {
                 index,
@@ -104,6 +113,16 @@ impl Encoder for Fault<'_> {
                     ],
                 ),
             ),
+            Fault::Transfer(reason) => (
+                atoms::invalid_argument(),
+                map(
+                    env,
+                    &[
+                        (atoms::argument(), &atoms::transfer()),
+                        (atoms::reason(), reason),
+                    ],
+                ),
+            ),
             Fault::ListTooLong { requested, limit } => (
                 atoms::too_large(),
                 map(
@@ -111,8 +130,7 @@ impl Encoder for Fault<'_> {
                     &[(atoms::requested(), requested), (atoms::limit(), limit)],
                 ),
             ),
-        };
-        (reason, details).encode(env)
+        }
     }
 }
 

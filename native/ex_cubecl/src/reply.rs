@@ -1,30 +1,100 @@
-//! An answer that comes later, as a message to the process that asked.
+//! An answer that comes later, as a message `{ref, result}` to the process that asked.
 
+use std::panic::{RefUnwindSafe, UnwindSafe};
+
+use ex_cubecl_core::driver::HostBytes;
+use ex_cubecl_core::{Error, Result};
+use parking_lot::Mutex;
 use rustler::env::SavedTerm;
-use rustler::{Encoder, Env, LocalPid, OwnedEnv, Reference, Term};
+use rustler::{Encoder, Env, LocalPid, OwnedEnv, Resource, ResourceArc, Term};
 
-/// Answers its process exactly once: `send` takes the reply away.
-pub struct Reply {
-    env: OwnedEnv,
-    tag: SavedTerm,
-    to: LocalPid,
+use crate::atoms;
+use crate::error::{Answer, Fault};
+use crate::resource::binary;
+
+/// What the caller holds: the `ref` of the message.
+pub struct TransferRef {
+    owner: LocalPid,
+    state: Mutex<State>,
 }
 
-impl Reply {
-    pub fn new(env: Env<'_>, tag: Reference<'_>) -> Self {
-        let own = OwnedEnv::new();
-        Reply {
-            tag: own.save(tag.encode(env)),
-            env: own,
-            to: env.pid(),
+#[derive(Default)]
+struct State {
+    claimed: bool,
+    cancelled: bool,
+}
+
+#[rustler::resource_impl]
+impl Resource for TransferRef {}
+
+// Two flags under a lock that does not poison.
+impl UnwindSafe for TransferRef {}
+impl RefUnwindSafe for TransferRef {}
+
+impl TransferRef {
+    pub fn claim(&self, pid: LocalPid) -> Answer<'static, ()> {
+        if pid != self.owner {
+            return Err(Fault::Transfer(atoms::owner()));
+        }
+        match std::mem::replace(&mut self.state.lock().claimed, true) {
+            true => Err(Fault::Transfer(atoms::used())),
+            false => Ok(()),
         }
     }
 
-    /// Sends `{tag, content}`. That the process has died meanwhile is no fault.
-    pub fn send(mut self, content: impl for<'a> FnOnce(Env<'a>) -> Term<'a>) {
-        let tag = self.tag;
-        let _ = self
-            .env
-            .send_and_clear(&self.to, |env| (tag.load(env), content(env)).encode(env));
+    pub fn cancel(&self) {
+        self.state.lock().cancelled = true;
     }
+}
+
+/// Answers its process at most once: `send` takes the reply away.
+pub struct Reply {
+    env: OwnedEnv,
+    template: SavedTerm,
+    transfer: ResourceArc<TransferRef>,
+}
+
+impl Reply {
+    pub fn new(env: Env<'_>, template: Term<'_>) -> (Self, ResourceArc<TransferRef>) {
+        let own = OwnedEnv::new();
+        let transfer = ResourceArc::new(TransferRef {
+            owner: env.pid(),
+            state: Mutex::default(),
+        });
+        let reply = Reply {
+            template: own.save(template),
+            env: own,
+            transfer: transfer.clone(),
+        };
+        (reply, transfer)
+    }
+
+    /// Sends the bytes or the error unless it was cancelled. That the process has died meanwhile is
+    /// no fault.
+    pub fn send(self, result: Result<HostBytes>) {
+        let Reply {
+            mut env,
+            template,
+            transfer,
+        } = self;
+        let state = transfer.state.lock();
+        if state.cancelled {
+            return;
+        }
+        let _ = env.send_and_clear(&transfer.owner, |env| {
+            let result = match result {
+                Ok(bytes) => (atoms::ok(), binary(env, bytes)).encode(env),
+                Err(error) => failure(env, error, template.load(env)),
+            };
+            (transfer.clone(), result)
+        });
+    }
+}
+
+/// `{:error, error}` with the template as an error.
+fn failure<'a>(env: Env<'a>, error: Error, template: Term<'a>) -> Term<'a> {
+    let (reason, details) = Fault::from(error).parts(env);
+    let filled = template.map_put(atoms::reason(), reason);
+    let filled = filled.and_then(|error| error.map_put(atoms::details(), details));
+    (atoms::error(), filled.unwrap_or(details)).encode(env)
 }

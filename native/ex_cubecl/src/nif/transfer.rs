@@ -1,36 +1,49 @@
 //! `ExCubecl.Transfer`.
 
-use rustler::{Atom, Encoder, Env, Reference, ResourceArc};
+use rustler::{Atom, Env, ResourceArc, Term};
 
 use crate::atoms;
-use crate::error::{Answer, Fault};
-use crate::reply::Reply;
-use crate::resource::{BufferRef, binary};
+use crate::error::Answer;
+use crate::reply::{Reply, TransferRef};
+use crate::resource::BufferRef;
+
+type Transfer = ResourceArc<TransferRef>;
 
 /// The copy is queued before this returns, so that later writes do not show; the worker of the
-/// device waits for it.
+/// device waits for it. `template` is an error of Elixir's making, without its reason.
 #[rustler::nif(schedule = "DirtyIo")]
 fn buffer_read_async<'a>(
     env: Env<'a>,
     buffer: ResourceArc<BufferRef>,
-    tag: Reference<'a>,
+    template: Term<'a>,
     offset: u64,
     count: u64,
-) -> Answer<'static, Atom> {
-    let reply = Reply::new(env, tag);
+) -> Answer<'static, Transfer> {
+    let (reply, transfer) = Reply::new(env, template);
     let size = buffer.0.dtype().size();
-    let turn = buffer
-        .0
-        .device()
-        .worker()
-        .turn(count.saturating_mul(size).min(buffer.0.bytes()));
+    let bytes = count.saturating_mul(size).min(buffer.0.bytes());
+    let turn = buffer.0.device().worker().turn(bytes);
     let pending = buffer.0.start_read(offset, count)?;
     let source = buffer.clone();
     buffer.0.device().worker().run(move || {
-        let result = source.0.finish(pending, None).map_err(Fault::from);
+        let result = source.0.finish(pending, None);
         drop(source);
-        reply.send(|env| result.map(|bytes| binary(env, bytes)).encode(env));
+        reply.send(result);
         drop(turn);
     })?;
+    Ok(transfer)
+}
+
+/// Lets the process that started a transfer wait for it, once.
+#[rustler::nif]
+fn transfer_claim(env: Env<'_>, transfer: Transfer) -> Answer<'static, Atom> {
+    transfer.claim(env.pid())?;
+    Ok(atoms::ok())
+}
+
+/// From now on the answer is not sent; one that was sent before is in the mailbox.
+#[rustler::nif]
+fn transfer_cancel(transfer: Transfer) -> Answer<'static, Atom> {
+    transfer.cancel();
     Ok(atoms::ok())
 }

@@ -1,0 +1,231 @@
+defmodule ExCubecl do
+  @moduledoc """
+  Real GPU memory for Elixir.
+
+  Data lives on a device, and Elixir holds a handle:
+
+      iex> {:ok, matrix} = ExCubecl.buffer([1.0, 2.0, 3.0, 4.0], [2, 2], :f32)
+      iex> ExCubecl.to_list(matrix)
+      {:ok, [[1.0, 2.0], [3.0, 4.0]]}
+      iex> ExCubecl.size(matrix)
+      {:ok, 16}
+
+  When the last handle is garbage collected, the memory goes back to the device. There is no
+  `free`.
+
+  These are the verbs that a newcomer needs. `ExCubecl.Buffer` has the rest: views, writes, copies,
+  conversion, reads that do not block. `ExCubecl.Device` and `ExCubecl.Memory` show what there is and
+  what it holds; `ExCubecl.Error` lists what can go wrong.
+  """
+
+  use ExCubecl.Bang,
+    buffer: 3,
+    buffer: 4,
+    read: 1,
+    shape: 1,
+    dtype: 1,
+    size: 1,
+    to_list: 1,
+    to_flat_list: 1,
+    item: 1,
+    devices: 0,
+    default_device: 0,
+    memory_info: 0
+
+  alias ExCubecl.{Buffer, Device, DType, Error, Memory}
+
+  @doc """
+  Returns `{:ok, buffer}` with the given elements on a device.
+
+  `data` is a flat list in row-major order, a list nested as the shape, or a native-endian binary.
+  The shape is a list of dimensions, or a tuple; `[]` is a scalar. Types are `:f32`, `:f64`, `:s32`,
+  `:s64`, `:u32`, `:u8`, `:f16`, `:bf16`, `:s8`, `:s16`, `:u16`, `:u64`; float types also take `:nan`,
+  `:infinity` and `:neg_infinity`.
+
+  `device:` says where; by default that is `default_device/0`.
+
+  Errors: `:invalid_shape`, `:unsupported_dtype`, `:shape_mismatch`, `:invalid_value`,
+  `:invalid_argument`, `:unknown_device`, `:no_device`, `:too_large`, `:out_of_memory`,
+  `:limit_exceeded`, each described in `ExCubecl.Error`.
+
+      iex> {:ok, pixels} = ExCubecl.buffer([0, 128, 255], [3], :u8)
+      iex> ExCubecl.read(pixels)
+      {:ok, <<0, 128, 255>>}
+      iex> {:error, error} = ExCubecl.buffer([1.0, 2.0], [3], :f32)
+      iex> Exception.message(error)
+      "shape [3] needs 3 elements, but the data has 2"
+  """
+  @spec buffer(Buffer.data(), Buffer.shape(), DType.t(), keyword) :: Buffer.result(Buffer.t())
+  defdelegate buffer(data, shape, dtype, opts \\ []), to: Buffer, as: :new
+
+  @doc """
+  Returns `{:ok, binary}`, the elements in row-major order, native-endian.
+
+      iex> ExCubecl.read(ExCubecl.buffer!([1, 2], [2], :u8))
+      {:ok, <<1, 2>>}
+      iex> ExCubecl.read!(ExCubecl.buffer!([1, 2], [2], :u8))
+      <<1, 2>>
+  """
+  @spec read(Buffer.t()) :: Buffer.result(binary)
+  defdelegate read(buffer), to: Buffer
+
+  @doc """
+  Returns `{:ok, shape}`, a list of dimensions.
+
+      iex> ExCubecl.shape(ExCubecl.buffer!([1, 2], {2, 1}, :u8))
+      {:ok, [2, 1]}
+  """
+  @spec shape(Buffer.t()) :: Buffer.result([non_neg_integer])
+  defdelegate shape(buffer), to: Buffer
+
+  @doc """
+  Returns `{:ok, dtype}` as a string.
+
+      iex> ExCubecl.dtype(ExCubecl.buffer!([1.0], [1], :f32))
+      {:ok, "f32"}
+  """
+  @spec dtype(Buffer.t()) :: Buffer.result(String.t())
+  defdelegate dtype(buffer), to: Buffer
+
+  @doc """
+  Returns `{:ok, bytes}`.
+
+      iex> ExCubecl.size(ExCubecl.buffer!([1, 2, 3], [3], :s64))
+      {:ok, 24}
+  """
+  @spec size(Buffer.t()) :: Buffer.result(non_neg_integer)
+  defdelegate size(buffer), to: Buffer
+
+  @doc """
+  Returns `{:ok, list}`, nested as the shape.
+
+      iex> ExCubecl.to_list(ExCubecl.buffer!([1.5, :nan, :infinity, 4], [2, 2], :f32))
+      {:ok, [[1.5, :nan], [:infinity, 4.0]]}
+  """
+  @spec to_list(Buffer.t()) :: Buffer.result(list | Buffer.element())
+  defdelegate to_list(buffer), to: Buffer
+
+  @doc """
+  Returns `{:ok, list}` of all elements in row-major order.
+
+      iex> ExCubecl.to_flat_list(ExCubecl.buffer!([[1, 2], [3, 4]], [2, 2], :s8))
+      {:ok, [1, 2, 3, 4]}
+  """
+  @spec to_flat_list(Buffer.t()) :: Buffer.result([Buffer.element()])
+  defdelegate to_flat_list(buffer), to: Buffer
+
+  @doc """
+  Returns `{:ok, element}` of a buffer that has exactly one.
+
+      iex> ExCubecl.item(ExCubecl.buffer!(42, [], :u16))
+      {:ok, 42}
+  """
+  @spec item(Buffer.t()) :: Buffer.result(Buffer.element())
+  defdelegate item(buffer), to: Buffer
+
+  @doc """
+  Returns `{:ok, devices}`, every device of this machine.
+
+      iex> {:ok, [device | _]} = ExCubecl.devices()
+      iex> device.kind in [:discrete_gpu, :integrated_gpu, :virtual_gpu, :cpu, :other]
+      true
+  """
+  @spec devices() :: {:ok, [Device.t()]} | {:error, Error.t()}
+  defdelegate devices(), to: Device, as: :list
+
+  @doc """
+  Returns `{:ok, id}` of the device that is used where none is named; see `ExCubecl.Device`.
+
+      iex> {:ok, {_runtime, 0}} = ExCubecl.default_device()
+  """
+  @spec default_device() :: {:ok, Device.id()} | {:error, Error.t()}
+  defdelegate default_device(), to: Device, as: :default
+
+  @doc """
+  Returns whether buffers can be made here: the native library is there, and a device.
+
+      iex> ExCubecl.available?()
+      true
+  """
+  @spec available?() :: boolean
+  def available?, do: match?({:ok, _}, Device.default())
+
+  @doc """
+  Returns `{:ok, count}` of devices, zero where there is none.
+
+      iex> {:ok, count} = ExCubecl.device_count()
+      iex> count >= 1
+      true
+  """
+  @spec device_count() :: {:ok, non_neg_integer} | {:error, Error.t()}
+  def device_count do
+    case Device.list() do
+      {:ok, devices} -> {:ok, length(devices)}
+      {:error, %Error{reason: :no_device}} -> {:ok, 0}
+      {:error, error} -> {:error, error}
+    end
+  end
+
+  @doc """
+  Returns `{:ok, map}` about the default device.
+
+  The keys are `:backend` (its runtime), `:device_type` (its kind), `:device_name`, `:driver`,
+  `:total_memory` (bytes, or `nil` where the driver does not tell), `:max_buffer_size`, `:dtypes`
+  and `:id`.
+
+      iex> {:ok, info} = ExCubecl.device_info()
+      iex> info.backend in [:vulkan, :metal, :dx12, :cuda]
+      true
+  """
+  @spec device_info() :: {:ok, map} | {:error, Error.t()}
+  def device_info do
+    with {:ok, device} <- Device.info(nil) do
+      {:ok,
+       %{
+         id: device.id,
+         backend: device.runtime,
+         device_type: device.kind,
+         device_name: device.name,
+         driver: device.driver,
+         total_memory: device.total_memory,
+         max_buffer_size: device.max_buffer_size,
+         dtypes: device.dtypes
+       }}
+    end
+  end
+
+  @doc """
+  Returns `{:ok, %{used: bytes, total: bytes}}` of the default device: what live buffers hold, and
+  the memory of the device, `nil` where its driver does not tell. `ExCubecl.Memory` knows more.
+
+      iex> {:ok, %{used: used, total: _}} = ExCubecl.memory_info()
+      iex> used >= 0
+      true
+  """
+  @spec memory_info() ::
+          {:ok, %{used: non_neg_integer, total: pos_integer | nil}} | {:error, Error.t()}
+  def memory_info do
+    with {:ok, usage} <- Memory.usage(),
+         {:ok, total} <- Memory.total(),
+         do: {:ok, %{used: usage.live_bytes, total: total}}
+  end
+
+  @doc """
+  Returns the element types, all of which can be stored, read, copied, filled and converted on every
+  device.
+
+      iex> :bf16 in ExCubecl.supported_dtypes()
+      true
+  """
+  @spec supported_dtypes() :: [DType.t()]
+  defdelegate supported_dtypes(), to: DType, as: :all
+
+  @doc """
+  Returns the version of this package.
+
+      iex> ExCubecl.version() =~ ~r/^\\d+\\.\\d+\\.\\d+/
+      true
+  """
+  @spec version() :: String.t()
+  def version, do: unquote(Mix.Project.config()[:version])
+end

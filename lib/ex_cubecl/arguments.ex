@@ -1,0 +1,57 @@
+defmodule ExCubecl.Arguments do
+  @moduledoc false
+  # What callers pass, checked once before it goes to the native side: terms here, meaning there.
+
+  alias ExCubecl.{DType, Error, Shape}
+
+  @most 0xFFFF_FFFF_FFFF_FFFF
+
+  def dtype(term) do
+    if DType.valid?(term), do: {:ok, term}, else: Error.new(:unsupported_dtype, dtype: term)
+  end
+
+  @doc "A shape as a list, with its number of elements."
+  def shape(term, dtype) do
+    with {:error, details} <- Shape.validate(term, dtype), do: Error.new(:invalid_shape, details)
+  end
+
+  @doc "Data for a shape: a number stands for the one element of a scalar."
+  def data(number, []) when is_number(number), do: {:ok, [number]}
+
+  def data(atom, []) when atom in [:nan, :infinity, :neg_infinity], do: {:ok, [atom]}
+  def data(data, _shape) when is_list(data) or is_binary(data), do: {:ok, data}
+
+  def data(other, _shape) do
+    expected = "a list of numbers, nested as the shape or flat, or a native-endian binary"
+    invalid(:data, other, expected)
+  end
+
+  @doc "An offset or a count. One past 64 bits is past the end of everything."
+  def index(_name, term) when is_integer(term) and term >= 0 and term <= @most, do: {:ok, term}
+
+  def index(:offset, term) when is_integer(term) and term > @most,
+    do: Error.new(:out_of_bounds, offset: term, count: 0, size: @most)
+
+  def index(name, term), do: invalid(name, term, "a non-negative integer")
+
+  def timeout(:infinity), do: {:ok, :infinity}
+  def timeout(term) when is_integer(term) and term in 0..0xFFFF_FFFF, do: {:ok, term}
+  def timeout(term), do: invalid(:timeout, term, "milliseconds or :infinity")
+
+  @doc "Options as a keyword list of known keys."
+  def options(opts, known) do
+    cond do
+      not Keyword.keyword?(opts) -> invalid(:options, opts, "a keyword list")
+      unknown = Enum.find(Keyword.keys(opts), &(&1 not in known)) -> unknown(unknown, known)
+      true -> {:ok, opts}
+    end
+  end
+
+  def invalid(argument, value, expected),
+    do: Error.new(:invalid_argument, argument: argument, value: value, expected: expected)
+
+  defp unknown(key, known) do
+    names = Enum.map_join(known, ", ", &inspect/1)
+    invalid(:option, key, if(known == [], do: "no options", else: "one of #{names}"))
+  end
+end

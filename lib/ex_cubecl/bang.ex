@@ -1,0 +1,18 @@
+defmodule ExCubecl.Bang do
+  @moduledoc false
+  # Writes the raising twin of each function that is named, so that nobody writes one by hand.
+  #
+  #     use ExCubecl.Bang, read: 1, write: 2, write: 3
+
+  defmacro __using__(functions) do
+    for {name, arity} <- functions do
+      args = Macro.generate_arguments(arity, __MODULE__)
+
+      quote do
+        @doc "As `#{unquote(name)}/#{unquote(arity)}`, but returns the value itself or raises `ExCubecl.Error`."
+        def unquote(:"#{name}!")(unquote_splicing(args)),
+          do: ExCubecl.Error.unwrap!(unquote(name)(unquote_splicing(args)))
+      end
+    end
+  end
+end

@@ -1,0 +1,693 @@
+defmodule ExCubecl.Buffer do
+  @moduledoc """
+  Typed, shaped pieces of device memory.
+
+  A buffer is a handle: its elements live on a device, and when the last handle is garbage
+  collected the memory goes back. There is no `free`.
+
+  Several handles may share one storage: `view/3`, `reshape/2`, `slice_bytes/3` and `clone/1` copy
+  nothing, and what is written through one is seen through all. `duplicate/1`, `convert/2` and
+  `transfer/2` make a storage of their own.
+
+  Any process may use a buffer, several at once too. Each single call is atomic: a read never sees
+  half of a write, fill or copy. The order of calls from different processes is theirs to arrange.
+
+  Functions return `:ok`, `{:ok, value}` or `{:error, %ExCubecl.Error{}}`; those with a `!` return
+  the value or raise. Every function that takes a buffer answers `:invalid_argument` for something
+  that is none, and every one that touches the device `:device_lost` once the device was lost.
+
+      iex> alias ExCubecl.Buffer
+      iex> matrix = Buffer.iota!([2, 3], :f32)
+      iex> row = Buffer.view!(matrix, 3, [3])
+      iex> Buffer.write!(row, [9, 9, 9])
+      iex> Buffer.to_list!(matrix)
+      [[0.0, 1.0, 2.0], [9.0, 9.0, 9.0]]
+  """
+
+  use ExCubecl.Bang,
+    new: 3,
+    new: 4,
+    empty: 2,
+    empty: 3,
+    zeros: 2,
+    zeros: 3,
+    full: 3,
+    full: 4,
+    iota: 2,
+    iota: 3,
+    ensure_allocated: 1,
+    view: 3,
+    slice_bytes: 3,
+    reshape: 2,
+    clone: 1,
+    duplicate: 1,
+    convert: 2,
+    transfer: 2,
+    write: 2,
+    write: 3,
+    fill: 2,
+    copy: 2,
+    read: 1,
+    read_part: 3,
+    to_list: 1,
+    to_flat_list: 1,
+    item: 1,
+    read_async: 1,
+    await: 1,
+    await: 2,
+    shape: 1,
+    dtype: 1,
+    size: 1,
+    device: 1,
+    synchronize: 1,
+    pointer: 1
+
+  alias ExCubecl.{Arguments, Device, DType, Error, Native, Pressure, Shape, Transfer}
+
+  @enforce_keys [:ref, :dtype, :shape, :device]
+  defstruct [:ref, :dtype, :shape, :device]
+
+  @opaque handle :: reference
+  @type t :: %__MODULE__{
+          ref: handle,
+          dtype: DType.t(),
+          shape: [non_neg_integer],
+          device: Device.id()
+        }
+  @type result(value) :: {:ok, value} | {:error, Error.t()}
+  @type shape :: [non_neg_integer] | tuple
+  @type element :: number | :nan | :infinity | :neg_infinity
+
+  @typedoc "A flat list, a list nested as the shape, or a native-endian binary."
+  @type data :: [element | data] | binary | element
+
+  ## Making buffers
+
+  @doc """
+  Returns `{:ok, buffer}` with the given elements.
+
+  `data` is a flat list in row-major order, a list nested as the shape, or a binary of
+  native-endian elements; for the shape `[]` also the number itself. Float types take numbers,
+  `:nan`, `:infinity` and `:neg_infinity`.
+
+  ## Options
+
+    * `:device` - where to make it. Defaults to `ExCubecl.default_device/0`
+
+  ## Errors
+
+  `:invalid_shape`, `:unsupported_dtype`, `:shape_mismatch`, `:invalid_value` (with the index),
+  `:invalid_argument`, `:unknown_device`, `:too_large`, `:out_of_memory`, `:limit_exceeded`.
+
+      iex> {:ok, buffer} = ExCubecl.Buffer.new([[1, 2], [3, 4]], [2, 2], :s16)
+      iex> ExCubecl.Buffer.to_flat_list(buffer)
+      {:ok, [1, 2, 3, 4]}
+  """
+  @spec new(data, shape, DType.t(), keyword) :: result(t)
+  def new(data, shape, dtype, opts \\ []) do
+    make(shape, dtype, opts, [:device], fn id, shape, count ->
+      with {:ok, data} <- Arguments.data(data, shape) do
+        create(id, dtype, shape, count, fn -> from_data(id, dtype, shape, count, data) end)
+      end
+    end)
+  end
+
+  defp from_data(id, dtype, _shape, count, data) when is_binary(data),
+    do: Native.buffer_from_binary(id, dtype, count, data)
+
+  defp from_data(id, dtype, shape, _count, data),
+    do: Native.buffer_from_list(id, dtype, shape, data)
+
+  @doc """
+  Returns `{:ok, buffer}` without content. It takes no device memory before the first write, fill
+  or copy into it; until then reading it is `:not_allocated`.
+
+  ## Options
+
+    * `:device` - where to make it. Defaults to `ExCubecl.default_device/0`
+    * `:lazy` - `false` takes the memory now, and it reads as zeros. Defaults to `true`
+
+  Errors: as `new/4`.
+
+      iex> buffer = ExCubecl.Buffer.empty!([1000], :f64)
+      iex> ExCubecl.Buffer.allocated?(buffer)
+      false
+      iex> {:error, error} = ExCubecl.Buffer.read(buffer)
+      iex> error.reason
+      :not_allocated
+  """
+  @spec empty(shape, DType.t(), keyword) :: result(t)
+  def empty(shape, dtype, opts \\ []) do
+    make(shape, dtype, opts, [:device, :lazy], fn id, shape, count ->
+      case Keyword.get(opts, :lazy, true) do
+        true -> create(id, dtype, shape, 0, fn -> Native.buffer_empty(id, dtype, count) end)
+        false -> filled(id, dtype, shape, count, &Native.buffer_allocate/1)
+        other -> Arguments.invalid(:lazy, other, "true or false")
+      end
+    end)
+  end
+
+  @doc """
+  Returns `{:ok, buffer}` of zeros, made on the device. Options and errors as `new/4`.
+
+      iex> ExCubecl.Buffer.to_list!(ExCubecl.Buffer.zeros!([2, 2], :u8))
+      [[0, 0], [0, 0]]
+  """
+  @spec zeros(shape, DType.t(), keyword) :: result(t)
+  def zeros(shape, dtype, opts \\ []), do: full(shape, dtype, 0, opts)
+
+  @doc """
+  Returns `{:ok, buffer}` whose elements are all `value`, made on the device. Options and errors as
+  `new/4`.
+
+      iex> ExCubecl.Buffer.to_list!(ExCubecl.Buffer.full!([3], :f16, :infinity))
+      [:infinity, :infinity, :infinity]
+  """
+  @spec full(shape, DType.t(), element, keyword) :: result(t)
+  def full(shape, dtype, value, opts \\ []) do
+    make(shape, dtype, opts, [:device], fn id, shape, count ->
+      filled(id, dtype, shape, count, &Native.buffer_fill(&1, value))
+    end)
+  end
+
+  @doc """
+  Returns `{:ok, buffer}` with 0, 1, 2, ... in row-major order, made on the device. Where an integer
+  type ends it starts again, as in `convert/2`. Options and errors as `new/4`.
+
+      iex> ExCubecl.Buffer.to_list!(ExCubecl.Buffer.iota!([2, 2], :f32))
+      [[0.0, 1.0], [2.0, 3.0]]
+  """
+  @spec iota(shape, DType.t(), keyword) :: result(t)
+  def iota(shape, dtype, opts \\ []) do
+    make(shape, dtype, opts, [:device], fn id, shape, count ->
+      create(id, dtype, shape, count, fn -> Native.buffer_iota(id, dtype, count) end)
+    end)
+  end
+
+  defp make(shape, dtype, opts, known, call) do
+    with {:ok, dtype} <- Arguments.dtype(dtype),
+         {:ok, shape, count} <- Arguments.shape(shape, dtype),
+         {:ok, id} <- Device.from_options(opts, known),
+         do: call.(id, shape, count)
+  end
+
+  defp create(id, dtype, shape, count, call) do
+    with {:ok, ref} <- Pressure.create(id, count * DType.size(dtype), call),
+         do: {:ok, %__MODULE__{ref: ref, dtype: dtype, shape: shape, device: id}}
+  end
+
+  defp filled(id, dtype, shape, count, fill) do
+    create(id, dtype, shape, count, fn ->
+      with {:ok, ref} <- Native.buffer_empty(id, dtype, count),
+           {:ok, :ok} <- fill.(ref),
+           do: {:ok, ref}
+    end)
+  end
+
+  @doc """
+  Returns `:ok` once the buffer has its memory. What was not written yet reads as zeros.
+
+      iex> buffer = ExCubecl.Buffer.empty!([2], :s32)
+      iex> ExCubecl.Buffer.ensure_allocated(buffer)
+      :ok
+      iex> ExCubecl.Buffer.to_list(buffer)
+      {:ok, [0, 0]}
+  """
+  @spec ensure_allocated(t) :: :ok | {:error, Error.t()}
+  def ensure_allocated(buffer) do
+    with {:ok, buffer} <- check(buffer),
+         do: Pressure.create(buffer.device, 0, fn -> Native.buffer_allocate(buffer.ref) end)
+  end
+
+  @doc """
+  Returns whether the storage of a buffer has its memory; `false` for something that is no buffer.
+  """
+  @spec allocated?(t) :: boolean
+  def allocated?(buffer), do: match?({:ok, true}, ask(buffer, &Native.buffer_allocated/1))
+
+  ## Looking at the same elements
+
+  @doc """
+  Returns `{:ok, view}`: the elements from `offset` on, in row-major order, as `shape`.
+
+  A view shares the storage; a view of a view counts from the inner start; a view of a lazy buffer
+  is lazy too. Offsets count elements, and any one works.
+
+  Errors: `:out_of_bounds`, `:invalid_shape`, `:invalid_argument` for an offset that is no
+  non-negative integer.
+
+      iex> buffer = ExCubecl.Buffer.iota!([10], :u8)
+      iex> ExCubecl.Buffer.to_list!(ExCubecl.Buffer.view!(buffer, 3, [2, 2]))
+      [[3, 4], [5, 6]]
+  """
+  @spec view(t, non_neg_integer, shape) :: result(t)
+  def view(buffer, offset, shape) do
+    with {:ok, buffer} <- check(buffer),
+         {:ok, offset} <- Arguments.index(:offset, offset),
+         {:ok, shape, count} <- Arguments.shape(shape, buffer.dtype),
+         {:ok, ref} <- Error.from_native(fn -> Native.buffer_view(buffer.ref, offset, count) end),
+         do: {:ok, %{buffer | ref: ref, shape: shape}}
+  end
+
+  @doc """
+  Returns `{:ok, view}`: `len` raw bytes from byte `offset` on, as a `:u8` buffer that shares the
+  storage.
+
+      iex> buffer = ExCubecl.buffer!([1.0], [1], :f32)
+      iex> ExCubecl.Buffer.to_list!(ExCubecl.Buffer.slice_bytes!(buffer, 2, 2))
+      [128, 63]
+  """
+  @spec slice_bytes(t, non_neg_integer, non_neg_integer) :: result(t)
+  def slice_bytes(buffer, offset, len) do
+    with {:ok, buffer} <- check(buffer),
+         {:ok, offset} <- Arguments.index(:offset, offset),
+         {:ok, len} <- Arguments.index(:length, len),
+         {:ok, ref} <-
+           Error.from_native(fn -> Native.buffer_slice_bytes(buffer.ref, offset, len) end),
+         do: {:ok, %{buffer | ref: ref, shape: [len], dtype: :u8}}
+  end
+
+  @doc """
+  Returns `{:ok, buffer}`: the same elements of the same storage in another shape.
+
+  Errors: `:shape_mismatch` for another number of elements.
+
+      iex> buffer = ExCubecl.Buffer.iota!([6], :s64)
+      iex> ExCubecl.Buffer.to_list!(ExCubecl.Buffer.reshape!(buffer, {2, 3}))
+      [[0, 1, 2], [3, 4, 5]]
+  """
+  @spec reshape(t, shape) :: result(t)
+  def reshape(buffer, shape) do
+    with {:ok, buffer} <- check(buffer),
+         {:ok, shape, count} <- Arguments.shape(shape, buffer.dtype) do
+      case Shape.size(buffer.shape) do
+        ^count -> view(buffer, 0, shape)
+        other -> Error.new(:shape_mismatch, expected: count, actual: other, shape: shape)
+      end
+    end
+  end
+
+  @doc """
+  Returns `{:ok, buffer}`, another handle of the same elements, with an id of its own.
+  """
+  @spec clone(t) :: result(t)
+  def clone(buffer) do
+    with {:ok, ref} <- ask(buffer, &Native.buffer_clone/1), do: {:ok, %{buffer | ref: ref}}
+  end
+
+  ## Copies
+
+  @doc """
+  Returns `{:ok, copy}`: the same elements in a storage of their own on the same device.
+
+  Errors: `:not_allocated`, and those of making a buffer.
+
+      iex> buffer = ExCubecl.Buffer.iota!([3], :u8)
+      iex> copy = ExCubecl.Buffer.duplicate!(buffer)
+      iex> ExCubecl.Buffer.fill!(buffer, 7)
+      iex> ExCubecl.Buffer.to_list!(copy)
+      [0, 1, 2]
+  """
+  @spec duplicate(t) :: result(t)
+  def duplicate(buffer) do
+    with {:ok, buffer} <- check(buffer),
+         do:
+           derive(buffer, buffer.dtype, buffer.device, fn ->
+             Native.buffer_duplicate(buffer.ref)
+           end)
+  end
+
+  @doc """
+  Returns `{:ok, copy}`: the same elements in a storage of their own on another device.
+
+  Errors: `:unknown_device`, `:not_allocated`, and those of making a buffer.
+  """
+  @spec transfer(t, term) :: result(t)
+  def transfer(buffer, device) do
+    with {:ok, buffer} <- check(buffer),
+         {:ok, id} <- Device.resolve(device),
+         do: derive(buffer, buffer.dtype, id, fn -> Native.buffer_transfer(buffer.ref, id) end)
+  end
+
+  @doc """
+  Returns `{:ok, converted}`: the elements as another type, in a storage of their own.
+
+  Every device gives the same bits, those of `Nx.as_type` with Nx's own backend:
+
+    * float to integer: cut off toward zero; beyond the type's range it wraps around, modulo 2 to
+      the number of bits (300.7 as `:u8` is 44, -1.0 is 255); NaN is 0, infinities are the largest
+      and the smallest value
+    * integer to integer: wraps around
+    * anything to float: the nearest value, ties to even; past the largest value that is infinity;
+      subnormal numbers and the sign of zero are kept; NaN becomes the quiet NaN without payload
+    * to the same type: a copy, bit by bit
+
+  Errors: `:unsupported_dtype`, `:not_allocated`, and those of making a buffer.
+
+      iex> buffer = ExCubecl.buffer!([1.5, -1.0, 300.7, :nan, :infinity], [5], :f32)
+      iex> ExCubecl.Buffer.to_list!(ExCubecl.Buffer.convert!(buffer, :u8))
+      [1, 255, 44, 0, 255]
+  """
+  @spec convert(t, DType.t()) :: result(t)
+  def convert(buffer, dtype) do
+    with {:ok, buffer} <- check(buffer),
+         {:ok, dtype} <- Arguments.dtype(dtype),
+         do:
+           derive(buffer, dtype, buffer.device, fn -> Native.buffer_convert(buffer.ref, dtype) end)
+  end
+
+  defp derive(buffer, dtype, id, call),
+    do: create(id, dtype, buffer.shape, Shape.size(buffer.shape), call)
+
+  @doc """
+  Returns `:ok` and copies all elements of `source` into `target`, on the device where both are on
+  the same one. Type and number of elements must agree; the shapes need not.
+
+  Errors: `:type_mismatch`, `:shape_mismatch`, `:not_allocated` for a lazy source, `:overlap` for
+  buffers that share bytes, also a buffer and itself. The target is unchanged then.
+
+      iex> target = ExCubecl.Buffer.zeros!([2, 2], :f32)
+      iex> ExCubecl.Buffer.copy(ExCubecl.Buffer.iota!([4], :f32), target)
+      :ok
+      iex> ExCubecl.Buffer.to_list!(target)
+      [[0.0, 1.0], [2.0, 3.0]]
+  """
+  @spec copy(t, t) :: :ok | {:error, Error.t()}
+  def copy(source, target) do
+    with {:ok, source} <- check(source),
+         {:ok, target} <- check(target),
+         do:
+           Pressure.create(target.device, 0, fn -> Native.buffer_copy(source.ref, target.ref) end)
+  end
+
+  ## Changing elements
+
+  @doc """
+  Returns `:ok` and replaces elements in place; every view of them sees it.
+
+  Without an offset, `data` is what `new/4` takes for the buffer's shape. With one it is a flat
+  list or a binary of as many elements as are to be replaced.
+
+  ## Options
+
+    * `:offset` - the first element to replace
+
+  Errors: `:shape_mismatch`, `:invalid_value`, `:out_of_bounds`. The buffer is unchanged then.
+
+      iex> buffer = ExCubecl.Buffer.zeros!([4], :s32)
+      iex> ExCubecl.Buffer.write(buffer, [7, 8], offset: 2)
+      :ok
+      iex> ExCubecl.Buffer.to_list!(buffer)
+      [0, 0, 7, 8]
+  """
+  @spec write(t, data, keyword) :: :ok | {:error, Error.t()}
+  def write(buffer, data, opts \\ []) do
+    with {:ok, buffer} <- check(buffer),
+         {:ok, opts} <- Arguments.options(opts, [:offset]),
+         {:ok, offset} <- Arguments.index(:offset, opts[:offset] || 0),
+         {:ok, data} <- Arguments.data(data, buffer.shape),
+         {:ok, shape} <- written_shape(buffer, data, opts[:offset]),
+         do:
+           Pressure.create(buffer.device, 0, fn -> do_write(buffer.ref, offset, shape, data) end)
+  end
+
+  # A part has no shape: as many elements as there are. A whole must fill the buffer.
+  defp written_shape(_buffer, data, offset) when is_binary(data) and offset != nil, do: {:ok, nil}
+
+  defp written_shape(buffer, data, nil) when is_binary(data) do
+    case Shape.size(buffer.shape) * DType.size(buffer.dtype) do
+      expected when expected == byte_size(data) ->
+        {:ok, nil}
+
+      expected ->
+        Error.new(:shape_mismatch, expected_bytes: expected, actual_bytes: byte_size(data))
+    end
+  end
+
+  defp written_shape(buffer, _data, nil), do: {:ok, buffer.shape}
+
+  defp written_shape(_buffer, data, _offset) do
+    if List.improper?(data),
+      do: Error.new(:invalid_argument, argument: :data, reason: :improper_list),
+      else: {:ok, [length(data)]}
+  end
+
+  defp do_write(ref, offset, nil, binary), do: Native.buffer_write(ref, offset, binary)
+  defp do_write(ref, offset, shape, list), do: Native.buffer_write_list(ref, offset, shape, list)
+
+  @doc """
+  Returns `:ok` and sets every element to `value`, on the device.
+
+  Errors: `:invalid_value`.
+
+      iex> buffer = ExCubecl.Buffer.empty!([3], :f32)
+      iex> ExCubecl.Buffer.fill(buffer, 0.5)
+      :ok
+      iex> ExCubecl.Buffer.to_list!(buffer)
+      [0.5, 0.5, 0.5]
+  """
+  @spec fill(t, element) :: :ok | {:error, Error.t()}
+  def fill(buffer, value) do
+    with {:ok, buffer} <- check(buffer),
+         do: Pressure.create(buffer.device, 0, fn -> Native.buffer_fill(buffer.ref, value) end)
+  end
+
+  ## Reading
+
+  @doc """
+  Returns `{:ok, binary}`, the elements in row-major order, native-endian.
+
+  A large binary is the memory in which the device delivered it; `:binary.copy/1` a small part of
+  one that is to be kept.
+
+  Errors: `:not_allocated`.
+
+      iex> ExCubecl.Buffer.read(ExCubecl.Buffer.iota!([3], :u8))
+      {:ok, <<0, 1, 2>>}
+  """
+  @spec read(t) :: result(binary)
+  def read(buffer), do: ask(buffer, &Native.buffer_read/1)
+
+  @doc """
+  Returns `{:ok, binary}` of `count` elements from element `offset` on.
+
+  Errors: `:out_of_bounds`, `:not_allocated`.
+
+      iex> ExCubecl.Buffer.read_part(ExCubecl.Buffer.iota!([10], :u8), 4, 2)
+      {:ok, <<4, 5>>}
+  """
+  @spec read_part(t, non_neg_integer, non_neg_integer) :: result(binary)
+  def read_part(buffer, offset, count) do
+    with {:ok, offset} <- Arguments.index(:offset, offset),
+         {:ok, count} <- Arguments.index(:count, count),
+         do: ask(buffer, &Native.buffer_read_part(&1, offset, count))
+  end
+
+  @doc """
+  Returns `{:ok, list}`, nested as the shape; for the shape `[]` the element itself.
+
+  Errors: `:not_allocated`.
+
+      iex> ExCubecl.Buffer.to_list(ExCubecl.buffer!([1, 2, 3, 4], [2, 2], :u8))
+      {:ok, [[1, 2], [3, 4]]}
+  """
+  @spec to_list(t) :: result(list | element)
+  def to_list(buffer) do
+    with {:ok, buffer} <- check(buffer),
+         do: ask(buffer, &Native.buffer_to_list(&1, buffer.shape))
+  end
+
+  @doc """
+  Returns `{:ok, list}` of all elements in row-major order.
+
+      iex> ExCubecl.Buffer.to_flat_list(ExCubecl.buffer!([[1, 2], [3, 4]], [2, 2], :u8))
+      {:ok, [1, 2, 3, 4]}
+  """
+  @spec to_flat_list(t) :: result([element])
+  def to_flat_list(buffer) do
+    with {:ok, buffer} <- check(buffer),
+         do: ask(buffer, &Native.buffer_to_list(&1, [Shape.size(buffer.shape)]))
+  end
+
+  @doc """
+  Returns `{:ok, element}` of a buffer with exactly one element.
+
+  Errors: `:shape_mismatch` for any other number of them.
+
+      iex> ExCubecl.Buffer.item(ExCubecl.buffer!([2.5], [1, 1], :f32))
+      {:ok, 2.5}
+  """
+  @spec item(t) :: result(element)
+  def item(buffer) do
+    with {:ok, buffer} <- check(buffer) do
+      case Shape.size(buffer.shape) do
+        1 -> ask(buffer, &Native.buffer_to_list(&1, []))
+        other -> Error.new(:shape_mismatch, expected: 1, actual: other)
+      end
+    end
+  end
+
+  @doc """
+  Returns `{:ok, transfer}`, a reference, and has the bytes sent to the calling process, which is not
+  blocked meanwhile.
+
+  The answer is a message `{transfer, result}` with a result as of `read/1`; take it with `await/2`,
+  or in `handle_info/2` of a GenServer. The bytes are those at the time of the call: later writes do
+  not show. The process may die, stop waiting or drop the buffer; nothing leaks.
+
+  Errors: `:not_allocated`.
+
+      iex> buffer = ExCubecl.Buffer.iota!([4], :u8)
+      iex> {:ok, transfer} = ExCubecl.Buffer.read_async(buffer)
+      iex> ExCubecl.Buffer.await(transfer)
+      {:ok, <<0, 1, 2, 3>>}
+  """
+  @spec read_async(t) :: result(reference)
+  def read_async(buffer) do
+    with {:ok, buffer} <- check(buffer),
+         do: Transfer.start(buffer.ref, Shape.size(buffer.shape))
+  end
+
+  @doc """
+  Returns the result of a transfer when it comes.
+
+  Errors: `:timeout` after `timeout` milliseconds, and the answer is thrown away when it comes;
+  `:invalid_argument` for a transfer of another process and for one that was awaited before.
+
+      iex> {:ok, transfer} = ExCubecl.Buffer.read_async(ExCubecl.Buffer.zeros!([2], :u8))
+      iex> ExCubecl.Buffer.await(transfer, 10_000)
+      {:ok, <<0, 0>>}
+      iex> {:error, error} = ExCubecl.Buffer.await(transfer)
+      iex> Exception.message(error)
+      "this transfer was awaited before: an answer comes once"
+  """
+  @spec await(reference, timeout) :: result(binary)
+  def await(transfer, timeout \\ 5_000), do: Transfer.await(transfer, timeout)
+
+  ## Asking about a buffer
+
+  @doc """
+  Returns `{:ok, shape}`, a list of dimensions.
+
+      iex> ExCubecl.Buffer.shape(ExCubecl.Buffer.zeros!({2, 3}, :f32))
+      {:ok, [2, 3]}
+  """
+  @spec shape(t) :: result([non_neg_integer])
+  def shape(%__MODULE__{shape: shape}), do: {:ok, shape}
+  def shape(other), do: no_buffer(other)
+
+  @doc """
+  Returns `{:ok, dtype}` as a string.
+
+      iex> ExCubecl.Buffer.dtype(ExCubecl.Buffer.zeros!([1], :bf16))
+      {:ok, "bf16"}
+  """
+  @spec dtype(t) :: result(String.t())
+  def dtype(%__MODULE__{dtype: dtype}), do: {:ok, Atom.to_string(dtype)}
+  def dtype(other), do: no_buffer(other)
+
+  @doc """
+  Returns `{:ok, bytes}` of the buffer's elements.
+
+      iex> ExCubecl.Buffer.size(ExCubecl.Buffer.zeros!([3], :f64))
+      {:ok, 24}
+  """
+  @spec size(t) :: result(non_neg_integer)
+  def size(%__MODULE__{shape: shape, dtype: dtype}),
+    do: {:ok, Shape.size(shape) * DType.size(dtype)}
+
+  def size(other), do: no_buffer(other)
+
+  @doc """
+  Returns `{:ok, id}` of the device that holds the buffer.
+  """
+  @spec device(t) :: result(Device.id())
+  def device(%__MODULE__{device: id}), do: {:ok, id}
+  def device(other), do: no_buffer(other)
+
+  @doc """
+  Returns the id of this handle. Each handle, views and clones included, has its own; ids are never
+  used again.
+  """
+  @spec id(t) :: pos_integer
+  def id(buffer), do: ask!(buffer, &Native.buffer_id/1)
+
+  @doc """
+  Returns the id of the storage, the same for all handles that share it.
+  """
+  @spec storage_id(t) :: pos_integer
+  def storage_id(buffer), do: ask!(buffer, &Native.buffer_storage_id/1)
+
+  @doc """
+  Returns the bytes of the storage that a buffer looks into; for a view more than its own.
+
+      iex> view = ExCubecl.Buffer.view!(ExCubecl.Buffer.zeros!([100], :f32), 0, [1])
+      iex> ExCubecl.Buffer.total_size(view)
+      400
+  """
+  @spec total_size(t) :: non_neg_integer
+  def total_size(buffer), do: ask!(buffer, &Native.buffer_total_size/1)
+
+  @doc """
+  Returns how many handles share the storage now. One that is garbage but was not collected yet
+  still counts.
+  """
+  @spec ref_count(t) :: pos_integer
+  def ref_count(buffer), do: ask!(buffer, &Native.buffer_ref_count/1)
+
+  @doc """
+  Returns whether two buffers look into the same storage.
+  """
+  @spec same_storage?(t, t) :: boolean
+  def same_storage?(a, b), do: storage_id(a) == storage_id(b)
+
+  @doc """
+  Returns whether two buffers share at least one byte.
+
+      iex> buffer = ExCubecl.Buffer.zeros!([10], :u8)
+      iex> left = ExCubecl.Buffer.view!(buffer, 0, [5])
+      iex> right = ExCubecl.Buffer.view!(buffer, 5, [5])
+      iex> {ExCubecl.Buffer.overlap?(left, right), ExCubecl.Buffer.overlap?(left, buffer)}
+      {false, true}
+  """
+  @spec overlap?(t, t) :: boolean
+  def overlap?(a, b) do
+    b = Error.unwrap!(check(b))
+    ask!(a, &Native.buffer_overlap(&1, b.ref))
+  end
+
+  @doc """
+  Returns `:ok` once everything that was queued is done, on the device of a buffer or on a device.
+
+  Errors: those of earlier work that nobody waited for.
+  """
+  @spec synchronize(t | Device.id() | Device.t()) :: :ok | {:error, Error.t()}
+  def synchronize(%__MODULE__{} = buffer), do: ask(buffer, &Native.buffer_synchronize/1)
+
+  def synchronize(device) when is_tuple(device) or is_struct(device, Device),
+    do: Device.synchronize(device)
+
+  def synchronize(other), do: no_buffer(other)
+
+  @doc """
+  Returns `{:ok, address}` of the first element in the device's memory, for other CUDA libraries.
+
+  It is good for as long as a handle of the buffer lives, and the caller waits with `synchronize/1`
+  between work here and there.
+
+  Errors: `:unsupported` on devices that have no such addresses.
+  """
+  @spec pointer(t) :: result(pos_integer)
+  def pointer(buffer), do: ask(buffer, &Native.buffer_pointer/1)
+
+  defp check(%__MODULE__{ref: ref} = buffer) when is_reference(ref), do: {:ok, buffer}
+  defp check(other), do: no_buffer(other)
+
+  defp no_buffer(other), do: Arguments.invalid(:buffer, other, "an %ExCubecl.Buffer{}")
+
+  defp ask(buffer, call) do
+    with {:ok, buffer} <- check(buffer), do: Error.from_native(fn -> call.(buffer.ref) end)
+  end
+
+  defp ask!(buffer, call), do: Error.unwrap!(ask(buffer, call))
+end

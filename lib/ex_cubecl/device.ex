@@ -1,0 +1,175 @@
+defmodule ExCubecl.Device do
+  @moduledoc """
+  Devices: what there is, and which one is used where none is named.
+
+  A device has a short id, `{runtime, index}`, such as `{:vulkan, 0}` or `{:cuda, 0}`. Wherever a
+  device is asked for, its id, its string (`"cuda:0"`) or its `%ExCubecl.Device{}` will do.
+
+  The default device is, in this order: the one that the environment variable `EX_CUBECL_DEVICE`
+  names, the one in `config :ex_cubecl, default_device: {:cuda, 0}`, the first discrete GPU (CUDA
+  before Vulkan on the same card), an integrated GPU, a virtual one, a CPU. Mesa's lavapipe is a
+  real Vulkan driver on the CPU: it runs everywhere, and its `kind` says `:cpu`.
+
+  A device is opened at its first use. One that was lost, or given up by `reset/1`, opens again at
+  the next use; its old buffers answer `:device_lost`.
+  """
+
+  alias ExCubecl.{Arguments, Error, Native}
+
+  @enforce_keys [:id, :runtime, :name, :kind, :driver]
+  defstruct [:id, :runtime, :name, :kind, :driver, :max_buffer_size, :total_memory, dtypes: []]
+
+  @type runtime :: :vulkan | :metal | :dx12 | :cuda
+  @type id :: {runtime, non_neg_integer}
+  @type kind :: :discrete_gpu | :integrated_gpu | :virtual_gpu | :cpu | :other
+
+  @typedoc """
+  `max_buffer_size` and `total_memory` are bytes; `total_memory` is `nil` where the driver does not
+  tell. `dtypes` are the types that its kernels calculate with; storing, reading, copying, filling
+  and converting work for every type on every device.
+  """
+  @type t :: %__MODULE__{
+          id: id,
+          runtime: runtime,
+          name: String.t(),
+          kind: kind,
+          driver: String.t(),
+          max_buffer_size: pos_integer,
+          total_memory: pos_integer | nil,
+          dtypes: [ExCubecl.DType.t()]
+        }
+
+  @runtimes [:vulkan, :metal, :dx12, :cuda]
+
+  @doc """
+  Returns `{:ok, devices}`, all devices of this machine. None of them is opened.
+
+  Errors: `:no_device`.
+
+      iex> {:ok, [%ExCubecl.Device{} | _]} = ExCubecl.Device.list()
+  """
+  @spec list() :: {:ok, [t]} | {:error, Error.t()}
+  def list do
+    with {:ok, found} <- Error.from_native(&Native.device_list/0),
+         do: {:ok, Enum.map(found, &new/1)}
+  end
+
+  @doc """
+  Returns `{:ok, device}`, the description of one device.
+
+  Errors: `:unknown_device`, `:no_device`.
+
+      iex> {:ok, id} = ExCubecl.default_device()
+      iex> {:ok, device} = ExCubecl.Device.info(id)
+      iex> device.id == id
+      true
+  """
+  @spec info(term) :: {:ok, t} | {:error, Error.t()}
+  def info(device) do
+    with {:ok, id} <- resolve(device), {:ok, devices} <- list() do
+      case Enum.find(devices, &(&1.id == id)) do
+        nil -> unknown(id)
+        found -> {:ok, found}
+      end
+    end
+  end
+
+  @doc """
+  Returns `{:ok, id}` of the device that is used where none is named.
+
+  Errors: `:no_device`, and `:unknown_device` where the environment or the configuration names one
+  that is not there.
+
+      iex> {:ok, {runtime, index}} = ExCubecl.Device.default()
+      iex> is_atom(runtime) and index >= 0
+      true
+  """
+  @spec default() :: {:ok, id} | {:error, Error.t()}
+  def default do
+    case System.get_env("EX_CUBECL_DEVICE") do
+      named when named in [nil, ""] ->
+        configured(Application.get_env(:ex_cubecl, :default_device))
+
+      named ->
+        resolve(named)
+    end
+  end
+
+  defp configured(nil), do: best()
+  defp configured(named), do: resolve(named)
+
+  # Hardware does not change while a VM runs; the answer is kept once there is one.
+  defp best do
+    with nil <- :persistent_term.get({__MODULE__, :best}, nil),
+         {:ok, id} <- Error.from_native(&Native.device_default/0) do
+      :persistent_term.put({__MODULE__, :best}, id)
+      {:ok, id}
+    else
+      {:error, error} -> {:error, error}
+      id -> {:ok, id}
+    end
+  end
+
+  @doc """
+  Returns `:ok` once everything that was queued on the device is done.
+
+  Errors: `:device_lost`, `:driver` for a fault of earlier work.
+
+      iex> ExCubecl.Device.synchronize(nil)
+      :ok
+  """
+  @spec synchronize(term) :: :ok | {:error, Error.t()}
+  def synchronize(device) do
+    with {:ok, id} <- resolve(device),
+         do: Error.from_native(fn -> Native.device_synchronize(id) end)
+  end
+
+  @doc """
+  Returns `:ok` and gives the device up with everything on it.
+
+  Each of its buffers answers `:device_lost` from now on, whoever holds it. The next use of the
+  device starts with an empty account. The memory of the old buffers returns as they are collected.
+  """
+  @spec reset(term) :: :ok | {:error, Error.t()}
+  def reset(device) do
+    with {:ok, id} <- resolve(device), do: Error.from_native(fn -> Native.device_reset(id) end)
+  end
+
+  @doc false
+  # The id of whatever names a device; `nil` is the default one.
+  @spec resolve(term) :: {:ok, id} | {:error, Error.t()}
+  def resolve(nil), do: default()
+  def resolve(%__MODULE__{id: id}), do: resolve(id)
+
+  def resolve({runtime, index} = id) do
+    if runtime in @runtimes and is_integer(index) and index in 0..0xFFFF_FFFF,
+      do: {:ok, id},
+      else: unknown(id)
+  end
+
+  def resolve(name) when is_binary(name) do
+    with [runtime, index] <- String.split(name, ":"),
+         runtime when runtime != nil <- Enum.find(@runtimes, &(Atom.to_string(&1) == runtime)),
+         {index, ""} <- Integer.parse(index) do
+      resolve({runtime, index})
+    else
+      _ -> unknown(name)
+    end
+  end
+
+  def resolve(other), do: unknown(other)
+
+  defp unknown(device) do
+    with {:ok, devices} <- list(),
+         do: Error.new(:unknown_device, device: device, known: Enum.map(devices, & &1.id))
+  end
+
+  @doc false
+  # The device that the options of a creating call name.
+  def from_options(opts, known \\ [:device]) do
+    with {:ok, opts} <- Arguments.options(opts, known), do: resolve(opts[:device])
+  end
+
+  defp new(%{id: {runtime, _}} = found),
+    do: struct!(__MODULE__, found |> Map.delete(:adapter) |> Map.put(:runtime, runtime))
+end

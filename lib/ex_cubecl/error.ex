@@ -1,0 +1,226 @@
+defmodule ExCubecl.Error do
+  @moduledoc """
+  What a function of ExCubecl returns as `{:error, error}`, and what its `!` twin raises.
+
+  Match on `reason`; `details` holds the numbers; `Exception.message/1` says what was wrong, what
+  was expected and what to do.
+
+      iex> {:error, error} = ExCubecl.buffer([1, 2, 300], [3], :u8)
+      iex> error.reason
+      :invalid_value
+      iex> error.details
+      %{index: 2, value: 300, dtype: :u8}
+      iex> Exception.message(error)
+      "element 2 is 300, which u8 cannot hold: expected an integer from 0 to 255"
+
+  | reason | what happened |
+  |---|---|
+  | `:invalid_shape` | a shape that is no list or tuple of non-negative integers, or too many elements |
+  | `:shape_mismatch` | the data has another number of elements than the shape |
+  | `:invalid_value` | an element that its type cannot hold; `index` says which |
+  | `:unsupported_dtype` | an element type that does not exist |
+  | `:type_mismatch` | two buffers of different element types |
+  | `:out_of_bounds` | a view, read or write past the end |
+  | `:overlap` | a copy between buffers that share bytes |
+  | `:not_allocated` | a read of a lazy buffer to which nothing was written |
+  | `:too_large` | more bytes than the device takes in one buffer |
+  | `:out_of_memory` | the device, or the host for a CPU device, has no room left |
+  | `:limit_exceeded` | the limit of `ExCubecl.Memory.set_limit/2` stands in the way |
+  | `:no_device` | no device on this machine |
+  | `:unknown_device` | no device of that name |
+  | `:device_lost` | the device was reset or lost; its buffers are gone |
+  | `:unsupported` | the device cannot do this |
+  | `:invalid_argument` | an argument of the wrong kind, such as something that is no buffer |
+  | `:timeout` | an answer did not come in time |
+  | `:busy` | the device was too busy for a preview |
+  | `:driver` | a fault inside CubeCL or the driver, with its own words |
+  | `:nif_not_loaded` | the native library is missing |
+  """
+
+  alias ExCubecl.{DType, Native}
+
+  @type reason ::
+          :invalid_shape
+          | :shape_mismatch
+          | :invalid_value
+          | :unsupported_dtype
+          | :type_mismatch
+          | :out_of_bounds
+          | :overlap
+          | :not_allocated
+          | :too_large
+          | :out_of_memory
+          | :limit_exceeded
+          | :no_device
+          | :unknown_device
+          | :device_lost
+          | :unsupported
+          | :invalid_argument
+          | :timeout
+          | :busy
+          | :driver
+          | :nif_not_loaded
+
+  @type t :: %__MODULE__{reason: reason, details: map}
+
+  defexception [:reason, details: %{}]
+
+  @doc false
+  @spec new(reason, Enumerable.t()) :: {:error, t}
+  def new(reason, details \\ %{}),
+    do: {:error, %__MODULE__{reason: reason, details: Map.new(details)}}
+
+  @doc false
+  # The one way from the native side: `{reason, details}` becomes an exception, `{:ok, :ok}`
+  # becomes `:ok`, and a reference that is no buffer or a library that is missing an error too.
+  @spec from_native((() -> term)) :: {:ok, term} | :ok | {:error, t}
+  def from_native(call) do
+    case call.() do
+      {:ok, :ok} -> :ok
+      {:ok, value} -> {:ok, value}
+      {:error, {reason, details}} -> new(reason, details)
+      value -> {:ok, value}
+    end
+  rescue
+    ArgumentError ->
+      new(:invalid_argument, argument: :reference, expected: "one that ExCubecl made on this node")
+
+    error in ErlangError ->
+      case error.original do
+        :nif_not_loaded ->
+          new(:nif_not_loaded, path: Native.library_path(), fault: Native.fault())
+
+        other ->
+          new(:driver, message: inspect(other))
+      end
+  end
+
+  @doc false
+  @spec unwrap!({:ok, value} | :ok | {:error, t}) :: value | :ok when value: term
+  def unwrap!({:ok, value}), do: value
+  def unwrap!(:ok), do: :ok
+  def unwrap!({:error, %__MODULE__{} = error}), do: raise(error)
+
+  @impl true
+  def message(%{reason: reason, details: details}), do: text(reason, details)
+
+  defp text(:invalid_shape, %{elements: :too_many, shape: shape}),
+    do: "shape #{short(shape)} has more than 2^63 - 1 elements or bytes: use smaller dimensions"
+
+  defp text(:invalid_shape, %{shape: shape}),
+    do:
+      "#{short(shape)} is no shape: expected a list or tuple of non-negative integers, such as [2, 3]"
+
+  defp text(:shape_mismatch, %{depth: depth, expected: expected, actual: actual, shape: shape}),
+    do:
+      "the nested list has a row of #{actual} at depth #{depth}, but shape #{short(shape)} needs " <>
+        "#{expected} there: each row must be as long as its dimension"
+
+  defp text(:shape_mismatch, %{expected_bytes: expected, actual_bytes: actual}),
+    do:
+      "the binary has #{actual} bytes, but #{expected} were expected: elements times bytes per element"
+
+  defp text(:shape_mismatch, %{expected: expected, actual: actual, shape: shape}),
+    do: "shape #{short(shape)} needs #{count(expected)}, but the data has #{actual}"
+
+  defp text(:shape_mismatch, %{expected: expected, actual: actual}),
+    do: "expected #{count(expected)}, but there are #{actual}"
+
+  defp text(:invalid_value, %{index: index, value: value, dtype: dtype}),
+    do:
+      "element #{index} is #{short(value)}, which #{dtype} cannot hold: expected #{DType.range(dtype)}"
+
+  defp text(:unsupported_dtype, %{dtype: dtype}),
+    do:
+      "#{short(dtype)} is no element type: expected one of #{Enum.map_join(DType.all(), " ", &inspect/1)}"
+
+  defp text(:type_mismatch, %{expected: expected, actual: actual}),
+    do:
+      "expected elements of type #{expected}, but they are #{actual}: see ExCubecl.Buffer.convert/2"
+
+  defp text(:out_of_bounds, %{offset: offset, count: count, size: size}),
+    do:
+      "#{count} from offset #{offset} on lie outside of a buffer of #{size}: offset + count must be at most #{size}"
+
+  defp text(:overlap, _),
+    do:
+      "source and target share bytes: copy into a buffer or view that does not overlap, or duplicate/1 the source first"
+
+  defp text(:not_allocated, _),
+    do: "nothing was ever written to this buffer: write, fill or copy into it before reading"
+
+  defp text(:too_large, %{requested: requested, limit: limit, device: device}),
+    do:
+      "#{bytes(requested)} are more than #{name(device)} takes in one buffer (#{bytes(limit)}): " <>
+        "use several smaller buffers"
+
+  defp text(:too_large, %{requested: requested, limit: limit}),
+    do:
+      "a list of #{requested} rows is more than the #{limit} that to_list makes: read the binary instead"
+
+  defp text(:out_of_memory, %{requested: requested, available: available, device: device}),
+    do:
+      "#{name(device)} has no room for #{bytes(requested)}#{available && " (#{bytes(available)} are free)"}: " <>
+        "drop buffers that are no longer needed, or see ExCubecl.Memory"
+
+  defp text(:limit_exceeded, %{requested: requested, live: live, limit: limit, device: device}),
+    do:
+      "#{bytes(requested)} more would pass the limit of #{bytes(limit)} on #{name(device)}, where " <>
+        "#{bytes(live)} are live: drop buffers, or raise it with ExCubecl.Memory.set_limit/2"
+
+  defp text(:no_device, details),
+    do:
+      "there is no device on this machine: #{details[:reason] || "no driver was found"}. Any machine can run on " <>
+        "its CPU with Mesa's lavapipe, on Debian: apt-get install libvulkan1 mesa-vulkan-drivers"
+
+  defp text(:unknown_device, %{device: device, known: known}),
+    do:
+      "there is no device #{name(device)}: this machine has #{Enum.map_join(known, ", ", &name/1)}"
+
+  defp text(:device_lost, %{device: device}),
+    do:
+      "#{name(device)} was reset or lost, and the buffer with it: make it anew, the device opens again by itself"
+
+  defp text(:unsupported, %{operation: operation, device: device}),
+    do: "#{name(device)} cannot do this: #{operation}"
+
+  defp text(:invalid_argument, %{reason: :improper_list}),
+    do: "the data is an improper list: expected a list that ends with []"
+
+  defp text(:invalid_argument, %{argument: :transfer, reason: :used}),
+    do: "this transfer was awaited before: an answer comes once"
+
+  defp text(:invalid_argument, %{argument: :transfer, reason: :owner}),
+    do: "this transfer belongs to another process: only the one that started it can await it"
+
+  defp text(:invalid_argument, %{argument: argument, expected: expected} = details),
+    do:
+      "invalid #{argument}#{if is_map_key(details, :value), do: " #{short(details.value)}"}: expected #{expected}"
+
+  defp text(:timeout, %{timeout: timeout}),
+    do:
+      "no answer came within #{timeout} ms: it is thrown away when it comes; use a longer timeout"
+
+  defp text(:busy, _), do: "the device is busy: try again later"
+  defp text(:driver, %{message: message}), do: "the driver failed: #{message}"
+
+  defp text(:nif_not_loaded, %{path: path, fault: fault}),
+    do:
+      "the native library #{path} could not be loaded (#{fault}): build it with `mix compile`, or let " <>
+        "EX_CUBECL_NIF point to a built one"
+
+  defp text(reason, details), do: "#{reason}: #{short(details)}"
+
+  defp short(term), do: inspect(term, limit: 10, printable_limit: 80)
+
+  defp name({runtime, index}) when is_atom(runtime) and is_integer(index),
+    do: "#{runtime}:#{index}"
+
+  defp name(other), do: short(other)
+
+  defp count(1), do: "1 element"
+  defp count(n), do: "#{n} elements"
+
+  defp bytes(n) when n >= 1_048_576, do: "#{n} bytes (#{Float.round(n / 1_048_576, 1)} MiB)"
+  defp bytes(n), do: "#{n} bytes"
+end

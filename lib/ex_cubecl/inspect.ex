@@ -1,0 +1,37 @@
+defimpl Inspect, for: ExCubecl.Buffer do
+  # Prints type, shape, device and the first elements, which are all that is read. It never fails
+  # and never waits long: what cannot be shown is named instead.
+
+  import Inspect.Algebra
+
+  alias ExCubecl.{Error, Native, Shape}
+
+  @most 10
+
+  def inspect(buffer, opts) do
+    concat(["#ExCubecl.Buffer<", head(buffer), " ", content(buffer, opts), ">"])
+  rescue
+    # A struct that somebody made by hand.
+    _ -> Inspect.Any.inspect(buffer, opts)
+  end
+
+  defp head(%{dtype: dtype, shape: shape, device: {runtime, index}}),
+    do: "#{dtype}#{Enum.map_join(shape, &"[#{&1}]")} #{runtime}:#{index}"
+
+  defp content(%{ref: ref, shape: shape}, opts) do
+    case Error.from_native(fn -> Native.buffer_preview(ref, @most) end) do
+      {:ok, elements} -> elements(elements, Shape.size(shape), opts)
+      {:error, error} -> state(error.reason)
+    end
+  end
+
+  defp elements(elements, count, opts) do
+    docs = Enum.map(elements, &to_doc(&1, opts))
+    docs = if count > length(elements), do: docs ++ ["..."], else: docs
+    concat(["[", concat(Enum.intersperse(docs, ", ")), "]"])
+  end
+
+  defp state(:not_allocated), do: "not allocated"
+  defp state(:device_lost), do: "device lost"
+  defp state(reason), do: Atom.to_string(reason)
+end

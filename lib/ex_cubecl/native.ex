@@ -1,0 +1,88 @@
+defmodule ExCubecl.Native do
+  @moduledoc false
+  # The stubs of the NIF library, one section a module, no logic beyond loading it. A stub that
+  # runs means that the library is not there; `ExCubecl.Error.from_native/1` makes an error of it.
+
+  @on_load :load
+
+  @doc false
+  def load do
+    path = Path.rootname(library_path())
+
+    # Without its library the module loads all the same: its callers get an error that says what
+    # is missing instead of an undefined function.
+    case :erlang.load_nif(String.to_charlist(path), 0) do
+      :ok -> :ok
+      {:error, {_reason, text}} -> :persistent_term.put({__MODULE__, :fault}, to_string(text))
+    end
+
+    :ok
+  end
+
+  @doc false
+  def library_path do
+    System.get_env("EX_CUBECL_NIF") || Path.join(priv_dir(), "native/ex_cubecl#{extension()}")
+  end
+
+  @doc false
+  def fault, do: :persistent_term.get({__MODULE__, :fault}, "it was not loaded")
+
+  defp priv_dir do
+    case :code.priv_dir(:ex_cubecl) do
+      {:error, :bad_name} -> Path.expand("priv")
+      dir -> to_string(dir)
+    end
+  end
+
+  defp extension, do: if(match?({:win32, _}, :os.type()), do: ".dll", else: ".so")
+
+  # Device
+  def version, do: missing()
+  def device_list, do: missing()
+  def device_default, do: missing()
+  def device_reset(_id), do: missing()
+  def device_synchronize(_id), do: missing()
+
+  # Memory
+  def memory_usage(_id), do: missing()
+  def memory_total(_id), do: missing()
+  def memory_set_limit(_id, _bytes), do: missing()
+  def memory_reset_peak(_id), do: missing()
+  def memory_trim(_id), do: missing()
+
+  # Buffer
+  def buffer_from_list(_id, _dtype, _dims, _list), do: missing()
+  def buffer_from_binary(_id, _dtype, _count, _binary), do: missing()
+  def buffer_empty(_id, _dtype, _count), do: missing()
+  def buffer_iota(_id, _dtype, _count), do: missing()
+  def buffer_allocate(_ref), do: missing()
+  def buffer_fill(_ref, _value), do: missing()
+  def buffer_read(_ref), do: missing()
+  def buffer_read_part(_ref, _offset, _count), do: missing()
+  def buffer_to_list(_ref, _dims), do: missing()
+  def buffer_preview(_ref, _most), do: missing()
+  def buffer_write(_ref, _offset, _binary), do: missing()
+  def buffer_write_list(_ref, _offset, _dims, _list), do: missing()
+  def buffer_view(_ref, _offset, _count), do: missing()
+  def buffer_slice_bytes(_ref, _offset, _len), do: missing()
+  def buffer_clone(_ref), do: missing()
+  def buffer_duplicate(_ref), do: missing()
+  def buffer_transfer(_ref, _id), do: missing()
+  def buffer_convert(_ref, _dtype), do: missing()
+  def buffer_copy(_source, _target), do: missing()
+  def buffer_synchronize(_ref), do: missing()
+  def buffer_pointer(_ref), do: missing()
+  def buffer_overlap(_a, _b), do: missing()
+  def buffer_id(_ref), do: missing()
+  def buffer_storage_id(_ref), do: missing()
+  def buffer_total_size(_ref), do: missing()
+  def buffer_allocated(_ref), do: missing()
+  def buffer_ref_count(_ref), do: missing()
+
+  # Transfer
+  def buffer_read_async(_ref, _template, _offset, _count), do: missing()
+  def transfer_claim(_transfer), do: missing()
+  def transfer_cancel(_transfer), do: missing()
+
+  defp missing, do: :erlang.nif_error(:nif_not_loaded)
+end

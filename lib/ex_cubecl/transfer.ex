@@ -1,0 +1,46 @@
+defmodule ExCubecl.Transfer do
+  @moduledoc false
+  # Answers that come later, as a message `{transfer, result}`. `ExCubecl.Buffer.read_async/1` and
+  # `await/2` are the public side.
+
+  alias ExCubecl.{Arguments, Error, Native}
+
+  @type t :: reference
+
+  @doc "Has `count` elements sent to the calling process."
+  @spec start(reference, non_neg_integer) :: {:ok, t} | {:error, Error.t()}
+  def start(ref, count) do
+    # The native side knows no Elixir names: it completes the error that it is given.
+    template = %Error{reason: nil}
+    Error.from_native(fn -> Native.buffer_read_async(ref, template, 0, count) end)
+  end
+
+  @spec await(t, timeout) :: {:ok, binary} | {:error, Error.t()}
+  def await(transfer, timeout) when is_reference(transfer) do
+    with {:ok, timeout} <- Arguments.timeout(timeout),
+         :ok <- Error.from_native(fn -> Native.transfer_claim(transfer) end),
+         do: wait(transfer, timeout)
+  end
+
+  def await(other, _timeout),
+    do: Arguments.invalid(:transfer, other, "what ExCubecl.Buffer.read_async/1 returned")
+
+  defp wait(transfer, timeout) do
+    receive do
+      {^transfer, result} -> result
+    after
+      timeout -> give_up(transfer, timeout)
+    end
+  end
+
+  # The answer may have come in this moment: it must not stay behind in the mailbox.
+  defp give_up(transfer, timeout) do
+    Native.transfer_cancel(transfer)
+
+    receive do
+      {^transfer, result} -> result
+    after
+      0 -> Error.new(:timeout, timeout: timeout)
+    end
+  end
+end
