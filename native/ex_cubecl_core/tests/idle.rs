@@ -1,5 +1,7 @@
 //! An idle device costs nothing. In a process of its own, whose processor time is all its own.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // also in what is no test function itself
+
 mod common;
 
 use common::{bytes_buffer, contents, test_device};

@@ -1,6 +1,8 @@
 //! A lost device: its buffers say so, and the same id opens anew. In a process of its own, since
 //! it takes the device away from whoever else would test on it.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // also in what is no test function itself
+
 mod common;
 
 use common::{bytes_buffer, contents, pattern, test_device, test_device_id};

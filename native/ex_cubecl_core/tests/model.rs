@@ -1,6 +1,8 @@
 //! Random sequences of calls against a model of plain bytes. Whatever buffers share, each must
 //! read what the model says.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // also in what is no test function itself
+
 mod common;
 
 use common::{contents, pattern, test_device};

@@ -1,6 +1,8 @@
 //! Many buffers, many threads: nothing is lost, mixed up or left behind. These tests look at the
 //! account of the device, so they run one at a time.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // also in what is no test function itself
+
 mod common;
 
 use common::{bytes_buffer, contents, pattern, test_device};

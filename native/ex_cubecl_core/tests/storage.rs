@@ -1,5 +1,7 @@
 //! Buffers on a device: what is written is what is read, whatever shares the storage or the slab.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // also in what is no test function itself
+
 mod common;
 
 use common::{bytes_buffer, contents, pattern, test_device};

@@ -8,6 +8,8 @@ mod cube;
 mod cuda;
 mod guard;
 mod kernels;
+#[cfg(all(test, feature = "wgpu"))]
+mod portable_tests;
 mod rest;
 #[cfg(feature = "wgpu")]
 mod staging;
@@ -47,10 +49,11 @@ pub fn open(info: &Info) -> Result<Box<dyn Driver>> {
 
 /// Why there may be no device, in the words of whoever looked.
 pub fn missing() -> String {
-    let mut reasons: Vec<String> = Vec::new();
-    #[cfg(feature = "wgpu")]
-    reasons.push(wgpu::missing());
-    #[cfg(feature = "cuda")]
-    reasons.push(cuda::missing());
+    let reasons = [
+        #[cfg(feature = "wgpu")]
+        wgpu::missing(),
+        #[cfg(feature = "cuda")]
+        cuda::missing(),
+    ];
     reasons.join("; ")
 }

@@ -10,7 +10,9 @@ use std::sync::atomic::{
 
 use cubecl::future::block_on;
 use cubecl::server::Handle;
-use cubecl::wgpu::{MemoryConfiguration, RuntimeOptions, WgpuRuntime, WgpuSetup, init_device};
+use cubecl::wgpu::{
+    MemoryConfiguration, RuntimeOptions, WgpuDevice, WgpuRuntime, WgpuSetup, init_device,
+};
 use parking_lot::Mutex;
 use wgpu::{Adapter, Backend as Api, DeviceType, Features};
 
@@ -184,10 +186,21 @@ fn vulkan_types(
 }
 
 pub fn open(info: &Info) -> Result<Box<dyn Driver>> {
+    let (device, gpu) = register(info)?;
+    let backend = Wgpu {
+        gpu: Arc::new(gpu),
+        staging: Staging::default(),
+        shares_host_memory: info.hardware == Hardware::Cpu,
+        id: info.id,
+    };
+    Ok(Box::new(Cube::new(info.id, &device, backend)))
+}
+
+/// Makes a device and hands it to CubeCL, which knows it as `Existing(n)` from then on.
+pub fn register(info: &Info) -> Result<(WgpuDevice, Gpu)> {
     let (instance, adapters) = adapters();
-    let adapter = numbered(&adapters)
-        .find(|(id, _)| *id == info.id)
-        .map(|(_, adapter)| adapter.clone());
+    let found = numbered(&adapters).find(|(id, _)| *id == info.id);
+    let adapter = found.map(|(_, adapter)| adapter.clone());
     let adapter = adapter.ok_or_else(|| Error::driver(format!("{} has gone away", info.id)))?;
     let (device, queue) = request(&adapter)?;
     let lost = Arc::new(AtomicBool::new(false));
@@ -204,17 +217,7 @@ pub fn open(info: &Info) -> Result<Box<dyn Driver>> {
         tasks_max: 32,
         memory_config: MemoryConfiguration::ExclusivePages,
     };
-    let backend = Wgpu {
-        gpu: Arc::new(Gpu::new(device, queue, lost)),
-        staging: Staging::default(),
-        shares_host_memory: info.hardware == Hardware::Cpu,
-        id: info.id,
-    };
-    Ok(Box::new(Cube::new(
-        info.id,
-        &init_device(setup, options),
-        backend,
-    )))
+    Ok((init_device(setup, options), Gpu::new(device, queue, lost)))
 }
 
 fn request(adapter: &Adapter) -> Result<(wgpu::Device, wgpu::Queue)> {

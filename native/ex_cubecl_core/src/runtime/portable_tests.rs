@@ -1,0 +1,86 @@
+//! The default bodies of `Backend`, which CUDA uses, on the device that every machine has.
+
+use super::cube::{Backend, Cube};
+use super::wgpu::register;
+use crate::driver::{Driver, Page, Region};
+
+struct Portable;
+
+impl Backend for Portable {
+    type Runtime = cubecl::wgpu::WgpuRuntime;
+
+    fn is_lost(&self) -> bool {
+        false
+    }
+
+    fn lose(&self) {}
+}
+
+fn portable() -> Cube<Portable> {
+    let info = super::enumerate().into_iter().next().unwrap();
+    let (device, _gpu) = register(&info).unwrap();
+    Cube::new(info.id, &device, Portable)
+}
+
+fn region(page: &Page, offset: u64, len: u64) -> Region<'_> {
+    Region {
+        page,
+        offset,
+        len,
+        slack: 0,
+    }
+}
+
+fn read(cube: &Cube<Portable>, page: &Page, offset: u64, len: u64) -> Vec<u8> {
+    let pending = cube.read(region(page, offset, len)).unwrap();
+    pending.wait(None).unwrap().to_vec()
+}
+
+#[test]
+fn bytes_arrive_at_any_offset_and_leave_their_neighbours_alone() {
+    let cube = portable();
+    let page = cube.alloc(4096).unwrap();
+    let mut model: Vec<u8> = (0..4096u32).map(|at| (at * 7 + at / 256) as u8).collect();
+    cube.write(region(&page, 0, 4096), &model).unwrap();
+    for (offset, len) in [(1u64, 1u64), (3, 6), (256, 1024), (1001, 777), (4093, 3)] {
+        let data: Vec<u8> = (0..len).map(|at| (at ^ offset) as u8).collect();
+        cube.write(region(&page, offset, len), &data).unwrap();
+        model[offset as usize..(offset + len) as usize].copy_from_slice(&data);
+        let around = (offset.saturating_sub(2), len.min(4096 - offset));
+        let expected = &model[around.0 as usize..(around.0 + around.1) as usize];
+        assert_eq!(read(&cube, &page, around.0, around.1), expected);
+    }
+    assert_eq!(read(&cube, &page, 0, 4096), model);
+}
+
+#[test]
+fn copies_and_fills_go_through_kernels() {
+    let cube = portable();
+    let (from, to) = (cube.alloc(1024).unwrap(), cube.alloc(1024).unwrap());
+    let data: Vec<u8> = (0..1024u32).map(|at| at as u8).collect();
+    cube.write(region(&from, 0, 1024), &data).unwrap();
+    cube.fill(region(&to, 0, 1024), 0x55, 1).unwrap();
+    cube.copy(region(&from, 5, 500), region(&to, 10, 500))
+        .unwrap();
+    cube.copy(region(&to, 10, 100), region(&to, 600, 100))
+        .unwrap();
+    let mut model = vec![0x55; 1024];
+    model[10..510].copy_from_slice(&data[5..505]);
+    model.copy_within(10..110, 600);
+    assert_eq!(read(&cube, &to, 0, 1024), model);
+}
+
+#[test]
+fn memory_is_counted_and_given_back() {
+    let cube = portable();
+    let before = cube.reserved().unwrap();
+    let page = cube.alloc(8 << 20).unwrap();
+    assert!(cube.reserved().unwrap() >= before + (8 << 20));
+    drop(page);
+    cube.trim().unwrap();
+    assert_eq!(cube.reserved().unwrap(), before);
+    assert!(
+        cube.pointer(region(&cube.alloc(256).unwrap(), 0, 4))
+            .is_err()
+    );
+}

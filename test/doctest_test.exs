@@ -1,0 +1,11 @@
+defmodule ExCubecl.DoctestTest do
+  use ExUnit.Case, async: true
+
+  doctest ExCubecl
+  doctest ExCubecl.Buffer
+  doctest ExCubecl.Device
+  doctest ExCubecl.DType
+  doctest ExCubecl.Error
+  doctest ExCubecl.Memory
+  doctest ExCubecl.Shape
+end
