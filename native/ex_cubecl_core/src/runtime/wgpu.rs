@@ -23,8 +23,9 @@ use crate::driver::{Driver, PendingRead, Region};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 
-/// A CPU device shares its memory with everybody; this much is left to them.
-const HOST_RESERVE: u64 = 256 << 20;
+/// A CPU device shares its memory with everybody; a sixteenth of the machine, and at least this
+/// much, is left to them.
+const HOST_RESERVE: u64 = 512 << 20;
 /// Smaller requests do not decide whether a machine runs out of memory.
 const WORTH_ASKING: u64 = 1 << 20;
 
@@ -282,10 +283,12 @@ impl Backend for Wgpu {
         if !self.shares_host_memory || bytes < WORTH_ASKING {
             return Ok(());
         }
+        let total = host_memory("MemTotal:").unwrap_or(0);
+        let reserve = HOST_RESERVE.max(total / 16);
         match host_memory("MemAvailable:") {
-            Some(available) if bytes + HOST_RESERVE > available => Err(Error::OutOfMemory {
+            Some(available) if bytes + reserve > available => Err(Error::OutOfMemory {
                 requested: bytes,
-                available: Some(available.saturating_sub(HOST_RESERVE)),
+                available: Some(available.saturating_sub(reserve)),
                 device: self.id,
             }),
             _ => Ok(()),
