@@ -7,9 +7,11 @@ defmodule ExCubecl.ReadmeTest do
   @readme Path.expand("../README.md", __DIR__)
 
   test "the examples of the README run in order and return what they say" do
-    for block <- blocks(File.read!(@readme)), reduce: [] do
-      binding -> block |> steps() |> Enum.reduce(binding, &step/2)
-    end
+    @readme
+    |> File.read!()
+    |> blocks()
+    |> Enum.flat_map(&steps/1)
+    |> Enum.reduce({[], Code.env_for_eval(file: @readme)}, &step/2)
   end
 
   # A block without a call of the library shows how to install it.
@@ -30,9 +32,10 @@ defmodule ExCubecl.ReadmeTest do
 
   defp source(lines), do: lines |> Enum.reverse() |> Enum.join("\n")
 
-  defp step({code, expected}, binding) do
-    {value, binding} = Code.eval_string(code, binding, file: @readme)
-    if expected, do: assert(inspect(value) == expected, code)
-    binding
+  defp step({code, expected}, {binding, env}) do
+    quoted = Code.string_to_quoted!(code)
+    {value, binding, env} = Code.eval_quoted_with_env(quoted, binding, env)
+    if expected, do: assert({code, inspect(value)} == {code, expected})
+    {binding, env}
   end
 end

@@ -49,6 +49,7 @@ defmodule ExCubecl.Buffer do
     copy: 2,
     read: 1,
     read_part: 3,
+    read_all: 1,
     to_list: 1,
     to_flat_list: 1,
     item: 1,
@@ -112,10 +113,24 @@ defmodule ExCubecl.Buffer do
     end)
   end
 
-  defp from_data(id, dtype, _shape, count, data) when is_binary(data),
+  # Up to so many bytes are written on the caller's own scheduler, if nothing is in the way.
+  @small 16 * 1024
+
+  defp from_data(id, dtype, shape, count, data) do
+    expected = count * DType.size(dtype)
+
+    if expected in 1..@small and (is_list(data) or byte_size(data) == expected) do
+      with {:ok, nil} <- Native.buffer_from_small(id, dtype, shape, data),
+           do: from_much(id, dtype, shape, count, data)
+    else
+      from_much(id, dtype, shape, count, data)
+    end
+  end
+
+  defp from_much(id, dtype, _shape, count, data) when is_binary(data),
     do: Native.buffer_from_binary(id, dtype, count, data)
 
-  defp from_data(id, dtype, shape, _count, data),
+  defp from_much(id, dtype, shape, _count, data),
     do: Native.buffer_from_list(id, dtype, shape, data)
 
   @doc """
@@ -484,6 +499,21 @@ defmodule ExCubecl.Buffer do
   end
 
   @doc """
+  Returns `{:ok, binaries}` of several buffers, as `read/1` of each, but waits only once.
+
+  Errors: those of `read/1`, if any of them has one.
+
+      iex> buffers = for value <- 1..3, do: ExCubecl.Buffer.full!([2], :u8, value)
+      iex> ExCubecl.Buffer.read_all(buffers)
+      {:ok, [<<1, 1>>, <<2, 2>>, <<3, 3>>]}
+  """
+  @spec read_all([t]) :: result([binary])
+  def read_all(buffers) do
+    with {:ok, buffers} <- check_all(buffers),
+         do: Error.from_native(fn -> Native.buffer_read_all(Enum.map(buffers, & &1.ref)) end)
+  end
+
+  @doc """
   Returns `{:ok, list}`, nested as the shape; for the shape `[]` the element itself.
 
   Errors: `:not_allocated`.
@@ -682,6 +712,19 @@ defmodule ExCubecl.Buffer do
 
   defp check(%__MODULE__{ref: ref} = buffer) when is_reference(ref), do: {:ok, buffer}
   defp check(other), do: no_buffer(other)
+
+  defp check_all(buffers) do
+    cond do
+      not is_list(buffers) or List.improper?(buffers) ->
+        Arguments.invalid(:buffers, buffers, "a list of %ExCubecl.Buffer{}")
+
+      wrong = Enum.find(buffers, &match?({:error, _}, check(&1))) ->
+        check(wrong)
+
+      true ->
+        {:ok, buffers}
+    end
+  end
 
   defp no_buffer(other), do: Arguments.invalid(:buffer, other, "an %ExCubecl.Buffer{}")
 

@@ -76,6 +76,25 @@ impl Buffer {
         Ok(buffer)
     }
 
+    /// As `from_bytes` for a few bytes, or `None` where that would have to wait for anything.
+    pub fn from_bytes_now(device: &Arc<Device>, dtype: DType, data: &[u8]) -> Option<Buffer> {
+        let driver = device.driver().ok()?;
+        let count = data.len() as u64 / dtype.size();
+        let buffer = Buffer::lazy(device.clone(), dtype, count).ok()?;
+        let (block, reservation) = device.try_alloc(buffer.bytes())?;
+        let memory = Memory {
+            block: Some(block),
+            _reservation: reservation,
+        };
+        let written = driver.write_now(buffer.region(&memory)?, data);
+        if !matches!(written, Ok(true)) {
+            return None;
+        }
+        *buffer.storage.memory.write() = Some(memory);
+        buffer.storage.allocated.store(true, Release);
+        Some(buffer)
+    }
+
     /// 0, 1, 2, ... as `dtype`, made on the device.
     pub fn iota(device: Arc<Device>, dtype: DType, count: u64) -> Result<Buffer> {
         let buffer = Buffer::lazy(device, dtype, count)?;
@@ -189,6 +208,18 @@ impl Buffer {
     pub fn fill(&self, bits: u64) -> Result<()> {
         let driver = self.device().driver()?;
         self.overwrite(|region| driver.fill(region, bits, self.dtype.size()))
+    }
+
+    /// The bytes of several buffers, for which it waits together.
+    pub fn read_all<'a>(buffers: impl IntoIterator<Item = &'a Buffer>) -> Result<Vec<HostBytes>> {
+        let started: Vec<_> = buffers
+            .into_iter()
+            .map(|buffer| Ok((buffer, buffer.start_read(0, buffer.count())?)))
+            .collect::<Result<_>>()?;
+        let finished = started
+            .into_iter()
+            .map(|(buffer, pending)| buffer.finish(pending, None));
+        finished.collect()
     }
 
     /// Queues a copy of `count` elements from `offset` on to the host.

@@ -158,6 +158,12 @@ impl Device {
         Ok((self.explain(block)?, reservation))
     }
 
+    /// As `alloc`, but `None` where it would have to wait for the device, or would fail.
+    pub(crate) fn try_alloc(&self, bytes: u64) -> Option<(Block, Reservation)> {
+        let reservation = self.meter.try_reserve(bytes).ok()?;
+        Some((self.heap.try_alloc(bytes)?, reservation))
+    }
+
     pub(crate) fn check_size(&self, bytes: u64) -> Result<()> {
         let limit = self.driver.limits().max_page;
         match bytes > limit {
@@ -273,7 +279,8 @@ pub fn open(id: DeviceId) -> Result<Arc<Device>> {
     Ok(device)
 }
 
-fn find_open(id: DeviceId) -> Option<Arc<Device>> {
+/// The device of this name if it is open already.
+pub fn find_open(id: DeviceId) -> Option<Arc<Device>> {
     let open = OPEN.read();
     let found = open.iter().find(|device| device.id() == id);
     found.filter(|device| !device.is_lost()).cloned()

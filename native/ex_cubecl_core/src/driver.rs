@@ -80,6 +80,8 @@ pub trait Driver: Send + Sync {
     /// At least `bytes` of memory whose content is not defined, or an error now, not later.
     fn alloc(&self, bytes: u64) -> Result<Page>;
     fn write(&self, dst: Region<'_>, data: &[u8]) -> Result<()>;
+    /// As `write` where that neither waits nor enters the device; `false` where it would have to.
+    fn write_now(&self, dst: Region<'_>, data: &[u8]) -> Result<bool>;
     fn read(&self, src: Region<'_>) -> Result<Box<dyn PendingRead>>;
     /// The regions have the same length and share no byte.
     fn copy(&self, src: Region<'_>, dst: Region<'_>) -> Result<()>;

@@ -100,6 +100,15 @@ impl Heap {
         }
     }
 
+    /// A block from a slab that is there, or `None` where one would have to wait for it.
+    pub fn try_alloc(self: &Arc<Self>, bytes: u64) -> Option<Block> {
+        let room = bytes.next_multiple_of(UNIT);
+        match room < self.own_from {
+            true => self.place_in_slab(&mut *self.state.try_lock()?, room),
+            false => None,
+        }
+    }
+
     fn alloc_small(self: &Arc<Self>, driver: &dyn Driver, room: u64) -> Result<Block> {
         loop {
             let wanted = {

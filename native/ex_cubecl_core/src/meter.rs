@@ -58,6 +58,12 @@ impl Meter {
     /// Counts `bytes` as live unless they would pass the limit. A compare-and-swap, so that two
     /// callers near the limit cannot both be refused, nor both be let through.
     pub fn reserve(self: &Arc<Self>, bytes: u64) -> Result<Reservation, Refused> {
+        self.try_reserve(bytes)
+            .inspect_err(|_| self.count_failure())
+    }
+
+    /// As `reserve`, for a caller that has another way: a refusal is not counted as a failure.
+    pub fn try_reserve(self: &Arc<Self>, bytes: u64) -> Result<Reservation, Refused> {
         let limit = self.limit.load(Relaxed);
         let fits = |live: u64| live.checked_add(bytes).filter(|total| *total <= limit);
         match self.live_bytes.fetch_update(Relaxed, Relaxed, fits) {
@@ -68,10 +74,7 @@ impl Meter {
                 let meter = self.clone();
                 Ok(Reservation { meter, bytes })
             }
-            Err(live) => {
-                self.count_failure();
-                Err(Refused { live, limit })
-            }
+            Err(live) => Err(Refused { live, limit }),
         }
     }
 

@@ -44,6 +44,24 @@ fn buffer_from_binary<'a>(
     handle(Buffer::from_bytes(device, dtype.0, &data))
 }
 
+/// For a few bytes, on the caller's scheduler; `nil` where that would have to wait.
+#[rustler::nif]
+fn buffer_from_small<'a>(
+    id: Wire<DeviceId>,
+    dtype: Wire<DType>,
+    dims: Vec<u64>,
+    data: Term<'a>,
+) -> Answer<'a, Option<Ref>> {
+    let Some(device) = device::find_open(id.0) else {
+        return Ok(None);
+    };
+    let made = match data.decode::<Binary>() {
+        Ok(data) => Buffer::from_bytes_now(&device, dtype.0, &data),
+        Err(_) => Buffer::from_bytes_now(&device, dtype.0, &list::decode(data, dtype.0, &dims)?),
+    };
+    Ok(made.map(|buffer| ResourceArc::new(BufferRef(buffer))))
+}
+
 #[rustler::nif(schedule = "DirtyIo")]
 fn buffer_empty(id: Wire<DeviceId>, dtype: Wire<DType>, count: u64) -> Answer<'static, Ref> {
     handle(Buffer::lazy(device::open(id.0)?, dtype.0, count))
@@ -85,6 +103,12 @@ fn buffer_read_part<'a>(
     count: u64,
 ) -> Answer<'static, Binary<'a>> {
     Ok(binary(env, buffer.0.read(offset, count)?))
+}
+
+#[rustler::nif(schedule = "DirtyIo")]
+fn buffer_read_all<'a>(env: Env<'a>, buffers: Vec<Ref>) -> Answer<'static, Vec<Binary<'a>>> {
+    let all = Buffer::read_all(buffers.iter().map(|buffer| &buffer.0))?;
+    Ok(all.into_iter().map(|bytes| binary(env, bytes)).collect())
 }
 
 #[rustler::nif(schedule = "DirtyIo")]

@@ -17,7 +17,7 @@ use cubecl::stream_id::StreamId;
 
 use super::guard::caught;
 use super::kernels;
-use super::rest::Rest;
+use super::rest::{Rest, Sleep};
 use crate::device::DeviceId;
 use crate::driver::{Driver, HostBytes, Limits, Page, PendingRead, Region};
 use crate::dtype::DType;
@@ -44,6 +44,11 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// Offset and length are multiples of four.
     fn write(cube: &Cube<Self>, dst: Region<'_>, data: &[u8]) -> Result<()> {
         cube.write_through_server(dst, data)
+    }
+
+    /// As `write` where that takes microseconds; `false` where it would not.
+    fn write_now(_cube: &Cube<Self>, _dst: Region<'_>, _data: &[u8]) -> Result<bool> {
+        Ok(false)
     }
 
     /// Offset and length are multiples of four.
@@ -118,8 +123,8 @@ impl<B: Backend> Cube<B> {
     /// Has CubeCL's device thread awake during `call`. Every use of the client and of the server
     /// is inside of one; outside they would wait for ever.
     pub fn awake<T>(&self, call: impl FnOnce() -> Result<T>) -> Result<T> {
-        let put_to_rest = |rest: Arc<Rest>| {
-            self.server.submit(move |_| rest.sleep());
+        let put_to_rest = |sleep: Sleep| {
+            self.server.submit(move |_| sleep.run());
             self.server.flush_queue();
         };
         let _awake = self.rest.enter(&put_to_rest);
@@ -313,6 +318,14 @@ impl<B: Backend> Driver for Cube<B> {
                 tail,
             )
         })
+    }
+
+    fn write_now(&self, dst: Region<'_>, data: &[u8]) -> Result<bool> {
+        let padded = (4 - dst.len % 4) % 4;
+        match dst.offset.is_multiple_of(4) && padded <= dst.slack {
+            true => self.entry(|| B::write_now(self, dst, data)),
+            false => Ok(false),
+        }
     }
 
     fn read(&self, src: Region<'_>) -> Result<Box<dyn PendingRead>> {

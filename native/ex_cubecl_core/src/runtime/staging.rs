@@ -19,6 +19,8 @@ use crate::error::{Error, Result};
 const MIB: u64 = 1 << 20;
 /// Uploads up to this size ride along with wgpu's own write.
 const SMALL: usize = 64 << 10;
+/// Small writes that may wait for a submission together.
+const MAX_UNSENT: u64 = 64;
 const CHUNK: u64 = 4 * MIB;
 const MAX_CHUNKS: u64 = 8;
 /// Read buffers kept for the next read, in bytes.
@@ -36,6 +38,8 @@ pub struct Gpu {
     queue: wgpu::Queue,
     pub lost: Arc<AtomicBool>,
     gate: RwLock<()>,
+    /// Writes that wgpu holds until the next submission.
+    unsent: AtomicU64,
 }
 
 impl Gpu {
@@ -45,12 +49,24 @@ impl Gpu {
             queue,
             lost,
             gate: RwLock::new(()),
+            unsent: AtomicU64::new(0),
         }
     }
 
     pub fn submit(&self, commands: Option<wgpu::CommandBuffer>) -> SubmissionIndex {
         let _gate = self.gate.write();
+        self.unsent.store(0, Relaxed);
         self.queue.submit(commands)
+    }
+
+    /// Hands a few bytes to wgpu, which copies them at once and sends them with the next
+    /// submission, whoever makes it. `false` when it holds enough of them already.
+    pub fn write_now(&self, target: &wgpu::Buffer, offset: u64, data: &[u8]) -> bool {
+        if self.unsent.fetch_add(1, Relaxed) >= MAX_UNSENT || data.len() > SMALL {
+            return false;
+        }
+        write_words(&self.queue, target, offset, data);
+        true
     }
 
     /// One look at the device, or one short wait for `index`.
@@ -138,7 +154,8 @@ impl Staging {
     /// Queues `data` into `target`. Its last word is completed with zeros.
     pub fn upload(&self, gpu: &Gpu, target: &wgpu::Buffer, offset: u64, data: &[u8]) -> Result<()> {
         if data.len() <= SMALL {
-            write_small(gpu, target, offset, data);
+            write_words(&gpu.queue, target, offset, data);
+            gpu.submit(None);
             return Ok(());
         }
         let mut at = offset;
@@ -181,16 +198,15 @@ impl Staging {
     }
 }
 
-/// wgpu copies the bytes at once and writes whole words.
-fn write_small(gpu: &Gpu, target: &wgpu::Buffer, offset: u64, data: &[u8]) {
+/// wgpu writes whole words: the last one is completed with zeros.
+fn write_words(queue: &wgpu::Queue, target: &wgpu::Buffer, offset: u64, data: &[u8]) {
     if data.len().is_multiple_of(4) {
-        gpu.queue.write_buffer(target, offset, data);
+        queue.write_buffer(target, offset, data);
     } else {
         let mut padded = data.to_vec();
         padded.resize(data.len().next_multiple_of(4), 0);
-        gpu.queue.write_buffer(target, offset, &padded);
+        queue.write_buffer(target, offset, &padded);
     }
-    gpu.submit(None);
 }
 
 impl Uploads {

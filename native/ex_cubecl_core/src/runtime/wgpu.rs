@@ -302,6 +302,11 @@ impl Backend for Wgpu {
             .upload(&backend.gpu, raw(dst)?, dst.offset, data)
     }
 
+    fn write_now(cube: &Cube<Self>, dst: Region<'_>, data: &[u8]) -> Result<bool> {
+        let backend = &cube.backend;
+        Ok(backend.gpu.write_now(raw(dst)?, dst.offset, data))
+    }
+
     fn read(cube: &Cube<Self>, src: Region<'_>) -> Result<Box<dyn PendingRead>> {
         let backend = &cube.backend;
         backend
