@@ -603,8 +603,7 @@ defmodule ExCubecl.Buffer do
       {:ok, [2, 3]}
   """
   @spec shape(t) :: result([non_neg_integer])
-  def shape(%__MODULE__{shape: shape}), do: {:ok, shape}
-  def shape(other), do: no_buffer(other)
+  def shape(buffer), do: with({:ok, buffer} <- check(buffer), do: {:ok, buffer.shape})
 
   @doc """
   Returns `{:ok, dtype}` as a string.
@@ -613,8 +612,8 @@ defmodule ExCubecl.Buffer do
       {:ok, "bf16"}
   """
   @spec dtype(t) :: result(String.t())
-  def dtype(%__MODULE__{dtype: dtype}), do: {:ok, Atom.to_string(dtype)}
-  def dtype(other), do: no_buffer(other)
+  def dtype(buffer),
+    do: with({:ok, buffer} <- check(buffer), do: {:ok, Atom.to_string(buffer.dtype)})
 
   @doc """
   Returns `{:ok, bytes}` of the buffer's elements.
@@ -623,17 +622,18 @@ defmodule ExCubecl.Buffer do
       {:ok, 24}
   """
   @spec size(t) :: result(non_neg_integer)
-  def size(%__MODULE__{shape: shape, dtype: dtype}),
-    do: {:ok, Shape.size(shape) * DType.size(dtype)}
-
-  def size(other), do: no_buffer(other)
+  def size(buffer),
+    do:
+      with(
+        {:ok, buffer} <- check(buffer),
+        do: {:ok, Shape.size(buffer.shape) * DType.size(buffer.dtype)}
+      )
 
   @doc """
   Returns `{:ok, id}` of the device that holds the buffer.
   """
   @spec device(t) :: result(Device.id())
-  def device(%__MODULE__{device: id}), do: {:ok, id}
-  def device(other), do: no_buffer(other)
+  def device(buffer), do: with({:ok, buffer} <- check(buffer), do: {:ok, buffer.device})
 
   @doc """
   Returns the id of this handle. Each handle, views and clones included, has its own; ids are never
@@ -710,7 +710,16 @@ defmodule ExCubecl.Buffer do
   @spec pointer(t) :: result(pos_integer)
   def pointer(buffer), do: ask(buffer, &Native.buffer_pointer/1)
 
-  defp check(%__MODULE__{ref: ref} = buffer) when is_reference(ref), do: {:ok, buffer}
+  # A struct that somebody put together may hold anything.
+  defp check(%__MODULE__{ref: ref, device: {_, _}} = buffer) when is_reference(ref) do
+    with true <- DType.valid?(buffer.dtype) and is_list(buffer.shape),
+         {:ok, _, _} <- Shape.validate(buffer.shape, buffer.dtype) do
+      {:ok, buffer}
+    else
+      _ -> no_buffer(buffer)
+    end
+  end
+
   defp check(other), do: no_buffer(other)
 
   defp check_all(buffers) do
