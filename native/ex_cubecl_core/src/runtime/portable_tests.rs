@@ -1,5 +1,7 @@
 //! The default bodies of `Backend`, which CUDA uses, on the device that every machine has.
 
+#![allow(clippy::unwrap_used)] // also in what is no test function itself
+
 use super::cube::{Backend, Cube};
 use super::wgpu::register;
 use crate::driver::{Driver, Page, Region};
