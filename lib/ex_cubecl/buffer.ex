@@ -723,16 +723,9 @@ defmodule ExCubecl.Buffer do
   defp check(other), do: no_buffer(other)
 
   defp check_all(buffers) do
-    cond do
-      not is_list(buffers) or List.improper?(buffers) ->
-        Arguments.invalid(:buffers, buffers, "a list of %ExCubecl.Buffer{}")
-
-      wrong = Enum.find(buffers, &match?({:error, _}, check(&1))) ->
-        check(wrong)
-
-      true ->
-        {:ok, buffers}
-    end
+    if is_list(buffers) and not List.improper?(buffers),
+      do: Enum.find(Enum.map(buffers, &check/1), {:ok, buffers}, &match?({:error, _}, &1)),
+      else: Arguments.invalid(:buffers, buffers, "a list of %ExCubecl.Buffer{}")
   end
 
   defp no_buffer(other), do: Arguments.invalid(:buffer, other, "an %ExCubecl.Buffer{}")

@@ -85,13 +85,17 @@ defmodule ExCubecl.Error do
     ArgumentError ->
       new(:invalid_argument, argument: :reference, expected: "one that ExCubecl made on this node")
 
+    # What a stub raises, and what Rustler makes of a panic.
     error in ErlangError ->
-      case error.original do
-        :nif_not_loaded ->
+      case error do
+        %{original: :nif_not_loaded} ->
           new(:nif_not_loaded, path: Native.library_path(), fault: Native.fault())
 
+        %{original: :nif_panicked} ->
+          new(:driver, message: "the native library panicked")
+
         other ->
-          new(:driver, message: inspect(other))
+          reraise other, __STACKTRACE__
       end
   end
 

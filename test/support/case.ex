@@ -1,0 +1,60 @@
+defmodule ExCubecl.Case do
+  @moduledoc false
+  # What the tests share: the account of the default device, and garbage that is really gone.
+
+  use ExUnit.CaseTemplate
+
+  using do
+    quote do
+      import ExCubecl.Case
+      alias ExCubecl.{Buffer, Device, Error, Memory}
+    end
+  end
+
+  @doc "The reason of an error, whose message must be fit to be read."
+  def reason({:error, %ExCubecl.Error{reason: reason} = error}) do
+    message = Exception.message(error)
+    true = String.printable?(message) and byte_size(message) > 10
+    reason
+  end
+
+  @doc "Waits until the account stands at `expected`, for destructors run after a collection."
+  def eventually(expected, tries \\ 500) do
+    :erlang.garbage_collect()
+    :erlang.yield()
+
+    cond do
+      live() == expected ->
+        :ok
+
+      tries == 0 ->
+        ExUnit.Assertions.flunk("live: #{inspect(live())}, expected: #{inspect(expected)}")
+
+      true ->
+        Process.sleep(10) && eventually(expected, tries - 1)
+    end
+  end
+
+  @doc "Live bytes and live buffers of the default device."
+  def live do
+    usage = ExCubecl.Memory.usage!()
+    {usage.live_bytes, usage.live_buffers}
+  end
+
+  @doc "Runs a script in a VM of its own; returns what it printed, and what it printed as errors."
+  def in_own_vm(script, env) do
+    path = Path.join(System.tmp_dir!(), "ex_cubecl_#{System.unique_integer([:positive])}.err")
+
+    paths =
+      Enum.flat_map(
+        :code.get_path(),
+        &if(to_string(&1) =~ "ex_cubecl", do: ["-pa", to_string(&1)], else: [])
+      )
+
+    command = ~s(exec elixir "$@" 2>#{path})
+    {out, status} = System.cmd("sh", ["-c", command, "sh" | paths] ++ ["-e", script], env: env)
+    errors = File.read!(path)
+    File.rm(path)
+    {out, errors, status}
+  end
+end
