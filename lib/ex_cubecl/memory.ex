@@ -6,8 +6,8 @@ defmodule ExCubecl.Memory do
   memory: a process that makes and drops large buffers may hold many dead ones. So a process that
   has made 64 MiB of buffers collects its young garbage before it makes the next one (`config
   :ex_cubecl, gc_every: bytes`, or `:infinity` for never), and where the device has no room, or the
-  limit is reached, it collects everything it has, gives unused memory back and tries once more
-  before it answers with an error.
+  limit is reached, it collects everything it has, gives unused memory back and tries again before it
+  answers with an error.
 
   Memory that a collected buffer leaves is kept for the next one. `trim/1` gives it back to the
   driver.

@@ -7,23 +7,31 @@ defmodule ExCubecl.Pressure do
 
   @default_every 64 * 1024 * 1024
   @key {__MODULE__, :bytes}
+  # Milliseconds.
+  @pauses [0, 1, 2, 5, 10, 20]
 
   @doc """
   Makes a buffer of about `bytes` on device `id` by `call`.
 
   Before, a process that made `gc_every` bytes since its last time here collects its young garbage
   and yields, for destructors run only then. Where there is no room, it collects everything it
-  has, and tries once more.
+  has, gives unused memory back to the driver and tries again, for some 40 milliseconds.
   """
   def create(id, bytes, call) do
     note(bytes)
 
-    case Error.from_native(call) do
-      {:error, %Error{reason: reason}} when reason in [:out_of_memory, :limit_exceeded] ->
-        collect(id)
-        Error.from_native(call)
+    attempt(id, call, @pauses)
+  end
 
-      result ->
+  # Destructors run when the schedulers come to it, so each try waits a little longer for them.
+  defp attempt(id, call, pauses) do
+    case {Error.from_native(call), pauses} do
+      {{:error, %Error{reason: reason}}, [pause | rest]}
+      when reason in [:out_of_memory, :limit_exceeded] ->
+        collect(id, pause)
+        attempt(id, call, rest)
+
+      {result, _} ->
         result
     end
   end
@@ -40,9 +48,10 @@ defmodule ExCubecl.Pressure do
     end
   end
 
-  defp collect(id) do
+  defp collect(id, pause) do
     :erlang.garbage_collect()
-    for _ <- 1..4, do: :erlang.yield()
+    :erlang.yield()
+    if pause > 0, do: Process.sleep(pause)
     Error.from_native(fn -> Native.memory_trim(id) end)
   end
 end

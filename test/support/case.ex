@@ -42,7 +42,7 @@ defmodule ExCubecl.Case do
   end
 
   @doc "Runs a script in a VM of its own; returns what it printed, and what it printed as errors."
-  def in_own_vm(script, env) do
+  def in_own_vm(script, env, before \\ "") do
     path = Path.join(System.tmp_dir!(), "ex_cubecl_#{System.unique_integer([:positive])}.err")
 
     paths =
@@ -51,7 +51,7 @@ defmodule ExCubecl.Case do
         &if(to_string(&1) =~ "ex_cubecl", do: ["-pa", to_string(&1)], else: [])
       )
 
-    command = ~s(exec elixir "$@" 2>#{path})
+    command = ~s(#{before}exec elixir "$@" 2>#{path})
     {out, status} = System.cmd("sh", ["-c", command, "sh" | paths] ++ ["-e", script], env: env)
     errors = File.read!(path)
     File.rm(path)

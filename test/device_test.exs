@@ -1,0 +1,80 @@
+defmodule ExCubecl.DeviceTest do
+  # Which devices there are, which one is meant, and what happens when one goes away.
+  use ExCubecl.Case, async: false
+
+  setup do
+    env = System.get_env("EX_CUBECL_DEVICE")
+
+    on_exit(fn ->
+      Application.delete_env(:ex_cubecl, :default_device)
+
+      if env,
+        do: System.put_env("EX_CUBECL_DEVICE", env),
+        else: System.delete_env("EX_CUBECL_DEVICE")
+    end)
+
+    {:ok, id} = Device.default()
+    %{id: id}
+  end
+
+  test "every device says what it is" do
+    {:ok, devices} = ExCubecl.devices()
+    assert ExCubecl.device_count() == {:ok, length(devices)}
+
+    for device <- devices do
+      assert elem(device.id, 0) == device.runtime
+      assert device.kind in [:discrete_gpu, :integrated_gpu, :virtual_gpu, :cpu, :other]
+      assert device.name =~ ~r/\S/ and device.driver =~ ~r/\S/
+      assert device.max_buffer_size > 1_000_000 and :f32 in device.dtypes
+      if device.name =~ "llvmpipe", do: assert(device.kind == :cpu)
+    end
+  end
+
+  test "the environment comes before the configuration, and that before the best device", %{
+    id: {runtime, index} = id
+  } do
+    System.delete_env("EX_CUBECL_DEVICE")
+    Application.put_env(:ex_cubecl, :default_device, {:vulkan, 77})
+    assert Device.default() == {:ok, {:vulkan, 77}}
+    assert reason(ExCubecl.buffer([1], [1], :u8)) == :unknown_device
+    System.put_env("EX_CUBECL_DEVICE", "#{runtime}:#{index}")
+    assert Device.default() == {:ok, id}
+    assert {:ok, _} = ExCubecl.buffer([1], [1], :u8)
+    System.put_env("EX_CUBECL_DEVICE", "nonsense")
+    assert reason(Device.default()) == :unknown_device
+    refute ExCubecl.available?()
+  end
+
+  test "ids, strings and devices name the same device", %{id: {runtime, index} = id} do
+    {:ok, device} = Device.info(id)
+
+    for name <- [id, "#{runtime}:#{index}", device, nil],
+        do: assert(ExCubecl.buffer!([1], [1], :u8, device: name).device == id)
+  end
+
+  test "device_info is about the default device", %{id: {runtime, _} = id} do
+    assert {:ok, %{id: ^id, backend: ^runtime, total_memory: _}} = ExCubecl.device_info()
+  end
+
+  test "after a reset old buffers say so in every call, and new ones work", %{id: id} do
+    buffer = ExCubecl.buffer!([1.0, 2.0], [2], :f32)
+    view = Buffer.view!(buffer, 0, [1])
+    assert Device.reset(id) == :ok
+
+    for old <- [buffer, view] do
+      for call <- [:read, :to_list, :duplicate, :ensure_allocated, :read_async, :synchronize],
+          do: assert(reason(apply(Buffer, call, [old])) == :device_lost)
+
+      assert reason(Buffer.write(old, [1.0], offset: 0)) == :device_lost
+      assert reason(Buffer.fill(old, 1)) == :device_lost
+      assert reason(Buffer.convert(old, :u8)) == :device_lost
+      assert reason(Buffer.copy(old, Buffer.zeros!(old.shape, :f32))) == :device_lost
+      assert reason(Buffer.copy(Buffer.zeros!(old.shape, :f32), old)) == :device_lost
+      assert inspect(old) =~ "device lost"
+    end
+
+    assert {:ok, new} = ExCubecl.buffer([1.0, 2.0], [2], :f32)
+    assert ExCubecl.to_list!(new) == [1.0, 2.0]
+    assert live() == {8, 1}
+  end
+end

@@ -1,0 +1,90 @@
+defmodule ExCubecl.LibraryTest do
+  # The native library: all of it is there, and what happens where it, or a device, is not.
+  use ExCubecl.Case, async: false
+
+  test "every stub has its function in the library" do
+    for {name, arity} <- ExCubecl.Native.__info__(:functions),
+        name not in [:load, :library_path, :fault] do
+      result =
+        try do
+          apply(ExCubecl.Native, name, List.duplicate(:junk, arity))
+        rescue
+          error -> error
+        end
+
+      refute match?(%ErlangError{original: :nif_not_loaded}, result), "#{name}/#{arity}"
+    end
+  end
+
+  test "without the library every call says which file is missing and how to build it" do
+    script = ~S"""
+    {:error, error} = ExCubecl.buffer([1], [1], :u8)
+    IO.puts(error.reason)
+    IO.puts(Exception.message(error))
+    IO.inspect({ExCubecl.available?(), match?({:error, _}, ExCubecl.devices()), ExCubecl.version()})
+    """
+
+    {out, errors, status} = in_own_vm(script, [{"EX_CUBECL_NIF", "/nowhere/ex_cubecl.so"}])
+    assert {status, errors} == {0, ""}
+    assert out =~ "nif_not_loaded"
+    assert out =~ "/nowhere/ex_cubecl" and out =~ "mix compile"
+    assert out =~ ~s({false, true, "#{ExCubecl.version()}"})
+  end
+
+  test "without a device every call says what to install" do
+    script = ~S"""
+    {:error, error} = ExCubecl.buffer([1], [1], :u8)
+    IO.puts(error.reason)
+    IO.puts(Exception.message(error))
+    IO.inspect({ExCubecl.available?(), ExCubecl.device_count()})
+    """
+
+    nothing = for name <- ~w(VK_ICD_FILENAMES VK_DRIVER_FILES), do: {name, "/dev/null"}
+
+    {out, errors, status} =
+      in_own_vm(script, [{"EX_CUBECL_DEVICE", nil}, {"CUDA_VISIBLE_DEVICES", ""} | nothing])
+
+    assert {status, errors} == {0, ""}
+    assert out =~ "no_device" and out =~ "mesa-vulkan-drivers"
+    assert out =~ "{false, {:ok, 0}}"
+  end
+
+  test "nothing is ever written to the terminal" do
+    script = ~S"""
+    {:ok, buffer} = ExCubecl.buffer([1.0, 2.0], [2], :f32)
+    {:error, _} = ExCubecl.Buffer.empty([1_000_000_000_000_000], :u8)
+    :ok = ExCubecl.Buffer.fill(buffer, 2)
+    {:ok, _} = ExCubecl.read(buffer)
+    """
+
+    assert in_own_vm(script, [{"XDG_RUNTIME_DIR", nil}]) == {"", "", 0}
+  end
+
+  @tag timeout: 120_000
+  test "where there is no memory left that is an error, and everything goes on" do
+    # The limit is one of the operating system: the driver really finds none.
+    script = ~S"""
+    alias ExCubecl.Buffer
+    kept = ExCubecl.buffer!([1, 2, 3], [3], :u8)
+    fill = fn fill, buffers ->
+      case Buffer.full([64 * 1_048_576], :u8, 7) do
+        {:ok, buffer} when length(buffers) < 200 -> fill.(fill, [buffer | buffers])
+        {:error, error} -> {error.reason, buffers}
+      end
+    end
+    {:out_of_memory, buffers} = fill.(fill, [])
+    true = length(buffers) > 2
+    true = Enum.all?(buffers, &(Buffer.read_part!(&1, 67_108_863, 1) == <<7>>))
+    [1, 2, 3] = ExCubecl.to_list!(kept)
+    {:ok, _} = ExCubecl.buffer([1.0], [1], :f32)
+    IO.puts("survived")
+    """
+
+    {:ok, {runtime, _}} = Device.default()
+
+    if :os.type() == {:unix, :linux} and runtime == :vulkan and
+         match?({:ok, %{kind: :cpu}}, Device.info(nil)) do
+      assert {"survived\n", "", 0} = in_own_vm(script, [], "ulimit -v 6000000; ")
+    end
+  end
+end

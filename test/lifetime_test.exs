@@ -1,0 +1,71 @@
+defmodule ExCubecl.LifetimeTest do
+  # Memory lives as long as somebody can reach it, and not longer.
+  use ExCubecl.Case, async: false
+
+  test "ten thousand buffers of short-lived processes leave nothing behind" do
+    before = live()
+
+    for _ <- 1..100 do
+      tasks =
+        for i <- 1..10 do
+          Task.async(fn ->
+            for j <- 1..10,
+                do: ExCubecl.buffer!(:binary.copy(<<j>>, i * 100), [i * 100], :u8) && :ok
+          end)
+        end
+
+      Task.await_many(tasks)
+    end
+
+    eventually(before)
+  end
+
+  test "a handle that was sent on outlives the process that made it" do
+    before = live()
+    parent = self()
+    pid = spawn(fn -> send(parent, {:buffer, ExCubecl.buffer!([1, 2, 3], [3], :u8)}) end)
+    monitor = Process.monitor(pid)
+    assert_receive {:DOWN, ^monitor, :process, _, _}
+    assert_receive {:buffer, buffer}
+    assert ExCubecl.read!(buffer) == <<1, 2, 3>>
+    assert elem(live(), 1) == elem(before, 1) + 1
+  end
+
+  test "a view keeps the whole storage alive" do
+    {bytes, _} = live()
+    view = Buffer.view!(Buffer.zeros!([1000], :u8), 999, [1])
+    :erlang.garbage_collect()
+    :erlang.yield()
+    assert elem(live(), 0) >= bytes + 1000
+    assert ExCubecl.read!(view) == <<0>>
+  end
+
+  test "a large binary outlives its buffer unchanged" do
+    data = :crypto.strong_rand_bytes(4_194_304)
+    binary = ExCubecl.read!(ExCubecl.buffer!(data, [4_194_304], :u8))
+    :erlang.garbage_collect()
+    for _ <- 1..5, do: ExCubecl.read!(Buffer.full!([4_194_304], :u8, 1))
+    Memory.trim!()
+    assert binary == data
+  end
+
+  test "a process that makes and drops large buffers under a limit never fails" do
+    {bytes, _} = live()
+    :ok = Memory.set_limit(bytes + 128 * 1_048_576)
+
+    try do
+      for _ <- 1..300, do: assert({:ok, _} = Buffer.zeros([16 * 1_048_576], :u8))
+    after
+      Memory.set_limit(nil)
+    end
+  end
+
+  test "dropped buffers do not pile up" do
+    :erlang.garbage_collect()
+    :erlang.yield()
+    {bytes, _} = live()
+    :ok = Memory.reset_peak()
+    for _ <- 1..2_000, do: Buffer.zeros!([1_048_576], :u8)
+    assert Memory.usage!().peak_bytes - bytes < 192 * 1_048_576
+  end
+end
