@@ -236,7 +236,7 @@ defmodule ExCubecl.BadInputTest do
   } do
     seed = :erlang.phash2(make_ref())
     :rand.seed(:exsss, {seed, seed, seed})
-    before = live()
+    before = settled()
 
     functions =
       for module <- [ExCubecl, Buffer, Memory],

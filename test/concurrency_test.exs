@@ -3,7 +3,7 @@ defmodule ExCubecl.ConcurrencyTest do
   use ExCubecl.Case, async: false
 
   test "fifty processes that create, read and drop always read their own bytes" do
-    before = live()
+    before = settled()
 
     work = fn process ->
       for round <- 1..40 do

@@ -83,11 +83,11 @@ defmodule ExCubecl.GuideTest do
 
   test "shape, dtype and size take about a microsecond at most" do
     buffer = ExCubecl.buffer!([1.0], [1], :f32)
-    # A ratio, since machines differ: hashing one byte takes about a microsecond.
+    # A ratio, since machines differ: hashing one byte takes about a quarter of a microsecond.
     hash = median(fn -> :crypto.hash(:sha256, "x") end)
 
     for call <- [&ExCubecl.shape/1, &ExCubecl.dtype/1, &ExCubecl.size/1],
-        do: assert(median(fn -> call.(buffer) end) < hash)
+        do: assert(median(fn -> call.(buffer) end) < 4 * hash)
   end
 
   # Microseconds for ten thousand calls.

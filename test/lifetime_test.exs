@@ -3,7 +3,7 @@ defmodule ExCubecl.LifetimeTest do
   use ExCubecl.Case, async: false
 
   test "ten thousand buffers of short-lived processes leave nothing behind" do
-    before = live()
+    before = settled()
 
     for _ <- 1..100 do
       tasks =
@@ -21,7 +21,7 @@ defmodule ExCubecl.LifetimeTest do
   end
 
   test "a handle that was sent on outlives the process that made it" do
-    before = live()
+    before = settled()
     parent = self()
     pid = spawn(fn -> send(parent, {:buffer, ExCubecl.buffer!([1, 2, 3], [3], :u8)}) end)
     monitor = Process.monitor(pid)
@@ -32,7 +32,7 @@ defmodule ExCubecl.LifetimeTest do
   end
 
   test "a view keeps the whole storage alive" do
-    {bytes, _} = live()
+    {bytes, _} = settled()
     view = Buffer.view!(Buffer.zeros!([1000], :u8), 999, [1])
     :erlang.garbage_collect()
     :erlang.yield()
@@ -50,11 +50,11 @@ defmodule ExCubecl.LifetimeTest do
   end
 
   test "a process that makes and drops large buffers under a limit never fails" do
-    {bytes, _} = live()
+    {bytes, _} = settled()
     :ok = Memory.set_limit(bytes + 128 * 1_048_576)
 
     try do
-      for _ <- 1..300, do: assert({:ok, _} = Buffer.zeros([16 * 1_048_576], :u8))
+      Enum.each(1..300, fn _ -> assert {:ok, _} = Buffer.zeros([16 * 1_048_576], :u8) end)
     after
       Memory.set_limit(nil)
     end
@@ -63,9 +63,9 @@ defmodule ExCubecl.LifetimeTest do
   test "dropped buffers do not pile up" do
     :erlang.garbage_collect()
     :erlang.yield()
-    {bytes, _} = live()
+    {bytes, _} = settled()
     :ok = Memory.reset_peak()
-    for _ <- 1..2_000, do: Buffer.zeros!([1_048_576], :u8)
+    Enum.each(1..2_000, fn _ -> Buffer.zeros!([1_048_576], :u8) end)
     assert Memory.usage!().peak_bytes - bytes < 192 * 1_048_576
   end
 end

@@ -3,7 +3,7 @@ defmodule ExCubecl.StorageTest do
   use ExCubecl.Case, async: false
 
   test "a lazy buffer takes no memory before its first write, fill or copy" do
-    before = live()
+    before = settled()
 
     for first <- [
           &Buffer.write(&1, [1], offset: 3),

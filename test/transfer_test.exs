@@ -35,7 +35,7 @@ defmodule ExCubecl.TransferTest do
   end
 
   test "a caller that dies leaves nothing behind" do
-    before = live()
+    before = settled()
 
     pids =
       for i <- 1..20 do

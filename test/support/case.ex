@@ -35,6 +35,18 @@ defmodule ExCubecl.Case do
     end
   end
 
+  @doc "Live bytes and buffers once what earlier tests left behind is gone."
+  def settled(last \\ nil, same \\ 0) do
+    :erlang.garbage_collect()
+    Process.sleep(5)
+
+    case live() do
+      ^last when same == 5 -> last
+      ^last -> settled(last, same + 1)
+      other -> settled(other, 0)
+    end
+  end
+
   @doc "Live bytes and live buffers of the default device."
   def live do
     usage = ExCubecl.Memory.usage!()
