@@ -7,6 +7,11 @@
 //! largest value to infinity; subnormal numbers and the sign of zero are kept, NaN loses its
 //! payload and sign.
 
+#[cfg(test)]
+pub mod samples;
+#[cfg(test)]
+mod tests;
+
 use crate::dtype::{DType, Kind};
 
 /// The bit fields of an element: sign, `exp` bits of exponent, `man` bits of fraction.
@@ -51,8 +56,17 @@ impl Format {
         u64::MAX >> (64 - self.bits)
     }
 
+    pub fn sign_bit(self) -> u64 {
+        1 << (self.bits - 1)
+    }
+
+    /// The bit of a normal number's significand that is not stored.
+    pub fn leading_bit(self) -> u64 {
+        1 << self.man
+    }
+
     pub fn fraction_mask(self) -> u64 {
-        (1 << self.man) - 1
+        self.leading_bit() - 1
     }
 
     /// The exponent field of infinities and NaN.
@@ -89,8 +103,8 @@ pub fn convert_bits(src: Format, dst: Format, bits: u64) -> u64 {
     match (src.is_float(), dst.is_float()) {
         _ if src == dst => bits,
         (false, false) => integer(src, bits) & dst.mask(),
-        (false, true) => from_integer(src, dst, bits),
-        (true, false) => to_integer(src, dst, bits),
+        (false, true) => float_of_integer(src, dst, bits),
+        (true, false) => integer_of_float(src, dst, bits),
         (true, true) => between_floats(src, dst, bits),
     }
 }
@@ -103,7 +117,7 @@ fn integer(src: Format, bits: u64) -> u64 {
     }
 }
 
-fn from_integer(src: Format, dst: Format, bits: u64) -> u64 {
+fn float_of_integer(src: Format, dst: Format, bits: u64) -> u64 {
     let value = integer(src, bits);
     let sign = u64::from(src.is_signed()) & (value >> 63);
     let magnitude = match sign {
@@ -132,7 +146,7 @@ fn fields(src: Format, bits: u64) -> Fields {
     }
 }
 
-fn to_integer(src: Format, dst: Format, bits: u64) -> u64 {
+fn integer_of_float(src: Format, dst: Format, bits: u64) -> u64 {
     let float = fields(src, bits);
     if float.exponent == src.exponent_max() {
         return match (float.fraction, float.sign) {
@@ -212,6 +226,16 @@ fn round_shift(value: u64, count: u32) -> u64 {
     let rest = value - (kept << count);
     // An odd number has one more to go up on a tie; on either side of it one changes nothing.
     kept + u64::from(2 * rest + (kept & 1) > 1 << count)
+}
+
+/// An integer of any width as a float, rounded once.
+pub fn float_of_wide(dst: Format, value: i128) -> u64 {
+    let magnitude = value.unsigned_abs();
+    let cut = 64u32.saturating_sub(magnitude.leading_zeros());
+    // Of what does not fit 64 bits only one thing matters: whether there is anything.
+    let rest = magnitude & ((1 << cut) - 1);
+    let kept = (magnitude >> cut) as u64 | u64::from(rest != 0);
+    pack(kept, dst.bias() + cut, dst) | u64::from(value < 0) << (dst.bits - 1)
 }
 
 /// Converts elements one after another; bytes that do not fill an element are left out.

@@ -203,21 +203,17 @@ impl<B: Backend> Cube<B> {
         }))))
     }
 
-    /// Kernels index with 32 bits and bind at aligned offsets: they see a window around a region.
-    fn window(&self, region: Region<'_>) -> Result<kernels::Window> {
+    /// Kernels bind at aligned offsets: they see a window around a region.
+    fn window(&self, region: Region<'_>) -> kernels::Window {
         let start = region.offset / WINDOW_ALIGNMENT * WINDOW_ALIGNMENT;
         let end = (region.offset + region.len)
             .next_multiple_of(4)
             .min(region.page.bytes);
-        let words = u32::try_from((end - start) / 4).map_err(|_| Error::Unsupported {
-            operation: "kernels over more than 16 GiB",
-            device: self.id,
-        })?;
-        Ok(kernels::Window {
+        kernels::Window {
             handle: part(region.page, start, end - start),
-            words,
-            offset: (region.offset - start) as u32,
-        })
+            words: (end - start) / 4,
+            offset: region.offset - start,
+        }
     }
 
     fn launch(&self, kernel: impl FnOnce() -> std::result::Result<(), String>) -> Result<()> {
@@ -228,7 +224,7 @@ impl<B: Backend> Cube<B> {
     }
 
     fn copy_with_kernel(&self, src: Region<'_>, dst: Region<'_>) -> Result<()> {
-        let (from, to) = (self.window(src)?, self.window(dst)?);
+        let (from, to) = (self.window(src), self.window(dst));
         self.launch(|| kernels::copy(&self.client, from, to, src.len))
     }
 
@@ -243,8 +239,8 @@ impl<B: Backend> Cube<B> {
             slack: 0,
         };
         let (from, to) = (src.offset - both.offset, dst.offset - both.offset);
-        let window = self.window(both)?;
-        self.launch(|| kernels::copy_within(&self.client, window, from as u32, to as u32, src.len))
+        let window = self.window(both);
+        self.launch(|| kernels::copy_within(&self.client, window, from, to, src.len))
     }
 
     /// Bytes that do not fill a word are set one by one: a copy command writes whole words, and
@@ -255,7 +251,7 @@ impl<B: Backend> Cube<B> {
                 offset: dst.offset + at as u64,
                 len: 1,
                 ..dst
-            })?;
+            });
             self.launch(|| kernels::fill(&self.client, window, 1, u64::from(*byte), 1))?;
         }
         Ok(())
@@ -358,14 +354,14 @@ impl<B: Backend> Driver for Cube<B> {
 
     fn fill(&self, dst: Region<'_>, pattern: u64, size: u64) -> Result<()> {
         self.entry(|| {
-            let window = self.window(dst)?;
+            let window = self.window(dst);
             self.launch(|| kernels::fill(&self.client, window, dst.len, pattern, size as u32))
         })
     }
 
     fn iota(&self, dst: Region<'_>, dtype: DType) -> Result<()> {
         self.entry(|| {
-            let window = self.window(dst)?;
+            let window = self.window(dst);
             let count = dst.len / dtype.size();
             self.launch(|| kernels::iota(&self.client, window, count, dtype))
         })
@@ -373,7 +369,7 @@ impl<B: Backend> Driver for Cube<B> {
 
     fn convert(&self, src: Region<'_>, from: DType, dst: Region<'_>, to: DType) -> Result<()> {
         self.entry(|| {
-            let (source, target) = (self.window(src)?, self.window(dst)?);
+            let (source, target) = (self.window(src), self.window(dst));
             let count = src.len / from.size();
             self.launch(|| kernels::convert(&self.client, source, from, target, to, count))
         })

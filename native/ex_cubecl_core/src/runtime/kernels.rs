@@ -3,17 +3,28 @@
 //! cannot compute with. A thread owns one word (or one 64-bit element) of the destination: bytes
 //! of others in that word are put back as they were.
 
+mod convert;
+#[cfg(test)]
+mod tests;
 mod words;
 
+use cubecl::ir::{ElemType, UIntKind};
 use cubecl::prelude::*;
 use cubecl::server::Handle;
+
+use crate::dtype::DType;
+use crate::numeric::Format;
 
 /// Bindings start at multiples of this on every runtime.
 const ALIGNMENT: u64 = 256;
 const THREADS: u32 = 256;
-const MAX_CUBES: u32 = 65_535;
+/// Enough for the largest GPUs, which hold a few hundred thousand threads at a time.
+const MAX_CUBES: u32 = 8192;
 /// Bytes of the destination that one launch goes over. Inside a launch 32-bit numbers suffice.
 const CHUNK: u64 = 1 << 30;
+
+/// Elements that one launch converts.
+const ELEMENTS: u64 = 1 << 27;
 
 pub type Launched = std::result::Result<(), String>;
 
@@ -22,29 +33,28 @@ pub type Launched = std::result::Result<(), String>;
 #[derive(Clone)]
 pub struct Window {
     pub handle: Handle,
-    pub words: u32,
-    pub offset: u32,
+    pub words: u64,
+    pub offset: u64,
 }
 
 impl Window {
     /// The window around `len` bytes that begin `skip` bytes behind this one's offset.
     fn part(&self, skip: u64, len: u64) -> Result<Window, String> {
-        let own = 4 * u64::from(self.words);
-        let first = u64::from(self.offset) + skip;
+        let first = self.offset + skip;
         let start = first / ALIGNMENT * ALIGNMENT;
         let end = (first + len).next_multiple_of(4);
         let words = (end - start) / 4;
-        if end > own {
+        if end > 4 * self.words || words > u64::from(u32::MAX) {
             return Err(format!(
                 "a kernel over {words} words from word {}",
                 start / 4
             ));
         }
-        let rest = own - end;
+        let rest = 4 * self.words - end;
         Ok(Window {
             handle: self.handle.clone().offset_start(start).offset_end(rest),
-            words: words as u32,
-            offset: (first - start) as u32,
+            words,
+            offset: first - start,
         })
     }
 
@@ -73,13 +83,15 @@ impl Touched {
             tail: u32::MAX >> (8 * (4 * end - offset - len)),
         }
     }
+
+    fn whole(&self) -> bool {
+        self.head & self.tail == u32::MAX
+    }
 }
 
-/// Cubes for so many threads; kernels leave those out that are too many.
-fn cubes(threads: u32) -> CubeCount {
-    let cubes = threads.div_ceil(THREADS);
-    let rows = cubes.div_ceil(MAX_CUBES);
-    CubeCount::Static(cubes.div_ceil(rows), rows, 1)
+/// Cubes for so many words. A thread goes on with another word where they do not suffice.
+fn cubes(words: u32) -> CubeCount {
+    CubeCount::Static(words.div_ceil(THREADS).min(MAX_CUBES), 1, 1)
 }
 
 /// Work that is too much for one launch, as (bytes to skip, length) of its parts.
@@ -106,7 +118,7 @@ pub fn fill<R: Runtime>(
     };
     for (skip, len) in chunks(len) {
         let part = dst.part(skip, len)?;
-        let touched = Touched::new(part.offset.into(), len);
+        let touched = Touched::new(part.offset, len);
         // SAFETY: the words touched lie inside the window, and no thread goes past them.
         unsafe {
             words::fill::launch_unchecked::<R>(
@@ -120,6 +132,7 @@ pub fn fill<R: Runtime>(
                 touched.words,
                 touched.head,
                 touched.tail,
+                touched.whole(),
             );
         }
     }
@@ -130,8 +143,8 @@ pub fn fill<R: Runtime>(
 pub fn copy<R: Runtime>(client: &ComputeClient<R>, src: Window, dst: Window, len: u64) -> Launched {
     for (skip, len) in chunks(len) {
         let (from, to) = (src.part(skip, len)?, dst.part(skip, len)?);
-        let touched = Touched::new(to.offset.into(), len);
-        let source = Source::new(from.offset.into(), to.offset.into());
+        let touched = Touched::new(to.offset, len);
+        let source = Source::new(from.offset, to.offset);
         // SAFETY: the words touched lie inside the window, and words of the source are compared
         // with its length before they are read.
         unsafe {
@@ -142,12 +155,13 @@ pub fn copy<R: Runtime>(client: &ComputeClient<R>, src: Window, dst: Window, len
                 from.argument(),
                 to.argument(),
                 source.first,
-                from.words,
+                from.words as u32,
                 source.shift,
                 touched.first,
                 touched.words,
                 touched.head,
                 touched.tail,
+                touched.whole(),
             );
         }
     }
@@ -159,18 +173,15 @@ pub fn copy<R: Runtime>(client: &ComputeClient<R>, src: Window, dst: Window, len
 pub fn copy_within<R: Runtime>(
     client: &ComputeClient<R>,
     window: Window,
-    from: u32,
-    to: u32,
+    from: u64,
+    to: u64,
     len: u64,
 ) -> Launched {
     for (skip, len) in chunks(len) {
-        let (from, to) = (u64::from(from) + skip, u64::from(to) + skip);
+        let (from, to) = (from + skip, to + skip);
         let start = from.min(to);
         let both = window.part(start, from.max(to) - start + len)?;
-        let (from, to) = (
-            u64::from(both.offset) + from - start,
-            u64::from(both.offset) + to - start,
-        );
+        let (from, to) = (both.offset + from - start, both.offset + to - start);
         let touched = Touched::new(to, len);
         let source = Source::new(from, to);
         // SAFETY: as in `copy`. A word that holds bytes of both ranges is read by one thread and
@@ -182,12 +193,13 @@ pub fn copy_within<R: Runtime>(
                 CubeDim::new_1d(THREADS),
                 both.argument(),
                 source.first,
-                both.words,
+                both.words as u32,
                 source.shift,
                 touched.first,
                 touched.words,
                 touched.head,
                 touched.tail,
+                touched.whole(),
             );
         }
     }
@@ -212,24 +224,133 @@ impl Source {
     }
 }
 
-pub fn iota<R: Runtime>(
-    _c: &ComputeClient<R>,
-    _w: Window,
-    _n: u64,
-    _d: crate::dtype::DType,
-) -> Launched {
-    Err("iota: not there yet".into())
+/// Whether 64-bit types can be converted on this device.
+pub fn supports_u64<R: Runtime>(client: &ComputeClient<R>) -> bool {
+    client
+        .properties()
+        .supports_type(ElemType::UInt(UIntKind::U64))
 }
+
+/// Converts `count` elements between windows that share no byte. The offsets are multiples of the
+/// elements' sizes.
 pub fn convert<R: Runtime>(
-    _c: &ComputeClient<R>,
-    _a: Window,
-    _f: crate::dtype::DType,
-    _b: Window,
-    _t: crate::dtype::DType,
-    _n: u64,
+    client: &ComputeClient<R>,
+    src: Window,
+    from: DType,
+    dst: Window,
+    to: DType,
+    count: u64,
 ) -> Launched {
-    Err("convert: not there yet".into())
+    if from == to {
+        return copy(client, src, dst, count * to.size());
+    }
+    for start in (0..count).step_by(ELEMENTS as usize) {
+        let count = ELEMENTS.min(count - start);
+        let source = src.part(start * from.size(), count * from.size())?;
+        let target = dst.part(start * to.size(), count * to.size())?;
+        match from.size().max(to.size()) {
+            8 => launch_convert::<R, u64>(client, &source, from, &target, to, count),
+            _ => launch_convert::<R, u32>(client, &source, from, &target, to, count),
+        }
+    }
+    Ok(())
 }
-pub fn supports_u64<R: Runtime>(_c: &ComputeClient<R>) -> bool {
-    true
+
+fn launch_convert<R: Runtime, W: Int>(
+    client: &ComputeClient<R>,
+    src: &Window,
+    from: DType,
+    dst: &Window,
+    to: DType,
+    count: u64,
+) {
+    let targets = Targets::new(dst.offset, count, to);
+    // SAFETY: the words touched lie inside the window, and words of the source are compared with
+    // its length before they are read.
+    unsafe {
+        convert::convert::launch_unchecked::<W, R>(
+            client,
+            cubes(targets.threads),
+            CubeDim::new_1d(THREADS),
+            src.argument(),
+            dst.argument(),
+            ((src.offset / from.size()) as u32).wrapping_sub(targets.skip),
+            src.words as u32,
+            targets.touched.first,
+            targets.threads,
+            targets.touched.head,
+            targets.touched.tail,
+            targets.touched.whole(),
+            Format::from(from),
+            Format::from(to),
+        );
+    }
+}
+
+/// Writes 0, 1, 2, ... as `count` elements.
+pub fn iota<R: Runtime>(
+    client: &ComputeClient<R>,
+    dst: Window,
+    count: u64,
+    dtype: DType,
+) -> Launched {
+    if count > 1 << 32 {
+        return Err(format!("counting to {count} on the device"));
+    }
+    for start in (0..count).step_by(ELEMENTS as usize) {
+        let count = ELEMENTS.min(count - start);
+        let part = dst.part(start * dtype.size(), count * dtype.size())?;
+        match dtype.size() {
+            8 => launch_iota::<R, u64>(client, &part, start as u32, count, dtype),
+            _ => launch_iota::<R, u32>(client, &part, start as u32, count, dtype),
+        }
+    }
+    Ok(())
+}
+
+fn launch_iota<R: Runtime, W: Int>(
+    client: &ComputeClient<R>,
+    dst: &Window,
+    start: u32,
+    count: u64,
+    dtype: DType,
+) {
+    let targets = Targets::new(dst.offset, count, dtype);
+    // SAFETY: the words touched lie inside the window, and no thread goes past them.
+    unsafe {
+        convert::iota::launch_unchecked::<W, R>(
+            client,
+            cubes(targets.threads),
+            CubeDim::new_1d(THREADS),
+            dst.argument(),
+            start.wrapping_sub(targets.skip),
+            targets.touched.first,
+            targets.threads,
+            targets.touched.head,
+            targets.touched.tail,
+            targets.touched.whole(),
+            Format::from(DType::U32),
+            Format::from(dtype),
+        );
+    }
+}
+
+/// Elements of a destination: a thread makes one word, or one element of 64 bits.
+struct Targets {
+    touched: Touched,
+    threads: u32,
+    /// Places in the first word that belong to others.
+    skip: u32,
+}
+
+impl Targets {
+    fn new(offset: u64, count: u64, dtype: DType) -> Self {
+        let touched = Touched::new(offset, count * dtype.size());
+        let words_each = dtype.size().div_ceil(4) as u32;
+        Targets {
+            threads: touched.words / words_each,
+            skip: (offset % 4 / dtype.size()) as u32,
+            touched,
+        }
+    }
 }

@@ -5,6 +5,12 @@ use cubecl::prelude::*;
 
 const ALL: u32 = u32::MAX;
 
+/// Threads of a launch. Each goes on with the word that lies this far behind its last one.
+#[cube]
+pub fn stride() -> u32 {
+    CUBE_COUNT as u32 * CUBE_DIM
+}
+
 #[cube(launch_unchecked)]
 pub fn fill(
     dst: &mut Array<u32>,
@@ -14,13 +20,13 @@ pub fn fill(
     words: u32,
     head: u32,
     tail: u32,
+    #[comptime] whole: bool,
 ) {
-    let at = ABSOLUTE_POS as u32;
-    if at < words {
+    for at in range_stepped(ABSOLUTE_POS as u32, words, stride()) {
         let word = first + at;
         // A window starts at a multiple of eight bytes, so this tells the halves of an element.
         let value = select(word & 1 == 0, even, odd);
-        store(dst, word, value, bits_of(at, words, head, tail));
+        store(dst, word, value, bits_of(at, words, head, tail), whole);
     }
 }
 
@@ -35,11 +41,17 @@ pub fn copy(
     words: u32,
     head: u32,
     tail: u32,
+    #[comptime] whole: bool,
 ) {
-    let at = ABSOLUTE_POS as u32;
-    if at < words {
+    for at in range_stepped(ABSOLUTE_POS as u32, words, stride()) {
         let value = gather(src, source + at, source_words, shift);
-        store(dst, first + at, value, bits_of(at, words, head, tail));
+        store(
+            dst,
+            first + at,
+            value,
+            bits_of(at, words, head, tail),
+            whole,
+        );
     }
 }
 
@@ -53,11 +65,17 @@ pub fn copy_within(
     words: u32,
     head: u32,
     tail: u32,
+    #[comptime] whole: bool,
 ) {
-    let at = ABSOLUTE_POS as u32;
-    if at < words {
+    for at in range_stepped(ABSOLUTE_POS as u32, words, stride()) {
         let value = gather(data, source + at, source_words, shift);
-        store(data, first + at, value, bits_of(at, words, head, tail));
+        store(
+            data,
+            first + at,
+            value,
+            bits_of(at, words, head, tail),
+            whole,
+        );
     }
 }
 
@@ -73,7 +91,7 @@ fn gather(src: &Array<u32>, word: u32, words: u32, shift: u32) -> u32 {
 
 /// A word, or zero where the source ends: only bytes that are masked out are missing there.
 #[cube]
-fn load(src: &Array<u32>, word: u32, words: u32) -> u32 {
+pub fn load(src: &Array<u32>, word: u32, words: u32) -> u32 {
     let mut value = 0u32;
     if word < words {
         value = src[word as usize];
@@ -87,10 +105,16 @@ pub fn bits_of(at: u32, words: u32, head: u32, tail: u32) -> u32 {
     select(at == 0, head, ALL) & select(at + 1 == words, tail, ALL)
 }
 
+/// Writes a word, or those of its bits that may change. `whole` says that it is always all of
+/// them: software devices would otherwise read each word before they write it.
 #[cube]
-pub fn store(dst: &mut Array<u32>, word: u32, value: u32, bits: u32) {
+// The first condition is settled when the kernel is compiled, the second while it runs.
+#[allow(clippy::if_same_then_else)]
+pub fn store(dst: &mut Array<u32>, word: u32, value: u32, bits: u32, #[comptime] whole: bool) {
     let word = word as usize;
-    if bits == ALL {
+    if comptime!(whole) {
+        dst[word] = value;
+    } else if bits == ALL {
         dst[word] = value;
     } else {
         dst[word] = (dst[word] & !bits) | (value & bits);
