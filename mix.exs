@@ -127,6 +127,7 @@ defmodule ExCubecl.MixProject do
       elixirc_paths: if(Mix.env() == :test, do: ["lib", "test/support"], else: ["lib"]),
       # The property tests use PropEr where Erlang has it; it is not a dependency.
       prune_code_paths: Mix.env() != :test,
+      xref: [exclude: [:proper, :proper_statem, :proper_types]],
       deps: [],
       package: [
         licenses: ["Apache-2.0"],

@@ -151,8 +151,9 @@ impl Buffer {
         self.storage.bytes
     }
 
+    /// Whether the storage has its memory. One without bytes needs none.
     pub fn is_allocated(&self) -> bool {
-        self.storage.allocated.load(Acquire)
+        self.storage.bytes == 0 || self.storage.allocated.load(Acquire)
     }
 
     /// Handles of the same storage.
