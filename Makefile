@@ -13,7 +13,7 @@ export XDG_RUNTIME_DIR ?= $(CURDIR)/_build/runtime
 CARGO_FLAGS := --release --locked
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test bench lint clean
+.PHONY: help setup build demo test soak bench lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
@@ -34,6 +34,10 @@ demo: setup-run ## buffers on a real device, step by step
 test: setup-test ## the tests of the Rust core, then those of Elixir
 	cargo test $(CARGO_FLAGS) -p ex_cubecl_core
 	MIX_ENV=test mix test
+
+soak: setup-test ## the model tests, with far more sequences of calls
+	PROPTEST_CASES=50000 cargo test $(CARGO_FLAGS) -p ex_cubecl_core --test model
+	MIX_ENV=test EX_CUBECL_MODEL_TESTS=50000 mix test test/model_test.exs
 
 bench: setup-run ## measure against plain Elixir
 	mix run bench/run.exs

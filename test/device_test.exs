@@ -77,4 +77,20 @@ defmodule ExCubecl.DeviceTest do
     assert ExCubecl.to_list!(new) == [1.0, 2.0]
     assert live() == {8, 1}
   end
+
+  @tag :two_devices
+  test "a transfer brings the bytes to another device" do
+    {:ok, [one, other | _]} = Device.list()
+    data = :crypto.strong_rand_bytes(1_000_001)
+    buffer = ExCubecl.buffer!(data, [1_000_001], :u8, device: one)
+    copy = Buffer.transfer!(Buffer.view!(buffer, 1, [1_000_000]), other)
+    assert copy.device == other.id
+    assert ExCubecl.read!(copy) == binary_part(data, 1, 1_000_000)
+  end
+
+  @tag :cuda
+  test "a CUDA buffer has an address" do
+    assert {:ok, address} = Buffer.pointer(Buffer.zeros!([1], :f32))
+    assert rem(address, 256) == 0
+  end
 end

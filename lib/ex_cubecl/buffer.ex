@@ -236,6 +236,12 @@ defmodule ExCubecl.Buffer do
 
   @doc """
   Returns whether the storage of a buffer has its memory; `false` for something that is no buffer.
+
+      iex> buffer = ExCubecl.Buffer.empty!([2], :f32)
+      iex> view = ExCubecl.Buffer.view!(buffer, 1, [1])
+      iex> ExCubecl.Buffer.write!(view, [1.0])
+      iex> ExCubecl.Buffer.allocated?(buffer)
+      true
   """
   @spec allocated?(t) :: boolean
   def allocated?(buffer), do: match?({:ok, true}, ask(buffer, &Native.buffer_allocated/1))
@@ -304,6 +310,12 @@ defmodule ExCubecl.Buffer do
 
   @doc """
   Returns `{:ok, buffer}`, another handle of the same elements, with an id of its own.
+
+      iex> buffer = ExCubecl.Buffer.zeros!([2], :u8)
+      iex> clone = ExCubecl.Buffer.clone!(buffer)
+      iex> ExCubecl.Buffer.fill!(clone, 7)
+      iex> ExCubecl.Buffer.to_list!(buffer)
+      [7, 7]
   """
   @spec clone(t) :: result(t)
   def clone(buffer) do
@@ -336,6 +348,11 @@ defmodule ExCubecl.Buffer do
   Returns `{:ok, copy}`: the same elements in a storage of their own on another device.
 
   Errors: `:unknown_device`, `:not_allocated`, and those of making a buffer.
+
+      iex> {:ok, device} = ExCubecl.default_device()
+      iex> copy = ExCubecl.Buffer.transfer!(ExCubecl.Buffer.iota!([3], :u8), device)
+      iex> ExCubecl.Buffer.to_list!(copy)
+      [0, 1, 2]
   """
   @spec transfer(t, term) :: result(t)
   def transfer(buffer, device) do
@@ -631,6 +648,10 @@ defmodule ExCubecl.Buffer do
 
   @doc """
   Returns `{:ok, id}` of the device that holds the buffer.
+
+      iex> buffer = ExCubecl.Buffer.zeros!([1], :f32)
+      iex> ExCubecl.Buffer.device(buffer) == ExCubecl.default_device()
+      true
   """
   @spec device(t) :: result(Device.id())
   def device(buffer), do: with({:ok, buffer} <- check(buffer), do: {:ok, buffer.device})
@@ -638,12 +659,21 @@ defmodule ExCubecl.Buffer do
   @doc """
   Returns the id of this handle. Each handle, views and clones included, has its own; ids are never
   used again.
+
+      iex> buffer = ExCubecl.Buffer.zeros!([1], :f32)
+      iex> ExCubecl.Buffer.id(buffer) == ExCubecl.Buffer.id(ExCubecl.Buffer.clone!(buffer))
+      false
   """
   @spec id(t) :: pos_integer
   def id(buffer), do: ask!(buffer, &Native.buffer_id/1)
 
   @doc """
   Returns the id of the storage, the same for all handles that share it.
+
+      iex> buffer = ExCubecl.Buffer.zeros!([1], :f32)
+      iex> clone = ExCubecl.Buffer.clone!(buffer)
+      iex> ExCubecl.Buffer.storage_id(buffer) == ExCubecl.Buffer.storage_id(clone)
+      true
   """
   @spec storage_id(t) :: pos_integer
   def storage_id(buffer), do: ask!(buffer, &Native.buffer_storage_id/1)
@@ -661,12 +691,21 @@ defmodule ExCubecl.Buffer do
   @doc """
   Returns how many handles share the storage now. One that is garbage but was not collected yet
   still counts.
+
+      iex> ExCubecl.Buffer.ref_count(ExCubecl.Buffer.zeros!([1], :f32))
+      1
   """
   @spec ref_count(t) :: pos_integer
   def ref_count(buffer), do: ask!(buffer, &Native.buffer_ref_count/1)
 
   @doc """
   Returns whether two buffers look into the same storage.
+
+      iex> buffer = ExCubecl.Buffer.zeros!([4], :u8)
+      iex> ExCubecl.Buffer.same_storage?(buffer, ExCubecl.Buffer.reshape!(buffer, [2, 2]))
+      true
+      iex> ExCubecl.Buffer.same_storage?(buffer, ExCubecl.Buffer.duplicate!(buffer))
+      false
   """
   @spec same_storage?(t, t) :: boolean
   def same_storage?(a, b), do: storage_id(a) == storage_id(b)
@@ -690,6 +729,10 @@ defmodule ExCubecl.Buffer do
   Returns `:ok` once everything that was queued is done, on the device of a buffer or on a device.
 
   Errors: those of earlier work that nobody waited for.
+
+      iex> buffer = ExCubecl.Buffer.full!([1000], :f32, 1)
+      iex> ExCubecl.Buffer.synchronize(buffer)
+      :ok
   """
   @spec synchronize(t | Device.id() | Device.t()) :: :ok | {:error, Error.t()}
   def synchronize(%__MODULE__{} = buffer), do: ask(buffer, &Native.buffer_synchronize/1)
@@ -706,6 +749,12 @@ defmodule ExCubecl.Buffer do
   between work here and there.
 
   Errors: `:unsupported` on devices that have no such addresses.
+
+      iex> case ExCubecl.Buffer.pointer(ExCubecl.Buffer.zeros!([1], :f32)) do
+      ...>   {:ok, address} -> is_integer(address)
+      ...>   {:error, error} -> error.reason == :unsupported
+      ...> end
+      true
   """
   @spec pointer(t) :: result(pos_integer)
   def pointer(buffer), do: ask(buffer, &Native.buffer_pointer/1)

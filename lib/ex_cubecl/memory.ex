@@ -59,6 +59,10 @@ defmodule ExCubecl.Memory do
   Returns `{:ok, bytes}`, the memory of the device, or `{:ok, nil}` where its driver does not tell.
 
   For a CPU that is the memory of the machine.
+
+      iex> {:ok, total} = ExCubecl.Memory.total()
+      iex> total == nil or total > 0
+      true
   """
   @spec total(term) :: {:ok, pos_integer | nil} | {:error, Error.t()}
   def total(device \\ nil), do: on(device, &Native.memory_total/1)

@@ -1,6 +1,7 @@
 //! NVIDIA through CubeCL's CUDA runtime. Its driver is looked for before CubeCL is asked, which
 //! would panic without one.
 
+use std::any::Any;
 use std::ffi::{CStr, c_char, c_int, c_uint};
 use std::sync::OnceLock;
 use std::sync::atomic::{
@@ -9,11 +10,12 @@ use std::sync::atomic::{
 };
 
 use cubecl::cuda::{CudaDevice, CudaRuntime};
+use cubecl::server::Handle;
 use libloading::Library;
 
 use super::cube::{Backend, Cube};
 use crate::device::{DeviceId, Hardware, Info, Runtime};
-use crate::driver::Driver;
+use crate::driver::{Driver, Region};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 
@@ -177,6 +179,21 @@ struct Cuda {
 
 impl Backend for Cuda {
     type Runtime = CudaRuntime;
+
+    /// The address of the page, which stays where it is.
+    fn adopt(cube: &Cube<Self>, handle: &Handle) -> Result<Box<dyn Any + Send + Sync>> {
+        let resource = cube
+            .client
+            .get_resource(handle.clone())
+            .map_err(Error::driver)?;
+        let address: u64 = resource.resource().ptr;
+        Ok(Box::new(address))
+    }
+
+    fn pointer(&self, region: Region<'_>) -> Option<u64> {
+        let address = region.page.raw.downcast_ref::<u64>();
+        address.map(|address| address + region.offset)
+    }
 
     fn is_lost(&self) -> bool {
         self.lost.load(Acquire)
