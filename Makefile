@@ -39,7 +39,8 @@ soak: setup-test ## the model tests, with far more sequences of calls
 	PROPTEST_CASES=50000 cargo test $(CARGO_FLAGS) -p ex_cubecl_core --test model
 	MIX_ENV=test EX_CUBECL_MODEL_TESTS=50000 mix test test/model_test.exs
 
-bench: setup-run ## measure against plain Elixir
+bench: setup-run ## measure against plain Elixir, raw wgpu and plain CubeCL
+	cargo build $(CARGO_FLAGS) -p peers
 	mix run bench/run.exs
 
 # The second clippy run is a build without CUDA.

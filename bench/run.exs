@@ -1,4 +1,7 @@
-# What a buffer costs against plain Elixir, on this machine: make bench
+# What a buffer costs against plain Elixir, raw wgpu and plain CubeCL, on this machine: make bench
+#
+# The peers in Rust are measured by native/peers just before, one after the other, with medians too.
+# The table goes to bench/results/table.txt and its picture to bench/results/table.svg.
 #
 # Both sides of a row take turns in the same process, so that a machine that slows down slows both.
 # A sample is as many calls as take 2 ms, at least one; garbage is collected between samples, not
@@ -7,24 +10,51 @@
 defmodule Bench do
   alias ExCubecl.Buffer
 
+  @peers Path.expand("../target/release/peers", __DIR__)
+  @results Path.expand("results", __DIR__)
+  @ratios Path.join(@results, "ratios.tsv")
   @rounds 31
   @sample_ns 2_000_000
 
   def run do
     {:ok, device} = ExCubecl.Device.info(nil)
-    IO.puts("#{cpu()}, #{System.schedulers_online()} schedulers")
-    IO.puts("Elixir #{System.version()}, OTP #{System.otp_release()}")
-    IO.puts("device #{inspect(device.id)} #{device.name}, #{device.kind}\n")
+    File.mkdir_p!(@results)
+    File.rm(@ratios)
+    Process.put(:table, [])
+    peers = peers()
+    say("#{cpu()}, #{System.schedulers_online()} schedulers")
+    say("Elixir #{System.version()}, OTP #{System.otp_release()}")
+    say("device #{inspect(device.id)} #{device.name}, #{device.kind}\n")
     line("", "ExCubecl", "compared with", "", "ratio")
 
     list()
 
     for {name, bytes} <- [{"4 KiB", 4096}, {"1 MiB", 1_048_576}, {"64 MiB", 67_108_864}],
-        do: transfer(name, bytes)
+        do: transfer(name, bytes, peers)
 
+    for live <- [1_000, 10_000, 60_000], do: create(live, peers)
     handles()
+    convert()
+    processes()
+    growth()
+    say("\nratio: how many times as fast as what it is compared with")
 
-    IO.puts("\nratio: how many times as fast as what it is compared with")
+    File.write!(
+      Path.join(@results, "table.txt"),
+      Process.get(:table) |> Enum.reverse() |> Enum.join()
+    )
+
+    {_, 0} = System.cmd(@peers, ["plot", @ratios, Path.join(@results, "table.svg")])
+  end
+
+  # Medians in nanoseconds of what wgpu and CubeCL do by themselves.
+  defp peers do
+    {out, 0} = System.cmd(@peers, ["measure"], stderr_to_stdout: false)
+
+    for line <- String.split(out, "\n", trim: true), into: %{} do
+      [key, microseconds] = String.split(line, "\t")
+      {key, 1000 * String.to_float(microseconds)}
+    end
   end
 
   defp list do
@@ -38,7 +68,7 @@ defmodule Bench do
     )
   end
 
-  defp transfer(name, bytes) do
+  defp transfer(name, bytes, peers) do
     data = :binary.copy(:rand.bytes(4096), div(bytes, 4096))
     buffer = ExCubecl.buffer!(data, [bytes], :u8)
     if ExCubecl.read!(buffer) != data, do: raise("the device returned other bytes")
@@ -47,7 +77,126 @@ defmodule Bench do
     # Synchronized, so that the bytes have arrived and are not just queued.
     upload = fn -> Buffer.synchronize(ExCubecl.buffer!(data, [bytes], :u8)) end
     row("upload #{name}", upload, ":binary.copy/1", copy)
+    peer("upload #{name}", upload, "plain CubeCL", peers["cubecl upload #{name}"])
+
+    # What wgpu is measured with: a buffer that is there already.
+    write = fn -> Buffer.write!(buffer, data) && Buffer.synchronize(buffer) end
+    peer("write in place #{name}", write, "raw wgpu", peers["raw upload #{name}"])
+
     row("read #{name}", fn -> ExCubecl.read!(buffer) end, ":binary.copy/1", copy)
+    peer("read #{name}", fn -> ExCubecl.read!(buffer) end, "raw wgpu", peers["raw read #{name}"])
+
+    peer(
+      "read #{name}",
+      fn -> ExCubecl.read!(buffer) end,
+      "plain CubeCL",
+      peers["cubecl read #{name}"]
+    )
+
+    other = Buffer.duplicate!(buffer)
+    duplicate = fn -> Buffer.copy!(buffer, other) && Buffer.synchronize(other) end
+    peer("copy on the device #{name}", duplicate, "raw wgpu", peers["raw copy #{name}"])
+  end
+
+  # One more small buffer beside so many others, made and dropped.
+  defp create(live, peers) do
+    data = :binary.copy(<<1>>, 256)
+    kept = for _ <- 1..live, do: ExCubecl.buffer!(data, [256], :u8)
+    make = fn -> ExCubecl.buffer!(data, [256], :u8) end
+    peer("create beside #{live} live", make, "raw wgpu object", peers["raw create #{live}"])
+    peer("create beside #{live} live", make, "plain CubeCL", peers["cubecl create #{live}"])
+    ^live = length(kept)
+  end
+
+  defp convert do
+    count = 16 * 1_048_576
+    buffer = Buffer.full!([count], :f32, -7.25)
+
+    row(
+      "convert 16 Mi f32 to s32",
+      fn -> buffer |> Buffer.convert!(:s32) |> Buffer.synchronize() end,
+      "read, for, write",
+      fn ->
+        binary =
+          for <<x::float-32-native <- ExCubecl.read!(buffer)>>,
+            into: <<>>,
+            do: <<trunc(x)::32-native>>
+
+        Buffer.synchronize(ExCubecl.buffer!(binary, [count], :s32))
+      end,
+      3
+    )
+  end
+
+  # The same work by more and more processes: how much each of them is held up by the others.
+  defp processes do
+    data = :binary.copy(<<7>>, 65_536)
+
+    work = fn ->
+      for _ <- 1..64, do: ^data = ExCubecl.read!(ExCubecl.buffer!(data, [65_536], :u8))
+    end
+
+    share = fn processes ->
+      fn ->
+        1..processes
+        |> Enum.map(fn _ -> Task.async(fn -> for(_ <- 1..div(16, processes), do: work.()) end) end)
+        |> Task.await_many(60_000)
+      end
+    end
+
+    for processes <- [2, 4, 8, 16],
+        do:
+          row("1024 round trips by #{processes}", share.(processes), "by 1 process", share.(1), 5)
+  end
+
+  # Nanoseconds a byte as transfers grow, against those of one MiB.
+  defp growth do
+    round_trip = fn bytes ->
+      data = :binary.copy(<<7>>, bytes)
+      fn -> ^data = ExCubecl.read!(ExCubecl.buffer!(data, [bytes], :u8)) end
+    end
+
+    base = time_of(round_trip.(1_048_576), 15) / 1_048_576
+
+    for {name, bytes} <- [
+          {"1 KiB", 1024},
+          {"16 KiB", 16_384},
+          {"256 KiB", 262_144},
+          {"16 MiB", 16_777_216},
+          {"128 MiB", 134_217_728}
+        ] do
+      cost = time_of(round_trip.(bytes), 15) / bytes
+
+      ratio(
+        "round trip a byte, #{name}",
+        "#{Float.round(cost, 2)} ns",
+        "at 1 MiB",
+        "#{Float.round(base, 2)} ns",
+        base / cost
+      )
+    end
+  end
+
+  defp time_of(fun, rounds) do
+    calls = calls(fun, 1)
+    median(for _ <- 1..rounds, do: sample(fun, calls))
+  end
+
+  defp peer(_name, _fun, _peer, nil), do: :ok
+
+  defp peer(name, fun, peer, peer_time) do
+    ours = time_of(fun, @rounds)
+    ratio(name, time(ours), peer, time(peer_time), peer_time / ours)
+  end
+
+  defp ratio(name, ours, other, theirs, ratio) do
+    File.write!(@ratios, "#{name}, against #{other}\t#{ratio}\n", [:append])
+    line(name, ours, other, theirs, Float.round(ratio, 2))
+  end
+
+  defp say(text) do
+    IO.puts(text)
+    Process.put(:table, [text <> "\n" | Process.get(:table)])
   end
 
   defp handles do
@@ -64,17 +213,17 @@ defmodule Bench do
     end
   end
 
-  defp row(name, ours, baseline_name, baseline) do
+  defp row(name, ours, baseline_name, baseline, rounds \\ @rounds) do
     ours_calls = calls(ours, 1)
     baseline_calls = calls(baseline, 1)
 
     {ours, baseline} =
-      1..@rounds
+      1..rounds
       |> Enum.map(fn _ -> {sample(ours, ours_calls), sample(baseline, baseline_calls)} end)
       |> Enum.unzip()
 
     {ours, baseline} = {median(ours), median(baseline)}
-    line(name, time(ours), baseline_name, time(baseline), Float.round(baseline / ours, 2))
+    ratio(name, time(ours), baseline_name, time(baseline), baseline / ours)
   end
 
   defp calls(fun, calls) do
@@ -97,14 +246,14 @@ defmodule Bench do
     repeat(fun, calls - 1)
   end
 
-  defp median(samples), do: samples |> Enum.sort() |> Enum.at(div(@rounds, 2))
+  defp median(samples), do: samples |> Enum.sort() |> Enum.at(div(length(samples), 2))
 
   defp time(ns) when ns >= 1.0e6, do: "#{Float.round(ns / 1.0e6, 2)} ms"
   defp time(ns) when ns >= 1.0e3, do: "#{Float.round(ns / 1.0e3, 2)} us"
   defp time(ns), do: "#{Float.round(ns, 1)} ns"
 
   defp line(name, ours, baseline_name, baseline, ratio) do
-    IO.puts(
+    say(
       String.pad_trailing(name, 33) <>
         String.pad_leading(ours, 10) <>
         "   " <>

@@ -1,0 +1,116 @@
+defmodule ExCubecl.NoBufferTest do
+  # Something that is no buffer, passed to every function that takes one.
+  use ExCubecl.Case, async: false
+
+  import ExCubecl.Refusal
+
+  alias ExCubecl.Calls
+
+  setup do
+    buffer = ExCubecl.buffer!([1.0, 2.0, 3.0], [3], :f32)
+
+    junk = [
+      nil,
+      1,
+      "buffer",
+      [],
+      %{},
+      self(),
+      make_ref(),
+      buffer.ref,
+      Map.from_struct(buffer),
+      [buffer],
+      %Error{reason: :x},
+      %{buffer | ref: nil},
+      %{buffer | ref: self()},
+      %{buffer | dtype: "f32"},
+      %{buffer | dtype: :f8},
+      %{buffer | shape: nil},
+      %{buffer | shape: {3}},
+      %{buffer | shape: [-1]},
+      %{buffer | shape: [1 | 2]},
+      %{buffer | shape: [Integer.pow(2, 62), 8]},
+      %{buffer | device: nil},
+      %{buffer | device: 5}
+    ]
+
+    %{buffer: buffer, junk: junk}
+  end
+
+  test "the table of calls holds every public function", %{buffer: buffer} do
+    table = Calls.touching(buffer) ++ Calls.pure() ++ Calls.bare(buffer)
+    known = Enum.map(table, &elem(&1, 0)) ++ Calls.none()
+
+    for module <- [ExCubecl, Buffer], {name, _} <- module.__info__(:functions) do
+      plain = name |> to_string() |> String.trim_trailing("!") |> String.to_atom()
+      assert plain in known, "nothing here calls #{inspect(module)}.#{name}"
+    end
+  end
+
+  test "functions that return a tuple return an error", %{buffer: buffer, junk: junk} do
+    for {_name, call} <- Calls.touching(buffer) ++ Calls.pure(),
+        term <- junk,
+        do: refused(call.(term), :invalid_argument, says: "expected")
+
+    # A reference to something else is found out where it is used.
+    for {_name, call} <- Calls.touching(buffer),
+        do: refused(call.(%{buffer | ref: make_ref()}), :invalid_argument, says: "expected")
+
+    assert Buffer.to_list!(buffer) == [1.0, 2.0, 3.0]
+  end
+
+  test "functions that return a bare value raise", %{buffer: buffer, junk: junk} do
+    for {_name, call} <- Calls.bare(buffer),
+        term <- [%{buffer | ref: make_ref()} | junk],
+        do: raises(:invalid_argument, fn -> call.(term) end)
+
+    for term <- junk, do: refute(Buffer.allocated?(term))
+    refute Buffer.allocated?(%{buffer | ref: make_ref()})
+  end
+
+  test "twins with a bang raise", %{buffer: buffer, junk: junk} do
+    for term <- [%{buffer | ref: make_ref()} | junk] do
+      raises(:invalid_argument, fn -> Buffer.read!(term) end)
+      raises(:invalid_argument, fn -> ExCubecl.to_list!(term) end)
+      raises(:invalid_argument, fn -> Buffer.write!(term, [1, 2, 3]) end)
+      raises(:invalid_argument, fn -> Buffer.copy!(buffer, term) end)
+      raises(:invalid_argument, fn -> Buffer.view!(term, 0, [1]) end)
+    end
+  end
+
+  test "a tuple is a device for synchronize, and otherwise nothing" do
+    for tuple <- [{}, {:vulkan, 99}, {:vulkan, 0, 0}, {:opencl, 0}],
+        do: refused(Buffer.synchronize(tuple), :unknown_device)
+
+    {:ok, device} = Device.info(nil)
+    assert Buffer.synchronize(device) == :ok
+    assert Buffer.synchronize(device.id) == :ok
+  end
+
+  test "lists of buffers that are none", %{buffer: buffer, junk: junk} do
+    for term <- [buffer, [buffer | buffer], nil, {buffer}, %{a: buffer}],
+        do: refused(Buffer.read_all(term), :invalid_argument)
+
+    for term <- junk, do: refused(Buffer.read_all([buffer, term, buffer]), :invalid_argument)
+    refused(Buffer.read_all([buffer, Buffer.empty!([1], :u8)]), :not_allocated)
+  end
+
+  test "a struct that claims to be more than it is never gets at other bytes", %{buffer: buffer} do
+    # Neighbours in memory, to be seen if bounds were taken from the struct.
+    neighbours = for _ <- 1..20, do: Buffer.full!([3], :f32, 777)
+
+    for forged <- [
+          %{buffer | shape: [100]},
+          %{buffer | dtype: :f64},
+          %{buffer | shape: [100_000]}
+        ] do
+      for {_name, call} <- Calls.touching(Buffer.zeros!([3], :f32)) do
+        refute inspect(call.(forged), limit: :infinity) =~ "777"
+      end
+
+      refute inspect(forged) =~ "777"
+    end
+
+    for neighbour <- neighbours, do: assert(Buffer.to_list!(neighbour) == [777.0, 777.0, 777.0])
+  end
+end

@@ -1,0 +1,72 @@
+defmodule ExCubecl.Calls do
+  @moduledoc false
+  # Every public function that takes a buffer, with arguments that are good otherwise. The tests of
+  # misuse go through this table; `none/0` names the functions that take none.
+
+  alias ExCubecl.Buffer
+
+  @doc "Functions that answer with a tuple or `:ok` and look at more than the struct."
+  def touching(other) do
+    [
+      ensure_allocated: &Buffer.ensure_allocated/1,
+      view: &Buffer.view(&1, 0, [1]),
+      slice_bytes: &Buffer.slice_bytes(&1, 0, 1),
+      reshape: &Buffer.reshape(&1, [3]),
+      clone: &Buffer.clone/1,
+      duplicate: &Buffer.duplicate/1,
+      convert: &Buffer.convert(&1, :f64),
+      transfer: &Buffer.transfer(&1, nil),
+      write: &Buffer.write(&1, [1, 2, 3]),
+      write: &Buffer.write(&1, [1], offset: 0),
+      fill: &Buffer.fill(&1, 1),
+      copy: &Buffer.copy(&1, other),
+      copy: &Buffer.copy(other, &1),
+      read: &Buffer.read/1,
+      read_part: &Buffer.read_part(&1, 0, 1),
+      read_all: &Buffer.read_all([other, &1]),
+      to_list: &Buffer.to_list/1,
+      to_flat_list: &Buffer.to_flat_list/1,
+      item: &Buffer.item/1,
+      read_async: &Buffer.read_async/1,
+      synchronize: &Buffer.synchronize/1,
+      pointer: &Buffer.pointer/1,
+      read: &ExCubecl.read/1,
+      to_list: &ExCubecl.to_list/1,
+      to_flat_list: &ExCubecl.to_flat_list/1,
+      item: &ExCubecl.item/1
+    ]
+  end
+
+  @doc "Functions that ask the struct alone."
+  def pure do
+    [
+      shape: &Buffer.shape/1,
+      dtype: &Buffer.dtype/1,
+      size: &Buffer.size/1,
+      device: &Buffer.device/1,
+      shape: &ExCubecl.shape/1,
+      dtype: &ExCubecl.dtype/1,
+      size: &ExCubecl.size/1
+    ]
+  end
+
+  @doc "Functions that answer with the bare value and raise otherwise."
+  def bare(other) do
+    [
+      id: &Buffer.id/1,
+      storage_id: &Buffer.storage_id/1,
+      total_size: &Buffer.total_size/1,
+      ref_count: &Buffer.ref_count/1,
+      same_storage?: &Buffer.same_storage?(&1, other),
+      same_storage?: &Buffer.same_storage?(other, &1),
+      overlap?: &Buffer.overlap?(&1, other),
+      overlap?: &Buffer.overlap?(other, &1)
+    ]
+  end
+
+  @doc "Functions of the two modules that take no buffer, or anything at all."
+  def none do
+    ~w(buffer new empty zeros full iota await allocated? devices default_device device_count device_info
+       memory_info available? supported_dtypes version __struct__)a
+  end
+end

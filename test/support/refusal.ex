@@ -1,0 +1,32 @@
+defmodule ExCubecl.Refusal do
+  @moduledoc false
+  # What every refusal has to be: an error with a reason, its numbers in the details and in words
+  # that a person can read.
+
+  import ExUnit.Assertions
+
+  @doc """
+  Asserts that a call was refused for this reason.
+
+    * `:details` - what the details must hold, among other things
+    * `:says` - what the message must contain
+  """
+  def refused(result, reason, expected \\ []) do
+    assert {:error, %ExCubecl.Error{} = error} = result
+    message = Exception.message(error)
+    assert {error.reason, message} == {reason, message}
+
+    for {key, value} <- expected[:details] || [],
+        do: assert({key, error.details[key]} == {key, value})
+
+    for words <- List.wrap(expected[:says]), do: assert(message =~ to_string(words))
+    assert String.printable?(message) and byte_size(message) > 10
+    error
+  end
+
+  @doc "Asserts that a bare-value function raised our error, for this reason."
+  def raises(reason, call) do
+    error = assert_raise ExCubecl.Error, call
+    assert error.reason == reason
+  end
+end
