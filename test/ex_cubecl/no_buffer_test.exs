@@ -7,7 +7,7 @@ defmodule ExCubecl.NoBufferTest do
   alias ExCubecl.Calls
 
   setup do
-    buffer = ExCubecl.buffer!([1.0, 2.0, 3.0], [3], :f32)
+    buffer = ExCubecl.buffer!([0.5], [1], :f32)
 
     junk = [
       nil,
@@ -26,7 +26,7 @@ defmodule ExCubecl.NoBufferTest do
       %{buffer | dtype: "f32"},
       %{buffer | dtype: :f8},
       %{buffer | shape: nil},
-      %{buffer | shape: {3}},
+      %{buffer | shape: {1}},
       %{buffer | shape: [-1]},
       %{buffer | shape: [1 | 2]},
       %{buffer | shape: [Integer.pow(2, 62), 8]},
@@ -56,7 +56,7 @@ defmodule ExCubecl.NoBufferTest do
     for {_name, call} <- Calls.touching(buffer),
         do: refused(call.(%{buffer | ref: make_ref()}), :invalid_argument, says: "expected")
 
-    assert Buffer.to_list!(buffer) == [1.0, 2.0, 3.0]
+    assert Buffer.to_list!(buffer) == [0.5]
   end
 
   test "functions that return a bare value raise", %{buffer: buffer, junk: junk} do
@@ -72,7 +72,7 @@ defmodule ExCubecl.NoBufferTest do
     for term <- [%{buffer | ref: make_ref()} | junk] do
       raises(:invalid_argument, fn -> Buffer.read!(term) end)
       raises(:invalid_argument, fn -> ExCubecl.to_list!(term) end)
-      raises(:invalid_argument, fn -> Buffer.write!(term, [1, 2, 3]) end)
+      raises(:invalid_argument, fn -> Buffer.write!(term, [1]) end)
       raises(:invalid_argument, fn -> Buffer.copy!(buffer, term) end)
       raises(:invalid_argument, fn -> Buffer.view!(term, 0, [1]) end)
     end
@@ -104,7 +104,7 @@ defmodule ExCubecl.NoBufferTest do
           %{buffer | dtype: :f64},
           %{buffer | shape: [100_000]}
         ] do
-      for {_name, call} <- Calls.touching(Buffer.zeros!([3], :f32)) do
+      for {_name, call} <- Calls.touching(Buffer.zeros!([1], :f32)) do
         refute inspect(call.(forged), limit: :infinity) =~ "777"
       end
 

@@ -300,3 +300,49 @@ pub fn lose(id: DeviceId) -> Result<()> {
     open(id)?.driver.lose();
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::buffer::Buffer;
+
+    /// A device beside the registered one, on the same adapter.
+    fn another() -> Arc<Device> {
+        let info = list().unwrap().into_iter().next().unwrap();
+        let driver = runtime::open(&info).unwrap().into();
+        Device::new(info, driver, None)
+    }
+
+    #[test]
+    fn copies_go_from_device_to_device() {
+        let (one, other) = (another(), another());
+        let data: Vec<u8> = (0..3_000_001u32)
+            .map(|at| (at * 31 + at / 7) as u8)
+            .collect();
+        let source = Buffer::from_bytes(one.clone(), DType::U8, &data).unwrap();
+        let copy = source
+            .view(1, 3_000_000)
+            .unwrap()
+            .duplicate_on(other.clone())
+            .unwrap();
+        assert_eq!(copy.read(0, copy.count()).unwrap()[..], data[1..]);
+        assert_eq!(other.usage().unwrap().0.live_bytes, 3_000_000);
+        source
+            .view(0, 10)
+            .unwrap()
+            .copy_to(&copy.view(5, 10).unwrap())
+            .unwrap();
+        assert_eq!(copy.read(5, 10).unwrap()[..], data[..10]);
+    }
+
+    #[test]
+    fn a_lost_device_does_not_disturb_another() {
+        let (one, other) = (another(), another());
+        let gone = Buffer::from_bytes(one.clone(), DType::U8, &[1; 100]).unwrap();
+        let kept = Buffer::from_bytes(other.clone(), DType::U8, &[2; 100]).unwrap();
+        one.driver.lose();
+        assert!(matches!(gone.copy_to(&kept), Err(Error::DeviceLost { .. })));
+        assert!(matches!(kept.copy_to(&gone), Err(Error::DeviceLost { .. })));
+        assert_eq!(kept.read(0, 100).unwrap()[..], [2; 100]);
+    }
+}
