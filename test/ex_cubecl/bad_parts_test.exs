@@ -76,7 +76,7 @@ defmodule ExCubecl.BadPartsTest do
   end
 
   test "offsets and counts that are none", %{buffer: buffer} = context do
-    for term <- [-1, -Integer.pow(2, 70), 1.0, 0.0, nil, :a, "1", [0], {0}, make_ref()] do
+    for term <- [-1, -Integer.pow(2, 70), 1.0, 0.0, nil, false, :a, "1", [0], {0}, make_ref()] do
       refused(Buffer.view(buffer, term, [1]), :invalid_argument, details: [argument: :offset])
 
       refused(Buffer.slice_bytes(buffer, term, 1), :invalid_argument, details: [argument: :offset])
@@ -99,17 +99,16 @@ defmodule ExCubecl.BadPartsTest do
 
   test "numbers past 64 bits are as far out as any other", %{buffer: buffer} = context do
     for huge <- [@most + 1, Integer.pow(2, 70), Integer.pow(10, 40)] do
-      for result <- [
-            Buffer.view(buffer, huge, [2]),
-            Buffer.slice_bytes(buffer, huge, 1),
-            Buffer.read_part(buffer, huge, 1),
-            Buffer.write(buffer, [1], offset: huge),
-            Buffer.write(buffer, <<1, 2>>, offset: huge)
+      for {call, count, size} <- [
+            {&Buffer.view(&1, huge, [2]), 2, 10},
+            {&Buffer.slice_bytes(&1, huge, 1), 1, 20},
+            {&Buffer.slice_bytes(&1, 0, huge), huge, 20},
+            {&Buffer.read_part(&1, huge, 1), 1, 10},
+            {&Buffer.read_part(&1, 0, huge), huge, 10},
+            {&Buffer.write(&1, [1], offset: huge), 1, 10},
+            {&Buffer.write(&1, <<1, 2>>, offset: huge), 1, 10}
           ],
-          do: refused(result, :out_of_bounds, says: huge)
-
-      for result <- [Buffer.slice_bytes(buffer, 0, huge), Buffer.read_part(buffer, 0, huge)],
-          do: assert(reason(result) in [:out_of_bounds, :invalid_argument])
+          do: refused(call.(buffer), :out_of_bounds, says: [huge, count, size])
     end
 
     unchanged(context)
@@ -151,7 +150,7 @@ defmodule ExCubecl.BadPartsTest do
       )
     end
 
-    for size <- [1, 3, 19, 21],
+    for size <- [1, 3, 19],
         do:
           refused(Buffer.write(buffer, :binary.copy(<<1>>, size), offset: 0), :shape_mismatch,
             says: size

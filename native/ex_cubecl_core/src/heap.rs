@@ -85,7 +85,7 @@ impl Heap {
         Arc::new(Heap {
             limits,
             own_from,
-            largest_slab: (4 * own_from).min(limits.max_page / UNIT * UNIT),
+            largest_slab: 4 * own_from,
             state: Mutex::default(),
         })
     }
@@ -116,12 +116,12 @@ impl Heap {
                 if let Some(block) = self.place_in_slab(&mut state, room) {
                     return Ok(block);
                 }
-                state
-                    .slab_bytes
-                    .clamp(FIRST_SLAB, self.largest_slab)
-                    .max(room)
+                let doubled = state.slab_bytes.clamp(FIRST_SLAB, self.largest_slab);
+                // The sub-allocator rounds its sizes: of a slab of any other size it would not
+                // give out the whole, and this loop would not end.
+                doubled.max(room).next_power_of_two()
             };
-            let page = Arc::new(driver.alloc(wanted.min(self.limits.max_page))?);
+            let page = Arc::new(driver.alloc(wanted)?);
             self.state.lock().add_slab(page);
         }
     }
@@ -277,5 +277,72 @@ impl State {
             }
         }
         released
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime;
+
+    #[test]
+    fn blocks_of_every_size_have_a_place_also_on_a_large_device() {
+        let info = runtime::enumerate().into_iter().next().unwrap();
+        let driver = runtime::open(&info).unwrap();
+        for max_page in [128 * MIB, 4096 * MIB] {
+            let limits = Limits {
+                max_page,
+                ..driver.limits()
+            };
+            let heap = Heap::new(limits);
+            let sizes = [
+                1,
+                255,
+                256,
+                257,
+                MIB - 1,
+                MIB,
+                3 * MIB + 7,
+                10 * MIB + 300_000,
+                16 * MIB - 1,
+            ];
+            for bytes in sizes {
+                let block = heap.alloc(&*driver, bytes).unwrap();
+                assert!(block.room >= bytes && block.offset.is_multiple_of(UNIT));
+                assert!(block.offset + block.room <= block.page().bytes);
+            }
+            heap.trim(&*driver).unwrap();
+            assert_eq!(heap.idle_bytes(), 0);
+        }
+    }
+
+    #[test]
+    fn live_blocks_never_overlap_and_freed_ones_are_used_again() {
+        let info = runtime::enumerate().into_iter().next().unwrap();
+        let driver = runtime::open(&info).unwrap();
+        let heap = Heap::new(driver.limits());
+        let mut live: Vec<Block> = Vec::new();
+        for step in 0..3_000u64 {
+            if step % 3 == 2 {
+                live.swap_remove((step * 7919) as usize % live.len());
+            }
+            live.push(heap.alloc(&*driver, 1 + step * 104_729 % 9_000).unwrap());
+        }
+        let mut places: Vec<_> = live
+            .iter()
+            .map(|block| {
+                (
+                    std::ptr::from_ref(block.page()) as usize,
+                    block.offset,
+                    block.room,
+                )
+            })
+            .collect();
+        places.sort_unstable();
+        for pair in places.windows(2) {
+            assert!(pair[0].0 != pair[1].0 || pair[0].1 + pair[0].2 <= pair[1].1);
+        }
+        let used: u64 = live.iter().map(|block| block.room).sum();
+        assert!(heap.state.lock().slab_bytes < 2 * used + 2 * MIB);
     }
 }
