@@ -26,13 +26,31 @@ defmodule ExCubecl.Arguments do
     invalid(:data, other, expected)
   end
 
-  @doc "An offset or a count. One past 64 bits is past the end of everything."
+  @doc "A number of bytes or the like."
   def index(_name, term) when is_integer(term) and term >= 0 and term <= @most, do: {:ok, term}
+  def index(name, term), do: invalid(name, term, "a non-negative integer below 2^64")
 
-  def index(:offset, term) when is_integer(term) and term > @most,
-    do: Error.new(:out_of_bounds, offset: term, count: 0, size: @most)
+  @doc """
+  A part of `size` elements or bytes. What lies outside is found on the native side, but for
+  numbers that would not get there.
+  """
+  def part(offset, count, size) do
+    cond do
+      not natural?(offset) ->
+        invalid(:offset, offset, "a non-negative integer")
 
-  def index(name, term), do: invalid(name, term, "a non-negative integer")
+      not natural?(count) ->
+        invalid(:count, count, "a non-negative integer")
+
+      max(offset, count) > @most ->
+        Error.new(:out_of_bounds, offset: offset, count: count, size: size)
+
+      true ->
+        :ok
+    end
+  end
+
+  defp natural?(term), do: is_integer(term) and term >= 0
 
   def timeout(:infinity), do: {:ok, :infinity}
   def timeout(term) when is_integer(term) and term in 0..0xFFFF_FFFF, do: {:ok, term}

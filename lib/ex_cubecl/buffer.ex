@@ -264,8 +264,8 @@ defmodule ExCubecl.Buffer do
   @spec view(t, non_neg_integer, shape) :: result(t)
   def view(buffer, offset, shape) do
     with {:ok, buffer} <- check(buffer),
-         {:ok, offset} <- Arguments.index(:offset, offset),
          {:ok, shape, count} <- Arguments.shape(shape, buffer.dtype),
+         :ok <- Arguments.part(offset, count, Shape.size(buffer.shape)),
          {:ok, ref} <- Error.from_native(fn -> Native.buffer_view(buffer.ref, offset, count) end),
          do: {:ok, %{buffer | ref: ref, shape: shape}}
   end
@@ -281,8 +281,7 @@ defmodule ExCubecl.Buffer do
   @spec slice_bytes(t, non_neg_integer, non_neg_integer) :: result(t)
   def slice_bytes(buffer, offset, len) do
     with {:ok, buffer} <- check(buffer),
-         {:ok, offset} <- Arguments.index(:offset, offset),
-         {:ok, len} <- Arguments.index(:length, len),
+         :ok <- Arguments.part(offset, len, Shape.size(buffer.shape) * DType.size(buffer.dtype)),
          {:ok, ref} <-
            Error.from_native(fn -> Native.buffer_slice_bytes(buffer.ref, offset, len) end),
          do: {:ok, %{buffer | ref: ref, shape: [len], dtype: :u8}}
@@ -436,32 +435,38 @@ defmodule ExCubecl.Buffer do
   def write(buffer, data, opts \\ []) do
     with {:ok, buffer} <- check(buffer),
          {:ok, opts} <- Arguments.options(opts, [:offset]),
-         {:ok, offset} <- Arguments.index(:offset, opts[:offset] || 0),
          {:ok, data} <- Arguments.data(data, buffer.shape),
-         {:ok, shape} <- written_shape(buffer, data, opts[:offset]),
+         {:ok, offset, shape} <- place(buffer, data, opts[:offset]),
          do:
            Pressure.create(buffer.device, 0, fn -> do_write(buffer.ref, offset, shape, data) end)
   end
 
-  # A part has no shape: as many elements as there are. A whole must fill the buffer.
-  defp written_shape(_buffer, data, offset) when is_binary(data) and offset != nil, do: {:ok, nil}
-
-  defp written_shape(buffer, data, nil) when is_binary(data) do
+  # Where data goes, and the shape of a list. A whole must fill the buffer; a part has no shape: it
+  # is as many elements as there are.
+  defp place(buffer, data, nil) when is_binary(data) do
     case Shape.size(buffer.shape) * DType.size(buffer.dtype) do
       expected when expected == byte_size(data) ->
-        {:ok, nil}
+        {:ok, 0, nil}
 
       expected ->
         Error.new(:shape_mismatch, expected_bytes: expected, actual_bytes: byte_size(data))
     end
   end
 
-  defp written_shape(buffer, _data, nil), do: {:ok, buffer.shape}
+  defp place(buffer, _data, nil), do: {:ok, 0, buffer.shape}
 
-  defp written_shape(_buffer, data, _offset) do
-    if List.improper?(data),
-      do: Error.new(:invalid_argument, argument: :data, reason: :improper_list),
-      else: {:ok, [length(data)]}
+  defp place(buffer, data, offset) when is_binary(data) do
+    count = div(byte_size(data), DType.size(buffer.dtype))
+    with :ok <- Arguments.part(offset, count, Shape.size(buffer.shape)), do: {:ok, offset, nil}
+  end
+
+  defp place(buffer, data, offset) do
+    if List.improper?(data) do
+      Error.new(:invalid_argument, argument: :data, reason: :improper_list)
+    else
+      with :ok <- Arguments.part(offset, length(data), Shape.size(buffer.shape)),
+           do: {:ok, offset, [length(data)]}
+    end
   end
 
   defp do_write(ref, offset, nil, binary), do: Native.buffer_write(ref, offset, binary)
@@ -510,8 +515,8 @@ defmodule ExCubecl.Buffer do
   """
   @spec read_part(t, non_neg_integer, non_neg_integer) :: result(binary)
   def read_part(buffer, offset, count) do
-    with {:ok, offset} <- Arguments.index(:offset, offset),
-         {:ok, count} <- Arguments.index(:count, count),
+    with {:ok, buffer} <- check(buffer),
+         :ok <- Arguments.part(offset, count, Shape.size(buffer.shape)),
          do: ask(buffer, &Native.buffer_read_part(&1, offset, count))
   end
 

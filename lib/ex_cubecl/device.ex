@@ -139,7 +139,7 @@ defmodule ExCubecl.Device do
   # The id of whatever names a device; `nil` is the default one.
   @spec resolve(term) :: {:ok, id} | {:error, Error.t()}
   def resolve(nil), do: default()
-  def resolve(%__MODULE__{id: id}), do: resolve(id)
+  def resolve(%__MODULE__{id: id}) when id != nil, do: resolve(id)
 
   def resolve({runtime, index} = id) do
     if runtime in @runtimes and is_integer(index) and index in 0..0xFFFF_FFFF,

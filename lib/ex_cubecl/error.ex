@@ -115,6 +115,11 @@ defmodule ExCubecl.Error do
     do:
       "#{short(shape)} is no shape: expected a list or tuple of non-negative integers, such as [2, 3]"
 
+  defp text(:shape_mismatch, %{depth: depth, expected: expected, value: value, shape: shape}),
+    do:
+      "the nested list has #{short(value)} at depth #{depth}, but shape #{short(shape)} needs a row of " <>
+        "#{expected} there"
+
   defp text(:shape_mismatch, %{depth: depth, expected: expected, actual: actual, shape: shape}),
     do:
       "the nested list has a row of #{actual} at depth #{depth}, but shape #{short(shape)} needs " <>

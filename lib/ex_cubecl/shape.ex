@@ -30,14 +30,16 @@ defmodule ExCubecl.Shape do
   @spec size(t) :: non_neg_integer
   def size(shape), do: Enum.product(shape)
 
-  # Every dimension must fit on its own, also beside a zero: the native side sees them all.
-  defp dimensions?([dim | rest]) when is_integer(dim) and dim >= 0 and dim <= @most,
-    do: dimensions?(rest)
-
+  defp dimensions?([dim | rest]) when is_integer(dim) and dim >= 0, do: dimensions?(rest)
   defp dimensions?(rest), do: rest == []
 
+  # Every dimension must fit on its own, also beside a zero: the native side sees them all.
   defp count(shape) do
-    if 0 in shape, do: 0, else: Enum.reduce_while(shape, 1, &multiply/2)
+    cond do
+      Enum.any?(shape, &(&1 > @most)) -> :too_many
+      0 in shape -> 0
+      true -> Enum.reduce_while(shape, 1, &multiply/2)
+    end
   end
 
   defp multiply(dim, product) do

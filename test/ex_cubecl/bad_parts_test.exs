@@ -81,7 +81,7 @@ defmodule ExCubecl.BadPartsTest do
 
       refused(Buffer.slice_bytes(buffer, term, 1), :invalid_argument, details: [argument: :offset])
 
-      refused(Buffer.slice_bytes(buffer, 0, term), :invalid_argument, details: [argument: :length])
+      refused(Buffer.slice_bytes(buffer, 0, term), :invalid_argument, details: [argument: :count])
 
       refused(Buffer.read_part(buffer, term, 1), :invalid_argument, details: [argument: :offset])
       refused(Buffer.read_part(buffer, 0, term), :invalid_argument, details: [argument: :count])

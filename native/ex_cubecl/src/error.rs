@@ -25,6 +25,13 @@ pub enum Fault<'a> {
         actual: u64,
         shape: Vec<u64>,
     },
+    /// Something else where a row of a nested list belongs.
+    NoRow {
+        depth: u64,
+        expected: u64,
+        value: Term<'a>,
+        shape: Vec<u64>,
+    },
     /// A flat list of the wrong length.
     Length {
         expected: u64,
@@ -84,6 +91,23 @@ impl Fault<'_> {
                         (atoms::depth(), depth),
                         (atoms::expected(), expected),
                         (atoms::actual(), actual),
+                        (atoms::shape(), shape),
+                    ],
+                ),
+            ),
+            Fault::NoRow {
+                depth,
+                expected,
+                value,
+                shape,
+            } => (
+                atoms::shape_mismatch(),
+                map(
+                    env,
+                    &[
+                        (atoms::depth(), depth),
+                        (atoms::expected(), expected),
+                        (atoms::value(), value),
                         (atoms::shape(), shape),
                     ],
                 ),

@@ -50,12 +50,11 @@ fn rows<'a>(
     out: &mut Vec<u8>,
 ) -> Answer<'a, ()> {
     if !data.is_list() {
-        let index = out.len() as u64 / dtype.size();
-        let value = data;
-        return Err(Fault::Value {
-            index,
-            value,
-            dtype,
+        return Err(Fault::NoRow {
+            depth: depth as u64,
+            expected: dims[depth],
+            value: data,
+            shape: dims.to_vec(),
         });
     }
     let expected = dims[depth];

@@ -1,0 +1,156 @@
+defmodule ExCubecl.HostileTest do
+  # Random malformed calls of every public function: an error with words or a legitimate value, from
+  # functions with bare values our exception; nothing else, nothing endless, nothing left behind.
+  use ExCubecl.Case, async: false
+
+  alias ExCubecl.Junk
+
+  @calls 3_000
+  # Functions whose value stands for itself: they raise where others return an error.
+  @bare ~w(id storage_id total_size ref_count same_storage? overlap?)a
+
+  test "thousands of malformed calls" do
+    seed = System.system_time(:microsecond)
+
+    # Calls and errors may be printed, and messages kept, so the account is looked at from outside.
+    before = settled()
+    {pid, monitor} = spawn_monitor(fn -> storm(seed) end)
+
+    receive do
+      {:DOWN, ^monitor, :process, _, reason} ->
+        assert reason == :normal, "seed #{seed}: #{Exception.format_exit(reason)}"
+    after
+      90_000 ->
+        last = pid |> Process.info(:dictionary) |> elem(1) |> Keyword.get(:call)
+        Process.exit(pid, :kill)
+        flunk("seed #{seed}: no answer to #{inspect(last)}")
+    end
+
+    Memory.set_limit(nil)
+    eventually(before)
+  end
+
+  defp storm(seed) do
+    :rand.seed(:exsss, seed)
+    witness = ExCubecl.buffer!([1.0, 2.0, 3.0, 4.0], [2, 2], :f32)
+
+    for number <- 1..@calls do
+      buffers = [
+        ExCubecl.buffer!([1, 2, 3, 4], [4], :s16),
+        Buffer.empty!([4], :f32),
+        ExCubecl.buffer!([], [0, 3], :u8)
+      ]
+
+      {module, name, args} = Enum.random(calls(buffers))
+      call = {module, name, args |> spoil() |> spoil()}
+      Process.put(:call, call)
+      check(call, number)
+      if rem(number, 100) == 0, do: [[1.0, 2.0], [3.0, 4.0]] = Buffer.to_list!(witness)
+    end
+  end
+
+  defp check({module, name, args} = call, number) do
+    case apply(module, name, args) do
+      {:error, error} ->
+        assert is_struct(error, Error), "call #{number}, #{inspect(call)}: #{inspect(error)}"
+        message = Exception.message(error)
+        assert String.printable?(message) and byte_size(message) in 10..3_000
+        # The words of a reason that has none: the details as a map.
+        refute message =~ ~r/^\w+: %{/, "call #{number}, #{inspect(call)}: #{message}"
+
+      value ->
+        assert is_binary(inspect(value))
+    end
+  rescue
+    error in Error ->
+      assert name in @bare or String.ends_with?(to_string(name), "!"), inspect(call)
+      assert is_binary(Exception.message(error))
+
+    error in ExUnit.AssertionError ->
+      reraise error, __STACKTRACE__
+
+    error ->
+      flunk(
+        "call #{number}, #{inspect(call)} raised #{Exception.format(:error, error, __STACKTRACE__)}"
+      )
+  after
+    # What a limit refuses would hide everything behind it.
+    if name == :set_limit, do: Memory.set_limit(nil)
+  end
+
+  # One argument, or none, becomes junk; twice.
+  defp spoil([]), do: []
+
+  defp spoil(args) do
+    case Enum.random(0..length(args)) do
+      0 -> args
+      place -> List.replace_at(args, place - 1, Junk.term())
+    end
+  end
+
+  # Good calls, to be spoilt. Those with a bang follow from them.
+  defp calls([buffer, lazy, nothing]) do
+    any = Enum.random([buffer, lazy, nothing, Buffer.view!(buffer, 1, [2])])
+    transfer = Enum.random([make_ref(), Buffer.read_async!(buffer)])
+    dtype = Enum.random(ExCubecl.supported_dtypes())
+
+    plain = [
+      {ExCubecl, :buffer, [[1, 2], [2], dtype]},
+      {ExCubecl, :buffer, [<<1, 2>>, [2], :u8, [device: nil]]},
+      {Buffer, :new, [[[1], [2]], {2, 1}, dtype, []]},
+      {Buffer, :empty, [[2], dtype, [lazy: true]]},
+      {Buffer, :empty, [[2], dtype, [lazy: false]]},
+      {Buffer, :zeros, [[2], dtype, []]},
+      {Buffer, :full, [[2], dtype, 1, []]},
+      {Buffer, :iota, [[2], dtype, []]},
+      {Buffer, :ensure_allocated, [any]},
+      {Buffer, :view, [any, 1, [2]]},
+      {Buffer, :slice_bytes, [any, 1, 2]},
+      {Buffer, :reshape, [any, [2, 2]]},
+      {Buffer, :clone, [any]},
+      {Buffer, :duplicate, [any]},
+      {Buffer, :convert, [any, dtype]},
+      {Buffer, :transfer, [any, nil]},
+      {Buffer, :write, [any, [1, 2], [offset: 1]]},
+      {Buffer, :write, [any, [1, 2, 3, 4]]},
+      {Buffer, :fill, [any, 1]},
+      {Buffer, :copy, [buffer, any]},
+      {Buffer, :read, [any]},
+      {Buffer, :read_part, [any, 1, 2]},
+      {Buffer, :read_all, [[buffer, any]]},
+      {Buffer, :to_list, [any]},
+      {Buffer, :to_flat_list, [any]},
+      {Buffer, :item, [any]},
+      {Buffer, :read_async, [any]},
+      {Buffer, :await, [transfer, 10_000]},
+      {Buffer, :shape, [any]},
+      {Buffer, :dtype, [any]},
+      {Buffer, :size, [any]},
+      {Buffer, :device, [any]},
+      {Buffer, :synchronize, [any]},
+      {Buffer, :pointer, [any]}
+    ]
+
+    bang = for {module, name, args} <- plain, do: {module, :"#{name}!", args}
+
+    plain ++
+      bang ++
+      [
+        {Buffer, :allocated?, [any]},
+        {Buffer, :id, [any]},
+        {Buffer, :storage_id, [any]},
+        {Buffer, :total_size, [any]},
+        {Buffer, :ref_count, [any]},
+        {Buffer, :same_storage?, [any, buffer]},
+        {Buffer, :overlap?, [any, buffer]},
+        {Device, :info, [nil]},
+        {Device, :synchronize, [nil]},
+        {Memory, :usage, [nil]},
+        {Memory, :total, [nil]},
+        {Memory, :trim, [nil]},
+        {Memory, :reset_peak, [nil]},
+        {Memory, :set_limit, [nil, 1_000_000]},
+        {ExCubecl.DType, :valid?, [dtype]}
+      ]
+  end
+end
