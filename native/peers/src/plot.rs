@@ -25,11 +25,16 @@ pub fn draw(input: &str, output: &str) {
         .margin(10)
         .set_label_area_size(LabelAreaPosition::Left, 330)
         .set_label_area_size(LabelAreaPosition::Bottom, 30)
-        .build_cartesian_2d((1.0 / most..most * 1.5).log_scale(), 0..bars.len())
+        .build_cartesian_2d(
+            (1.0 / most..most * 1.5).log_scale(),
+            (0..bars.len()).into_segmented(),
+        )
         .unwrap();
-    let label = |at: &usize| {
-        bars.get(bars.len().wrapping_sub(at + 1))
-            .map_or(String::new(), |bar| bar.label.clone())
+    let label = |at: &SegmentValue<usize>| match at {
+        SegmentValue::CenterOf(row) if *row < bars.len() => {
+            bars[bars.len() - 1 - row].label.clone()
+        }
+        _ => String::new(),
     };
     chart
         .configure_mesh()
@@ -46,7 +51,10 @@ pub fn draw(input: &str, output: &str) {
             full_palette::ORANGE
         };
         Rectangle::new(
-            [(1.0, row), (bar.ratio, row + 1)],
+            [
+                (1.0, SegmentValue::Exact(row)),
+                (bar.ratio, SegmentValue::Exact(row + 1)),
+            ],
             colour.filled().stroke_width(1),
         )
     });
@@ -54,7 +62,7 @@ pub fn draw(input: &str, output: &str) {
     let values = bars.iter().rev().enumerate().map(|(row, bar)| {
         Text::new(
             format!("{:.2}", bar.ratio),
-            (bar.ratio.max(1.0) * 1.03, row + 1),
+            (bar.ratio.max(1.0) * 1.03, SegmentValue::Exact(row + 1)),
             ("sans-serif", 12),
         )
     });
