@@ -22,12 +22,24 @@ defmodule ExCubecl.Junk do
   defp draw(:float, _), do: Enum.random([0.0, -0.0, 1.0, 2.5, -1.0e308, 5.0e-324, 1.0e39])
 
   defp draw(:atom, _) do
-    Enum.random(~w(nan infinity neg_infinity f32 u8 s64 f8 nil true false NaN inf vulkan ok error)a ++
-                  [:"", :"a b", ExCubecl, ExCubecl.Buffer])
+    Enum.random(
+      ~w(nan infinity neg_infinity f32 u8 s64 f8 nil true false NaN inf vulkan ok error)a ++
+        [:"", :"a b", ExCubecl, ExCubecl.Buffer]
+    )
   end
 
   defp draw(:binary, _) do
-    Enum.random(["", "x", "f32", "vulkan:0", "cuda:", <<255>>, <<0::96>>, <<1::32>>, :binary.copy("a", 300)])
+    Enum.random([
+      "",
+      "x",
+      "f32",
+      "vulkan:0",
+      "cuda:",
+      <<255>>,
+      <<0::96>>,
+      <<1::32>>,
+      :binary.copy("a", 300)
+    ])
   end
 
   defp draw(:bitstring, _), do: Enum.random([<<1::1>>, <<1::3>>, <<0::95>>, <<"abc", 1::7>>])
@@ -48,7 +60,12 @@ defmodule ExCubecl.Junk do
   end
 
   defp draw(:device, depth),
-    do: Enum.random([{:vulkan, Enum.random([0, 1, -1, 99])}, {:opencl, 0}, {term(0), term(depth - 1)}])
+    do:
+      Enum.random([
+        {:vulkan, Enum.random([0, 1, -1, 99])},
+        {:opencl, 0},
+        {term(0), term(depth - 1)}
+      ])
 
   defp draw(:options, depth),
     do: for(_ <- 1..2, do: {Enum.random(~w(device lazy offset other)a), term(depth - 2)})
@@ -59,6 +76,9 @@ defmodule ExCubecl.Junk do
   defp draw(:tuple, depth), do: List.to_tuple(draw(:list, depth))
   defp draw(:map, depth), do: Map.new(1..2, fn _ -> {term(0), term(depth - 1)} end)
   defp draw(:shape, _), do: for(_ <- 1..Enum.random(1..3), do: Enum.random([0, 1, 2, 3]))
-  defp draw(:data, 1), do: for(_ <- 1..Enum.random(1..3), do: Enum.random([0, 1, 2.5, :nan, nil, -300]))
+
+  defp draw(:data, 1),
+    do: for(_ <- 1..Enum.random(1..3), do: Enum.random([0, 1, 2.5, :nan, nil, -300]))
+
   defp draw(:data, depth), do: for(_ <- 1..Enum.random(1..3), do: draw(:data, depth - 1))
 end
