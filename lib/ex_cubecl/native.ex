@@ -21,7 +21,11 @@ defmodule ExCubecl.Native do
 
   @doc false
   def library_path do
-    System.get_env("EX_CUBECL_NIF") || Path.join(priv_dir(), "native/ex_cubecl#{extension()}")
+    # An empty variable counts as unset, as it does for the compiler in mix.exs.
+    case System.get_env("EX_CUBECL_NIF") do
+      path when path in [nil, ""] -> Path.join(priv_dir(), "native/ex_cubecl#{extension()}")
+      path -> path
+    end
   end
 
   @doc false
