@@ -91,12 +91,30 @@ defmodule ExCubecl.Device do
         configured(Application.get_env(:ex_cubecl, :default_device))
 
       named ->
-        resolve(named)
+        existing(named)
     end
   end
 
   defp configured(nil), do: best()
-  defp configured(named), do: resolve(named)
+  defp configured(named), do: existing(named)
+
+  defp existing(named) do
+    with {:ok, id} <- resolve(named), {:ok, ids} <- known() do
+      if id in ids, do: {:ok, id}, else: Error.new(:unknown_device, device: id, known: ids)
+    end
+  end
+
+  defp known do
+    with nil <- :persistent_term.get({__MODULE__, :known}, nil),
+         {:ok, devices} <- list() do
+      ids = Enum.map(devices, & &1.id)
+      :persistent_term.put({__MODULE__, :known}, ids)
+      {:ok, ids}
+    else
+      {:error, error} -> {:error, error}
+      ids -> {:ok, ids}
+    end
+  end
 
   # Hardware does not change while a VM runs; the answer is kept once there is one.
   defp best do
