@@ -1,118 +1,175 @@
-//! Storage and the buffers that look into it. A view is a buffer like any other: the same
-//! storage, another span.
+//! Handles. A view is a buffer like any other: the same storage, another span.
 
 use std::sync::Arc;
-use std::sync::atomic::{
-    AtomicBool, AtomicU64,
-    Ordering::{Acquire, Relaxed, Release},
-};
 use std::time::Duration;
-
-use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::device::{Device, DeviceId};
 use crate::driver::{HostBytes, PendingRead, Region};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::heap::Block;
-use crate::meter::Reservation;
+use crate::ledger::Spec;
 use crate::numeric;
-use crate::span::{Span, byte_count};
-
-/// Ids of handles and of storages come from one counter and are never used again.
-fn mint() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    NEXT.fetch_add(1, Relaxed)
-}
-
-/// Bytes that one or more buffers share. Memory is taken at the first write; the lock is held
-/// while a call queues its commands, which makes each call atomic, and not while it waits.
-struct Storage {
-    id: u64,
-    device: Arc<Device>,
-    bytes: u64,
-    allocated: AtomicBool,
-    memory: RwLock<Option<Memory>>,
-}
-
-struct Memory {
-    block: Option<Block>,
-    _reservation: Reservation,
-}
+use crate::span::Span;
+use crate::storage::{Content, Memory, Storage, lock_both, mint};
 
 /// A handle: a span of some storage, read as elements of one type.
 pub struct Buffer {
     id: u64,
+    /// What aliasing is told by. Tensors of one arena share it, a detached one has its own.
+    identity: u64,
     storage: Arc<Storage>,
     span: Span,
     dtype: DType,
+    /// The handle that a pool or an arena gave out, and takes back.
+    root: bool,
 }
 
 impl Buffer {
-    /// A buffer of `count` elements that takes no device memory before its first write.
-    pub fn lazy(device: Arc<Device>, dtype: DType, count: u64) -> Result<Buffer> {
-        let limit = i64::MAX as u64;
-        let bytes = byte_count(count, dtype.size()).ok_or(Error::TooLarge {
+    /// A buffer that takes no device memory before its first write.
+    pub fn lazy(device: Arc<Device>, spec: impl Into<Spec>) -> Result<Buffer> {
+        let spec = spec.into();
+        let bytes = spec.bytes().ok_or(Error::TooLarge {
             requested: u64::MAX,
-            limit,
+            limit: i64::MAX as u64,
             device: device.id(),
         })?;
         device.driver()?;
         device.check_size(bytes)?;
-        let storage = Arc::new(Storage {
-            id: mint(),
-            device,
-            bytes,
-            allocated: AtomicBool::new(false),
-            memory: RwLock::new(None),
-        });
-        Ok(Buffer::over(storage, Span::whole(bytes), dtype))
+        let dtype = spec.dtype;
+        let storage = Storage::lazy(device, spec, bytes);
+        Ok(Buffer::whole(storage, dtype))
     }
 
-    /// A buffer that holds `data`, which has the bytes of a whole number of elements.
+    /// A buffer of one dimension that holds `data`.
     pub fn from_bytes(device: Arc<Device>, dtype: DType, data: &[u8]) -> Result<Buffer> {
-        let buffer = Buffer::lazy(device, dtype, data.len() as u64 / dtype.size())?;
+        let count = data.len() as u64 / dtype.size();
+        Buffer::new(device, (dtype, count), data)
+    }
+
+    /// A buffer that holds `data`.
+    pub fn new(device: Arc<Device>, spec: impl Into<Spec>, data: &[u8]) -> Result<Buffer> {
+        let buffer = Buffer::lazy(device, spec)?;
+        buffer.check_bytes(data)?;
         buffer.write(0, data)?;
         Ok(buffer)
     }
 
     /// As `from_bytes` for a few bytes, or `None` where that would have to wait for anything.
-    pub fn from_bytes_now(device: &Arc<Device>, dtype: DType, data: &[u8]) -> Option<Buffer> {
+    pub fn from_bytes_now(device: &Arc<Device>, spec: Spec, data: &[u8]) -> Option<Buffer> {
         let driver = device.driver().ok()?;
-        let count = data.len() as u64 / dtype.size();
-        let buffer = Buffer::lazy(device.clone(), dtype, count).ok()?;
-        let (block, reservation) = device.try_alloc(buffer.bytes())?;
-        let memory = Memory {
-            block: Some(block),
-            _reservation: reservation,
-        };
-        let written = driver.write_now(buffer.region(&memory)?, data);
+        let buffer = Buffer::lazy(device.clone(), spec).ok()?;
+        buffer.check_bytes(data).ok()?;
+        let storage = &buffer.storage;
+        let (block, reservation) =
+            device.try_alloc(device.entry(storage.id, storage.spec(), storage.bytes))?;
+        let memory = Memory::own(block, reservation);
+        let region = storage.region(&memory, buffer.span)?;
+        let written = driver.write_now(region, data);
         if !matches!(written, Ok(true)) {
             return None;
         }
-        *buffer.storage.memory.write() = Some(memory);
-        buffer.storage.allocated.store(true, Release);
+        storage.fill_with(memory);
         Some(buffer)
     }
 
-    /// 0, 1, 2, ... as `dtype`, made on the device.
-    pub fn iota(device: Arc<Device>, dtype: DType, count: u64) -> Result<Buffer> {
-        let buffer = Buffer::lazy(device, dtype, count)?;
-        let driver = buffer.device().driver()?;
+    fn check_bytes(&self, data: &[u8]) -> Result<()> {
+        let (expected, actual) = (self.bytes(), data.len() as u64);
+        match expected == actual {
+            true => Ok(()),
+            false => Err(Error::ByteMismatch { expected, actual }),
+        }
+    }
+
+    /// 0, 1, 2, ... made on the device.
+    pub fn iota(device: Arc<Device>, spec: impl Into<Spec>) -> Result<Buffer> {
+        let buffer = Buffer::lazy(device, spec)?;
+        let (driver, dtype) = (buffer.device().driver()?, buffer.dtype);
         if !driver.computes(dtype) {
-            buffer.write(0, &numeric::iota_bytes(dtype, count))?;
+            buffer.write(0, &numeric::iota_bytes(dtype, buffer.count()))?;
             return Ok(buffer);
         }
         buffer.overwrite(|region| driver.iota(region, dtype))?;
         Ok(buffer)
     }
 
-    fn over(storage: Arc<Storage>, span: Span, dtype: DType) -> Buffer {
+    /// The handle of a whole storage.
+    fn whole(storage: Arc<Storage>, dtype: DType) -> Buffer {
         Buffer {
             id: mint(),
+            identity: storage.id,
+            span: Span::whole(storage.bytes),
             storage,
+            dtype,
+            root: false,
+        }
+    }
+
+    /// The handle of a storage that a pool gives out.
+    pub(crate) fn lent(storage: Arc<Storage>, dtype: DType) -> Buffer {
+        Buffer {
+            root: true,
+            ..Buffer::whole(storage, dtype)
+        }
+    }
+
+    /// The handle of a storage, or of a part of it, that arena `identity` gives out.
+    pub(crate) fn tensor(storage: Arc<Storage>, span: Span, dtype: DType, identity: u64) -> Buffer {
+        Buffer {
+            identity,
+            span,
+            ..Buffer::lent(storage, dtype)
+        }
+    }
+
+    /// Another handle of the same elements whose aliasing nobody can tell.
+    pub fn detach(&self) -> Buffer {
+        Buffer {
+            identity: mint(),
+            ..self.share()
+        }
+    }
+
+    pub(crate) fn storage(&self) -> &Arc<Storage> {
+        &self.storage
+    }
+
+    /// The pool or arena that lent the memory.
+    pub(crate) fn lender(&self) -> Option<u64> {
+        self.storage.lender
+    }
+
+    /// Ends the loan of a pool. Without `wait` the answer is `Busy` where another call uses it.
+    pub(crate) fn give_back(&self, wait: bool) -> Result<()> {
+        if !self.root {
+            return Err(Error::NotRoot);
+        }
+        let ended = match wait {
+            true => self.storage.end(),
+            false => self.storage.try_end().ok_or(Error::Busy)?,
+        };
+        match ended {
+            Content::Gone => Err(Error::Stale),
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends the loan of a holder that died, without waiting.
+    pub fn abandon(&self) {
+        if self.root && matches!(self.give_back(false), Err(Error::Busy)) {
+            let storage = self.storage.clone();
+            let _ = self.device().worker().run(move || drop(storage.end()));
+        }
+    }
+
+    /// Another handle of the same storage.
+    fn with_span(&self, span: Span, dtype: DType) -> Buffer {
+        Buffer {
+            id: mint(),
+            identity: self.identity,
+            storage: self.storage.clone(),
             span,
             dtype,
+            root: false,
         }
     }
 
@@ -121,7 +178,7 @@ impl Buffer {
     }
 
     pub fn storage_id(&self) -> u64 {
-        self.storage.id
+        self.identity
     }
 
     pub fn device(&self) -> &Arc<Device> {
@@ -153,7 +210,7 @@ impl Buffer {
 
     /// Whether the storage has its memory. One without bytes needs none.
     pub fn is_allocated(&self) -> bool {
-        self.storage.bytes == 0 || self.storage.allocated.load(Acquire)
+        self.storage.bytes == 0 || self.storage.is_allocated()
     }
 
     /// Handles of the same storage.
@@ -162,28 +219,33 @@ impl Buffer {
     }
 
     pub fn same_storage(&self, other: &Buffer) -> bool {
-        Arc::ptr_eq(&self.storage, &other.storage)
+        self.identity == other.identity
     }
 
     pub fn overlaps(&self, other: &Buffer) -> bool {
-        self.same_storage(other) && self.span.overlaps(other.span)
+        self.same_storage(other) && self.shares_bytes(other)
+    }
+
+    /// As `overlaps`, whatever the handles say of themselves.
+    fn shares_bytes(&self, other: &Buffer) -> bool {
+        Arc::ptr_eq(&self.storage, &other.storage) && self.span.overlaps(other.span)
     }
 
     /// `count` elements from `offset` on, sharing the storage.
     pub fn view(&self, offset: u64, count: u64) -> Result<Buffer> {
         let span = self.span.narrow(offset, count, self.dtype.size())?;
-        Ok(Buffer::over(self.storage.clone(), span, self.dtype))
+        Ok(self.with_span(span, self.dtype))
     }
 
     /// `len` bytes from byte `offset` on, sharing the storage, as `u8`.
     pub fn slice_bytes(&self, offset: u64, len: u64) -> Result<Buffer> {
         let span = self.span.narrow(offset, len, 1)?;
-        Ok(Buffer::over(self.storage.clone(), span, DType::U8))
+        Ok(self.with_span(span, DType::U8))
     }
 
     /// Another handle of the same elements.
     pub fn share(&self) -> Buffer {
-        Buffer::over(self.storage.clone(), self.span, self.dtype)
+        self.with_span(self.span, self.dtype)
     }
 
     /// Takes the memory now. It reads as zeros.
@@ -226,8 +288,7 @@ impl Buffer {
     /// Queues a copy of `count` elements from `offset` on to the host.
     pub fn start_read(&self, offset: u64, count: u64) -> Result<Option<Box<dyn PendingRead>>> {
         let part = self.view(offset, count)?;
-        let memory = self.storage.memory.read();
-        part.start_read_under(&memory)
+        part.start_read_under(&self.storage.read())
     }
 
     /// The bytes of `count` elements from `offset` on.
@@ -238,13 +299,9 @@ impl Buffer {
     /// As `read`, but `Busy` rather than a long wait.
     pub fn read_soon(&self, offset: u64, count: u64, patience: Duration) -> Result<HostBytes> {
         let part = self.view(offset, count)?;
-        let memory = self
-            .storage
-            .memory
-            .try_read_for(patience)
-            .ok_or(Error::Busy)?;
-        let pending = part.start_read_under(&memory)?;
-        drop(memory);
+        let content = self.storage.read_for(patience).ok_or(Error::Busy)?;
+        let pending = part.start_read_under(&content)?;
+        drop(content);
         self.finish(pending, Some(patience))
     }
 
@@ -260,13 +317,9 @@ impl Buffer {
         }
     }
 
-    fn start_read_under(&self, memory: &Option<Memory>) -> Result<Option<Box<dyn PendingRead>>> {
+    fn start_read_under(&self, content: &Content) -> Result<Option<Box<dyn PendingRead>>> {
         let driver = self.device().driver()?;
-        if self.storage.bytes == 0 {
-            return Ok(None);
-        }
-        let block = memory.as_ref().ok_or(Error::NotAllocated)?;
-        match self.region(block) {
+        match self.source(content)? {
             Some(region) => self.device().explain(driver.read(region)).map(Some),
             None => Ok(None),
         }
@@ -283,11 +336,14 @@ impl Buffer {
             target.device().driver()?;
             return target.write(0, &self.read(0, self.count())?);
         }
-        if self.same_storage(target) {
+        if self.shares_bytes(target) {
+            return self.duplicate_on(self.device().clone())?.copy_to(target);
+        }
+        if Arc::ptr_eq(&self.storage, &target.storage) {
             return self.copy_within(target);
         }
         let (source, mut destination) = lock_both(&self.storage, &target.storage);
-        let Some(from) = self.region_or_unwritten(&source)? else {
+        let Some(from) = self.source(&source)? else {
             return Ok(());
         };
         target.modify_under(&mut destination, target.covers_all(), |to| {
@@ -297,13 +353,10 @@ impl Buffer {
 
     fn copy_within(&self, target: &Buffer) -> Result<()> {
         let driver = self.device().driver()?;
-        let memory = self.storage.memory.write();
-        let Some(from) = self.region_or_unwritten(&memory)? else {
-            return Ok(());
-        };
-        match memory.as_ref().and_then(|memory| target.region(memory)) {
-            Some(to) => self.device().explain(driver.copy(from, to)),
-            None => Ok(()),
+        let content = self.storage.write();
+        match (self.source(&content)?, target.source(&content)?) {
+            (Some(from), Some(to)) => self.device().explain(driver.copy(from, to)),
+            _ => Ok(()),
         }
     }
 
@@ -325,24 +378,42 @@ impl Buffer {
 
     /// The same elements in a storage of their own, on `device`.
     pub fn duplicate_on(&self, device: Arc<Device>) -> Result<Buffer> {
-        let copy = Buffer::lazy(device, self.dtype, self.count())?;
+        self.duplicate_as(device, self.like(self.dtype))
+    }
+
+    /// As `duplicate_on`, with a description of the same type and number of elements.
+    pub fn duplicate_as(&self, device: Arc<Device>, spec: Spec) -> Result<Buffer> {
+        let copy = Buffer::lazy(device, spec)?;
         self.copy_to(&copy)?;
         Ok(copy)
     }
 
-    /// The elements as another type, in a storage of their own.
-    pub fn convert(&self, dtype: DType) -> Result<Buffer> {
+    /// A description of as many elements as this buffer has.
+    pub fn like(&self, dtype: DType) -> Spec {
+        (dtype, self.count()).into()
+    }
+
+    /// The elements as the type of `spec`, in a storage of their own.
+    pub fn convert(&self, spec: Spec) -> Result<Buffer> {
+        let dtype = spec.dtype;
+        let device = self.device().clone();
         if dtype == self.dtype {
-            return self.duplicate_on(self.device().clone());
+            return self.duplicate_as(device, spec);
         }
         let driver = self.device().driver()?;
         if !(driver.computes(self.dtype) && driver.computes(dtype)) {
             let bytes = numeric::convert_bytes(self.dtype, dtype, &self.read(0, self.count())?);
-            return Buffer::from_bytes(self.device().clone(), dtype, &bytes);
+            return Buffer::new(device, spec, &bytes);
         }
-        let target = Buffer::lazy(self.device().clone(), dtype, self.count())?;
-        let source = self.storage.memory.read();
-        if let Some(from) = self.region_or_unwritten(&source)? {
+        let target = Buffer::lazy(device, spec)?;
+        if target.count() != self.count() {
+            return Err(Error::ShapeMismatch {
+                expected: target.count(),
+                actual: self.count(),
+            });
+        }
+        let content = self.storage.read();
+        if let Some(from) = self.source(&content)? {
             target.overwrite(|to| driver.convert(from, self.dtype, to, dtype))?;
         }
         Ok(target)
@@ -351,9 +422,8 @@ impl Buffer {
     /// The device address of the first element, for other libraries.
     pub fn pointer(&self) -> Result<u64> {
         let driver = self.device().driver()?;
-        let memory = self.storage.memory.read();
-        let memory = memory.as_ref().ok_or(Error::NotAllocated)?;
-        let region = self.region(memory).ok_or(Error::NotAllocated)?;
+        let content = self.storage.read();
+        let region = self.source(&content)?.ok_or(Error::NotAllocated)?;
         self.device().explain(driver.pointer(region))
     }
 
@@ -367,103 +437,27 @@ impl Buffer {
     }
 
     fn modify(&self, whole: bool, command: impl FnOnce(Region<'_>) -> Result<()>) -> Result<()> {
-        let mut memory = self.storage.memory.write();
-        self.modify_under(&mut memory, whole, command)
+        self.modify_under(&mut self.storage.write(), whole, command)
     }
 
-    /// `whole` says that each byte of the storage will be replaced, so that fresh memory need not
-    /// be zeroed. Where the first command fails, the memory is given back: nobody can read it.
     fn modify_under(
         &self,
-        memory: &mut Option<Memory>,
+        content: &mut Content,
         whole: bool,
         command: impl FnOnce(Region<'_>) -> Result<()>,
     ) -> Result<()> {
-        self.device().driver()?;
-        let fresh = memory.is_none();
-        if fresh {
-            *memory = Some(self.storage.take_memory()?);
-        }
-        let result = memory.as_ref().map_or(Ok(()), |memory| {
-            if fresh && !whole {
-                self.storage.zero(memory)?;
-            }
-            self.region(memory).map_or(Ok(()), command)
-        });
-        match &result {
-            Ok(()) => self.storage.allocated.store(true, Release),
-            Err(_) if fresh => *memory = None,
-            Err(_) => {}
-        }
-        self.device().explain(result)
+        let device = self.device();
+        device.driver()?;
+        device.explain(self.storage.modify(content, self.span, whole, command))
     }
 
-    fn region_or_unwritten<'a>(&self, memory: &'a Option<Memory>) -> Result<Option<Region<'a>>> {
-        if self.storage.bytes == 0 {
-            return Ok(None);
+    /// Where to read from; `None` for a buffer without bytes.
+    fn source<'a>(&self, content: &'a Content) -> Result<Option<Region<'a>>> {
+        match content.written() {
+            Ok(memory) => Ok(self.storage.region(memory, self.span)),
+            // Nothing needs to be written to what has no bytes.
+            Err(Error::NotAllocated) if self.storage.bytes == 0 => Ok(None),
+            Err(error) => Err(error),
         }
-        let memory = memory.as_ref().ok_or(Error::NotAllocated)?;
-        Ok(self.region(memory))
-    }
-
-    /// `None` for a buffer without bytes.
-    fn region<'a>(&self, memory: &'a Memory) -> Option<Region<'a>> {
-        if self.span.len == 0 {
-            return None;
-        }
-        self.storage.region(memory, self.span)
-    }
-}
-
-impl Storage {
-    fn take_memory(&self) -> Result<Memory> {
-        if self.bytes == 0 {
-            return Ok(Memory {
-                block: None,
-                _reservation: self.device.reserve(0)?,
-            });
-        }
-        let (block, reservation) = self.device.alloc(self.bytes)?;
-        Ok(Memory {
-            block: Some(block),
-            _reservation: reservation,
-        })
-    }
-
-    fn zero(&self, memory: &Memory) -> Result<()> {
-        let driver = self.device.driver()?;
-        match self.region(memory, Span::whole(self.bytes)) {
-            Some(region) => driver.fill(region, 0, 1),
-            None => Ok(()),
-        }
-    }
-
-    fn region<'a>(&self, memory: &'a Memory, span: Span) -> Option<Region<'a>> {
-        let block = memory.block.as_ref()?;
-        let is_last = span.end() == self.bytes;
-        Some(Region {
-            page: block.page(),
-            offset: block.offset + span.offset,
-            len: span.len,
-            slack: if is_last { block.room - self.bytes } else { 0 },
-        })
-    }
-}
-
-/// Locks a source and a destination in the order of their ids, so that two copies in opposite
-/// directions cannot wait for each other.
-fn lock_both<'a>(
-    source: &'a Storage,
-    target: &'a Storage,
-) -> (
-    RwLockReadGuard<'a, Option<Memory>>,
-    RwLockWriteGuard<'a, Option<Memory>>,
-) {
-    if source.id < target.id {
-        let from = source.memory.read();
-        (from, target.memory.write())
-    } else {
-        let to = target.memory.write();
-        (source.memory.read(), to)
     }
 }

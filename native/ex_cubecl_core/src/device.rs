@@ -1,11 +1,13 @@
 //! A device with its account and its heap, and the registry that opens each one once.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{
     AtomicBool, AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
 };
+use std::sync::{Arc, Weak};
+
+use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
 
@@ -13,6 +15,7 @@ use crate::driver::Driver;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::heap::{Block, Heap};
+use crate::ledger::{Entry, Report, Spec};
 use crate::meter::{Meter, Reservation, Usage};
 use crate::runtime;
 use crate::worker::Worker;
@@ -84,6 +87,11 @@ pub struct Info {
     pub adapter: String,
 }
 
+/// Holds memory that nobody uses now, such as a pool.
+pub(crate) trait Reclaim: Send + Sync {
+    fn reclaim(&self);
+}
+
 /// An open device. It lives until it is lost and its last buffer is gone.
 pub struct Device {
     pub info: Info,
@@ -94,6 +102,9 @@ pub struct Device {
     retired: AtomicBool,
     meter: Arc<Meter>,
     heap: Arc<Heap>,
+    /// For what lives long: it does not keep the slabs of what comes and goes from being freed.
+    persistent: Arc<Heap>,
+    hoarders: Mutex<Vec<Weak<dyn Reclaim>>>,
     worker: Worker,
 }
 
@@ -103,6 +114,8 @@ impl Device {
         Arc::new(Device {
             generation: GENERATIONS.fetch_add(1, Relaxed),
             heap: Heap::new(driver.limits()),
+            persistent: Heap::new(driver.limits()),
+            hoarders: Mutex::default(),
             meter: Meter::new(limit),
             worker: Worker::new(info.id.to_string()),
             retired: AtomicBool::new(false),
@@ -141,26 +154,45 @@ impl Device {
         &self.worker
     }
 
-    /// Memory for `bytes`, counted. The account is asked first, so that a refusal for the limit
+    /// The account's line for a storage.
+    pub(crate) fn entry(&self, id: u64, spec: &Spec, bytes: u64) -> Entry {
+        Entry {
+            id,
+            bytes,
+            spec: spec.clone(),
+            since: Instant::now(),
+        }
+    }
+
+    /// Memory for an entry, counted. The account is asked first, so that a refusal for the limit
     /// never reaches the device.
-    pub(crate) fn alloc(&self, bytes: u64) -> Result<(Block, Reservation)> {
+    pub(crate) fn alloc(&self, entry: Entry) -> Result<(Block, Reservation)> {
         let driver = self.driver()?;
+        let bytes = entry.bytes;
         self.check_size(bytes)?;
-        let reservation = self.reserve(bytes)?;
-        let block = self.heap.alloc(driver, bytes).or_else(|error| {
+        let heap = if entry.spec.persistent {
+            &self.persistent
+        } else {
+            &self.heap
+        };
+        let reservation = self.reserve(entry)?;
+        let block = heap.alloc(driver, bytes).or_else(|error| {
             if !matches!(error, Error::OutOfMemory { .. }) {
                 return Err(error);
             }
-            self.heap.trim(driver)?;
-            self.heap.alloc(driver, bytes)
+            self.let_go()?;
+            heap.alloc(driver, bytes)
         });
-        let block = block.inspect_err(|_| self.meter.count_failure());
         Ok((self.explain(block)?, reservation))
     }
 
     /// As `alloc`, but `None` where it would have to wait for the device, or would fail.
-    pub(crate) fn try_alloc(&self, bytes: u64) -> Option<(Block, Reservation)> {
-        let reservation = self.meter.try_reserve(bytes).ok()?;
+    pub(crate) fn try_alloc(&self, entry: Entry) -> Option<(Block, Reservation)> {
+        let bytes = entry.bytes;
+        if entry.spec.persistent {
+            return None;
+        }
+        let reservation = self.meter.reserve(entry).ok()?;
         Some((self.heap.try_alloc(bytes)?, reservation))
     }
 
@@ -176,9 +208,10 @@ impl Device {
         }
     }
 
-    pub(crate) fn reserve(&self, bytes: u64) -> Result<Reservation> {
+    pub(crate) fn reserve(&self, entry: Entry) -> Result<Reservation> {
+        let bytes = entry.bytes;
         self.meter
-            .reserve(bytes)
+            .reserve(entry)
             .map_err(|refused| Error::LimitExceeded {
                 requested: bytes,
                 live: refused.live,
@@ -193,6 +226,16 @@ impl Device {
         Ok((self.meter.usage(), self.explain(reserved)?))
     }
 
+    /// The largest allocations, and sums of all.
+    pub fn report(&self, most: usize) -> Report {
+        self.meter.report(most)
+    }
+
+    /// An allocation failed for good.
+    pub fn count_failure(&self) {
+        self.meter.count_failure();
+    }
+
     pub fn set_limit(&self, limit: Option<u64>) {
         self.meter.set_limit(limit);
     }
@@ -201,12 +244,35 @@ impl Device {
         self.meter.reset_peak();
     }
 
+    /// From now on `trim` and `reclaim` ask this one too.
+    pub(crate) fn add_hoarder(&self, hoarder: Weak<dyn Reclaim>) {
+        let mut hoarders = self.hoarders.lock();
+        hoarders.retain(|known| known.strong_count() > 0);
+        hoarders.push(hoarder);
+    }
+
+    fn let_go(&self) -> Result<()> {
+        let driver = self.driver()?;
+        self.persistent.trim(driver)?;
+        self.heap.trim(driver)
+    }
+
     /// Gives unused memory back to the driver; the answer is how many bytes were given.
     pub fn trim(&self) -> Result<u64> {
         let driver = self.driver()?;
         let before = driver.reserved()?;
-        self.heap.trim(driver)?;
+        let hoarders = self.hoarders.lock().clone();
+        for hoarder in hoarders.iter().filter_map(Weak::upgrade) {
+            hoarder.reclaim();
+        }
+        self.let_go()?;
         Ok(before.saturating_sub(driver.reserved()?))
+    }
+
+    /// As `trim`, for somebody who has no room.
+    pub fn reclaim(&self) -> Result<u64> {
+        self.meter.count_reclaim();
+        self.trim()
     }
 
     pub fn synchronize(&self) -> Result<()> {
@@ -252,6 +318,22 @@ pub fn default_id() -> Result<DeviceId> {
     Ok(twin.unwrap_or(best).id)
 }
 
+/// The limits that devices start with.
+static LIMITS: Mutex<Vec<(DeviceId, u64)>> = Mutex::new(Vec::new());
+
+/// Lets `bytes` live on a device from its opening on, unless it is open already.
+pub fn set_first_limit(id: DeviceId, bytes: u64) {
+    let mut limits = LIMITS.lock();
+    limits.retain(|(known, _)| *known != id);
+    limits.push((id, bytes));
+}
+
+fn first_limit(id: DeviceId) -> Option<u64> {
+    let limits = LIMITS.lock();
+    let found = limits.iter().find(|(known, _)| *known == id);
+    found.map(|(_, bytes)| *bytes)
+}
+
 /// The device of this name, opened at its first use and again after it was lost.
 pub fn open(id: DeviceId) -> Result<Arc<Device>> {
     if let Some(device) = find_open(id) {
@@ -267,7 +349,10 @@ pub fn open(id: DeviceId) -> Result<Arc<Device>> {
         return Err(Error::UnknownDevice { device: id, known });
     };
     let before = OPEN.read().iter().find(|device| device.id() == id).cloned();
-    let limit = before.as_ref().and_then(|device| device.meter.limit());
+    let limit = match &before {
+        Some(device) => device.meter.limit(),
+        None => first_limit(id),
+    };
     let driver = match before {
         Some(device) if !device.driver.is_lost() => device.driver.clone(),
         _ => runtime::open(&info)?.into(),

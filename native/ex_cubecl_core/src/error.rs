@@ -21,6 +21,26 @@ pub enum Error {
     Overlap,
     #[error("nothing was ever written to this buffer")]
     NotAllocated,
+    #[error("it was given back, or what lent it is gone")]
+    Stale,
+    #[error("it came from somewhere else")]
+    Foreign,
+    #[error("a view or clone, not the buffer that was given out")]
+    NotRoot,
+    #[error("all {max} buffers of the pool are held")]
+    PoolExhausted { max: u64 },
+    #[error("{requested} more bytes do not fit into an arena of {capacity} ({used} used)")]
+    ArenaFull {
+        requested: u64,
+        used: u64,
+        capacity: u64,
+    },
+    /// A tensor that was allocated later is still there.
+    #[error("not on top of the arena")]
+    NotOnTop,
+    /// Tensors and windows exclude each other until the arena is reset.
+    #[error("the arena holds {holds}")]
+    ArenaInUse { holds: &'static str },
     #[error("{requested} bytes are more than the {limit} bytes that {device} takes in one buffer")]
     TooLarge {
         requested: u64,

@@ -4,8 +4,10 @@
 //! Buffer (a handle) -> Storage -> Block -> Page      memory of the device, one CubeCL handle
 //!                         |         '---> Heap       slabs and idle pages
 //!                         '-> Reservation -> Meter   live bytes, peak, limit
+//!                                            '-> Ledger   who holds what
 //! ```
 
+pub mod arena;
 pub mod buffer;
 pub mod device;
 pub mod driver;
@@ -13,13 +15,18 @@ pub mod dtype;
 pub mod element;
 pub mod error;
 pub mod heap;
+pub mod ledger;
 pub mod meter;
 pub mod numeric;
+pub mod parts;
+pub mod pool;
 mod runtime;
 pub mod span;
+mod storage;
 pub mod worker;
 
 pub use buffer::Buffer;
 pub use device::{Device, DeviceId};
 pub use dtype::DType;
 pub use error::{Error, Result};
+pub use ledger::{Label, Spec};

@@ -1,8 +1,10 @@
 //! What lives on a device, counted exactly: each allocation holds a [`Reservation`] whose `Drop`
-//! gives it back, so that a count cannot leak.
+//! gives it back, so that a count cannot leak. The numbers are read without a lock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::ledger::{Entry, Ledger, Report};
 
 const NO_LIMIT: u64 = u64::MAX;
 
@@ -14,7 +16,9 @@ pub struct Meter {
     allocations: AtomicU64,
     frees: AtomicU64,
     failed: AtomicU64,
+    reclaims: AtomicU64,
     limit: AtomicU64,
+    ledger: Ledger,
 }
 
 /// One reading of a [`Meter`]; each number is exact, their moment is not the same.
@@ -26,6 +30,7 @@ pub struct Usage {
     pub allocations: u64,
     pub frees: u64,
     pub failed: u64,
+    pub reclaims: u64,
     pub limit: Option<u64>,
 }
 
@@ -39,6 +44,7 @@ pub struct Refused {
 #[derive(Debug)]
 pub struct Reservation {
     meter: Arc<Meter>,
+    id: u64,
     bytes: u64,
 }
 
@@ -51,19 +57,16 @@ impl Meter {
             allocations: AtomicU64::new(0),
             frees: AtomicU64::new(0),
             failed: AtomicU64::new(0),
+            reclaims: AtomicU64::new(0),
             limit: AtomicU64::new(limit.unwrap_or(NO_LIMIT)),
+            ledger: Ledger::default(),
         })
     }
 
-    /// Counts `bytes` as live unless they would pass the limit. A compare-and-swap, so that two
-    /// callers near the limit cannot both be refused, nor both be let through.
-    pub fn reserve(self: &Arc<Self>, bytes: u64) -> Result<Reservation, Refused> {
-        self.try_reserve(bytes)
-            .inspect_err(|_| self.count_failure())
-    }
-
-    /// As `reserve`, for a caller that has another way: a refusal is not counted as a failure.
-    pub fn try_reserve(self: &Arc<Self>, bytes: u64) -> Result<Reservation, Refused> {
+    /// Counts an allocation as live unless it would pass the limit. A compare-and-swap, so that
+    /// two callers near the limit cannot both be refused, nor both be let through.
+    pub fn reserve(self: &Arc<Self>, entry: Entry) -> Result<Reservation, Refused> {
+        let (id, bytes) = (entry.id, entry.bytes);
         let limit = self.limit.load(Relaxed);
         let fits = |live: u64| live.checked_add(bytes).filter(|total| *total <= limit);
         match self.live_bytes.fetch_update(Relaxed, Relaxed, fits) {
@@ -71,15 +74,26 @@ impl Meter {
                 self.peak_bytes.fetch_max(before + bytes, Relaxed);
                 self.live_buffers.fetch_add(1, Relaxed);
                 self.allocations.fetch_add(1, Relaxed);
+                self.ledger.insert(entry);
                 let meter = self.clone();
-                Ok(Reservation { meter, bytes })
+                Ok(Reservation { meter, id, bytes })
             }
             Err(live) => Err(Refused { live, limit }),
         }
     }
 
+    /// An allocation failed, and nobody will try it again.
     pub fn count_failure(&self) {
         self.failed.fetch_add(1, Relaxed);
+    }
+
+    /// Somebody collected garbage to make room.
+    pub fn count_reclaim(&self) {
+        self.reclaims.fetch_add(1, Relaxed);
+    }
+
+    pub fn report(&self, most: usize) -> Report {
+        self.ledger.report(most)
     }
 
     pub fn set_limit(&self, limit: Option<u64>) {
@@ -103,6 +117,7 @@ impl Meter {
             allocations: self.allocations.load(Relaxed),
             frees: self.frees.load(Relaxed),
             failed: self.failed.load(Relaxed),
+            reclaims: self.reclaims.load(Relaxed),
             limit: self.limit(),
         }
     }
@@ -110,6 +125,7 @@ impl Meter {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
+        self.meter.ledger.remove(self.id);
         self.meter.live_bytes.fetch_sub(self.bytes, Relaxed);
         self.meter.live_buffers.fetch_sub(1, Relaxed);
         self.meter.frees.fetch_add(1, Relaxed);
@@ -119,26 +135,40 @@ impl Drop for Reservation {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dtype::DType;
+
+    fn of(bytes: u64) -> Entry {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Entry {
+            id: NEXT.fetch_add(1, Relaxed),
+            bytes,
+            spec: (DType::U8, bytes).into(),
+            since: std::time::Instant::now(),
+        }
+    }
 
     #[test]
     fn exactly_the_limit_fits_and_one_byte_more_does_not() {
         let meter = Meter::new(Some(100));
-        let kept = meter.reserve(100).unwrap();
+        let kept = meter.reserve(of(100)).unwrap();
         assert_eq!(
-            meter.reserve(1).unwrap_err(),
+            meter.reserve(of(1)).unwrap_err(),
             Refused {
                 live: 100,
                 limit: 100
             }
         );
         drop(kept);
-        assert!(meter.reserve(100).is_ok());
+        assert!(meter.reserve(of(100)).is_ok());
     }
 
     #[test]
     fn dropping_gives_back_and_the_peak_stays() {
         let meter = Meter::new(None);
-        drop((meter.reserve(10).unwrap(), meter.reserve(20).unwrap()));
+        drop((
+            meter.reserve(of(10)).unwrap(),
+            meter.reserve(of(20)).unwrap(),
+        ));
         let usage = meter.usage();
         assert_eq!((usage.live_bytes, usage.live_buffers), (0, 0));
         assert_eq!(
@@ -152,11 +182,10 @@ mod tests {
     #[test]
     fn a_limit_under_what_is_live_lets_nothing_new_in() {
         let meter = Meter::new(None);
-        let _kept = meter.reserve(50).unwrap();
+        let _kept = meter.reserve(of(50)).unwrap();
         meter.set_limit(Some(10));
-        assert!(meter.reserve(1).is_err());
+        assert!(meter.reserve(of(1)).is_err());
         assert_eq!(meter.usage().live_bytes, 50);
-        assert_eq!(meter.usage().failed, 1);
     }
 
     #[test]
@@ -166,12 +195,13 @@ mod tests {
             for _ in 0..8 {
                 scope.spawn(|| {
                     for _ in 0..2000 {
-                        drop(meter.reserve(300));
+                        drop(meter.reserve(of(300)));
                     }
                 });
             }
         });
         assert!(meter.usage().peak_bytes <= 1000);
         assert_eq!(meter.usage().live_bytes, 0);
+        assert!(meter.report(10).largest.is_empty());
     }
 }

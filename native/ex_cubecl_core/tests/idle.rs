@@ -26,7 +26,7 @@ fn a_device_without_work_takes_under_one_percent_of_a_core() {
     let device = test_device();
     let buffer = bytes_buffer(&device, &[1; 1000]);
     buffer.fill(3).unwrap();
-    buffer.convert(DType::U8).unwrap();
+    buffer.convert(buffer.like(DType::U8)).unwrap();
     assert_eq!(contents(&buffer), [3; 1000]);
     std::thread::sleep(Duration::from_millis(500));
     let before = ticks();

@@ -24,7 +24,7 @@ fn check_giving_up(give_up: fn(DeviceId) -> ex_cubecl_core::Result<()>) {
     let old = test_device();
     let buffer = bytes_buffer(&old, &pattern(1, 10_000));
     let view = buffer.view(10, 20).unwrap();
-    let lazy = Buffer::lazy(old.clone(), DType::U8, 10).unwrap();
+    let lazy = Buffer::lazy(old.clone(), (DType::U8, 10)).unwrap();
     old.set_limit(Some(1 << 30));
     give_up(id).unwrap();
 
@@ -33,7 +33,10 @@ fn check_giving_up(give_up: fn(DeviceId) -> ex_cubecl_core::Result<()>) {
         assert_eq!(handle.read(0, 1).err(), Some(lost.clone()));
         assert_eq!(handle.write(0, &[1]).err(), Some(lost.clone()));
         assert_eq!(handle.fill(1).err(), Some(lost.clone()));
-        assert_eq!(handle.convert(DType::F32).err(), Some(lost.clone()));
+        assert_eq!(
+            handle.convert(handle.like(DType::F32)).err(),
+            Some(lost.clone())
+        );
         assert_eq!(handle.copy_to(&handle.share()).err(), Some(Error::Overlap));
     }
     assert_eq!(lazy.ensure_allocated(), Err(lost.clone()));

@@ -150,7 +150,7 @@ impl World {
             }
             Call::Lazy { dtype, count } => {
                 let dtype = DType::all().nth(*dtype).unwrap();
-                let real = Buffer::lazy(test_device(), dtype, u64::from(*count)).unwrap();
+                let real = Buffer::lazy(test_device(), (dtype, u64::from(*count))).unwrap();
                 self.add(real, None);
             }
             _ if self.pairs.is_empty() => {}

@@ -39,7 +39,7 @@ fn the_largest_buffer_works_and_one_byte_more_is_refused() {
         let data = pattern(1, limit as usize);
         assert_eq!(contents(&bytes_buffer(&device, &data)), data);
     }
-    let refused = Buffer::lazy(device.clone(), DType::U8, limit + 1).err();
+    let refused = Buffer::lazy(device.clone(), (DType::U8, limit + 1)).err();
     let expected = Error::TooLarge {
         requested: limit + 1,
         limit,
@@ -84,7 +84,7 @@ fn a_write_leaves_its_neighbours_alone() {
 #[test]
 fn a_lazy_buffer_takes_no_memory_and_cannot_be_read() {
     let device = test_device();
-    let lazy = Buffer::lazy(device.clone(), DType::F32, 100).unwrap();
+    let lazy = Buffer::lazy(device.clone(), (DType::F32, 100)).unwrap();
     let view = lazy.view(10, 20).unwrap();
     assert!(!lazy.is_allocated());
     assert_eq!(lazy.read(0, 100).err(), Some(Error::NotAllocated));
@@ -104,11 +104,11 @@ fn fresh_memory_never_shows_what_was_there_before() {
             .collect();
         drop(marked);
         for _ in 0..8 {
-            let fresh = Buffer::lazy(device.clone(), DType::U8, bytes).unwrap();
+            let fresh = Buffer::lazy(device.clone(), (DType::U8, bytes)).unwrap();
             fresh.ensure_allocated().unwrap();
             assert!(contents(&fresh).iter().all(|byte| *byte == 0));
         }
-        let partly = Buffer::lazy(device.clone(), DType::U8, bytes).unwrap();
+        let partly = Buffer::lazy(device.clone(), (DType::U8, bytes)).unwrap();
         partly.write(bytes - 3, &[1, 2, 3]).unwrap();
         assert_eq!(
             contents(&partly)[..bytes as usize - 3],

@@ -1,0 +1,386 @@
+//! One allocation, and tensors that are laid into it one behind the other. They leave in the
+//! opposite order, or all at once. Each tensor is a storage of its own over a piece of the arena's
+//! memory, so that it is unreadable until written, and stale once it was dropped.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::buffer::Buffer;
+use crate::device::Device;
+use crate::driver::Limits;
+use crate::error::{Error, Result};
+use crate::heap::Block;
+use crate::ledger::Spec;
+use crate::meter::Reservation;
+use crate::span::Span;
+use crate::storage::{Lent, Memory, Storage, mint};
+
+/// The least that an arena grows by.
+const GROWTH: u64 = 64 << 10;
+
+/// What an arena does when it is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Growth {
+    Fixed,
+    Extendable,
+    /// Nothing is allocated: it only finds out how much would have been.
+    Measuring,
+}
+
+pub struct Arena {
+    id: u64,
+    device: Arc<Device>,
+    /// The bytes to begin with, and whose they are.
+    spec: Spec,
+    limits: Limits,
+    extendable: AtomicBool,
+    measuring: bool,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// One, but for an arena that grew: then further ones, in the order of their tensors.
+    chunks: Vec<Arc<Chunk>>,
+    tensors: Vec<Tensor>,
+    window: Option<Arc<Storage>>,
+    used: u64,
+    peak: u64,
+    released: bool,
+}
+
+struct Chunk {
+    bytes: u64,
+    block: Block,
+    _reservation: Reservation,
+}
+
+impl Lent for Arc<Chunk> {
+    fn block(&self) -> Option<&Block> {
+        Some(&self.block)
+    }
+}
+
+/// Where a tensor lies. A tensor that was collected keeps its place until it is its turn.
+struct Tensor {
+    storage: Weak<Storage>,
+    id: u64,
+    place: Place,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Place {
+    chunk: usize,
+    start: u64,
+    end: u64,
+}
+
+impl Arena {
+    /// An arena of `spec.bytes()`, all of which is allocated now.
+    pub fn new(device: Arc<Device>, spec: Spec, growth: Growth) -> Result<Arena> {
+        let bytes = spec.bytes().unwrap_or(u64::MAX);
+        let limits = device.driver()?.limits();
+        device.check_size(bytes)?;
+        let arena = Arena {
+            id: mint(),
+            device,
+            spec,
+            limits,
+            extendable: AtomicBool::new(growth != Growth::Fixed),
+            measuring: growth == Growth::Measuring,
+            state: Mutex::default(),
+        };
+        if bytes > 0 && !arena.measuring {
+            let chunk = arena.chunk(bytes)?;
+            arena.state.lock().chunks.push(chunk);
+        }
+        Ok(arena)
+    }
+
+    fn chunk(&self, bytes: u64) -> Result<Arc<Chunk>> {
+        let mut spec = self.spec.clone();
+        spec.shape = Arc::new([bytes]);
+        let entry = self.device.entry(mint(), &spec, bytes);
+        let (block, reservation) = self.device.alloc(entry)?;
+        Ok(Arc::new(Chunk {
+            bytes,
+            block,
+            _reservation: reservation,
+        }))
+    }
+
+    fn state(&self) -> Result<MutexGuard<'_, State>> {
+        unreleased(self.state.lock())
+    }
+
+    /// The next tensor. Where that takes new memory and `may_wait` is not given, or where another
+    /// process is at it, the answer is `Busy`.
+    pub fn alloc(&self, spec: Spec, may_wait: bool) -> Result<Buffer> {
+        let mut state = match may_wait {
+            true => self.state()?,
+            false => unreleased(self.state.try_lock().ok_or(Error::Busy)?)?,
+        };
+        if state.window.is_some() {
+            return Err(Error::ArenaInUse { holds: "windows" });
+        }
+        self.device.driver()?;
+        let bytes = spec.bytes().unwrap_or(u64::MAX);
+        self.device.check_size(bytes)?;
+        let place = self.place(&mut state, bytes, may_wait)?;
+        let memory = state.chunks.get(place.chunk).map(|chunk| {
+            let room = place.end - place.start;
+            Memory::lent(Box::new(chunk.clone()), place.start, room, None)
+        });
+        let dtype = spec.dtype;
+        let storage = Storage::lent(self.device.clone(), spec, bytes, memory, self.id);
+        state.push(&storage, place);
+        Ok(Buffer::tensor(storage, Span::whole(bytes), dtype, self.id))
+    }
+
+    fn place(&self, state: &mut State, bytes: u64, may_wait: bool) -> Result<Place> {
+        let room = bytes.next_multiple_of(self.limits.alignment);
+        let top = state.tensors.last().map(|tensor| tensor.place);
+        let top = top.unwrap_or_default();
+        if self.measuring || bytes == 0 {
+            let end = top.end + room;
+            return Ok(Place {
+                end,
+                start: top.end,
+                ..top
+            });
+        }
+        let in_chunk = |(index, chunk): (usize, &Arc<Chunk>)| {
+            let start = if index == top.chunk { top.end } else { 0 };
+            let fits = start + bytes <= chunk.bytes;
+            fits.then(|| Place {
+                chunk: index,
+                start,
+                end: (start + room).min(chunk.bytes),
+            })
+        };
+        let later = state.chunks.iter().enumerate().skip(top.chunk);
+        if let Some(place) = later.filter_map(in_chunk).next() {
+            return Ok(place);
+        }
+        self.grow(state, bytes, room, may_wait)?;
+        let end = room.min(state.chunks.last().map_or(0, |chunk| chunk.bytes));
+        Ok(Place {
+            chunk: state.chunks.len() - 1,
+            start: 0,
+            end,
+        })
+    }
+
+    /// Adds a chunk with room for `bytes`, as large as all before together where there is memory.
+    fn grow(&self, state: &mut State, bytes: u64, room: u64, may_wait: bool) -> Result<()> {
+        let capacity = state.capacity();
+        if !self.extendable.load(Relaxed) {
+            return Err(Error::ArenaFull {
+                requested: bytes,
+                used: state.used,
+                capacity,
+            });
+        }
+        if !may_wait {
+            return Err(Error::Busy);
+        }
+        let least = room.min(self.limits.max_page);
+        let doubled = capacity
+            .max(GROWTH)
+            .clamp(least, self.limits.max_page.max(least));
+        let chunk = match self.chunk(doubled) {
+            Err(Error::LimitExceeded { .. } | Error::OutOfMemory { .. }) => self.chunk(least),
+            other => other,
+        };
+        state.chunks.push(chunk?);
+        Ok(())
+    }
+
+    /// Takes back the tensors that were allocated last, in any order, or none of them.
+    pub fn drop_tensors(&self, tensors: &[&Buffer]) -> Result<()> {
+        let mut state = self.state()?;
+        let mut ids = Vec::with_capacity(tensors.len());
+        for tensor in tensors {
+            self.check_own(tensor)?;
+            ids.push(tensor.storage().id);
+        }
+        let known = |id: &u64| state.tensors.iter().any(|tensor| tensor.id == *id);
+        if !ids.iter().all(known) {
+            return Err(Error::Stale);
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        let first = state.tensors.len() - ids.len();
+        let on_top = |tensor: &Tensor| ids.binary_search(&tensor.id).is_ok();
+        if !state.tensors[first..].iter().all(on_top) {
+            return Err(Error::NotOnTop);
+        }
+        state.pop_to(first);
+        Ok(())
+    }
+
+    fn check_own(&self, tensor: &Buffer) -> Result<()> {
+        if tensor.lender() != Some(self.id) {
+            return Err(Error::Foreign);
+        }
+        match tensor.bytes() == tensor.total_bytes() {
+            true => Ok(()),
+            false => Err(Error::NotRoot),
+        }
+    }
+
+    /// Elements from `offset` on of the whole arena, which holds no tensors, without allocating
+    /// them: windows may overlap.
+    pub fn window(&self, spec: Spec, offset: u64) -> Result<Buffer> {
+        let mut state = self.state()?;
+        if !state.tensors.is_empty() {
+            return Err(Error::ArenaInUse { holds: "tensors" });
+        }
+        self.device.driver()?;
+        let (size, count) = (spec.dtype.size(), spec.count().unwrap_or(u64::MAX));
+        let end = offset
+            .checked_add(count)
+            .and_then(|end| end.checked_mul(size));
+        let end = end.unwrap_or(u64::MAX);
+        self.device.check_size(end)?;
+        let storage = match &state.window {
+            Some(storage) => storage.clone(),
+            None => self.open_window(&mut state, end)?,
+        };
+        state.peak = state.peak.max(end);
+        let span = Span::whole(storage.bytes).narrow(offset, count, size)?;
+        Ok(Buffer::tensor(storage, span, spec.dtype, self.id))
+    }
+
+    /// One storage under all windows, over one chunk that has all of the arena's bytes.
+    fn open_window(&self, state: &mut State, end: u64) -> Result<Arc<Storage>> {
+        let bytes = match self.measuring {
+            true => end,
+            false => {
+                self.join(state, end)?;
+                state.capacity()
+            }
+        };
+        let memory = state
+            .chunks
+            .first()
+            .map(|chunk| Memory::lent(Box::new(chunk.clone()), 0, chunk.bytes, None));
+        let mut spec = self.spec.clone();
+        spec.shape = Arc::new([bytes]);
+        let storage = Storage::lent(self.device.clone(), spec, bytes, memory, self.id);
+        // What is measured may be of any size: there each window is on its own.
+        state.window = (!self.measuring).then(|| storage.clone());
+        Ok(storage)
+    }
+
+    /// Makes one chunk of at least `bytes` of what an empty arena has.
+    fn join(&self, state: &mut State, bytes: u64) -> Result<()> {
+        let capacity = state.capacity();
+        if bytes > capacity && !self.extendable.load(Relaxed) {
+            return Err(Error::ArenaFull {
+                requested: bytes,
+                used: 0,
+                capacity,
+            });
+        }
+        let wanted = bytes.max(capacity).min(self.limits.max_page).max(bytes);
+        if state.chunks.len() == 1 && bytes <= capacity || wanted == 0 {
+            return Ok(());
+        }
+        state.chunks.clear();
+        let chunk = self.chunk(wanted)?;
+        state.chunks.push(chunk);
+        Ok(())
+    }
+
+    /// Takes everything back and keeps the memory.
+    pub fn reset(&self) -> Result<()> {
+        let mut state = self.state()?;
+        state.clear();
+        if state.chunks.len() > 1 {
+            // One that cannot be had now is had when it is needed.
+            let _ = self.join(&mut state, 0);
+        }
+        Ok(())
+    }
+
+    /// Takes everything back and frees the memory. A second time does nothing.
+    pub fn release(&self) {
+        let mut state = self.state.lock();
+        state.clear();
+        state.chunks.clear();
+        state.released = true;
+    }
+
+    /// Bytes in use, padding included; all of them while there are windows.
+    pub fn used(&self) -> Result<u64> {
+        let state = self.state()?;
+        Ok(match state.window {
+            Some(_) => state.capacity(),
+            None => state.used,
+        })
+    }
+
+    pub fn capacity(&self) -> Result<u64> {
+        Ok(self.state()?.capacity())
+    }
+
+    /// The most bytes that were in use at once.
+    pub fn peak(&self) -> u64 {
+        self.state.lock().peak
+    }
+
+    pub fn device(&self) -> &Arc<Device> {
+        &self.device
+    }
+
+    pub fn is_extendable(&self) -> bool {
+        self.extendable.load(Relaxed)
+    }
+
+    pub fn set_extendable(&self, extendable: bool) {
+        self.extendable.store(extendable, Relaxed);
+    }
+}
+
+fn unreleased(state: MutexGuard<'_, State>) -> Result<MutexGuard<'_, State>> {
+    match state.released {
+        true => Err(Error::Stale),
+        false => Ok(state),
+    }
+}
+
+impl State {
+    fn capacity(&self) -> u64 {
+        self.chunks.iter().map(|chunk| chunk.bytes).sum()
+    }
+
+    fn push(&mut self, storage: &Arc<Storage>, place: Place) {
+        self.tensors.push(Tensor {
+            storage: Arc::downgrade(storage),
+            id: storage.id,
+            place,
+        });
+        self.used += place.end - place.start;
+        self.peak = self.peak.max(self.used);
+    }
+
+    /// Ends all tensors but the first `keep`: it waits for calls that are using them.
+    fn pop_to(&mut self, keep: usize) {
+        for tensor in self.tensors.drain(keep..) {
+            self.used -= tensor.place.end - tensor.place.start;
+            if let Some(storage) = tensor.storage.upgrade() {
+                storage.end();
+            }
+        }
+    }
+
+    fn clear(&mut self) {
+        self.pop_to(0);
+        if let Some(window) = self.window.take() {
+            window.end();
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! Blocks of one size, kept for reuse. What a holder gets is a storage of its own over a block that
+//! another one had: nothing of the old content can be read, and giving it back makes every
+//! handle of the old holder stale.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use crate::buffer::Buffer;
+use crate::device::{Device, DeviceId, Reclaim};
+use crate::error::{Error, Result};
+use crate::heap::Block;
+use crate::ledger::{Entry, Label, Spec};
+use crate::meter::Reservation;
+use crate::storage::{Lent, Memory, Storage, mint};
+
+/// Called when a block came back while somebody waits for one. It must not block.
+pub type Waker = Box<dyn Fn() + Send + Sync>;
+
+pub struct Pool {
+    id: u64,
+    device: Arc<Device>,
+    spec: Spec,
+    bytes: u64,
+    max: AtomicU64,
+    state: Mutex<State>,
+    hits: AtomicU64,
+    misses: AtomicU64,
+    waits: AtomicU64,
+    waiting: AtomicU64,
+    waker: Option<Waker>,
+}
+
+#[derive(Default)]
+struct State {
+    idle: Vec<Block>,
+    allocated: u64,
+    closed: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stats {
+    /// Blocks that wait for a holder.
+    pub available: u64,
+    /// All blocks, held or not.
+    pub allocated: u64,
+    pub max: u64,
+    /// Checkouts that a kept block served, and those that took new memory.
+    pub hits: u64,
+    pub misses: u64,
+    /// Checkouts that had to wait for another holder.
+    pub waits: u64,
+}
+
+/// A block in somebody's hands.
+struct Slot {
+    pool: Arc<Pool>,
+    block: Option<Block>,
+}
+
+impl Lent for Slot {
+    fn block(&self) -> Option<&Block> {
+        self.block.as_ref()
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Some(block) = self.block.take() {
+            self.pool.take_back(block);
+        }
+    }
+}
+
+impl Pool {
+    /// A pool of at most `max` buffers like `spec`.
+    pub fn new(
+        device: Arc<Device>,
+        spec: Spec,
+        max: u64,
+        waker: Option<Waker>,
+    ) -> Result<Arc<Pool>> {
+        let bytes = spec.bytes().unwrap_or(u64::MAX);
+        device.driver()?;
+        device.check_size(bytes)?;
+        let pool = Arc::new(Pool {
+            id: mint(),
+            device,
+            spec,
+            bytes,
+            max: AtomicU64::new(max),
+            state: Mutex::default(),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+            waits: AtomicU64::new(0),
+            waiting: AtomicU64::new(0),
+            waker,
+        });
+        let weak: Weak<Pool> = Arc::downgrade(&pool);
+        pool.device.add_hoarder(weak);
+        Ok(pool)
+    }
+
+    pub fn device(&self) -> &Arc<Device> {
+        &self.device
+    }
+
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// A kept buffer, or `None` where there is none. It asks nothing of the device.
+    pub fn take(self: &Arc<Self>, owner: &Label) -> Result<Option<Buffer>> {
+        self.device.driver()?;
+        let Some(slot) = self.take_idle()? else {
+            return Ok(None);
+        };
+        let reservation = self.device.reserve(self.entry(owner))?;
+        let buffer = self.buffer(slot, reservation);
+        self.hits.fetch_add(1, Relaxed);
+        Ok(Some(buffer))
+    }
+
+    fn take_idle(self: &Arc<Self>) -> Result<Option<Slot>> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(Error::Stale);
+        }
+        let block = state.idle.pop();
+        Ok(block.map(|block| self.slot(block)))
+    }
+
+    fn slot(self: &Arc<Self>, block: Block) -> Slot {
+        Slot {
+            pool: self.clone(),
+            block: Some(block),
+        }
+    }
+
+    /// A kept buffer, or a new one unless the pool has its maximum.
+    pub fn check_out(self: &Arc<Self>, owner: &Label) -> Result<Buffer> {
+        if let Some(buffer) = self.take(owner)? {
+            return Ok(buffer);
+        }
+        self.grow()?;
+        let entry = self.entry(owner);
+        let allocated = self.device.alloc(entry);
+        let (block, reservation) = allocated.inspect_err(|_| self.state.lock().allocated -= 1)?;
+        self.misses.fetch_add(1, Relaxed);
+        Ok(self.buffer(self.slot(block), reservation))
+    }
+
+    /// Counts one more block.
+    fn grow(&self) -> Result<()> {
+        let max = self.max.load(Relaxed);
+        let mut state = self.state.lock();
+        if state.allocated >= max {
+            return Err(Error::PoolExhausted { max });
+        }
+        state.allocated += 1;
+        Ok(())
+    }
+
+    fn entry(&self, owner: &Label) -> Entry {
+        let label = Label {
+            owner: owner.owner,
+            tag: owner.tag.clone().or_else(|| self.spec.label.tag.clone()),
+            trace: owner.trace.clone(),
+        };
+        let spec = Spec {
+            label,
+            ..self.spec.clone()
+        };
+        self.device.entry(mint(), &spec, self.bytes)
+    }
+
+    fn buffer(&self, slot: Slot, reservation: Reservation) -> Buffer {
+        let room = slot.block.as_ref().map_or(0, |block| block.room);
+        let memory = Memory::lent(Box::new(slot), 0, room, Some(reservation));
+        let (device, spec) = (self.device.clone(), self.spec.clone());
+        let storage = Storage::lent(device, spec, self.bytes, Some(memory), self.id);
+        Buffer::lent(storage, self.spec.dtype)
+    }
+
+    /// Takes a buffer back: each of its handles is stale from now on. Without `wait` the answer is
+    /// `Busy` where another process is using it in this moment.
+    pub fn check_in(&self, buffer: &Buffer, wait: bool) -> Result<()> {
+        match buffer.lender() {
+            Some(id) if id == self.id => buffer.give_back(wait),
+            _ => Err(Error::Foreign),
+        }
+    }
+
+    fn take_back(&self, block: Block) {
+        let keep = !self.device.is_lost();
+        let dropped = {
+            let mut state = self.state.lock();
+            match keep && !state.closed && state.allocated <= self.max.load(Relaxed) {
+                true => {
+                    state.idle.push(block);
+                    None
+                }
+                false => {
+                    state.allocated -= 1;
+                    Some(block)
+                }
+            }
+        };
+        drop(dropped);
+        if self.waiting.load(Relaxed) > 0
+            && let Some(waker) = &self.waker
+        {
+            waker();
+        }
+    }
+
+    /// How many wait: while there are some, each returned block wakes them.
+    pub fn set_waiting(&self, waiting: u64) {
+        self.waiting.store(waiting, Relaxed);
+    }
+
+    pub fn count_wait(&self) {
+        self.waits.fetch_add(1, Relaxed);
+    }
+
+    /// Lets nothing new out, and frees what nobody holds. What is held stays good until it is given
+    /// back.
+    pub fn close(&self) {
+        self.state.lock().closed = true;
+        self.reclaim();
+    }
+
+    pub fn stats(&self) -> Stats {
+        let state = self.state.lock();
+        Stats {
+            available: state.idle.len() as u64,
+            allocated: state.allocated,
+            max: self.max.load(Relaxed),
+            hits: self.hits.load(Relaxed),
+            misses: self.misses.load(Relaxed),
+            waits: self.waits.load(Relaxed),
+        }
+    }
+}
+
+impl Reclaim for Pool {
+    fn reclaim(&self) {
+        let idle = {
+            let mut state = self.state.lock();
+            let idle = std::mem::take(&mut state.idle);
+            state.allocated -= idle.len() as u64;
+            idle
+        };
+        drop(idle);
+    }
+}
+
+/// The pools that everybody shares, one for each device and size.
+static SHARED: Mutex<Vec<Arc<Pool>>> = Mutex::new(Vec::new());
+
+/// The shared pool of a device for buffers like `spec`, of which it keeps at most `max`.
+pub fn shared(device: &Arc<Device>, spec: Spec, max: u64) -> Result<Arc<Pool>> {
+    let mut pools = SHARED.lock();
+    pools.retain(|pool| !pool.device.is_lost());
+    let found = pools.iter().find(|pool| {
+        Arc::ptr_eq(&pool.device, device)
+            && Some(pool.bytes) == spec.bytes()
+            && pool.spec.persistent == spec.persistent
+    });
+    if let Some(pool) = found {
+        pool.max.store(max, Relaxed);
+        return Ok(pool.clone());
+    }
+    let pool = Pool::new(device.clone(), spec, max, None)?;
+    pools.push(pool.clone());
+    Ok(pool)
+}
+
+/// Takes a buffer back into the shared pool that it came from.
+pub fn check_in_shared(buffer: &Buffer, wait: bool) -> Result<()> {
+    let found = {
+        let pools = SHARED.lock();
+        let lender = pools.iter().find(|pool| buffer.lender() == Some(pool.id));
+        lender.cloned()
+    };
+    match found {
+        Some(pool) => pool.check_in(buffer, wait),
+        None => Err(Error::Foreign),
+    }
+}
+
+/// What the shared pools hold: device, bytes of each buffer, whether they are persistent.
+pub fn shared_stats() -> Vec<(DeviceId, u64, bool, Stats)> {
+    let pools = SHARED.lock();
+    let open = pools.iter().filter(|pool| !pool.device.is_lost());
+    open.map(|pool| {
+        (
+            pool.device.id(),
+            pool.bytes,
+            pool.spec.persistent,
+            pool.stats(),
+        )
+    })
+    .collect()
+}

@@ -1,0 +1,274 @@
+//! The bytes that one or more buffers share. The lock is held while a call queues its commands,
+//! which makes each call atomic, and not while it waits.
+
+use std::sync::Arc;
+use std::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
+use std::time::Duration;
+
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use crate::device::Device;
+use crate::driver::Region;
+use crate::error::{Error, Result};
+use crate::heap::Block;
+use crate::ledger::Spec;
+use crate::meter::Reservation;
+use crate::span::Span;
+
+/// Ids of handles, storages, pools and arenas come from one counter and are never used again.
+pub(crate) fn mint() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Relaxed)
+}
+
+/// Memory that a pool or an arena lends. Dropping it gives it back.
+pub(crate) trait Lent: Send + Sync {
+    fn block(&self) -> Option<&Block>;
+}
+
+enum Source {
+    /// A storage without bytes is counted all the same.
+    Nothing,
+    Own(Block),
+    Lent(Box<dyn Lent>),
+}
+
+pub(crate) struct Memory {
+    source: Source,
+    /// From the start of the block.
+    offset: u64,
+    room: u64,
+    _reservation: Option<Reservation>,
+}
+
+impl Memory {
+    pub fn own(block: Block, reservation: Reservation) -> Self {
+        Memory {
+            offset: 0,
+            room: block.room,
+            source: Source::Own(block),
+            _reservation: Some(reservation),
+        }
+    }
+
+    /// `room` bytes at `offset` in a block of somebody else.
+    pub fn lent(
+        lent: Box<dyn Lent>,
+        offset: u64,
+        room: u64,
+        reservation: Option<Reservation>,
+    ) -> Self {
+        Memory {
+            source: Source::Lent(lent),
+            offset,
+            room,
+            _reservation: reservation,
+        }
+    }
+
+    fn nothing(reservation: Reservation) -> Self {
+        Memory {
+            source: Source::Nothing,
+            offset: 0,
+            room: 0,
+            _reservation: Some(reservation),
+        }
+    }
+
+    fn block(&self) -> Option<&Block> {
+        match &self.source {
+            Source::Nothing => None,
+            Source::Own(block) => Some(block),
+            Source::Lent(lent) => lent.block(),
+        }
+    }
+}
+
+/// What a storage holds.
+pub(crate) enum Content {
+    /// Nothing was written. The memory may be there: no byte of it can be read.
+    Unwritten(Option<Memory>),
+    Written(Memory),
+    /// Given back to the pool or arena that lent it: every handle is stale.
+    Gone,
+}
+
+impl Content {
+    /// The memory to read from.
+    pub fn written(&self) -> Result<&Memory> {
+        match self {
+            Content::Written(memory) => Ok(memory),
+            Content::Unwritten(_) => Err(Error::NotAllocated),
+            Content::Gone => Err(Error::Stale),
+        }
+    }
+}
+
+pub(crate) struct Storage {
+    pub id: u64,
+    pub device: Arc<Device>,
+    pub bytes: u64,
+    /// The pool or arena that lent the memory.
+    pub lender: Option<u64>,
+    spec: Spec,
+    allocated: AtomicBool,
+    content: RwLock<Content>,
+}
+
+impl Storage {
+    /// Takes its memory at the first write.
+    pub fn lazy(device: Arc<Device>, spec: Spec, bytes: u64) -> Arc<Self> {
+        Storage::new(device, spec, bytes, None, None)
+    }
+
+    /// In memory of `lender`, unreadable until it is written. Without memory it is as a lazy one.
+    pub fn lent(
+        device: Arc<Device>,
+        spec: Spec,
+        bytes: u64,
+        memory: Option<Memory>,
+        lender: u64,
+    ) -> Arc<Self> {
+        Storage::new(device, spec, bytes, memory, Some(lender))
+    }
+
+    fn new(
+        device: Arc<Device>,
+        spec: Spec,
+        bytes: u64,
+        memory: Option<Memory>,
+        lender: Option<u64>,
+    ) -> Arc<Self> {
+        Arc::new(Storage {
+            id: mint(),
+            device,
+            bytes,
+            lender,
+            spec,
+            allocated: AtomicBool::new(memory.is_some()),
+            content: RwLock::new(Content::Unwritten(memory)),
+        })
+    }
+
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    pub fn is_allocated(&self) -> bool {
+        self.allocated.load(Acquire)
+    }
+
+    /// Puts memory in whose bytes are all written.
+    pub fn fill_with(&self, memory: Memory) {
+        *self.content.write() = Content::Written(memory);
+        self.allocated.store(true, Release);
+    }
+
+    pub fn read(&self) -> RwLockReadGuard<'_, Content> {
+        self.content.read()
+    }
+
+    pub fn read_for(&self, patience: Duration) -> Option<RwLockReadGuard<'_, Content>> {
+        self.content.try_read_for(patience)
+    }
+
+    pub fn write(&self) -> RwLockWriteGuard<'_, Content> {
+        self.content.write()
+    }
+
+    /// Makes every handle stale. The memory goes back when what is returned is dropped.
+    pub fn end(&self) -> Content {
+        let mut content = self.content.write();
+        self.allocated.store(false, Release);
+        std::mem::replace(&mut content, Content::Gone)
+    }
+
+    /// As `end`, or `None` where a call of another process is in the way.
+    pub fn try_end(&self) -> Option<Content> {
+        let mut content = self.content.try_write()?;
+        self.allocated.store(false, Release);
+        Some(std::mem::replace(&mut content, Content::Gone))
+    }
+
+    /// Runs `command` on a span under the lock. `whole` says that it replaces each byte of the
+    /// storage, so that fresh memory need not be zeroed. Where the first command fails, memory that
+    /// was taken for it is given back.
+    pub fn modify(
+        &self,
+        content: &mut Content,
+        span: Span,
+        whole: bool,
+        command: impl FnOnce(Region<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let fresh = match content {
+            Content::Gone => return Err(Error::Stale),
+            Content::Written(memory) => {
+                return self.region(memory, span).map_or(Ok(()), command);
+            }
+            Content::Unwritten(memory) => memory.take(),
+        };
+        let lent = fresh.is_some();
+        let memory = match fresh {
+            Some(memory) => memory,
+            None => self.take_memory()?,
+        };
+        let zeroed = if whole { Ok(()) } else { self.zero(&memory) };
+        let done = zeroed.and_then(|()| self.region(&memory, span).map_or(Ok(()), command));
+        *content = match (&done, lent) {
+            (Ok(()), _) => Content::Written(memory),
+            (Err(_), true) => Content::Unwritten(Some(memory)),
+            (Err(_), false) => Content::Unwritten(None),
+        };
+        if done.is_ok() {
+            self.allocated.store(true, Release);
+        }
+        done
+    }
+
+    fn take_memory(&self) -> Result<Memory> {
+        let entry = self.device.entry(self.id, &self.spec, self.bytes);
+        if self.bytes == 0 {
+            return Ok(Memory::nothing(self.device.reserve(entry)?));
+        }
+        let (block, reservation) = self.device.alloc(entry)?;
+        Ok(Memory::own(block, reservation))
+    }
+
+    fn zero(&self, memory: &Memory) -> Result<()> {
+        let driver = self.device.driver()?;
+        match self.region(memory, Span::whole(self.bytes)) {
+            Some(region) => driver.fill(region, 0, 1),
+            None => Ok(()),
+        }
+    }
+
+    /// `None` for a span without bytes.
+    pub fn region<'a>(&self, memory: &'a Memory, span: Span) -> Option<Region<'a>> {
+        let block = memory.block().filter(|_| span.len > 0)?;
+        let is_last = span.end() == self.bytes;
+        Some(Region {
+            page: block.page(),
+            offset: block.offset + memory.offset + span.offset,
+            len: span.len,
+            slack: if is_last { memory.room - self.bytes } else { 0 },
+        })
+    }
+}
+
+/// Locks a source and a destination in the order of their ids, so that two copies in opposite
+/// directions cannot wait for each other.
+pub(crate) fn lock_both<'a>(
+    source: &'a Storage,
+    target: &'a Storage,
+) -> (RwLockReadGuard<'a, Content>, RwLockWriteGuard<'a, Content>) {
+    if source.id < target.id {
+        let from = source.content.read();
+        (from, target.content.write())
+    } else {
+        let to = target.content.write();
+        (source.content.read(), to)
+    }
+}
