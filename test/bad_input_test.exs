@@ -239,9 +239,9 @@ defmodule ExCubecl.BadInputTest do
     before = settled()
 
     functions =
-      for module <- [ExCubecl, Buffer, Memory],
+      for module <- [ExCubecl, Buffer, Memory, ExCubecl.Arena, ExCubecl.Pool],
           {name, arity} <- module.__info__(:functions),
-          name not in [:__struct__, :set_limit, :reset_peak],
+          name not in [:__struct__, :set_limit, :reset_peak, :trace, :child_spec],
           do: {module, name, arity}
 
     for _ <- 1..10_000 do

@@ -7,5 +7,7 @@ defmodule ExCubecl.DoctestTest do
   doctest ExCubecl.DType
   doctest ExCubecl.Error
   doctest ExCubecl.Memory
+  doctest ExCubecl.Pool
+  doctest ExCubecl.Arena
   doctest ExCubecl.Shape
 end

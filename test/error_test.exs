@@ -16,6 +16,8 @@ defmodule ExCubecl.ErrorTest do
     too_large: %{requested: 200_000_000, limit: 100, device: {:vulkan, 0}},
     out_of_memory: %{requested: 10, available: 5, device: {:cuda, 1}},
     limit_exceeded: %{requested: 10, live: 95, limit: 100, device: {:vulkan, 0}},
+    pool_exhausted: %{max: 3},
+    stale: %{},
     no_device: %{reason: "nothing was found"},
     unknown_device: %{device: {:vulkan, 9}, known: [{:vulkan, 0}]},
     device_lost: %{device: {:vulkan, 0}},

@@ -27,8 +27,8 @@ defmodule ExCubecl.LifetimeTest do
     monitor = Process.monitor(pid)
     assert_receive {:DOWN, ^monitor, :process, _, _}
     assert_receive {:buffer, buffer}
-    assert ExCubecl.read!(buffer) == <<1, 2, 3>>
     assert elem(live(), 1) == elem(before, 1) + 1
+    assert ExCubecl.read!(buffer) == <<1, 2, 3>>
   end
 
   test "a view keeps the whole storage alive" do

@@ -41,8 +41,11 @@ defmodule ExCubecl.Buffer do
     reshape: 2,
     clone: 1,
     duplicate: 1,
+    duplicate: 2,
     convert: 2,
+    convert: 3,
     transfer: 2,
+    transfer: 3,
     write: 2,
     write: 3,
     fill: 2,
@@ -63,7 +66,18 @@ defmodule ExCubecl.Buffer do
     synchronize: 1,
     pointer: 1
 
-  alias ExCubecl.{Arguments, Device, DType, Error, Native, Pressure, Shape, Transfer}
+  alias ExCubecl.{
+    Arguments,
+    Device,
+    DType,
+    Error,
+    Handle,
+    Native,
+    Note,
+    Pressure,
+    Shape,
+    Transfer
+  }
 
   @enforce_keys [:ref, :dtype, :shape, :device]
   defstruct [:ref, :dtype, :shape, :device]
@@ -94,6 +108,9 @@ defmodule ExCubecl.Buffer do
   ## Options
 
     * `:device` - where to make it. Defaults to `ExCubecl.default_device/0`
+    * `:tag` - a short term under which `ExCubecl.Memory.report/1` sums it
+    * `:allocation` - `:persistent` for a buffer that will live long: it lies apart from those that
+      come and go, so that it does not keep their memory from being given back
 
   ## Errors
 
@@ -106,32 +123,33 @@ defmodule ExCubecl.Buffer do
   """
   @spec new(data, shape, DType.t(), keyword) :: result(t)
   def new(data, shape, dtype, opts \\ []) do
-    make(shape, dtype, opts, [:device], fn id, shape, count ->
-      with {:ok, data} <- Arguments.data(data, shape) do
-        create(id, dtype, shape, count, fn -> from_data(id, dtype, shape, count, data) end)
-      end
+    make(shape, dtype, opts, [], fn target ->
+      with {:ok, data} <- Arguments.data(data, target.shape),
+           do: create(target, target.count, fn -> from_data(target, data) end)
     end)
   end
 
   # Up to so many bytes are written on the caller's own scheduler, if nothing is in the way.
   @small 16 * 1024
 
-  defp from_data(id, dtype, shape, count, data) do
-    expected = count * DType.size(dtype)
+  defp from_data(target, data) do
+    expected = target.count * DType.size(target.dtype)
 
     if expected in 1..@small and (is_list(data) or byte_size(data) == expected) do
-      with {:ok, nil} <- Native.buffer_from_small(id, dtype, shape, data),
-           do: from_much(id, dtype, shape, count, data)
+      %{id: id, dtype: dtype, shape: shape, note: note} = target
+
+      with {:ok, nil} <- Native.buffer_from_small(id, dtype, shape, data, note),
+           do: from_much(target, data)
     else
-      from_much(id, dtype, shape, count, data)
+      from_much(target, data)
     end
   end
 
-  defp from_much(id, dtype, _shape, count, data) when is_binary(data),
-    do: Native.buffer_from_binary(id, dtype, count, data)
+  defp from_much(%{id: id, dtype: dtype, shape: shape, note: note}, data) when is_binary(data),
+    do: Native.buffer_from_binary(id, dtype, shape, data, note)
 
-  defp from_much(id, dtype, shape, _count, data),
-    do: Native.buffer_from_list(id, dtype, shape, data)
+  defp from_much(%{id: id, dtype: dtype, shape: shape, note: note}, data),
+    do: Native.buffer_from_list(id, dtype, shape, data, note)
 
   @doc """
   Returns `{:ok, buffer}` without content. It takes no device memory before the first write, fill
@@ -139,7 +157,7 @@ defmodule ExCubecl.Buffer do
 
   ## Options
 
-    * `:device` - where to make it. Defaults to `ExCubecl.default_device/0`
+    * `:device`, `:tag`, `:allocation` - as for `new/4`
     * `:lazy` - `false` takes the memory now, and it reads as zeros. Defaults to `true`
 
   Errors: as `new/4`.
@@ -153,10 +171,10 @@ defmodule ExCubecl.Buffer do
   """
   @spec empty(shape, DType.t(), keyword) :: result(t)
   def empty(shape, dtype, opts \\ []) do
-    make(shape, dtype, opts, [:device, :lazy], fn id, shape, count ->
+    make(shape, dtype, opts, [:lazy], fn target ->
       case Keyword.get(opts, :lazy, true) do
-        true -> create(id, dtype, shape, 0, fn -> Native.buffer_empty(id, dtype, count) end)
-        false -> filled(id, dtype, shape, count, &Native.buffer_allocate/1)
+        true -> create(target, 0, fn -> blank(target) end)
+        false -> filled(target, &Native.buffer_allocate/1)
         other -> Arguments.invalid(:lazy, other, "true or false")
       end
     end)
@@ -180,8 +198,8 @@ defmodule ExCubecl.Buffer do
   """
   @spec full(shape, DType.t(), element, keyword) :: result(t)
   def full(shape, dtype, value, opts \\ []) do
-    make(shape, dtype, opts, [:device], fn id, shape, count ->
-      filled(id, dtype, shape, count, &Native.buffer_fill(&1, value))
+    make(shape, dtype, opts, [], fn target ->
+      filled(target, &Native.buffer_fill(&1, value))
     end)
   end
 
@@ -194,28 +212,43 @@ defmodule ExCubecl.Buffer do
   """
   @spec iota(shape, DType.t(), keyword) :: result(t)
   def iota(shape, dtype, opts \\ []) do
-    make(shape, dtype, opts, [:device], fn id, shape, count ->
-      create(id, dtype, shape, count, fn -> Native.buffer_iota(id, dtype, count) end)
+    make(shape, dtype, opts, [], fn %{id: id, note: note} = target ->
+      create(target, target.count, fn ->
+        Native.buffer_iota(id, dtype, target.shape, note)
+      end)
     end)
   end
 
-  defp make(shape, dtype, opts, known, call) do
+  # Everything that is known of a buffer before it is made.
+  defp make(shape, dtype, opts, more, call) do
     with {:ok, dtype} <- Arguments.dtype(dtype),
          {:ok, shape, count} <- Arguments.shape(shape, dtype),
-         {:ok, id} <- Device.from_options(opts, known),
-         do: call.(id, shape, count)
+         {:ok, id, note} <- place(opts, [:device | more]),
+         do: call.(%{id: id, dtype: dtype, shape: shape, count: count, note: note})
   end
 
-  defp create(id, dtype, shape, count, call) do
-    with {:ok, ref} <- Pressure.create(id, count * DType.size(dtype), call),
-         do: {:ok, %__MODULE__{ref: ref, dtype: dtype, shape: shape, device: id}}
+  defp place([], _known) do
+    with {:ok, id} <- Device.resolve(nil), {:ok, note} <- Note.from([]), do: {:ok, id, note}
   end
 
-  defp filled(id, dtype, shape, count, fill) do
-    create(id, dtype, shape, count, fn ->
-      with {:ok, ref} <- Native.buffer_empty(id, dtype, count),
-           {:ok, :ok} <- fill.(ref),
-           do: {:ok, ref}
+  defp place(opts, known) do
+    with {:ok, id} <- Device.from_options(opts, known ++ Note.options()),
+         {:ok, note} <- Note.from(opts),
+         do: {:ok, id, note}
+  end
+
+  defp create(target, count, call) do
+    with {:ok, ref} <- Pressure.create(target.id, count * DType.size(target.dtype), call) do
+      {:ok, %__MODULE__{ref: ref, dtype: target.dtype, shape: target.shape, device: target.id}}
+    end
+  end
+
+  defp blank(%{id: id, dtype: dtype, shape: shape, note: note}),
+    do: Native.buffer_empty(id, dtype, shape, note)
+
+  defp filled(target, fill) do
+    create(target, target.count, fn ->
+      with {:ok, ref} <- blank(target), {:ok, :ok} <- fill.(ref), do: {:ok, ref}
     end)
   end
 
@@ -230,7 +263,7 @@ defmodule ExCubecl.Buffer do
   """
   @spec ensure_allocated(t) :: :ok | {:error, Error.t()}
   def ensure_allocated(buffer) do
-    with {:ok, buffer} <- check(buffer),
+    with {:ok, buffer} <- Handle.check(buffer),
          do: Pressure.create(buffer.device, 0, fn -> Native.buffer_allocate(buffer.ref) end)
   end
 
@@ -263,7 +296,7 @@ defmodule ExCubecl.Buffer do
   """
   @spec view(t, non_neg_integer, shape) :: result(t)
   def view(buffer, offset, shape) do
-    with {:ok, buffer} <- check(buffer),
+    with {:ok, buffer} <- Handle.check(buffer),
          {:ok, shape, count} <- Arguments.shape(shape, buffer.dtype),
          :ok <- Arguments.part(offset, count, Shape.size(buffer.shape)),
          {:ok, ref} <- Error.from_native(fn -> Native.buffer_view(buffer.ref, offset, count) end),
@@ -280,7 +313,7 @@ defmodule ExCubecl.Buffer do
   """
   @spec slice_bytes(t, non_neg_integer, non_neg_integer) :: result(t)
   def slice_bytes(buffer, offset, len) do
-    with {:ok, buffer} <- check(buffer),
+    with {:ok, buffer} <- Handle.check(buffer),
          :ok <- Arguments.part(offset, len, Shape.size(buffer.shape) * DType.size(buffer.dtype)),
          {:ok, ref} <-
            Error.from_native(fn -> Native.buffer_slice_bytes(buffer.ref, offset, len) end),
@@ -298,7 +331,7 @@ defmodule ExCubecl.Buffer do
   """
   @spec reshape(t, shape) :: result(t)
   def reshape(buffer, shape) do
-    with {:ok, buffer} <- check(buffer),
+    with {:ok, buffer} <- Handle.check(buffer),
          {:ok, shape, count} <- Arguments.shape(shape, buffer.dtype) do
       case Shape.size(buffer.shape) do
         ^count -> view(buffer, 0, shape)
@@ -326,6 +359,8 @@ defmodule ExCubecl.Buffer do
   @doc """
   Returns `{:ok, copy}`: the same elements in a storage of their own on the same device.
 
+  Options: `:tag` and `:allocation`, as for `new/4`.
+
   Errors: `:not_allocated`, and those of making a buffer.
 
       iex> buffer = ExCubecl.Buffer.iota!([3], :u8)
@@ -334,17 +369,16 @@ defmodule ExCubecl.Buffer do
       iex> ExCubecl.Buffer.to_list!(copy)
       [0, 1, 2]
   """
-  @spec duplicate(t) :: result(t)
-  def duplicate(buffer) do
-    with {:ok, buffer} <- check(buffer),
-         do:
-           derive(buffer, buffer.dtype, buffer.device, fn ->
-             Native.buffer_duplicate(buffer.ref)
-           end)
+  @spec duplicate(t, keyword) :: result(t)
+  def duplicate(buffer, opts \\ []) do
+    with {:ok, buffer} <- Handle.check(buffer),
+         do: derive(buffer, buffer.dtype, buffer.device, opts)
   end
 
   @doc """
   Returns `{:ok, copy}`: the same elements in a storage of their own on another device.
+
+  Options: `:tag` and `:allocation`, as for `new/4`.
 
   Errors: `:unknown_device`, `:not_allocated`, and those of making a buffer.
 
@@ -353,11 +387,11 @@ defmodule ExCubecl.Buffer do
       iex> ExCubecl.Buffer.to_list!(copy)
       [0, 1, 2]
   """
-  @spec transfer(t, term) :: result(t)
-  def transfer(buffer, device) do
-    with {:ok, buffer} <- check(buffer),
+  @spec transfer(t, term, keyword) :: result(t)
+  def transfer(buffer, device, opts \\ []) do
+    with {:ok, buffer} <- Handle.check(buffer),
          {:ok, id} <- Device.resolve(device),
-         do: derive(buffer, buffer.dtype, id, fn -> Native.buffer_transfer(buffer.ref, id) end)
+         do: derive(buffer, buffer.dtype, id, opts)
   end
 
   @doc """
@@ -373,22 +407,31 @@ defmodule ExCubecl.Buffer do
       subnormal numbers and the sign of zero are kept; NaN becomes the quiet NaN without payload
     * to the same type: a copy, bit by bit
 
+  Options: `:tag` and `:allocation`, as for `new/4`.
+
   Errors: `:unsupported_dtype`, `:not_allocated`, and those of making a buffer.
 
       iex> buffer = ExCubecl.buffer!([1.5, -1.0, 300.7, :nan, :infinity], [5], :f32)
       iex> ExCubecl.Buffer.to_list!(ExCubecl.Buffer.convert!(buffer, :u8))
       [1, 255, 44, 0, 255]
   """
-  @spec convert(t, DType.t()) :: result(t)
-  def convert(buffer, dtype) do
-    with {:ok, buffer} <- check(buffer),
+  @spec convert(t, DType.t(), keyword) :: result(t)
+  def convert(buffer, dtype, opts \\ []) do
+    with {:ok, buffer} <- Handle.check(buffer),
          {:ok, dtype} <- Arguments.dtype(dtype),
-         do:
-           derive(buffer, dtype, buffer.device, fn -> Native.buffer_convert(buffer.ref, dtype) end)
+         do: derive(buffer, dtype, buffer.device, opts)
   end
 
-  defp derive(buffer, dtype, id, call),
-    do: create(id, dtype, buffer.shape, Shape.size(buffer.shape), call)
+  defp derive(%{ref: ref, shape: shape} = buffer, dtype, id, opts) do
+    with {:ok, opts} <- Arguments.options(opts, Note.options()),
+         {:ok, note} <- Note.from(opts) do
+      create(%{id: id, dtype: dtype, shape: shape}, Shape.size(shape), fn ->
+        if dtype == buffer.dtype,
+          do: Native.buffer_duplicate(ref, id, shape, note),
+          else: Native.buffer_convert(ref, dtype, shape, note)
+      end)
+    end
+  end
 
   @doc """
   Returns `:ok` and copies all elements of `source` into `target`, on the device where both are on
@@ -405,8 +448,8 @@ defmodule ExCubecl.Buffer do
   """
   @spec copy(t, t) :: :ok | {:error, Error.t()}
   def copy(source, target) do
-    with {:ok, source} <- check(source),
-         {:ok, target} <- check(target),
+    with {:ok, source} <- Handle.check(source),
+         {:ok, target} <- Handle.check(target),
          do:
            Pressure.create(target.device, 0, fn -> Native.buffer_copy(source.ref, target.ref) end)
   end
@@ -433,7 +476,7 @@ defmodule ExCubecl.Buffer do
   """
   @spec write(t, data, keyword) :: :ok | {:error, Error.t()}
   def write(buffer, data, opts \\ []) do
-    with {:ok, buffer} <- check(buffer),
+    with {:ok, buffer} <- Handle.check(buffer),
          {:ok, opts} <- Arguments.options(opts, [:offset]),
          {:ok, data} <- Arguments.data(data, buffer.shape),
          {:ok, offset, shape} <- place(buffer, data, opts[:offset]),
@@ -485,7 +528,7 @@ defmodule ExCubecl.Buffer do
   """
   @spec fill(t, element) :: :ok | {:error, Error.t()}
   def fill(buffer, value) do
-    with {:ok, buffer} <- check(buffer),
+    with {:ok, buffer} <- Handle.check(buffer),
          do: Pressure.create(buffer.device, 0, fn -> Native.buffer_fill(buffer.ref, value) end)
   end
 
@@ -515,7 +558,7 @@ defmodule ExCubecl.Buffer do
   """
   @spec read_part(t, non_neg_integer, non_neg_integer) :: result(binary)
   def read_part(buffer, offset, count) do
-    with {:ok, buffer} <- check(buffer),
+    with {:ok, buffer} <- Handle.check(buffer),
          :ok <- Arguments.part(offset, count, Shape.size(buffer.shape)),
          do: ask(buffer, &Native.buffer_read_part(&1, offset, count))
   end
@@ -531,7 +574,7 @@ defmodule ExCubecl.Buffer do
   """
   @spec read_all([t]) :: result([binary])
   def read_all(buffers) do
-    with {:ok, buffers} <- check_all(buffers),
+    with {:ok, buffers} <- Handle.check_all(buffers),
          do: Error.from_native(fn -> Native.buffer_read_all(Enum.map(buffers, & &1.ref)) end)
   end
 
@@ -545,7 +588,7 @@ defmodule ExCubecl.Buffer do
   """
   @spec to_list(t) :: result(list | element)
   def to_list(buffer) do
-    with {:ok, buffer} <- check(buffer),
+    with {:ok, buffer} <- Handle.check(buffer),
          do: ask(buffer, &Native.buffer_to_list(&1, buffer.shape))
   end
 
@@ -557,7 +600,7 @@ defmodule ExCubecl.Buffer do
   """
   @spec to_flat_list(t) :: result([element])
   def to_flat_list(buffer) do
-    with {:ok, buffer} <- check(buffer),
+    with {:ok, buffer} <- Handle.check(buffer),
          do: ask(buffer, &Native.buffer_to_list(&1, [Shape.size(buffer.shape)]))
   end
 
@@ -571,7 +614,7 @@ defmodule ExCubecl.Buffer do
   """
   @spec item(t) :: result(element)
   def item(buffer) do
-    with {:ok, buffer} <- check(buffer) do
+    with {:ok, buffer} <- Handle.check(buffer) do
       case Shape.size(buffer.shape) do
         1 -> ask(buffer, &Native.buffer_to_list(&1, []))
         other -> Error.new(:shape_mismatch, expected: 1, actual: other)
@@ -596,7 +639,7 @@ defmodule ExCubecl.Buffer do
   """
   @spec read_async(t) :: result(reference)
   def read_async(buffer) do
-    with {:ok, buffer} <- check(buffer),
+    with {:ok, buffer} <- Handle.check(buffer),
          do: Transfer.start(buffer.ref, Shape.size(buffer.shape))
   end
 
@@ -625,7 +668,7 @@ defmodule ExCubecl.Buffer do
       {:ok, [2, 3]}
   """
   @spec shape(t) :: result([non_neg_integer])
-  def shape(buffer), do: with({:ok, buffer} <- check(buffer), do: {:ok, buffer.shape})
+  def shape(buffer), do: with({:ok, buffer} <- Handle.check(buffer), do: {:ok, buffer.shape})
 
   @doc """
   Returns `{:ok, dtype}` as a string.
@@ -635,7 +678,7 @@ defmodule ExCubecl.Buffer do
   """
   @spec dtype(t) :: result(String.t())
   def dtype(buffer),
-    do: with({:ok, buffer} <- check(buffer), do: {:ok, Atom.to_string(buffer.dtype)})
+    do: with({:ok, buffer} <- Handle.check(buffer), do: {:ok, Atom.to_string(buffer.dtype)})
 
   @doc """
   Returns `{:ok, bytes}` of the buffer's elements.
@@ -647,7 +690,7 @@ defmodule ExCubecl.Buffer do
   def size(buffer),
     do:
       with(
-        {:ok, buffer} <- check(buffer),
+        {:ok, buffer} <- Handle.check(buffer),
         do: {:ok, Shape.size(buffer.shape) * DType.size(buffer.dtype)}
       )
 
@@ -659,7 +702,7 @@ defmodule ExCubecl.Buffer do
       true
   """
   @spec device(t) :: result(Device.id())
-  def device(buffer), do: with({:ok, buffer} <- check(buffer), do: {:ok, buffer.device})
+  def device(buffer), do: with({:ok, buffer} <- Handle.check(buffer), do: {:ok, buffer.device})
 
   @doc """
   Returns the id of this handle. Each handle, views and clones included, has its own; ids are never
@@ -726,7 +769,7 @@ defmodule ExCubecl.Buffer do
   """
   @spec overlap?(t, t) :: boolean
   def overlap?(a, b) do
-    b = Error.unwrap!(check(b))
+    b = Error.unwrap!(Handle.check(b))
     ask!(a, &Native.buffer_overlap(&1, b.ref))
   end
 
@@ -745,7 +788,7 @@ defmodule ExCubecl.Buffer do
   def synchronize(device) when is_tuple(device) or is_struct(device, Device),
     do: Device.synchronize(device)
 
-  def synchronize(other), do: no_buffer(other)
+  def synchronize(other), do: Handle.none(other)
 
   @doc """
   Returns `{:ok, address}` of the first element in the device's memory, for other CUDA libraries.
@@ -764,28 +807,8 @@ defmodule ExCubecl.Buffer do
   @spec pointer(t) :: result(pos_integer)
   def pointer(buffer), do: ask(buffer, &Native.buffer_pointer/1)
 
-  # A struct that somebody put together may hold anything.
-  defp check(%__MODULE__{ref: ref, device: {_, _}} = buffer) when is_reference(ref) do
-    with true <- DType.valid?(buffer.dtype) and is_list(buffer.shape),
-         {:ok, _, _} <- Shape.validate(buffer.shape, buffer.dtype) do
-      {:ok, buffer}
-    else
-      _ -> no_buffer(buffer)
-    end
-  end
-
-  defp check(other), do: no_buffer(other)
-
-  defp check_all(buffers) do
-    if is_list(buffers) and not List.improper?(buffers),
-      do: Enum.find(Enum.map(buffers, &check/1), {:ok, buffers}, &match?({:error, _}, &1)),
-      else: Arguments.invalid(:buffers, buffers, "a list of %ExCubecl.Buffer{}")
-  end
-
-  defp no_buffer(other), do: Arguments.invalid(:buffer, other, "an %ExCubecl.Buffer{}")
-
   defp ask(buffer, call) do
-    with {:ok, buffer} <- check(buffer), do: Error.from_native(fn -> call.(buffer.ref) end)
+    with {:ok, buffer} <- Handle.check(buffer), do: Error.from_native(fn -> call.(buffer.ref) end)
   end
 
   defp ask!(buffer, call), do: Error.unwrap!(ask(buffer, call))

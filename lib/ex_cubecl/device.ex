@@ -14,7 +14,7 @@ defmodule ExCubecl.Device do
   the next use; its old buffers answer `:device_lost`.
   """
 
-  alias ExCubecl.{Arguments, Error, Native}
+  alias ExCubecl.{Arguments, Error, Limits, Native}
 
   @enforce_keys [:id, :runtime, :name, :kind, :driver]
   defstruct [:id, :runtime, :name, :kind, :driver, :max_buffer_size, :total_memory, dtypes: []]
@@ -99,7 +99,7 @@ defmodule ExCubecl.Device do
   defp configured(named), do: existing(named)
 
   defp existing(named) do
-    with {:ok, id} <- resolve(named), {:ok, ids} <- known() do
+    with {:ok, id} <- parse(named), {:ok, ids} <- known() do
       if id in ids, do: {:ok, id}, else: Error.new(:unknown_device, device: id, known: ids)
     end
   end
@@ -156,26 +156,30 @@ defmodule ExCubecl.Device do
   @doc false
   # The id of whatever names a device; `nil` is the default one.
   @spec resolve(term) :: {:ok, id} | {:error, Error.t()}
-  def resolve(nil), do: default()
-  def resolve(%__MODULE__{id: id}) when id != nil, do: resolve(id)
+  def resolve(device) do
+    with :ok <- Limits.apply_once(&known/0, &parse/1), do: parse(device)
+  end
 
-  def resolve({runtime, index} = id) do
+  defp parse(nil), do: default()
+  defp parse(%__MODULE__{id: id}) when id != nil, do: parse(id)
+
+  defp parse({runtime, index} = id) do
     if runtime in @runtimes and is_integer(index) and index in 0..0xFFFF_FFFF,
       do: {:ok, id},
       else: unknown(id)
   end
 
-  def resolve(name) when is_binary(name) do
+  defp parse(name) when is_binary(name) do
     with [runtime, index] <- String.split(name, ":"),
          runtime when runtime != nil <- Enum.find(@runtimes, &(Atom.to_string(&1) == runtime)),
          {index, ""} <- Integer.parse(index) do
-      resolve({runtime, index})
+      parse({runtime, index})
     else
       _ -> unknown(name)
     end
   end
 
-  def resolve(other), do: unknown(other)
+  defp parse(other), do: unknown(other)
 
   defp unknown(device) do
     with {:ok, devices} <- list(),

@@ -25,7 +25,9 @@ defmodule ExCubecl.Error do
   | `:not_allocated` | a read of a lazy buffer to which nothing was written |
   | `:too_large` | more bytes than the device takes in one buffer |
   | `:out_of_memory` | the device, or the host for a CPU device, has no room left |
-  | `:limit_exceeded` | the limit of `ExCubecl.Memory.set_limit/2` stands in the way |
+  | `:limit_exceeded` | the limit of `ExCubecl.Memory.set_limit/2` stands in the way, or a fixed arena is full |
+  | `:pool_exhausted` | every buffer of the pool is held |
+  | `:stale` | the buffer was given back to its pool or arena, or never came from there |
   | `:no_device` | no device on this machine |
   | `:unknown_device` | no device of that name |
   | `:device_lost` | the device was reset or lost; its buffers are gone |
@@ -51,6 +53,8 @@ defmodule ExCubecl.Error do
           | :too_large
           | :out_of_memory
           | :limit_exceeded
+          | :pool_exhausted
+          | :stale
           | :no_device
           | :unknown_device
           | :device_lost
@@ -167,15 +171,34 @@ defmodule ExCubecl.Error do
     do:
       "a list of #{requested} rows is more than the #{limit} that to_list makes: read the binary instead"
 
-  defp text(:out_of_memory, %{requested: requested, available: available, device: device}),
+  defp text(:out_of_memory, %{requested: requested, available: available, device: device} = more),
     do:
-      "#{name(device)} has no room for #{bytes(requested)}#{available && " (#{bytes(available)} are free)"}: " <>
-        "drop buffers that are no longer needed, or see ExCubecl.Memory"
+      "#{name(device)} has no room for #{bytes(requested)}#{available && " (#{bytes(available)} are free)"}" <>
+        "#{owners(more)}: drop buffers that are no longer needed, or see ExCubecl.Memory"
 
-  defp text(:limit_exceeded, %{requested: requested, live: live, limit: limit, device: device}),
+  defp text(:limit_exceeded, %{requested: requested, used: used, capacity: capacity}),
     do:
-      "#{bytes(requested)} more would pass the limit of #{bytes(limit)} on #{name(device)}, where " <>
-        "#{bytes(live)} are live: drop buffers, or raise it with ExCubecl.Memory.set_limit/2"
+      "#{bytes(requested)} more do not fit into the arena of #{bytes(capacity)}, of which #{bytes(used)} are used: " <>
+        "drop tensors, or make it larger or extendable"
+
+  defp text(:limit_exceeded, %{requested: requested, live: live, limit: limit} = details),
+    do:
+      "#{bytes(requested)} more would pass the limit of #{bytes(limit)} on #{name(details.device)}, where " <>
+        "#{bytes(live)} are live#{owners(details)}: drop buffers, or raise it with ExCubecl.Memory.set_limit/2"
+
+  defp text(:pool_exhausted, %{max: max} = details),
+    do:
+      "all #{max} of the pool are held#{if details[:timeout], do: ", and none came back within #{details.timeout} ms"}: " <>
+        "give one back, wait longer, or raise max"
+
+  defp text(:stale, %{reason: :foreign}),
+    do: "this did not come from here: give it back to the pool or arena that it came from"
+
+  defp text(:stale, %{reason: :closed}),
+    do: "there is no such pool: it was not started, or has ended"
+
+  defp text(:stale, _),
+    do: "it was given back to its pool or arena: take a new one there"
 
   defp text(:no_device, details),
     do:
@@ -202,6 +225,16 @@ defmodule ExCubecl.Error do
   defp text(:invalid_argument, %{argument: :transfer, reason: :owner}),
     do: "this transfer belongs to another process: only the one that started it can await it"
 
+  defp text(:invalid_argument, %{argument: :buffer, reason: :view}),
+    do: "this is a view or clone: give back the buffer itself, as it was handed out"
+
+  defp text(:invalid_argument, %{argument: :tensors, reason: :not_on_top}),
+    do:
+      "only tensors that were allocated last can be dropped: drop those that came after them too"
+
+  defp text(:invalid_argument, %{argument: :arena, reason: holds}),
+    do: "the arena holds #{holds}: reset it first"
+
   defp text(:invalid_argument, %{argument: argument, expected: expected} = details),
     do:
       "invalid #{argument}#{if is_map_key(details, :value), do: " #{short(details.value)}"}: expected #{expected}"
@@ -219,6 +252,12 @@ defmodule ExCubecl.Error do
         "EX_CUBECL_NIF point to a built one"
 
   defp text(reason, details), do: "#{reason}: #{short(details)}"
+
+  defp owners(%{owners: [_ | _] = owners}),
+    do:
+      " (most by #{Enum.map_join(owners, ", ", fn {pid, n} -> "#{inspect(pid)}: #{bytes(n)}" end)})"
+
+  defp owners(_), do: ""
 
   defp short(term), do: inspect(term, limit: 10, printable_limit: 80)
 

@@ -1,31 +1,72 @@
 defmodule ExCubecl.Memory do
   @moduledoc """
-  What lives on a device, and how much may.
+  What lives on a device, whose it is, and how much may.
 
   The BEAM collects a process's garbage when its own heap fills up, and it cannot see device
   memory: a process that makes and drops large buffers may hold many dead ones. So a process that
   has made 64 MiB of buffers collects its young garbage before it makes the next one (`config
-  :ex_cubecl, gc_every: bytes`, or `:infinity` for never), and where the device has no room, or the
-  limit is reached, it collects everything it has, gives unused memory back and tries again before it
-  answers with an error.
+  :ex_cubecl, gc_every: bytes`, or `:infinity` for never). Where the device has no room, or its limit is
+  reached, the process collects everything it has, then the processes that made buffers there do,
+  then all; unused memory goes back to the driver, and only if there is still no room the answer is
+  `:out_of_memory` or `:limit_exceeded`, which name who holds most.
+
+  A limit is set by `set_limit/2` or in the configuration, for every device or for some:
+
+      config :ex_cubecl, memory_limit: 2_000_000_000
+      config :ex_cubecl, memory_limit: %{{:cuda, 0} => 8_000_000_000}
 
   Memory that a collected buffer leaves is kept for the next one. `trim/1` gives it back to the
   driver.
+
+  `report/1` tells what lives there. Every function that makes a buffer takes a `tag:` for it:
+
+      iex> buffer = ExCubecl.Buffer.zeros!([1024], :u8, tag: :doc_weights)
+      iex> report = ExCubecl.Memory.report!()
+      iex> report.by_tag[:doc_weights]
+      %{bytes: 1024, buffers: 1}
+      iex> report.by_owner[self()].bytes >= 1024
+      true
+      iex> ExCubecl.size!(buffer)
+      1024
   """
 
-  use ExCubecl.Bang, usage: 0, usage: 1, trim: 0, trim: 1
+  use ExCubecl.Bang,
+    usage: 0,
+    usage: 1,
+    trim: 0,
+    trim: 1,
+    report: 0,
+    report: 1,
+    report: 2,
+    get_buffer: 1,
+    get_buffer: 2,
+    get_buffer: 3,
+    return_buffer: 1
 
-  alias ExCubecl.{Arguments, Device, Error, Native}
+  alias ExCubecl.{
+    Arguments,
+    Buffer,
+    Device,
+    DType,
+    Error,
+    Handle,
+    Native,
+    Note,
+    Pressure,
+    SizeClass
+  }
 
   @typedoc """
   Bytes, and counts of buffers since the device was opened:
 
-    * `live_bytes`, `live_buffers` - of buffers that hold memory now; views share it, lazy buffers
-      have none yet
+    * `live_bytes`, `live_buffers` - of what holds memory now: buffers, buffers of pools while they are
+      held, and arenas. Views share it, lazy buffers have none yet; a buffer without elements
+      counts once it was written
     * `peak_bytes` - the most that `live_bytes` has been since the start or `reset_peak/1`
     * `reserved_bytes` - what the device's runtime holds for us, used or not, staging included
     * `allocations`, `frees` - buffers that took memory and gave it back
-    * `failed` - allocations that were refused
+    * `failed` - allocations that were refused for good
+    * `reclaims` - how often garbage was collected because there was no room
     * `limit` - the bytes that may live, `nil` for any number
   """
   @type usage :: %{
@@ -36,6 +77,7 @@ defmodule ExCubecl.Memory do
           allocations: non_neg_integer,
           frees: non_neg_integer,
           failed: non_neg_integer,
+          reclaims: non_neg_integer,
           limit: non_neg_integer | nil
         }
 
@@ -107,6 +149,165 @@ defmodule ExCubecl.Memory do
   """
   @spec reset_peak(term) :: :ok | {:error, Error.t()}
   def reset_peak(device \\ nil), do: on(device, &Native.memory_reset_peak/1)
+
+  @typedoc """
+  One live allocation: `owner` is the process that made it, `stacktrace` is there while
+  `trace/1` is on.
+  """
+  @type allocation :: %{
+          storage_id: pos_integer,
+          bytes: non_neg_integer,
+          dtype: DType.t(),
+          shape: [non_neg_integer],
+          owner: pid,
+          tag: term,
+          age_ms: non_neg_integer,
+          stacktrace: Exception.stacktrace() | nil
+        }
+
+  @type sum :: %{bytes: non_neg_integer, buffers: non_neg_integer}
+
+  @doc """
+  Returns `{:ok, report}`: the largest live allocations, and sums of all of them by owner and by tag.
+
+  `most:` says how many allocations to list, 10 by default. A process that has ended may still own
+  what others hold on to. The memory of an arena is one allocation of bytes.
+
+      iex> buffer = ExCubecl.Buffer.zeros!([3, 1000], :f32, tag: "report")
+      iex> {:ok, report} = ExCubecl.Memory.report(nil, most: 1000)
+      iex> found = Enum.find(report.largest, &(&1.tag == "report"))
+      iex> {found.dtype, found.shape, found.bytes, found.owner == self()}
+      {:f32, [3, 1000], 12000, true}
+      iex> found.storage_id == ExCubecl.Buffer.storage_id(buffer)
+      true
+  """
+  @spec report(term, keyword) ::
+          {:ok, %{largest: [allocation], by_owner: %{pid => sum}, by_tag: %{term => sum}}}
+          | {:error, Error.t()}
+  def report(device \\ nil, opts \\ []) do
+    with {:ok, opts} <- Arguments.options(opts, [:most]),
+         {:ok, most} <- Arguments.index(:most, Keyword.get(opts, :most, 10)),
+         {:ok, report} <- on(device, &Native.memory_report(&1, most)) do
+      {:ok, %{report | by_owner: Map.new(report.by_owner), by_tag: Map.new(report.by_tag)}}
+    end
+  end
+
+  @doc """
+  Returns `:ok` and keeps the stacktrace of whoever makes a buffer from now on, or no longer.
+  `report/1` shows it. It costs some microseconds for each buffer.
+
+      iex> ExCubecl.Memory.trace(true)
+      iex> buffer = ExCubecl.Buffer.zeros!([77], :u8, tag: :traced)
+      iex> ExCubecl.Memory.trace(false)
+      iex> {:ok, report} = ExCubecl.Memory.report(nil, most: 1000)
+      iex> [{_module, _function, _arity, _location} | _] =
+      ...>   Enum.find(report.largest, &(&1.tag == :traced)).stacktrace
+      iex> ExCubecl.size!(buffer)
+      77
+  """
+  @spec trace(boolean) :: :ok | {:error, Error.t()}
+  def trace(on) when is_boolean(on), do: Note.set_tracing(on)
+  def trace(other), do: Arguments.invalid(:trace, other, "true or false")
+
+  @doc """
+  Returns `{:ok, buffer}` of at least `bytes` bytes, from a pool of its size class that all processes
+  share. Give it back by `return_buffer/1`; the buffer of a process that dies comes back by itself.
+
+  The size classes are 1, 4, 16, 64 and 256 KiB, 1, 4, 16 and 64 MiB, and each larger size is its
+  own. Of each, a device has at most 100 (to 4 KiB), 50 (to 64 KiB), 20 (to 16 MiB) or 15 buffers
+  at once. `config :ex_cubecl, size_classes: [{bytes, max}, ...]` sets others, and `larger_max: max`
+  how many there may be of each larger size.
+
+  The buffer holds nothing of what it held before: reading it is `:not_allocated` until it is
+  written.
+
+  ## Options
+
+    * `:dtype` - its element type, `:u8` by default; the shape is flat
+    * `:tag`, `:allocation` - as for `ExCubecl.Buffer.new/4`
+
+  Errors: `:pool_exhausted` at the maximum, `:invalid_argument` for bytes below one, `:too_large`, and
+  those of making a buffer.
+
+      iex> buffer = ExCubecl.Memory.get_buffer!(1500, nil, dtype: :f32)
+      iex> {ExCubecl.shape!(buffer), ExCubecl.size!(buffer)}
+      {[1024], 4096}
+      iex> ExCubecl.Memory.return_buffer(buffer)
+      :ok
+      iex> {:error, error} = ExCubecl.read(buffer)
+      iex> error.reason
+      :stale
+  """
+  @spec get_buffer(pos_integer, term, keyword) :: Buffer.result(Buffer.t())
+  def get_buffer(bytes, device \\ nil, opts \\ []) do
+    with {:ok, opts} <- Arguments.options(opts, [:dtype | Note.options()]),
+         {:ok, dtype} <- Arguments.dtype(Keyword.get(opts, :dtype, :u8)),
+         {:ok, {class, max}} <- SizeClass.of(bytes),
+         {:ok, note} <- Note.from(Keyword.delete(opts, :dtype)),
+         {:ok, id} <- Device.resolve(device) do
+      shape = [div(class + DType.size(dtype) - 1, DType.size(dtype))]
+
+      with {:ok, ref} <- kept_or_new(id, dtype, shape, class, {max, note}),
+           do: {:ok, struct!(Buffer, ref: ref, dtype: dtype, shape: shape, device: id)}
+    end
+  end
+
+  defp kept_or_new(id, dtype, shape, bytes, {max, note}) do
+    Pressure.create(id, bytes, fn ->
+      with {:ok, nil} <- Native.memory_take(id, dtype, shape, max, note),
+           do: Native.memory_get(id, dtype, shape, max, note)
+    end)
+  end
+
+  @doc """
+  Returns `:ok` and takes back a buffer of `get_buffer/3`. Every handle of it is stale from then on.
+
+  Errors: `:stale` for one that was given back before or came from elsewhere, `:invalid_argument` for
+  a view or clone.
+
+      iex> {:error, error} = ExCubecl.Memory.return_buffer(ExCubecl.Buffer.zeros!([10], :u8))
+      iex> error.reason
+      :stale
+  """
+  @spec return_buffer(Buffer.t()) :: :ok | {:error, Error.t()}
+  def return_buffer(buffer) do
+    with {:ok, ref} <- Handle.reference(buffer) do
+      case Error.from_native(fn -> Native.memory_return(ref) end) do
+        {:ok, nil} -> Error.from_native(fn -> Native.memory_return_wait(ref) end)
+        result -> result
+      end
+    end
+  end
+
+  @typedoc "Counts of buffers, and of the checkouts that were served by a kept or a new one."
+  @type pool_stats :: %{
+          available: non_neg_integer,
+          allocated: non_neg_integer,
+          max: pos_integer,
+          hits: non_neg_integer,
+          misses: non_neg_integer,
+          waits: non_neg_integer
+        }
+
+  @doc """
+  Returns `{:ok, stats}` of the pools of `get_buffer/3`: a map from `{bytes, device}` to the counts, or from
+  `{bytes, device, :persistent}`.
+
+      iex> buffer = ExCubecl.Memory.get_buffer!(100)
+      iex> {:ok, stats} = ExCubecl.Memory.stats()
+      iex> stats[{1024, ExCubecl.default_device!()}].max
+      100
+      iex> ExCubecl.Memory.return_buffer(buffer)
+      :ok
+  """
+  @spec stats() :: {:ok, %{tuple => pool_stats}} | {:error, Error.t()}
+  def stats do
+    with {:ok, pools} <- Error.from_native(&Native.memory_stats/0),
+         do: {:ok, Map.new(pools, &pool/1)}
+  end
+
+  defp pool({id, bytes, false, stats}), do: {{bytes, id}, stats}
+  defp pool({id, bytes, true, stats}), do: {{bytes, id, :persistent}, stats}
 
   defp on(device, call) do
     with {:ok, id} <- Device.resolve(device), do: Error.from_native(fn -> call.(id) end)

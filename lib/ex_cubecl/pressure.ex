@@ -3,36 +3,58 @@ defmodule ExCubecl.Pressure do
   # The BEAM does not see device memory: a handle of a few words keeps megabytes alive until its
   # process happens to collect its garbage. This is the one place that makes it happen.
 
-  alias ExCubecl.{Error, Native}
+  alias ExCubecl.{Error, Native, Reclaim}
 
   @default_every 64 * 1024 * 1024
   @key {__MODULE__, :bytes}
-  # Milliseconds.
-  @pauses [0, 1, 2, 5, 10, 20]
+
+  # Whose garbage is collected before each new try, and for how many milliseconds its buffers are
+  # waited for: destructors run when the schedulers come to it. A buffer may have gone from its maker
+  # to another process, so in the end everybody is asked.
+  @steps [self: 0, self: 1, owners: 1, owners: 5, all: 10, all: 20]
+  @biggest 3
 
   @doc """
   Makes a buffer of about `bytes` on device `id` by `call`.
 
   Before, a process that made `gc_every` bytes since its last time here collects its young garbage
-  and yields, for destructors run only then. Where there is no room, it collects everything it
-  has, gives unused memory back to the driver and tries again, for some 40 milliseconds.
+  and yields, for destructors run only then. Where there is no room, garbage is collected step by
+  step, unused memory goes back to the driver, and the call is tried again.
   """
   def create(id, bytes, call) do
     note(bytes)
-
-    attempt(id, call, @pauses)
+    attempt(Error.from_native(call), id, call, @steps)
   end
 
-  # Destructors run when the schedulers come to it, so each try waits a little longer for them.
-  defp attempt(id, call, pauses) do
-    case {Error.from_native(call), pauses} do
-      {{:error, %Error{reason: reason}}, [pause | rest]}
-      when reason in [:out_of_memory, :limit_exceeded] ->
-        collect(id, pause)
-        attempt(id, call, rest)
+  # A fixed arena that is full is no device that is full.
+  defp attempt({:error, %Error{reason: reason, details: %{device: _}} = error}, id, call, steps)
+       when reason in [:out_of_memory, :limit_exceeded] do
+    case steps do
+      [{whose, pause} | rest] ->
+        if steps == @steps, do: Native.memory_reclaim(id), else: Native.memory_trim(id)
+        collect(whose, id)
+        :erlang.yield()
+        if pause > 0, do: Process.sleep(pause)
+        attempt(Error.from_native(call), id, call, rest)
 
-      {result, _} ->
-        result
+      [] ->
+        {:error, explain(error, id)}
+    end
+  end
+
+  defp attempt(result, _id, _call, _steps), do: result
+
+  defp collect(:self, _id), do: :erlang.garbage_collect()
+  defp collect(whose, id), do: Reclaim.run(whose, id)
+
+  # Who has the memory, for somebody who has to find out why there is none.
+  defp explain(error, id) do
+    with {:ok, {live, limit}} <- Native.memory_failed(id),
+         {:ok, owners} <- Native.memory_owners(id) do
+      more = %{live: live, limit: limit, owners: Enum.take(owners, @biggest)}
+      %{error | details: Map.merge(more, error.details)}
+    else
+      _ -> error
     end
   end
 
@@ -46,12 +68,5 @@ defmodule ExCubecl.Pressure do
     else
       Process.put(@key, made)
     end
-  end
-
-  defp collect(id, pause) do
-    :erlang.garbage_collect()
-    :erlang.yield()
-    if pause > 0, do: Process.sleep(pause)
-    Error.from_native(fn -> Native.memory_trim(id) end)
   end
 end

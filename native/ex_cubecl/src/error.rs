@@ -41,6 +41,8 @@ pub enum Fault<'a> {
     ImproperList,
     /// A transfer that was awaited before, or that belongs to somebody else.
     Transfer(Atom),
+    /// A pool that has ended.
+    Closed,
     /// A list that would not fit into memory.
     ListTooLong {
         requested: u64,
@@ -51,6 +53,14 @@ pub enum Fault<'a> {
 impl From<Error> for Fault<'_> {
     fn from(error: Error) -> Self {
         Fault::Core(error)
+    }
+}
+
+/// `nil` for what would have had to wait.
+pub fn soon<'a, T>(result: ex_cubecl_core::Result<T>) -> Answer<'a, Option<T>> {
+    match result {
+        Err(Error::Busy) => Ok(None),
+        other => Ok(Some(other?)),
     }
 }
 
@@ -147,6 +157,10 @@ impl Fault<'_> {
                     ],
                 ),
             ),
+            Fault::Closed => (
+                atoms::stale(),
+                map(env, &[(atoms::reason(), &atoms::closed())]),
+            ),
             Fault::ListTooLong { requested, limit } => (
                 atoms::too_large(),
                 map(
@@ -204,11 +218,49 @@ fn core<'b>(env: Env<'b>, error: &Error) -> (Atom, Term<'b>) {
         ),
         Error::Overlap => (atoms::overlap(), map(env, &[])),
         Error::NotAllocated => (atoms::not_allocated(), map(env, &[])),
+        Error::Stale => (atoms::stale(), map(env, &[])),
+        Error::Foreign => (
+            atoms::stale(),
+            map(env, &[(atoms::reason(), &atoms::foreign())]),
+        ),
+        Error::NotRoot => argument(env, atoms::buffer(), atoms::view()),
+        Error::NotOnTop => argument(env, atoms::tensors(), atoms::not_on_top()),
+        Error::ArenaInUse { holds } => argument(env, atoms::arena(), holds),
+        Error::PoolExhausted { max } => (atoms::pool_exhausted(), map(env, &[(atoms::max(), max)])),
+        Error::ArenaFull {
+            requested,
+            used,
+            capacity,
+        } => (
+            atoms::limit_exceeded(),
+            map(
+                env,
+                &[
+                    (atoms::requested(), requested),
+                    (atoms::used(), used),
+                    (atoms::capacity(), capacity),
+                ],
+            ),
+        ),
         Error::Busy => (atoms::busy(), map(env, &[])),
         Error::NoDevice { reason } => (atoms::no_device(), map(env, &[(atoms::reason(), reason)])),
         Error::Driver { message } => (atoms::driver(), map(env, &[(atoms::message(), message)])),
         other => of_device(env, other),
     }
+}
+
+fn argument<'b>(
+    env: Env<'b>,
+    argument: Atom,
+    reason: impl crate::term::DynEncoder,
+) -> (Atom, Term<'b>) {
+    (
+        atoms::invalid_argument(),
+        map(
+            env,
+            &[(atoms::argument(), &argument), (atoms::reason(), &reason)],
+        ),
+    )
 }
 
 /// The errors that name a device.

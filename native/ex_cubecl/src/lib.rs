@@ -6,6 +6,8 @@ mod cell;
 mod error;
 mod list;
 mod nif;
+mod pid;
+mod post;
 mod reply;
 mod resource;
 mod term;

@@ -6,15 +6,29 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use ex_cubecl_core::Buffer;
 use ex_cubecl_core::driver::HostBytes;
-use rustler::{Binary, Env, OwnedBinary, Resource, ResourceArc};
+use parking_lot::Mutex;
+use rustler::{Binary, Env, LocalPid, Monitor, OwnedBinary, Resource, ResourceArc};
 
 use crate::error::Answer;
 
-/// A buffer handle, as the `ref` of `%ExCubecl.Buffer{}`.
-pub struct BufferRef(pub Buffer);
+/// A buffer handle, as the `ref` of `%ExCubecl.Buffer{}`, and the monitor of its holder where a
+/// pool lent it.
+pub struct BufferRef(pub Buffer, Mutex<Option<Monitor>>);
 
 #[rustler::resource_impl]
-impl Resource for BufferRef {}
+impl Resource for BufferRef {
+    const IMPLEMENTS_DOWN: bool = true;
+
+    fn down<'a>(&'a self, _env: Env<'a>, _pid: LocalPid, _monitor: Monitor) {
+        self.0.abandon();
+    }
+}
+
+impl BufferRef {
+    pub fn new(buffer: Buffer) -> Self {
+        BufferRef(buffer, Mutex::new(None))
+    }
+}
 
 // A panic leaves no half-made state behind: core's locks do not poison, and every change of a
 // storage is one assignment under its lock.
@@ -23,7 +37,24 @@ impl RefUnwindSafe for BufferRef {}
 
 /// Answers with a new handle.
 pub fn handle<'a>(buffer: ex_cubecl_core::Result<Buffer>) -> Answer<'a, ResourceArc<BufferRef>> {
-    Ok(ResourceArc::new(BufferRef(buffer?)))
+    Ok(ResourceArc::new(BufferRef::new(buffer?)))
+}
+
+/// A handle that goes back to its pool when `holder` dies.
+pub fn held(env: Env<'_>, buffer: Buffer, holder: LocalPid) -> ResourceArc<BufferRef> {
+    let handle = ResourceArc::new(BufferRef::new(buffer));
+    match handle.monitor(Some(env), &holder) {
+        Some(monitor) => *handle.1.lock() = Some(monitor),
+        None => handle.0.abandon(),
+    }
+    handle
+}
+
+/// Its holder is no longer watched.
+pub fn unwatch(env: Env<'_>, handle: &ResourceArc<BufferRef>) {
+    if let Some(monitor) = handle.1.lock().take() {
+        handle.demonitor(Some(env), &monitor);
+    }
 }
 
 /// From this size on a binary is the mapped memory of the read itself.

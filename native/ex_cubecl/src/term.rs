@@ -1,11 +1,16 @@
 //! Small values on their way through the seam: dtypes, device ids, descriptions, statistics.
 
+use std::sync::Arc;
+
 use ex_cubecl_core::device::{Hardware, Info, Runtime};
+use ex_cubecl_core::ledger::{Entry, Report, Sum};
 use ex_cubecl_core::meter::Usage;
-use ex_cubecl_core::{DType, DeviceId};
-use rustler::{Atom, Decoder, Encoder, Env, Error, NifResult, Term};
+use ex_cubecl_core::pool::Stats;
+use ex_cubecl_core::{DType, DeviceId, Label, Spec};
+use rustler::{Atom, Binary, Decoder, Encoder, Env, Error, NifResult, Term};
 
 use crate::atoms;
+use crate::pid;
 
 /// A core value in the shape that Elixir knows.
 pub struct Wire<T>(pub T);
@@ -98,7 +103,139 @@ impl Encoder for Wire<(Usage, u64)> {
                 (atoms::allocations(), &usage.allocations),
                 (atoms::frees(), &usage.frees),
                 (atoms::failed(), &usage.failed),
+                (atoms::reclaims(), &usage.reclaims),
                 (atoms::limit(), &usage.limit),
+            ],
+        )
+    }
+}
+
+/// What a creating call says beyond type and shape: `nil`, or a tag, a stacktrace and whether the
+/// buffer will live long. Tag and trace are terms in the external format.
+#[derive(Default)]
+pub struct Note {
+    tag: Option<Arc<[u8]>>,
+    trace: Option<Arc<[u8]>>,
+    persistent: bool,
+}
+
+impl<'a> Decoder<'a> for Note {
+    fn decode(term: Term<'a>) -> NifResult<Self> {
+        if rustler::types::atom::nil() == term {
+            return Ok(Note::default());
+        }
+        let (tag, trace, persistent) = term.decode::<(Option<Binary>, Option<Binary>, bool)>()?;
+        let keep = |bytes: Option<Binary>| bytes.map(|bytes| Arc::from(bytes.as_slice()));
+        Ok(Note {
+            tag: keep(tag),
+            trace: keep(trace),
+            persistent,
+        })
+    }
+}
+
+impl Note {
+    /// What a process makes, under this note.
+    pub fn label(self, owner: u64) -> Label {
+        Label {
+            owner,
+            tag: self.tag,
+            trace: self.trace,
+        }
+    }
+}
+
+/// What the calling process makes.
+pub fn spec(env: Env<'_>, dtype: Wire<DType>, dims: Vec<u64>, note: Note) -> Spec {
+    Spec {
+        dtype: dtype.0,
+        shape: dims.into(),
+        persistent: note.persistent,
+        label: note.label(pid::caller(env)),
+    }
+}
+
+/// A term in the external format.
+struct External<'b>(&'b [u8]);
+
+impl Encoder for External<'_> {
+    fn encode<'a>(&self, env: Env<'a>) -> Term<'a> {
+        match env.binary_to_term(self.0) {
+            Some((term, _)) => term,
+            None => rustler::types::atom::nil().to_term(env),
+        }
+    }
+}
+
+impl Encoder for Wire<Entry> {
+    fn encode<'a>(&self, env: Env<'a>) -> Term<'a> {
+        let Wire(Entry {
+            id,
+            bytes,
+            spec,
+            since,
+        }) = self;
+        let (tag, trace) = (spec.label.tag.as_deref(), spec.label.trace.as_deref());
+        map(
+            env,
+            &[
+                (atoms::storage_id(), id),
+                (atoms::bytes(), bytes),
+                (atoms::dtype(), &Wire(spec.dtype)),
+                (atoms::shape(), &spec.shape.to_vec()),
+                (atoms::owner(), &pid::term(env, spec.label.owner)),
+                (atoms::tag(), &tag.map(External)),
+                (atoms::age_ms(), &(since.elapsed().as_millis() as u64)),
+                (atoms::stacktrace(), &trace.map(External)),
+            ],
+        )
+    }
+}
+
+impl Encoder for Wire<Report> {
+    fn encode<'a>(&self, env: Env<'a>) -> Term<'a> {
+        let sum = |sum: &Sum| -> Term<'a> {
+            map(
+                env,
+                &[
+                    (atoms::bytes(), &sum.bytes),
+                    (atoms::buffers(), &sum.buffers),
+                ],
+            )
+        };
+        let report = &self.0;
+        let largest: Vec<_> = report.largest.iter().cloned().map(Wire).collect();
+        let owners = report.by_owner.iter();
+        let owners: Vec<_> = owners
+            .map(|(owner, bytes)| (pid::term(env, *owner), sum(bytes)))
+            .collect();
+        let tags = report.by_tag.iter();
+        let tags: Vec<_> = tags
+            .map(|(tag, bytes)| (tag.as_deref().map(External), sum(bytes)))
+            .collect();
+        map(
+            env,
+            &[
+                (atoms::largest(), &largest),
+                (atoms::by_owner(), &owners),
+                (atoms::by_tag(), &tags),
+            ],
+        )
+    }
+}
+
+impl Encoder for Wire<Stats> {
+    fn encode<'a>(&self, env: Env<'a>) -> Term<'a> {
+        let stats = &self.0;
+        map(
+            env,
+            &[
+                (atoms::available(), &stats.available),
+                (atoms::allocated(), &stats.allocated),
+                (atoms::max(), &stats.max),
+                (atoms::hits(), &stats.hits),
+                (atoms::misses(), &stats.misses),
+                (atoms::waits(), &stats.waits),
             ],
         )
     }

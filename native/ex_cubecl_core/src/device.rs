@@ -226,6 +226,11 @@ impl Device {
         Ok((self.meter.usage(), self.explain(reserved)?))
     }
 
+    /// What lives on the device, without asking it.
+    pub fn account(&self) -> Usage {
+        self.meter.usage()
+    }
+
     /// The largest allocations, and sums of all.
     pub fn report(&self, most: usize) -> Report {
         self.meter.report(most)

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use ex_cubecl_core::device;
-use ex_cubecl_core::{Buffer, DType, DeviceId, Error};
+use ex_cubecl_core::{Buffer, DType, DeviceId};
 use rustler::{Atom, Binary, Env, ResourceArc, Term};
 
 use crate::atoms;
 use crate::error::{Answer, Fault};
 use crate::list;
 use crate::resource::{BufferRef, binary, handle};
-use crate::term::Wire;
+use crate::term::{Note, Wire, spec};
 
 type Ref = ResourceArc<BufferRef>;
 
@@ -19,57 +19,76 @@ const PREVIEW_PATIENCE: Duration = Duration::from_millis(50);
 
 #[rustler::nif(schedule = "DirtyIo")]
 fn buffer_from_list<'a>(
+    env: Env<'a>,
     id: Wire<DeviceId>,
     dtype: Wire<DType>,
     dims: Vec<u64>,
     data: Term<'a>,
+    note: Note,
 ) -> Answer<'a, Ref> {
     let device = device::open(id.0)?;
     let bytes = list::decode(data, dtype.0, &dims)?;
-    handle(Buffer::from_bytes(device, dtype.0, &bytes))
+    handle(Buffer::new(device, spec(env, dtype, dims, note), &bytes))
 }
 
 #[rustler::nif(schedule = "DirtyIo")]
 fn buffer_from_binary<'a>(
+    env: Env<'a>,
     id: Wire<DeviceId>,
     dtype: Wire<DType>,
-    count: u64,
+    dims: Vec<u64>,
     data: Binary<'a>,
+    note: Note,
 ) -> Answer<'a, Ref> {
     let device = device::open(id.0)?;
-    let (expected, actual) = (count * dtype.0.size(), data.len() as u64);
-    if expected != actual {
-        return Err(Error::ByteMismatch { expected, actual }.into());
-    }
-    handle(Buffer::from_bytes(device, dtype.0, &data))
+    handle(Buffer::new(device, spec(env, dtype, dims, note), &data))
 }
 
 /// For a few bytes, on the caller's scheduler; `nil` where that would have to wait.
 #[rustler::nif]
 fn buffer_from_small<'a>(
+    env: Env<'a>,
     id: Wire<DeviceId>,
     dtype: Wire<DType>,
     dims: Vec<u64>,
     data: Term<'a>,
+    note: Note,
 ) -> Answer<'a, Option<Ref>> {
     let Some(device) = device::find_open(id.0) else {
         return Ok(None);
     };
     let made = match data.decode::<Binary>() {
-        Ok(data) => Buffer::from_bytes_now(&device, dtype.0, &data),
-        Err(_) => Buffer::from_bytes_now(&device, dtype.0, &list::decode(data, dtype.0, &dims)?),
+        Ok(data) => Buffer::from_bytes_now(&device, spec(env, dtype, dims, note), &data),
+        Err(_) => {
+            let bytes = list::decode(data, dtype.0, &dims)?;
+            Buffer::from_bytes_now(&device, spec(env, dtype, dims, note), &bytes)
+        }
     };
-    Ok(made.map(|buffer| ResourceArc::new(BufferRef(buffer))))
+    Ok(made.map(|buffer| ResourceArc::new(BufferRef::new(buffer))))
 }
 
 #[rustler::nif(schedule = "DirtyIo")]
-fn buffer_empty(id: Wire<DeviceId>, dtype: Wire<DType>, count: u64) -> Answer<'static, Ref> {
-    handle(Buffer::lazy(device::open(id.0)?, dtype.0, count))
+fn buffer_empty<'a>(
+    env: Env<'a>,
+    id: Wire<DeviceId>,
+    dtype: Wire<DType>,
+    dims: Vec<u64>,
+    note: Note,
+) -> Answer<'a, Ref> {
+    let spec = spec(env, dtype, dims, note);
+    handle(Buffer::lazy(device::open(id.0)?, spec))
 }
 
 #[rustler::nif(schedule = "DirtyIo")]
-fn buffer_iota(id: Wire<DeviceId>, dtype: Wire<DType>, count: u64) -> Answer<'static, Ref> {
-    handle(Buffer::iota(device::open(id.0)?, dtype.0, count))
+fn buffer_iota<'a>(
+    env: Env<'a>,
+    id: Wire<DeviceId>,
+    dtype: Wire<DType>,
+    dims: Vec<u64>,
+    note: Note,
+) -> Answer<'a, Ref> {
+    let spec = spec(env, dtype, dims, note);
+    handle(Buffer::iota(device::open(id.0)?, spec))
 }
 
 #[rustler::nif(schedule = "DirtyIo")]
@@ -157,19 +176,33 @@ fn buffer_clone(buffer: Ref) -> Answer<'static, Ref> {
     handle(Ok(buffer.0.share()))
 }
 
-#[rustler::nif(schedule = "DirtyIo")]
-fn buffer_duplicate(buffer: Ref) -> Answer<'static, Ref> {
-    handle(buffer.0.duplicate_on(buffer.0.device().clone()))
+/// As `buffer_clone`, with an identity of its own.
+#[rustler::nif]
+fn buffer_detach(buffer: Ref) -> Answer<'static, Ref> {
+    handle(Ok(buffer.0.detach()))
 }
 
 #[rustler::nif(schedule = "DirtyIo")]
-fn buffer_transfer(buffer: Ref, id: Wire<DeviceId>) -> Answer<'static, Ref> {
-    handle(buffer.0.duplicate_on(device::open(id.0)?))
+fn buffer_duplicate<'a>(
+    env: Env<'a>,
+    buffer: Ref,
+    id: Wire<DeviceId>,
+    dims: Vec<u64>,
+    note: Note,
+) -> Answer<'a, Ref> {
+    let spec = spec(env, Wire(buffer.0.dtype()), dims, note);
+    handle(buffer.0.duplicate_as(device::open(id.0)?, spec))
 }
 
 #[rustler::nif(schedule = "DirtyIo")]
-fn buffer_convert(buffer: Ref, dtype: Wire<DType>) -> Answer<'static, Ref> {
-    handle(buffer.0.convert(dtype.0))
+fn buffer_convert<'a>(
+    env: Env<'a>,
+    buffer: Ref,
+    dtype: Wire<DType>,
+    dims: Vec<u64>,
+    note: Note,
+) -> Answer<'a, Ref> {
+    handle(buffer.0.convert(spec(env, dtype, dims, note)))
 }
 
 #[rustler::nif(schedule = "DirtyIo")]

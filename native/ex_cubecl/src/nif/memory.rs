@@ -1,13 +1,16 @@
 //! `ExCubecl.Memory`.
 
-use ex_cubecl_core::DeviceId;
-use ex_cubecl_core::device;
+use ex_cubecl_core::ledger::Report;
 use ex_cubecl_core::meter::Usage;
-use rustler::Atom;
+use ex_cubecl_core::pool::{self, Stats};
+use ex_cubecl_core::{DType, DeviceId, device};
+use rustler::{Atom, Env, ResourceArc, Term};
 
 use crate::atoms;
-use crate::error::Answer;
-use crate::term::Wire;
+use crate::error::{Answer, soon};
+use crate::pid;
+use crate::resource::{BufferRef, held, unwatch};
+use crate::term::{Note, Wire, spec};
 
 #[rustler::nif(schedule = "DirtyIo")]
 fn memory_usage(id: Wire<DeviceId>) -> Answer<'static, Wire<(Usage, u64)>> {
@@ -23,6 +26,111 @@ fn memory_total(id: Wire<DeviceId>) -> Answer<'static, Option<u64>> {
 fn memory_set_limit(id: Wire<DeviceId>, limit: Option<u64>) -> Answer<'static, Atom> {
     device::open(id.0)?.set_limit(limit);
     Ok(atoms::ok())
+}
+
+/// The limit that a device starts with; an open one keeps what it has.
+#[rustler::nif]
+fn memory_first_limit(id: Wire<DeviceId>, limit: u64) -> Answer<'static, Atom> {
+    device::set_first_limit(id.0, limit);
+    Ok(atoms::ok())
+}
+
+#[rustler::nif(schedule = "DirtyIo")]
+fn memory_report(id: Wire<DeviceId>, most: u64) -> Answer<'static, Wire<Report>> {
+    Ok(Wire(device::open(id.0)?.report(most as usize)))
+}
+
+/// The processes that made what is live, with its bytes, the one with the most first.
+#[rustler::nif(schedule = "DirtyIo")]
+fn memory_owners<'a>(env: Env<'a>, id: Wire<DeviceId>) -> Answer<'a, Vec<(Term<'a>, u64)>> {
+    let report = device::open(id.0)?.report(0);
+    let owners = report.by_owner.into_iter();
+    Ok(owners
+        .map(|(owner, sum)| (pid::term(env, owner), sum.bytes))
+        .collect())
+}
+
+/// Counts an allocation that failed for good, and tells what is live and its limit.
+#[rustler::nif(schedule = "DirtyIo")]
+fn memory_failed(id: Wire<DeviceId>) -> Answer<'static, (u64, Option<u64>)> {
+    let device = device::open(id.0)?;
+    device.count_failure();
+    let usage = device.account();
+    Ok((usage.live_bytes, usage.limit))
+}
+
+#[rustler::nif(schedule = "DirtyIo")]
+fn memory_reclaim(id: Wire<DeviceId>) -> Answer<'static, u64> {
+    Ok(device::open(id.0)?.reclaim()?)
+}
+
+/// A buffer of a shared pool that is kept there, or `nil`.
+#[rustler::nif]
+fn memory_take<'a>(
+    env: Env<'a>,
+    id: Wire<DeviceId>,
+    dtype: Wire<DType>,
+    dims: Vec<u64>,
+    max: u64,
+    note: Note,
+) -> Answer<'a, Option<ResourceArc<BufferRef>>> {
+    let Some(device) = device::find_open(id.0) else {
+        return Ok(None);
+    };
+    let spec = spec(env, dtype, dims, note);
+    let label = spec.label.clone();
+    let taken = pool::shared(&device, spec, max)?.take(&label)?;
+    Ok(taken.map(|buffer| held(env, buffer, env.pid())))
+}
+
+/// As `memory_take`, or a new one.
+#[rustler::nif(schedule = "DirtyIo")]
+fn memory_get<'a>(
+    env: Env<'a>,
+    id: Wire<DeviceId>,
+    dtype: Wire<DType>,
+    dims: Vec<u64>,
+    max: u64,
+    note: Note,
+) -> Answer<'a, ResourceArc<BufferRef>> {
+    let device = device::open(id.0)?;
+    let spec = spec(env, dtype, dims, note);
+    let label = spec.label.clone();
+    let buffer = pool::shared(&device, spec, max)?.check_out(&label)?;
+    Ok(held(env, buffer, env.pid()))
+}
+
+#[rustler::nif]
+fn memory_return(env: Env<'_>, buffer: ResourceArc<BufferRef>) -> Answer<'static, Option<Atom>> {
+    returned(env, &buffer, false)
+}
+
+#[rustler::nif(schedule = "DirtyIo")]
+fn memory_return_wait(
+    env: Env<'_>,
+    buffer: ResourceArc<BufferRef>,
+) -> Answer<'static, Option<Atom>> {
+    returned(env, &buffer, true)
+}
+
+fn returned(
+    env: Env<'_>,
+    buffer: &ResourceArc<BufferRef>,
+    wait: bool,
+) -> Answer<'static, Option<Atom>> {
+    let back = soon(pool::check_in_shared(&buffer.0, wait))?;
+    Ok(back.map(|()| {
+        unwatch(env, buffer);
+        atoms::ok()
+    }))
+}
+
+#[rustler::nif]
+fn memory_stats() -> Answer<'static, Vec<(Wire<DeviceId>, u64, bool, Wire<Stats>)>> {
+    let stats = pool::shared_stats().into_iter();
+    Ok(stats
+        .map(|(id, bytes, persistent, stats)| (Wire(id), bytes, persistent, Wire(stats)))
+        .collect())
 }
 
 #[rustler::nif(schedule = "DirtyIo")]

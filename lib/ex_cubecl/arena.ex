@@ -1,0 +1,510 @@
+defmodule ExCubecl.Arena do
+  @moduledoc """
+  One allocation, and tensors that are laid into it one behind the other.
+
+  Allocating in an arena takes a microsecond and asks nothing of the device. Tensors leave from the
+  top, by `drop/2`, or all at once, by `reset/1`:
+
+      iex> arena = ExCubecl.Arena.new!(1000, dtype: :f64)
+      iex> a = ExCubecl.Arena.alloc!(arena, [10, 10])
+      iex> b = ExCubecl.Arena.alloc!(arena, [20, 5], :f32)
+      iex> ExCubecl.Buffer.fill(a, 1.5)
+      iex> ExCubecl.Buffer.fill(b, 2)
+      iex> ExCubecl.Arena.drop(arena, [a, b])
+      :ok
+      iex> ExCubecl.Arena.used(arena)
+      {:ok, 0}
+      iex> {:error, error} = ExCubecl.read(a)
+      iex> error.reason
+      :stale
+
+  Tensors are buffers like any other, for every function of `ExCubecl.Buffer`. A fresh one is
+  `:not_allocated` until it is written: nothing of what was there before can be read. Once it was
+  dropped, or the arena reset or freed, every handle of it answers `:stale`, whoever has it. A tensor
+  whose handles were collected keeps its place until it is dropped with those around it, or the
+  arena is reset.
+
+  Each tensor starts at a multiple of the device's alignment; `used/1` counts the padding.
+
+  An arena is its bytes: one live allocation in `ExCubecl.Memory.report/1`. It is freed by
+  `release/1`, at the end of `scoped/2`, or when the last handle of it and of its tensors is
+  collected. Any process may use it; `per_process/2` gives each process its own.
+  """
+
+  use ExCubecl.Bang,
+    new: 1,
+    new: 2,
+    per_process: 1,
+    per_process: 2,
+    alloc: 2,
+    alloc: 3,
+    drop: 2,
+    reshape: 2,
+    reshape: 3,
+    reset: 1,
+    release: 1,
+    free: 1,
+    used: 1,
+    capacity: 1,
+    set_extendable: 2,
+    measure: 1,
+    measure: 2,
+    scoped: 2,
+    detach: 1
+
+  alias ExCubecl.{Arguments, Buffer, Device, DType, Error, Handle, Native, Note, Pressure}
+
+  @enforce_keys [:ref, :unit, :device, :size]
+  defstruct [:ref, :unit, :device, :size]
+
+  @opaque handle :: reference
+  @typedoc "`unit` is the type whose elements are counted, or `:bytes`."
+  @type t :: %__MODULE__{
+          ref: handle,
+          unit: DType.t() | :bytes,
+          device: Device.id(),
+          size: non_neg_integer
+        }
+  @type result(value) :: Buffer.result(value)
+
+  @options [:size, :dtype, :extendable, :device]
+  @unbounded 0xFFFF_FFFF_FFFF_FFFF
+
+  ## Making arenas
+
+  @doc """
+  Returns `{:ok, arena}` of `size` elements of `dtype`, or of `size` bytes where no type is given.
+
+  ## Options
+
+    * `:size` - instead of the argument. Without any the arena is empty at first, and grows
+    * `:dtype` - the type that `size` counts, and that `alloc/2` makes
+    * `:extendable` - whether it takes more memory when it is full, `true` by default. Tensors stay where
+      they are, and what is taken doubles each time. A fixed one answers `:limit_exceeded`
+    * `:device`, `:tag`, `:allocation` - as for `ExCubecl.Buffer.new/4`
+
+  Errors: `:invalid_argument` for a size below one, `:unsupported_dtype`, `:unknown_device`,
+  `:too_large`, `:out_of_memory`, `:limit_exceeded`.
+
+      iex> arena = ExCubecl.Arena.new!(4096, extendable: false)
+      iex> {:error, error} = ExCubecl.Arena.alloc(arena, [1025], :f32)
+      iex> {error.reason, error.details.capacity}
+      {:limit_exceeded, 4096}
+  """
+  @spec new(pos_integer | keyword, keyword) :: result(t)
+  def new(size_or_opts \\ [], opts \\ []) do
+    with {:ok, config} <- config(size_or_opts, opts, [], true) do
+      growth = if config.extendable, do: :extendable, else: :fixed
+
+      make(config, fn %{id: id, note: note} ->
+        Native.arena_new(id, config.bytes, growth, note)
+      end)
+    end
+  end
+
+  @doc """
+  Returns `{:ok, arena}` of which every process has a part of its own, of `size` each.
+
+  A process gets its part when it first allocates in it, and gives it back by `reset/1` or `release/1`,
+  or when it ends. Tensors are then stale. Options are those of `new/2`, and
+
+    * `:max` - the most parts there are at once, any number by default; `:pool_exhausted` beyond
+
+  `free/1` ends the parts of all processes.
+
+      iex> arena = ExCubecl.Arena.per_process!(1000, dtype: :f32)
+      iex> ExCubecl.Arena.alloc!(arena, [100])
+      iex> other = Task.async(fn -> ExCubecl.Arena.used!(arena) end)
+      iex> {ExCubecl.Arena.used!(arena) >= 100, Task.await(other)}
+      {true, 0}
+  """
+  @spec per_process(pos_integer | keyword, keyword) :: result(t)
+  def per_process(size_or_opts \\ [], opts \\ []) do
+    with {:ok, config} <- config(size_or_opts, opts, [:max], true),
+         {:ok, max} <- most(config.opts[:max]) do
+      make(%{config | reserve: 0}, fn %{id: id, note: note} ->
+        Native.arena_per_process(id, config.bytes, max, config.extendable, note)
+      end)
+    end
+  end
+
+  @doc """
+  Makes a fixed arena, returns `{:ok, result}` of `fun` with it, and frees it, also when `fun`
+  raises, throws or exits.
+
+  Options are a size or those of `new/2`; `extendable: true` makes it grow, `per_process: true`
+  makes it one of `per_process/2`. A list of several makes several arenas, for a function of as many
+  arguments.
+
+      iex> ExCubecl.Arena.scoped([size: 1000, dtype: :s64], fn arena ->
+      ...>   ExCubecl.Arena.alloc!(arena, [10, 10]) |> ExCubecl.Buffer.fill!(3)
+      ...>   ExCubecl.Arena.used!(arena)
+      ...> end)
+      {:ok, 100}
+      iex> ExCubecl.Arena.scoped([1000, [size: 2000, dtype: :f64]], fn one, other ->
+      ...>   {ExCubecl.Arena.capacity!(one), ExCubecl.Arena.capacity!(other)}
+      ...> end)
+      {:ok, {1000, 2000}}
+  """
+  @spec scoped(pos_integer | keyword | [pos_integer | keyword], (... -> value)) :: result(value)
+        when value: term
+  def scoped(opts, fun) do
+    several = if several?(opts), do: opts, else: [opts]
+
+    if is_function(fun, length(several)),
+      do: scoped(several, fun, []),
+      else: Arguments.invalid(:fun, fun, "a function of #{length(several)} arenas")
+  end
+
+  defp several?([first | _] = list), do: not is_tuple(first) and not List.improper?(list)
+  defp several?(_), do: false
+
+  defp scoped([], fun, arenas), do: {:ok, apply(fun, Enum.reverse(arenas))}
+
+  defp scoped([opts | rest], fun, arenas) do
+    with {:ok, arena} <- for_scope(opts) do
+      try do
+        scoped(rest, fun, [arena | arenas])
+      after
+        free(arena)
+      end
+    end
+  end
+
+  defp for_scope(opts) when is_list(opts) do
+    if Keyword.keyword?(opts) do
+      {shared, opts} = Keyword.pop(opts, :per_process, false)
+      opts = Keyword.put_new(opts, :extendable, false)
+      if shared, do: per_process(opts), else: new(opts)
+    else
+      Arguments.invalid(:options, opts, "a size or a keyword list")
+    end
+  end
+
+  defp for_scope(size), do: new(size, extendable: false)
+
+  @doc """
+  Runs `fun` with an arena without memory, and returns `{:ok, peak}`: what an arena must hold for it, in
+  bytes, or in elements where `dtype:` is given.
+
+  Tensors of that arena take memory only when they are written, so that `fun` may also do its work.
+  The options are `:dtype` and `:device`.
+
+      iex> {:ok, peak} = ExCubecl.Arena.measure(fn arena ->
+      ...>   a = ExCubecl.Arena.alloc!(arena, [1024], :f32)
+      ...>   ExCubecl.Arena.drop!(arena, a)
+      ...>   ExCubecl.Arena.alloc!(arena, [512], :f32)
+      ...> end)
+      iex> peak
+      4096
+  """
+  @spec measure((t -> term), keyword) :: result(non_neg_integer)
+  def measure(fun, opts \\ [])
+
+  def measure(fun, opts) when is_function(fun, 1) do
+    with {:ok, opts} <- Arguments.options(opts, [:dtype, :device]),
+         {:ok, config} <- config(opts, [], [], true),
+         {:ok, arena} <- make(config, &Native.arena_new(&1.id, 0, :measuring, &1.note)) do
+      fun.(arena)
+      in_units(arena, ask(arena, &Native.arena_peak/1))
+    end
+  end
+
+  def measure(fun, _opts), do: Arguments.invalid(:fun, fun, "a function of one argument")
+
+  defp make(%{reserve: reserve} = config, call) do
+    with {:ok, ref} <- Pressure.create(config.id, reserve, fn -> call.(config) end),
+         do:
+           {:ok,
+            struct!(
+              __MODULE__,
+              Map.take(config, [:unit, :size]) |> Map.merge(%{ref: ref, device: config.id})
+            )}
+  end
+
+  defp config(size, opts, more, extendable) when not is_list(size) do
+    if is_list(opts),
+      do: config([size: size] ++ opts, [], more, extendable),
+      else: Arguments.options(opts, [])
+  end
+
+  defp config(opts, [], more, extendable) do
+    with {:ok, opts} <- Arguments.options(opts, @options ++ more ++ Note.options()),
+         {:ok, unit} <- unit(opts[:dtype]),
+         {:ok, extendable} <- boolean(:extendable, Keyword.get(opts, :extendable, extendable)),
+         {:ok, size} <- size(Keyword.fetch(opts, :size), extendable),
+         {:ok, bytes} <- Arguments.index(:size, size * unit_bytes(unit)),
+         {:ok, note} <- Note.from(Keyword.take(opts, Note.options())),
+         {:ok, id} <- Device.resolve(opts[:device]) do
+      {:ok,
+       %{
+         id: id,
+         unit: unit,
+         size: size,
+         bytes: bytes,
+         reserve: bytes,
+         extendable: extendable,
+         note: note,
+         opts: opts
+       }}
+    end
+  end
+
+  defp config(_opts, more_opts, _more, _extendable),
+    do: Arguments.invalid(:options, more_opts, "options once")
+
+  defp unit(nil), do: {:ok, :bytes}
+  defp unit(dtype), do: Arguments.dtype(dtype)
+
+  defp unit_bytes(:bytes), do: 1
+  defp unit_bytes(dtype), do: DType.size(dtype)
+
+  defp size(:error, true), do: {:ok, 0}
+  defp size(:error, false), do: Arguments.invalid(:size, nil, "a size: a fixed arena needs one")
+  defp size({:ok, size}, _extendable) when is_integer(size) and size > 0, do: {:ok, size}
+  defp size({:ok, size}, _extendable), do: Arguments.invalid(:size, size, "a positive integer")
+
+  defp boolean(_name, value) when is_boolean(value), do: {:ok, value}
+  defp boolean(name, value), do: Arguments.invalid(name, value, "true or false")
+
+  defp most(nil), do: {:ok, @unbounded}
+  defp most(max) when is_integer(max) and max > 0, do: Arguments.index(:max, max)
+  defp most(max), do: Arguments.invalid(:max, max, "a positive integer")
+
+  ## Tensors
+
+  @doc """
+  Returns `{:ok, tensor}`, a buffer of this shape in the arena. The type is the arena's where none is
+  given.
+
+  Errors: `:limit_exceeded` where a fixed arena is full, `:stale` where it was released,
+  `:invalid_argument` while it has windows (see `reshape/3`), those of making a buffer where it grows.
+
+      iex> arena = ExCubecl.Arena.new!(100, dtype: :u8)
+      iex> tensor = ExCubecl.Arena.alloc!(arena, [2, 2])
+      iex> ExCubecl.Buffer.write(tensor, [[1, 2], [3, 4]])
+      iex> ExCubecl.to_list(tensor)
+      {:ok, [[1, 2], [3, 4]]}
+  """
+  @spec alloc(t, Buffer.shape(), DType.t() | nil) :: result(Buffer.t())
+  def alloc(arena, shape, dtype \\ nil) do
+    with {:ok, arena} <- check(arena),
+         {:ok, dtype} <- dtype(arena, dtype),
+         {:ok, shape, count} <- Arguments.shape(shape, dtype),
+         {:ok, ref} <- place(arena, dtype, shape, count * DType.size(dtype)),
+         do: {:ok, tensor(arena, ref, dtype, shape)}
+  end
+
+  defp place(%{ref: ref} = arena, dtype, shape, bytes) do
+    with {:ok, nil} <- Error.from_native(fn -> Native.arena_alloc(ref, dtype, shape) end) do
+      Pressure.create(arena.device, bytes, fn -> Native.arena_alloc_wait(ref, dtype, shape) end)
+    end
+  end
+
+  defp dtype(%{unit: unit}, nil) when unit != :bytes, do: {:ok, unit}
+  defp dtype(_arena, dtype), do: Arguments.dtype(dtype)
+
+  defp tensor(arena, ref, dtype, shape),
+    do: struct!(Buffer, ref: ref, dtype: dtype, shape: shape, device: arena.device)
+
+  @doc """
+  Returns `:ok` and takes back a tensor, or a list of them in any order. They must be those that were
+  allocated last; if they are not, nothing is dropped.
+
+  Errors: `:invalid_argument` for tensors that are not on top and for views, `:stale` for those that were
+  dropped before or belong to another arena.
+
+      iex> arena = ExCubecl.Arena.new!(100)
+      iex> {a, b} = {ExCubecl.Arena.alloc!(arena, [4], :f32), ExCubecl.Arena.alloc!(arena, [4], :f32)}
+      iex> {:error, error} = ExCubecl.Arena.drop(arena, a)
+      iex> Exception.message(error)
+      "only tensors that were allocated last can be dropped: drop those that came after them too"
+      iex> ExCubecl.Arena.drop(arena, [a, b])
+      :ok
+  """
+  @spec drop(t, Buffer.t() | [Buffer.t()]) :: :ok | {:error, Error.t()}
+  def drop(arena, tensors) do
+    with {:ok, arena} <- check(arena),
+         {:ok, refs} <- Handle.references(tensors),
+         do: Error.from_native(fn -> Native.arena_drop(arena.ref, refs) end)
+  end
+
+  @doc """
+  Returns `{:ok, window}`: elements of the whole arena as this shape, without allocating them.
+
+  Windows may overlap, and see what is written through each other. They and tensors exclude each
+  other until `reset/1`, which makes them stale.
+
+  ## Options
+
+    * `:offset` - the element to start at, 0 by default
+    * `:dtype` - the type, by default the arena's
+
+  Errors: `:invalid_argument` while there are tensors, `:limit_exceeded` past the end of a fixed
+  arena, `:out_of_bounds` past the end of one that has windows already.
+
+      iex> arena = ExCubecl.Arena.new!(1000, dtype: :s32)
+      iex> a = ExCubecl.Arena.reshape!(arena, [10, 10])
+      iex> b = ExCubecl.Arena.reshape!(arena, [20, 5], offset: 50)
+      iex> ExCubecl.Buffer.fill(a, 7)
+      iex> ExCubecl.Buffer.to_list!(ExCubecl.Buffer.view!(b, 49, [2]))
+      [7, 0]
+  """
+  @spec reshape(t, Buffer.shape(), keyword) :: result(Buffer.t())
+  def reshape(arena, shape, opts \\ []) do
+    with {:ok, arena} <- check(arena),
+         {:ok, opts} <- Arguments.options(opts, [:offset, :dtype]),
+         {:ok, dtype} <- dtype(arena, opts[:dtype]),
+         {:ok, shape, _count} <- Arguments.shape(shape, dtype),
+         {:ok, offset} <- Arguments.index(:offset, Keyword.get(opts, :offset, 0)),
+         {:ok, ref} <-
+           Pressure.create(arena.device, 0, fn ->
+             Native.arena_window(arena.ref, dtype, shape, offset)
+           end),
+         do: {:ok, tensor(arena, ref, dtype, shape)}
+  end
+
+  @doc """
+  Returns `{:ok, buffer}`: the same elements, in which no aliasing check sees the arena.
+
+  Tensors of one arena are of the same storage (`ExCubecl.Buffer.same_storage?/2`); a detached one
+  is of none but its own, and overlaps nothing. It lives as long as the tensor: it is stale with it.
+
+      iex> arena = ExCubecl.Arena.new!(100)
+      iex> {a, b} = {ExCubecl.Arena.alloc!(arena, [4], :f32), ExCubecl.Arena.alloc!(arena, [4], :f32)}
+      iex> ExCubecl.Buffer.same_storage?(a, b)
+      true
+      iex> ExCubecl.Buffer.same_storage?(a, ExCubecl.Arena.detach!(b))
+      false
+  """
+  @spec detach(Buffer.t()) :: result(Buffer.t())
+  def detach(tensor) do
+    with {:ok, ref} <- Handle.reference(tensor),
+         {:ok, ref} <- Error.from_native(fn -> Native.buffer_detach(ref) end),
+         do: {:ok, %{tensor | ref: ref}}
+  end
+
+  ## The whole arena
+
+  @doc """
+  Returns `:ok` and takes all tensors and windows back. The memory is kept, as one piece. Of an arena
+  of `per_process/2` the part of the calling process is given back.
+
+      iex> arena = ExCubecl.Arena.new!(100)
+      iex> tensor = ExCubecl.Arena.alloc!(arena, [10], :u8)
+      iex> ExCubecl.Arena.reset(arena)
+      :ok
+      iex> ExCubecl.Buffer.allocated?(tensor)
+      false
+  """
+  @spec reset(t) :: :ok | {:error, Error.t()}
+  def reset(arena), do: ask(arena, &Native.arena_reset/1)
+
+  @doc """
+  Returns `:ok` and frees the arena with all that is in it; of one of `per_process/2` only the part of
+  the calling process. A second time does nothing.
+
+      iex> arena = ExCubecl.Arena.new!(100)
+      iex> ExCubecl.Arena.release(arena)
+      :ok
+      iex> {:error, error} = ExCubecl.Arena.alloc(arena, [1], :u8)
+      iex> error.reason
+      :stale
+  """
+  @spec release(t) :: :ok | {:error, Error.t()}
+  def release(arena), do: ask(arena, &Native.arena_release/1)
+
+  @doc """
+  Returns `:ok` and frees the arena with all that is in it, the parts of other processes too.
+
+      iex> ExCubecl.Arena.free(ExCubecl.Arena.per_process!(100))
+      :ok
+  """
+  @spec free(t) :: :ok | {:error, Error.t()}
+  def free(arena), do: ask(arena, &Native.arena_free/1)
+
+  @doc """
+  Returns `{:ok, used}`, in elements of the arena's type, or bytes where it has none; padding between
+  tensors counts. While there are windows, all of it is used.
+
+      iex> arena = ExCubecl.Arena.new!(1000, dtype: :f64)
+      iex> ExCubecl.Arena.alloc!(arena, [20, 5])
+      iex> ExCubecl.Arena.used(arena)
+      {:ok, 100}
+  """
+  @spec used(t) :: result(non_neg_integer)
+  def used(arena), do: in_units(arena, ask(arena, &Native.arena_used/1))
+
+  @doc """
+  Returns `{:ok, capacity}`, in the same unit as `used/1`: how much there is room for now.
+
+      iex> ExCubecl.Arena.capacity(ExCubecl.Arena.new!(1000, dtype: :f64))
+      {:ok, 1000}
+  """
+  @spec capacity(t) :: result(non_neg_integer)
+  def capacity(arena) do
+    case ask(arena, &Native.arena_capacity/1) do
+      {:ok, nil} -> {:ok, arena.size}
+      {:ok, bytes} -> {:ok, div(bytes, unit_bytes(arena.unit))}
+      {:error, error} -> {:error, error}
+    end
+  end
+
+  defp in_units(arena, {:ok, bytes}) do
+    unit = unit_bytes(arena.unit)
+    {:ok, div(bytes + unit - 1, unit)}
+  end
+
+  defp in_units(_arena, {:error, error}), do: {:error, error}
+
+  @doc """
+  Returns whether the arena takes more memory when it is full.
+
+      iex> arena = ExCubecl.Arena.new!(1000)
+      iex> ExCubecl.Arena.set_extendable(arena, false)
+      :ok
+      iex> ExCubecl.Arena.extendable?(arena)
+      false
+  """
+  @spec extendable?(t) :: boolean
+  def extendable?(arena), do: Error.unwrap!(ask(arena, &Native.arena_extendable/1))
+
+  @doc "Returns `:ok` and lets the arena, and all parts of it, take more memory when full, or not."
+  @spec set_extendable(t, boolean) :: :ok | {:error, Error.t()}
+  def set_extendable(arena, extendable) do
+    with {:ok, extendable} <- boolean(:extendable, extendable),
+         do: ask(arena, &Native.arena_set_extendable(&1, extendable))
+  end
+
+  defp ask(arena, call) do
+    with {:ok, arena} <- check(arena), do: Error.from_native(fn -> call.(arena.ref) end)
+  end
+
+  # A struct that somebody put together may hold anything.
+  defp check(%__MODULE__{ref: ref, device: {_, _}, size: size, unit: unit} = arena)
+       when is_reference(ref) and is_integer(size) do
+    if unit == :bytes or DType.valid?(unit), do: {:ok, arena}, else: no_arena(arena)
+  end
+
+  defp check(other), do: no_arena(other)
+
+  defp no_arena(other), do: Arguments.invalid(:arena, other, "an %ExCubecl.Arena{}")
+
+  defimpl Inspect do
+    def inspect(%{unit: unit, device: {runtime, index}} = arena, _opts) do
+      "#ExCubecl.Arena<#{unit} #{runtime}:#{index} #{state(arena)}>"
+    rescue
+      # A struct that somebody made by hand.
+      _ -> Inspect.Any.inspect(arena, %Inspect.Opts{})
+    end
+
+    defp state(arena) do
+      with {:ok, used} <- ExCubecl.Arena.used(arena),
+           {:ok, capacity} <- ExCubecl.Arena.capacity(arena) do
+        "#{used} of #{capacity} used"
+      else
+        {:error, error} -> error.reason
+      end
+    end
+  end
+end

@@ -1,0 +1,38 @@
+defmodule ExCubecl.Handle do
+  @moduledoc false
+  # Whether a term is a buffer. A struct that somebody put together may hold anything.
+
+  alias ExCubecl.{Arguments, DType, Shape}
+
+  # Named as an atom, for buffers are made of this and not this of them.
+  @buffer :"Elixir.ExCubecl.Buffer"
+
+  def check(%{__struct__: @buffer, ref: ref, device: {_, _}, dtype: dtype, shape: shape} = buffer)
+      when is_reference(ref) and is_list(shape) do
+    with true <- DType.valid?(dtype), {:ok, _, _} <- Shape.validate(shape, dtype) do
+      {:ok, buffer}
+    else
+      _ -> none(buffer)
+    end
+  end
+
+  def check(other), do: none(other)
+
+  def check_all(buffers) do
+    if is_list(buffers) and not List.improper?(buffers),
+      do: Enum.find(Enum.map(buffers, &check/1), {:ok, buffers}, &match?({:error, _}, &1)),
+      else: Arguments.invalid(:buffers, buffers, "a list of %ExCubecl.Buffer{}")
+  end
+
+  @doc "The native reference of a buffer."
+  def reference(buffer), do: with({:ok, buffer} <- check(buffer), do: {:ok, buffer.ref})
+
+  @doc "Those of one buffer or of a list of them."
+  def references(buffers) when is_list(buffers) do
+    with {:ok, buffers} <- check_all(buffers), do: {:ok, Enum.map(buffers, & &1.ref)}
+  end
+
+  def references(buffer), do: with({:ok, ref} <- reference(buffer), do: {:ok, [ref]})
+
+  def none(other), do: Arguments.invalid(:buffer, other, "an %ExCubecl.Buffer{}")
+end

@@ -1,0 +1,262 @@
+defmodule ExCubecl.Pool do
+  @moduledoc """
+  Buffers of one size that are kept for reuse.
+
+  A pool is a process of your supervision tree. Checking out and in costs a few microseconds and
+  sends it no message; only who has to wait for a buffer asks the process.
+
+      iex> {:ok, pool} = ExCubecl.Pool.start_link(size: 4096, max: 2)
+      iex> {:ok, buffer} = ExCubecl.Pool.checkout(pool)
+      iex> ExCubecl.Buffer.fill(buffer, 7)
+      iex> ExCubecl.Pool.checkin(pool, buffer)
+      :ok
+      iex> {:ok, %{available: 1, allocated: 1, max: 2}} = ExCubecl.Pool.stats(pool)
+
+  A buffer that was checked in is stale: every handle of it, view or clone, answers `:stale` from
+  then on, whoever has it, and the next holder cannot read what the last one left. A holder that dies
+  gives its buffer back, and so does one that forgets the buffer.
+
+  What is held counts as live in `ExCubecl.Memory.usage/1`, for its holder. What is kept counts as
+  reserved only, and is freed when the device has no room, by `ExCubecl.Memory.trim/1`, and when the
+  pool ends. Buffers that are held then stay good.
+  """
+
+  use ExCubecl.Bang,
+    checkout: 1,
+    checkout: 2,
+    checkin: 2,
+    with_buffer: 2,
+    with_buffer: 3,
+    stats: 1
+
+  alias ExCubecl.{
+    Arguments,
+    Buffer,
+    Device,
+    DType,
+    Error,
+    Handle,
+    Native,
+    Note,
+    Pressure,
+    Shape,
+    SizeClass
+  }
+
+  alias ExCubecl.Pool.Server
+
+  @type pool :: GenServer.server()
+  @type option ::
+          {:size, pos_integer}
+          | {:shape, Buffer.shape()}
+          | {:dtype, DType.t()}
+          | {:max, pos_integer}
+          | {:device, term}
+          | {:name, GenServer.name()}
+          | {:tag, term}
+          | {:allocation, :default | :persistent}
+
+  @options [:size, :shape, :dtype, :max, :device, :name]
+
+  @doc "Returns the child specification of a pool, for a supervisor: `{ExCubecl.Pool, size: 4096}`."
+  @spec child_spec([option]) :: Supervisor.child_spec()
+  def child_spec(opts), do: %{id: __MODULE__, start: {__MODULE__, :start_link, [opts]}}
+
+  @doc """
+  Starts a pool and returns `{:ok, pid}`, or `{:error, error}`.
+
+  ## Options
+
+    * `:size` - bytes of each buffer; or
+    * `:shape` - the shape of each buffer
+    * `:dtype` - the type of each buffer, `:u8` by default
+    * `:max` - the most buffers there are at once; by default as many as
+      `ExCubecl.Memory.get_buffer/3` keeps of that size
+    * `:device` - where they are
+    * `:name` - as for `GenServer.start_link/3`
+    * `:tag`, `:allocation` - as for `ExCubecl.Buffer.new/4`
+
+  Errors: `:invalid_argument`, `:invalid_shape`, `:unsupported_dtype`, `:unknown_device`,
+  `:too_large`.
+
+      iex> {:ok, pool} = ExCubecl.Pool.start_link(shape: [2, 3], dtype: :f32, max: 4)
+      iex> ExCubecl.shape(ExCubecl.Pool.checkout!(pool))
+      {:ok, [2, 3]}
+      iex> {:error, error} = ExCubecl.Pool.start_link(size: 0)
+      iex> error.reason
+      :invalid_argument
+  """
+  @spec start_link([option]) :: GenServer.on_start() | {:error, Error.t()}
+  def start_link(opts) do
+    with {:ok, id, dtype, shape, max, note} <- config(opts),
+         {:ok, pool} <-
+           Error.from_native(fn -> Native.pool_open(id, dtype, shape, max, note) end),
+         do: GenServer.start_link(Server, {pool, max}, Keyword.take(opts, [:name]))
+  end
+
+  defp config(opts) do
+    with {:ok, opts} <- Arguments.options(opts, @options ++ Note.options()),
+         {:ok, dtype} <- Arguments.dtype(Keyword.get(opts, :dtype, :u8)),
+         {:ok, shape} <- shape(opts, dtype),
+         {:ok, most} <- most(opts[:max], Shape.size(shape) * DType.size(dtype)),
+         {:ok, note} <- Note.from(Keyword.take(opts, Note.options())),
+         {:ok, id} <- Device.resolve(opts[:device]),
+         do: {:ok, id, dtype, shape, most, note}
+  end
+
+  defp shape(opts, dtype) do
+    case {opts[:size], opts[:shape]} do
+      {nil, nil} -> Arguments.invalid(:size, nil, "bytes as :size, or a :shape")
+      {nil, shape} -> with({:ok, shape, _} <- filled(shape, dtype), do: {:ok, shape})
+      {size, nil} -> flat(size, DType.size(dtype))
+      {size, _shape} -> Arguments.invalid(:size, size, "either :size or :shape, not both")
+    end
+  end
+
+  defp filled(shape, dtype) do
+    with {:ok, _, 0} <- Arguments.shape(shape, dtype),
+         do: Arguments.invalid(:shape, shape, "at least one element")
+  end
+
+  defp flat(size, unit) when is_integer(size) and size > 0 and rem(size, unit) == 0 do
+    with {:ok, size} <- Arguments.index(:size, size), do: {:ok, [div(size, unit)]}
+  end
+
+  defp flat(size, unit),
+    do: Arguments.invalid(:size, size, "a positive number of bytes, a multiple of #{unit}")
+
+  defp most(nil, bytes), do: with({:ok, {_class, most}} <- SizeClass.of(bytes), do: {:ok, most})
+  defp most(max, _bytes) when is_integer(max) and max > 0, do: Arguments.index(:max, max)
+  defp most(max, _bytes), do: Arguments.invalid(:max, max, "a positive integer")
+
+  @doc """
+  Returns `{:ok, buffer}`, a kept one or a new one. It is as a lazy one: reading it is
+  `:not_allocated` until it is written.
+
+  ## Options
+
+    * `:timeout` - milliseconds to wait where all are held, `5000` by default
+    * `:tag` - as for `ExCubecl.Buffer.new/4`, instead of the pool's
+
+  Errors: `:pool_exhausted` where none came back in time, `:stale` for a pool that has ended, and those
+  of making a buffer.
+
+      iex> {:ok, pool} = ExCubecl.Pool.start_link(size: 100, max: 1)
+      iex> {:ok, held} = ExCubecl.Pool.checkout(pool)
+      iex> {:error, error} = ExCubecl.Pool.checkout(pool, timeout: 10)
+      iex> Exception.message(error)
+      "all 1 of the pool are held, and none came back within 10 ms: give one back, wait longer, or raise max"
+      iex> ExCubecl.size(held)
+      {:ok, 100}
+  """
+  @spec checkout(pool, keyword) :: Buffer.result(Buffer.t())
+  def checkout(pool, opts \\ []) do
+    with {:ok, opts} <- Arguments.options(opts, [:timeout, :tag]),
+         {:ok, timeout} <- Arguments.timeout(Keyword.get(opts, :timeout, 5000)),
+         {:ok, note} <- Note.from(Keyword.take(opts, [:tag])),
+         {:ok, pid} <- whereis(pool) do
+      case Error.from_native(fn -> Native.pool_take(pid, note) end) do
+        {:ok, {:grow, id, bytes}} -> grow(pid, id, bytes, note, timeout)
+        result -> made(result)
+      end
+    end
+  end
+
+  defp grow(pid, id, bytes, note, timeout) do
+    case Pressure.create(id, bytes, fn -> Native.pool_check_out(pid, self(), note) end) do
+      {:error, %Error{reason: :pool_exhausted}} when timeout != 0 -> wait(pid, note, timeout)
+      result -> made(result)
+    end
+  end
+
+  defp wait(pid, note, timeout) do
+    made(GenServer.call(pid, {:wait, note, timeout}, :infinity))
+  catch
+    :exit, _ -> Error.new(:stale, reason: :closed)
+  end
+
+  defp made({:ok, lease}), do: {:ok, struct!(Buffer, lease)}
+  defp made({:error, error}), do: {:error, error}
+
+  @doc """
+  Returns `:ok` and takes a buffer back. Every handle of it is stale from then on.
+
+  Any process may give a buffer back, not only the one that took it.
+
+  Errors: `:stale` for one that was given back before or came from elsewhere, `:invalid_argument` for
+  a view or clone.
+
+      iex> {:ok, pool} = ExCubecl.Pool.start_link(size: 100)
+      iex> buffer = ExCubecl.Pool.checkout!(pool)
+      iex> ExCubecl.Pool.checkin(pool, buffer)
+      :ok
+      iex> {:error, error} = ExCubecl.Pool.checkin(pool, buffer)
+      iex> error.reason
+      :stale
+  """
+  @spec checkin(pool, Buffer.t()) :: :ok | {:error, Error.t()}
+  def checkin(pool, buffer) do
+    with {:ok, ref} <- Handle.reference(buffer), {:ok, pid} <- whereis(pool) do
+      case Error.from_native(fn -> Native.pool_check_in(pid, ref) end) do
+        {:ok, nil} -> Error.from_native(fn -> Native.pool_check_in_wait(pid, ref) end)
+        result -> result
+      end
+    end
+  end
+
+  @doc """
+  Checks a buffer out, returns `{:ok, result}` of `fun` with it, and checks it in, also when `fun`
+  raises. Options and errors as `checkout/2`.
+
+      iex> {:ok, pool} = ExCubecl.Pool.start_link(size: 4)
+      iex> ExCubecl.Pool.with_buffer(pool, fn buffer ->
+      ...>   ExCubecl.Buffer.write!(buffer, [1, 2, 3, 4])
+      ...>   ExCubecl.to_list!(buffer)
+      ...> end)
+      {:ok, [1, 2, 3, 4]}
+  """
+  @spec with_buffer(pool, (Buffer.t() -> result), keyword) :: Buffer.result(result)
+        when result: term
+  def with_buffer(pool, fun, opts \\ [])
+
+  def with_buffer(pool, fun, opts) when is_function(fun, 1) do
+    with {:ok, buffer} <- checkout(pool, opts) do
+      try do
+        {:ok, fun.(buffer)}
+      after
+        # That `fun` gave it back itself is no fault.
+        checkin(pool, buffer)
+      end
+    end
+  end
+
+  def with_buffer(_pool, fun, _opts),
+    do: Arguments.invalid(:fun, fun, "a function of one argument")
+
+  @doc """
+  Returns `{:ok, stats}`: how many buffers are `:available`, how many are `:allocated`, held or not, and
+  the `:max`; how many checkouts a kept buffer served (`:hits`), how many took new memory
+  (`:misses`), and how many had to wait (`:waits`).
+
+      iex> {:ok, pool} = ExCubecl.Pool.start_link(size: 100, max: 3)
+      iex> ExCubecl.Pool.stats(pool)
+      {:ok, %{available: 0, allocated: 0, max: 3, hits: 0, misses: 0, waits: 0}}
+  """
+  @spec stats(pool) :: {:ok, ExCubecl.Memory.pool_stats()} | {:error, Error.t()}
+  def stats(pool) do
+    with {:ok, pid} <- whereis(pool),
+         do: Error.from_native(fn -> Native.pool_stats(pid) end)
+  end
+
+  defp whereis(pid) when is_pid(pid) and node(pid) == node(), do: {:ok, pid}
+
+  defp whereis(pool) do
+    case GenServer.whereis(pool) do
+      pid when is_pid(pid) and node(pid) == node() -> {:ok, pid}
+      _ -> Error.new(:stale, reason: :closed)
+    end
+  rescue
+    # What is no name at all.
+    _ -> Arguments.invalid(:pool, pool, "the pid or name of a pool on this node")
+  end
+end

@@ -1,0 +1,174 @@
+//! `ExCubecl.Pool`. A pool is known by the process that runs it, so that a checkout needs no
+//! message to it.
+
+use std::collections::HashMap;
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::sync::{Arc, OnceLock};
+
+use ex_cubecl_core::device;
+use ex_cubecl_core::pool::{Pool, Stats};
+use ex_cubecl_core::{Buffer, DType, DeviceId};
+use parking_lot::RwLock;
+use rustler::{Atom, Env, LocalPid, Monitor, Resource, ResourceArc, Term};
+
+use crate::atoms;
+use crate::error::{Answer, Fault, soon};
+use crate::pid;
+use crate::post::post;
+use crate::resource::{BufferRef, held, unwatch};
+use crate::term::{DynEncoder, Note, Wire, map, spec};
+
+/// A pool, and the process that it ends with once there is one.
+struct PoolRef {
+    pool: Arc<Pool>,
+    process: Arc<OnceLock<LocalPid>>,
+}
+
+#[rustler::resource_impl]
+impl Resource for PoolRef {
+    const IMPLEMENTS_DOWN: bool = true;
+
+    fn down<'a>(&'a self, env: Env<'a>, pid: LocalPid, _monitor: Monitor) {
+        if let Some(pools) = &mut *POOLS.write() {
+            pools.remove(&pid::key(env, pid));
+        }
+        self.pool.close();
+    }
+}
+
+// Core's locks do not poison, and each change under them is one step.
+impl UnwindSafe for PoolRef {}
+impl RefUnwindSafe for PoolRef {}
+
+static POOLS: RwLock<Option<HashMap<u64, ResourceArc<PoolRef>>>> = RwLock::new(None);
+
+fn find<'a>(env: Env<'_>, pid: LocalPid) -> Answer<'a, Arc<Pool>> {
+    let pools = POOLS.read();
+    let found = pools.as_ref().and_then(|pools| pools.get(&pid::key(env, pid)));
+    Ok(found.ok_or(Fault::Closed)?.pool.clone())
+}
+
+/// A pool without a process.
+#[rustler::nif(schedule = "DirtyIo")]
+fn pool_open<'a>(
+    env: Env<'a>,
+    id: Wire<DeviceId>,
+    dtype: Wire<DType>,
+    dims: Vec<u64>,
+    max: u64,
+    note: Note,
+) -> Answer<'a, ResourceArc<PoolRef>> {
+    let process = Arc::new(OnceLock::new());
+    let awaited = process.clone();
+    let waker = Box::new(move || {
+        if let Some(pid) = awaited.get() {
+            post(*pid, |env| atoms::returned().to_term(env));
+        }
+    });
+    let spec = spec(env, dtype, dims, note);
+    let pool = Pool::new(device::open(id.0)?, spec, max, Some(waker))?;
+    Ok(ResourceArc::new(PoolRef { pool, process }))
+}
+
+/// From now on the pool is known by the calling process, and ends with it.
+#[rustler::nif]
+fn pool_run(env: Env<'_>, pool: ResourceArc<PoolRef>) -> Answer<'static, Atom> {
+    let pid = env.pid();
+    if pool.process.set(pid).is_err() || pool.monitor(Some(env), &pid).is_none() {
+        return Err(Fault::Closed);
+    }
+    let mut pools = POOLS.write();
+    pools
+        .get_or_insert_default()
+        .insert(pid::key(env, pid), pool.clone());
+    Ok(atoms::ok())
+}
+
+/// A kept buffer, or `{grow, device, bytes}`.
+#[rustler::nif]
+fn pool_take<'a>(env: Env<'a>, pid: LocalPid, note: Note) -> Answer<'a, Term<'a>> {
+    let pool = find(env, pid)?;
+    match pool.take(&note.label(pid::caller(env)))? {
+        Some(buffer) => Ok(lease(env, &pool, buffer, env.pid())),
+        None => {
+            let bytes = pool.spec().bytes().unwrap_or(0);
+            let grow = (atoms::grow(), Wire(pool.device().id()), bytes);
+            Ok(grow.term(env))
+        }
+    }
+}
+
+/// As `pool_take`, or a new one, for `holder`.
+#[rustler::nif(schedule = "DirtyIo")]
+fn pool_check_out<'a>(
+    env: Env<'a>,
+    pid: LocalPid,
+    holder: LocalPid,
+    note: Note,
+) -> Answer<'a, Term<'a>> {
+    let pool = find(env, pid)?;
+    let buffer = pool.check_out(&note.label(pid::key(env, holder)))?;
+    Ok(lease(env, &pool, buffer, holder))
+}
+
+fn lease<'a>(env: Env<'a>, pool: &Pool, buffer: Buffer, holder: LocalPid) -> Term<'a> {
+    let spec = pool.spec();
+    map(
+        env,
+        &[
+            (atoms::r#ref(), &held(env, buffer, holder)),
+            (atoms::dtype(), &Wire(spec.dtype)),
+            (atoms::shape(), &spec.shape.to_vec()),
+            (atoms::device(), &Wire(pool.device().id())),
+        ],
+    )
+}
+
+#[rustler::nif]
+fn pool_check_in(
+    env: Env<'_>,
+    pid: LocalPid,
+    buffer: ResourceArc<BufferRef>,
+) -> Answer<'static, Option<Atom>> {
+    check_in(env, pid, &buffer, false)
+}
+
+#[rustler::nif(schedule = "DirtyIo")]
+fn pool_check_in_wait(
+    env: Env<'_>,
+    pid: LocalPid,
+    buffer: ResourceArc<BufferRef>,
+) -> Answer<'static, Option<Atom>> {
+    check_in(env, pid, &buffer, true)
+}
+
+fn check_in(
+    env: Env<'_>,
+    pid: LocalPid,
+    buffer: &ResourceArc<BufferRef>,
+    wait: bool,
+) -> Answer<'static, Option<Atom>> {
+    let back = soon(find(env, pid)?.check_in(&buffer.0, wait))?;
+    Ok(back.map(|()| {
+        unwatch(env, buffer);
+        atoms::ok()
+    }))
+}
+
+/// So many wait from now on.
+#[rustler::nif]
+fn pool_set_waiting(env: Env<'_>, pid: LocalPid, waiting: u64) -> Answer<'static, Atom> {
+    find(env, pid)?.set_waiting(waiting);
+    Ok(atoms::ok())
+}
+
+#[rustler::nif]
+fn pool_count_wait(env: Env<'_>, pid: LocalPid) -> Answer<'static, Atom> {
+    find(env, pid)?.count_wait();
+    Ok(atoms::ok())
+}
+
+#[rustler::nif]
+fn pool_stats(env: Env<'_>, pid: LocalPid) -> Answer<'static, Wire<Stats>> {
+    Ok(Wire(find(env, pid)?.stats()))
+}

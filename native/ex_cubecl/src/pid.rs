@@ -1,0 +1,26 @@
+//! Processes as plain numbers, in which core keeps owners. A local pid is an immediate term: its
+//! word is all of it, in every environment.
+
+#![allow(unsafe_code)]
+
+use std::mem::transmute;
+
+use rustler::sys::ErlNifTerm;
+use rustler::{Encoder, Env, LocalPid, Term};
+
+pub fn key(env: Env<'_>, pid: LocalPid) -> u64 {
+    // SAFETY: a term is one word, and this one refers to nothing.
+    let word = unsafe { transmute::<ErlNifTerm, usize>(pid.encode(env).as_c_arg()) };
+    word as u64
+}
+
+/// The process of the calling NIF.
+pub fn caller(env: Env<'_>) -> u64 {
+    key(env, env.pid())
+}
+
+/// The pid of a key.
+pub fn term(env: Env<'_>, key: u64) -> Term<'_> {
+    // SAFETY: keys come from `key` only, so that the word is an immediate term.
+    unsafe { Term::new(env, transmute::<usize, ErlNifTerm>(key as usize)) }
+}
