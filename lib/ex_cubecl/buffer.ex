@@ -76,6 +76,7 @@ defmodule ExCubecl.Buffer do
     Note,
     Pressure,
     Shape,
+    Telemetry,
     Transfer
   }
 
@@ -125,7 +126,15 @@ defmodule ExCubecl.Buffer do
   def new(data, shape, dtype, opts \\ []) do
     make(shape, dtype, opts, [], fn target ->
       with {:ok, data} <- Arguments.data(data, target.shape),
-           do: create(target, target.count, fn -> from_data(target, data) end)
+           do: created_from(target, data)
+    end)
+  end
+
+  defp created_from(%{id: id, dtype: dtype} = target, data) do
+    bytes = target.count * DType.size(dtype)
+
+    Telemetry.span(:upload, bytes, %{device: id, dtype: dtype}, fn ->
+      create(target, target.count, fn -> from_data(target, data) end)
     end)
   end
 
@@ -243,8 +252,11 @@ defmodule ExCubecl.Buffer do
     end
   end
 
-  defp blank(%{id: id, dtype: dtype, shape: shape, note: note}),
-    do: Native.buffer_empty(id, dtype, shape, note)
+  defp blank(%{id: id, dtype: dtype, shape: shape, note: note} = target) do
+    with {:ok, nil} <- Native.buffer_empty(id, dtype, shape, note),
+         {:ok, :ok} <- Native.device_open(id),
+         do: blank(target)
+  end
 
   defp filled(target, fill) do
     create(target, target.count, fn ->
@@ -264,7 +276,7 @@ defmodule ExCubecl.Buffer do
   @spec ensure_allocated(t) :: :ok | {:error, Error.t()}
   def ensure_allocated(buffer) do
     with {:ok, buffer} <- Handle.check(buffer),
-         do: Pressure.create(buffer.device, 0, fn -> Native.buffer_allocate(buffer.ref) end)
+         do: change(buffer, fn -> Native.buffer_allocate(buffer.ref) end)
   end
 
   @doc """
@@ -450,8 +462,7 @@ defmodule ExCubecl.Buffer do
   def copy(source, target) do
     with {:ok, source} <- Handle.check(source),
          {:ok, target} <- Handle.check(target),
-         do:
-           Pressure.create(target.device, 0, fn -> Native.buffer_copy(source.ref, target.ref) end)
+         do: change(target, fn -> Native.buffer_copy(source.ref, target.ref) end)
   end
 
   ## Changing elements
@@ -480,8 +491,23 @@ defmodule ExCubecl.Buffer do
          {:ok, opts} <- Arguments.options(opts, [:offset]),
          {:ok, data} <- Arguments.data(data, buffer.shape),
          {:ok, offset, shape} <- place(buffer, data, opts[:offset]),
-         do:
-           Pressure.create(buffer.device, 0, fn -> do_write(buffer.ref, offset, shape, data) end)
+         do: upload(buffer, offset, shape, data)
+  end
+
+  defp upload(%{ref: ref, dtype: dtype} = buffer, offset, shape, data) do
+    bytes = if shape, do: Shape.size(shape) * DType.size(dtype), else: byte_size(data)
+
+    Telemetry.span(:upload, bytes, %{device: buffer.device, dtype: dtype}, fn ->
+      change(buffer, fn -> do_write(ref, offset, shape, data) end)
+    end)
+  end
+
+  # What writes to a buffer takes its memory where it has none yet.
+  defp change(%{ref: ref} = buffer, call) do
+    case Error.from_native(fn -> Native.buffer_missing(ref) end) do
+      {:ok, bytes} -> Pressure.create(buffer.device, bytes, call)
+      {:error, error} -> {:error, error}
+    end
   end
 
   # Where data goes, and the shape of a list. A whole must fill the buffer; a part has no shape: it
@@ -529,7 +555,7 @@ defmodule ExCubecl.Buffer do
   @spec fill(t, element) :: :ok | {:error, Error.t()}
   def fill(buffer, value) do
     with {:ok, buffer} <- Handle.check(buffer),
-         do: Pressure.create(buffer.device, 0, fn -> Native.buffer_fill(buffer.ref, value) end)
+         do: change(buffer, fn -> Native.buffer_fill(buffer.ref, value) end)
   end
 
   ## Reading
@@ -546,7 +572,18 @@ defmodule ExCubecl.Buffer do
       {:ok, <<0, 1, 2>>}
   """
   @spec read(t) :: result(binary)
-  def read(buffer), do: ask(buffer, &Native.buffer_read/1)
+  def read(buffer) do
+    with {:ok, buffer} <- Handle.check(buffer),
+         do: download(buffer, Shape.size(buffer.shape), &Native.buffer_read/1)
+  end
+
+  defp download(%{ref: ref, dtype: dtype} = buffer, count, call) do
+    metadata = %{device: buffer.device, dtype: dtype}
+
+    Telemetry.span(:read, count * DType.size(dtype), metadata, fn ->
+      Error.from_native(fn -> call.(ref) end)
+    end)
+  end
 
   @doc """
   Returns `{:ok, binary}` of `count` elements from element `offset` on.
@@ -560,7 +597,7 @@ defmodule ExCubecl.Buffer do
   def read_part(buffer, offset, count) do
     with {:ok, buffer} <- Handle.check(buffer),
          :ok <- Arguments.part(offset, count, Shape.size(buffer.shape)),
-         do: ask(buffer, &Native.buffer_read_part(&1, offset, count))
+         do: download(buffer, count, &Native.buffer_read_part(&1, offset, count))
   end
 
   @doc """
@@ -575,7 +612,17 @@ defmodule ExCubecl.Buffer do
   @spec read_all([t]) :: result([binary])
   def read_all(buffers) do
     with {:ok, buffers} <- Handle.check_all(buffers),
-         do: Error.from_native(fn -> Native.buffer_read_all(Enum.map(buffers, & &1.ref)) end)
+         do: download_all(buffers)
+  end
+
+  defp download_all([]), do: {:ok, []}
+
+  defp download_all([%{device: device} | _] = buffers) do
+    bytes = Enum.sum(Enum.map(buffers, &(Shape.size(&1.shape) * DType.size(&1.dtype))))
+
+    Telemetry.span(:read, bytes, %{device: device, dtype: nil}, fn ->
+      Error.from_native(fn -> Native.buffer_read_all(Enum.map(buffers, & &1.ref)) end)
+    end)
   end
 
   @doc """
@@ -589,7 +636,12 @@ defmodule ExCubecl.Buffer do
   @spec to_list(t) :: result(list | element)
   def to_list(buffer) do
     with {:ok, buffer} <- Handle.check(buffer),
-         do: ask(buffer, &Native.buffer_to_list(&1, buffer.shape))
+         do:
+           download(
+             buffer,
+             Shape.size(buffer.shape),
+             &Native.buffer_to_list(&1, buffer.shape)
+           )
   end
 
   @doc """
@@ -600,8 +652,10 @@ defmodule ExCubecl.Buffer do
   """
   @spec to_flat_list(t) :: result([element])
   def to_flat_list(buffer) do
-    with {:ok, buffer} <- Handle.check(buffer),
-         do: ask(buffer, &Native.buffer_to_list(&1, [Shape.size(buffer.shape)]))
+    with {:ok, buffer} <- Handle.check(buffer) do
+      count = Shape.size(buffer.shape)
+      download(buffer, count, &Native.buffer_to_list(&1, [count]))
+    end
   end
 
   @doc """
@@ -616,7 +670,7 @@ defmodule ExCubecl.Buffer do
   def item(buffer) do
     with {:ok, buffer} <- Handle.check(buffer) do
       case Shape.size(buffer.shape) do
-        1 -> ask(buffer, &Native.buffer_to_list(&1, []))
+        1 -> download(buffer, 1, &Native.buffer_to_list(&1, []))
         other -> Error.new(:shape_mismatch, expected: 1, actual: other)
       end
     end

@@ -44,6 +44,7 @@ defmodule ExCubecl.Native do
   def version, do: missing()
   def device_list, do: missing()
   def device_default, do: missing()
+  def device_open(_id), do: missing()
   def device_reset(_id), do: missing()
   def device_synchronize(_id), do: missing()
 
@@ -57,11 +58,13 @@ defmodule ExCubecl.Native do
   def memory_reclaim(_id), do: missing()
   def memory_report(_id, _most), do: missing()
   def memory_owners(_id), do: missing()
+  def memory_live(_id), do: missing()
   def memory_failed(_id), do: missing()
   def memory_take(_id, _dtype, _dims, _max, _note), do: missing()
   def memory_get(_id, _dtype, _dims, _max, _note), do: missing()
   def memory_return(_ref), do: missing()
   def memory_return_wait(_ref), do: missing()
+  def memory_watch(_pid), do: missing()
   def memory_stats, do: missing()
 
   # Buffer
@@ -93,6 +96,7 @@ defmodule ExCubecl.Native do
   def buffer_storage_id(_ref), do: missing()
   def buffer_total_size(_ref), do: missing()
   def buffer_allocated(_ref), do: missing()
+  def buffer_missing(_ref), do: missing()
   def buffer_ref_count(_ref), do: missing()
 
   # Pool

@@ -3,7 +3,7 @@ defmodule ExCubecl.Pressure do
   # The BEAM does not see device memory: a handle of a few words keeps megabytes alive until its
   # process happens to collect its garbage. This is the one place that makes it happen.
 
-  alias ExCubecl.{Error, Native, Reclaim}
+  alias ExCubecl.{Error, Native, Reclaim, Telemetry}
 
   @default_every 64 * 1024 * 1024
   @key {__MODULE__, :bytes}
@@ -21,28 +21,64 @@ defmodule ExCubecl.Pressure do
   and yields, for destructors run only then. Where there is no room, garbage is collected step by
   step, unused memory goes back to the driver, and the call is tried again.
   """
+  def create(id, bytes, call)
+
+  # It takes no memory, or has it already.
+  def create(id, 0, call), do: attempt(Error.from_native(call), id, call, @steps)
+
   def create(id, bytes, call) do
     note(bytes)
-    attempt(Error.from_native(call), id, call, @steps)
+    Telemetry.watch_frees()
+
+    Telemetry.span(:allocate, bytes, %{device: id}, fn ->
+      attempt(Error.from_native(call), id, call, @steps)
+    end)
   end
 
   # A fixed arena that is full is no device that is full.
   defp attempt({:error, %Error{reason: reason, details: %{device: _}} = error}, id, call, steps)
        when reason in [:out_of_memory, :limit_exceeded] do
-    case steps do
-      [{whose, pause} | rest] ->
-        if steps == @steps, do: Native.memory_reclaim(id), else: Native.memory_trim(id)
-        collect(whose, id)
-        :erlang.yield()
-        if pause > 0, do: Process.sleep(pause)
-        attempt(Error.from_native(call), id, call, rest)
-
-      [] ->
-        {:error, explain(error, id)}
-    end
+    if steps == @steps, do: reclaim(error, id, call), else: try_again(error, id, call, steps)
   end
 
   defp attempt(result, _id, _call, _steps), do: result
+
+  # The first refusal.
+  defp reclaim(%{reason: reason} = error, id, call) do
+    metadata = %{device: id, reason: reason}
+    if Telemetry.on?(), do: Telemetry.execute(:limit, %{bytes: error.details.requested}, metadata)
+    before = live(id)
+    started = System.monotonic_time()
+    result = try_again(error, id, call, @steps)
+
+    if Telemetry.on?() do
+      measurements = %{
+        bytes: max(before - live(id), 0),
+        duration: System.monotonic_time() - started
+      }
+
+      Telemetry.execute(:reclaim, measurements, metadata)
+    end
+
+    result
+  end
+
+  defp try_again(error, id, _call, []), do: {:error, explain(error, id)}
+
+  defp try_again(_error, id, call, [{whose, pause} = step | rest]) do
+    if [step | rest] == @steps, do: Native.memory_reclaim(id), else: Native.memory_trim(id)
+    collect(whose, id)
+    :erlang.yield()
+    if pause > 0, do: Process.sleep(pause)
+    attempt(Error.from_native(call), id, call, rest)
+  end
+
+  defp live(id) do
+    case Native.memory_live(id) do
+      {:ok, bytes} -> bytes
+      {:error, _} -> 0
+    end
+  end
 
   defp collect(:self, _id), do: :erlang.garbage_collect()
   defp collect(whose, id), do: Reclaim.run(whose, id)

@@ -27,6 +27,7 @@ rustler::atoms! {
     expected_bytes,
     actual_bytes,
     failed,
+    freed,
     frees,
     id,
     improper_list,

@@ -171,6 +171,7 @@ impl Encoder for Wire<Entry> {
     fn encode<'a>(&self, env: Env<'a>) -> Term<'a> {
         let Wire(Entry {
             id,
+            device,
             bytes,
             spec,
             since,
@@ -180,6 +181,7 @@ impl Encoder for Wire<Entry> {
             env,
             &[
                 (atoms::storage_id(), id),
+                (atoms::device(), &Wire(*device)),
                 (atoms::bytes(), bytes),
                 (atoms::dtype(), &Wire(spec.dtype)),
                 (atoms::shape(), &spec.shape.to_vec()),

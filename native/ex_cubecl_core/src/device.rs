@@ -158,6 +158,7 @@ impl Device {
     pub(crate) fn entry(&self, id: u64, spec: &Spec, bytes: u64) -> Entry {
         Entry {
             id,
+            device: self.id(),
             bytes,
             spec: spec.clone(),
             since: Instant::now(),

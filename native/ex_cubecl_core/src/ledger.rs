@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
+use crate::device::DeviceId;
 use crate::dtype::DType;
 use crate::span::byte_count;
 
@@ -65,6 +66,7 @@ impl From<(DType, u64)> for Spec {
 pub struct Entry {
     /// The storage that holds it.
     pub id: u64,
+    pub device: DeviceId,
     pub bytes: u64,
     pub spec: Spec,
     pub since: Instant,
@@ -148,8 +150,13 @@ mod tests {
         spec.label.owner = owner;
         spec.label.tag = tag.map(|tag| tag.as_bytes().into());
         let since = Instant::now();
+        let device = DeviceId {
+            runtime: crate::device::Runtime::Vulkan,
+            index: 0,
+        };
         Entry {
             id,
+            device,
             bytes,
             spec,
             since,

@@ -2,11 +2,35 @@
 //! gives it back, so that a count cannot leak. The numbers are read without a lock.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use parking_lot::RwLock;
 
 use crate::ledger::{Entry, Ledger, Report};
 
 const NO_LIMIT: u64 = u64::MAX;
+
+/// Called with what was freed. It must not block, for a destructor calls it.
+pub type Watcher = Box<dyn Fn(&Entry) + Send + Sync>;
+
+static WATCHED: AtomicBool = AtomicBool::new(false);
+static WATCHER: RwLock<Option<Watcher>> = RwLock::new(None);
+
+/// Tells of everything that is freed from now on, on any device; `None` for nobody. What is told
+/// costs a lock and the call, what is not told one load.
+pub fn watch_frees(watcher: Option<Watcher>) {
+    let mut current = WATCHER.write();
+    WATCHED.store(watcher.is_some(), Relaxed);
+    *current = watcher;
+}
+
+fn tell(entry: &Entry) {
+    if WATCHED.load(Relaxed)
+        && let Some(watcher) = &*WATCHER.read()
+    {
+        watcher(entry);
+    }
+}
 
 #[derive(Debug)]
 pub struct Meter {
@@ -125,7 +149,9 @@ impl Meter {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.meter.ledger.remove(self.id);
+        if let Some(entry) = self.meter.ledger.remove(self.id) {
+            tell(&entry);
+        }
         self.meter.live_bytes.fetch_sub(self.bytes, Relaxed);
         self.meter.live_buffers.fetch_sub(1, Relaxed);
         self.meter.frees.fetch_add(1, Relaxed);
@@ -135,11 +161,17 @@ impl Drop for Reservation {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::{DeviceId, Runtime};
     use crate::dtype::DType;
 
     fn of(bytes: u64) -> Entry {
         static NEXT: AtomicU64 = AtomicU64::new(1);
+        let device = DeviceId {
+            runtime: Runtime::Vulkan,
+            index: 0,
+        };
         Entry {
+            device,
             id: NEXT.fetch_add(1, Relaxed),
             bytes,
             spec: (DType::U8, bytes).into(),

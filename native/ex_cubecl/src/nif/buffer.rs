@@ -67,16 +67,20 @@ fn buffer_from_small<'a>(
     Ok(made.map(|buffer| ResourceArc::new(BufferRef::new(buffer))))
 }
 
-#[rustler::nif(schedule = "DirtyIo")]
+/// `nil` where the device is not open yet.
+#[rustler::nif]
 fn buffer_empty<'a>(
     env: Env<'a>,
     id: Wire<DeviceId>,
     dtype: Wire<DType>,
     dims: Vec<u64>,
     note: Note,
-) -> Answer<'a, Ref> {
-    let spec = spec(env, dtype, dims, note);
-    handle(Buffer::lazy(device::open(id.0)?, spec))
+) -> Answer<'a, Option<Ref>> {
+    let Some(device) = device::find_open(id.0) else {
+        return Ok(None);
+    };
+    let buffer = Buffer::lazy(device, spec(env, dtype, dims, note))?;
+    handle(Ok(buffer)).map(Some)
 }
 
 #[rustler::nif(schedule = "DirtyIo")]
@@ -250,4 +254,13 @@ fn buffer_allocated(buffer: Ref) -> bool {
 #[rustler::nif]
 fn buffer_ref_count(buffer: Ref) -> u64 {
     buffer.0.handles() as u64
+}
+
+/// Bytes of memory that the first write would take.
+#[rustler::nif]
+fn buffer_missing(buffer: Ref) -> u64 {
+    match buffer.0.is_allocated() {
+        true => 0,
+        false => buffer.0.total_bytes(),
+    }
 }

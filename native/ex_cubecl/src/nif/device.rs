@@ -34,3 +34,9 @@ fn device_synchronize(id: Wire<DeviceId>) -> Answer<'static, Atom> {
     device::open(id.0)?.synchronize()?;
     Ok(atoms::ok())
 }
+
+#[rustler::nif(schedule = "DirtyIo")]
+fn device_open(id: Wire<DeviceId>) -> Answer<'static, Atom> {
+    device::open(id.0)?;
+    Ok(atoms::ok())
+}

@@ -1,14 +1,15 @@
 //! `ExCubecl.Memory`.
 
 use ex_cubecl_core::ledger::Report;
-use ex_cubecl_core::meter::Usage;
+use ex_cubecl_core::meter::{Usage, Watcher, watch_frees};
 use ex_cubecl_core::pool::{self, Stats};
 use ex_cubecl_core::{DType, DeviceId, device};
-use rustler::{Atom, Env, ResourceArc, Term};
+use rustler::{Atom, Encoder, Env, LocalPid, ResourceArc, Term};
 
 use crate::atoms;
 use crate::error::{Answer, soon};
 use crate::pid;
+use crate::post::post;
 use crate::resource::{BufferRef, held, unwatch};
 use crate::term::{Note, Wire, spec};
 
@@ -57,6 +58,12 @@ fn memory_failed(id: Wire<DeviceId>) -> Answer<'static, (u64, Option<u64>)> {
     device.count_failure();
     let usage = device.account();
     Ok((usage.live_bytes, usage.limit))
+}
+
+/// Live bytes, without asking the device.
+#[rustler::nif(schedule = "DirtyIo")]
+fn memory_live(id: Wire<DeviceId>) -> Answer<'static, u64> {
+    Ok(device::open(id.0)?.account().live_bytes)
 }
 
 #[rustler::nif(schedule = "DirtyIo")]
@@ -142,4 +149,18 @@ fn memory_reset_peak(id: Wire<DeviceId>) -> Answer<'static, Atom> {
 #[rustler::nif(schedule = "DirtyIo")]
 fn memory_trim(id: Wire<DeviceId>) -> Answer<'static, u64> {
     Ok(device::open(id.0)?.trim()?)
+}
+
+/// Sends `{freed, allocation, microseconds}` to a process for everything that is freed, or to nobody.
+#[rustler::nif]
+fn memory_watch(pid: Option<LocalPid>) -> Answer<'static, Atom> {
+    watch_frees(pid.map(|pid| -> Watcher {
+        Box::new(move |entry| {
+            let (entry, lived) = (entry.clone(), entry.since.elapsed().as_micros() as u64);
+            post(pid, move |env| {
+                (atoms::freed(), Wire(entry), lived).encode(env)
+            });
+        })
+    }));
+    Ok(atoms::ok())
 }

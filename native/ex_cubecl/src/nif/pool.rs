@@ -44,7 +44,9 @@ static POOLS: RwLock<Option<HashMap<u64, ResourceArc<PoolRef>>>> = RwLock::new(N
 
 fn find<'a>(env: Env<'_>, pid: LocalPid) -> Answer<'a, Arc<Pool>> {
     let pools = POOLS.read();
-    let found = pools.as_ref().and_then(|pools| pools.get(&pid::key(env, pid)));
+    let found = pools
+        .as_ref()
+        .and_then(|pools| pools.get(&pid::key(env, pid)));
     Ok(found.ok_or(Fault::Closed)?.pool.clone())
 }
 
