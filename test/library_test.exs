@@ -87,4 +87,32 @@ defmodule ExCubecl.LibraryTest do
       assert {"survived\n", "", 0} = in_own_vm(script, [], "ulimit -v 6000000; ")
     end
   end
+
+  test "limits of the configuration hold from the first use on" do
+    script = ~S"""
+    Application.put_env(:ex_cubecl, :memory_limit, 1000)
+    {:error, error} = ExCubecl.buffer(:binary.copy(<<1>>, 1001), [1001], :u8)
+    IO.puts(error.reason)
+    IO.inspect(ExCubecl.Memory.usage!().limit)
+    """
+
+    assert {out, "", 0} = in_own_vm(script, [])
+    assert out == "limit_exceeded\n1000\n"
+
+    script = ~S"""
+    Application.put_env(:ex_cubecl, :memory_limit, %{"vulkan:0" => 500, {:cuda, 0} => 10})
+    IO.inspect(ExCubecl.Memory.usage!("vulkan:0").limit)
+    """
+
+    assert {"500\n", "", 0} = in_own_vm(script, [])
+
+    script = ~S"""
+    Application.put_env(:ex_cubecl, :memory_limit, %{"vulkan:0" => -1})
+    {:error, error} = ExCubecl.buffer([1], [1], :u8)
+    IO.puts(Exception.message(error))
+    """
+
+    assert {out, "", 0} = in_own_vm(script, [])
+    assert out =~ "memory_limit" and out =~ "config :ex_cubecl"
+  end
 end

@@ -1,0 +1,117 @@
+defmodule ExCubecl.ReclaimTest do
+  # Where there is no room, garbage makes room: the caller's own, its maker's, anybody's.
+  use ExCubecl.Case, async: false
+
+  @mib 1_048_576
+
+  setup do
+    before = settled()
+    Memory.trim!()
+    on_exit(fn -> Memory.set_limit(nil) end)
+    %{bytes: elem(before, 0), before: before}
+  end
+
+  # A process that does what it is told, in calls of its own, and keeps its garbage.
+  defp actor do
+    spawn_link(fn -> serve(nil) end)
+  end
+
+  defp serve(state) do
+    receive do
+      {:keep, kept} ->
+        serve(kept)
+
+      {from, call} ->
+        {answer, state} = call.(state)
+        send(from, {self(), answer})
+        serve(state)
+    end
+  end
+
+  defp ask(pid, call) do
+    send(pid, {self(), call})
+    assert_receive {^pid, answer}, 5000
+    answer
+  end
+
+  defp full(mib), do: Buffer.full!([mib * @mib], :u8, 1)
+
+  test "10,000 buffers of 1 MiB that nobody keeps go through a limit of 8 MiB", %{bytes: bytes} do
+    :ok = Memory.set_limit(bytes + 8 * @mib)
+    for _ <- 1..10_000, do: {:ok, _} = Buffer.empty([@mib], :u8, lazy: false) |> forget()
+    assert Memory.usage!().peak_bytes <= bytes + 8 * @mib
+  end
+
+  defp forget({:ok, _}), do: {:ok, nil}
+
+  test "garbage of the process that made it makes room for another", %{bytes: bytes} do
+    :ok = Memory.set_limit(bytes + 100 * @mib)
+    maker = actor()
+    ask(maker, fn _ -> {:ok, for(_ <- 1..9, do: full(10))} end)
+    ask(maker, fn _ -> {:ok, nil} end)
+    kept = full(5)
+    before = Memory.usage!()
+    assert {:ok, big} = Buffer.full([80 * @mib], :u8, 2)
+    assert Memory.usage!().reclaims == before.reclaims + 1
+    assert Memory.usage!().failed == before.failed
+    assert Buffer.read_part!(kept, 5 * @mib - 1, 1) == <<1>>
+    assert Buffer.read_part!(big, 0, 1) == <<2>>
+  end
+
+  test "so does garbage of a process that got it from its maker", %{bytes: bytes} do
+    :ok = Memory.set_limit(bytes + 100 * @mib)
+    holder = actor()
+    maker = actor()
+    ask(maker, fn _ -> {send(holder, {:keep, full(90)}), nil} end)
+    assert ask(holder, fn buffer -> {Buffer.size!(buffer), nil} end) == 90 * @mib
+    assert {:ok, _} = Buffer.full([80 * @mib], :u8, 2)
+  end
+
+  test "what is still used stays, and the refusal says who has it", %{bytes: bytes} do
+    :ok = Memory.set_limit(bytes + 100 * @mib)
+    maker = actor()
+    ask(maker, fn _ -> {:ok, full(90)} end)
+    failed = Memory.usage!().failed
+    assert {:error, error} = result = Buffer.full([20 * @mib], :u8, 2)
+    assert reason(result) == :limit_exceeded
+    assert [{^maker, n} | _] = error.details.owners
+    assert n == 90 * @mib
+    assert Exception.message(error) =~ inspect(maker)
+    assert %{requested: requested, live: live, limit: limit} = error.details
+    assert {requested, limit} == {20 * @mib, bytes + 100 * @mib}
+    assert live >= 90 * @mib
+    assert Memory.usage!().failed == failed + 1
+    assert {:ok, small} = Buffer.full([@mib], :u8, 3)
+    assert ask(maker, &{Buffer.read_part!(&1, 0, 2), nil}) == <<1, 1>>
+    assert Buffer.read_part!(small, 0, 1) == <<3>>
+  end
+
+  test "many that have no room at once all get theirs, or an error", %{bytes: bytes} do
+    :ok = Memory.set_limit(bytes + 40 * @mib)
+
+    1..20
+    |> Enum.map(fn i ->
+      Task.async(fn ->
+        for _ <- 1..10 do
+          case Buffer.full([5 * @mib], :u8, i) do
+            {:ok, buffer} -> assert Buffer.read_part!(buffer, @mib, 1) == <<i>>
+            {:error, error} -> assert error.reason == :limit_exceeded
+          end
+        end
+      end)
+    end)
+    |> Task.await_many(60_000)
+
+    assert Memory.usage!().peak_bytes <= bytes + 40 * @mib or Memory.reset_peak() == :ok
+    assert {:ok, _} = Buffer.full([5 * @mib], :u8, 1)
+  end
+
+  test "buffers that take their memory late count as those that take it at once", %{bytes: bytes} do
+    :ok = Memory.set_limit(bytes + 8 * @mib)
+
+    for i <- 1..200 do
+      buffer = Buffer.empty!([@mib], :u8)
+      assert Buffer.fill(buffer, i) == :ok
+    end
+  end
+end

@@ -1,0 +1,90 @@
+defmodule ExCubecl.TelemetryTest do
+  # The events, heard through a module that stands in for the `:telemetry` library: Hex is not needed
+  # to test. It has the functions that ExCubecl calls, as the library documents them.
+  use ExCubecl.Case, async: false
+
+  setup do
+    settled()
+    :persistent_term.put(:heard_by, self())
+
+    {:module, :telemetry, _, _} =
+      Module.create(
+        :telemetry,
+        quote do
+          def execute([:ex_cubecl, event], measurements, metadata) do
+            send(:persistent_term.get(:heard_by), {event, measurements, metadata})
+            :ok
+          end
+
+          def list_handlers([:ex_cubecl, :free]), do: :persistent_term.get(:handlers, [:one])
+        end,
+        Macro.Env.location(__ENV__)
+      )
+
+    on_exit(fn ->
+      :persistent_term.put(:handlers, [])
+      Memory.set_limit(nil)
+      gone(500)
+      :code.purge(:telemetry)
+      :code.delete(:telemetry)
+      :code.purge(:telemetry)
+      :persistent_term.erase(:handlers)
+    end)
+  end
+
+  # The process that reports frees ends once nobody listens.
+  defp gone(tries) do
+    if Process.whereis(ExCubecl.Telemetry) && tries > 0, do: Process.sleep(10) && gone(tries - 1)
+  end
+
+  test "making, reading, writing and freeing are told with their bytes" do
+    device = ExCubecl.default_device!()
+    me = self()
+    Task.await(Task.async(fn -> ExCubecl.buffer!([1, 2, 3], [3], :s16, tag: :t).shape end))
+    assert_receive {:allocate, %{bytes: 6, duration: took}, %{device: ^device}}
+    assert took > 0
+    assert_receive {:upload, %{bytes: 6, duration: _}, %{device: ^device, dtype: :s16}}
+
+    assert_receive {:free, %{bytes: 6, duration: _}, %{dtype: :s16, shape: [3], tag: :t} = freed},
+                   2000
+
+    assert is_pid(freed.owner) and freed.owner != me
+
+    buffer = Buffer.empty!([10], :f32)
+    refute_received {:allocate, _, _}
+    Buffer.fill!(buffer, 1)
+    assert_received {:allocate, %{bytes: 40}, _}
+    Buffer.write!(buffer, [1, 2], offset: 3)
+    assert_received {:upload, %{bytes: 8}, %{dtype: :f32}}
+    refute_received {:allocate, _, _}
+    Buffer.read_part!(buffer, 0, 2)
+    assert_received {:read, %{bytes: 8, duration: _}, %{dtype: :f32, device: ^device}}
+    Buffer.read_all!([buffer, buffer])
+    assert_received {:read, %{bytes: 80}, %{dtype: nil}}
+    Buffer.to_list!(buffer)
+    assert_received {:read, %{bytes: 40}, _}
+    assert {:error, _} = ExCubecl.buffer([1], [2], :u8)
+    refute_received {:upload, _, _}
+  end
+
+  test "a limit that is hit, and the room that was made, are told" do
+    {bytes, _} = settled()
+    :ok = Memory.set_limit(bytes + 1000)
+    assert reason(Buffer.zeros([2000], :u8)) == :limit_exceeded
+    assert_received {:limit, %{bytes: 2000}, %{reason: :limit_exceeded}}
+    assert_received {:reclaim, %{bytes: 0, duration: took}, %{reason: :limit_exceeded}}
+    assert took > 0
+    Buffer.zeros!([900], :u8)
+    assert {:ok, _} = Buffer.zeros([800], :u8)
+    assert_received {:reclaim, %{bytes: freed}, _}
+    assert freed >= 0
+  end
+
+  test "nobody is told once nobody listens" do
+    :persistent_term.put(:handlers, [])
+    gone(500)
+    Task.await(Task.async(fn -> ExCubecl.buffer!([1], [1], :u8).shape end))
+    settled()
+    refute_received {:free, _, _}
+  end
+end
