@@ -33,6 +33,8 @@ defmodule Bench do
         do: transfer(name, bytes, peers)
 
     for live <- [1_000, 10_000, 60_000], do: create(live, peers)
+    crowd()
+    reuse()
     handles()
     convert()
     processes()
@@ -107,6 +109,42 @@ defmodule Bench do
     peer("create beside #{live} live", make, "plain CubeCL", peers["cubecl create #{live}"])
     ^live = length(kept)
   end
+
+  # CubeCL's pools alias memory past 65,536 buffers: beyond, only our own cost is compared.
+  defp crowd do
+    data = :binary.copy(<<1>>, 256)
+    make = fn -> ExCubecl.buffer!(data, [256], :u8) end
+    alone = time_of(make, @rounds)
+    kept = for _ <- 1..100_000, do: ExCubecl.buffer!(data, [256], :u8)
+    crowded = time_of(make, @rounds)
+    ratio("create beside 100000 live", time(crowded), "beside none", time(alone), alone / crowded)
+    100_000 = length(kept)
+  end
+
+  # Memory that is there already, against a buffer of its own.
+  defp reuse do
+    {:ok, pool} = ExCubecl.Pool.start_link(size: 4096, max: 1)
+    arena = ExCubecl.Arena.new!(1_048_576)
+    plain = fn -> Buffer.empty!([4096], :u8, lazy: false) end
+
+    row("pool checkout and checkin", fn -> cycle(pool) end, "plain buffer", plain)
+
+    row(
+      "get_buffer and return_buffer",
+      fn -> ExCubecl.Memory.return_buffer(ExCubecl.Memory.get_buffer!(4096)) end,
+      "plain buffer",
+      plain
+    )
+
+    row(
+      "arena alloc and drop",
+      fn -> ExCubecl.Arena.drop!(arena, ExCubecl.Arena.alloc!(arena, [4096], :u8)) end,
+      "plain buffer",
+      plain
+    )
+  end
+
+  defp cycle(pool), do: ExCubecl.Pool.checkin!(pool, ExCubecl.Pool.checkout!(pool))
 
   defp convert do
     count = 16 * 1_048_576

@@ -249,17 +249,23 @@ impl State {
 
     fn take_idle(&mut self, room: u64) -> Option<Arc<Page>> {
         let index = self.idle.iter().rposition(|page| page.bytes == room)?;
-        let page = self.idle.swap_remove(index);
+        let page = self.idle.remove(index);
         self.idle_bytes -= page.bytes;
         Some(page)
     }
 
+    /// What was used last is the likeliest to be asked for again: the oldest make room for it.
     fn keep_idle(&mut self, page: Arc<Page>) {
-        if self.idle_bytes + page.bytes <= IDLE_BYTES {
-            self.idle_bytes += page.bytes;
-            self.idle.push(page);
-        } else {
-            self.own_pages -= 1;
+        self.idle_bytes += page.bytes;
+        self.idle.push(page);
+        let mut excess = 0;
+        while self.idle_bytes > IDLE_BYTES {
+            self.idle_bytes -= self.idle[excess].bytes;
+            excess += 1;
+        }
+        if excess > 0 {
+            self.idle.drain(..excess);
+            self.own_pages -= excess;
             self.untrimmed = true;
         }
     }
@@ -314,6 +320,23 @@ mod tests {
             heap.trim(&*driver).unwrap();
             assert_eq!(heap.idle_bytes(), 0);
         }
+    }
+
+    #[test]
+    fn a_page_that_was_used_last_is_kept_whatever_lay_idle_before() {
+        let info = runtime::enumerate().into_iter().next().unwrap();
+        let driver = runtime::open(&info).unwrap();
+        let heap = Heap::new(driver.limits());
+        let old: Vec<Block> = (0..4)
+            .map(|_| heap.alloc(&*driver, 63 * MIB).unwrap())
+            .collect();
+        drop(old);
+        let page = |block: &Block| std::ptr::from_ref(block.page()) as usize;
+        let large = heap.alloc(&*driver, 100 * MIB).unwrap();
+        let place = page(&large);
+        drop(large);
+        assert!(heap.idle_bytes() <= IDLE_BYTES);
+        assert_eq!(page(&heap.alloc(&*driver, 100 * MIB).unwrap()), place);
     }
 
     #[test]
