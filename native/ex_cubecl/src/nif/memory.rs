@@ -132,8 +132,11 @@ fn returned(
     }))
 }
 
+/// Device, bytes of each buffer, whether they are persistent, counts.
+type SharedPool = (Wire<DeviceId>, u64, bool, Wire<Stats>);
+
 #[rustler::nif]
-fn memory_stats() -> Answer<'static, Vec<(Wire<DeviceId>, u64, bool, Wire<Stats>)>> {
+fn memory_stats() -> Answer<'static, Vec<SharedPool>> {
     let stats = pool::shared_stats().into_iter();
     Ok(stats
         .map(|(id, bytes, persistent, stats)| (Wire(id), bytes, persistent, Wire(stats)))

@@ -2,11 +2,11 @@
 //! be replaced in the same VM and the queue is at hand for transfers.
 
 use std::any::Any;
-use std::sync::Arc;
 use std::sync::atomic::{
     AtomicBool,
     Ordering::{Acquire, Release},
 };
+use std::sync::{Arc, OnceLock};
 
 use cubecl::future::block_on;
 use cubecl::server::Handle;
@@ -22,6 +22,10 @@ use crate::device::{DeviceId, Hardware, Info, Runtime};
 use crate::driver::{Driver, PendingRead, Region};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+
+/// Copies inside of one buffer up to this go over a scratch buffer, larger ones through a kernel,
+/// which moves half as many bytes.
+const SCRATCH_BYTES: u64 = 1 << 20;
 
 /// A CPU device shares its memory with everybody; a sixteenth of the machine, and at least this
 /// much, is left to them.
@@ -191,6 +195,7 @@ pub fn open(info: &Info) -> Result<Box<dyn Driver>> {
     let backend = Wgpu {
         gpu: Arc::new(gpu),
         staging: Staging::default(),
+        scratch: OnceLock::new(),
         shares_host_memory: info.hardware == Hardware::Cpu,
         id: info.id,
     };
@@ -254,8 +259,24 @@ pub fn missing() -> String {
 struct Wgpu {
     gpu: Arc<Gpu>,
     staging: Staging,
+    /// The way station of copies inside of one buffer, which wgpu forbids. Both halves of such a
+    /// copy are in one submission, so that all callers can share it.
+    scratch: OnceLock<wgpu::Buffer>,
     shares_host_memory: bool,
     id: DeviceId,
+}
+
+impl Wgpu {
+    fn scratch(&self) -> &wgpu::Buffer {
+        self.scratch.get_or_init(|| {
+            self.gpu.device.create_buffer(&wgpu::BufferDescriptor {
+                label: None,
+                size: SCRATCH_BYTES,
+                usage: wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            })
+        })
+    }
 }
 
 fn raw(region: Region<'_>) -> Result<&wgpu::Buffer> {
@@ -318,12 +339,18 @@ impl Backend for Wgpu {
     fn copy(cube: &Cube<Self>, src: Region<'_>, dst: Region<'_>) -> Result<bool> {
         let (from, to) = (raw(src)?, raw(dst)?);
         let aligned = (src.offset | dst.offset | src.len).is_multiple_of(4);
-        if from == to || !aligned {
+        if !aligned || (from == to && src.len > SCRATCH_BYTES) {
             return Ok(false);
         }
         let gpu = &cube.backend.gpu;
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
-        encoder.copy_buffer_to_buffer(from, src.offset, to, dst.offset, src.len);
+        if from == to {
+            let scratch = cube.backend.scratch();
+            encoder.copy_buffer_to_buffer(from, src.offset, scratch, 0, src.len);
+            encoder.copy_buffer_to_buffer(scratch, 0, to, dst.offset, src.len);
+        } else {
+            encoder.copy_buffer_to_buffer(from, src.offset, to, dst.offset, src.len);
+        }
         gpu.submit(Some(encoder.finish()));
         Ok(true)
     }
@@ -333,7 +360,8 @@ impl Backend for Wgpu {
     }
 
     fn staging_bytes(&self) -> u64 {
-        self.staging.bytes()
+        let scratch = self.scratch.get().map_or(0, |scratch| scratch.size());
+        self.staging.bytes() + scratch
     }
 
     fn trim(&self) {
