@@ -29,7 +29,12 @@ defmodule Bench do
 
     list()
 
-    for {name, bytes} <- [{"4 KiB", 4096}, {"1 MiB", 1_048_576}, {"64 MiB", 67_108_864}],
+    for {name, bytes} <- [
+          {"1 KiB", 1024},
+          {"4 KiB", 4096},
+          {"1 MiB", 1_048_576},
+          {"64 MiB", 67_108_864}
+        ],
         do: transfer(name, bytes, peers)
 
     for live <- [1_000, 10_000, 60_000], do: create(live, peers)
@@ -61,17 +66,37 @@ defmodule Bench do
 
   defp list do
     numbers = for i <- 1..1_000_000, do: i / 3
+    upload = fn -> Buffer.synchronize(ExCubecl.buffer!(numbers, [1_000_000], :f32)) end
 
-    row(
-      "list of 1,000,000 floats to f32",
-      fn -> Buffer.synchronize(ExCubecl.buffer!(numbers, [1_000_000], :f32)) end,
-      "for, into: <<>>",
-      fn -> for x <- numbers, into: <<>>, do: <<x::float-32-native>> end
-    )
+    row("list of 1,000,000 floats to f32", upload, "for, into: <<>>", fn ->
+      for x <- numbers, into: <<>>, do: <<x::float-32-native>>
+    end)
+
+    buffer = ExCubecl.buffer!(numbers, [1_000_000], :f32)
+    download = fn -> ExCubecl.to_flat_list!(buffer) end
+
+    row("f32 to list of 1,000,000 floats", download, "for <<x <- ...>>", fn ->
+      for <<x::float-32-native <- ExCubecl.read!(buffer)>>, do: x
+    end)
+
+    if Code.ensure_loaded?(Nx), do: nx(numbers, upload, download)
+  end
+
+  defp nx(numbers, upload, download) do
+    backend = [type: :f32, backend: Nx.BinaryBackend]
+    tensor = apply(Nx, :tensor, [numbers, backend])
+
+    row("list of 1,000,000 floats to f32", upload, "Nx.tensor/2", fn ->
+      apply(Nx, :tensor, [numbers, backend])
+    end)
+
+    row("f32 to list of 1,000,000 floats", download, "Nx.to_flat_list/1", fn ->
+      apply(Nx, :to_flat_list, [tensor])
+    end)
   end
 
   defp transfer(name, bytes, peers) do
-    data = :binary.copy(:rand.bytes(4096), div(bytes, 4096))
+    data = :binary.copy(:rand.bytes(1024), div(bytes, 1024))
     buffer = ExCubecl.buffer!(data, [bytes], :u8)
     if ExCubecl.read!(buffer) != data, do: raise("the device returned other bytes")
     copy = fn -> :binary.copy(data) end

@@ -10,8 +10,12 @@ mod raw;
 
 use std::time::Instant;
 
-pub const SIZES: [(&str, usize); 3] =
-    [("4 KiB", 4 << 10), ("1 MiB", 1 << 20), ("64 MiB", 64 << 20)];
+pub const SIZES: [(&str, usize); 4] = [
+    ("1 KiB", 1 << 10),
+    ("4 KiB", 4 << 10),
+    ("1 MiB", 1 << 20),
+    ("64 MiB", 64 << 20),
+];
 pub const LIVE: [usize; 3] = [1_000, 10_000, 60_000];
 
 /// Repetitions that give a median worth quoting without taking all day.
