@@ -325,8 +325,19 @@ defmodule ExCubecl.Arena do
   @spec drop(t, Buffer.t() | [Buffer.t()]) :: :ok | {:error, Error.t()}
   def drop(arena, tensors) do
     with {:ok, arena} <- check(arena),
-         {:ok, refs} <- Handle.references(tensors),
-         do: Error.from_native(fn -> Native.arena_drop(arena.ref, refs) end)
+         {:ok, refs} <- Handle.references(tensors) do
+      case few(arena.ref, refs) do
+        {:ok, nil} -> Error.from_native(fn -> Native.arena_drop_wait(arena.ref, refs) end)
+        result -> result
+      end
+    end
+  end
+
+  # A long list is none for a normal scheduler.
+  defp few(ref, refs) do
+    if length(refs) <= 32,
+      do: Error.from_native(fn -> Native.arena_drop(ref, refs) end),
+      else: {:ok, nil}
   end
 
   @doc """

@@ -116,6 +116,7 @@ defmodule ExCubecl.Native do
   def arena_alloc(_arena, _dtype, _dims), do: missing()
   def arena_alloc_wait(_arena, _dtype, _dims), do: missing()
   def arena_drop(_arena, _tensors), do: missing()
+  def arena_drop_wait(_arena, _tensors), do: missing()
   def arena_window(_arena, _dtype, _dims, _offset), do: missing()
   def arena_reset(_arena), do: missing()
   def arena_release(_arena), do: missing()

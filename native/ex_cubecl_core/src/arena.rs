@@ -20,6 +20,9 @@ use crate::storage::{Lent, Memory, Storage, mint};
 /// The least that an arena grows by.
 const GROWTH: u64 = 64 << 10;
 
+/// So many tensors are dropped without asking for time.
+const FEW: usize = 32;
+
 /// What an arena does when it is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Growth {
@@ -112,16 +115,25 @@ impl Arena {
     }
 
     fn state(&self) -> Result<MutexGuard<'_, State>> {
-        unreleased(self.state.lock())
+        self.state_if(true)
+    }
+
+    /// The state; `Busy` where it would have to be waited for and may not.
+    fn state_if(&self, may_wait: bool) -> Result<MutexGuard<'_, State>> {
+        let state = match may_wait {
+            true => self.state.lock(),
+            false => self.state.try_lock().ok_or(Error::Busy)?,
+        };
+        match state.released {
+            true => Err(Error::Stale),
+            false => Ok(state),
+        }
     }
 
     /// The next tensor. Where that takes new memory and `may_wait` is not given, or where another
     /// process is at it, the answer is `Busy`.
     pub fn alloc(&self, spec: Spec, may_wait: bool) -> Result<Buffer> {
-        let mut state = match may_wait {
-            true => self.state()?,
-            false => unreleased(self.state.try_lock().ok_or(Error::Busy)?)?,
-        };
+        let mut state = self.state_if(may_wait)?;
         if state.window.is_some() {
             return Err(Error::ArenaInUse { holds: "windows" });
         }
@@ -198,27 +210,35 @@ impl Arena {
         Ok(())
     }
 
-    /// Takes back the tensors that were allocated last, in any order, or none of them.
-    pub fn drop_tensors(&self, tensors: &[&Buffer]) -> Result<()> {
-        let mut state = self.state()?;
+    /// Takes back the tensors that were allocated last, in any order, or none of them. Without
+    /// `may_wait` the answer is `Busy` where a call of another process uses one, and for many.
+    pub fn drop_tensors(&self, tensors: &[&Buffer], may_wait: bool) -> Result<()> {
+        let mut state = self.state_if(may_wait)?;
         let mut ids = Vec::with_capacity(tensors.len());
         for tensor in tensors {
             self.check_own(tensor)?;
             ids.push(tensor.storage().id);
         }
-        let known = |id: &u64| state.tensors.iter().any(|tensor| tensor.id == *id);
-        if !ids.iter().all(known) {
-            return Err(Error::Stale);
-        }
         ids.sort_unstable();
         ids.dedup();
-        let first = state.tensors.len() - ids.len();
         let on_top = |tensor: &Tensor| ids.binary_search(&tensor.id).is_ok();
-        if !state.tensors[first..].iter().all(on_top) {
-            return Err(Error::NotOnTop);
+        let first = state.tensors.len().checked_sub(ids.len());
+        let first = first.filter(|first| state.tensors[*first..].iter().all(on_top));
+        let Some(first) = first else {
+            let known = |id: &u64| state.tensors.iter().any(|tensor| tensor.id == *id);
+            return Err(match ids.iter().all(known) {
+                true => Error::NotOnTop,
+                false => Error::Stale,
+            });
+        };
+        if may_wait {
+            state.pop_to(first);
+            return Ok(());
         }
-        state.pop_to(first);
-        Ok(())
+        match state.try_pop_to(first) {
+            true => Ok(()),
+            false => Err(Error::Busy),
+        }
     }
 
     fn check_own(&self, tensor: &Buffer) -> Result<()> {
@@ -345,13 +365,6 @@ impl Arena {
     }
 }
 
-fn unreleased(state: MutexGuard<'_, State>) -> Result<MutexGuard<'_, State>> {
-    match state.released {
-        true => Err(Error::Stale),
-        false => Ok(state),
-    }
-}
-
 impl State {
     fn capacity(&self) -> u64 {
         self.chunks.iter().map(|chunk| chunk.bytes).sum()
@@ -365,6 +378,28 @@ impl State {
         });
         self.used += place.end - place.start;
         self.peak = self.peak.max(self.used);
+    }
+
+    /// Ends a few tensors, those after the first `keep`, unless one of them is in use.
+    fn try_pop_to(&mut self, keep: usize) -> bool {
+        let tensors = &self.tensors[keep..];
+        if tensors.len() > FEW {
+            return false;
+        }
+        let storages: Vec<_> = tensors
+            .iter()
+            .map(|tensor| tensor.storage.upgrade())
+            .collect();
+        let storages: Vec<_> = storages.iter().flatten().collect();
+        let locks: Option<Vec<_>> = storages.iter().map(|storage| storage.try_write()).collect();
+        let Some(locks) = locks else {
+            return false;
+        };
+        for (storage, mut content) in storages.iter().zip(locks) {
+            storage.end_under(&mut content);
+        }
+        self.pop_to(keep);
+        true
     }
 
     /// Ends all tensors but the first `keep`: it waits for calls that are using them.

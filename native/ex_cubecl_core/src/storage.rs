@@ -181,16 +181,22 @@ impl Storage {
 
     /// Makes every handle stale. The memory goes back when what is returned is dropped.
     pub fn end(&self) -> Content {
-        let mut content = self.content.write();
-        self.allocated.store(false, Release);
-        std::mem::replace(&mut content, Content::Gone)
+        self.end_under(&mut self.content.write())
     }
 
     /// As `end`, or `None` where a call of another process is in the way.
     pub fn try_end(&self) -> Option<Content> {
-        let mut content = self.content.try_write()?;
+        Some(self.end_under(&mut *self.content.try_write()?))
+    }
+
+    /// As `end`, for who holds the lock.
+    pub fn end_under(&self, content: &mut Content) -> Content {
         self.allocated.store(false, Release);
-        Some(std::mem::replace(&mut content, Content::Gone))
+        std::mem::replace(content, Content::Gone)
+    }
+
+    pub fn try_write(&self) -> Option<RwLockWriteGuard<'_, Content>> {
+        self.content.try_write()
     }
 
     /// Runs `command` on a span under the lock. `whole` says that it replaces each byte of the

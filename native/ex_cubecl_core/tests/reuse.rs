@@ -130,13 +130,13 @@ fn tensors_leave_from_the_top_all_or_none() {
     b.write(0, &[2; 200]).unwrap();
     assert!(a.same_storage(&b) && !a.overlaps(&b));
     assert!(a.overlaps(&a.share()) && !a.overlaps(&a.detach()));
-    assert_eq!(arena.drop_tensors(&[&a, &c]), Err(Error::NotOnTop));
+    assert_eq!(arena.drop_tensors(&[&a, &c], true), Err(Error::NotOnTop));
     assert_eq!(contents(&a.slice_bytes(0, 400).unwrap()), [1; 400]);
-    arena.drop_tensors(&[&b, &c]).unwrap();
-    assert_eq!(arena.drop_tensors(&[&a, &b]), Err(Error::Stale));
+    arena.drop_tensors(&[&b, &c], true).unwrap();
+    assert_eq!(arena.drop_tensors(&[&a, &b], true), Err(Error::Stale));
     assert_eq!(b.read(0, 1).err(), Some(Error::Stale));
     let other = self::arena(100, Growth::Fixed);
-    assert_eq!(other.drop_tensors(&[&a]), Err(Error::Foreign));
+    assert_eq!(other.drop_tensors(&[&a], true), Err(Error::Foreign));
     let again = tensor(&arena, 50);
     assert_eq!(again.read(0, 1).err(), Some(Error::NotAllocated));
     again.write(1, &[9; 4]).unwrap();
@@ -144,6 +144,8 @@ fn tensors_leave_from_the_top_all_or_none() {
         contents(&again.view(0, 2).unwrap()),
         [0, 0, 0, 0, 9, 9, 9, 9]
     );
+    arena.drop_tensors(&[&again], false).unwrap();
+    assert_eq!(again.read(0, 1).err(), Some(Error::Stale));
     let detached = a.detach();
     arena.reset().unwrap();
     for old in [&a, &again, &detached] {
@@ -187,7 +189,7 @@ fn a_fixed_arena_is_full_and_another_grows_beside_its_tensors() {
     }
     let capacity = growing.capacity().unwrap();
     let all: Vec<&Buffer> = tensors.iter().rev().collect();
-    growing.drop_tensors(&all).unwrap();
+    growing.drop_tensors(&all, true).unwrap();
     assert_eq!(growing.used(), Ok(0));
     growing.reset().unwrap();
     assert_eq!(growing.capacity(), Ok(capacity));
@@ -221,7 +223,7 @@ fn what_was_measured_is_enough() {
     let work = |arena: &Arena| -> Result<(), Error> {
         let (a, b) = (tensor(arena, 7), tensor(arena, 1000));
         b.write(0, &pattern(1, 4000))?;
-        arena.drop_tensors(&[&a, &b])?;
+        arena.drop_tensors(&[&a, &b], true)?;
         tensor(arena, 500);
         arena.reset()
     };

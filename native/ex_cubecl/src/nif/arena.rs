@@ -140,15 +140,33 @@ fn arena_alloc_wait<'a>(
     handle(arena.alloc(spec(env, dtype, dims, Note::default()), true))
 }
 
+/// `nil` where that would have to wait, or are many.
+#[rustler::nif]
+fn arena_drop(env: Env<'_>, arena: Ref, tensors: Vec<Tensor>) -> Answer<'static, Option<Atom>> {
+    drop_tensors(env, &arena, &tensors, false)
+}
+
 #[rustler::nif(schedule = "DirtyIo")]
-fn arena_drop(env: Env<'_>, arena: Ref, tensors: Vec<Tensor>) -> Answer<'static, Atom> {
+fn arena_drop_wait(
+    env: Env<'_>,
+    arena: Ref,
+    tensors: Vec<Tensor>,
+) -> Answer<'static, Option<Atom>> {
+    drop_tensors(env, &arena, &tensors, true)
+}
+
+fn drop_tensors(
+    env: Env<'_>,
+    arena: &Ref,
+    tensors: &[Tensor],
+    may_wait: bool,
+) -> Answer<'static, Option<Atom>> {
     let tensors: Vec<&Buffer> = tensors.iter().map(|tensor| &tensor.0).collect();
-    match find(env, &arena)? {
-        Some(arena) => arena.drop_tensors(&tensors)?,
-        None if tensors.is_empty() => {}
-        None => return Err(Error::Stale.into()),
+    match find(env, arena)? {
+        Some(arena) => Ok(soon(arena.drop_tensors(&tensors, may_wait))?.map(|()| atoms::ok())),
+        None if tensors.is_empty() => Ok(Some(atoms::ok())),
+        None => Err(Error::Stale.into()),
     }
-    Ok(atoms::ok())
 }
 
 #[rustler::nif(schedule = "DirtyIo")]
