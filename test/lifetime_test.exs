@@ -68,4 +68,30 @@ defmodule ExCubecl.LifetimeTest do
     Enum.each(1..2_000, fn _ -> Buffer.zeros!([1_048_576], :u8) end)
     assert Memory.usage!().peak_bytes - bytes < 192 * 1_048_576
   end
+
+  test "a hundred uploads in a row do not fill the memory of the VM" do
+    script = ~S"""
+    rss = fn ->
+      [_, kib] = Regex.run(~r/VmRSS:\s+(\d+)/, File.read!("/proc/self/status"))
+      div(String.to_integer(kib), 1024)
+    end
+
+    size = 16 * 1024 * 1024
+    data = :binary.copy(<<7>>, size)
+    buffer = ExCubecl.buffer!(data, [size], :u8)
+    ExCubecl.Buffer.synchronize(buffer)
+    start = rss.()
+    most = fn call -> Enum.max(for _ <- 1..100, do: call.() && rss.() - start) end
+    IO.inspect(most.(fn -> ExCubecl.Buffer.write!(buffer, data) end))
+    # Up to 64 MiB of dropped ones are not collected yet.
+    IO.inspect(most.(fn -> ExCubecl.buffer!(data, [size], :u8).shape end))
+    """
+
+    if File.exists?("/proc/self/status") do
+      assert {out, "", 0} = in_own_vm(script, [])
+      [in_place, fresh] = out |> String.split() |> Enum.map(&String.to_integer/1)
+      assert in_place <= 64
+      assert fresh <= 64 + 64
+    end
+  end
 end

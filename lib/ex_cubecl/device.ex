@@ -17,19 +17,31 @@ defmodule ExCubecl.Device do
   alias ExCubecl.{Arguments, Error, Limits, Native}
 
   @enforce_keys [:id, :runtime, :name, :kind, :driver]
-  defstruct [:id, :runtime, :name, :kind, :driver, :max_buffer_size, :total_memory, dtypes: []]
+  defstruct [
+    :id,
+    :adapter,
+    :runtime,
+    :name,
+    :kind,
+    :driver,
+    :max_buffer_size,
+    :total_memory,
+    dtypes: []
+  ]
 
   @type runtime :: :vulkan | :metal | :dx12 | :cuda
   @type id :: {runtime, non_neg_integer}
   @type kind :: :discrete_gpu | :integrated_gpu | :virtual_gpu | :cpu | :other
 
   @typedoc """
+  `adapter` is the device of the machine: the id itself, but for a logical device of `open/2`.
   `max_buffer_size` and `total_memory` are bytes; `total_memory` is `nil` where the driver does not
   tell. `dtypes` are the types that its kernels calculate with; storing, reading, copying, filling
   and converting work for every type on every device.
   """
   @type t :: %__MODULE__{
           id: id,
+          adapter: id,
           runtime: runtime,
           name: String.t(),
           kind: kind,
@@ -129,6 +141,43 @@ defmodule ExCubecl.Device do
   end
 
   @doc """
+  Returns `{:ok, device}`: another logical device on an adapter, known as `as:` from now on.
+
+  It has a queue and an account of its own, with its own limit; the memory of the adapter is shared.
+  Several of them on one adapter stand in for several GPUs, in tests too. The id must be of the same
+  runtime and not be taken: `:invalid_argument`, else.
+
+  On CUDA logical devices of one card share its queue.
+
+      iex> {:ok, {runtime, _} = default} = ExCubecl.default_device()
+      iex> {:ok, device} = ExCubecl.Device.open(default, as: {runtime, 1001})
+      iex> {device.id == {runtime, 1001}, device.adapter == default}
+      {true, true}
+      iex> ExCubecl.Buffer.device!(ExCubecl.Buffer.zeros!([10], :u8, device: device.id)) == device.id
+      true
+      iex> {:error, error} = ExCubecl.Device.open(default, as: default)
+      iex> error.reason
+      :invalid_argument
+  """
+  @spec open(term, as: id) :: {:ok, t} | {:error, Error.t()}
+  def open(adapter, opts) do
+    with {:ok, opts} <- Arguments.options(opts, [:as]),
+         {:ok, on} <- resolve(adapter),
+         {:ok, id} <- new_id(opts[:as]),
+         {:ok, added} <- Error.from_native(fn -> Native.device_add(on, id) end) do
+      # What was known is known no longer.
+      :persistent_term.erase({__MODULE__, :known})
+      {:ok, new(added)}
+    end
+  end
+
+  defp new_id({runtime, index} = id)
+       when runtime in @runtimes and is_integer(index) and index in 0..0xFFFF_FFFF,
+       do: {:ok, id}
+
+  defp new_id(other), do: Arguments.invalid(:as, other, "an id such as {:vulkan, 10}")
+
+  @doc """
   Returns `:ok` once everything that was queued on the device is done.
 
   Errors: `:device_lost`, `:driver` for a fault of earlier work.
@@ -193,5 +242,5 @@ defmodule ExCubecl.Device do
   end
 
   defp new(%{id: {runtime, _}} = found),
-    do: struct!(__MODULE__, found |> Map.delete(:adapter) |> Map.put(:runtime, runtime))
+    do: struct!(__MODULE__, Map.put(found, :runtime, runtime))
 end

@@ -232,6 +232,10 @@ defmodule ExCubecl.Error do
     do:
       "only tensors that were allocated last can be dropped: drop those that came after them too"
 
+  defp text(:invalid_argument, %{argument: :as, reason: %{device: device, on: on}}),
+    do:
+      "#{name(device)} cannot be another device on #{name(on)}: expected an id of the same runtime that is not taken"
+
   defp text(:invalid_argument, %{argument: :arena, reason: holds}),
     do: "the arena holds #{holds}: reset it first"
 

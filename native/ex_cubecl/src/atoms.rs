@@ -3,6 +3,7 @@
 rustler::atoms! {
     ok,
     error,
+    r#as = "as",
     nan,
     infinity,
     neg_infinity,
@@ -43,6 +44,7 @@ rustler::atoms! {
     message,
     name,
     offset,
+    on,
     operation,
     owner,
     other,

@@ -316,6 +316,14 @@ fn of_device<'b>(env: Env<'b>, error: &Error) -> (Atom, Term<'b>) {
             device,
             &[(atoms::operation(), operation)],
         ),
+        Error::BadDeviceId { device, on } => argument(
+            env,
+            atoms::r#as(),
+            map(
+                env,
+                &[(atoms::device(), &Wire(*device)), (atoms::on(), &Wire(*on))],
+            ),
+        ),
         Error::DeviceLost { device } => named(atoms::device_lost(), device, &[]),
         other => (
             atoms::driver(),

@@ -83,7 +83,7 @@ impl Encoder for Wire<Info> {
                 (atoms::max_buffer_size(), &info.max_buffer),
                 (atoms::total_memory(), &info.total_memory),
                 (atoms::dtypes(), &dtypes),
-                (atoms::adapter(), &info.adapter),
+                (atoms::adapter(), &Wire(info.card)),
             ],
         )
     }

@@ -74,6 +74,8 @@ pub enum Hardware {
 #[derive(Debug, Clone)]
 pub struct Info {
     pub id: DeviceId,
+    /// The device of the machine that this one is on: itself, but for a logical device.
+    pub card: DeviceId,
     pub name: String,
     pub hardware: Hardware,
     pub driver: String,
@@ -290,15 +292,41 @@ static OPEN: RwLock<Vec<Arc<Device>>> = RwLock::new(Vec::new());
 /// Opening is slow: callers of other devices do not wait for it, a second one of the same does.
 static OPENING: Mutex<()> = Mutex::new(());
 
-/// All devices of this machine, none of them opened.
+/// Further devices on cards of this machine.
+static LOGICAL: Mutex<Vec<Info>> = Mutex::new(Vec::new());
+
+/// All devices of this machine, those that were added too, none of them opened.
 pub fn list() -> Result<Vec<Info>> {
-    let found = runtime::enumerate();
+    let mut found = runtime::enumerate();
+    found.extend(LOGICAL.lock().iter().cloned());
     match found.is_empty() {
         true => Err(Error::NoDevice {
             reason: runtime::missing(),
         }),
         false => Ok(found),
     }
+}
+
+/// Makes `id` another device on the card of device `on`: with a queue and an account of its own,
+/// and the memory of the card in common.
+pub fn add(on: DeviceId, id: DeviceId) -> Result<Info> {
+    let devices = list()?;
+    let taken = devices.iter().any(|info| info.id == id);
+    if taken || id.runtime != on.runtime {
+        return Err(Error::BadDeviceId { device: id, on });
+    }
+    let known = devices.iter().map(|info| info.id).collect();
+    let Some(card) = devices.into_iter().find(|info| info.id == on) else {
+        return Err(Error::UnknownDevice { device: on, known });
+    };
+    let info = Info { id, ..card };
+    let mut logical = LOGICAL.lock();
+    // Of two that come at once, the first has it.
+    if logical.iter().any(|info| info.id == id) {
+        return Err(Error::BadDeviceId { device: id, on });
+    }
+    logical.push(info.clone());
+    Ok(info)
 }
 
 /// The first discrete GPU, else an integrated, a virtual one, a CPU. CUDA comes before Vulkan on
@@ -311,7 +339,8 @@ pub fn default_id() -> Result<DeviceId> {
         Hardware::Cpu => 3,
         Hardware::Other => 4,
     };
-    let devices = list()?;
+    let mut devices = list()?;
+    devices.retain(|info| info.id == info.card);
     let best = devices.iter().min_by_key(|info| rank(info));
     let Some(best) = best else {
         return Err(Error::NoDevice {
@@ -346,6 +375,10 @@ pub fn open(id: DeviceId) -> Result<Arc<Device>> {
         return Ok(device);
     }
     let _only_one = OPENING.lock();
+    open_alone(id)
+}
+
+fn open_alone(id: DeviceId) -> Result<Arc<Device>> {
     if let Some(device) = find_open(id) {
         return Ok(device);
     }
@@ -361,6 +394,10 @@ pub fn open(id: DeviceId) -> Result<Arc<Device>> {
     };
     let driver = match before {
         Some(device) if !device.driver.is_lost() => device.driver.clone(),
+        // CubeCL has one server for each CUDA card.
+        _ if info.id != info.card && info.id.runtime == Runtime::Cuda => {
+            open_alone(info.card)?.driver.clone()
+        }
         _ => runtime::open(&info)?.into(),
     };
     let device = Device::new(info, driver, limit);

@@ -67,6 +67,9 @@ pub enum Error {
         device: DeviceId,
         known: Vec<DeviceId>,
     },
+    /// A name for another device on `on` that is taken, or is of another runtime.
+    #[error("{device} cannot be another device on {on}")]
+    BadDeviceId { device: DeviceId, on: DeviceId },
     #[error("{device} was lost or reset")]
     DeviceLost { device: DeviceId },
     #[error("{device} cannot do {operation}")]

@@ -36,6 +36,11 @@ fn device_synchronize(id: Wire<DeviceId>) -> Answer<'static, Atom> {
 }
 
 #[rustler::nif(schedule = "DirtyIo")]
+fn device_add(on: Wire<DeviceId>, id: Wire<DeviceId>) -> Answer<'static, Wire<Info>> {
+    Ok(Wire(device::add(on.0, id.0)?))
+}
+
+#[rustler::nif(schedule = "DirtyIo")]
 fn device_open(id: Wire<DeviceId>) -> Answer<'static, Atom> {
     device::open(id.0)?;
     Ok(atoms::ok())

@@ -135,11 +135,13 @@ pub fn enumerate() -> Vec<Info> {
 fn describe(api: &DriverApi, index: u32) -> Info {
     let device = index as c_int;
     let total_memory = api.memory(device);
+    let id = DeviceId {
+        runtime: Runtime::Cuda,
+        index,
+    };
     Info {
-        id: DeviceId {
-            runtime: Runtime::Cuda,
-            index,
-        },
+        id,
+        card: id,
         name: api
             .text(b"cuDeviceGetName", device)
             .unwrap_or_else(|| "NVIDIA GPU".to_string()),
@@ -162,7 +164,7 @@ pub fn open(info: &Info) -> Result<Box<dyn Driver>> {
             "CUDA's run-time compiler (NVRTC) is missing: install the package cuda-nvrtc or the CUDA toolkit",
         ));
     }
-    let device = CudaDevice::new(info.id.index as usize);
+    let device = CudaDevice::new(info.card.index as usize);
     let backend = Cuda {
         lost: AtomicBool::new(false),
     };

@@ -105,6 +105,7 @@ fn describe(id: DeviceId, adapter: &Adapter) -> Info {
     let page = adapter.limits().max_storage_buffer_binding_size;
     Info {
         id,
+        card: id,
         hardware: match info.device_type {
             DeviceType::DiscreteGpu => Hardware::DiscreteGpu,
             DeviceType::IntegratedGpu => Hardware::IntegratedGpu,
@@ -205,7 +206,7 @@ pub fn open(info: &Info) -> Result<Box<dyn Driver>> {
 /// Makes a device and hands it to CubeCL, which knows it as `Existing(n)` from then on.
 pub fn register(info: &Info) -> Result<(WgpuDevice, Gpu)> {
     let (instance, adapters) = adapters();
-    let found = numbered(&adapters).find(|(id, _)| *id == info.id);
+    let found = numbered(&adapters).find(|(id, _)| *id == info.card);
     let adapter = found.map(|(_, adapter)| adapter.clone());
     let adapter = adapter.ok_or_else(|| Error::driver(format!("{} has gone away", info.id)))?;
     let (device, queue) = request(&adapter)?;
