@@ -10,4 +10,6 @@ defmodule ExCubecl.DoctestTest do
   doctest ExCubecl.Pool
   doctest ExCubecl.Arena
   doctest ExCubecl.Shape
+  doctest ExCubecl.Context
+  doctest ExCubecl.Replicated
 end

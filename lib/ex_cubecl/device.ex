@@ -110,7 +110,9 @@ defmodule ExCubecl.Device do
   defp configured(nil), do: best()
   defp configured(named), do: existing(named)
 
-  defp existing(named) do
+  @doc false
+  # The id of a device that is there.
+  def existing(named) do
     with {:ok, id} <- parse(named), {:ok, ids} <- known() do
       if id in ids, do: {:ok, id}, else: Error.new(:unknown_device, device: id, known: ids)
     end

@@ -128,6 +128,9 @@ defmodule ExCubecl.Native do
   def arena_extendable(_arena), do: missing()
   def arena_set_extendable(_arena, _extendable), do: missing()
 
+  # Replicated
+  def replicated_write(_refs, _dtype, _dims, _data, _split), do: missing()
+
   # Transfer
   def buffer_read_async(_ref, _template, _offset, _count), do: missing()
   def transfer_claim(_transfer), do: missing()

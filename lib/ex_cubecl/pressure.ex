@@ -24,24 +24,25 @@ defmodule ExCubecl.Pressure do
   def create(id, bytes, call)
 
   # It takes no memory, or has it already.
-  def create(id, 0, call), do: attempt(Error.from_native(call), id, call, @steps)
+  def create(_id, 0, call), do: attempt(Error.from_native(call), call, @steps)
 
   def create(id, bytes, call) do
     note(bytes)
     Telemetry.watch_frees()
 
     Telemetry.span(:allocate, bytes, %{device: id}, fn ->
-      attempt(Error.from_native(call), id, call, @steps)
+      attempt(Error.from_native(call), call, @steps)
     end)
   end
 
-  # A fixed arena that is full is no device that is full.
-  defp attempt({:error, %Error{reason: reason, details: %{device: _}} = error}, id, call, steps)
+  # The device that has no room is in the error, for a call may be about several. A fixed arena that is
+  # full is no device that is full.
+  defp attempt({:error, %Error{reason: reason, details: %{device: id}} = error}, call, steps)
        when reason in [:out_of_memory, :limit_exceeded] do
     if steps == @steps, do: reclaim(error, id, call), else: try_again(error, id, call, steps)
   end
 
-  defp attempt(result, _id, _call, _steps), do: result
+  defp attempt(result, _call, _steps), do: result
 
   # The first refusal.
   defp reclaim(%{reason: reason} = error, id, call) do
@@ -70,7 +71,7 @@ defmodule ExCubecl.Pressure do
     collect(whose, id)
     :erlang.yield()
     if pause > 0, do: Process.sleep(pause)
-    attempt(Error.from_native(call), id, call, rest)
+    attempt(Error.from_native(call), call, rest)
   end
 
   defp live(id) do

@@ -41,6 +41,11 @@ pub enum Fault<'a> {
     ImproperList,
     /// A transfer that was awaited before, or that belongs to somebody else.
     Transfer(Atom),
+    /// An error of core on one device of several.
+    On {
+        device: DeviceId,
+        error: Error,
+    },
     /// A pool that has ended.
     Closed,
     /// A list that would not fit into memory.
@@ -157,6 +162,11 @@ impl Fault<'_> {
                     ],
                 ),
             ),
+            Fault::On { device, error } => {
+                let (reason, details) = core(env, error);
+                let named = details.map_put(atoms::device(), Wire(*device));
+                (reason, named.unwrap_or(details))
+            }
             Fault::Closed => (
                 atoms::stale(),
                 map(env, &[(atoms::reason(), &atoms::closed())]),

@@ -7,7 +7,7 @@ use crate::device::{Device, DeviceId};
 use crate::driver::{HostBytes, PendingRead, Region};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::ledger::Spec;
+use crate::ledger::{Label, Spec};
 use crate::numeric;
 use crate::span::Span;
 use crate::storage::{Content, Memory, Storage, lock_both, mint};
@@ -417,6 +417,21 @@ impl Buffer {
             target.overwrite(|to| driver.convert(from, self.dtype, to, dtype))?;
         }
         Ok(target)
+    }
+
+    /// Takes the content of a buffer that nobody else has, and gives it its own.
+    pub(crate) fn exchange(&self, fresh: &Buffer) -> Result<()> {
+        let alike = self.covers_all() && fresh.covers_all() && self.bytes() == fresh.bytes();
+        if !alike || !Arc::ptr_eq(self.device(), fresh.device()) {
+            return Err(Error::NotRoot);
+        }
+        self.device().driver()?;
+        self.storage.exchange(&fresh.storage)
+    }
+
+    /// Whose it is.
+    pub fn label(&self) -> &Label {
+        &self.storage.spec().label
     }
 
     /// The device address of the first element, for other libraries.

@@ -20,6 +20,7 @@ pub mod meter;
 pub mod numeric;
 pub mod parts;
 pub mod pool;
+pub mod replica;
 mod runtime;
 pub mod span;
 mod storage;

@@ -199,6 +199,18 @@ impl Storage {
         self.content.try_write()
     }
 
+    /// Swaps contents with a storage of the same size that nobody else has. What is in it counts
+    /// for whoever it counted before.
+    pub fn exchange(&self, fresh: &Storage) -> Result<()> {
+        let (mut mine, mut theirs) = (self.content.write(), fresh.content.write());
+        if matches!(*mine, Content::Gone) {
+            return Err(Error::Stale);
+        }
+        std::mem::swap(&mut *mine, &mut *theirs);
+        self.allocated.store(true, Release);
+        Ok(())
+    }
+
     /// Runs `command` on a span under the lock. `whole` says that it replaces each byte of the
     /// storage, so that fresh memory need not be zeroed. Where the first command fails, memory that
     /// was taken for it is given back.

@@ -6,4 +6,5 @@ mod buffer;
 mod device;
 mod memory;
 mod pool;
+mod replicated;
 mod transfer;

@@ -1,0 +1,277 @@
+defmodule ExCubecl.Replicated do
+  @moduledoc """
+  One buffer on several devices: a copy on each, or a shard on each.
+
+      iex> {:ok, {runtime, _} = first} = ExCubecl.default_device()
+      iex> ExCubecl.Device.open(first, as: {runtime, 1002})
+      iex> rep = ExCubecl.Replicated.from!([1, 2, 3], [3], :s32, devices: [first, {runtime, 1002}])
+      iex> ExCubecl.Replicated.read!(rep, 1)
+      <<1::32-native, 2::32-native, 3::32-native>>
+      iex> ExCubecl.Replicated.write!(rep, [4, 5, 6], 0)
+      iex> Enum.map(0..1, &ExCubecl.to_list!(ExCubecl.Replicated.shard!(rep, &1)))
+      [[4, 5, 6], [1, 2, 3]]
+
+  What is written to all of them is on all of them afterwards, or on none: it is uploaded beside the old
+  content on every device at once, and takes its place only when all of it has arrived. An error
+  names the device in its details, and every device keeps what it had.
+
+  Where no `devices:` are given, those of `ExCubecl.Context.default/0` are used.
+  """
+
+  use ExCubecl.Bang,
+    new: 2,
+    new: 3,
+    from: 3,
+    from: 4,
+    write: 2,
+    write: 3,
+    read: 1,
+    read: 2,
+    gather: 1,
+    shard: 2,
+    shape: 1,
+    dtype: 1,
+    devices: 1
+
+  alias ExCubecl.{
+    Arguments,
+    Buffer,
+    Context,
+    DType,
+    Error,
+    Handle,
+    Native,
+    Note,
+    Pressure,
+    Shape,
+    Telemetry
+  }
+
+  @enforce_keys [:buffers, :shape, :dtype, :shards]
+  defstruct [:buffers, :shape, :dtype, :shards]
+
+  @type t :: %__MODULE__{
+          buffers: [Buffer.t()],
+          shape: [non_neg_integer],
+          dtype: DType.t(),
+          shards: boolean
+        }
+  @type result(value) :: Buffer.result(value)
+
+  @doc """
+  Returns `{:ok, replicated}` without content: it takes no memory before it is written.
+
+  ## Options
+
+    * `:devices` - where to put it, or `:context` - an `ExCubecl.Context`
+    * `:shards` - `true` gives each device its part of the first dimension, in the order of the
+      devices, instead of a copy of everything
+    * `:tag`, `:allocation` - as for `ExCubecl.Buffer.new/4`
+
+  Errors: `:invalid_argument` for a list of devices that is empty or names one twice, and for shards
+  that do not divide; `:unknown_device`, and those of `ExCubecl.Buffer.empty/3`.
+
+      iex> rep = ExCubecl.Replicated.new!([2, 3], :f32)
+      iex> {:error, error} = ExCubecl.Replicated.read(rep, 0)
+      iex> error.reason
+      :not_allocated
+  """
+  @spec new(Buffer.shape(), DType.t(), keyword) :: result(t)
+  def new(shape, dtype, opts \\ []) do
+    with {:ok, opts} <- Arguments.options(opts, [:devices, :context, :shards] ++ Note.options()),
+         {:ok, dtype} <- Arguments.dtype(dtype),
+         {:ok, shape, _count} <- Arguments.shape(shape, dtype),
+         {:ok, context} <- context(opts[:devices], opts[:context]),
+         {:ok, shards} <- shards(Keyword.get(opts, :shards, false)),
+         {:ok, part} <- part(shape, length(context.devices), shards),
+         {:ok, buffers} <-
+           empty(context.devices, part, dtype, Keyword.take(opts, Note.options())),
+         do: {:ok, %__MODULE__{buffers: buffers, shape: shape, dtype: dtype, shards: shards}}
+  end
+
+  defp context(nil, nil), do: Context.default()
+  defp context(nil, %Context{devices: devices}), do: Context.new(devices)
+
+  defp context(nil, other),
+    do: Arguments.invalid(:context, other, "an %ExCubecl.Context{}")
+
+  defp context(devices, nil), do: Context.new(devices)
+
+  defp context(devices, _context),
+    do: Arguments.invalid(:devices, devices, "either devices or a context")
+
+  defp shards(value) when is_boolean(value), do: {:ok, value}
+  defp shards(value), do: Arguments.invalid(:shards, value, "true or false")
+
+  defp part(shape, _devices, false), do: {:ok, shape}
+
+  defp part([rows | rest], devices, true) when rem(rows, devices) == 0,
+    do: {:ok, [div(rows, devices) | rest]}
+
+  defp part(shape, devices, true) do
+    expected = "a first dimension that #{devices} devices divide"
+    Arguments.invalid(:shape, shape, expected)
+  end
+
+  defp empty(devices, shape, dtype, opts) do
+    Enum.reduce_while(Enum.reverse(devices), {:ok, []}, fn device, {:ok, buffers} ->
+      case Buffer.empty(shape, dtype, [device: device] ++ opts) do
+        {:ok, buffer} -> {:cont, {:ok, [buffer | buffers]}}
+        {:error, error} -> {:halt, {:error, error}}
+      end
+    end)
+  end
+
+  @doc """
+  Returns `{:ok, replicated}` with the given elements on every device. Data as for
+  `ExCubecl.Buffer.new/4`, options and errors as for `new/3`, and those of `write/2`.
+
+      iex> rep = ExCubecl.Replicated.from!([[1, 2], [3, 4]], {2, 2}, :u8)
+      iex> {ExCubecl.Replicated.shape!(rep), ExCubecl.Replicated.dtype!(rep)}
+      {[2, 2], "u8"}
+  """
+  @spec from(Buffer.data(), Buffer.shape(), DType.t(), keyword) :: result(t)
+  def from(data, shape, dtype, opts \\ []) do
+    with {:ok, rep} <- new(shape, dtype, opts), :ok <- write(rep, data), do: {:ok, rep}
+  end
+
+  @doc """
+  Returns `:ok` and replaces the elements on every device, or, with shards, on each its part. A list
+  is decoded once.
+
+  Errors: `:shape_mismatch`, `:invalid_value`, `:device_lost`, `:out_of_memory`, `:limit_exceeded`;
+  each device keeps what it had.
+
+      iex> rep = ExCubecl.Replicated.new!([2], :u8)
+      iex> ExCubecl.Replicated.write(rep, [7, 8])
+      :ok
+      iex> {:error, error} = ExCubecl.Replicated.write(rep, [7])
+      iex> error.reason
+      :shape_mismatch
+      iex> ExCubecl.Replicated.read!(rep, 0)
+      <<7, 8>>
+  """
+  @spec write(t, Buffer.data()) :: :ok | {:error, Error.t()}
+  def write(rep, data) do
+    with {:ok, rep} <- check(rep),
+         {:ok, data} <- Arguments.data(data, rep.shape),
+         {:ok, refs} <- Handle.references(rep.buffers) do
+      bytes = Enum.sum(Enum.map(rep.buffers, &(Shape.size(&1.shape) * DType.size(rep.dtype))))
+
+      Telemetry.span(:upload, bytes, %{device: nil, dtype: rep.dtype}, fn ->
+        Pressure.create(hd(rep.buffers).device, bytes, fn ->
+          Native.replicated_write(refs, rep.dtype, rep.shape, data, rep.shards)
+        end)
+      end)
+    end
+  end
+
+  @doc """
+  Returns `:ok` and replaces the elements on the device at this place of the list only, in place.
+
+  Errors: `:out_of_bounds` for a place that is not there, and those of `ExCubecl.Buffer.write/3`.
+  """
+  @spec write(t, Buffer.data(), non_neg_integer) :: :ok | {:error, Error.t()}
+  def write(rep, data, index) do
+    with {:ok, buffer} <- shard(rep, index), do: Buffer.write(buffer, data)
+  end
+
+  @doc """
+  Returns `{:ok, binaries}`, the elements of each device in the order of the list, for which it waits
+  together.
+
+  Errors: `:not_allocated`, `:device_lost`: those that are left can be read one by one.
+
+      iex> ExCubecl.Replicated.read(ExCubecl.Replicated.from!([1], [1], :u8)) |> elem(1) |> hd()
+      <<1>>
+  """
+  @spec read(t) :: result([binary])
+  def read(rep) do
+    with {:ok, rep} <- check(rep), do: Buffer.read_all(rep.buffers)
+  end
+
+  @doc """
+  Returns `{:ok, binary}`, the elements on the device at this place of the list.
+
+  Errors: `:out_of_bounds`, and those of `ExCubecl.Buffer.read/1`.
+  """
+  @spec read(t, non_neg_integer) :: result(binary)
+  def read(rep, index) do
+    with {:ok, buffer} <- shard(rep, index), do: Buffer.read(buffer)
+  end
+
+  @doc """
+  Returns `{:ok, binary}`, the whole: all shards one behind the other, or the first copy.
+
+      iex> rep = ExCubecl.Replicated.from!([1, 2], [2], :u8, shards: true)
+      iex> ExCubecl.Replicated.gather(rep)
+      {:ok, <<1, 2>>}
+  """
+  @spec gather(t) :: result(binary)
+  def gather(rep) do
+    with {:ok, rep} <- check(rep), do: gather_from(rep)
+  end
+
+  defp gather_from(%{shards: false, buffers: [first | _]}), do: Buffer.read(first)
+
+  defp gather_from(%{buffers: buffers}) do
+    with {:ok, parts} <- Buffer.read_all(buffers), do: {:ok, IO.iodata_to_binary(parts)}
+  end
+
+  @doc """
+  Returns `{:ok, buffer}` of the device at this place of the list, to use like any other.
+
+  Errors: `:out_of_bounds`, `:invalid_argument` for what is no place.
+
+      iex> rep = ExCubecl.Replicated.from!([1, 2], [2], :u8)
+      iex> ExCubecl.to_list(ExCubecl.Replicated.shard!(rep, 0))
+      {:ok, [1, 2]}
+      iex> {:error, error} = ExCubecl.Replicated.shard(rep, 99)
+      iex> error.reason
+      :out_of_bounds
+  """
+  @spec shard(t, non_neg_integer) :: result(Buffer.t())
+  def shard(rep, index) do
+    with {:ok, rep} <- check(rep), {:ok, index} <- Arguments.index(:index, index) do
+      case Enum.fetch(rep.buffers, index) do
+        {:ok, buffer} -> {:ok, buffer}
+        :error -> Error.new(:out_of_bounds, offset: index, count: 1, size: length(rep.buffers))
+      end
+    end
+  end
+
+  @doc "Returns `{:ok, shape}` of the whole."
+  @spec shape(t) :: result([non_neg_integer])
+  def shape(rep), do: with({:ok, rep} <- check(rep), do: {:ok, rep.shape})
+
+  @doc "Returns `{:ok, dtype}` as a string."
+  @spec dtype(t) :: result(String.t())
+  def dtype(rep), do: with({:ok, rep} <- check(rep), do: {:ok, Atom.to_string(rep.dtype)})
+
+  @doc """
+  Returns `{:ok, ids}` of its devices, in order.
+
+      iex> ExCubecl.Replicated.devices(ExCubecl.Replicated.new!([1], :u8, devices: [ExCubecl.default_device!()]))
+      {:ok, [ExCubecl.default_device!()]}
+  """
+  @spec devices(t) :: result([ExCubecl.Device.id()])
+  def devices(rep),
+    do: with({:ok, rep} <- check(rep), do: {:ok, Enum.map(rep.buffers, & &1.device)})
+
+  # A struct that somebody put together may hold anything.
+  defp check(%__MODULE__{buffers: [_ | _], dtype: dtype, shape: shape, shards: shards} = rep)
+       when is_boolean(shards) do
+    with true <- DType.valid?(dtype) and is_list(shape),
+         {:ok, ^shape, _} <- Shape.validate(shape, dtype),
+         {:ok, _} <- Handle.check_all(rep.buffers),
+         true <- Enum.all?(rep.buffers, &(&1.dtype == dtype)) do
+      {:ok, rep}
+    else
+      _ -> none(rep)
+    end
+  end
+
+  defp check(other), do: none(other)
+
+  defp none(other), do: Arguments.invalid(:replicated, other, "an %ExCubecl.Replicated{}")
+end
