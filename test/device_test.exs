@@ -79,9 +79,40 @@ defmodule ExCubecl.DeviceTest do
     assert live() == {8, 1}
   end
 
-  @tag :two_devices
+  test "a logical device has an account and an end of its own" do
+    {runtime, _} = adapter = ExCubecl.default_device!()
+    {:ok, device} = Device.open(adapter, as: {runtime, 21})
+    assert {:ok, %{adapter: ^adapter, kind: kind}} = Device.info({runtime, 21})
+    assert {:ok, %{kind: ^kind}} = Device.info(adapter)
+    kept = ExCubecl.buffer!([1, 2], [2], :u8, device: device)
+    before = Memory.usage!(adapter).live_bytes
+    other = ExCubecl.buffer!([3, 4, 5], [3], :u8)
+    assert Memory.usage!(device).live_bytes == 2
+    assert Memory.usage!(adapter).live_bytes == before + 3
+    assert Device.reset(device) == :ok
+    assert reason(ExCubecl.read(kept)) == :device_lost
+    assert ExCubecl.read!(other) == <<3, 4, 5>>
+    assert ExCubecl.default_device!() == adapter
+    assert ExCubecl.buffer!([6], [1], :u8, device: "#{runtime}:21").device == {runtime, 21}
+  end
+
+  test "ids that cannot be those of another device" do
+    {runtime, _} = adapter = ExCubecl.default_device!()
+    assert reason(Device.open(adapter, as: adapter)) == :invalid_argument
+    wrong = if runtime == :cuda, do: :vulkan, else: :cuda
+    assert reason(Device.open(adapter, as: {wrong, 5})) == :invalid_argument
+    assert reason(Device.open({runtime, 999}, as: {runtime, 5})) == :unknown_device
+
+    for junk <- [nil, :a, {runtime, -1}, {runtime, 1.5}, {:gl, 1}, "vulkan:5"],
+        do: assert(reason(Device.open(adapter, as: junk)) == :invalid_argument)
+
+    assert reason(Device.open(adapter, [])) == :invalid_argument
+    assert reason(Device.open(adapter, on: 1)) == :invalid_argument
+  end
+
   test "a transfer brings the bytes to another device" do
-    {:ok, [one, other | _]} = Device.list()
+    {runtime, _} = one = ExCubecl.default_device!()
+    {:ok, other} = Device.open(one, as: {runtime, 22})
     data = :crypto.strong_rand_bytes(1_000_001)
     buffer = ExCubecl.buffer!(data, [1_000_001], :u8, device: one)
     copy = Buffer.transfer!(Buffer.view!(buffer, 1, [1_000_000]), other)

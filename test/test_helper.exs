@@ -4,14 +4,11 @@ if device = System.get_env("EX_CUBECL_TEST_DEVICE"),
 
 case ExCubecl.Device.default() do
   {:ok, {runtime, _}} ->
-    {:ok, devices} = ExCubecl.devices()
+    excluded = if runtime == :cuda, do: [], else: [:cuda]
 
-    excluded =
-      if(runtime == :cuda, do: [], else: [:cuda]) ++
-        if(length(devices) > 1, do: [], else: [:two_devices])
+    for tag <- excluded,
+        do: IO.puts("Skipping tests tagged #{inspect(tag)}: they need a CUDA device")
 
-    reasons = [cuda: "they need a CUDA device", two_devices: "they need a second device"]
-    for tag <- excluded, do: IO.puts("Skipping tests tagged #{inspect(tag)}: #{reasons[tag]}")
     ExUnit.start(exclude: excluded, timeout: 120_000)
 
   {:error, error} ->

@@ -1,0 +1,217 @@
+defmodule ExCubecl.ReplicatedTest do
+  # One content on three devices. They are logical ones on one adapter here, and could be three GPUs.
+  use ExCubecl.Case, async: false
+
+  import ExCubecl.Refusal
+  alias ExCubecl.{Context, Replicated}
+
+  setup_all do
+    {runtime, _} = adapter = ExCubecl.default_device!()
+
+    devices =
+      for index <- 11..13 do
+        {:ok, device} = Device.open(adapter, as: {runtime, index})
+        device.id
+      end
+
+    %{devices: devices}
+  end
+
+  setup %{devices: devices} do
+    on_exit(fn ->
+      Context.set_default(nil)
+      for device <- devices, do: Memory.set_limit(device, nil)
+    end)
+  end
+
+  defp live(device) do
+    usage = Memory.usage!(device)
+    {usage.live_bytes, usage.live_buffers}
+  end
+
+  defp come_to(device, expected, tries \\ 500) do
+    :erlang.garbage_collect()
+    :erlang.yield()
+
+    cond do
+      live(device) == expected -> :ok
+      tries == 0 -> flunk("#{inspect(device)} has #{inspect(live(device))}")
+      true -> Process.sleep(10) && come_to(device, expected, tries - 1)
+    end
+  end
+
+  test "vkdispatch's first buffer", %{devices: devices} do
+    cpu_data = for i <- 0..15, into: <<>>, do: <<i::32-native>>
+    buffer = Replicated.from!(cpu_data, [16], :s32, devices: devices)
+    assert Replicated.read(buffer, 0) == {:ok, cpu_data}
+    assert Replicated.read(buffer) == {:ok, [cpu_data, cpu_data, cpu_data]}
+
+    buffer = Replicated.new!({1_000_000}, :f32, devices: devices)
+    my_data = :binary.copy(<<1.5::float-32-native>>, 1_000_000)
+    assert Replicated.write(buffer, my_data) == :ok
+    assert Replicated.read!(buffer) == List.duplicate(my_data, 3)
+  end
+
+  test "one copy can be written by itself", %{devices: devices} do
+    rep = Replicated.from!([1, 2, 3], [3], :u8, devices: devices)
+    assert Replicated.write(rep, [4, 5, 6], 1) == :ok
+    assert Replicated.read!(rep) == [<<1, 2, 3>>, <<4, 5, 6>>, <<1, 2, 3>>]
+    assert Replicated.devices!(rep) == devices
+    assert Replicated.gather!(rep) == <<1, 2, 3>>
+    shard = Replicated.shard!(rep, 2)
+    view = Buffer.view!(shard, 1, [1])
+    Buffer.fill!(shard, 9)
+    assert Replicated.read!(rep, 2) == <<9, 9, 9>>
+    Replicated.write!(rep, [[7, 8, 9]] |> List.flatten())
+    assert {Buffer.read!(shard), Buffer.read!(view)} == {<<7, 8, 9>>, <<8>>}
+  end
+
+  test "shards divide the first dimension", %{devices: devices} do
+    rows = for row <- 0..5, do: [row, row + 10]
+    rep = Replicated.from!(rows, [6, 2], :s16, devices: devices, shards: true)
+    assert Replicated.shape!(rep) == [6, 2]
+    assert Buffer.to_list!(Replicated.shard!(rep, 1)) == [[2, 12], [3, 13]]
+
+    assert Replicated.gather!(rep) ==
+             for([a, b] <- rows, into: <<>>, do: <<a::16-native, b::16-native>>)
+
+    assert for(d <- devices, do: elem(live(d), 0)) |> Enum.all?(&(&1 >= 8))
+
+    refused(Replicated.new([7, 2], :u8, devices: devices, shards: true), :invalid_argument,
+      says: "divide"
+    )
+
+    refused(Replicated.new([], :u8, devices: devices, shards: true), :invalid_argument)
+    assert {:ok, _} = Replicated.from([], [0, 2], :u8, devices: devices, shards: true)
+  end
+
+  test "where one device has no room, all keep what they had, and the error names it", %{
+    devices: devices
+  } do
+    [_, second, _] = devices
+    rep = Replicated.from!(:binary.copy(<<1>>, 10_000), [10_000], :u8, devices: devices)
+    before = Map.new(devices, &{&1, live(&1)})
+    Memory.set_limit(second, elem(before[second], 0) + 100)
+    error = refused(Replicated.write(rep, :binary.copy(<<2>>, 10_000)), :limit_exceeded)
+    assert error.details.device == second
+    assert Exception.message(error) =~ "vulkan:12" or second != {:vulkan, 12}
+    assert Replicated.read!(rep) == List.duplicate(:binary.copy(<<1>>, 10_000), 3)
+    for device <- devices, do: come_to(device, before[device])
+    Memory.set_limit(second, nil)
+    assert Replicated.write(rep, :binary.copy(<<2>>, 10_000)) == :ok
+    assert Replicated.read!(rep, 1) == :binary.copy(<<2>>, 10_000)
+    for device <- devices, do: come_to(device, before[device])
+    assert Replicated.shape!(rep) == [10_000]
+  end
+
+  test "a lost device answers for itself, the others go on", %{devices: devices} do
+    rep = Replicated.from!([1, 2], [2], :u8, devices: devices)
+    [first, second, third] = devices
+    :ok = Device.reset(second)
+    error = refused(Replicated.read(rep), :device_lost)
+    assert error.details.device == second
+    assert reason(Replicated.read(rep, 1)) == :device_lost
+    assert {Replicated.read!(rep, 0), Replicated.read!(rep, 2)} == {<<1, 2>>, <<1, 2>>}
+    error = refused(Replicated.write(rep, [3, 4]), :device_lost)
+    assert error.details.device == second
+    assert {Replicated.read!(rep, 0), Replicated.read!(rep, 2)} == {<<1, 2>>, <<1, 2>>}
+    assert Replicated.write(rep, [5, 6], 2) == :ok
+    assert {:ok, again} = Replicated.from([7], [1], :u8, devices: [first, second, third])
+    assert Replicated.read!(again, 1) == <<7>>
+  end
+
+  test "a context is the default", %{devices: devices} do
+    {:ok, context} = Context.new(devices)
+    assert Replicated.devices!(Replicated.new!([1], :u8, context: context)) == devices
+    assert Context.set_default(context) == :ok
+    assert Context.default!() == context
+    assert Replicated.devices!(Replicated.new!([1], :u8)) == devices
+    assert Context.set_default(nil) == :ok
+    refute Context.default!() == context
+    assert Enum.all?(Context.default!().devices, &(&1 not in devices))
+    refused(Context.set_default(:junk), :invalid_argument)
+    refused(Replicated.new([1], :u8, context: context, devices: devices), :invalid_argument)
+    refused(Replicated.new([1], :u8, context: :junk), :invalid_argument)
+  end
+
+  test "lists of devices that make no sense", %{devices: [first | _] = devices} do
+    for list <- [[], [first, first], :junk, [first | second_of(devices)], first],
+        do: refused(Replicated.new([1], :u8, devices: list), :invalid_argument)
+
+    assert reason(Replicated.new([1], :u8, devices: [first, {:vulkan, 777}])) == :unknown_device
+    assert reason(Replicated.new([1], :u8, devices: [first, :junk])) == :unknown_device
+    rep = Replicated.from!([1], [1], :u8, devices: devices)
+
+    for index <- [3, 100, Integer.pow(2, 63)],
+        do: refused(Replicated.read(rep, index), :out_of_bounds)
+
+    for index <- [-1, 1.5, :a, nil],
+        do: refused(Replicated.write(rep, [1], index), :invalid_argument)
+
+    for data <- [[1, 2], [[1]], <<1, 2>>],
+        do: assert(reason(Replicated.write(rep, data)) in [:shape_mismatch, :invalid_value])
+
+    for data <- [nil, %{}, 5],
+        do: assert(reason(Replicated.write(rep, data)) == :invalid_argument)
+
+    refused(Replicated.write(rep, [300]), :invalid_value, details: %{index: 0})
+
+    for junk <- [
+          nil,
+          %{rep | buffers: []},
+          %{rep | buffers: [1]},
+          %{rep | shape: 1},
+          %{rep | dtype: :u16}
+        ],
+        call <- [
+          &Replicated.read/1,
+          &Replicated.write(&1, [1]),
+          &Replicated.gather/1,
+          &Replicated.shard(&1, 0)
+        ],
+        do: refused(call.(junk), :invalid_argument)
+
+    assert Replicated.read!(rep) == [<<1>>, <<1>>, <<1>>]
+  end
+
+  defp second_of([_, second | _]), do: second
+
+  test "three devices under load, with an exact account on each", %{devices: devices} do
+    for device <- devices, do: Memory.trim!(device)
+    before = Map.new(devices, &{&1, live(&1)})
+
+    1..12
+    |> Enum.map(fn i ->
+      Task.async(fn ->
+        rep = Replicated.new!([50_000], :u8, devices: Enum.shuffle(devices))
+
+        for round <- 1..10 do
+          data = :binary.copy(<<i * 10 + round>>, 50_000)
+          Replicated.write!(rep, data)
+          assert Replicated.read!(rep) == [data, data, data]
+          other = Buffer.transfer!(Replicated.shard!(rep, 0), Enum.random(devices))
+          assert Buffer.read!(other) == data
+        end
+      end)
+    end)
+    |> Task.await_many(60_000)
+
+    for device <- devices, do: come_to(device, before[device])
+  end
+
+  test "a write to three is faster than three writes", %{devices: devices} do
+    data = :binary.copy(<<7>>, 67_108_864)
+    one = Replicated.from!(data, [67_108_864], :u8, devices: Enum.take(devices, 1))
+    three = Replicated.from!(data, [67_108_864], :u8, devices: devices)
+
+    time = fn rep ->
+      {us, :ok} = :timer.tc(fn -> Replicated.write(rep, data) end)
+      for i <- 0..(length(rep.buffers) - 1), do: Buffer.synchronize(Replicated.shard!(rep, i))
+      us
+    end
+
+    {ones, threes} = Enum.unzip(for _ <- 1..9, do: {time.(one), time.(three)})
+    middle = fn times -> Enum.at(Enum.sort(times), 4) end
+    assert middle.(threes) < 2.9 * middle.(ones)
+  end
+end
