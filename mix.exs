@@ -139,5 +139,5 @@ defmodule ExCubecl.MixProject do
     ]
   end
 
-  def application, do: [extra_applications: [:logger]]
+  def application, do: [mod: {ExCubecl.Application, []}, extra_applications: [:logger]]
 end

@@ -29,10 +29,11 @@ defmodule ExCubecl do
     to_flat_list: 1,
     item: 1,
     devices: 0,
+    devices: 1,
     default_device: 0,
     memory_info: 0
 
-  alias ExCubecl.{Buffer, Device, DType, Error, Memory}
+  alias ExCubecl.{Arguments, Buffer, Device, DType, Error, Memory, Remote}
 
   @doc """
   Returns `{:ok, buffer}` with the given elements on a device.
@@ -124,14 +125,26 @@ defmodule ExCubecl do
   defdelegate item(buffer), to: Buffer
 
   @doc """
-  Returns `{:ok, devices}`, every device of this machine.
+  Returns `{:ok, devices}`, every device of this machine, or of the connected `nodes:`. The id of a device
+  of another node is `{node, id}`: with it as `device:`, a buffer is made there.
+
+  Errors: `:no_device`, `:node_down`, and `:unsupported` for a node that has no ExCubecl, or another
+  version.
 
       iex> {:ok, [device | _]} = ExCubecl.devices()
       iex> device.kind in [:discrete_gpu, :integrated_gpu, :virtual_gpu, :cpu, :other]
       true
   """
-  @spec devices() :: {:ok, [Device.t()]} | {:error, Error.t()}
-  defdelegate devices(), to: Device, as: :list
+  @spec devices(nodes: [node]) :: {:ok, [Device.t()]} | {:error, Error.t()}
+  def devices(opts \\ []) do
+    with {:ok, opts} <- Arguments.options(opts, [:nodes]) do
+      case opts[:nodes] do
+        nil -> Device.list()
+        nodes when is_list(nodes) and nodes != [] -> Remote.devices(nodes)
+        other -> Arguments.invalid(:nodes, other, "a list of names of connected nodes")
+      end
+    end
+  end
 
   @doc """
   Returns `{:ok, id}` of the device that is used where none is named; see `ExCubecl.Device`.

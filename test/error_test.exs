@@ -18,6 +18,7 @@ defmodule ExCubecl.ErrorTest do
     limit_exceeded: %{requested: 10, live: 95, limit: 100, device: {:vulkan, 0}},
     pool_exhausted: %{max: 3},
     stale: %{},
+    node_down: %{node: :a@b},
     no_device: %{reason: "nothing was found"},
     unknown_device: %{device: {:vulkan, 9}, known: [{:vulkan, 0}]},
     device_lost: %{device: {:vulkan, 0}},

@@ -861,6 +861,39 @@ defmodule ExCubecl.Buffer do
   @spec pointer(t) :: result(pos_integer)
   def pointer(buffer), do: ask(buffer, &Native.buffer_pointer/1)
 
+  use ExCubecl.Remote.Dispatch,
+    new: 4,
+    empty: 3,
+    full: 4,
+    iota: 3,
+    ensure_allocated: 1,
+    allocated?: 1,
+    view: 3,
+    slice_bytes: 3,
+    reshape: 2,
+    clone: 1,
+    duplicate: 2,
+    convert: 3,
+    transfer: 3,
+    copy: 2,
+    write: 3,
+    fill: 2,
+    read: 1,
+    read_part: 3,
+    read_all: 1,
+    to_list: 1,
+    to_flat_list: 1,
+    item: 1,
+    read_async: 1,
+    synchronize: 1,
+    pointer: 1,
+    id: 1,
+    storage_id: 1,
+    total_size: 1,
+    ref_count: 1,
+    same_storage?: 2,
+    overlap?: 2
+
   defp ask(buffer, call) do
     with {:ok, buffer} <- Handle.check(buffer), do: Error.from_native(fn -> call.(buffer.ref) end)
   end

@@ -31,7 +31,8 @@ defmodule ExCubecl.Error do
   | `:no_device` | no device on this machine |
   | `:unknown_device` | no device of that name |
   | `:device_lost` | the device was reset or lost; its buffers are gone |
-  | `:unsupported` | the device cannot do this |
+  | `:node_down` | the node that has the buffer or device cannot be reached |
+  | `:unsupported` | the device cannot do this, or the other node has another version, or none |
   | `:invalid_argument` | an argument of the wrong kind, such as something that is no buffer |
   | `:timeout` | an answer did not come in time |
   | `:busy` | the device was too busy for a preview |
@@ -58,6 +59,7 @@ defmodule ExCubecl.Error do
           | :no_device
           | :unknown_device
           | :device_lost
+          | :node_down
           | :unsupported
           | :invalid_argument
           | :timeout
@@ -212,6 +214,16 @@ defmodule ExCubecl.Error do
   defp text(:device_lost, %{device: device}),
     do:
       "#{name(device)} was reset or lost, and the buffer with it: make it anew, the device opens again by itself"
+
+  defp text(:node_down, %{node: node}),
+    do:
+      "node #{node} cannot be reached: connect it with Node.connect/1; what it held is gone if it has ended"
+
+  defp text(:unsupported, %{operation: :no_library, node: node}),
+    do: "node #{node} has no ExCubecl: add it to what runs there, in the version of this node"
+
+  defp text(:unsupported, %{operation: {:version, version}, node: node}),
+    do: "node #{node} has version #{version} of ExCubecl: both nodes need the same"
 
   defp text(:unsupported, %{operation: operation, device: device}),
     do: "#{name(device)} cannot do this: #{operation}"

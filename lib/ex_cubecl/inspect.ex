@@ -8,6 +8,14 @@ defimpl Inspect, for: ExCubecl.Buffer do
 
   @most 10
 
+  def inspect(%{device: {node, {runtime, index}}} = buffer, _opts)
+      when is_atom(node) and is_atom(runtime) and is_integer(index) do
+    # Content does not cross the wire for a look.
+    "#ExCubecl.Buffer<#{kind(buffer)} #{runtime}:#{index} on #{node}>"
+  rescue
+    _ -> Inspect.Any.inspect(buffer, %Inspect.Opts{})
+  end
+
   def inspect(buffer, opts) do
     concat(["#ExCubecl.Buffer<", head(buffer), " ", content(buffer, opts), ">"])
   rescue
@@ -15,8 +23,9 @@ defimpl Inspect, for: ExCubecl.Buffer do
     _ -> Inspect.Any.inspect(buffer, opts)
   end
 
-  defp head(%{dtype: dtype, shape: shape, device: {runtime, index}}),
-    do: "#{dtype}#{Enum.map_join(shape, &"[#{&1}]")} #{runtime}:#{index}"
+  defp head(%{device: {runtime, index}} = buffer), do: "#{kind(buffer)} #{runtime}:#{index}"
+
+  defp kind(%{dtype: dtype, shape: shape}), do: "#{dtype}#{Enum.map_join(shape, &"[#{&1}]")}"
 
   defp content(%{ref: ref, shape: shape}, opts) do
     case Error.from_native(fn -> Native.buffer_preview(ref, @most) end) do

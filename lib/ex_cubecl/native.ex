@@ -133,8 +133,16 @@ defmodule ExCubecl.Native do
 
   # Transfer
   def buffer_read_async(_ref, _template, _offset, _count), do: missing()
+  def transfer_new, do: missing()
+  def transfer_wanted(_transfer), do: missing()
   def transfer_claim(_transfer), do: missing()
   def transfer_cancel(_transfer), do: missing()
+
+  # Remote
+  def remote_handle(_releaser, _name), do: missing()
+  def remote_key(_ref), do: missing()
+  def list_to_binary(_dtype, _dims, _list), do: missing()
+  def binary_to_list(_binary, _dtype, _dims), do: missing()
 
   defp missing, do: :erlang.nif_error(:nif_not_loaded)
 end

@@ -85,6 +85,7 @@ rustler::atoms! {
     persistent,
     pool_exhausted,
     reclaims,
+    released,
     returned,
     stacktrace,
     stale,

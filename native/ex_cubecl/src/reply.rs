@@ -42,6 +42,18 @@ impl TransferRef {
         }
     }
 
+    /// An answer that somebody else will send.
+    pub fn pending(owner: LocalPid) -> ResourceArc<Self> {
+        ResourceArc::new(TransferRef {
+            owner,
+            state: Mutex::default(),
+        })
+    }
+
+    pub fn is_wanted(&self) -> bool {
+        !self.state.lock().cancelled
+    }
+
     pub fn cancel(&self) {
         self.state.lock().cancelled = true;
     }
@@ -57,10 +69,7 @@ pub struct Reply {
 impl Reply {
     pub fn new(env: Env<'_>, template: Term<'_>) -> (Self, ResourceArc<TransferRef>) {
         let own = OwnedEnv::new();
-        let transfer = ResourceArc::new(TransferRef {
-            owner: env.pid(),
-            state: Mutex::default(),
-        });
+        let transfer = TransferRef::pending(env.pid());
         let reply = Reply {
             template: own.save(template),
             env: own,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ex_cubecl_core::device;
 use ex_cubecl_core::{Buffer, DType, DeviceId};
-use rustler::{Atom, Binary, Env, ResourceArc, Term};
+use rustler::{Atom, Binary, Env, OwnedBinary, ResourceArc, Term};
 
 use crate::atoms;
 use crate::error::{Answer, Fault};
@@ -263,4 +263,27 @@ fn buffer_missing(buffer: Ref) -> u64 {
         true => 0,
         false => buffer.0.total_bytes(),
     }
+}
+
+/// The bytes of a list, without a buffer.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn list_to_binary<'a>(
+    env: Env<'a>,
+    dtype: Wire<DType>,
+    dims: Vec<u64>,
+    data: Term<'a>,
+) -> Answer<'a, Binary<'a>> {
+    let bytes = list::decode(data, dtype.0, &dims)?;
+    Ok(Binary::from_owned(OwnedBinary::from_slice(&bytes), env))
+}
+
+/// The list of bytes that came from elsewhere.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn binary_to_list<'a>(
+    env: Env<'a>,
+    data: Binary<'a>,
+    dtype: Wire<DType>,
+    dims: Vec<u64>,
+) -> Answer<'a, Term<'a>> {
+    list::encode(env, &data, dtype.0, &dims)
 }

@@ -6,5 +6,6 @@ mod buffer;
 mod device;
 mod memory;
 mod pool;
+mod remote;
 mod replicated;
 mod transfer;

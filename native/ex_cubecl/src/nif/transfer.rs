@@ -34,6 +34,17 @@ fn buffer_read_async<'a>(
     Ok(transfer)
 }
 
+/// A transfer whose answer comes from another node, through a process.
+#[rustler::nif]
+fn transfer_new(env: Env<'_>) -> Answer<'static, Transfer> {
+    Ok(TransferRef::pending(env.pid()))
+}
+
+#[rustler::nif]
+fn transfer_wanted(transfer: Transfer) -> bool {
+    transfer.is_wanted()
+}
+
 /// Lets the process that started a transfer wait for it, once.
 #[rustler::nif]
 fn transfer_claim(env: Env<'_>, transfer: Transfer) -> Answer<'static, Atom> {

@@ -1,0 +1,383 @@
+defmodule ExCubecl.Remote do
+  @moduledoc false
+  # Buffers on other nodes. Erlang distribution is the engine: a handle here stands for a buffer that
+  # the other node's keeper holds, and calls on it run there. Content crosses the wire only to be read
+  # and written, in chunks.
+
+  alias ExCubecl.{Arguments, DType, Error, Native, Shape}
+  alias ExCubecl.Remote.{Keeper, Releaser, Server}
+
+  @buffer :"Elixir.ExCubecl.Buffer"
+  @device :"Elixir.ExCubecl.Device"
+
+  # Bytes of one message. One chunk is under way at a time.
+  @chunk 8 * 1024 * 1024
+
+  defguardp is_place(device)
+            when is_tuple(device) and tuple_size(device) == 2 and is_atom(elem(device, 0)) and
+                   not is_integer(elem(device, 1))
+
+  defguardp is_remote(buffer)
+            when is_map(buffer) and is_map_key(buffer, :device) and is_map_key(buffer, :ref) and
+                   is_place(:erlang.map_get(:device, buffer))
+
+  @creating [:new, :empty, :full, :iota]
+
+  @doc "`:here`, or `{:there, call}` for a call that another node has a part in."
+  def elsewhere(function, args) when function in @creating do
+    case List.last(args) do
+      [] -> :here
+      opts when is_list(opts) -> creating(function, args, opts)
+      _ -> :here
+    end
+  end
+
+  def elsewhere(:transfer, [buffer, device, _opts] = args)
+      when is_remote(buffer) or is_place(device),
+      do: {:there, fn -> apply(&transfer/3, args) end}
+
+  def elsewhere(:copy, [source, target]) when is_remote(source) or is_remote(target),
+    do: {:there, fn -> copy(source, target) end}
+
+  def elsewhere(:read_all, [buffers]) when is_list(buffers) do
+    if not List.improper?(buffers) and Enum.any?(buffers, &remote?/1),
+      do: {:there, fn -> each(buffers, &apply(@buffer, :read, [&1]), []) end},
+      else: :here
+  end
+
+  def elsewhere(function, [a, b])
+      when function in [:overlap?, :same_storage?] and (is_remote(a) or is_remote(b)) do
+    {:there,
+     fn ->
+       case {node_of(a), node_of(b)} do
+         {node, node} -> bare(call(node, @buffer, function, [a, b]))
+         _ -> false
+       end
+     end}
+  end
+
+  def elsewhere(function, [buffer | rest]) when is_remote(buffer),
+    do: {:there, fn -> on(buffer, function, rest) end}
+
+  def elsewhere(_function, _args), do: :here
+
+  defp remote?(buffer), do: is_remote(buffer)
+
+  defp creating(function, args, opts) do
+    case Keyword.keyword?(opts) && Keyword.get(opts, :device) do
+      {here, id} = place when is_place(place) and here == node() ->
+        {:there, fn -> apply(@buffer, function, with_device(args, opts, id)) end}
+
+      {node, id} = place when is_place(place) ->
+        {:there, fn -> create(node, function, with_device(args, opts, id)) end}
+
+      _ ->
+        :here
+    end
+  end
+
+  defp with_device(args, opts, id),
+    do: List.replace_at(args, -1, Keyword.put(opts, :device, id))
+
+  ## Making
+
+  defp create(node, :new, [data, shape, dtype, opts]) do
+    with {:ok, dtype} <- Arguments.dtype(dtype),
+         {:ok, shape, count} <- Arguments.shape(shape, dtype),
+         {:ok, data} <- Arguments.data(data, shape),
+         {:ok, binary} <- encode(data, dtype, shape, count),
+         do: create_from(node, binary, shape, dtype, opts)
+  end
+
+  defp create(node, function, args), do: call(node, @buffer, function, args)
+
+  # Decoded here, so that a mistake is found before anything goes out.
+  defp encode(list, dtype, shape, _count) when is_list(list),
+    do: Error.from_native(fn -> Native.list_to_binary(dtype, shape, list) end)
+
+  defp encode(binary, dtype, _shape, count) do
+    case count * DType.size(dtype) do
+      expected when expected == byte_size(binary) ->
+        {:ok, binary}
+
+      expected ->
+        Error.new(:shape_mismatch, expected_bytes: expected, actual_bytes: byte_size(binary))
+    end
+  end
+
+  defp create_from(node, binary, shape, dtype, opts) when byte_size(binary) <= @chunk,
+    do: call(node, @buffer, :new, [binary, shape, dtype, opts])
+
+  defp create_from(node, binary, shape, dtype, opts) do
+    with {:ok, buffer} <- call(node, @buffer, :empty, [shape, dtype, opts]),
+         :ok <- send_parts(buffer, &{:ok, binary_part(binary, &1, &2)}),
+         do: {:ok, buffer}
+  end
+
+  ## Calls on one buffer
+
+  defp on(buffer, :read, []), do: read(buffer)
+  defp on(buffer, :write, [data, opts]), do: write(buffer, data, opts)
+  defp on(buffer, :read_async, []), do: read_async(buffer)
+
+  defp on(buffer, function, rest) when function in [:to_list, :to_flat_list, :item] do
+    # As bytes, which are smaller than terms.
+    shape = if function == :to_list, do: buffer.shape, else: [Shape.size(buffer.shape)]
+
+    with :ok <- single(function, buffer), {:ok, binary} <- read(buffer) do
+      list = Error.from_native(fn -> Native.binary_to_list(binary, buffer.dtype, shape) end)
+      if function == :item, do: first(list), else: list
+    else
+      {:error, error} -> {:error, error}
+      _ -> call(node_of(buffer), @buffer, function, [buffer | rest])
+    end
+  end
+
+  defp on(buffer, function, rest) do
+    result = call(node_of(buffer), @buffer, function, [buffer | rest])
+    if function in [:id, :storage_id, :total_size, :ref_count], do: bare(result), else: result
+  end
+
+  defp single(:item, buffer) do
+    case Shape.size(buffer.shape) do
+      1 -> :ok
+      other -> Error.new(:shape_mismatch, expected: 1, actual: other)
+    end
+  end
+
+  defp single(_function, _buffer), do: :ok
+
+  defp first({:ok, [element]}), do: {:ok, element}
+  defp first(other), do: other
+
+  # These return values, and raise: so do they from afar.
+  defp bare({:error, %Error{} = error}), do: raise(error)
+  defp bare(value), do: value
+
+  # One call sees one state: what takes several messages is read from a copy over there.
+  defp read(buffer) do
+    if bytes(buffer) <= @chunk do
+      call(node_of(buffer), @buffer, :read, [buffer])
+    else
+      with {:ok, copy} <- call(node_of(buffer), @buffer, :duplicate, [buffer]),
+           do: fetch_parts(copy, <<>>, fn binary, _offset, part -> {:ok, binary <> part} end)
+    end
+  end
+
+  defp write(buffer, data, opts) do
+    if is_binary(data) and byte_size(data) > @chunk and opts == [] do
+      with :ok <- same_bytes(buffer, data),
+           {:ok, staged} <- beside(buffer),
+           :ok <- send_parts(staged, &{:ok, binary_part(data, &1, &2)}),
+           do: call(node_of(buffer), @buffer, :copy, [staged, buffer])
+    else
+      call(node_of(buffer), @buffer, :write, [buffer, data, opts])
+    end
+  end
+
+  defp same_bytes(buffer, data) do
+    case bytes(buffer) do
+      expected when expected == byte_size(data) ->
+        :ok
+
+      expected ->
+        Error.new(:shape_mismatch, expected_bytes: expected, actual_bytes: byte_size(data))
+    end
+  end
+
+  # A new buffer like this one, on the same device.
+  defp beside(%{device: {node, id}} = buffer),
+    do: call(node, @buffer, :empty, [buffer.shape, buffer.dtype, [device: id]])
+
+  defp read_async(buffer) do
+    caller = self()
+
+    with {:ok, transfer} <- Error.from_native(&Native.transfer_new/0) do
+      spawn(fn ->
+        result = read(buffer)
+        if Native.transfer_wanted(transfer), do: send(caller, {transfer, result})
+      end)
+
+      {:ok, transfer}
+    end
+  end
+
+  ## Between nodes
+
+  defp transfer(buffer, device, opts) do
+    {from, {to, id}} = {node_of(buffer), place(device)}
+
+    cond do
+      from == to and from == node() -> apply(@buffer, :transfer, [buffer, id, opts])
+      from == to -> call(from, @buffer, :transfer, [buffer, id, opts])
+      true -> carry(buffer, to, id, opts)
+    end
+  end
+
+  defp place({node, id} = device) when is_place(device), do: {node, id}
+  defp place(device), do: {node(), device}
+
+  defp carry(buffer, to, id, opts) do
+    with {:ok, source} <- apply(@buffer, :duplicate, [buffer]),
+         {:ok, target} <-
+           apply(@buffer, :empty, [buffer.shape, buffer.dtype, [device: {to, id}] ++ opts]),
+         :ok <- pour(source, target),
+         do: {:ok, target}
+  end
+
+  defp copy(source, target) do
+    node = node_of(source)
+
+    cond do
+      node == node_of(target) ->
+        call(node, @buffer, :copy, [source, target])
+
+      source.dtype != target.dtype ->
+        Error.new(:type_mismatch, expected: target.dtype, actual: source.dtype)
+
+      Shape.size(source.shape) != Shape.size(target.shape) ->
+        expected = Shape.size(target.shape)
+        Error.new(:shape_mismatch, expected: expected, actual: Shape.size(source.shape))
+
+      true ->
+        with {:ok, copy} <- apply(@buffer, :duplicate, [source]),
+             {:ok, staged} <-
+               apply(@buffer, :empty, [target.shape, target.dtype, [device: target.device]]),
+             :ok <- pour(copy, staged),
+             do: apply(@buffer, :copy, [staged, target])
+    end
+  end
+
+  # Nobody else has the source: it does not change meanwhile.
+  defp pour(source, target) do
+    size = DType.size(source.dtype)
+
+    send_parts(target, fn offset, len ->
+      apply(@buffer, :read_part, [source, div(offset, size), div(len, size)])
+    end)
+  end
+
+  defp send_parts(buffer, part, offset \\ 0) do
+    case min(bytes(buffer) - offset, @chunk) do
+      0 ->
+        :ok
+
+      len ->
+        first = div(offset, DType.size(buffer.dtype))
+
+        with {:ok, data} <- part.(offset, len),
+             :ok <- apply(@buffer, :write, [buffer, data, [offset: first]]) do
+          # What was sent is garbage that the collector does not see in time.
+          :erlang.garbage_collect(self(), type: :minor)
+          send_parts(buffer, part, offset + len)
+        end
+    end
+  end
+
+  defp fetch_parts(buffer, state, take, offset \\ 0) do
+    size = DType.size(buffer.dtype)
+
+    case min(bytes(buffer) - offset, @chunk) do
+      0 ->
+        {:ok, state}
+
+      len ->
+        args = [buffer, div(offset, size), div(len, size)]
+
+        with {:ok, part} <- call(node_of(buffer), @buffer, :read_part, args),
+             {:ok, state} <- take.(state, offset, part),
+             do: fetch_parts(buffer, state, take, offset + len)
+    end
+  end
+
+  defp each([], _call, done), do: {:ok, Enum.reverse(done)}
+
+  defp each([buffer | rest], call, done) do
+    with {:ok, value} <- call.(buffer), do: each(rest, call, [value | done])
+  end
+
+  ## The wire
+
+  @doc "All devices of these nodes, with ids as `device:` takes them."
+  def devices(nodes) do
+    with {:ok, lists} <- each(nodes, &devices_of/1, []), do: {:ok, Enum.concat(lists)}
+  end
+
+  defp devices_of(node) when is_atom(node) do
+    with {:ok, devices} <- call(node, @device, :list, []),
+         do: {:ok, for(d <- devices, do: %{d | id: {node, d.id}, adapter: {node, d.adapter}})}
+  end
+
+  defp devices_of(other), do: Arguments.invalid(:nodes, other, "names of connected nodes")
+
+  defp call(node, module, function, args) do
+    args = [Server.version(), self(), module, function, Enum.map(args, &outgoing/1)]
+
+    case :erpc.call(node, Server, :run, args) do
+      {:made, key, dtype, shape, id} -> handle(node, key, dtype, shape, id)
+      {:error, %Error{} = error} -> {:error, told_by(error, node)}
+      other -> other
+    end
+  catch
+    :error, {:erpc, _reason} ->
+      Error.new(:node_down, node: node)
+
+    :error, {:exception, :undef, [{Server, _, _, _} | _]} ->
+      lacking(node)
+
+    :error, {:exception, reason, _stack} ->
+      Error.new(:driver, message: inspect(reason), node: node)
+
+    kind, reason ->
+      Error.new(:driver, message: inspect({kind, reason}), node: node)
+  end
+
+  defp lacking(node), do: Error.new(:unsupported, operation: :no_library, node: node)
+
+  defp told_by(error, node), do: %{error | details: Map.put_new(error.details, :node, node)}
+
+  defp outgoing(buffer) when is_remote(buffer) do
+    {:ok, binary} = Native.remote_key(buffer.ref)
+    {_node, key} = :erlang.binary_to_term(binary)
+    {:kept, key}
+  rescue
+    # A struct that somebody put together: nobody keeps anything under this.
+    _ -> {:kept, nil}
+  end
+
+  defp outgoing(other), do: other
+
+  # The keeper waits for the end of this process until it is told that the handle is there.
+  defp handle(node, key, dtype, shape, id) do
+    name = :erlang.term_to_binary({node, key})
+
+    with {:ok, releaser} <- releaser(),
+         {:ok, ref} <- Error.from_native(fn -> Native.remote_handle(releaser, name) end) do
+      send({Keeper, node}, {:had, key})
+      {:ok, struct!(@buffer, ref: ref, dtype: dtype, shape: shape, device: {node, id})}
+    end
+  end
+
+  defp releaser do
+    case Process.whereis(Releaser) do
+      nil -> start()
+      pid -> {:ok, pid}
+    end
+  end
+
+  # A script may have loaded the code only.
+  defp start do
+    with {:ok, _} <- Application.ensure_all_started(:ex_cubecl),
+         pid when is_pid(pid) <- Process.whereis(Releaser) do
+      {:ok, pid}
+    else
+      _ ->
+        Error.new(:invalid_argument, argument: :application, expected: ":ex_cubecl to be started")
+    end
+  end
+
+  defp node_of(%{device: {node, _id} = device}) when is_place(device), do: node
+  defp node_of(_local), do: node()
+
+  defp bytes(buffer), do: Shape.size(buffer.shape) * DType.size(buffer.dtype)
+end

@@ -1,0 +1,24 @@
+defmodule ExCubecl.Remote.Dispatch do
+  @moduledoc false
+  # Lets functions of `ExCubecl.Buffer` run where their buffer is. The functions themselves know of no
+  # other node: each is overridden by one that asks first.
+
+  alias ExCubecl.Remote
+
+  defmacro __using__(functions) do
+    for {name, arity} <- functions do
+      args = Macro.generate_arguments(arity, __MODULE__)
+
+      quote do
+        defoverridable [{unquote(name), unquote(arity)}]
+
+        def unquote(name)(unquote_splicing(args)) do
+          case Remote.elsewhere(unquote(name), unquote(args)) do
+            :here -> super(unquote_splicing(args))
+            {:there, call} -> call.()
+          end
+        end
+      end
+    end
+  end
+end

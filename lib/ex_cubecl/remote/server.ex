@@ -1,0 +1,44 @@
+defmodule ExCubecl.Remote.Server do
+  @moduledoc false
+  # What other nodes call here: one function of `ExCubecl.Buffer` or `ExCubecl.Device`, on buffers that
+  # this node keeps for them.
+
+  alias ExCubecl.{DType, Error}
+  alias ExCubecl.Remote.Keeper
+
+  @buffer :"Elixir.ExCubecl.Buffer"
+  @version Mix.Project.config()[:version]
+
+  @doc "The result of `function`, or `{:made, key, type, shape, device}` where that is a buffer."
+  def run(version, caller, module, function, args) do
+    # Where the application was not started, on a node that only has the code.
+    with {:ok, _} <- Application.ensure_all_started(:ex_cubecl),
+         :ok <- same(version),
+         {:ok, args} <- local(args, []),
+         do: keep(apply(module, function, args), caller)
+  end
+
+  @doc "The version that both nodes must have."
+  def version, do: @version
+
+  defp same(@version), do: :ok
+  defp same(_other), do: Error.new(:unsupported, operation: {:version, @version}, node: node())
+
+  defp local([], done), do: {:ok, Enum.reverse(done)}
+
+  defp local([{:kept, key} | rest], done) do
+    case Keeper.fetch(key) do
+      {:ok, buffer} -> local(rest, [buffer | done])
+      :error -> Error.new(:stale, node: node())
+    end
+  end
+
+  defp local([other | rest], done), do: local(rest, [other | done])
+
+  defp keep({:ok, %{__struct__: @buffer} = buffer}, caller) do
+    true = DType.valid?(buffer.dtype)
+    {:made, Keeper.keep(buffer, caller), buffer.dtype, buffer.shape, buffer.device}
+  end
+
+  defp keep(other, _caller), do: other
+end

@@ -1,0 +1,274 @@
+defmodule ExCubecl.NodesTest do
+  # Buffers on another node, which is another VM on this machine.
+  use ExCubecl.Case, async: false
+
+  import ExCubecl.Refusal
+  alias ExCubecl.Peer
+  alias ExCubecl.Remote.Keeper
+
+  @moduletag :nodes
+  @mib 1_048_576
+
+  setup_all do
+    # Distribution ends with the process that started it, here the one of this module.
+    true = Peer.distributed?()
+    peer = Peer.start()
+    on_exit(fn -> Peer.stop(peer) end)
+    {:ok, [device | _]} = ExCubecl.devices(nodes: [elem(peer, 1)])
+    %{node: elem(peer, 1), device: device.id}
+  end
+
+  defp there(node, module, function, args), do: :erpc.call(node, module, function, args)
+
+  defp kept(node), do: there(node, Keeper, :count, [])
+
+  defp live_there(node) do
+    usage = there(node, Memory, :usage!, [])
+    {usage.live_bytes, usage.live_buffers}
+  end
+
+  defp until(check, tries \\ 500) do
+    :erlang.garbage_collect()
+
+    cond do
+      check.() -> :ok
+      tries == 0 -> flunk("it did not happen")
+      true -> Process.sleep(10) && until(check, tries - 1)
+    end
+  end
+
+  test "devices of other nodes are named with their node", %{node: node} do
+    {:ok, devices} = ExCubecl.devices(nodes: [node, Node.self()])
+    assert [%Device{id: {^node, {_, _}}, kind: kind} | _] = devices
+    assert kind in [:cpu, :discrete_gpu, :integrated_gpu, :virtual_gpu, :other]
+    assert Enum.any?(devices, &match?({n, _} when n == node(), &1.id))
+    refused(ExCubecl.devices(nodes: []), :invalid_argument)
+    refused(ExCubecl.devices(nodes: ["a"]), :invalid_argument)
+    refused(ExCubecl.devices(nodes: [:nobody@nowhere]), :node_down, says: "nobody@nowhere")
+  end
+
+  test "every call on a handle runs where the buffer is", %{node: node, device: device} do
+    before = live()
+    buffer = ExCubecl.buffer!([[1, 2], [3, 4]], [2, 2], :s16, device: device)
+    assert live() == before
+    assert elem(live_there(node), 1) >= 1
+
+    assert {Buffer.shape!(buffer), Buffer.dtype!(buffer), Buffer.size!(buffer)} ==
+             {[2, 2], "s16", 8}
+
+    assert Buffer.device!(buffer) == device
+    assert inspect(buffer) =~ "s16[2][2]" and inspect(buffer) =~ "on #{node}"
+    assert Buffer.to_list!(buffer) == [[1, 2], [3, 4]]
+    assert Buffer.to_flat_list!(buffer) == [1, 2, 3, 4]
+    view = Buffer.view!(buffer, 1, [2])
+    assert Buffer.write(view, [8, 9]) == :ok
+    assert Buffer.read!(buffer) == <<1::16-native, 8::16-native, 9::16-native, 4::16-native>>
+    assert Buffer.read_part!(buffer, 1, 1) == <<8::16-native>>
+    assert Buffer.item!(Buffer.view!(buffer, 3, [])) == 4
+    assert Buffer.to_list!(Buffer.convert!(buffer, :f32)) == [[1.0, 8.0], [9.0, 4.0]]
+    assert Buffer.to_list!(Buffer.reshape!(buffer, [4])) == [1, 8, 9, 4]
+    assert Buffer.same_storage?(buffer, view) and Buffer.overlap?(buffer, view)
+    refute Buffer.same_storage?(buffer, Buffer.duplicate!(buffer))
+    assert Buffer.fill(Buffer.clone!(buffer), 5) == :ok
+
+    assert Buffer.read_all!([buffer, view]) == [
+             :binary.copy(<<5::16-native>>, 4),
+             :binary.copy(<<5::16-native>>, 2)
+           ]
+
+    assert is_integer(Buffer.id(buffer)) and Buffer.storage_id(buffer) == Buffer.storage_id(view)
+    assert Buffer.total_size(view) == 8 and Buffer.ref_count(buffer) >= 2
+    assert Buffer.allocated?(buffer) and Buffer.synchronize(buffer) == :ok
+    {:ok, transfer} = Buffer.read_async(view)
+    assert Buffer.await(transfer) == {:ok, :binary.copy(<<5::16-native>>, 2)}
+    assert reason(Buffer.await(transfer)) == :invalid_argument
+
+    for make <- [
+          fn -> Buffer.zeros([3], :u8, device: device) end,
+          fn -> Buffer.full([3], :u8, 0, device: device) end,
+          fn -> Buffer.empty([3], :u8, device: device, lazy: false) end
+        ],
+        do: assert(Buffer.to_list!(elem(make.(), 1)) == [0, 0, 0])
+
+    assert Buffer.to_list!(Buffer.iota!([3], :u8, device: device, tag: :far)) == [0, 1, 2]
+    lazy = Buffer.empty!([3], :u8, device: device)
+    refute Buffer.allocated?(lazy)
+    assert reason(Buffer.read(lazy)) == :not_allocated
+  end
+
+  test "an id with the name of this node is of this node", %{} do
+    buffer = ExCubecl.buffer!([1], [1], :u8, device: {node(), ExCubecl.default_device!()})
+    assert buffer.device == ExCubecl.default_device!()
+  end
+
+  test "errors are those of a local buffer, and name the node", %{node: node, device: device} do
+    buffer = ExCubecl.buffer!([1, 2, 3], [3], :u8, device: device)
+    error = refused(Buffer.view(buffer, 2, [2]), :out_of_bounds)
+    assert error.details.node == node
+    refused(Buffer.write(buffer, [1, 2]), :shape_mismatch)
+    refused(Buffer.write(buffer, [1, 2, 300]), :invalid_value, details: %{index: 2})
+    refused(Buffer.fill(buffer, :x), :invalid_value)
+    refused(Buffer.item(buffer), :shape_mismatch)
+    refused(Buffer.copy(buffer, buffer), :overlap)
+
+    refused(ExCubecl.buffer([1, 300], [2], :u8, device: device), :invalid_value,
+      details: %{index: 1}
+    )
+
+    refused(ExCubecl.buffer([1], [2], :u8, device: device), :shape_mismatch)
+    refused(ExCubecl.buffer(<<1>>, [2], :u8, device: device), :shape_mismatch)
+    refused(ExCubecl.buffer([1], [1], :u9, device: device), :unsupported_dtype)
+    refused(ExCubecl.buffer([1], [1], :u8, device: {node, {:vulkan, 99}}), :unknown_device)
+    refused(ExCubecl.buffer([1], [1], :u8, device: {:nobody@nowhere, {:vulkan, 0}}), :node_down)
+    refused(ExCubecl.buffer([1], [1], :u8, device: device, color: 1), :invalid_argument)
+    refused(Buffer.read(%{buffer | ref: make_ref()}), :stale)
+    assert Buffer.read!(buffer) == <<1, 2, 3>>
+  end
+
+  test "what nobody holds any more is freed there", %{node: node, device: device} do
+    until(fn -> kept(node) == 0 end)
+    before = live_there(node)
+
+    Task.await(
+      Task.async(fn ->
+        buffers = for i <- 1..20, do: Buffer.full!([1000], :u8, i, device: device)
+        views = Enum.map(buffers, &Buffer.view!(&1, 0, [10]))
+        assert kept(node) >= 20
+        assert for(v <- views, do: hd(Buffer.to_list!(v))) == Enum.to_list(1..20)
+        :done
+      end)
+    )
+
+    until(fn -> kept(node) == 0 end)
+    until(fn -> there(node, :erlang, :garbage_collect, []) && live_there(node) == before end)
+  end
+
+  test "a process that is killed while it asks leaves nothing there", %{
+    node: node,
+    device: device
+  } do
+    for _ <- 1..30 do
+      pid = spawn(fn -> for _ <- 1..1000, do: Buffer.zeros!([10], :u8, device: device) end)
+      Process.sleep(:rand.uniform(8))
+      Process.exit(pid, :kill)
+    end
+
+    until(fn -> kept(node) == 0 end)
+  end
+
+  test "content goes from node to node", %{device: device} do
+    data = :crypto.strong_rand_bytes(1_000_003)
+    local = ExCubecl.buffer!(data, [1_000_003], :u8)
+    far = Buffer.transfer!(local, device)
+    assert Buffer.read!(far) == data
+    back = Buffer.transfer!(Buffer.view!(far, 1, [1_000_000]), ExCubecl.default_device!())
+    assert Buffer.read!(back) == binary_part(data, 1, 1_000_000)
+    same = Buffer.transfer!(far, device)
+    refute Buffer.same_storage?(far, same)
+    target = Buffer.zeros!([1_000_000], :u8, device: device)
+    assert Buffer.copy(back, target) == :ok
+    assert Buffer.read!(target) == Buffer.read!(back)
+    local_target = Buffer.zeros!([1_000_000], :u8)
+    assert Buffer.copy(target, local_target) == :ok
+    assert Buffer.read!(local_target) == Buffer.read!(back)
+    assert Buffer.copy(target, Buffer.duplicate!(target)) == :ok
+    refused(Buffer.copy(local, target), :shape_mismatch)
+
+    refused(
+      Buffer.copy(Buffer.zeros!([1], :f32), Buffer.zeros!([1], :s32, device: device)),
+      :type_mismatch
+    )
+
+    assert {:ok, %{details: _}} = {:ok, elem(Buffer.transfer(Buffer.empty!([1], :u8), device), 1)}
+  end
+
+  test "256 MiB go over in pieces, with at most 32 MiB on the way", %{device: device} do
+    size = 128 * @mib
+
+    for _ <- 1..2 do
+      local = Buffer.iota!([div(size, 4)], :s32)
+      :erlang.garbage_collect()
+      {far, most} = watched(fn -> Buffer.transfer!(local, device) end)
+      assert most <= 32 * @mib
+      check = [0, 1, div(size, 4) - 1, div(size, 8), 2_097_151, 2_097_152]
+
+      for index <- check,
+          do: assert(Buffer.read_part!(far, index, 1) == <<index::32-native>>)
+    end
+
+    data = :crypto.strong_rand_bytes(20 * @mib + 1)
+    far = ExCubecl.buffer!(data, [20 * @mib + 1], :u8, device: device)
+    assert Buffer.read!(far) == data
+    other = :binary.copy(<<3>>, 20 * @mib + 1)
+    assert Buffer.write(far, other) == :ok
+    assert Buffer.read!(far) == other
+    refused(Buffer.write(far, other <> <<1>>), :shape_mismatch)
+  end
+
+  # The most binary memory that a call took here beyond what there was.
+  defp watched(call) do
+    base = :erlang.memory(:binary)
+    parent = self()
+    watcher = spawn_link(fn -> watch(parent, base, 0) end)
+    result = call.()
+    send(watcher, :stop)
+    assert_receive {:most, most}
+    {result, most}
+  end
+
+  defp watch(parent, base, most) do
+    receive do
+      :stop -> send(parent, {:most, most})
+    after
+      1 -> watch(parent, base, max(most, :erlang.memory(:binary) - base))
+    end
+  end
+
+  test "a node that goes away releases what it held, and its handles say so", %{node: _} do
+    peer = {_, other} = Peer.start()
+    here = {node(), ExCubecl.default_device!()}
+    before = settled()
+
+    # It holds a buffer of ours, in a process of its own.
+    there(other, Kernel, :spawn, [Peer, :hold, [here, self()]])
+    assert_receive :held, 10_000
+    assert elem(live(), 0) == elem(before, 0) + 5_000
+
+    {:ok, [device | _]} = ExCubecl.devices(nodes: [other])
+    mine = ExCubecl.buffer!([1, 2, 3], [3], :u8, device: device.id)
+    assert Buffer.read!(mine) == <<1, 2, 3>>
+    Peer.kill(peer)
+    eventually(before)
+    refused(Buffer.read(mine), :node_down, says: to_string(other))
+    refused(Buffer.view(mine, 0, [1]), :node_down)
+    refused(ExCubecl.buffer([1], [1], :u8, device: device.id), :node_down)
+  end
+
+  test "a node that is killed in the middle of a transfer leaves an error and no bytes" do
+    peer = {_, other} = Peer.start()
+    {:ok, [device | _]} = ExCubecl.devices(nodes: [other])
+    local = Buffer.full!([100 * @mib], :u8, 1)
+    before = settled()
+    killer = spawn(fn -> Process.sleep(60) && Peer.kill(peer) end)
+    result = Buffer.transfer(local, device.id)
+    Process.exit(killer, :kill)
+    Peer.kill(peer)
+    assert match?({:ok, _}, result) or reason(result) in [:node_down, :stale]
+    eventually(before)
+    assert Buffer.read_part!(local, 0, 1) == <<1>>
+  end
+
+  test "a node without the library, or with another version of it, is said to be so", %{
+    node: node
+  } do
+    peer = {_, bare} = Peer.start(with_code: false)
+    refused(ExCubecl.devices(nodes: [bare]), :unsupported, says: "no ExCubecl")
+    Peer.stop(peer)
+
+    args = ["0.0.1", self(), Device, :list, []]
+
+    refused(there(node, ExCubecl.Remote.Server, :run, args), :unsupported,
+      says: ExCubecl.version()
+    )
+  end
+end

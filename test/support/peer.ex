@@ -1,0 +1,52 @@
+defmodule ExCubecl.Peer do
+  @moduledoc false
+  # Other nodes on this machine, for tests.
+
+  # Nodes come and go here as they should not in a cluster, and their loggers print to our terminal.
+  @quiet ~w(-kernel prevent_overlapping_partitions false -kernel logger_level emergency)c
+
+  @doc "Makes this VM a node; `false` where that cannot be done."
+  def distributed? do
+    if Node.alive?() do
+      true
+    else
+      :application.set_env(:kernel, :prevent_overlapping_partitions, false)
+      if System.find_executable("epmd"), do: System.cmd("epmd", ["-daemon"])
+      name = :"ex_cubecl_#{System.pid()}@127.0.0.1"
+      match?({:ok, _}, :net_kernel.start([name, :longnames]))
+    end
+  end
+
+  @doc "Starts a node that has the code of this one; `with_code: false` leaves ours out."
+  def start(opts \\ []) do
+    paths = if Keyword.get(opts, :with_code, true), do: :code.get_path(), else: elixir_only()
+    args = Enum.flat_map(paths, &[~c"-pa", &1]) ++ [~c"-setcookie", cookie() | @quiet]
+    name = ~c"peer_#{System.unique_integer([:positive])}"
+
+    {:ok, peer, node} =
+      :peer.start(%{name: name, host: ~c"127.0.0.1", longnames: true, args: args})
+
+    {peer, node}
+  end
+
+  def stop({peer, _node}) do
+    :peer.stop(peer)
+  catch
+    :exit, _ -> :ok
+  end
+
+  @doc "As a machine that loses its power."
+  def kill({_peer, node}), do: :rpc.cast(node, :erlang, :halt, [1, [flush: false]])
+
+  @doc "Makes a buffer on a device and holds it for ever; for another node to run."
+  def hold(device, parent) do
+    buffer = ExCubecl.Buffer.zeros!([5_000], :u8, device: device)
+    send(parent, :held)
+    Process.sleep(:infinity)
+    ExCubecl.Buffer.read(buffer)
+  end
+
+  defp elixir_only, do: Enum.reject(:code.get_path(), &(to_string(&1) =~ "ex_cubecl"))
+
+  defp cookie, do: Atom.to_charlist(Node.get_cookie())
+end
