@@ -4,14 +4,19 @@ defmodule ExCubecl.ReadmeTest do
   # `doctest_file` came with Elixir 1.15 and would want iex> prompts, which nobody can copy.
   # Here a block is plain code, and a line that starts with #=> holds what the code above it
   # returns, as inspect/1 prints it.
-  @readme Path.expand("../README.md", __DIR__)
+  @root Path.expand("..", __DIR__)
 
-  test "the examples of the README run in order and return what they say" do
-    @readme
-    |> File.read!()
-    |> blocks()
-    |> Enum.flat_map(&steps/1)
-    |> Enum.reduce({[], Code.env_for_eval(file: @readme)}, &step/2)
+  for page <- ["README.md" | Path.wildcard(Path.join(@root, "guides/*.md"))],
+      page = Path.relative_to(page, @root) do
+    test "the examples of #{page} run in order and return what they say" do
+      page = Path.join(@root, unquote(page))
+
+      page
+      |> File.read!()
+      |> blocks()
+      |> Enum.flat_map(&steps/1)
+      |> Enum.reduce({[], Code.env_for_eval(file: page)}, &step/2)
+    end
   end
 
   # A block without a call of the library shows how to install it.

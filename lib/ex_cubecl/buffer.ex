@@ -12,6 +12,9 @@ defmodule ExCubecl.Buffer do
   Any process may use a buffer, several at once too. Each single call is atomic: a read never sees
   half of a write, fill or copy. The order of calls from different processes is theirs to arrange.
 
+  A buffer may live on another Erlang node: made with `device: {node, id}`, it takes every call of this
+  module, which runs over there. Content crosses the wire to be read and written only.
+
   Functions return `:ok`, `{:ok, value}` or `{:error, %ExCubecl.Error{}}`; those with a `!` return
   the value or raise. Every function that takes a buffer answers `:invalid_argument` for something
   that is none, and every one that touches the device `:device_lost` once the device was lost.
@@ -108,7 +111,8 @@ defmodule ExCubecl.Buffer do
 
   ## Options
 
-    * `:device` - where to make it. Defaults to `ExCubecl.default_device/0`
+    * `:device` - where to make it, `{node, id}` for another node. Defaults to
+      `ExCubecl.default_device/0`
     * `:tag` - a short term under which `ExCubecl.Memory.report/1` sums it
     * `:allocation` - `:persistent` for a buffer that will live long: it lies apart from those that
       come and go, so that it does not keep their memory from being given back

@@ -199,6 +199,10 @@ defmodule ExCubecl.Error do
   defp text(:stale, %{reason: :closed}),
     do: "there is no such pool: it was not started, or has ended"
 
+  defp text(:stale, %{node: node}),
+    do:
+      "node #{node} does not keep it: it was given back, the connection broke, or the handle came from another node"
+
   defp text(:stale, _),
     do: "it was given back to its pool or arena: take a new one there"
 
