@@ -238,10 +238,13 @@ defmodule ExCubecl.BadInputTest do
     :rand.seed(:exsss, {seed, seed, seed})
     before = settled()
 
+    names = [:Arena, :Buffer, :Context, :Device, :Memory, :Pool, :Replicated]
+    modules = [ExCubecl | Enum.map(names, &Module.concat(ExCubecl, &1))]
+
     functions =
-      for module <- [ExCubecl, Buffer, Memory, ExCubecl.Arena, ExCubecl.Pool],
+      for module <- modules,
           {name, arity} <- module.__info__(:functions),
-          name not in [:__struct__, :set_limit, :reset_peak, :trace, :child_spec],
+          name not in [:__struct__, :set_limit, :reset_peak, :trace, :child_spec, :reset],
           do: {module, name, arity}
 
     for _ <- 1..10_000 do

@@ -245,7 +245,8 @@ defmodule ExCubecl.Buffer do
   end
 
   defp place(opts, known) do
-    with {:ok, id} <- Device.from_options(opts, known ++ Note.options()),
+    with {:ok, opts} <- Arguments.options(opts, known ++ Note.options()),
+         {:ok, id} <- Device.resolve(opts[:device]),
          {:ok, note} <- Note.from(opts),
          do: {:ok, id, note}
   end

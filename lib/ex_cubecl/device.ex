@@ -237,12 +237,6 @@ defmodule ExCubecl.Device do
          do: Error.new(:unknown_device, device: device, known: Enum.map(devices, & &1.id))
   end
 
-  @doc false
-  # The device that the options of a creating call name.
-  def from_options(opts, known \\ [:device]) do
-    with {:ok, opts} <- Arguments.options(opts, known), do: resolve(opts[:device])
-  end
-
   defp new(%{id: {runtime, _}} = found),
     do: struct!(__MODULE__, Map.put(found, :runtime, runtime))
 end

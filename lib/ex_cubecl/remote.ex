@@ -13,9 +13,11 @@ defmodule ExCubecl.Remote do
   # Bytes of one message. One chunk is under way at a time.
   @chunk 8 * 1024 * 1024
 
+  # A node with a device of it.
   defguardp is_place(device)
             when is_tuple(device) and tuple_size(device) == 2 and is_atom(elem(device, 0)) and
-                   not is_integer(elem(device, 1))
+                   (is_tuple(elem(device, 1)) or is_binary(elem(device, 1)) or
+                      is_map(elem(device, 1)))
 
   defguardp is_remote(buffer)
             when is_map(buffer) and is_map_key(buffer, :device) and is_map_key(buffer, :ref) and
@@ -69,12 +71,16 @@ defmodule ExCubecl.Remote do
         {:there, fn -> apply(@buffer, function, with_device(args, opts, id)) end}
 
       {node, id} = place when is_place(place) ->
-        {:there, fn -> create(node, function, with_device(args, opts, id)) end}
+        if node?(node),
+          do: {:there, fn -> create(node, function, with_device(args, opts, id)) end},
+          else: :here
 
       _ ->
         :here
     end
   end
+
+  defp node?(name), do: String.contains?(Atom.to_string(name), "@")
 
   defp with_device(args, opts, id),
     do: List.replace_at(args, -1, Keyword.put(opts, :device, id))
