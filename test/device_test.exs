@@ -75,8 +75,8 @@ defmodule ExCubecl.DeviceTest do
     end
 
     assert {:ok, new} = ExCubecl.buffer([1.0, 2.0], [2], :f32)
-    assert ExCubecl.to_list!(new) == [1.0, 2.0]
     assert live() == {8, 1}
+    assert ExCubecl.to_list!(new) == [1.0, 2.0]
   end
 
   test "a logical device has an account and an end of its own" do

@@ -72,6 +72,7 @@ defmodule ExCubecl.GoMemoryTest do
     assert reason(Memory.get_buffer(100)) == :pool_exhausted
     Application.put_env(:ex_cubecl, :size_classes, [:junk])
     refused(Memory.get_buffer(100), :invalid_argument, says: "size_classes")
+    assert Memory.return_buffer(held) == :ok
   end
 
   test "PersistentGPU lies apart from what comes and goes" do

@@ -317,9 +317,13 @@ defmodule ExCubecl.Remote do
   defp devices_of(other), do: Arguments.invalid(:nodes, other, "names of connected nodes")
 
   defp call(node, module, function, args) do
-    args = [Server.version(), self(), module, function, Enum.map(args, &outgoing/1)]
+    names = Enum.map(args, &outgoing/1)
+    result = :erpc.call(node, Server, :run, [Server.version(), self(), module, function, names])
+    # A handle that is used for the last time here must not be collected before the answer: its
+    # buffer would be released while the call is on its way.
+    Enum.each(args, &outgoing/1)
 
-    case :erpc.call(node, Server, :run, args) do
+    case result do
       {:made, key, dtype, shape, id} -> handle(node, key, dtype, shape, id)
       {:error, %Error{} = error} -> {:error, told_by(error, node)}
       other -> other
