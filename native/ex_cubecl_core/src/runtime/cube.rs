@@ -25,6 +25,8 @@ use crate::error::{Error, Result};
 
 /// Bound offsets of windows into a page are multiples of this on every runtime.
 const WINDOW_ALIGNMENT: u64 = 256;
+/// A fill up to this many bytes is written from the host: waking CubeCL's thread takes longer.
+const SMALL_FILL: u64 = 16 << 10;
 const STREAM: StreamId = StreamId { value: 0 };
 
 /// What differs between runtimes. The default bodies work on each of them.
@@ -58,6 +60,12 @@ pub trait Backend: Send + Sync + Sized + 'static {
 
     /// Copies where the runtime has a better way than a kernel; `false` where it has not.
     fn copy(_cube: &Cube<Self>, _src: Region<'_>, _dst: Region<'_>) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// Zeroes where the runtime has a better way than a kernel; `false` where it has not. Offset and
+    /// length are multiples of four.
+    fn clear(_cube: &Cube<Self>, _dst: Region<'_>) -> Result<bool> {
         Ok(false)
     }
 
@@ -353,7 +361,24 @@ impl<B: Backend> Driver for Cube<B> {
     }
 
     fn fill(&self, dst: Region<'_>, pattern: u64, size: u64) -> Result<()> {
+        let padding = (4 - dst.len % 4) % 4;
+        let aligned = dst.offset.is_multiple_of(4) && padding <= dst.slack;
+        if aligned && dst.len <= SMALL_FILL {
+            let element = &pattern.to_le_bytes()[..size as usize];
+            let bytes = element.repeat((dst.len / size) as usize);
+            return match self.entry(|| B::write_now(self, dst, &bytes))? {
+                true => Ok(()),
+                false => self.write(dst, &bytes),
+            };
+        }
         self.entry(|| {
+            let padded = Region {
+                len: dst.len + padding,
+                ..dst
+            };
+            if aligned && pattern == 0 && B::clear(self, padded)? {
+                return Ok(());
+            }
             let window = self.window(dst);
             self.launch(|| kernels::fill(&self.client, window, dst.len, pattern, size as u32))
         })

@@ -356,6 +356,14 @@ impl Backend for Wgpu {
         Ok(true)
     }
 
+    fn clear(cube: &Cube<Self>, dst: Region<'_>) -> Result<bool> {
+        let gpu = &cube.backend.gpu;
+        let mut encoder = gpu.device.create_command_encoder(&Default::default());
+        encoder.clear_buffer(raw(dst)?, dst.offset, Some(dst.len));
+        gpu.submit(Some(encoder.finish()));
+        Ok(true)
+    }
+
     fn sync(cube: &Cube<Self>) -> Result<()> {
         cube.backend.gpu.sync()
     }
