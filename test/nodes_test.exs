@@ -96,6 +96,24 @@ defmodule ExCubecl.NodesTest do
     assert reason(Buffer.read(lazy)) == :not_allocated
   end
 
+  test "memory and devices over there are asked like those here", %{node: node, device: device} do
+    buffer = Buffer.zeros!([12_345], :u8, device: device, tag: :asked)
+    assert Memory.usage!(device).live_bytes >= 12_345
+    assert %{bytes: 12_345} = Memory.report!(device).by_tag[:asked]
+    assert {:ok, %Device{}} = Device.info(device)
+    assert Device.synchronize(device) == :ok
+    assert Buffer.synchronize(device) == :ok
+    limit = Memory.usage!(device).live_bytes
+    assert Memory.set_limit(device, limit) == :ok
+    error = refused(Buffer.zeros([100_000], :u8, device: device), :limit_exceeded)
+    assert error.details.node == node
+    assert Memory.set_limit(device, nil) == :ok
+    assert is_integer(Memory.trim!(device)) and Memory.reset_peak(device) == :ok
+    assert Memory.usage!({node(), ExCubecl.default_device!()}).limit == nil
+    refused(Memory.usage({:nobody@nowhere, {:vulkan, 0}}), :node_down)
+    assert Buffer.size!(buffer) == 12_345
+  end
+
   test "an id with the name of this node is of this node", %{} do
     buffer = ExCubecl.buffer!([1], [1], :u8, device: {node(), ExCubecl.default_device!()})
     assert buffer.device == ExCubecl.default_device!()

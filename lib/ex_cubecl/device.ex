@@ -204,6 +204,8 @@ defmodule ExCubecl.Device do
     with {:ok, id} <- resolve(device), do: Error.from_native(fn -> Native.device_reset(id) end)
   end
 
+  use ExCubecl.Remote.Dispatch, info: 1, synchronize: 1, reset: 1
+
   @doc false
   # The id of whatever names a device; `nil` is the default one.
   @spec resolve(term) :: {:ok, id} | {:error, Error.t()}

@@ -15,6 +15,8 @@ defmodule ExCubecl.Memory do
       config :ex_cubecl, memory_limit: 2_000_000_000
       config :ex_cubecl, memory_limit: %{{:cuda, 0} => 8_000_000_000}
 
+  A device of another node is `{node, id}` here too.
+
   Memory that a collected buffer leaves is kept for the next one. `trim/1` gives it back to the
   driver.
 
@@ -308,6 +310,14 @@ defmodule ExCubecl.Memory do
 
   defp pool({id, bytes, false, stats}), do: {{bytes, id}, stats}
   defp pool({id, bytes, true, stats}), do: {{bytes, id, :persistent}, stats}
+
+  use ExCubecl.Remote.Dispatch,
+    usage: 1,
+    total: 1,
+    trim: 1,
+    set_limit: 2,
+    reset_peak: 1,
+    report: 2
 
   defp on(device, call) do
     with {:ok, id} <- Device.resolve(device), do: Error.from_native(fn -> call.(id) end)

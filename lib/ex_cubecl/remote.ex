@@ -26,7 +26,20 @@ defmodule ExCubecl.Remote do
   @creating [:new, :empty, :full, :iota]
 
   @doc "`:here`, or `{:there, call}` for a call that another node has a part in."
-  def elsewhere(function, args) when function in @creating do
+  def elsewhere(@buffer, function, args), do: elsewhere(function, args)
+
+  # What is asked of a device.
+  def elsewhere(module, function, [{node, id} = device | rest]) when is_place(device) do
+    cond do
+      node == node() -> {:there, fn -> apply(module, function, [id | rest]) end}
+      node?(node) -> {:there, fn -> call(node, module, function, [id | rest]) end}
+      true -> :here
+    end
+  end
+
+  def elsewhere(_module, _function, _args), do: :here
+
+  defp elsewhere(function, args) when function in @creating do
     case List.last(args) do
       [] -> :here
       opts when is_list(opts) -> creating(function, args, opts)
@@ -34,21 +47,21 @@ defmodule ExCubecl.Remote do
     end
   end
 
-  def elsewhere(:transfer, [buffer, device, _opts] = args)
-      when is_remote(buffer) or is_place(device),
-      do: {:there, fn -> apply(&transfer/3, args) end}
+  defp elsewhere(:transfer, [buffer, device, _opts] = args)
+       when is_remote(buffer) or is_place(device),
+       do: {:there, fn -> apply(&transfer/3, args) end}
 
-  def elsewhere(:copy, [source, target]) when is_remote(source) or is_remote(target),
+  defp elsewhere(:copy, [source, target]) when is_remote(source) or is_remote(target),
     do: {:there, fn -> copy(source, target) end}
 
-  def elsewhere(:read_all, [buffers]) when is_list(buffers) do
+  defp elsewhere(:read_all, [buffers]) when is_list(buffers) do
     if not List.improper?(buffers) and Enum.any?(buffers, &remote?/1),
       do: {:there, fn -> each(buffers, &apply(@buffer, :read, [&1]), []) end},
       else: :here
   end
 
-  def elsewhere(function, [a, b])
-      when function in [:overlap?, :same_storage?] and (is_remote(a) or is_remote(b)) do
+  defp elsewhere(function, [a, b])
+       when function in [:overlap?, :same_storage?] and (is_remote(a) or is_remote(b)) do
     {:there,
      fn ->
        case {node_of(a), node_of(b)} do
@@ -58,10 +71,10 @@ defmodule ExCubecl.Remote do
      end}
   end
 
-  def elsewhere(function, [buffer | rest]) when is_remote(buffer),
+  defp elsewhere(function, [buffer | rest]) when is_remote(buffer),
     do: {:there, fn -> on(buffer, function, rest) end}
 
-  def elsewhere(_function, _args), do: :here
+  defp elsewhere(_function, _args), do: :here
 
   defp remote?(buffer), do: is_remote(buffer)
 

@@ -1,7 +1,7 @@
 defmodule ExCubecl.Remote.Dispatch do
   @moduledoc false
-  # Lets functions of `ExCubecl.Buffer` run where their buffer is. The functions themselves know of no
-  # other node: each is overridden by one that asks first.
+  # Lets functions run where their buffer or device is. The functions themselves know of no other
+  # node: each is overridden by one that asks first.
 
   alias ExCubecl.Remote
 
@@ -13,7 +13,7 @@ defmodule ExCubecl.Remote.Dispatch do
         defoverridable [{unquote(name), unquote(arity)}]
 
         def unquote(name)(unquote_splicing(args)) do
-          case Remote.elsewhere(unquote(name), unquote(args)) do
+          case Remote.elsewhere(__MODULE__, unquote(name), unquote(args)) do
             :here -> super(unquote_splicing(args))
             {:there, call} -> call.()
           end
