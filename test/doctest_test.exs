@@ -7,6 +7,8 @@ defmodule ExCubecl.DoctestTest do
   doctest ExCubecl.DType
   doctest ExCubecl.Error
   doctest ExCubecl.Memory
+  doctest ExCubecl.Memory.Chart
+  doctest ExCubecl.Memory.Svg
   doctest ExCubecl.Pool
   doctest ExCubecl.Arena
   doctest ExCubecl.Shape

@@ -30,6 +30,10 @@ defmodule ExCubecl.Arguments do
   def index(_name, term) when is_integer(term) and term >= 0 and term <= @most, do: {:ok, term}
   def index(name, term), do: invalid(name, term, "a non-negative integer below 2^64")
 
+  @doc "Milliseconds, samples and the like, of which there must be some."
+  def positive(_name, term) when is_integer(term) and term in 1..0xFFFF_FFFF, do: {:ok, term}
+  def positive(name, term), do: invalid(name, term, "an integer from 1 to 4,294,967,295")
+
   @doc """
   A part of `size` elements or bytes. What lies outside is found on the native side, but for
   numbers that would not get there.

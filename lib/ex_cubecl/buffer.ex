@@ -54,6 +54,7 @@ defmodule ExCubecl.Buffer do
     fill: 2,
     copy: 2,
     read: 1,
+    read: 2,
     read_part: 3,
     read_all: 1,
     to_list: 1,
@@ -78,6 +79,7 @@ defmodule ExCubecl.Buffer do
     Native,
     Note,
     Pressure,
+    Progress,
     Shape,
     Telemetry,
     Transfer
@@ -116,6 +118,10 @@ defmodule ExCubecl.Buffer do
     * `:tag` - a short term under which `ExCubecl.Memory.report/1` sums it
     * `:allocation` - `:persistent` for a buffer that will live long: it lies apart from those that
       come and go, so that it does not keep their memory from being given back
+    * `:progress` - for a binary, a function that is called with the bytes that are through and all
+      bytes, some times during the transfer and once at its end, in a process of its own. Without
+      one, IEx and Livebook show a bar from 256 MiB on; `false` shows none. What goes to another
+      node tells nothing
 
   ## Errors
 
@@ -128,40 +134,45 @@ defmodule ExCubecl.Buffer do
   """
   @spec new(data, shape, DType.t(), keyword) :: result(t)
   def new(data, shape, dtype, opts \\ []) do
-    make(shape, dtype, opts, [], fn target ->
+    make(shape, dtype, opts, [:progress], fn target ->
       with {:ok, data} <- Arguments.data(data, target.shape),
-           do: created_from(target, data)
+           {:ok, progress} <- Progress.check(opts[:progress]),
+           do: created_from(target, data, progress)
     end)
   end
 
-  defp created_from(%{id: id, dtype: dtype} = target, data) do
+  defp created_from(%{id: id, dtype: dtype} = target, data, progress) do
     bytes = target.count * DType.size(dtype)
 
     Telemetry.span(:upload, bytes, %{device: id, dtype: dtype}, fn ->
-      create(target, target.count, fn -> from_data(target, data) end)
+      create(target, target.count, fn -> from_data(target, data, progress) end)
     end)
   end
 
   # Up to so many bytes are written on the caller's own scheduler, if nothing is in the way.
   @small 16 * 1024
 
-  defp from_data(target, data) do
+  defp from_data(target, data, progress) do
     expected = target.count * DType.size(target.dtype)
 
     if expected in 1..@small and (is_list(data) or byte_size(data) == expected) do
       %{id: id, dtype: dtype, shape: shape, note: note} = target
 
       with {:ok, nil} <- Native.buffer_from_small(id, dtype, shape, data, note),
-           do: from_much(target, data)
+           do: from_much(target, data, progress)
     else
-      from_much(target, data)
+      from_much(target, data, progress)
     end
   end
 
-  defp from_much(%{id: id, dtype: dtype, shape: shape, note: note}, data) when is_binary(data),
-    do: Native.buffer_from_binary(id, dtype, shape, data, note)
+  defp from_much(%{id: id, dtype: dtype, shape: shape, note: note}, data, progress)
+       when is_binary(data) do
+    Progress.watch(byte_size(data), progress, fn watcher ->
+      Native.buffer_from_binary(id, dtype, shape, data, note, watcher)
+    end)
+  end
 
-  defp from_much(%{id: id, dtype: dtype, shape: shape, note: note}, data),
+  defp from_much(%{id: id, dtype: dtype, shape: shape, note: note}, data, _progress),
     do: Native.buffer_from_list(id, dtype, shape, data, note)
 
   @doc """
@@ -395,7 +406,7 @@ defmodule ExCubecl.Buffer do
   @doc """
   Returns `{:ok, copy}`: the same elements in a storage of their own on another device.
 
-  Options: `:tag` and `:allocation`, as for `new/4`.
+  Options: `:tag`, `:allocation` and `:progress`, as for `new/4`.
 
   Errors: `:unknown_device`, `:not_allocated`, and those of making a buffer.
 
@@ -408,7 +419,9 @@ defmodule ExCubecl.Buffer do
   def transfer(buffer, device, opts \\ []) do
     with {:ok, buffer} <- Handle.check(buffer),
          {:ok, id} <- Device.resolve(device),
-         do: derive(buffer, buffer.dtype, id, opts)
+         {:ok, opts} <- Arguments.options(opts, [:progress | Note.options()]),
+         {:ok, progress} <- Progress.check(opts[:progress]),
+         do: derive(buffer, buffer.dtype, id, Keyword.delete(opts, :progress), progress)
   end
 
   @doc """
@@ -439,15 +452,21 @@ defmodule ExCubecl.Buffer do
          do: derive(buffer, dtype, buffer.device, opts)
   end
 
-  defp derive(%{ref: ref, shape: shape} = buffer, dtype, id, opts) do
+  defp derive(%{ref: ref, shape: shape} = buffer, dtype, id, opts, progress \\ false) do
     with {:ok, opts} <- Arguments.options(opts, Note.options()),
          {:ok, note} <- Note.from(opts) do
       create(%{id: id, dtype: dtype, shape: shape}, Shape.size(shape), fn ->
         if dtype == buffer.dtype,
-          do: Native.buffer_duplicate(ref, id, shape, note),
+          do: duplicated(buffer, id, note, progress),
           else: Native.buffer_convert(ref, dtype, shape, note)
       end)
     end
+  end
+
+  defp duplicated(%{ref: ref, shape: shape} = buffer, id, note, progress) do
+    bytes = Shape.size(shape) * DType.size(buffer.dtype)
+    progress = if id == buffer.device, do: false, else: progress
+    Progress.watch(bytes, progress, &Native.buffer_duplicate(ref, id, shape, note, &1))
   end
 
   @doc """
@@ -481,6 +500,7 @@ defmodule ExCubecl.Buffer do
   ## Options
 
     * `:offset` - the first element to replace
+    * `:progress` - as for `new/4`
 
   Errors: `:shape_mismatch`, `:invalid_value`, `:out_of_bounds`. The buffer is unchanged then.
 
@@ -493,17 +513,18 @@ defmodule ExCubecl.Buffer do
   @spec write(t, data, keyword) :: :ok | {:error, Error.t()}
   def write(buffer, data, opts \\ []) do
     with {:ok, buffer} <- Handle.check(buffer),
-         {:ok, opts} <- Arguments.options(opts, [:offset]),
+         {:ok, opts} <- Arguments.options(opts, [:offset, :progress]),
+         {:ok, progress} <- Progress.check(opts[:progress]),
          {:ok, data} <- Arguments.data(data, buffer.shape),
          {:ok, offset, shape} <- place(buffer, data, opts[:offset]),
-         do: upload(buffer, offset, shape, data)
+         do: upload(buffer, {offset, shape}, data, progress)
   end
 
-  defp upload(%{ref: ref, dtype: dtype} = buffer, offset, shape, data) do
+  defp upload(%{ref: ref, dtype: dtype} = buffer, {offset, shape}, data, progress) do
     bytes = if shape, do: Shape.size(shape) * DType.size(dtype), else: byte_size(data)
 
     Telemetry.span(:upload, bytes, %{device: buffer.device, dtype: dtype}, fn ->
-      change(buffer, fn -> do_write(ref, offset, shape, data) end)
+      change(buffer, fn -> do_write(ref, {offset, shape}, data, progress) end)
     end)
   end
 
@@ -543,8 +564,14 @@ defmodule ExCubecl.Buffer do
     end
   end
 
-  defp do_write(ref, offset, nil, binary), do: Native.buffer_write(ref, offset, binary)
-  defp do_write(ref, offset, shape, list), do: Native.buffer_write_list(ref, offset, shape, list)
+  defp do_write(ref, {offset, nil}, binary, progress) do
+    Progress.watch(byte_size(binary), progress, fn watcher ->
+      Native.buffer_write(ref, offset, binary, watcher)
+    end)
+  end
+
+  defp do_write(ref, {offset, shape}, list, _progress),
+    do: Native.buffer_write_list(ref, offset, shape, list)
 
   @doc """
   Returns `:ok` and sets every element to `value`, on the device.
@@ -571,15 +598,24 @@ defmodule ExCubecl.Buffer do
   A large binary is the memory in which the device delivered it; `:binary.copy/1` a small part of
   one that is to be kept.
 
+  Option: `:progress`, as for `new/4`.
+
   Errors: `:not_allocated`.
 
       iex> ExCubecl.Buffer.read(ExCubecl.Buffer.iota!([3], :u8))
       {:ok, <<0, 1, 2>>}
   """
-  @spec read(t) :: result(binary)
-  def read(buffer) do
+  @spec read(t, keyword) :: result(binary)
+  def read(buffer, opts \\ []) do
     with {:ok, buffer} <- Handle.check(buffer),
-         do: download(buffer, Shape.size(buffer.shape), &Native.buffer_read/1)
+         {:ok, opts} <- Arguments.options(opts, [:progress]),
+         {:ok, progress} <- Progress.check(opts[:progress]) do
+      count = Shape.size(buffer.shape)
+
+      download(buffer, count, fn ref ->
+        Progress.watch(count * DType.size(buffer.dtype), progress, &Native.buffer_read(ref, &1))
+      end)
+    end
   end
 
   defp download(%{ref: ref, dtype: dtype} = buffer, count, call) do
@@ -883,7 +919,7 @@ defmodule ExCubecl.Buffer do
     copy: 2,
     write: 3,
     fill: 2,
-    read: 1,
+    read: 2,
     read_part: 3,
     read_all: 1,
     to_list: 1,

@@ -40,6 +40,10 @@ defmodule ExCubecl.Memory do
     report: 0,
     report: 1,
     report: 2,
+    map: 0,
+    map: 1,
+    map: 2,
+    timeline: 0,
     get_buffer: 1,
     get_buffer: 2,
     get_buffer: 3,
@@ -57,6 +61,8 @@ defmodule ExCubecl.Memory do
     Pressure,
     SizeClass
   }
+
+  alias ExCubecl.Memory.Timeline
 
   @typedoc """
   Bytes, and counts of buffers since the device was opened:
@@ -154,7 +160,7 @@ defmodule ExCubecl.Memory do
 
   @typedoc """
   One live allocation: `owner` is the process that made it, `stacktrace` is there while
-  `trace/1` is on.
+  `trace/1` is on; it lies on page `page` at byte `offset`, unless it has no bytes.
   """
   @type allocation :: %{
           storage_id: pos_integer,
@@ -164,7 +170,9 @@ defmodule ExCubecl.Memory do
           owner: pid,
           tag: term,
           age_ms: non_neg_integer,
-          stacktrace: Exception.stacktrace() | nil
+          stacktrace: Exception.stacktrace() | nil,
+          page: pos_integer | nil,
+          offset: non_neg_integer | nil
         }
 
   @type sum :: %{bytes: non_neg_integer, buffers: non_neg_integer}
@@ -193,6 +201,88 @@ defmodule ExCubecl.Memory do
       {:ok, %{report | by_owner: Map.new(report.by_owner), by_tag: Map.new(report.by_tag)}}
     end
   end
+
+  @typedoc """
+  A page of device memory. A `:slab` is shared by many allocations, an `:own` page belongs to one, an
+  `:idle` one is kept for the next of its size. `used` bytes include padding and what pools keep.
+  """
+  @type page :: %{
+          page: pos_integer,
+          bytes: pos_integer,
+          used: non_neg_integer,
+          kind: :slab | :own | :idle
+        }
+
+  @doc """
+  Returns `{:ok, %{pages: pages, allocations: allocations}}`: the memory of a device as it lies there.
+
+  Each allocation says on which `page` and at which byte `offset` it is. `most:` says how many of
+  them to list, the largest first, 1000 by default; the pages of those that are not listed are
+  listed if they are slabs. `ExCubecl.Memory.Chart` draws it.
+
+      iex> buffer = ExCubecl.Buffer.zeros!([10], :u8, tag: :mapped)
+      iex> {:ok, %{pages: pages, allocations: all}} = ExCubecl.Memory.map()
+      iex> found = Enum.find(all, &(&1.tag == :mapped))
+      iex> page = Enum.find(pages, &(&1.page == found.page))
+      iex> {page.kind, found.offset + found.bytes <= page.bytes}
+      {:slab, true}
+      iex> ExCubecl.size!(buffer)
+      10
+  """
+  @spec map(term, keyword) ::
+          {:ok, %{pages: [page], allocations: [allocation]}} | {:error, Error.t()}
+  def map(device \\ nil, opts \\ []) do
+    with {:ok, opts} <- Arguments.options(opts, [:most]),
+         {:ok, most} <- Arguments.index(:most, Keyword.get(opts, :most, 1000)),
+         {:ok, {pages, allocations}} <- on(device, &Native.memory_map(&1, most)) do
+      {:ok, %{pages: pages, allocations: Enum.filter(allocations, & &1.page)}}
+    end
+  end
+
+  @typedoc "What lived on a device at a moment, in milliseconds since 1970."
+  @type sample :: %{
+          at: integer,
+          live_bytes: non_neg_integer,
+          live_buffers: non_neg_integer,
+          reserved_bytes: non_neg_integer,
+          peak_bytes: non_neg_integer
+        }
+
+  @doc """
+  Returns `:ok` and records what lives on each open device from now on, or no longer for `false`.
+
+  Starting forgets what was recorded before; after stopping it is still there to be read. `true` is
+  `[every: 100, keep: 600]`: a sample each 100 milliseconds, of which each device keeps the last 600.
+  What comes and goes between two samples shows in their `peak_bytes` alone.
+
+      iex> ExCubecl.Memory.timeline(every: 5, keep: 10)
+      iex> buffer = ExCubecl.Buffer.zeros!([1000], :u8)
+      iex> Process.sleep(100)
+      iex> ExCubecl.Memory.timeline(false)
+      :ok
+      iex> {:ok, samples} = ExCubecl.Memory.timeline()
+      iex> samples = samples[ExCubecl.default_device!()]
+      iex> {length(samples) in 1..10, List.last(samples).live_bytes >= ExCubecl.size!(buffer)}
+      {true, true}
+  """
+  @spec timeline(boolean | keyword) :: :ok | {:error, Error.t()}
+  def timeline(recording)
+  def timeline(false), do: Timeline.record(nil)
+  def timeline(true), do: timeline([])
+
+  def timeline(opts) do
+    with {:ok, opts} <- Arguments.options(opts, Keyword.keys(Timeline.defaults())),
+         opts = Keyword.merge(Timeline.defaults(), opts),
+         {:ok, every} <- Arguments.positive(:every, opts[:every]),
+         {:ok, keep} <- Arguments.positive(:keep, opts[:keep]),
+         do: Timeline.record(%{every: every, keep: keep})
+  end
+
+  @doc """
+  Returns `{:ok, samples}` of `timeline/1`: a map from devices to lists, the oldest sample first.
+  """
+  @spec timeline() :: {:ok, %{Device.id() => [sample]}}
+  def timeline, do: {:ok, Timeline.samples()}
 
   @doc """
   Returns `:ok` and keeps the stacktrace of whoever makes a buffer from now on, or no longer.
@@ -317,7 +407,8 @@ defmodule ExCubecl.Memory do
     trim: 1,
     set_limit: 2,
     reset_peak: 1,
-    report: 2
+    report: 2,
+    map: 2
 
   defp on(device, call) do
     with {:ok, id} <- Device.resolve(device), do: Error.from_native(fn -> call.(id) end)

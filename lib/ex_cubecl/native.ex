@@ -3,21 +3,25 @@ defmodule ExCubecl.Native do
   # The stubs of the NIF library, one section a module, no logic beyond loading it. A stub that
   # runs means that the library is not there; `ExCubecl.Error.from_native/1` makes an error of it.
 
+  # A library cannot be exchanged under live buffers, whose code and devices are in the old one. So a
+  # module that is loaded again in the same VM is refused: the one that is there goes on, with the
+  # buffers it has. A new library takes effect when the VM starts again.
   @on_load :load
 
   @doc false
   def load do
     path = Path.rootname(library_path())
 
-    # Without its library the module loads all the same: its callers get an error that says what
-    # is missing instead of an undefined function.
     case :erlang.load_nif(String.to_charlist(path), 0) do
       :ok -> :ok
-      {:error, {_reason, text}} -> :persistent_term.put({__MODULE__, :fault}, to_string(text))
+      {:error, {:upgrade, _}} -> :keep_the_library_that_buffers_live_in
+      {:error, {_reason, text}} -> miss(text)
     end
-
-    :ok
   end
+
+  # Without its library the module loads all the same: its callers get an error that says what is
+  # missing instead of an undefined function.
+  defp miss(text), do: :persistent_term.put({__MODULE__, :fault}, to_string(text))
 
   @doc false
   def library_path do
@@ -58,6 +62,8 @@ defmodule ExCubecl.Native do
   def memory_trim(_id), do: missing()
   def memory_reclaim(_id), do: missing()
   def memory_report(_id, _most), do: missing()
+  def memory_map(_id, _most), do: missing()
+  def memory_open, do: missing()
   def memory_owners(_id), do: missing()
   def memory_live(_id), do: missing()
   def memory_failed(_id), do: missing()
@@ -70,24 +76,24 @@ defmodule ExCubecl.Native do
 
   # Buffer
   def buffer_from_list(_id, _dtype, _dims, _list, _note), do: missing()
-  def buffer_from_binary(_id, _dtype, _dims, _binary, _note), do: missing()
+  def buffer_from_binary(_id, _dtype, _dims, _binary, _note, _watcher), do: missing()
   def buffer_from_small(_id, _dtype, _dims, _data, _note), do: missing()
   def buffer_empty(_id, _dtype, _dims, _note), do: missing()
   def buffer_iota(_id, _dtype, _dims, _note), do: missing()
   def buffer_allocate(_ref), do: missing()
   def buffer_fill(_ref, _value), do: missing()
-  def buffer_read(_ref), do: missing()
+  def buffer_read(_ref, _watcher), do: missing()
   def buffer_read_part(_ref, _offset, _count), do: missing()
   def buffer_read_all(_refs), do: missing()
   def buffer_to_list(_ref, _dims), do: missing()
   def buffer_preview(_ref, _most), do: missing()
-  def buffer_write(_ref, _offset, _binary), do: missing()
+  def buffer_write(_ref, _offset, _binary, _watcher), do: missing()
   def buffer_write_list(_ref, _offset, _dims, _list), do: missing()
   def buffer_view(_ref, _offset, _count), do: missing()
   def buffer_slice_bytes(_ref, _offset, _len), do: missing()
   def buffer_clone(_ref), do: missing()
   def buffer_detach(_ref), do: missing()
-  def buffer_duplicate(_ref, _id, _dims, _note), do: missing()
+  def buffer_duplicate(_ref, _id, _dims, _note, _watcher), do: missing()
   def buffer_convert(_ref, _dtype, _dims, _note), do: missing()
   def buffer_copy(_source, _target), do: missing()
   def buffer_synchronize(_ref), do: missing()

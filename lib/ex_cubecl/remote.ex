@@ -4,7 +4,7 @@ defmodule ExCubecl.Remote do
   # the other node's keeper holds, and calls on it run there. Content crosses the wire only to be read
   # and written, in chunks.
 
-  alias ExCubecl.{Arguments, DType, Error, Native, Shape}
+  alias ExCubecl.{Arguments, DType, Error, Native, Note, Progress, Shape}
   alias ExCubecl.Remote.{Keeper, Releaser, Server}
 
   @buffer :"Elixir.ExCubecl.Buffer"
@@ -102,6 +102,7 @@ defmodule ExCubecl.Remote do
 
   defp create(node, :new, [data, shape, dtype, opts]) do
     with {:ok, dtype} <- Arguments.dtype(dtype),
+         {:ok, opts} <- unwatched(opts, [:device | Note.options()]),
          {:ok, shape, count} <- Arguments.shape(shape, dtype),
          {:ok, data} <- Arguments.data(data, shape),
          {:ok, binary} <- encode(data, dtype, shape, count),
@@ -135,8 +136,12 @@ defmodule ExCubecl.Remote do
 
   ## Calls on one buffer
 
-  defp on(buffer, :read, []), do: read(buffer)
-  defp on(buffer, :write, [data, opts]), do: write(buffer, data, opts)
+  defp on(buffer, :read, [opts]), do: with({:ok, _} <- unwatched(opts, []), do: read(buffer))
+
+  defp on(buffer, :write, [data, opts]) do
+    with {:ok, opts} <- unwatched(opts, [:offset]), do: write(buffer, data, opts)
+  end
+
   defp on(buffer, :read_async, []), do: read_async(buffer)
 
   defp on(buffer, function, rest) when function in [:to_list, :to_flat_list, :item] do
@@ -155,6 +160,13 @@ defmodule ExCubecl.Remote do
   defp on(buffer, function, rest) do
     result = call(node_of(buffer), @buffer, function, [buffer | rest])
     if function in [:id, :storage_id, :total_size, :ref_count], do: bare(result), else: result
+  end
+
+  # A callback stays here, and what crosses the wire does not tell of its progress.
+  defp unwatched(opts, known) do
+    with {:ok, opts} <- Arguments.options(opts, [:progress | known]),
+         {:ok, _} <- Progress.check(opts[:progress]),
+         do: {:ok, Keyword.delete(opts, :progress)}
   end
 
   defp single(:item, buffer) do
@@ -176,7 +188,7 @@ defmodule ExCubecl.Remote do
   # One call sees one state: what takes several messages is read from a copy over there.
   defp read(buffer) do
     if bytes(buffer) <= @chunk do
-      call(node_of(buffer), @buffer, :read, [buffer])
+      call(node_of(buffer), @buffer, :read, [buffer, []])
     else
       with {:ok, copy} <- call(node_of(buffer), @buffer, :duplicate, [buffer]),
            do: fetch_parts(copy, <<>>, fn binary, _offset, part -> {:ok, binary <> part} end)
@@ -224,6 +236,11 @@ defmodule ExCubecl.Remote do
   ## Between nodes
 
   defp transfer(buffer, device, opts) do
+    with {:ok, opts} <- unwatched(opts, Note.options()),
+         do: carry_over(buffer, device, opts)
+  end
+
+  defp carry_over(buffer, device, opts) do
     {from, {to, id}} = {node_of(buffer), place(device)}
 
     cond do

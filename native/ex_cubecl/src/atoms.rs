@@ -9,6 +9,11 @@ rustler::atoms! {
     neg_infinity,
 
     actual,
+    idle,
+    own,
+    page,
+    progress,
+    slab,
     adapter,
     allocations,
     argument,

@@ -59,33 +59,50 @@ impl TransferRef {
     }
 }
 
-/// Answers its process at most once: `send` takes the reply away.
+/// Answers its process at most once: `send` takes the reply away. One that is lost after `begin`,
+/// because whoever had it panicked, answers with an error.
 pub struct Reply {
-    env: OwnedEnv,
-    template: SavedTerm,
+    begun: bool,
     transfer: ResourceArc<TransferRef>,
+    letter: Option<(OwnedEnv, SavedTerm)>,
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        if self.begun {
+            self.answer(Err(Error::driver("the transfer broke off")));
+        }
+    }
 }
 
 impl Reply {
     pub fn new(env: Env<'_>, template: Term<'_>) -> (Self, ResourceArc<TransferRef>) {
         let own = OwnedEnv::new();
+        let saved = own.save(template);
         let transfer = TransferRef::pending(env.pid());
         let reply = Reply {
-            template: own.save(template),
-            env: own,
+            begun: false,
             transfer: transfer.clone(),
+            letter: Some((own, saved)),
         };
         (reply, transfer)
     }
 
+    /// From now on there is an answer. Called on a thread of our own: the VM does not let others send.
+    pub fn begin(&mut self) {
+        self.begun = true;
+    }
+
     /// Sends the bytes or the error unless it was cancelled. That the process has died meanwhile is
     /// no fault.
-    pub fn send(self, result: Result<HostBytes>) {
-        let Reply {
-            mut env,
-            template,
-            transfer,
-        } = self;
+    pub fn send(mut self, result: Result<HostBytes>) {
+        self.answer(result);
+    }
+
+    fn answer(&mut self, result: Result<HostBytes>) {
+        let (Some((mut env, template)), transfer) = (self.letter.take(), &self.transfer) else {
+            return;
+        };
         let state = transfer.state.lock();
         if state.cancelled {
             return;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use ex_cubecl_core::device::{Hardware, Info, Runtime};
+use ex_cubecl_core::heap::{PageInfo, Use};
 use ex_cubecl_core::ledger::{Entry, Report, Sum};
 use ex_cubecl_core::meter::Usage;
 use ex_cubecl_core::pool::Stats;
@@ -175,6 +176,7 @@ impl Encoder for Wire<Entry> {
             bytes,
             spec,
             since,
+            place,
         }) = self;
         let (tag, trace) = (spec.label.tag.as_deref(), spec.label.trace.as_deref());
         map(
@@ -189,6 +191,27 @@ impl Encoder for Wire<Entry> {
                 (atoms::tag(), &tag.map(External)),
                 (atoms::age_ms(), &(since.elapsed().as_millis() as u64)),
                 (atoms::stacktrace(), &trace.map(External)),
+                (atoms::page(), &place.map(|place| place.page)),
+                (atoms::offset(), &place.map(|place| place.offset)),
+            ],
+        )
+    }
+}
+
+impl Encoder for Wire<PageInfo> {
+    fn encode<'a>(&self, env: Env<'a>) -> Term<'a> {
+        let kind = match self.0.kind {
+            Use::Slab => atoms::slab(),
+            Use::Own => atoms::own(),
+            Use::Idle => atoms::idle(),
+        };
+        map(
+            env,
+            &[
+                (atoms::page(), &self.0.page),
+                (atoms::bytes(), &self.0.bytes),
+                (atoms::used(), &self.0.used),
+                (atoms::kind(), &kind),
             ],
         )
     }

@@ -11,6 +11,7 @@ use crate::buffer::Buffer;
 use crate::device::Device;
 use crate::driver::Limits;
 use crate::error::{Error, Result};
+use crate::fault::{Stage, point};
 use crate::heap::Block;
 use crate::ledger::Spec;
 use crate::meter::Reservation;
@@ -141,6 +142,7 @@ impl Arena {
         let bytes = spec.bytes().unwrap_or(u64::MAX);
         self.device.check_size(bytes)?;
         let place = self.place(&mut state, bytes, may_wait)?;
+        point(Stage::Placing);
         let memory = state.chunks.get(place.chunk).map(|chunk| {
             let room = place.end - place.start;
             Memory::lent(Box::new(chunk.clone()), place.start, room, None)

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::device::{Device, DeviceId};
-use crate::driver::{HostBytes, PendingRead, Region};
+use crate::driver::{HostBytes, PendingRead, Progress, Region};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::fault::{Stage, point};
 use crate::ledger::{Label, Spec};
 use crate::numeric;
 use crate::span::Span;
@@ -48,9 +49,19 @@ impl Buffer {
 
     /// A buffer that holds `data`.
     pub fn new(device: Arc<Device>, spec: impl Into<Spec>, data: &[u8]) -> Result<Buffer> {
+        Buffer::new_watched(device, spec, data, None)
+    }
+
+    /// As `new`, telling how many bytes are on their way.
+    pub fn new_watched(
+        device: Arc<Device>,
+        spec: impl Into<Spec>,
+        data: &[u8],
+        progress: Option<&Progress>,
+    ) -> Result<Buffer> {
         let buffer = Buffer::lazy(device, spec)?;
         buffer.check_bytes(data)?;
-        buffer.write(0, data)?;
+        buffer.write_watched(0, data, progress)?;
         Ok(buffer)
     }
 
@@ -255,6 +266,16 @@ impl Buffer {
 
     /// Replaces the elements from `offset` on by those in `data`.
     pub fn write(&self, offset: u64, data: &[u8]) -> Result<()> {
+        self.write_watched(offset, data, None)
+    }
+
+    /// As `write`, telling how many bytes are on their way.
+    pub fn write_watched(
+        &self,
+        offset: u64,
+        data: &[u8],
+        progress: Option<&Progress>,
+    ) -> Result<()> {
         let size = self.dtype.size();
         let part = self.view(offset, (data.len() as u64).div_ceil(size))?;
         if data.len() as u64 != part.bytes() {
@@ -264,7 +285,7 @@ impl Buffer {
             });
         }
         let driver = self.device().driver()?;
-        part.overwrite(|region| driver.write(region, data))
+        part.overwrite(|region| driver.write(region, data, progress))
     }
 
     /// Sets each element to the one with these bits.
@@ -277,7 +298,7 @@ impl Buffer {
     pub fn read_all<'a>(buffers: impl IntoIterator<Item = &'a Buffer>) -> Result<Vec<HostBytes>> {
         let started: Vec<_> = buffers
             .into_iter()
-            .map(|buffer| Ok((buffer, buffer.start_read(0, buffer.count())?)))
+            .map(|buffer| Ok((buffer, buffer.start_read(0, buffer.count(), None)?)))
             .collect::<Result<_>>()?;
         let finished = started
             .into_iter()
@@ -286,21 +307,36 @@ impl Buffer {
     }
 
     /// Queues a copy of `count` elements from `offset` on to the host.
-    pub fn start_read(&self, offset: u64, count: u64) -> Result<Option<Box<dyn PendingRead>>> {
+    pub fn start_read(
+        &self,
+        offset: u64,
+        count: u64,
+        progress: Option<&Progress>,
+    ) -> Result<Option<Box<dyn PendingRead>>> {
         let part = self.view(offset, count)?;
-        part.start_read_under(&self.storage.read())
+        part.start_read_under(&self.storage.read(), progress)
     }
 
     /// The bytes of `count` elements from `offset` on.
     pub fn read(&self, offset: u64, count: u64) -> Result<HostBytes> {
-        self.finish(self.start_read(offset, count)?, None)
+        self.read_watched(offset, count, None)
+    }
+
+    /// As `read`, telling how many bytes have arrived.
+    pub fn read_watched(
+        &self,
+        offset: u64,
+        count: u64,
+        progress: Option<&Progress>,
+    ) -> Result<HostBytes> {
+        self.finish(self.start_read(offset, count, progress)?, None)
     }
 
     /// As `read`, but `Busy` rather than a long wait.
     pub fn read_soon(&self, offset: u64, count: u64, patience: Duration) -> Result<HostBytes> {
         let part = self.view(offset, count)?;
         let content = self.storage.read_for(patience).ok_or(Error::Busy)?;
-        let pending = part.start_read_under(&content)?;
+        let pending = part.start_read_under(&content, None)?;
         drop(content);
         self.finish(pending, Some(patience))
     }
@@ -311,22 +347,35 @@ impl Buffer {
         pending: Option<Box<dyn PendingRead>>,
         patience: Option<Duration>,
     ) -> Result<HostBytes> {
+        point(Stage::Waiting);
         match pending {
             Some(pending) => self.device().explain(pending.wait(patience)),
             None => Ok(HostBytes::new(Vec::new())),
         }
     }
 
-    fn start_read_under(&self, content: &Content) -> Result<Option<Box<dyn PendingRead>>> {
+    fn start_read_under(
+        &self,
+        content: &Content,
+        progress: Option<&Progress>,
+    ) -> Result<Option<Box<dyn PendingRead>>> {
         let driver = self.device().driver()?;
         match self.source(content)? {
-            Some(region) => self.device().explain(driver.read(region)).map(Some),
+            Some(region) => {
+                let pending = self.device().explain(driver.read(region, progress))?;
+                point(Stage::Queued);
+                Ok(Some(pending))
+            }
             None => Ok(None),
         }
     }
 
     /// Copies all elements of `self` into `target`, which keeps its place.
     pub fn copy_to(&self, target: &Buffer) -> Result<()> {
+        self.copy_watched(target, None)
+    }
+
+    fn copy_watched(&self, target: &Buffer, progress: Option<&Progress>) -> Result<()> {
         self.check_alike(target)?;
         if self.overlaps(target) {
             return Err(Error::Overlap);
@@ -334,7 +383,8 @@ impl Buffer {
         let driver = self.device().driver()?;
         if !Arc::ptr_eq(self.device(), target.device()) {
             target.device().driver()?;
-            return target.write(0, &self.read(0, self.count())?);
+            let data = self.read(0, self.count())?;
+            return target.write_watched(0, &data, progress);
         }
         if self.shares_bytes(target) {
             return self.duplicate_on(self.device().clone())?.copy_to(target);
@@ -378,13 +428,19 @@ impl Buffer {
 
     /// The same elements in a storage of their own, on `device`.
     pub fn duplicate_on(&self, device: Arc<Device>) -> Result<Buffer> {
-        self.duplicate_as(device, self.like(self.dtype))
+        self.duplicate_as(device, self.like(self.dtype), None)
     }
 
     /// As `duplicate_on`, with a description of the same type and number of elements.
-    pub fn duplicate_as(&self, device: Arc<Device>, spec: Spec) -> Result<Buffer> {
+    /// Between devices it tells how many bytes are on their way.
+    pub fn duplicate_as(
+        &self,
+        device: Arc<Device>,
+        spec: Spec,
+        progress: Option<&Progress>,
+    ) -> Result<Buffer> {
         let copy = Buffer::lazy(device, spec)?;
-        self.copy_to(&copy)?;
+        self.copy_watched(&copy, progress)?;
         Ok(copy)
     }
 
@@ -398,7 +454,7 @@ impl Buffer {
         let dtype = spec.dtype;
         let device = self.device().clone();
         if dtype == self.dtype {
-            return self.duplicate_as(device, spec);
+            return self.duplicate_as(device, spec, None);
         }
         let driver = self.device().driver()?;
         if !(driver.computes(self.dtype) && driver.computes(dtype)) {

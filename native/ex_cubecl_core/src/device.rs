@@ -1,5 +1,6 @@
 //! A device with its account and its heap, and the registry that opens each one once.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::atomic::{
     AtomicBool, AtomicU64,
@@ -14,7 +15,8 @@ use parking_lot::{Mutex, RwLock};
 use crate::driver::Driver;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::heap::{Block, Heap};
+use crate::fault::{Stage, point};
+use crate::heap::{Block, Heap, PageInfo, Use};
 use crate::ledger::{Entry, Report, Spec};
 use crate::meter::{Meter, Reservation, Usage};
 use crate::runtime;
@@ -164,6 +166,7 @@ impl Device {
             bytes,
             spec: spec.clone(),
             since: Instant::now(),
+            place: None,
         }
     }
 
@@ -179,6 +182,7 @@ impl Device {
             &self.heap
         };
         let reservation = self.reserve(entry)?;
+        point(Stage::Reserved);
         let block = heap.alloc(driver, bytes).or_else(|error| {
             if !matches!(error, Error::OutOfMemory { .. }) {
                 return Err(error);
@@ -186,7 +190,10 @@ impl Device {
             self.let_go()?;
             heap.alloc(driver, bytes)
         });
-        Ok((self.explain(block)?, reservation))
+        let block = self.explain(block)?;
+        point(Stage::Allocated);
+        reservation.settle(block.place());
+        Ok((block, reservation))
     }
 
     /// As `alloc`, but `None` where it would have to wait for the device, or would fail.
@@ -196,7 +203,9 @@ impl Device {
             return None;
         }
         let reservation = self.meter.reserve(entry).ok()?;
-        Some((self.heap.try_alloc(bytes)?, reservation))
+        let block = self.heap.try_alloc(bytes)?;
+        reservation.settle(block.place());
+        Some((block, reservation))
     }
 
     pub(crate) fn check_size(&self, bytes: u64) -> Result<()> {
@@ -237,6 +246,23 @@ impl Device {
     /// The largest allocations, and sums of all.
     pub fn report(&self, most: usize) -> Report {
         self.meter.report(most)
+    }
+
+    /// The pages of the device and the `most` largest allocations on them.
+    pub fn map(&self, most: usize) -> (Vec<PageInfo>, Vec<Entry>) {
+        let entries = self.meter.report(most).largest;
+        let mut pages = self.heap.pages();
+        pages.extend(self.persistent.pages());
+        let known: HashSet<u64> = pages.iter().map(|page| page.page).collect();
+        let places = entries.iter().filter_map(|entry| entry.place);
+        let own = places.filter(|place| !known.contains(&place.page));
+        pages.extend(own.map(|place| PageInfo {
+            page: place.page,
+            bytes: place.page_bytes,
+            used: place.page_bytes,
+            kind: Use::Own,
+        }));
+        (pages, entries)
     }
 
     /// An allocation failed for good.
@@ -405,6 +431,13 @@ fn open_alone(id: DeviceId) -> Result<Arc<Device>> {
     open.retain(|other| other.id() != id);
     open.push(device.clone());
     Ok(device)
+}
+
+/// The devices that are open.
+pub fn opened() -> Vec<DeviceId> {
+    let open = OPEN.read();
+    let alive = open.iter().filter(|device| !device.is_lost());
+    alive.map(|device| device.id()).collect()
 }
 
 /// The device of this name if it is open already.

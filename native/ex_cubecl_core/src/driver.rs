@@ -3,6 +3,7 @@
 
 use std::any::Any;
 use std::ops::{Deref, Range};
+use std::sync::Arc;
 use std::time::Duration;
 
 use cubecl::server::Handle;
@@ -73,16 +74,20 @@ pub trait PendingRead: Send {
     fn wait(self: Box<Self>, patience: Option<Duration>) -> Result<HostBytes>;
 }
 
+/// Told how many bytes of a transfer are through, by whichever thread learns of it. It must not
+/// block.
+pub type Progress = Arc<dyn Fn(u64) + Send + Sync>;
+
 /// A device as core sees it. Everything that takes a [`Region`] is queued in the order of the
 /// calls; a region is never empty and always inside its page.
 pub trait Driver: Send + Sync {
     fn limits(&self) -> Limits;
     /// At least `bytes` of memory whose content is not defined, or an error now, not later.
     fn alloc(&self, bytes: u64) -> Result<Page>;
-    fn write(&self, dst: Region<'_>, data: &[u8]) -> Result<()>;
+    fn write(&self, dst: Region<'_>, data: &[u8], progress: Option<&Progress>) -> Result<()>;
     /// As `write` where that neither waits nor enters the device; `false` where it would have to.
     fn write_now(&self, dst: Region<'_>, data: &[u8]) -> Result<bool>;
-    fn read(&self, src: Region<'_>) -> Result<Box<dyn PendingRead>>;
+    fn read(&self, src: Region<'_>, progress: Option<&Progress>) -> Result<Box<dyn PendingRead>>;
     /// The regions have the same length and share no byte.
     fn copy(&self, src: Region<'_>, dst: Region<'_>) -> Result<()>;
     /// Repeats the lowest `size` bytes of `pattern`; `dst` starts at a multiple of `size`.

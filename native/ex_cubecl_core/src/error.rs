@@ -86,7 +86,7 @@ pub enum Error {
 
 impl Error {
     /// CubeCL's messages carry backtraces; one line is what a person can use.
-    pub(crate) fn driver(message: impl std::fmt::Display) -> Self {
+    pub fn driver(message: impl std::fmt::Display) -> Self {
         let text = message.to_string();
         let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
         let mut message = lines.next().unwrap_or("unknown fault").to_string();

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use crate::driver::{Driver, Limits, Page};
 use crate::error::Result;
+use crate::ledger;
 
 /// Every block starts at a multiple of this, which suits each device's binding alignment.
 const UNIT: u64 = 256;
@@ -42,12 +43,46 @@ impl Block {
     pub fn page(&self) -> &Page {
         &self.page
     }
+
+    pub fn place(&self) -> ledger::Place {
+        ledger::Place {
+            page: key(&self.page),
+            page_bytes: self.page.bytes,
+            offset: self.offset,
+        }
+    }
 }
 
 impl Drop for Block {
     fn drop(&mut self) {
         self.heap.take_back(self);
     }
+}
+
+/// A page by its address: no two are at the same one at the same time.
+fn key(page: &Arc<Page>) -> u64 {
+    Arc::as_ptr(page) as u64
+}
+
+/// What a page is used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// Divided among many blocks.
+    Slab,
+    /// One block alone has it.
+    Own,
+    /// Kept for the next block of its size.
+    Idle,
+}
+
+/// One page of a heap.
+#[derive(Debug, Clone, Copy)]
+pub struct PageInfo {
+    pub page: u64,
+    pub bytes: u64,
+    /// Bytes of blocks, padding included.
+    pub used: u64,
+    pub kind: Use,
 }
 
 pub struct Heap {
@@ -197,6 +232,24 @@ impl Heap {
         let released = self.state.lock().release_idle();
         drop(released);
         driver.trim()
+    }
+
+    /// Its slabs and idle pages. Pages that one block has alone are known by their blocks.
+    pub fn pages(&self) -> Vec<PageInfo> {
+        let state = self.state.lock();
+        let slabs = state.slabs.iter().flatten().map(|slab| PageInfo {
+            page: key(&slab.page),
+            bytes: slab.page.bytes,
+            used: u64::from(slab.used) * UNIT,
+            kind: Use::Slab,
+        });
+        let idle = state.idle.iter().map(|page| PageInfo {
+            page: key(page),
+            bytes: page.bytes,
+            used: 0,
+            kind: Use::Idle,
+        });
+        slabs.chain(idle).collect()
     }
 
     /// Bytes that the next `trim` would let go.

@@ -61,6 +61,16 @@ impl From<(DType, u64)> for Spec {
     }
 }
 
+/// Where an allocation lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The same for everything on one page, for as long as the page is there.
+    pub page: u64,
+    pub page_bytes: u64,
+    /// Bytes of the page before it.
+    pub offset: u64,
+}
+
 /// One live allocation.
 #[derive(Debug, Clone)]
 pub struct Entry {
@@ -70,6 +80,8 @@ pub struct Entry {
     pub bytes: u64,
     pub spec: Spec,
     pub since: Instant,
+    /// `None` for what has no bytes, and until its memory was found.
+    pub place: Option<Place>,
 }
 
 /// Bytes and allocations that have something in common.
@@ -100,6 +112,12 @@ impl Ledger {
 
     pub fn insert(&self, entry: Entry) {
         self.shard(entry.id).lock().insert(entry.id, entry);
+    }
+
+    pub fn settle(&self, id: u64, place: Place) {
+        if let Some(entry) = self.shard(id).lock().get_mut(&id) {
+            entry.place = Some(place);
+        }
     }
 
     pub fn remove(&self, id: u64) -> Option<Entry> {
@@ -160,6 +178,7 @@ mod tests {
             bytes,
             spec,
             since,
+            place: None,
         }
     }
 

@@ -14,6 +14,7 @@ pub mod driver;
 pub mod dtype;
 pub mod element;
 pub mod error;
+pub mod fault;
 pub mod heap;
 pub mod ledger;
 pub mod meter;

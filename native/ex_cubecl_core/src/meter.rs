@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::RwLock;
 
-use crate::ledger::{Entry, Ledger, Report};
+use crate::ledger::{Entry, Ledger, Place, Report};
 
 const NO_LIMIT: u64 = u64::MAX;
 
@@ -147,6 +147,13 @@ impl Meter {
     }
 }
 
+impl Reservation {
+    /// Notes where the memory was found.
+    pub fn settle(&self, place: Place) {
+        self.meter.ledger.settle(self.id, place);
+    }
+}
+
 impl Drop for Reservation {
     fn drop(&mut self) {
         if let Some(entry) = self.meter.ledger.remove(self.id) {
@@ -176,6 +183,7 @@ mod tests {
             bytes,
             spec: (DType::U8, bytes).into(),
             since: std::time::Instant::now(),
+            place: None,
         }
     }
 

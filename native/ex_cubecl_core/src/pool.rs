@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use crate::buffer::Buffer;
 use crate::device::{Device, DeviceId, Reclaim};
 use crate::error::{Error, Result};
+use crate::fault::{Stage, point};
 use crate::heap::Block;
 use crate::ledger::{Entry, Label, Spec};
 use crate::meter::Reservation;
@@ -70,6 +71,21 @@ impl Drop for Slot {
         if let Some(block) = self.block.take() {
             self.pool.take_back(block);
         }
+    }
+}
+
+/// A block that a pool has counted and does not have yet.
+struct Grown<'a>(&'a Pool);
+
+impl Grown<'_> {
+    fn keep(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Grown<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().allocated -= 1;
     }
 }
 
@@ -143,23 +159,23 @@ impl Pool {
         if let Some(buffer) = self.take(owner)? {
             return Ok(buffer);
         }
-        self.grow()?;
-        let entry = self.entry(owner);
-        let allocated = self.device.alloc(entry);
-        let (block, reservation) = allocated.inspect_err(|_| self.state.lock().allocated -= 1)?;
+        let grown = self.grow()?;
+        point(Stage::PoolGrown);
+        let (block, reservation) = self.device.alloc(self.entry(owner))?;
+        grown.keep();
         self.misses.fetch_add(1, Relaxed);
         Ok(self.buffer(self.slot(block), reservation))
     }
 
-    /// Counts one more block.
-    fn grow(&self) -> Result<()> {
+    /// Counts one more block, unless the count is dropped.
+    fn grow(&self) -> Result<Grown<'_>> {
         let max = self.max.load(Relaxed);
         let mut state = self.state.lock();
         if state.allocated >= max {
             return Err(Error::PoolExhausted { max });
         }
         state.allocated += 1;
-        Ok(())
+        Ok(Grown(self))
     }
 
     fn entry(&self, owner: &Label) -> Entry {
@@ -177,6 +193,9 @@ impl Pool {
 
     fn buffer(&self, slot: Slot, reservation: Reservation) -> Buffer {
         let room = slot.block.as_ref().map_or(0, |block| block.room);
+        if let Some(block) = &slot.block {
+            reservation.settle(block.place());
+        }
         let memory = Memory::lent(Box::new(slot), 0, room, Some(reservation));
         let (device, spec) = (self.device.clone(), self.spec.clone());
         let storage = Storage::lent(device, spec, self.bytes, Some(memory), self.id);

@@ -13,6 +13,7 @@ use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::device::Device;
 use crate::driver::Region;
 use crate::error::{Error, Result};
+use crate::fault::{Stage, point};
 use crate::heap::Block;
 use crate::ledger::Spec;
 use crate::meter::Reservation;
@@ -206,6 +207,7 @@ impl Storage {
         if matches!(*mine, Content::Gone) {
             return Err(Error::Stale);
         }
+        point(Stage::Exchanging);
         std::mem::swap(&mut *mine, &mut *theirs);
         self.allocated.store(true, Release);
         Ok(())
@@ -221,6 +223,7 @@ impl Storage {
         whole: bool,
         command: impl FnOnce(Region<'_>) -> Result<()>,
     ) -> Result<()> {
+        point(Stage::Changing);
         let fresh = match content {
             Content::Gone => return Err(Error::Stale),
             Content::Written(memory) => {
@@ -240,6 +243,7 @@ impl Storage {
             (Err(_), true) => Content::Unwritten(Some(memory)),
             (Err(_), false) => Content::Unwritten(None),
         };
+        point(Stage::Changed);
         if done.is_ok() {
             self.allocated.store(true, Release);
         }

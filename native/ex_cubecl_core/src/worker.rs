@@ -7,6 +7,7 @@ use std::sync::mpsc::{Sender, channel};
 use parking_lot::{Condvar, Mutex};
 
 use crate::error::{Error, Result};
+use crate::runtime::caught;
 
 /// Reads under way hold staging memory; past this many bytes a new one waits for its turn.
 const MAX_IN_FLIGHT: u64 = 256 << 20;
@@ -63,6 +64,7 @@ impl Worker {
 
     /// Runs `job` after the jobs before it.
     pub fn run(&self, job: impl FnOnce() + Send + 'static) -> Result<()> {
+        let job = carry(job);
         let mut queue = self.queue.lock();
         let sender = match queue.take() {
             Some(sender) => sender,
@@ -77,10 +79,36 @@ impl Worker {
         let (sender, jobs) = channel::<Job>();
         std::thread::Builder::new()
             .name(format!("ex_cubecl {}", self.name))
-            .spawn(move || jobs.iter().for_each(|job| job()))
+            .spawn(move || jobs.iter().for_each(run))
             .map_err(Error::driver)?;
         Ok(sender)
     }
+}
+
+/// A fault that is armed for the caller goes with the job.
+#[cfg(feature = "faults")]
+fn carry(job: impl FnOnce() + Send + 'static) -> impl FnOnce() + Send + 'static {
+    let armed = crate::fault::take();
+    move || {
+        if let Some((stage, skip)) = armed {
+            crate::fault::arm(stage, skip);
+        }
+        crate::fault::point(crate::fault::Stage::Job);
+        job();
+    }
+}
+
+#[cfg(not(feature = "faults"))]
+fn carry(job: impl FnOnce() + Send + 'static) -> impl FnOnce() + Send + 'static {
+    job
+}
+
+/// A job that panics takes nothing with it but its own answer.
+fn run(job: Job) {
+    let _ = caught(|| {
+        job();
+        Ok(())
+    });
 }
 
 #[cfg(test)]

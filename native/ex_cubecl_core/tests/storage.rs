@@ -186,7 +186,7 @@ fn a_read_shows_what_was_there_when_it_began() {
     let device = test_device();
     let old = pattern(8, 1 << 20);
     let buffer = bytes_buffer(&device, &old);
-    let pending = buffer.start_read(0, buffer.count()).unwrap();
+    let pending = buffer.start_read(0, buffer.count(), None).unwrap();
     buffer.write(0, &pattern(9, 1 << 20)).unwrap();
     assert_eq!(buffer.finish(pending, None).unwrap()[..], old[..]);
 }

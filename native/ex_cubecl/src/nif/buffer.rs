@@ -1,14 +1,17 @@
 //! `ExCubecl.Buffer`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ex_cubecl_core::device;
+use ex_cubecl_core::driver::Progress;
 use ex_cubecl_core::{Buffer, DType, DeviceId};
-use rustler::{Atom, Binary, Env, OwnedBinary, ResourceArc, Term};
+use rustler::{Atom, Binary, Encoder, Env, LocalPid, OwnedBinary, ResourceArc, Term};
 
 use crate::atoms;
 use crate::error::{Answer, Fault};
 use crate::list;
+use crate::post::post;
 use crate::resource::{BufferRef, binary, handle};
 use crate::term::{Note, Wire, spec};
 
@@ -16,6 +19,14 @@ type Ref = ResourceArc<BufferRef>;
 
 /// A preview of a busy device is given up rather than waited for.
 const PREVIEW_PATIENCE: Duration = Duration::from_millis(50);
+
+/// Sends `{progress, bytes}` to a watcher while a transfer goes on.
+fn progress(watcher: Option<LocalPid>) -> Option<Progress> {
+    let pid = watcher?;
+    Some(Arc::new(move |bytes| {
+        post(pid, move |env| (atoms::progress(), bytes).encode(env))
+    }))
+}
 
 #[rustler::nif(schedule = "DirtyIo")]
 fn buffer_from_list<'a>(
@@ -39,9 +50,12 @@ fn buffer_from_binary<'a>(
     dims: Vec<u64>,
     data: Binary<'a>,
     note: Note,
+    watcher: Option<LocalPid>,
 ) -> Answer<'a, Ref> {
     let device = device::open(id.0)?;
-    handle(Buffer::new(device, spec(env, dtype, dims, note), &data))
+    let spec = spec(env, dtype, dims, note);
+    let progress = progress(watcher);
+    handle(Buffer::new_watched(device, spec, &data, progress.as_ref()))
 }
 
 /// For a few bytes, on the caller's scheduler; `nil` where that would have to wait.
@@ -114,8 +128,16 @@ fn buffer_fill<'a>(buffer: Ref, value: Term<'a>) -> Answer<'a, Atom> {
 }
 
 #[rustler::nif(schedule = "DirtyIo")]
-fn buffer_read<'a>(env: Env<'a>, buffer: Ref) -> Answer<'static, Binary<'a>> {
-    Ok(binary(env, buffer.0.read(0, buffer.0.count())?))
+fn buffer_read<'a>(
+    env: Env<'a>,
+    buffer: Ref,
+    watcher: Option<LocalPid>,
+) -> Answer<'static, Binary<'a>> {
+    let progress = progress(watcher);
+    let bytes = buffer
+        .0
+        .read_watched(0, buffer.0.count(), progress.as_ref())?;
+    Ok(binary(env, bytes))
 }
 
 #[rustler::nif(schedule = "DirtyIo")]
@@ -148,8 +170,14 @@ fn buffer_preview<'a>(env: Env<'a>, buffer: Ref, most: u64) -> Answer<'static, T
 }
 
 #[rustler::nif(schedule = "DirtyIo")]
-fn buffer_write<'a>(buffer: Ref, offset: u64, data: Binary<'a>) -> Answer<'a, Atom> {
-    buffer.0.write(offset, &data)?;
+fn buffer_write<'a>(
+    buffer: Ref,
+    offset: u64,
+    data: Binary<'a>,
+    watcher: Option<LocalPid>,
+) -> Answer<'a, Atom> {
+    let progress = progress(watcher);
+    buffer.0.write_watched(offset, &data, progress.as_ref())?;
     Ok(atoms::ok())
 }
 
@@ -193,9 +221,11 @@ fn buffer_duplicate<'a>(
     id: Wire<DeviceId>,
     dims: Vec<u64>,
     note: Note,
+    watcher: Option<LocalPid>,
 ) -> Answer<'a, Ref> {
     let spec = spec(env, Wire(buffer.0.dtype()), dims, note);
-    handle(buffer.0.duplicate_as(device::open(id.0)?, spec))
+    let (device, progress) = (device::open(id.0)?, progress(watcher));
+    handle(buffer.0.duplicate_as(device, spec, progress.as_ref()))
 }
 
 #[rustler::nif(schedule = "DirtyIo")]

@@ -1,6 +1,7 @@
 //! `ExCubecl.Memory`.
 
-use ex_cubecl_core::ledger::Report;
+use ex_cubecl_core::heap::PageInfo;
+use ex_cubecl_core::ledger::{Entry, Report};
 use ex_cubecl_core::meter::{Usage, Watcher, watch_frees};
 use ex_cubecl_core::pool::{self, Stats};
 use ex_cubecl_core::{DType, DeviceId, device};
@@ -39,6 +40,25 @@ fn memory_first_limit(id: Wire<DeviceId>, limit: u64) -> Answer<'static, Atom> {
 #[rustler::nif(schedule = "DirtyIo")]
 fn memory_report(id: Wire<DeviceId>, most: u64) -> Answer<'static, Wire<Report>> {
     Ok(Wire(device::open(id.0)?.report(most as usize)))
+}
+
+/// The pages of a device, and its largest allocations.
+#[rustler::nif(schedule = "DirtyIo")]
+fn memory_map(
+    id: Wire<DeviceId>,
+    most: u64,
+) -> Answer<'static, (Vec<Wire<PageInfo>>, Vec<Wire<Entry>>)> {
+    let (pages, entries) = device::open(id.0)?.map(most as usize);
+    Ok((
+        pages.into_iter().map(Wire).collect(),
+        entries.into_iter().map(Wire).collect(),
+    ))
+}
+
+/// The devices that are open.
+#[rustler::nif]
+fn memory_open() -> Vec<Wire<DeviceId>> {
+    device::opened().into_iter().map(Wire).collect()
 }
 
 /// The processes that made what is live, with its bytes, the one with the most first.

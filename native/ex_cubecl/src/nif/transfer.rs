@@ -19,13 +19,14 @@ fn buffer_read_async<'a>(
     offset: u64,
     count: u64,
 ) -> Answer<'static, Transfer> {
-    let (reply, transfer) = Reply::new(env, template);
+    let (mut reply, transfer) = Reply::new(env, template);
     let size = buffer.0.dtype().size();
     let bytes = count.saturating_mul(size).min(buffer.0.bytes());
     let turn = buffer.0.device().worker().turn(bytes);
-    let pending = buffer.0.start_read(offset, count)?;
+    let pending = buffer.0.start_read(offset, count, None)?;
     let source = buffer.clone();
     buffer.0.device().worker().run(move || {
+        reply.begin();
         let result = source.0.finish(pending, None);
         drop(source);
         reply.send(result);

@@ -19,9 +19,10 @@ use super::guard::caught;
 use super::kernels;
 use super::rest::{Rest, Sleep};
 use crate::device::DeviceId;
-use crate::driver::{Driver, HostBytes, Limits, Page, PendingRead, Region};
+use crate::driver::{Driver, HostBytes, Limits, Page, PendingRead, Progress, Region};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::fault::{Stage, point};
 
 /// Bound offsets of windows into a page are multiples of this on every runtime.
 const WINDOW_ALIGNMENT: u64 = 256;
@@ -43,8 +44,13 @@ pub trait Backend: Send + Sync + Sized + 'static {
         Ok(())
     }
 
-    /// Offset and length are multiples of four.
-    fn write(cube: &Cube<Self>, dst: Region<'_>, data: &[u8]) -> Result<()> {
+    /// Offset and length are multiples of four. What goes in one piece tells of no progress.
+    fn write(
+        cube: &Cube<Self>,
+        dst: Region<'_>,
+        data: &[u8],
+        _progress: Option<&Progress>,
+    ) -> Result<()> {
         cube.write_through_server(dst, data)
     }
 
@@ -54,7 +60,11 @@ pub trait Backend: Send + Sync + Sized + 'static {
     }
 
     /// Offset and length are multiples of four.
-    fn read(cube: &Cube<Self>, src: Region<'_>) -> Result<Box<dyn PendingRead>> {
+    fn read(
+        cube: &Cube<Self>,
+        src: Region<'_>,
+        _progress: Option<&Progress>,
+    ) -> Result<Box<dyn PendingRead>> {
         cube.read_through_client(src)
     }
 
@@ -125,7 +135,10 @@ impl<B: Backend> Cube<B> {
 
     /// For calls that do without CubeCL, such as raw transfers.
     fn entry<T>(&self, call: impl FnOnce() -> Result<T>) -> Result<T> {
-        caught(|| STREAM.executes(call))
+        caught(|| {
+            point(Stage::Driver);
+            STREAM.executes(call)
+        })
     }
 
     /// Has CubeCL's device thread awake during `call`. Every use of the client and of the server
@@ -290,7 +303,7 @@ impl<B: Backend> Driver for Cube<B> {
         .map_err(|error| self.out_of_memory(error, bytes))
     }
 
-    fn write(&self, dst: Region<'_>, data: &[u8]) -> Result<()> {
+    fn write(&self, dst: Region<'_>, data: &[u8], progress: Option<&Progress>) -> Result<()> {
         self.entry(|| {
             let head = ((4 - dst.offset % 4) % 4).min(dst.len) as usize;
             let (head, rest) = data.split_at(head);
@@ -311,6 +324,7 @@ impl<B: Backend> Driver for Cube<B> {
                         ..dst
                     },
                     middle,
+                    progress,
                 )?;
             }
             self.write_bytes(dst, head)?;
@@ -332,7 +346,7 @@ impl<B: Backend> Driver for Cube<B> {
         }
     }
 
-    fn read(&self, src: Region<'_>) -> Result<Box<dyn PendingRead>> {
+    fn read(&self, src: Region<'_>, progress: Option<&Progress>) -> Result<Box<dyn PendingRead>> {
         let offset = src.offset / 4 * 4;
         let end = (src.offset + src.len).next_multiple_of(4);
         let around = Region {
@@ -340,7 +354,7 @@ impl<B: Backend> Driver for Cube<B> {
             len: end - offset,
             ..src
         };
-        let inner = self.entry(|| B::read(self, around))?;
+        let inner = self.entry(|| B::read(self, around, progress))?;
         Ok(Box::new(PartRead {
             inner,
             skip: (src.offset - offset) as usize,
@@ -368,7 +382,7 @@ impl<B: Backend> Driver for Cube<B> {
             let bytes = element.repeat((dst.len / size) as usize);
             return match self.entry(|| B::write_now(self, dst, &bytes))? {
                 true => Ok(()),
-                false => self.write(dst, &bytes),
+                false => self.write(dst, &bytes, None),
             };
         }
         self.entry(|| {

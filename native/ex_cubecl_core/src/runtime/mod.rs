@@ -16,6 +16,8 @@ mod staging;
 #[cfg(feature = "wgpu")]
 mod wgpu;
 
+pub use guard::caught;
+
 use crate::device::{Info, Runtime};
 use crate::driver::Driver;
 use crate::error::{Error, Result};

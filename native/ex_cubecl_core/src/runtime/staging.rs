@@ -13,7 +13,7 @@ use parking_lot::{Mutex, RwLock};
 use wgpu::{BufferUsages, MapMode, PollError, PollType, SubmissionIndex};
 
 use super::guard::caught;
-use crate::driver::{HostBytes, PendingRead};
+use crate::driver::{HostBytes, PendingRead, Progress};
 use crate::error::{Error, Result};
 
 const MIB: u64 = 1 << 20;
@@ -23,6 +23,8 @@ const SMALL: usize = 64 << 10;
 const MAX_UNSENT: u64 = 64;
 const CHUNK: u64 = 4 * MIB;
 const MAX_CHUNKS: u64 = 8;
+/// Pieces of a read whose progress is told.
+const WATCHED: u64 = 16 * MIB;
 /// Read buffers kept for the next read, in bytes.
 const IDLE_READS: u64 = 128 * MIB;
 /// wgpu holds a lock that submissions need while it waits; no wait holds it for longer.
@@ -152,7 +154,14 @@ impl Staging {
     }
 
     /// Queues `data` into `target`. Its last word is completed with zeros.
-    pub fn upload(&self, gpu: &Gpu, target: &wgpu::Buffer, offset: u64, data: &[u8]) -> Result<()> {
+    pub fn upload(
+        &self,
+        gpu: &Gpu,
+        target: &wgpu::Buffer,
+        offset: u64,
+        data: &[u8],
+        progress: Option<&Progress>,
+    ) -> Result<()> {
         if data.len() <= SMALL {
             write_words(&gpu.queue, target, offset, data);
             gpu.submit(None);
@@ -163,6 +172,9 @@ impl Staging {
             let chunk = self.uploads.take(gpu)?;
             self.uploads.send(gpu, chunk, target, at, piece);
             at += piece.len() as u64;
+            if let Some(progress) = progress {
+                progress(at - offset);
+            }
         }
         Ok(())
     }
@@ -174,11 +186,21 @@ impl Staging {
         source: &wgpu::Buffer,
         offset: u64,
         len: u64,
+        progress: Option<&Progress>,
     ) -> Result<Box<dyn PendingRead>> {
         let buffer = self.reads.take(gpu, len);
-        let mut encoder = gpu.device.create_command_encoder(&Default::default());
-        encoder.copy_buffer_to_buffer(source, offset, &buffer, 0, len);
-        let index = gpu.submit(Some(encoder.finish()));
+        // Somebody who watches sees one piece arrive after the other.
+        let piece = progress.map_or(len, |_| len.min(WATCHED));
+        let mut index = None;
+        for start in (0..len).step_by(piece as usize) {
+            let end = (start + piece).min(len);
+            let mut encoder = gpu.device.create_command_encoder(&Default::default());
+            encoder.copy_buffer_to_buffer(source, offset + start, &buffer, start, end - start);
+            index = Some(gpu.submit(Some(encoder.finish())));
+            if let Some(progress) = progress.cloned() {
+                gpu.queue.on_submitted_work_done(move || progress(end));
+            }
+        }
         let state = Arc::new(AtomicU8::new(WAITING));
         let signal = state.clone();
         buffer.slice(..len).map_async(MapMode::Read, move |result| {
@@ -334,7 +356,7 @@ struct Download {
     gpu: Arc<Gpu>,
     slot: Slot,
     len: u64,
-    index: SubmissionIndex,
+    index: Option<SubmissionIndex>,
     state: Arc<AtomicU8>,
 }
 
@@ -342,7 +364,7 @@ impl PendingRead for Download {
     fn wait(mut self: Box<Self>, patience: Option<Duration>) -> Result<HostBytes> {
         let deadline = patience.map(|patience| Instant::now() + patience);
         let arrived = || self.state.load(Acquire) != WAITING;
-        if !self.gpu.wait(Some(&self.index), deadline, arrived)? {
+        if !self.gpu.wait(self.index.as_ref(), deadline, arrived)? {
             return Err(Error::Busy);
         }
         if self.state.load(Acquire) == FAILED {

@@ -19,7 +19,7 @@ use wgpu::{Adapter, Backend as Api, DeviceType, Features};
 use super::cube::{Backend, Cube};
 use super::staging::{Gpu, Staging};
 use crate::device::{DeviceId, Hardware, Info, Runtime};
-use crate::driver::{Driver, PendingRead, Region};
+use crate::driver::{Driver, PendingRead, Progress, Region};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 
@@ -317,11 +317,16 @@ impl Backend for Wgpu {
         }
     }
 
-    fn write(cube: &Cube<Self>, dst: Region<'_>, data: &[u8]) -> Result<()> {
+    fn write(
+        cube: &Cube<Self>,
+        dst: Region<'_>,
+        data: &[u8],
+        progress: Option<&Progress>,
+    ) -> Result<()> {
         let backend = &cube.backend;
         backend
             .staging
-            .upload(&backend.gpu, raw(dst)?, dst.offset, data)
+            .upload(&backend.gpu, raw(dst)?, dst.offset, data, progress)
     }
 
     fn write_now(cube: &Cube<Self>, dst: Region<'_>, data: &[u8]) -> Result<bool> {
@@ -329,11 +334,15 @@ impl Backend for Wgpu {
         Ok(backend.gpu.write_now(raw(dst)?, dst.offset, data))
     }
 
-    fn read(cube: &Cube<Self>, src: Region<'_>) -> Result<Box<dyn PendingRead>> {
+    fn read(
+        cube: &Cube<Self>,
+        src: Region<'_>,
+        progress: Option<&Progress>,
+    ) -> Result<Box<dyn PendingRead>> {
         let backend = &cube.backend;
         backend
             .staging
-            .download(&backend.gpu, raw(src)?, src.offset, src.len)
+            .download(&backend.gpu, raw(src)?, src.offset, src.len, progress)
     }
 
     /// wgpu copies whole words between different buffers; the rest is left to a kernel.

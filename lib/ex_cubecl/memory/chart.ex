@@ -1,0 +1,133 @@
+defmodule ExCubecl.Memory.Chart do
+  @moduledoc """
+  Pictures of a device's memory: its timeline, and the map of what lies where.
+
+  A chart is an SVG picture, alone or in an HTML page. It needs nothing from outside, and it tells more
+  about what is under the mouse. In Livebook a chart shows itself where Kino is loaded; `save/2`
+  writes it to a file.
+
+      iex> buffer = ExCubecl.Buffer.zeros!([512, 512], :f32, tag: :weights)
+      iex> {:ok, chart} = ExCubecl.Memory.Chart.map()
+      iex> ExCubecl.Memory.Chart.svg(chart) =~ "f32[512][512]"
+      true
+      iex> ExCubecl.size!(buffer)
+      1048576
+  """
+
+  use ExCubecl.Bang, timeline: 0, timeline: 1, map: 0, map: 1, map: 2, save: 2
+
+  alias ExCubecl.{Arguments, Device, Error, Memory}
+  alias ExCubecl.Memory.Svg
+
+  @enforce_keys [:title, :svg]
+  defstruct [:title, :svg]
+
+  @type t :: %__MODULE__{title: String.t(), svg: iodata}
+
+  @rows 60
+  @most 5_000
+
+  @doc """
+  Returns `{:ok, chart}` of what `ExCubecl.Memory.timeline/1` has recorded of a device: live and
+  reserved bytes over time.
+
+  Errors: `:unknown_device`, `:invalid_argument` where nothing was recorded.
+
+      iex> ExCubecl.Memory.timeline(every: 5)
+      iex> buffer = ExCubecl.Buffer.zeros!([1000], :f32)
+      iex> Process.sleep(50)
+      iex> ExCubecl.Memory.timeline(false)
+      iex> {:ok, chart} = ExCubecl.Memory.Chart.timeline()
+      iex> ExCubecl.Memory.Chart.svg(chart) =~ "reserved"
+      true
+      iex> ExCubecl.size!(buffer)
+      4000
+  """
+  @spec timeline(term) :: {:ok, t} | {:error, Error.t()}
+  def timeline(device \\ nil) do
+    with {:ok, id} <- Device.resolve(device), {:ok, samples} <- Memory.timeline() do
+      case Map.get(samples, id, []) do
+        [] -> Arguments.invalid(:device, id, "one that ExCubecl.Memory.timeline/1 has recorded")
+        samples -> {:ok, chart("Memory of #{name(id)} over time", Svg.Timeline.draw(samples))}
+      end
+    end
+  end
+
+  @doc """
+  Returns `{:ok, chart}`, the map of a device: each page of memory with the allocations on it.
+
+  A slab is a page that many buffers share, an idle page is kept for the next buffer of its size.
+  Colours stand for tags, or for owners where there is no tag. `most:` says how many allocations to
+  draw, the largest first, #{@most} by default. The largest #{@rows} pages are drawn.
+
+      iex> {:ok, chart} = ExCubecl.Memory.Chart.map(nil, most: 100)
+      iex> chart.title =~ "Memory of"
+      true
+  """
+  @spec map(term, keyword) :: {:ok, t} | {:error, Error.t()}
+  def map(device \\ nil, opts \\ []) do
+    with {:ok, opts} <- Arguments.options(opts, [:most]),
+         {:ok, id} <- Device.resolve(device),
+         {:ok, map} <- Memory.map(id, most: Keyword.get(opts, :most, @most)),
+         do: {:ok, chart("Memory of #{name(id)}", Svg.Map.draw(map, @rows))}
+  end
+
+  defp chart(title, drawing), do: %__MODULE__{title: title, svg: drawing}
+
+  defp name({runtime, index} = id) do
+    case Device.info(id) do
+      {:ok, %{name: name}} -> "#{runtime}:#{index}, #{name}"
+      {:error, _} -> "#{runtime}:#{index}"
+    end
+  end
+
+  @doc """
+  Returns the chart as an SVG document.
+
+      iex> ExCubecl.Memory.Chart.svg(ExCubecl.Memory.Chart.map!()) |> String.starts_with?("<svg")
+      true
+  """
+  @spec svg(t) :: String.t()
+  def svg(%__MODULE__{svg: svg}), do: IO.iodata_to_binary(svg)
+
+  @doc """
+  Returns the chart as an HTML page.
+
+      iex> ExCubecl.Memory.Chart.html(ExCubecl.Memory.Chart.map!()) =~ "<!doctype html>"
+      true
+  """
+  @spec html(t) :: String.t()
+  def html(%__MODULE__{title: title, svg: svg}) do
+    IO.iodata_to_binary([
+      "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>",
+      Svg.escape(title),
+      "</title></head><body style=\"margin:1.5em;font-family:sans-serif;background:#fff\"><h1 style=\"font-size:1.1em\">",
+      Svg.escape(title),
+      "</h1>",
+      svg,
+      "</body></html>\n"
+    ])
+  end
+
+  @doc """
+  Returns `:ok` and writes the chart to a file, as a page if its name ends in `.html`, as SVG else.
+
+  Errors: `:invalid_argument` with the reason of the file system.
+
+      iex> path = Path.join(System.tmp_dir!(), "ex_cubecl_chart.html")
+      iex> ExCubecl.Memory.Chart.save(ExCubecl.Memory.Chart.map!(), path)
+      :ok
+      iex> File.rm!(path)
+      :ok
+  """
+  @spec save(t, Path.t()) :: :ok | {:error, Error.t()}
+  def save(%__MODULE__{} = chart, path) when is_binary(path) do
+    content = if Path.extname(path) == ".html", do: html(chart), else: svg(chart)
+
+    with {:error, reason} <- File.write(path, content),
+         do: Arguments.invalid(:path, path, "a file to write (#{:file.format_error(reason)})")
+  end
+
+  def save(%__MODULE__{}, path), do: Arguments.invalid(:path, path, "the name of a file")
+  def save(chart, _path), do: Arguments.invalid(:chart, chart, "an %ExCubecl.Memory.Chart{}")
+end

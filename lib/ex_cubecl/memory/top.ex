@@ -1,0 +1,100 @@
+defmodule ExCubecl.Memory.Top do
+  @moduledoc false
+  # What `mix ex_cubecl.top` shows: gathered where the buffers are, drawn where one looks.
+
+  alias ExCubecl.{Device, Memory, Native}
+  alias ExCubecl.Memory.Svg
+
+  @most 8
+
+  @doc "The open devices of this node with their usage and their biggest owners and tags."
+  def snapshot do
+    opened = Native.memory_open()
+    names = with {:ok, devices} <- Device.list(), do: Map.new(devices, &{&1.id, &1.name})
+
+    for id <- Enum.sort(opened),
+        {:ok, usage} <- [Memory.usage(id)],
+        {:ok, report} <- [Memory.report(id, most: 0)] do
+      %{
+        id: id,
+        name: names[id] || "",
+        usage: usage,
+        owners: for({pid, sum} <- biggest(report.by_owner), do: {owner(pid), sum}),
+        tags: for({tag, sum} <- biggest(report.by_tag), tag != nil, do: {inspect(tag), sum})
+      }
+    end
+  end
+
+  defp biggest(sums) do
+    sums |> Enum.sort_by(fn {_, sum} -> -sum.bytes end) |> Enum.take(@most)
+  end
+
+  defp owner(pid) do
+    case node(pid) == node() and Process.info(pid, [:registered_name, :dictionary]) do
+      [registered_name: name, dictionary: _] when is_atom(name) ->
+        "#{inspect(pid)} #{inspect(name)}"
+
+      [registered_name: _, dictionary: dictionary] ->
+        "#{inspect(pid)} #{call(dictionary)}"
+
+      _ ->
+        "#{inspect(pid)} has ended"
+    end
+  end
+
+  defp call(dictionary) do
+    case dictionary[:"$initial_call"] do
+      {module, function, arity} -> Exception.format_mfa(module, function, arity)
+      _ -> ""
+    end
+  end
+
+  @doc "The screen as lines of at most `width` characters."
+  def draw(devices, node, width) do
+    title =
+      "ExCubecl memory on #{node}, #{Calendar.strftime(NaiveDateTime.local_now(), "%H:%M:%S")}"
+
+    body =
+      if devices == [],
+        do: ["", "no device is open: nothing was made there yet"],
+        else: Enum.flat_map(devices, &device(&1, width))
+
+    Enum.map([title | body], &String.slice(&1, 0, width))
+  end
+
+  defp device(%{id: {runtime, index}, usage: usage} = device, width) do
+    [
+      "",
+      "#{runtime}:#{index}  #{device.name}",
+      bar(usage, width),
+      "live #{Svg.bytes(usage.live_bytes)} in #{usage.live_buffers} buffers   peak #{Svg.bytes(usage.peak_bytes)}   " <>
+        "reserved #{Svg.bytes(usage.reserved_bytes)}   limit #{limit(usage.limit)}",
+      "allocations #{usage.allocations}   frees #{usage.frees}   failed #{usage.failed}   reclaims #{usage.reclaims}"
+    ] ++ table("owner", device.owners) ++ table("tag", device.tags)
+  end
+
+  defp limit(nil), do: "none"
+  defp limit(bytes), do: Svg.bytes(bytes)
+
+  # Live bytes of what there could be: the limit, or the most that was ever reserved.
+  defp bar(usage, width) do
+    most = Enum.max([usage.limit || 0, usage.reserved_bytes, usage.peak_bytes, 1])
+    wide = max(min(width, 100) - 2, 10)
+    filled = min(div(usage.live_bytes * wide, most), wide)
+    peak = min(div(usage.peak_bytes * wide, most), wide)
+
+    "[" <>
+      String.duplicate("|", filled) <>
+      String.duplicate(".", max(peak - filled, 0)) <>
+      String.duplicate(" ", wide - max(peak, filled)) <> "]"
+  end
+
+  defp table(_title, []), do: []
+
+  defp table(title, rows) do
+    ["  #{String.pad_trailing("bytes", 12)}#{String.pad_trailing("buffers", 10)}#{title}"] ++
+      for {name, sum} <- rows do
+        "  #{String.pad_trailing(Svg.bytes(sum.bytes), 12)}#{String.pad_trailing("#{sum.buffers}", 10)}#{name}"
+      end
+  end
+end

@@ -1,0 +1,103 @@
+defmodule ExCubecl.Progress do
+  @moduledoc false
+  # Tells how far a transfer is, from a process of its own: the caller is in the native library
+  # meanwhile. A callback is told of every transfer that it was given to; without one, a bar shows
+  # those of 256 MiB and more in IEx and Livebook.
+
+  alias ExCubecl.Arguments
+
+  @bar_from 256 * 1024 * 1024
+  @width 30
+
+  @type t :: nil | false | (non_neg_integer, non_neg_integer -> term)
+
+  @spec check(term) :: {:ok, t} | {:error, ExCubecl.Error.t()}
+  def check(progress) when progress in [nil, false] or is_function(progress, 2),
+    do: {:ok, progress}
+
+  def check(other), do: Arguments.invalid(:progress, other, "a function of two numbers, or false")
+
+  @doc """
+  Runs `call` with the process to tell of progress, or with `nil` where nobody wants to know.
+  """
+  @spec watch(non_neg_integer, t, (pid | nil -> result)) :: result when result: term
+  def watch(bytes, progress, call) do
+    case listener(bytes, progress) do
+      nil -> call.(nil)
+      listener -> watched(bytes, listener, call)
+    end
+  end
+
+  defp listener(_bytes, progress) when is_function(progress, 2), do: progress
+  defp listener(_bytes, false), do: nil
+
+  defp listener(bytes, nil) do
+    from = Application.get_env(:ex_cubecl, :progress_from, @bar_from)
+    if bytes >= from and interactive?(), do: bar(System.monotonic_time(:millisecond))
+  end
+
+  # Neither is a dependency: where one runs, it is there.
+  defp interactive? do
+    (Code.ensure_loaded?(IEx) and apply(IEx, :started?, [])) or
+      :erlang.module_loaded(Livebook.Runtime.Evaluator)
+  end
+
+  defp watched(bytes, listener, call) do
+    caller = self()
+    {teller, monitor} = spawn_monitor(fn -> tell_until_done(caller, bytes, listener) end)
+    result = call.(teller)
+    send(teller, {:done, result})
+
+    receive do
+      {:DOWN, ^monitor, :process, _, _} -> result
+    end
+  end
+
+  defp tell_until_done(caller, total, listener) do
+    tell(Process.monitor(caller), total, 0, listener)
+  end
+
+  defp tell(monitor, total, told, listener) do
+    receive do
+      {:progress, bytes} ->
+        tell(monitor, total, newest(bytes, told, total, listener), listener)
+
+      {:done, {:error, _}} ->
+        :ok
+
+      {:done, _} ->
+        if told < total, do: listener.(total, total)
+
+      {:DOWN, ^monitor, :process, _, _} ->
+        :ok
+    end
+  end
+
+  # A listener that is slower than the transfer hears of the newest state only.
+  defp newest(bytes, told, total, listener) do
+    receive do
+      {:progress, more} -> newest(max(bytes, more), told, total, listener)
+    after
+      0 ->
+        if bytes > told, do: listener.(min(bytes, total), total)
+        max(bytes, told)
+    end
+  end
+
+  defp bar(started) do
+    fn done, total ->
+      filled = div(done * @width, total)
+      elapsed = max(System.monotonic_time(:millisecond) - started, 1)
+      bar = String.duplicate("=", filled) <> String.duplicate(" ", @width - filled)
+      speed = done / elapsed / 1.0e6
+      finished = if done == total, do: "\n", else: ""
+
+      IO.write(
+        "\r[#{bar}] #{div(done * 100, total)} %  #{mib(done)} of #{mib(total)} MiB  " <>
+          "#{Float.round(speed, 2)} GB/s #{finished}"
+      )
+    end
+  end
+
+  defp mib(bytes), do: div(bytes, 1024 * 1024)
+end

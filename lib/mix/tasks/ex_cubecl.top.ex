@@ -1,0 +1,97 @@
+defmodule Mix.Tasks.ExCubecl.Top do
+  @shortdoc "Shows live device memory in the terminal: devices, live, peak, biggest owners"
+
+  @moduledoc """
+  Shows who holds device memory, again each second, until Ctrl+C.
+
+      mix ex_cubecl.top --node app@host --cookie secret    # a running node
+      mix ex_cubecl.top --run train.exs                    # a script, run in this VM
+
+  `|` is what is live, `.` the peak; a full bar is the limit of the device, or what is reserved.
+
+  ## Options
+
+    * `--node` - the node to look at; it runs ExCubecl
+    * `--cookie` - its cookie, unless it is in `~/.erlang.cookie`
+    * `--run` - a script to run here and to look at; the view ends with it
+    * `--every` - milliseconds between two looks, 1000 by default
+    * `--once` - one look, without clearing the screen
+  """
+
+  use Mix.Task
+
+  alias ExCubecl.Memory.Top
+
+  @requirements ["app.start"]
+  @switches [node: :string, cookie: :string, run: :string, every: :integer, once: :boolean]
+
+  @impl true
+  def run(args) do
+    case OptionParser.parse(args, strict: @switches) do
+      {opts, [], []} -> look(Map.new(opts))
+      {_, [extra | _], _} -> Mix.raise("unexpected #{extra}; see mix help ex_cubecl.top")
+      {_, _, [{switch, _} | _]} -> Mix.raise("bad option #{switch}; see mix help ex_cubecl.top")
+    end
+  end
+
+  defp look(%{node: name} = opts) do
+    node = connect(name, opts[:cookie])
+    watch(fn -> ask(node) end, node, opts, fn -> true end)
+  end
+
+  defp look(%{run: path} = opts) do
+    unless File.regular?(path), do: Mix.raise("there is no script #{path}")
+    task = Task.async(fn -> Code.eval_file(path) end)
+    watch(&Top.snapshot/0, node(), opts, fn -> Process.alive?(task.pid) end)
+    Task.await(task, :infinity)
+  end
+
+  defp look(opts), do: watch(&Top.snapshot/0, node(), Map.put(opts, :once, true), fn -> false end)
+
+  defp connect(name, cookie) do
+    node = String.to_atom(name)
+    kind = if name =~ ~r/@.*\./, do: :longnames, else: :shortnames
+    own = :"ex_cubecl_top_#{System.pid()}"
+
+    with {:error, reason} <- Node.start(own, kind),
+         do: Mix.raise("this node cannot be named (is epmd in PATH?): #{inspect(reason)}")
+
+    if cookie, do: Node.set_cookie(node, String.to_atom(cookie))
+
+    unless Node.connect(node),
+      do: Mix.raise("#{name} does not answer: check its name, that it runs, and the cookie")
+
+    node
+  end
+
+  defp ask(node) do
+    :erpc.call(node, Top, :snapshot, [], 5_000)
+  rescue
+    error in ErlangError -> Mix.raise("#{node}: #{explain(error.original)}")
+  end
+
+  defp explain({:erpc, :noconnection}), do: "the connection is gone"
+  defp explain({:exception, :undef, _}), do: "it does not run this version of ExCubecl"
+  defp explain(other), do: inspect(other)
+
+  defp watch(ask, node, opts, go_on?) do
+    if opts[:once] do
+      print(ask.(), node, "")
+    else
+      print(ask.(), node, IO.ANSI.home() <> IO.ANSI.clear())
+      Process.sleep(max(opts[:every] || 1000, 50))
+      if go_on?.(), do: watch(ask, node, opts, go_on?), else: print(ask.(), node, "\n")
+    end
+  end
+
+  # One write a screen, so that it does not flicker.
+  defp print(snapshot, node, before),
+    do: IO.write([before, Enum.intersperse(Top.draw(snapshot, node, width()), "\n"), "\n"])
+
+  defp width do
+    case :io.columns() do
+      {:ok, columns} -> columns
+      _ -> 120
+    end
+  end
+end

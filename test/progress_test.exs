@@ -1,0 +1,113 @@
+defmodule ExCubecl.ProgressTest do
+  use ExCubecl.Case, async: false
+
+  import ExUnit.CaptureIO
+
+  @mib 1024 * 1024
+  @bytes 48 * @mib
+
+  defp listener do
+    test = self()
+    fn done, total -> send(test, {:told, done, total}) end
+  end
+
+  defp told(seen \\ []) do
+    receive do
+      {:told, done, @bytes} -> told([done | seen])
+    after
+      0 -> Enum.reverse(seen)
+    end
+  end
+
+  # It grows, it ends with everything, and it tells of something on the way.
+  defp assert_told do
+    seen = told()
+    assert List.last(seen) == @bytes
+    assert seen == Enum.sort(Enum.uniq(seen))
+    assert length(seen) >= 2
+  end
+
+  test "writes and reads tell how far they are, and carry the same bytes" do
+    data = :crypto.strong_rand_bytes(@bytes)
+    buffer = Buffer.new!(data, [@bytes], :u8, progress: listener())
+    assert_told()
+    assert Buffer.read!(buffer, progress: listener()) == data
+    assert_told()
+    other = :crypto.strong_rand_bytes(@bytes)
+    assert Buffer.write(buffer, other, progress: listener()) == :ok
+    assert_told()
+    assert Buffer.read!(buffer) == other
+    assert told() == []
+  end
+
+  test "a transfer to another device tells, and one to the same does not" do
+    {runtime, _} = id = ExCubecl.default_device!()
+    {:ok, other} = Device.open(id, as: {runtime, 7301})
+    buffer = Buffer.full!([@bytes], :u8, 7)
+    copy = Buffer.transfer!(buffer, other, progress: listener())
+    assert_told()
+    assert Buffer.read!(copy) == :binary.copy(<<7>>, @bytes)
+    Buffer.transfer!(buffer, id, progress: listener())
+    assert told() == []
+  end
+
+  test "a listener that raises or is slow does not disturb the transfer" do
+    data = :crypto.strong_rand_bytes(@bytes)
+
+    log =
+      ExUnit.CaptureLog.capture_log(fn ->
+        buffer = Buffer.new!(data, [@bytes], :u8, progress: fn _, _ -> raise "listener" end)
+        assert Buffer.read!(buffer) == data
+      end)
+
+    assert log =~ "listener"
+    slow = fn _, _ -> Process.sleep(20) end
+    buffer = Buffer.new!(data, [@bytes], :u8, progress: slow)
+    assert Buffer.read!(buffer, progress: slow) == data
+  end
+
+  test "what fails does not claim to have arrived" do
+    buffer = Buffer.empty!([@bytes], :u8)
+    assert reason(Buffer.read(buffer, progress: listener())) == :not_allocated
+    assert told() == []
+    assert reason(Buffer.write(buffer, <<1>>, progress: listener())) == :shape_mismatch
+    assert told() == []
+  end
+
+  test "bad listeners" do
+    buffer = Buffer.zeros!([1], :u8)
+
+    for bad <- [true, 1, fn -> 1 end, &is_atom/1, "f"] do
+      assert reason(Buffer.read(buffer, progress: bad)) == :invalid_argument
+      assert reason(Buffer.write(buffer, <<1>>, progress: bad)) == :invalid_argument
+      assert reason(Buffer.new(<<1>>, [1], :u8, progress: bad)) == :invalid_argument
+      assert reason(Buffer.transfer(buffer, nil, progress: bad)) == :invalid_argument
+    end
+
+    assert reason(Buffer.read(buffer, 1)) == :invalid_argument
+    assert reason(Buffer.read(buffer, offset: 1)) == :invalid_argument
+  end
+
+  test "a bar in IEx from the given size on, and none elsewhere" do
+    Application.put_env(:ex_cubecl, :progress_from, @bytes)
+    on_exit(fn -> Application.delete_env(:ex_cubecl, :progress_from) end)
+    make = fn bytes -> Buffer.new!(:binary.copy(<<1>>, bytes), [bytes], :u8) end
+    assert capture_io(fn -> make.(@bytes) end) == ""
+
+    # Stands for a Livebook runtime, which is known by this module.
+    Code.compile_string("defmodule Livebook.Runtime.Evaluator, do: nil")
+
+    on_exit(fn ->
+      :code.purge(Livebook.Runtime.Evaluator)
+      :code.delete(Livebook.Runtime.Evaluator)
+    end)
+
+    shown = capture_io(fn -> make.(@bytes) end)
+    assert shown =~ "[==============================] 100 %  48 of 48 MiB"
+    assert String.ends_with?(shown, "\n")
+    assert capture_io(fn -> make.(@bytes - 1) end) == ""
+    buffer = Buffer.full!([@bytes], :u8, 1)
+    assert capture_io(fn -> Buffer.read!(buffer, progress: false) end) == ""
+    assert capture_io(fn -> Buffer.read!(buffer) end) =~ "100 %"
+  end
+end
