@@ -32,7 +32,7 @@ demo: setup-run ## buffers on a real device, step by step
 	mix run examples/demo.exs
 
 test: setup-test ## the tests of the Rust core, then those of Elixir
-	cargo test $(CARGO_FLAGS) -p ex_cubecl_core
+	cargo test $(CARGO_FLAGS) -p ex_cubecl_core --features faults
 	MIX_ENV=test mix test
 
 soak: setup-test ## the model tests, with far more sequences of calls
@@ -44,13 +44,14 @@ bench: setup-run ## measure against plain Elixir, raw wgpu and plain CubeCL
 	mix run bench/run.exs
 
 # The second clippy run is a build without CUDA.
-lint: setup-lint ## formatting, warnings, import cycles, clippy, Dialyzer
+lint: setup-lint ## formatting, warnings, import cycles, clippy, Rust docs, Dialyzer
 	mix format --check-formatted
 	cargo fmt --all --check
 	mix compile --force --warnings-as-errors
 	mix xref graph --format cycles --fail-above 0
-	cargo clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
+	cargo clippy $(CARGO_FLAGS) --workspace --all-targets --features ex_cubecl_core/faults -- -D warnings
 	cargo clippy $(CARGO_FLAGS) -p ex_cubecl --no-default-features --features wgpu -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_FLAGS) --no-deps --document-private-items -p ex_cubecl_core -p ex_cubecl
 	scripts/dialyze
 
 clean: ## remove everything that was built

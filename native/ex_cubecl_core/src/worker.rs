@@ -90,6 +90,7 @@ impl Worker {
 fn carry(job: impl FnOnce() + Send + 'static) -> impl FnOnce() + Send + 'static {
     let armed = crate::fault::take();
     move || {
+        crate::fault::disarm();
         if let Some((stage, skip)) = armed {
             crate::fault::arm(stage, skip);
         }

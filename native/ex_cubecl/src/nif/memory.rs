@@ -42,12 +42,11 @@ fn memory_report(id: Wire<DeviceId>, most: u64) -> Answer<'static, Wire<Report>>
     Ok(Wire(device::open(id.0)?.report(most as usize)))
 }
 
+type Map = (Vec<Wire<PageInfo>>, Vec<Wire<Entry>>);
+
 /// The pages of a device, and its largest allocations.
 #[rustler::nif(schedule = "DirtyIo")]
-fn memory_map(
-    id: Wire<DeviceId>,
-    most: u64,
-) -> Answer<'static, (Vec<Wire<PageInfo>>, Vec<Wire<Entry>>)> {
+fn memory_map(id: Wire<DeviceId>, most: u64) -> Answer<'static, Map> {
     let (pages, entries) = device::open(id.0)?.map(most as usize);
     Ok((
         pages.into_iter().map(Wire).collect(),

@@ -34,7 +34,7 @@ fn region(page: &Page, offset: u64, len: u64) -> Region<'_> {
 }
 
 fn read(cube: &Cube<Portable>, page: &Page, offset: u64, len: u64) -> Vec<u8> {
-    let pending = cube.read(region(page, offset, len)).unwrap();
+    let pending = cube.read(region(page, offset, len), None).unwrap();
     pending.wait(None).unwrap().to_vec()
 }
 
@@ -43,10 +43,10 @@ fn bytes_arrive_at_any_offset_and_leave_their_neighbours_alone() {
     let cube = portable();
     let page = cube.alloc(4096).unwrap();
     let mut model: Vec<u8> = (0..4096u32).map(|at| (at * 7 + at / 256) as u8).collect();
-    cube.write(region(&page, 0, 4096), &model).unwrap();
+    cube.write(region(&page, 0, 4096), &model, None).unwrap();
     for (offset, len) in [(1u64, 1u64), (3, 6), (256, 1024), (1001, 777), (4093, 3)] {
         let data: Vec<u8> = (0..len).map(|at| (at ^ offset) as u8).collect();
-        cube.write(region(&page, offset, len), &data).unwrap();
+        cube.write(region(&page, offset, len), &data, None).unwrap();
         model[offset as usize..(offset + len) as usize].copy_from_slice(&data);
         let around = (offset.saturating_sub(2), len.min(4096 - offset));
         let expected = &model[around.0 as usize..(around.0 + around.1) as usize];
@@ -60,7 +60,7 @@ fn copies_and_fills_go_through_kernels() {
     let cube = portable();
     let (from, to) = (cube.alloc(1024).unwrap(), cube.alloc(1024).unwrap());
     let data: Vec<u8> = (0..1024u32).map(|at| at as u8).collect();
-    cube.write(region(&from, 0, 1024), &data).unwrap();
+    cube.write(region(&from, 0, 1024), &data, None).unwrap();
     cube.fill(region(&to, 0, 1024), 0x55, 1).unwrap();
     cube.copy(region(&from, 5, 500), region(&to, 10, 500))
         .unwrap();

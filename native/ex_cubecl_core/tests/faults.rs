@@ -1,0 +1,179 @@
+//! A panic at each stage of each call: what it leaves behind is what was there before, or what the
+//! call was to make, never anything else; nothing is counted that is not there; and all goes on.
+
+#![allow(clippy::unwrap_used, clippy::panic)] // also in what is no test function itself
+
+mod common;
+
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Once};
+use std::time::Duration;
+
+use common::{contents, pattern, test_device};
+use ex_cubecl_core::arena::{Arena, Growth};
+use ex_cubecl_core::device::Device;
+use ex_cubecl_core::fault::{Stage, arm, disarm};
+use ex_cubecl_core::pool::Pool;
+use ex_cubecl_core::replica::write_all;
+use ex_cubecl_core::{Buffer, DType, Label};
+
+const SIZE: u64 = 3001;
+
+/// Injected panics are expected: they are not printed.
+fn quiet() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let others = take_hook();
+        set_hook(Box::new(move |info| {
+            let text = info.payload().downcast_ref::<String>();
+            if !text.is_some_and(|text| text.contains("injected")) {
+                others(info);
+            }
+        }));
+    });
+}
+
+struct House {
+    device: Arc<Device>,
+    kept: Buffer,
+    changing: Buffer,
+    pool: Arc<Pool>,
+    arena: Arena,
+}
+
+fn house() -> House {
+    let device = test_device();
+    let make = |seed| {
+        Buffer::from_bytes(device.clone(), DType::U8, &pattern(seed, SIZE as usize)).unwrap()
+    };
+    House {
+        kept: make(1),
+        changing: make(2),
+        pool: Pool::new(device.clone(), (DType::U8, SIZE).into(), 2, None).unwrap(),
+        arena: Arena::new(device.clone(), (DType::U8, 64).into(), Growth::Extendable).unwrap(),
+        device,
+    }
+}
+
+type Call = fn(&House);
+
+/// What a panic leaves of `changing` is its old content or the one that the call gives it.
+fn calls() -> Vec<(&'static str, Call)> {
+    let mut calls: Vec<(&'static str, Call)> = Vec::new();
+    calls.push(("write", |house| {
+        house.changing.write(0, &pattern(3, SIZE as usize)).unwrap();
+    }));
+    calls.push(("fill", |house| house.changing.fill(7).unwrap()));
+    calls.push(("copy", |house| {
+        house.kept.copy_to(&house.changing).unwrap();
+    }));
+    calls.push(("read", |house| drop(house.kept.read(0, SIZE).unwrap())));
+    calls.push(("new", |house| {
+        let data = pattern(4, 20_000_000);
+        let made = Buffer::from_bytes(house.device.clone(), DType::U8, &data).unwrap();
+        assert_eq!(contents(&made), data);
+    }));
+    calls.push(("lazy", |house| {
+        let lazy = Buffer::lazy(house.device.clone(), (DType::F32, 100)).unwrap();
+        lazy.view(3, 5).unwrap().fill(0).unwrap();
+        assert_eq!(contents(&lazy), vec![0; 400]);
+    }));
+    calls.push(("convert", |house| {
+        let converted = house.kept.convert(house.kept.like(DType::F32)).unwrap();
+        assert_eq!(converted.count(), SIZE);
+    }));
+    calls.push(("iota", |house| {
+        Buffer::iota(house.device.clone(), (DType::U8, 10)).unwrap();
+    }));
+    calls.push(("pool", |house| {
+        let buffer = house.pool.check_out(&Label::default()).unwrap();
+        buffer.fill(9).unwrap();
+        house.pool.check_in(&buffer, true).unwrap();
+    }));
+    calls.push(("arena", |house| {
+        let tensor = house.arena.alloc((DType::U8, SIZE).into(), true).unwrap();
+        tensor.fill(5).unwrap();
+        assert_eq!(contents(&tensor), vec![5; SIZE as usize]);
+        house.arena.drop_tensors(&[&tensor], true).unwrap();
+    }));
+    calls.push(("replicas", |house| {
+        let other = Buffer::lazy(house.device.clone(), (DType::U8, SIZE)).unwrap();
+        let data = pattern(6, SIZE as usize);
+        write_all(&[(&house.changing, &data), (&other, &data)]).unwrap();
+    }));
+    calls.push(("job", |house| {
+        let (sender, answer) = channel();
+        let source = house.kept.share();
+        let pending = source.start_read(0, SIZE, None).unwrap();
+        let job =
+            move || drop(sender.send(source.finish(pending, None).map(|bytes| bytes.to_vec())));
+        house.device.worker().run(job).unwrap();
+        // An answer, or none because the job broke off, but no silence for ever.
+        if let Ok(bytes) = answer.recv_timeout(Duration::from_secs(20)) {
+            assert_eq!(bytes.unwrap(), pattern(1, SIZE as usize));
+        } else {
+            panic!("{}", "injected into the job".to_string());
+        }
+    }));
+    calls
+}
+
+fn allowed(name: &str) -> Vec<Vec<u8>> {
+    let old = pattern(2, SIZE as usize);
+    match name {
+        "write" => vec![old, pattern(3, SIZE as usize)],
+        "fill" => vec![old, vec![7; SIZE as usize]],
+        "copy" => vec![old, pattern(1, SIZE as usize)],
+        "replicas" => vec![old, pattern(6, SIZE as usize)],
+        _ => vec![old],
+    }
+}
+
+#[test]
+fn a_panic_at_any_stage_of_any_call_loses_and_mixes_up_nothing() {
+    quiet();
+    let mut hits = vec![0; Stage::ALL.len()];
+    for (name, call) in calls() {
+        for (at, stage) in Stage::ALL.into_iter().enumerate() {
+            for skip in 0..3 {
+                let house = house();
+                arm(stage, skip);
+                let outcome = catch_unwind(AssertUnwindSafe(|| call(&house)));
+                hits[at] += u32::from(disarm() || (outcome.is_err() && name == "job"));
+                let place = format!("{name} at {stage:?}, {skip}");
+                check(&house, name, &place);
+                // And now without a fault.
+                call(&house);
+                finish(house, &place);
+            }
+        }
+    }
+    for (stage, hits) in Stage::ALL.into_iter().zip(hits) {
+        assert!(hits > 0, "no call passes {stage:?}");
+    }
+}
+
+fn check(house: &House, name: &str, place: &str) {
+    assert_eq!(contents(&house.kept), pattern(1, SIZE as usize), "{place}");
+    let found = contents(&house.changing);
+    assert!(allowed(name).contains(&found), "{place}");
+    let stats = house.pool.stats();
+    assert!(stats.allocated <= 1, "{place}: {stats:?}");
+    // Both buffers of the pool are there to be had.
+    let held: Vec<Buffer> = (0..2)
+        .map(|_| house.pool.check_out(&Label::default()).unwrap())
+        .collect();
+    for buffer in held {
+        house.pool.check_in(&buffer, true).unwrap();
+    }
+    house.arena.reset().unwrap();
+    assert_eq!(house.arena.used().unwrap(), 0, "{place}");
+}
+
+fn finish(house: House, place: &str) {
+    let device = house.device.clone();
+    drop(house);
+    let usage = device.account();
+    assert_eq!((usage.live_bytes, usage.live_buffers), (0, 0), "{place}");
+}
