@@ -128,14 +128,47 @@ defmodule ExCubecl.MixProject do
       # The property tests use PropEr where Erlang has it; it is not a dependency.
       prune_code_paths: Mix.env() != :test,
       xref: [exclude: [:proper, :proper_statem, :proper_types]],
-      deps: [],
+      deps: deps(Mix.env(), Mix.Project.get()),
       package: [
         licenses: ["Apache-2.0"],
         links: %{"CubeCL" => "https://github.com/tracel-ai/cubecl"},
-        files:
-          ~w(lib native Cargo.toml Cargo.lock mix.exs .formatter.exs README.md CHANGELOG.md LICENSE)
+        files: ~w(lib native guides notebooks Cargo.toml Cargo.lock mix.exs .formatter.exs
+                  README.md CHANGELOG.md SECURITY.md LICENSE)
       ],
-      docs: [main: "readme", extras: ["README.md", "CHANGELOG.md"]]
+      docs: docs()
+    ]
+  end
+
+  # Without Hex there are none: all of this is optional, and used where it is loaded. A project that
+  # depends on this one has them compiled first if it has them.
+  defp deps(:docs, nil), do: [{:ex_doc, "~> 0.34", runtime: false}]
+  defp deps(_env, nil), do: []
+
+  defp deps(_env, _dependent) do
+    if Code.ensure_loaded?(Hex),
+      do:
+        for(
+          {app, version} <- [kino: "~> 0.9", nx: "~> 0.6", telemetry: "~> 1.0"],
+          do: {app, version, optional: true}
+        ),
+      else: []
+  end
+
+  defp docs do
+    [
+      main: "readme",
+      extras:
+        ["README.md"] ++
+          Path.wildcard("guides/*.md") ++
+          Path.wildcard("notebooks/*.livemd") ++ ["SECURITY.md", "CHANGELOG.md"],
+      groups_for_extras: [Guides: ~r"guides/", Notebooks: ~r"notebooks/"],
+      groups_for_modules: [
+        Buffers: [ExCubecl, ExCubecl.Buffer, ExCubecl.Error],
+        Reuse: [ExCubecl.Pool, ExCubecl.Arena],
+        Devices: [ExCubecl.Device, ExCubecl.Context, ExCubecl.Replicated],
+        Insight: [ExCubecl.Memory, ExCubecl.Memory.Chart, ExCubecl.Telemetry],
+        Integration: [ExCubecl.Nx]
+      ]
     ]
   end
 

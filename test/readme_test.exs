@@ -19,10 +19,10 @@ defmodule ExCubecl.ReadmeTest do
     end
   end
 
-  # A block without a call of the library shows how to install it.
+  # What shows how to install or configure it is no example to run.
   defp blocks(readme) do
     for [_, code] <- Regex.scan(~r/^```elixir\n(.*?)^```$/ms, readme),
-        code =~ "ExCubecl.",
+        not (code =~ ~r/\{:ex_cubecl, |config :ex_cubecl/),
         do: code
   end
 
