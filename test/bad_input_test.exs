@@ -239,7 +239,11 @@ defmodule ExCubecl.BadInputTest do
     before = settled()
 
     names = [:Arena, :Buffer, :Context, :Device, :Memory, :Pool, :Replicated]
-    modules = [ExCubecl | Enum.map(names, &Module.concat(ExCubecl, &1))]
+
+    modules = [
+      ExCubecl,
+      ExCubecl.Memory.Chart | Enum.map(names, &Module.concat(ExCubecl, &1))
+    ]
 
     functions =
       for module <- modules,

@@ -111,6 +111,8 @@ defmodule ExCubecl.NodesTest do
     assert is_integer(Memory.trim!(device)) and Memory.reset_peak(device) == :ok
     assert Memory.usage!({node(), ExCubecl.default_device!()}).limit == nil
     refused(Memory.usage({:nobody@nowhere, {:vulkan, 0}}), :node_down)
+    chart = ExCubecl.Memory.Chart.map!(device)
+    assert ExCubecl.Memory.Chart.svg(chart) =~ "tag :asked"
     assert Buffer.size!(buffer) == 12_345
   end
 

@@ -4,12 +4,15 @@ if device = System.get_env("EX_CUBECL_TEST_DEVICE"),
 
 case ExCubecl.Device.default() do
   {:ok, {runtime, _}} ->
-    excluded = if runtime == :cuda, do: [], else: [:cuda]
+    skipped =
+      [
+        cuda: {runtime == :cuda, "they need a CUDA device"},
+        nx: {System.get_env("NX_PATH"), "NX_PATH names no checkout of Nx"}
+      ]
+      |> Enum.reject(fn {_tag, {possible, _why}} -> possible end)
 
-    for tag <- excluded,
-        do: IO.puts("Skipping tests tagged #{inspect(tag)}: they need a CUDA device")
-
-    ExUnit.start(exclude: excluded, timeout: 120_000)
+    for {tag, {_, why}} <- skipped, do: IO.puts("Skipping tests tagged #{inspect(tag)}: #{why}")
+    ExUnit.start(exclude: Keyword.keys(skipped), timeout: 120_000)
 
   {:error, error} ->
     IO.puts(:stderr, "The tests need a device: " <> Exception.message(error))

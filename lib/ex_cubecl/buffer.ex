@@ -427,7 +427,8 @@ defmodule ExCubecl.Buffer do
   @doc """
   Returns `{:ok, converted}`: the elements as another type, in a storage of their own.
 
-  Every device gives the same bits, those of `Nx.as_type` with Nx's own backend:
+  Every device gives the same bits, those of `Nx.as_type` with Nx's own backend (which cuts off what
+  `:bf16` cannot hold, where this rounds):
 
     * float to integer: cut off toward zero; beyond the type's range it wraps around, modulo 2 to
       the number of bits (300.7 as `:u8` is 44, -1.0 is 255); NaN is 0, infinities are the largest

@@ -190,9 +190,18 @@ defmodule ExCubecl.Doctor do
 
   defp devices do
     case elsewhere(@list) do
-      {0, out} -> tried(String.split(out, "\n", trim: true))
+      {0, out} -> out |> String.split("\n", trim: true) |> tried() |> Enum.concat(chosen(out))
       {status, out} -> [{:missing, crashed("looking for devices", status, out)}]
     end
+  end
+
+  # The attempts are made without it.
+  defp chosen(out) do
+    name = env("EX_CUBECL_DEVICE")
+
+    if name && not (out =~ ~r/^device #{Regex.escape(name)}$/m),
+      do: [{:missing, "EX_CUBECL_DEVICE is #{name}, which is none of these: unset or change it"}],
+      else: []
   end
 
   defp tried(lines) do

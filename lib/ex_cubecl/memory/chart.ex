@@ -45,7 +45,7 @@ defmodule ExCubecl.Memory.Chart do
   """
   @spec timeline(term) :: {:ok, t} | {:error, Error.t()}
   def timeline(device \\ nil) do
-    with {:ok, id} <- Device.resolve(device), {:ok, samples} <- Memory.timeline() do
+    with {:ok, id} <- Device.existing(device), {:ok, samples} <- Memory.timeline() do
       case Map.get(samples, id, []) do
         [] -> Arguments.invalid(:device, id, "one that ExCubecl.Memory.timeline/1 has recorded")
         samples -> {:ok, chart("Memory of #{name(id)} over time", Svg.Timeline.draw(samples))}
@@ -72,6 +72,9 @@ defmodule ExCubecl.Memory.Chart do
          do: {:ok, chart("Memory of #{name(id)}", Svg.Map.draw(map, @rows))}
   end
 
+  # A chart of a device of another node is drawn over there.
+  use ExCubecl.Remote.Dispatch, timeline: 1, map: 2
+
   defp chart(title, drawing), do: %__MODULE__{title: title, svg: drawing}
 
   defp name({runtime, index} = id) do
@@ -88,7 +91,8 @@ defmodule ExCubecl.Memory.Chart do
       true
   """
   @spec svg(t) :: String.t()
-  def svg(%__MODULE__{svg: svg}), do: IO.iodata_to_binary(svg)
+  def svg(chart),
+    do: chart |> check() |> Error.unwrap!() |> Map.fetch!(:svg) |> IO.iodata_to_binary()
 
   @doc """
   Returns the chart as an HTML page.
@@ -97,7 +101,9 @@ defmodule ExCubecl.Memory.Chart do
       true
   """
   @spec html(t) :: String.t()
-  def html(%__MODULE__{title: title, svg: svg}) do
+  def html(chart) do
+    %{title: title, svg: svg} = Error.unwrap!(check(chart))
+
     IO.iodata_to_binary([
       "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>",
       Svg.escape(title),
@@ -121,13 +127,17 @@ defmodule ExCubecl.Memory.Chart do
       :ok
   """
   @spec save(t, Path.t()) :: :ok | {:error, Error.t()}
-  def save(%__MODULE__{} = chart, path) when is_binary(path) do
-    content = if Path.extname(path) == ".html", do: html(chart), else: svg(chart)
-
-    with {:error, reason} <- File.write(path, content),
+  def save(chart, path) when is_binary(path) do
+    with {:ok, chart} <- check(chart),
+         content = if(Path.extname(path) == ".html", do: html(chart), else: svg(chart)),
+         {:error, reason} when is_atom(reason) <- File.write(path, content),
          do: Arguments.invalid(:path, path, "a file to write (#{:file.format_error(reason)})")
   end
 
-  def save(%__MODULE__{}, path), do: Arguments.invalid(:path, path, "the name of a file")
-  def save(chart, _path), do: Arguments.invalid(:chart, chart, "an %ExCubecl.Memory.Chart{}")
+  def save(_chart, path), do: Arguments.invalid(:path, path, "the name of a file")
+
+  defp check(%__MODULE__{title: title, svg: svg} = chart) when is_binary(title) and is_list(svg),
+    do: {:ok, chart}
+
+  defp check(other), do: Arguments.invalid(:chart, other, "an %ExCubecl.Memory.Chart{}")
 end

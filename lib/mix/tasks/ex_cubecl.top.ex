@@ -41,20 +41,26 @@ defmodule Mix.Tasks.ExCubecl.Top do
 
   defp look(%{run: path} = opts) do
     unless File.regular?(path), do: Mix.raise("there is no script #{path}")
-    task = Task.async(fn -> Code.eval_file(path) end)
+    task = Task.async(fn -> evaluate(path) end)
     watch(&Top.snapshot/0, node(), opts, fn -> Process.alive?(task.pid) end)
-    Task.await(task, :infinity)
+
+    with {kind, reason, stacktrace} <- Task.await(task, :infinity),
+         do: :erlang.raise(kind, reason, stacktrace)
   end
 
   defp look(opts), do: watch(&Top.snapshot/0, node(), Map.put(opts, :once, true), fn -> false end)
 
+  # What it raises is raised where it was asked for, below the last view.
+  defp evaluate(path) do
+    Code.eval_file(path)
+    :ok
+  catch
+    kind, reason -> {kind, reason, __STACKTRACE__}
+  end
+
   defp connect(name, cookie) do
     node = String.to_atom(name)
-    kind = if name =~ ~r/@.*\./, do: :longnames, else: :shortnames
-    own = :"ex_cubecl_top_#{System.pid()}"
-
-    with {:error, reason} <- Node.start(own, kind),
-         do: Mix.raise("this node cannot be named (is epmd in PATH?): #{inspect(reason)}")
+    unless Node.alive?(), do: start_node(if name =~ ~r/@.*\./, do: :longnames, else: :shortnames)
 
     if cookie, do: Node.set_cookie(node, String.to_atom(cookie))
 
@@ -62,6 +68,11 @@ defmodule Mix.Tasks.ExCubecl.Top do
       do: Mix.raise("#{name} does not answer: check its name, that it runs, and the cookie")
 
     node
+  end
+
+  defp start_node(kind) do
+    with {:error, reason} <- Node.start(:"ex_cubecl_top_#{System.pid()}", kind),
+         do: Mix.raise("this node cannot be named (is epmd in PATH?): #{inspect(reason)}")
   end
 
   defp ask(node) do

@@ -1,0 +1,206 @@
+defmodule ExCubecl.TasksTest do
+  # What a person types into a terminal: mix ex_cubecl.devices, .doctor, .top.
+  use ExCubecl.Case, async: false
+
+  import ExUnit.CaptureIO
+
+  alias ExCubecl.{Doctor, Peer}
+  alias Mix.Tasks.ExCubecl, as: Tasks
+
+  @moduletag timeout: 240_000
+  @driver Path.expand("support/driver.c", __DIR__)
+
+  setup do
+    dir = Path.join(System.tmp_dir!(), "ex_cubecl_tasks_#{System.unique_integer([:positive])}")
+    File.mkdir_p!(dir)
+    on_exit(fn -> File.rm_rf!(dir) end)
+    %{dir: dir}
+  end
+
+  # Runs with other variables, and puts back those that were there.
+  defp with_env(env, run) do
+    before = for {name, _} <- env, do: {name, System.get_env(name)}
+    System.put_env(env)
+
+    try do
+      run.()
+    after
+      System.put_env(before)
+    end
+  end
+
+  defp only_driver(dir, library, run) do
+    path = Path.join(dir, "broken_icd.json")
+    icd = ~s({"library_path": "#{library}", "api_version": "1.3.0"})
+    File.write!(path, ~s({"file_format_version": "1.0.0", "ICD": #{icd}}))
+    with_env([{"VK_ICD_FILENAMES", path}, {"VK_DRIVER_FILES", path}], run)
+  end
+
+  defp compile_driver(dir, flags) do
+    library = Path.join(dir, "libbroken.so")
+    {"", 0} = System.cmd("cc", ["-shared", "-fPIC", "-o", library, @driver | flags])
+    library
+  end
+
+  defp section(sections, name), do: sections |> List.keyfind(name, 0) |> elem(1)
+
+  defp missing(sections, name),
+    do: for({:missing, text} <- section(sections, name), into: "", do: text <> "\n")
+
+  describe "devices" do
+    test "lists all of them and marks the default one" do
+      {:ok, default} = Device.default()
+      {runtime, index} = default
+      lines = String.split(capture_io(fn -> Tasks.Devices.run([]) end), "\n", trim: true)
+      {:ok, devices} = Device.list()
+      assert length(lines) == length(devices)
+      assert [star] = Enum.filter(lines, &String.starts_with?(&1, "* "))
+      assert star =~ "#{runtime}:#{index}"
+      {:ok, info} = Device.info(default)
+      assert star =~ info.name and star =~ info.driver
+    end
+
+    test "takes nothing else" do
+      assert_raise Mix.Error, ~r/no arguments/, fn -> Tasks.Devices.run(["all"]) end
+    end
+  end
+
+  describe "doctor" do
+    test "finds this machine well, having tried each device" do
+      text = capture_io(fn -> Tasks.Doctor.run([]) end)
+      assert text =~ "Native library" and text =~ ExCubecl.version()
+      {:ok, {runtime, index}} = Device.default()
+      assert text =~ ~r/ok .*#{runtime}:#{index}: /
+      assert_raise Mix.Error, ~r/no arguments/, fn -> Tasks.Doctor.run(["x"]) end
+    end
+
+    test "says how to get a driver where there is none", %{dir: dir} do
+      nothing = for name <- ~w(VK_ICD_FILENAMES VK_DRIVER_FILES), do: {name, "#{dir}/none.json"}
+
+      with_env([{"CUDA_VISIBLE_DEVICES", ""} | nothing], fn ->
+        sections = Doctor.run()
+        refute Doctor.well?(sections)
+        assert missing(sections, "Vulkan") =~ "none.json cannot be read"
+        assert missing(sections, "Devices") =~ "mesa-vulkan-drivers"
+        run = fn -> capture_io(fn -> Tasks.Doctor.run([]) end) end
+        assert_raise Mix.Error, ~r/no device works/, run
+      end)
+    end
+
+    test "names a driver whose library is not there, or is none", %{dir: dir} do
+      only_driver(dir, "#{dir}/gone.so", fn ->
+        sections = Doctor.run()
+        assert missing(sections, "Vulkan") =~ "gone.so, which is not there"
+        refute Doctor.well?(sections)
+      end)
+
+      File.write!("#{dir}/garbage.so", "no library")
+
+      only_driver(dir, "#{dir}/garbage.so", fn ->
+        sections = Doctor.run()
+        assert missing(sections, "Devices") =~ "no device on this machine"
+        refute Doctor.well?(sections)
+      end)
+
+      File.write!("#{dir}/broken_icd.json", "{}")
+
+      with_env([{"VK_ICD_FILENAMES", "#{dir}/broken_icd.json"}, {"VK_DRIVER_FILES", ""}], fn ->
+        assert missing(Doctor.run(), "Vulkan") =~ "names no library"
+      end)
+    end
+
+    test "outlives a driver that dies at its start, and says which attempt it was", %{dir: dir} do
+      library = compile_driver(dir, ["-DDIES"])
+
+      only_driver(dir, library, fn ->
+        sections = Doctor.run()
+        refute Doctor.well?(sections)
+        assert missing(sections, "Devices") =~ ~r/looking for devices: .* status \d+/
+      end)
+    end
+
+    test "says when the environment names a device that is not there" do
+      with_env([{"EX_CUBECL_DEVICE", "vulkan:99"}], fn ->
+        assert missing(Doctor.run(), "Devices") =~ "EX_CUBECL_DEVICE"
+      end)
+    end
+  end
+
+  test "a driver that refuses to start is no device, and no crash", %{dir: dir} do
+    library = compile_driver(dir, [])
+
+    script = ~S"""
+    {:error, error} = ExCubecl.buffer([1], [1], :u8)
+    IO.puts(error.reason)
+    {:error, error} = ExCubecl.buffer([1], [1], :u8)
+    IO.puts(error.reason)
+    """
+
+    only_driver(dir, library, fn ->
+      env = [{"EX_CUBECL_DEVICE", nil}, {"CUDA_VISIBLE_DEVICES", ""}]
+      assert {"no_device\nno_device\n", _, 0} = in_own_vm(script, env)
+    end)
+  end
+
+  describe "top" do
+    test "shows devices, owners and tags, once" do
+      buffer = Buffer.zeros!([3_000_000], :u8, tag: :shown_by_top)
+      {:ok, {runtime, index}} = Device.default()
+      text = capture_io(fn -> Tasks.Top.run(["--once"]) end)
+      assert text =~ "#{runtime}:#{index}" and text =~ ":shown_by_top"
+      assert text =~ inspect(self()) and text =~ "2.9 MiB"
+      assert Buffer.size!(buffer) == 3_000_000
+    end
+
+    test "watches a script until it ends", %{dir: dir} do
+      path = Path.join(dir, "work.exs")
+
+      File.write!(path, """
+      buffer = ExCubecl.Buffer.zeros!([5_000_000], :u8, tag: :of_the_script)
+      Process.sleep(400)
+      ExCubecl.Buffer.size!(buffer)
+      """)
+
+      text = capture_io(fn -> Tasks.Top.run(["--run", path, "--every", "50"]) end)
+      assert length(String.split(text, "ExCubecl memory on")) > 4
+      assert text =~ ":of_the_script"
+    end
+
+    test "a script that raises ends the view with its error", %{dir: dir} do
+      path = Path.join(dir, "broken.exs")
+      File.write!(path, ~s|Process.sleep(100)\nraise "of the script"|)
+
+      assert_raise RuntimeError, "of the script", fn ->
+        capture_io(fn -> Tasks.Top.run(["--run", path, "--every", "50"]) end)
+      end
+    end
+
+    test "looks at another node" do
+      if Peer.distributed?() do
+        {_, node} = peer = Peer.start()
+        :erpc.call(node, :application, :ensure_all_started, [:ex_cubecl])
+        device = {node, ExCubecl.default_device!()}
+        buffer = Buffer.zeros!([7_000], :u8, device: device, tag: :over_there)
+        text = capture_io(fn -> Tasks.Top.run(["--once", "--node", to_string(node)]) end)
+        assert text =~ "#{node}" and text =~ ":over_there"
+        assert Buffer.size!(buffer) == 7_000
+        Peer.stop(peer)
+      end
+    end
+
+    test "bad arguments are named", %{dir: dir} do
+      for {args, words} <- [
+            {["extra"], "extra"},
+            {["--often"], "--often"},
+            {["--every", "x"], "--every"},
+            {["--run", "#{dir}/gone.exs"], "no script"}
+          ],
+          do: assert_raise(Mix.Error, ~r/#{words}/, fn -> Tasks.Top.run(args) end)
+
+      if Peer.distributed?() do
+        run = fn -> Tasks.Top.run(["--node", "nobody@127.0.0.1"]) end
+        assert_raise Mix.Error, ~r/does not answer/, run
+      end
+    end
+  end
+end
