@@ -13,7 +13,7 @@ export XDG_RUNTIME_DIR ?= $(CURDIR)/_build/runtime
 CARGO_FLAGS := --release --locked
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test soak bench lint clean
+.PHONY: help setup build demo test soak model bench lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
@@ -35,7 +35,10 @@ test: setup-test ## the tests of the Rust core, then those of Elixir
 	cargo test $(CARGO_FLAGS) -p ex_cubecl_core --features faults
 	MIX_ENV=test mix test
 
-soak: setup-test ## the model tests, with far more sequences of calls
+soak: setup-test ## use everything at random for SOAK_SECONDS (600); SOAK_SEED replays
+	MIX_ENV=test mix run test/soak.exs
+
+model: setup-test ## the model tests, with far more sequences of calls
 	PROPTEST_CASES=50000 cargo test $(CARGO_FLAGS) -p ex_cubecl_core --test model
 	MIX_ENV=test EX_CUBECL_MODEL_TESTS=50000 mix test test/model_test.exs
 

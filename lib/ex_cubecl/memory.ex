@@ -355,7 +355,7 @@ defmodule ExCubecl.Memory do
   Returns `:ok` and takes back a buffer of `get_buffer/3`. Every handle of it is stale from then on.
 
   Errors: `:stale` for one that was given back before or came from elsewhere, `:invalid_argument` for
-  a view or clone.
+  a view or clone, `:device_lost`.
 
       iex> {:error, error} = ExCubecl.Memory.return_buffer(ExCubecl.Buffer.zeros!([10], :u8))
       iex> error.reason

@@ -184,7 +184,7 @@ defmodule ExCubecl.Pool do
   Any process may give a buffer back, not only the one that took it.
 
   Errors: `:stale` for one that was given back before or came from elsewhere, `:invalid_argument` for
-  a view or clone.
+  a view or clone, `:device_lost`.
 
       iex> {:ok, pool} = ExCubecl.Pool.start_link(size: 100)
       iex> buffer = ExCubecl.Pool.checkout!(pool)

@@ -206,7 +206,10 @@ impl Pool {
     /// `Busy` where another process is using it in this moment.
     pub fn check_in(&self, buffer: &Buffer, wait: bool) -> Result<()> {
         match buffer.lender() {
-            Some(id) if id == self.id => buffer.give_back(wait),
+            Some(id) if id == self.id => {
+                buffer.give_back(wait)?;
+                self.device.driver().map(|_| ())
+            }
             _ => Err(Error::Foreign),
         }
     }
@@ -305,7 +308,11 @@ pub fn check_in_shared(buffer: &Buffer, wait: bool) -> Result<()> {
     };
     match found {
         Some(pool) => pool.check_in(buffer, wait),
-        None => Err(Error::Foreign),
+        // The pools of a lost device are forgotten.
+        None => {
+            buffer.device().driver()?;
+            Err(Error::Foreign)
+        }
     }
 }
 

@@ -1,0 +1,148 @@
+defmodule ExCubecl.FaultTest do
+  # What goes wrong outside of any call: the library is replaced, the VM ends, a device is lost under others.
+  use ExCubecl.Case, async: false
+
+  @moduletag timeout: 300_000
+
+  # More than CubeCL's own pools keep apart.
+  test "65,537 results of reads live at once, each with its own bytes" do
+    before = settled()
+    buffer = Buffer.iota!([100], :u32)
+
+    results =
+      for n <- 1..65_537 do
+        Buffer.write!(buffer, <<n::32-native>>, offset: 0)
+        Buffer.read!(buffer)
+      end
+
+    rest = for i <- 1..99, into: <<>>, do: <<i::32-native>>
+
+    for {result, n} <- Enum.with_index(results, 1),
+        do: assert(result == <<n::32-native>> <> rest)
+
+    # Of mapped memory there is less: what is past it is copied.
+    large = for n <- 1..300, do: {n, Buffer.read!(Buffer.full!([1_048_576], :u8, rem(n, 256)))}
+    for {n, bytes} <- large, do: assert(bytes == :binary.copy(<<rem(n, 256)>>, 1_048_576))
+    eventually({elem(before, 0) + 400, elem(before, 1) + 1})
+    assert Buffer.size!(buffer) == 400
+  end
+
+  test "65,537 answers that nobody has taken yet" do
+    buffer = Buffer.full!([16], :u8, 3)
+    transfers = for _ <- 1..65_537, do: Buffer.read_async!(buffer)
+    for transfer <- transfers, do: assert(Buffer.await!(transfer) == :binary.copy(<<3>>, 16))
+    refute_received _
+  end
+
+  test "a library that is loaded again under live buffers is refused, and they go on" do
+    script = ~S"""
+    alias ExCubecl.Buffer
+    :logger.set_primary_config(:level, :none)
+    buffer = ExCubecl.buffer!([1, 2, 3], [3], :u8)
+    view = Buffer.view!(buffer, 1, [2])
+    pending = Buffer.read_async!(buffer)
+
+    # A file of another name is another library to the linker, as that of a new release is.
+    newer = System.get_env("NEWER_LIBRARY")
+    File.cp!(ExCubecl.Native.library_path(), newer)
+    System.put_env("EX_CUBECL_NIF", newer)
+
+    for _ <- 1..3 do
+      :code.purge(ExCubecl.Native)
+      {:error, :on_load_failure} = :code.load_file(ExCubecl.Native)
+      <<1, 2, 3>> = ExCubecl.read!(buffer)
+      :ok = Buffer.write(view, [9, 8])
+      [1, 9, 8] = ExCubecl.to_list!(buffer)
+      :ok = Buffer.write(view, [2, 3])
+      [5.0] = ExCubecl.to_list!(ExCubecl.buffer!([5], [1], :f32))
+    end
+
+    <<1, 2, 3>> = Buffer.await!(pending)
+    # All other modules can be loaded anew.
+    for module <- [ExCubecl, Buffer, ExCubecl.Error, ExCubecl.Memory] do
+      :code.purge(module)
+      {:module, ^module} = :code.load_file(module)
+    end
+
+    [1, 2, 3] = ExCubecl.to_list!(buffer)
+    true = ExCubecl.Memory.usage!().live_buffers >= 1
+    IO.puts("went on")
+    """
+
+    newer = Path.join(System.tmp_dir!(), "ex_cubecl_newer_#{System.pid()}.so")
+    assert {"went on\n", _, 0} = in_own_vm(script, [{"NEWER_LIBRARY", newer}])
+  after
+    File.rm(Path.join(System.tmp_dir!(), "ex_cubecl_newer_#{System.pid()}.so"))
+  end
+
+  test "a VM that ends in the middle of transfers ends well" do
+    script = ~S"""
+    alias ExCubecl.Buffer
+    [how, wait] = String.split(System.get_env("ENDING"), ",")
+    size = 16_000_000
+    data = :binary.copy(<<7>>, size)
+    {:ok, pool} = ExCubecl.Pool.start_link(size: 1000, max: 3)
+    work = fn work ->
+      buffer = ExCubecl.buffer!(data, [size], :u8, progress: fn _, _ -> :ok end)
+      Buffer.read_async!(buffer)
+      ExCubecl.Pool.with_buffer(pool, fn held -> Buffer.fill!(held, 1) end)
+      Buffer.convert!(buffer, :f32)
+      ^data = Buffer.read!(buffer)
+      work.(work)
+    end
+    for _ <- 1..6, do: spawn(fn -> work.(work) end)
+    Process.sleep(String.to_integer(wait))
+    case how do
+      "halt" -> System.halt(0)
+      "no_flush" -> :erlang.halt(0, flush: false)
+      "stop" -> System.stop(0) && Process.sleep(:infinity)
+      "kill" -> System.cmd("kill", ["-9", System.pid()])
+      "raise" -> raise "the script"
+    end
+    """
+
+    for {how, status} <- [halt: 0, no_flush: 0, stop: 0, raise: 1, kill: 137],
+        wait <- [30, 170, 400] do
+      {_, errors, ended} = in_own_vm(script, [{"ENDING", "#{how},#{wait}"}])
+      assert {how, wait, ended} == {how, wait, status}, errors
+      refute errors =~ ~r/panick|Segmentation|SIG[A-Z]+|core dumped/
+    end
+
+    # And the next VM finds the device as ever.
+    assert ExCubecl.to_list!(ExCubecl.buffer!([1], [1], :u8)) == [1]
+  end
+
+  test "others never notice that a device is lost" do
+    {runtime, _} = id = ExCubecl.default_device!()
+    {:ok, doomed} = Device.open(id, as: {runtime, 7900})
+    parent = self()
+
+    work = fn ->
+      data = :crypto.strong_rand_bytes(200_000)
+      buffer = ExCubecl.buffer!(data, [200_000], :u8)
+      send(parent, :working)
+
+      for n <- 1..100 do
+        assert Buffer.read!(buffer) == data
+        copy = Buffer.duplicate!(buffer)
+        Buffer.fill!(copy, rem(n, 200))
+        assert Buffer.read_part!(copy, 199_999, 1) == <<rem(n, 200)>>
+      end
+    end
+
+    tasks = for _ <- 1..4, do: Task.async(work)
+    for _ <- tasks, do: assert_receive(:working, 30_000)
+
+    for n <- 1..10 do
+      buffer = Buffer.full!([500_000], :u8, n, device: doomed)
+      transfer = Buffer.read_async!(buffer)
+      assert Device.reset(doomed) == :ok
+      assert reason(Buffer.read(buffer)) == :device_lost
+
+      with {:ok, bytes} <- Buffer.await(transfer, 30_000),
+           do: assert(bytes == :binary.copy(<<n>>, 500_000))
+    end
+
+    Task.await_many(tasks, 120_000)
+  end
+end

@@ -1,0 +1,199 @@
+defmodule ExCubecl.Soak do
+  @moduledoc false
+  # Processes that use everything at random, on several devices under limits, and die at random, for as long
+  # as asked. Each round ends with everybody gone: then the accounts must be zero. The memory of the VM must
+  # stay where it was after the first rounds. What a worker does follows from the seed, its slot and its
+  # generation; who is first at a shared pool does not.
+
+  alias ExCubecl.{Arena, Buffer, Device, Error, Memory, Pool}
+  alias ExCubecl.Soak.Worker
+
+  @slots 12
+  @rounds 6
+  @warm_up 3
+  @mib 1024 * 1024
+  @limits [48 * @mib, 24 * @mib, 6 * @mib]
+
+  @doc "Runs for so many seconds; raises where something is wrong, with the seed in the message."
+  def run(seconds, seed) do
+    Process.flag(:trap_exit, true)
+    IO.puts("soak: #{seconds} s, SOAK_SEED=#{seed}")
+    world = world(seed)
+    length = div(seconds * 1000, @rounds)
+
+    levels =
+      for round <- 1..@rounds do
+        done = round(world, round, System.monotonic_time(:millisecond) + length)
+        level = quiet(world)
+
+        IO.puts(
+          "soak: round #{round} of #{@rounds}: #{done.generations} processes, #{done.steps} steps, " <>
+            "#{done.refused} refused for want of room, #{done.lost} lost devices; resident #{mib(level)}"
+        )
+
+        level
+      end
+
+    compare(Enum.at(levels, @warm_up - 1), List.last(levels), seed)
+  end
+
+  defp world(seed) do
+    {runtime, _} = first = ExCubecl.default_device!()
+    others = for index <- [9001, 9002], do: open(first, {runtime, index})
+    devices = [first | others]
+    for {device, limit} <- Enum.zip(devices, @limits), do: :ok = Memory.set_limit(device, limit)
+    %{seed: seed, devices: devices, limits: Enum.zip(devices, @limits)}
+  end
+
+  defp open(first, id) do
+    {:ok, %Device{id: id}} = Device.open(first, as: id)
+    id
+  end
+
+  # What the workers of a round share ends with it.
+  defp round(world, round, until) do
+    pools =
+      for device <- world.devices do
+        {:ok, pool} = Pool.start_link(size: 40_000, max: 4, device: device)
+        pool
+      end
+
+    arenas = for device <- world.devices, do: Arena.per_process!(16_384, device: device)
+    counts = :counters.new(3, [])
+    shared = Map.merge(world, %{pools: pools, arenas: arenas, counts: counts, control: self()})
+    workers = Map.new(1..@slots, &{Worker.start(shared, {round, &1, 1}), {round, &1, 1}})
+
+    :rand.seed(:exsss, {world.seed, round, 0})
+    # Warm is what has seen the rare things too.
+    shared = Map.put(shared, :rare, if(round <= @warm_up, do: 40, else: 200))
+    {workers, lost} = tend(workers, shared, until, 0)
+    Enum.each(Map.keys(workers), &stop/1)
+    Enum.each(pools, &stop/1)
+
+    %{
+      generations: :counters.get(counts, 1),
+      steps: :counters.get(counts, 2),
+      refused: :counters.get(counts, 3),
+      lost: lost
+    }
+  end
+
+  defp tend(workers, shared, until, lost) do
+    wait = min(until - System.monotonic_time(:millisecond), :rand.uniform(40))
+
+    receive do
+      {:EXIT, pid, reason} -> workers |> replace(pid, reason, shared) |> tend(shared, until, lost)
+      {:wrong, what} -> fail(what, shared.seed)
+    after
+      max(wait, 0) ->
+        cond do
+          wait <= 0 -> {workers, lost}
+          :rand.uniform(shared.rare) == 1 -> tend(workers, shared, until, lost + lose(shared))
+          true -> tend(disturb(workers), shared, until, lost)
+        end
+    end
+  end
+
+  # Somebody is killed, wherever it is, or gets what another one holds.
+  defp disturb(workers) do
+    {pid, _} = Enum.random(workers)
+    {other, _} = Enum.random(workers)
+    if :rand.uniform(3) == 1, do: Process.exit(pid, :kill), else: send(pid, {:give, other})
+    workers
+  end
+
+  # The last device, with everything on it.
+  defp lose(shared) do
+    {device, limit} = List.last(shared.limits)
+    :ok = Device.reset(device)
+    :ok = Memory.set_limit(device, limit)
+    1
+  end
+
+  defp replace(workers, pid, reason, shared) do
+    case Map.pop(workers, pid) do
+      {nil, workers} ->
+        workers
+
+      {{round, slot, generation} = name, workers} ->
+        unless reason in [:normal, :killed, :bored], do: fail({name, reason}, shared.seed)
+        name = {round, slot, generation + 1}
+        Map.put(workers, Worker.start(shared, name), name)
+    end
+  end
+
+  defp fail(what, seed),
+    do:
+      raise("SOAK_SEED=#{seed}: #{inspect(what, pretty: true, limit: 60, printable_limit: 300)}")
+
+  defp stop(pid) do
+    monitor = Process.monitor(pid)
+    Process.unlink(pid)
+    Process.exit(pid, :kill)
+
+    receive do
+      {:DOWN, ^monitor, _, _, _} -> :ok
+    end
+  end
+
+  # Nobody is left: neither may memory be.
+  defp quiet(world, tries \\ 500) do
+    for pid <- Process.list(), do: :erlang.garbage_collect(pid)
+
+    left =
+      for device <- world.devices,
+          usage = Memory.usage!(device),
+          do: {usage.live_bytes, usage.live_buffers}
+
+    cond do
+      Enum.all?(left, &(&1 == {0, 0})) ->
+        for device <- world.devices, do: Memory.trim!(device)
+        resident()
+
+      tries == 0 ->
+        fail({:left_behind, left, Enum.map(world.devices, &Memory.report!/1)}, world.seed)
+
+      true ->
+        Process.sleep(10)
+        quiet(world, tries - 1)
+    end
+  end
+
+  defp resident do
+    case File.read("/proc/self/status") do
+      {:ok, status} ->
+        [_, kib] = Regex.run(~r/VmRSS:\s+(\d+) kB/, status)
+        String.to_integer(kib) * 1024
+
+      {:error, _} ->
+        nil
+    end
+  end
+
+  defp mib(nil), do: "unknown"
+  defp mib(bytes), do: "#{Float.round(bytes / @mib, 1)} MiB"
+
+  defp compare(nil, _last, _seed), do: IO.puts("soak: passed; resident memory is not known here")
+
+  defp compare(first, last, seed) do
+    growth = Float.round(100 * (last - first) / first, 2)
+    if growth > 5, do: fail({:resident_memory_grew, growth, :percent}, seed)
+    IO.puts("soak: passed; resident memory #{growth} % from the level after warm-up")
+  end
+
+  @doc "Whether an error only says that there is no room."
+  def no_room?(%Error{reason: reason}),
+    do: reason in [:limit_exceeded, :out_of_memory, :pool_exhausted]
+
+  @doc "Whether an error says that the buffer's device was lost."
+  def lost?(%Error{reason: reason}), do: reason == :device_lost
+
+  @doc "What a buffer must hold, read in one of the ways there are."
+  def read(buffer, way) do
+    case way do
+      1 -> Buffer.read(buffer)
+      2 -> with {:ok, transfer} <- Buffer.read_async(buffer), do: Buffer.await(transfer, 60_000)
+      3 -> with {:ok, [bytes]} <- Buffer.read_all([buffer]), do: {:ok, bytes}
+    end
+  end
+end
