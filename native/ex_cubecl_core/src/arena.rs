@@ -108,6 +108,7 @@ impl Arena {
         spec.shape = Arc::new([bytes]);
         let entry = self.device.entry(mint(), &spec, bytes);
         let (block, reservation) = self.device.alloc(entry)?;
+        self.device.driver()?.share(block.page())?;
         Ok(Arc::new(Chunk {
             bytes,
             block,

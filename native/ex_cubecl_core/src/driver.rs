@@ -84,6 +84,8 @@ pub trait Driver: Send + Sync {
     fn limits(&self) -> Limits;
     /// At least `bytes` of memory whose content is not defined, or an error now, not later.
     fn alloc(&self, bytes: u64) -> Result<Page>;
+    /// To be called before blocks of different owners lie on a page: each byte of it is defined then.
+    fn share(&self, page: &Page) -> Result<()>;
     fn write(&self, dst: Region<'_>, data: &[u8], progress: Option<&Progress>) -> Result<()>;
     /// As `write` where that neither waits nor enters the device; `false` where it would have to.
     fn write_now(&self, dst: Region<'_>, data: &[u8]) -> Result<bool>;

@@ -157,6 +157,7 @@ impl Heap {
                 doubled.max(room).next_power_of_two()
             };
             let page = Arc::new(driver.alloc(wanted)?);
+            driver.share(&page)?;
             self.state.lock().add_slab(page);
         }
     }

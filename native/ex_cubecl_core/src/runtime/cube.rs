@@ -39,6 +39,11 @@ pub trait Backend: Send + Sync + Sized + 'static {
         Ok(Box::new(()))
     }
 
+    /// See [`Driver::share`].
+    fn share(_cube: &Cube<Self>, _page: &Page) -> Result<()> {
+        Ok(())
+    }
+
     /// Refuses what the device can be known not to have room for.
     fn check_room(&self, _bytes: u64) -> Result<()> {
         Ok(())
@@ -301,6 +306,10 @@ impl<B: Backend> Driver for Cube<B> {
             })
         })
         .map_err(|error| self.out_of_memory(error, bytes))
+    }
+
+    fn share(&self, page: &Page) -> Result<()> {
+        self.entry(|| B::share(self, page))
     }
 
     fn write(&self, dst: Region<'_>, data: &[u8], progress: Option<&Progress>) -> Result<()> {

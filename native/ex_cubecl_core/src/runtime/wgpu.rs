@@ -4,7 +4,7 @@
 use std::any::Any;
 use std::sync::atomic::{
     AtomicBool,
-    Ordering::{Acquire, Release},
+    Ordering::{AcqRel, Acquire, Release},
 };
 use std::sync::{Arc, OnceLock};
 
@@ -19,7 +19,7 @@ use wgpu::{Adapter, Backend as Api, DeviceType, Features};
 use super::cube::{Backend, Cube};
 use super::staging::{Gpu, Staging};
 use crate::device::{DeviceId, Hardware, Info, Runtime};
-use crate::driver::{Driver, PendingRead, Progress, Region};
+use crate::driver::{Driver, Page, PendingRead, Progress, Region};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 
@@ -280,9 +280,19 @@ impl Wgpu {
     }
 }
 
+/// What is kept of a page.
+struct Raw {
+    buffer: wgpu::Buffer,
+    shared: AtomicBool,
+}
+
+fn raw_page(page: &Page) -> Result<&Raw> {
+    let raw = page.raw.downcast_ref::<Raw>();
+    raw.ok_or_else(|| Error::driver("a page of another runtime"))
+}
+
 fn raw(region: Region<'_>) -> Result<&wgpu::Buffer> {
-    let buffer = region.page.raw.downcast_ref::<wgpu::Buffer>();
-    buffer.ok_or_else(|| Error::driver("a page of another runtime"))
+    Ok(&raw_page(region.page)?.buffer)
 }
 
 impl Backend for Wgpu {
@@ -295,9 +305,27 @@ impl Backend for Wgpu {
             .map_err(Error::driver)?;
         let resource = resource.resource();
         match resource.offset {
-            0 => Ok(Box::new(resource.buffer.clone())),
+            0 => Ok(Box::new(Raw {
+                buffer: resource.buffer.clone(),
+                shared: AtomicBool::new(false),
+            })),
             _ => Err(Error::driver("a page that does not start at its buffer")),
         }
+    }
+
+    /// wgpu zeroes memory before its first use, as far as a command can see it, and that command may
+    /// see more than it uses. A write of another thread to a place in between would be zeroed over
+    /// where it came after the look for unused memory and before the submission. So nothing on a
+    /// page is unused once it is shared.
+    fn share(cube: &Cube<Self>, page: &Page) -> Result<()> {
+        let raw = raw_page(page)?;
+        if !raw.shared.swap(true, AcqRel) {
+            let gpu = &cube.backend.gpu;
+            let mut encoder = gpu.device.create_command_encoder(&Default::default());
+            encoder.clear_buffer(&raw.buffer, 0, None);
+            gpu.submit(Some(encoder.finish()));
+        }
+        Ok(())
     }
 
     /// Lavapipe takes memory that the kernel then cannot find, and the VM would be killed.

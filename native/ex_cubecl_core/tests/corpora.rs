@@ -1,0 +1,32 @@
+//! What the fuzz targets check, over the inputs that they have found worth keeping. `make fuzz`
+//! looks for more.
+
+#![allow(clippy::unwrap_used, clippy::panic)] // also in what is no test function itself
+
+#[path = "../../fuzz/src/checks.rs"]
+mod checks;
+
+fn each(corpus: &str, check: fn(&[u8])) {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(format!("{folder}{corpus}")).unwrap() {
+        check(&std::fs::read(entry.unwrap().path()).unwrap());
+        seen += 1;
+    }
+    assert!(seen > 10, "only {seen} inputs for {corpus}");
+}
+
+#[test]
+fn shapes_and_spans() {
+    each("spans", checks::spans);
+}
+
+#[test]
+fn elements_and_conversions() {
+    each("elements", checks::elements);
+}
+
+#[test]
+fn what_is_allocated() {
+    each("allocator", checks::allocator);
+}
