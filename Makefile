@@ -13,7 +13,7 @@ export XDG_RUNTIME_DIR ?= $(CURDIR)/_build/runtime
 CARGO_FLAGS := --release --locked
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test soak model bench lint clean
+.PHONY: help setup build demo test soak model fuzz bench lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +41,14 @@ soak: setup-test ## use everything at random for SOAK_SECONDS (600); SOAK_SEED r
 model: setup-test ## the model tests, with far more sequences of calls
 	PROPTEST_CASES=50000 cargo test $(CARGO_FLAGS) -p ex_cubecl_core --test model
 	MIX_ENV=test EX_CUBECL_MODEL_TESTS=50000 mix test test/model_test.exs
+
+fuzz: setup-test ## look for inputs that break bounds, elements, the allocator, the NIFs
+	command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
+	for target in spans elements allocator; do \
+	  cargo fuzz run --fuzz-dir native/fuzz -s none $$target -- \
+	    -max_total_time=$${FUZZ_SECONDS:-60} -max_len=800 -rss_limit_mb=8000 || exit 1; \
+	done
+	MIX_ENV=test EX_CUBECL_RAW_CALLS=1000000 mix test test/raw_test.exs
 
 bench: setup-run ## measure against plain Elixir, raw wgpu and plain CubeCL
 	cargo build $(CARGO_FLAGS) -p peers

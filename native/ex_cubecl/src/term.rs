@@ -16,6 +16,32 @@ use crate::pid;
 /// A core value in the shape that Elixir knows.
 pub struct Wire<T>(pub T);
 
+/// A list as an argument. Rustler's own decoder of lists panics at an improper end.
+pub struct ListOf<T>(pub Vec<T>);
+
+impl<T> std::ops::Deref for ListOf<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.0
+    }
+}
+
+impl<'a, T: Decoder<'a>> Decoder<'a> for ListOf<T> {
+    fn decode(term: Term<'a>) -> NifResult<Self> {
+        let mut items = Vec::new();
+        let mut rest = term;
+        while let Ok((head, tail)) = rest.list_get_cell() {
+            items.push(head.decode()?);
+            rest = tail;
+        }
+        match rest.is_empty_list() {
+            true => Ok(ListOf(items)),
+            false => Err(Error::BadArg),
+        }
+    }
+}
+
 fn atom<'a>(env: Env<'a>, name: &str) -> Term<'a> {
     match Atom::from_str(env, name) {
         Ok(atom) => atom.to_term(env),
@@ -147,10 +173,10 @@ impl Note {
 }
 
 /// What the calling process makes.
-pub fn spec(env: Env<'_>, dtype: Wire<DType>, dims: Vec<u64>, note: Note) -> Spec {
+pub fn spec(env: Env<'_>, dtype: Wire<DType>, dims: ListOf<u64>, note: Note) -> Spec {
     Spec {
         dtype: dtype.0,
-        shape: dims.into(),
+        shape: dims.0.into(),
         persistent: note.persistent,
         label: note.label(pid::caller(env)),
     }
