@@ -19,6 +19,18 @@ defmodule ExCubecl.ReadmeTest do
     end
   end
 
+  test "every test that SECURITY.md names is there" do
+    named = Regex.scan(~r/`([\w\/]+\.(?:exs|rs))`: ([^|)]+?)\s*[|)]/, read("SECURITY.md"))
+    assert length(named) > 20
+
+    for [_, file, name] <- named do
+      name = String.replace(name, "\n", " ")
+      assert read(file) =~ ~r/(test "|fn )#{Regex.escape(name)}/, "#{file} has no #{name}"
+    end
+  end
+
+  defp read(file), do: File.read!(Path.join(@root, file))
+
   # What shows how to install or configure it is no example to run.
   defp blocks(readme) do
     for [_, code] <- Regex.scan(~r/^```elixir\n(.*?)^```$/ms, readme),

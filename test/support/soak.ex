@@ -184,7 +184,8 @@ defmodule ExCubecl.Soak do
   defp mib(nil), do: "unknown"
   defp mib(bytes), do: "#{Float.round(bytes / @mib, 1)} MiB"
 
-  defp compare(nil, _last, _most, _seed), do: IO.puts("soak: passed; resident memory is not known here")
+  defp compare(nil, _last, _most, _seed),
+    do: IO.puts("soak: passed; resident memory is not known here")
 
   defp compare(first, last, most, seed) do
     growth = Float.round(100 * (last - first) / first, 2)
