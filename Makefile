@@ -13,7 +13,7 @@ export XDG_RUNTIME_DIR ?= $(CURDIR)/_build/runtime
 CARGO_FLAGS := --release --locked
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test soak model fuzz bench lint clean
+.PHONY: help setup build demo test soak model fuzz bench lint audit docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
@@ -64,6 +64,14 @@ lint: setup-lint ## formatting, warnings, import cycles, clippy, Rust docs, Dial
 	cargo clippy $(CARGO_FLAGS) -p ex_cubecl --no-default-features --features wgpu -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_FLAGS) --no-deps --document-private-items -p ex_cubecl_core -p ex_cubecl
 	scripts/dialyze
+
+audit: setup-lint ## the Rust dependencies: known weaknesses, licenses, sources
+	command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
+	cargo deny --locked check
+
+docs: setup-build ## the documentation as HTML, in doc/ (needs Hex)
+	MIX_ENV=docs mix do deps.get, docs
+	RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_FLAGS) --no-deps --document-private-items -p ex_cubecl_core -p ex_cubecl
 
 clean: ## remove everything that was built
 	rm -rf _build priv/native
