@@ -238,7 +238,7 @@ impl Buffer {
     }
 
     /// As `overlaps`, whatever the handles say of themselves.
-    fn shares_bytes(&self, other: &Buffer) -> bool {
+    pub(crate) fn shares_bytes(&self, other: &Buffer) -> bool {
         Arc::ptr_eq(&self.storage, &other.storage) && self.span.overlaps(other.span)
     }
 
@@ -511,7 +511,7 @@ impl Buffer {
         self.modify_under(&mut self.storage.write(), whole, command)
     }
 
-    fn modify_under(
+    pub(crate) fn modify_under(
         &self,
         content: &mut Content,
         whole: bool,
@@ -523,7 +523,7 @@ impl Buffer {
     }
 
     /// Where to read from; `None` for a buffer without bytes.
-    fn source<'a>(&self, content: &'a Content) -> Result<Option<Region<'a>>> {
+    pub(crate) fn source<'a>(&self, content: &'a Content) -> Result<Option<Region<'a>>> {
         match content.written() {
             Ok(memory) => Ok(self.storage.region(memory, self.span)),
             // Nothing needs to be written to what has no bytes.

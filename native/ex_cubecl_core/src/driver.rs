@@ -10,6 +10,7 @@ use cubecl::server::Handle;
 
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::kernel::tree::Program;
 
 /// One exact allocation of a device. Dropping it returns the memory to the runtime's pool and
 /// never waits for the device.
@@ -74,6 +75,13 @@ pub trait PendingRead: Send {
     fn wait(self: Box<Self>, patience: Option<Duration>) -> Result<HostBytes>;
 }
 
+/// A buffer as a kernel gets it; one without elements has no region.
+pub struct Argument<'a> {
+    pub region: Option<Region<'a>>,
+    pub dtype: DType,
+    pub count: u64,
+}
+
 /// Told how many bytes of a transfer are through, by whichever thread learns of it. It must not
 /// block.
 pub type Progress = Arc<dyn Fn(u64) + Send + Sync>;
@@ -97,6 +105,16 @@ pub trait Driver: Send + Sync {
     /// 0, 1, 2, ... as `dtype`.
     fn iota(&self, dst: Region<'_>, dtype: DType) -> Result<()>;
     fn convert(&self, src: Region<'_>, from: DType, dst: Region<'_>, to: DType) -> Result<()>;
+    /// Runs a kernel over so many positions. Types, counts and places were checked.
+    fn launch(
+        &self,
+        program: &Arc<Program>,
+        arguments: &[Argument<'_>],
+        scalars: &[u64],
+        positions: u64,
+    ) -> Result<()>;
+    /// Whether kernels can calculate with this type here.
+    fn calculates(&self, dtype: DType) -> bool;
     /// Whether `convert` and `iota` can work on this type here.
     fn computes(&self, dtype: DType) -> bool;
     /// Waits until everything queued is done.

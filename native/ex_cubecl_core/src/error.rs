@@ -77,6 +77,19 @@ pub enum Error {
         operation: &'static str,
         device: DeviceId,
     },
+    #[error("{device} does not calculate with {dtype}")]
+    UnsupportedDType {
+        dtype: DType,
+        device: DeviceId,
+        supported: Vec<DType>,
+    },
+    #[error("on {device}, not on {expected}")]
+    OtherDevice {
+        device: DeviceId,
+        expected: DeviceId,
+    },
+    #[error("{reason}")]
+    BadKernel { reason: &'static str },
     #[error("the device is busy")]
     Busy,
     /// A fault inside CubeCL or the driver, with its own first line.

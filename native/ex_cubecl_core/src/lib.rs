@@ -16,6 +16,7 @@ pub mod element;
 pub mod error;
 pub mod fault;
 pub mod heap;
+pub mod kernel;
 pub mod ledger;
 pub mod meter;
 pub mod numeric;

@@ -15,14 +15,16 @@ use cubecl::future::block_on;
 use cubecl::server::{ComputeServer, Handle};
 use cubecl::stream_id::StreamId;
 
+use super::emit;
 use super::guard::caught;
 use super::kernels;
 use super::rest::{Rest, Sleep};
 use crate::device::DeviceId;
-use crate::driver::{Driver, HostBytes, Limits, Page, PendingRead, Progress, Region};
+use crate::driver::{Argument, Driver, HostBytes, Limits, Page, PendingRead, Progress, Region};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::fault::{Stage, point};
+use crate::kernel::tree::Program;
 
 /// Bound offsets of windows into a page are multiples of this on every runtime.
 const WINDOW_ALIGNMENT: u64 = 256;
@@ -421,6 +423,35 @@ impl<B: Backend> Driver for Cube<B> {
             let count = src.len / from.size();
             self.launch(|| kernels::convert(&self.client, source, from, target, to, count))
         })
+    }
+
+    fn launch(
+        &self,
+        program: &Arc<Program>,
+        arguments: &[Argument<'_>],
+        scalars: &[u64],
+        positions: u64,
+    ) -> Result<()> {
+        // One without elements is never looked into: anything stands in for it.
+        let stand_in = arguments.iter().find_map(|argument| argument.region);
+        let bound: Vec<emit::Bound> = arguments
+            .iter()
+            .filter_map(|argument| {
+                let window = self.window(argument.region.or(stand_in)?);
+                Some(emit::Bound {
+                    window,
+                    dtype: argument.dtype,
+                    count: argument.count,
+                })
+            })
+            .collect();
+        self.entry(|| {
+            self.launch(|| emit::launch(&self.client, program, &bound, scalars, positions as u32))
+        })
+    }
+
+    fn calculates(&self, dtype: DType) -> bool {
+        self.client.properties().supports_type(emit::elem(dtype))
     }
 
     fn computes(&self, dtype: DType) -> bool {

@@ -17,9 +17,9 @@ use crate::numeric::Format;
 
 /// Bindings start at multiples of this on every runtime.
 const ALIGNMENT: u64 = 256;
-const THREADS: u32 = 256;
+pub const THREADS: u32 = 256;
 /// Enough for the largest GPUs, which hold a few hundred thousand threads at a time.
-const MAX_CUBES: u32 = 8192;
+pub const MAX_CUBES: u32 = 8192;
 /// Bytes of the destination that one launch goes over. Inside a launch 32-bit numbers suffice.
 const CHUNK: u64 = 1 << 30;
 

@@ -6,6 +6,7 @@
 mod cube;
 #[cfg(feature = "cuda")]
 mod cuda;
+mod emit;
 mod guard;
 mod kernels;
 #[cfg(all(test, feature = "wgpu"))]

@@ -1,0 +1,233 @@
+//! Trees that run on the device, against the same arithmetic here.
+
+#![allow(clippy::unwrap_used, clippy::panic)] // also in what is no test function itself
+
+mod common;
+
+use common::{contents, test_device};
+use ex_cubecl_core::kernel::launch::Kernel;
+use ex_cubecl_core::kernel::tree::{Binary, Expr, POSITION, Program, Stmt, Type, Unary};
+use ex_cubecl_core::{Buffer, DType, Error};
+
+use DType::{F32, S32, U8};
+
+fn floats(values: &[f32]) -> Buffer {
+    let bytes: Vec<u8> = values
+        .iter()
+        .flat_map(|value| value.to_ne_bytes())
+        .collect();
+    Buffer::from_bytes(test_device(), F32, &bytes).unwrap()
+}
+
+fn read(buffer: &Buffer) -> Vec<f32> {
+    let bytes = contents(buffer);
+    bytes
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|word| f32::from_ne_bytes(*word))
+        .collect()
+}
+
+fn bin(op: Binary, left: Expr, right: Expr) -> Expr {
+    Expr::Binary(op, Box::new(left), Box::new(right))
+}
+
+fn int(value: i32) -> Expr {
+    Expr::Const(S32, u64::from(value as u32))
+}
+
+fn saxpy() -> Kernel {
+    let product = bin(Binary::Mul, Expr::Scalar(0), Expr::Own(0));
+    Kernel::new(Program {
+        inputs: vec![F32, F32],
+        outputs: vec![F32],
+        scalars: vec![F32],
+        locals: vec![],
+        body: vec![Stmt::Put(2, bin(Binary::Add, product, Expr::Own(1)))],
+    })
+    .unwrap()
+}
+
+#[test]
+fn every_element_is_calculated_once_whatever_their_number() {
+    let device = test_device();
+    for count in [1usize, 255, 256, 257, 100_000, 3_000_000] {
+        let x: Vec<f32> = (0..count).map(|n| n as f32).collect();
+        let y: Vec<f32> = (0..count).map(|n| (n % 7) as f32).collect();
+        let (x, y) = (floats(&x), floats(&y));
+        let two = u64::from(2f32.to_bits());
+        let spec = (F32, count as u64).into();
+        let out = saxpy()
+            .map(&device, &[&x, &y], &[two], vec![spec], count as u64)
+            .unwrap();
+        let wrong = read(&out[0])
+            .iter()
+            .enumerate()
+            .position(|(n, value)| *value != 2.0 * n as f32 + (n % 7) as f32);
+        assert_eq!(wrong, None, "of {count}");
+    }
+}
+
+#[test]
+fn reads_outside_are_zero_and_writes_outside_do_nothing() {
+    let device = test_device();
+    let neighbours = floats(&[9.0; 64]);
+    let (left, out) = (neighbours.view(8, 8).unwrap(), floats(&[7.0; 64]));
+    let target = out.view(20, 8).unwrap();
+    // target[i - 2] = left[i - 3], over more positions than there are elements.
+    let moved = |by| bin(Binary::Sub, Expr::Position, int(by));
+    let program = Program {
+        inputs: vec![F32],
+        outputs: vec![F32],
+        scalars: vec![],
+        locals: vec![],
+        body: vec![Stmt::Write(1, moved(2), Expr::Read(0, Box::new(moved(3))))],
+    };
+    let kernel = Kernel::new(program).unwrap();
+    kernel.run(&[&left], &[], &[&target], 1000).unwrap();
+    let mut expected = vec![7.0; 64];
+    expected[20..28].copy_from_slice(&[0.0, 9.0, 9.0, 9.0, 9.0, 9.0, 9.0, 9.0]);
+    assert_eq!(read(&out), expected);
+    assert_eq!(read(&neighbours), vec![9.0; 64]);
+    device.synchronize().unwrap();
+}
+
+#[test]
+fn loops_branches_and_variables_do_what_they_say() {
+    let device = test_device();
+    // sum = 0; for i <- 0..len - 1, do: if x[i] > 0, do: sum = sum + x[i]; out[position] = sum
+    let (i, sum) = (0, 1);
+    let element = || Expr::Read(0, Box::new(Expr::Local(i)));
+    let positive = bin(Binary::Gt, element(), Expr::Const(F32, 0));
+    let more = Stmt::Set(sum, bin(Binary::Add, Expr::Local(sum), element()));
+    let body = vec![
+        Stmt::Set(sum, Expr::Const(F32, 0)),
+        Stmt::For(
+            i,
+            int(0),
+            bin(Binary::Sub, Expr::Len(0), int(1)),
+            vec![Stmt::If(positive, vec![more], vec![])],
+        ),
+        Stmt::Put(1, Expr::Local(sum)),
+    ];
+    let program = Program {
+        inputs: vec![F32],
+        outputs: vec![F32],
+        scalars: vec![],
+        locals: vec![POSITION, Type::Of(F32)],
+        body,
+    };
+    let x = floats(&[1.0, -5.0, 2.5, -1.0, 4.0]);
+    let out = Kernel::new(program)
+        .unwrap()
+        .map(&device, &[&x], &[], vec![(F32, 3).into()], 3)
+        .unwrap();
+    assert_eq!(read(&out[0]), [7.5; 3]);
+}
+
+#[test]
+fn division_casts_and_narrow_types_have_one_answer() {
+    let device = test_device();
+    let values = [5i32, -7, i32::MIN, 0];
+    let bytes: Vec<u8> = values
+        .iter()
+        .flat_map(|value| value.to_ne_bytes())
+        .collect();
+    let x = Buffer::from_bytes(device.clone(), S32, &bytes).unwrap();
+    let run = |value: Expr, dtype: DType| {
+        let program = Program {
+            inputs: vec![S32],
+            outputs: vec![dtype],
+            scalars: vec![],
+            locals: vec![],
+            body: vec![Stmt::Put(1, value)],
+        };
+        let kernel = Kernel::new(program).unwrap();
+        contents(
+            &kernel
+                .map(&device, &[&x], &[], vec![(dtype, 4).into()], 4)
+                .unwrap()[0],
+        )
+    };
+    let words = |bytes: Vec<u8>| -> Vec<i32> {
+        bytes
+            .as_chunks::<4>()
+            .0
+            .iter()
+            .map(|word| i32::from_ne_bytes(*word))
+            .collect()
+    };
+    let div = |by| words(run(bin(Binary::Div, Expr::Own(0), int(by)), S32));
+    let rem = |by| words(run(bin(Binary::Rem, Expr::Own(0), int(by)), S32));
+    assert_eq!(div(2), [2, -3, -1_073_741_824, 0]);
+    assert_eq!(rem(2), [1, -1, 0, 0]);
+    assert_eq!((div(0), rem(0)), (vec![0; 4], vec![0; 4]));
+    assert_eq!((div(-1), rem(-1)), (vec![-5, 7, i32::MIN, 0], vec![0; 4]));
+    let scaled = bin(
+        Binary::Mul,
+        Expr::Cast(F32, Box::new(Expr::Own(0))),
+        Expr::Const(F32, u64::from(100f32.to_bits())),
+    );
+    assert_eq!(
+        run(Expr::Cast(U8, Box::new(scaled.clone())), U8),
+        [255, 0, 0, 0]
+    );
+    assert_eq!(
+        words(run(Expr::Cast(S32, Box::new(scaled)), S32)),
+        [500, -700, i32::MIN, 0]
+    );
+    let root = Expr::Unary(
+        Unary::Sqrt,
+        Box::new(Expr::Cast(F32, Box::new(Expr::Own(0)))),
+    );
+    let nan = Expr::Cast(S32, Box::new(root));
+    assert_eq!(words(run(nan, S32)), [2, 0, 0, 0]);
+    let shifted = bin(Binary::Shl, Expr::Own(0), int(33));
+    assert_eq!(words(run(shifted, S32)), [10, -14, 0, 0]);
+}
+
+#[test]
+fn what_cannot_run_is_refused_and_changes_nothing() {
+    let device = test_device();
+    let (x, y) = (floats(&[1.0; 8]), floats(&[2.0; 8]));
+    let two = u64::from(2f32.to_bits());
+    let kernel = saxpy();
+    assert_eq!(kernel.run(&[&x, &y], &[two], &[&y], 8), Err(Error::Overlap));
+    assert_eq!(
+        kernel.run(
+            &[&x, &y.view(0, 4).unwrap()],
+            &[two],
+            &[&y.view(4, 4).unwrap()],
+            4
+        ),
+        Ok(())
+    );
+    assert_eq!(read(&y), [2.0, 2.0, 2.0, 2.0, 4.0, 4.0, 4.0, 4.0]);
+    let out = Buffer::lazy(device.clone(), (F32, 8)).unwrap();
+    assert!(matches!(
+        kernel.run(&[&x], &[two], &[&out], 8),
+        Err(Error::BadKernel { .. })
+    ));
+    assert!(matches!(
+        kernel.run(&[&x, &y], &[], &[&out], 8),
+        Err(Error::BadKernel { .. })
+    ));
+    assert!(matches!(
+        kernel.run(&[&x, &y], &[two], &[&out], 9),
+        Err(Error::ShapeMismatch { .. })
+    ));
+    let bytes = Buffer::lazy(device.clone(), (U8, 8)).unwrap();
+    assert!(matches!(
+        kernel.run(&[&x, &bytes], &[two], &[&out], 8),
+        Err(Error::TypeMismatch { .. })
+    ));
+    assert!(!out.is_allocated());
+    let lazy = Buffer::lazy(device.clone(), (F32, 8)).unwrap();
+    assert_eq!(
+        kernel.run(&[&x, &lazy], &[two], &[&out], 8),
+        Err(Error::NotAllocated)
+    );
+    assert_eq!(kernel.run(&[&x, &y], &[two], &[&out], 0), Ok(()));
+    assert_eq!(read(&out), [0.0; 8]);
+}
