@@ -6,7 +6,13 @@ defmodule ExCubecl.Application do
 
   @impl true
   def start(_type, _args) do
-    children = [ExCubecl.Remote.Keeper, ExCubecl.Remote.Releaser, ExCubecl.Memory.Timeline]
+    children = [
+      ExCubecl.Remote.Keeper,
+      ExCubecl.Remote.Releaser,
+      ExCubecl.Memory.Timeline,
+      ExCubecl.Kernel.Cache
+    ]
+
     Supervisor.start_link(children, strategy: :one_for_one, name: ExCubecl.Supervisor)
   end
 end

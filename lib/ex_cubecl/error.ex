@@ -145,9 +145,15 @@ defmodule ExCubecl.Error do
     do:
       "element #{index} is #{short(value)}, which #{dtype} cannot hold: expected #{DType.range(dtype)}"
 
+  defp text(:unsupported_dtype, %{dtype: dtype, supported: supported, device: device}),
+    do:
+      "#{name(device)} cannot calculate with #{dtype}: convert to one of #{Enum.map_join(supported, " ", &inspect/1)}"
+
   defp text(:unsupported_dtype, %{dtype: dtype}),
     do:
       "#{short(dtype)} is no element type: expected one of #{Enum.map_join(DType.all(), " ", &inspect/1)}"
+
+  defp text(:type_mismatch, %{kernel: kernel, text: text}), do: "kernel #{kernel}, #{text}"
 
   defp text(:type_mismatch, %{expected: expected, actual: actual}),
     do:
@@ -251,6 +257,13 @@ defmodule ExCubecl.Error do
   defp text(:invalid_argument, %{argument: :as, reason: %{device: device, on: on}}),
     do:
       "#{name(device)} cannot be another device on #{name(on)}: expected an id of the same runtime that is not taken"
+
+  defp text(:invalid_argument, %{argument: :buffer, reason: %{device: device, on: on}}),
+    do:
+      "a buffer is on #{name(device)}, and the kernel runs on #{name(on)}: see ExCubecl.Buffer.transfer/2"
+
+  defp text(:invalid_argument, %{argument: :kernel, reason: reason}) when is_binary(reason),
+    do: "the kernel cannot run: #{reason}"
 
   defp text(:invalid_argument, %{argument: :arena, reason: holds}),
     do: "the arena holds #{holds}: reset it first"

@@ -134,6 +134,11 @@ defmodule ExCubecl.Native do
   def arena_extendable(_arena), do: missing()
   def arena_set_extendable(_arena, _extendable), do: missing()
 
+  # Kernel
+  def kernel_new(_program), do: missing()
+  def kernel_map(_kernel, _id, _inputs, _scalars, _dims, _note), do: missing()
+  def kernel_run(_kernel, _inputs, _scalars, _outputs, _positions), do: missing()
+
   # Replicated
   def replicated_write(_refs, _dtype, _dims, _data, _split), do: missing()
 

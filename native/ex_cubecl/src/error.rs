@@ -234,6 +234,7 @@ fn core<'b>(env: Env<'b>, error: &Error) -> (Atom, Term<'b>) {
             map(env, &[(atoms::reason(), &atoms::foreign())]),
         ),
         Error::NotRoot => argument(env, atoms::buffer(), atoms::view()),
+        Error::BadKernel { reason } => argument(env, atoms::kernel(), reason),
         Error::NotOnTop => argument(env, atoms::tensors(), atoms::not_on_top()),
         Error::ArenaInUse { holds } => argument(env, atoms::arena(), holds),
         Error::PoolExhausted { max } => (atoms::pool_exhausted(), map(env, &[(atoms::max(), max)])),
@@ -332,6 +333,30 @@ fn of_device<'b>(env: Env<'b>, error: &Error) -> (Atom, Term<'b>) {
             map(
                 env,
                 &[(atoms::device(), &Wire(*device)), (atoms::on(), &Wire(*on))],
+            ),
+        ),
+        Error::UnsupportedDType {
+            dtype,
+            device,
+            supported,
+        } => {
+            let supported: Vec<Wire<DType>> = supported.iter().copied().map(Wire).collect();
+            let dtype = Wire(*dtype);
+            named(
+                atoms::unsupported_dtype(),
+                device,
+                &[(atoms::dtype(), &dtype), (atoms::supported(), &supported)],
+            )
+        }
+        Error::OtherDevice { device, expected } => argument(
+            env,
+            atoms::buffer(),
+            map(
+                env,
+                &[
+                    (atoms::device(), &Wire(*device)),
+                    (atoms::on(), &Wire(*expected)),
+                ],
             ),
         ),
         Error::DeviceLost { device } => named(atoms::device_lost(), device, &[]),

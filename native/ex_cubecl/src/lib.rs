@@ -11,5 +11,6 @@ mod post;
 mod reply;
 mod resource;
 mod term;
+mod tree;
 
 rustler::init!("Elixir.ExCubecl.Native");

@@ -4,6 +4,7 @@
 mod arena;
 mod buffer;
 mod device;
+mod kernel;
 mod memory;
 mod pool;
 mod remote;

@@ -1,0 +1,379 @@
+defmodule ExCubecl.Kernel do
+  @moduledoc """
+  Kernels written in Elixir, compiled for the device at run time.
+
+      defmodule Blend do
+        use ExCubecl.Kernel
+
+        defkernel saxpy(a, x, y), do: a * x + y
+
+        defkernel blur(input, output) do
+          i = index()
+
+          if i > 0 and i < len(input) - 1 do
+            output[i] = (input[i - 1] + input[i] + input[i + 1]) / 3
+          end
+        end
+      end
+
+      {:ok, result} = Blend.saxpy(2.0, x, y)
+      :ok = Blend.blur(result, output)
+
+  In IEx and Livebook, `kernel/1` makes one without a module:
+
+      iex> require ExCubecl.Kernel, as: Kernel
+      iex> x = ExCubecl.buffer!([1.0, 2.0, 3.0], [3], :f32)
+      iex> saxpy = Kernel.kernel(fn a, x, y -> a * x + y end)
+      iex> {:ok, result} = Kernel.run(saxpy, [10, x, x])
+      iex> ExCubecl.to_list!(result)
+      [11.0, 22.0, 33.0]
+
+  ## Two forms
+
+  An **element-wise** kernel is an expression. Its arguments are buffers of one shape, buffers of one
+  element, and numbers; the result is a new buffer. However much it calculates, each element is read and
+  written once.
+
+  An **indexed** kernel writes into arguments, `output[i] = ...`, and reads any element of any. It
+  runs once for each element of the first output, or as `size:` of `run/3` says, in no particular order; `index()`
+  says which one it is. A read outside of a buffer gives 0, a write outside does nothing.
+
+  ## The language
+
+  | | |
+  |---|---|
+  | numbers | `1`, `2.5`; `true`, `false` |
+  | arithmetic | `+ - * /`, `div`, `rem`, `**`, `min`, `max`, `abs` |
+  | functions | `exp log log1p sin cos tan tanh sinh cosh asin acos atan atan2 sqrt rsqrt erf round floor ceil trunc nan? infinite?` |
+  | comparisons | `== != < <= > >=`, `and`, `or`, `not` |
+  | bits | `band bor bxor bnot bsl bsr`, `&&& \\|\\|\\| <<< >>>`, `count_ones` |
+  | choices | `if`, `cond`, with values or with statements |
+  | variables | `x = ...`, again and again; set before an `if` or a loop, they can be changed in it |
+  | loops | `for i <- first..last do ... end`, both included |
+  | places | `index()`, `index(:x)`, `index(:y)`, `index(:z)`, `len(buffer)`, `buffer[i]` |
+  | types | `cast(x, :f32)` |
+  | kernels | element-wise ones of the same module above, or of others: `Other.scale(x)`; they become part of this one |
+
+  `index(:x)` counts along the last axis of the first output's shape, or of `size:`, `index(:y)` along the one before.
+
+  ## Types
+
+  They follow from the buffers of the call and mix as in Nx; a number takes the type of what it meets, a float among
+  integers makes `:f32`. `/` of integers is `:f32`; `div` and `rem` cut towards zero, and by zero they are 0. Results of comparisons are
+  stored as 0 and 1 (`:u8`). `cast` of a float to an integer type holds it within the range, NaN is 0. Shifts take the distance
+  modulo the bits of the type. Each combination of types is compiled once.
+  """
+
+  alias ExCubecl.{Arguments, Buffer, Device, DType, Error, Handle, Native, Note, Pressure, Shape}
+  alias ExCubecl.Kernel.{Cache, Parser, Typer}
+
+  @enforce_keys [:parsed, :key]
+  defstruct [:parsed, :key]
+
+  @opaque t :: %__MODULE__{}
+
+  defmacro __using__(_opts) do
+    # Here, and not in the module's body, which is evaluated when all of it was expanded.
+    Module.register_attribute(__CALLER__.module, :ex_cubecl_kernels, accumulate: true)
+
+    quote do
+      import ExCubecl.Kernel, only: [defkernel: 2]
+      @before_compile ExCubecl.Kernel
+    end
+  end
+
+  defmacro __before_compile__(env) do
+    kernels = Map.new(Module.get_attribute(env.module, :ex_cubecl_kernels))
+
+    quote do
+      @doc false
+      def __kernel__(name, arity), do: Map.get(unquote(Macro.escape(kernels)), {name, arity})
+    end
+  end
+
+  @doc """
+  Defines a kernel as two functions of its name, of which the one with `!` raises.
+
+  They take the arguments and return `{:ok, buffer}` for an element-wise kernel, `:ok` for an indexed
+  one; see `run/3` for the errors.
+  """
+  defmacro defkernel({name, _, args}, do: body) when is_atom(name) and is_list(args) do
+    kernel = make(name, args, body, __CALLER__)
+    arity = length(args)
+    Module.put_attribute(__CALLER__.module, :ex_cubecl_kernels, {{name, arity}, kernel})
+    names = Macro.generate_arguments(arity, __MODULE__)
+
+    quote do
+      def unquote(name)(unquote_splicing(names)),
+        do: ExCubecl.Kernel.run(unquote(Macro.escape(kernel)), unquote(names))
+
+      def unquote(:"#{name}!")(unquote_splicing(names)),
+        do: ExCubecl.Kernel.run!(unquote(Macro.escape(kernel)), unquote(names))
+    end
+  end
+
+  @doc """
+  Returns a kernel made of an anonymous function, for `run/3`.
+
+      iex> require ExCubecl.Kernel
+      iex> relu = ExCubecl.Kernel.kernel(fn x -> if x > 0, do: x, else: 0 end)
+      iex> x = ExCubecl.buffer!([-1.5, 2.5], [2], :f32)
+      iex> ExCubecl.to_list!(ExCubecl.Kernel.run!(relu, [x]))
+      [0.0, 2.5]
+  """
+  defmacro kernel({:fn, _, [{:->, _, [args, body]}]}),
+    do: Macro.escape(make(:kernel, args, body, __CALLER__))
+
+  defp make(name, args, body, env) do
+    parsed = Parser.parse(name, args, body, env, &find(&1, &2, &3, env))
+    %__MODULE__{parsed: parsed, key: :erlang.md5(:erlang.term_to_binary(parsed))}
+  end
+
+  defp find(nil, name, arity, env) do
+    if env.module && Module.open?(env.module) do
+      kernels = Module.get_attribute(env.module, :ex_cubecl_kernels) || []
+      with {_, kernel} <- List.keyfind(kernels, {name, arity}, 0), do: kernel.parsed
+    end
+  end
+
+  defp find(alias, name, arity, env) do
+    module = Macro.expand(alias, env)
+
+    with {:module, _} <- Code.ensure_compiled(module),
+         true <- function_exported?(module, :__kernel__, 2),
+         %__MODULE__{parsed: parsed} <- module.__kernel__(name, arity),
+         do: parsed,
+         else: (_ -> nil)
+  end
+
+  @doc """
+  Runs a kernel and returns `{:ok, buffer}` with the result of an element-wise one, `:ok` for an
+  indexed one. What it writes is there for every call that comes later; nobody waits for it here.
+
+  ## Options
+
+    * `:size` - for an indexed kernel, how often it runs: a number, or the lengths of two or three axes,
+      the last one for `index(:x)`
+    * `:tag`, `:allocation` - of the result, as for `ExCubecl.Buffer.new/4`
+
+  Errors: `:invalid_argument` for another number of arguments, or ones that are neither buffers nor
+  numbers, and for buffers of several devices; `:type_mismatch` with the line where types do not go
+  together; `:shape_mismatch`; `:overlap` where an output shares bytes with another argument;
+  `:unsupported_dtype` for a type that the device cannot calculate with; `:invalid_value` for a number
+  that its type cannot hold; `:not_allocated`, and those of making a buffer.
+
+      iex> require ExCubecl.Kernel
+      iex> steps = ExCubecl.Kernel.kernel(fn out -> out[index()] = 10 * index(:y) + index(:x) end)
+      iex> out = ExCubecl.Buffer.empty!([2, 3], :s32)
+      iex> ExCubecl.Kernel.run(steps, [out])
+      :ok
+      iex> ExCubecl.to_list!(out)
+      [[0, 1, 2], [10, 11, 12]]
+  """
+  @spec run(t, [Buffer.t() | number], keyword) :: {:ok, Buffer.t()} | :ok | {:error, Error.t()}
+  def run(kernel, args, opts \\ [])
+
+  def run(%__MODULE__{parsed: parsed} = kernel, args, opts) when is_list(args) do
+    with {:ok, opts} <- Arguments.options(opts, [:size | Note.options()]),
+         {:ok, args} <- arguments(parsed.args, args),
+         {:ok, shape} <- shape(parsed, args, opts),
+         {:ok, kinds} <- kinds(parsed, args, shape),
+         {:ok, made} <- made(kernel, kinds) do
+      launch(parsed, made, Map.new(args), shape, opts)
+    end
+  end
+
+  def run(%__MODULE__{}, args, _opts), do: Arguments.invalid(:args, args, "a list of arguments")
+
+  def run(other, _args, _opts),
+    do: Arguments.invalid(:kernel, other, "a kernel of ExCubecl.Kernel.kernel/1")
+
+  use ExCubecl.Bang, run: 2, run: 3
+
+  @doc """
+  Returns `%{size: kernels, max: max, hits: hits, misses: misses}`: how many kernels are kept, one for each
+  combination of types, and how often one was there.
+
+      iex> ExCubecl.Kernel.cache().max
+      1024
+  """
+  @spec cache() :: %{
+          size: non_neg_integer,
+          max: pos_integer,
+          hits: non_neg_integer,
+          misses: non_neg_integer
+        }
+  def cache, do: Cache.stats()
+
+  ## Arguments
+
+  defp arguments(names, args) do
+    if length(names) == length(args),
+      do: each(Enum.zip(names, args), []),
+      else: Arguments.invalid(:args, args, "#{length(names)}: #{Enum.join(names, ", ")}")
+  end
+
+  defp each([], done), do: {:ok, Enum.reverse(done)}
+
+  defp each([{name, number} | rest], done) when is_number(number),
+    do: each(rest, [{name, number} | done])
+
+  defp each([{name, value} | rest], done) do
+    case Handle.check(value) do
+      {:ok, %{device: {_, {_, _}} = device}} ->
+        Error.new(:unsupported, operation: "kernels over the network", device: device)
+
+      {:ok, buffer} ->
+        each(rest, [{name, buffer} | done])
+
+      {:error, _} ->
+        Arguments.invalid(name, value, "a buffer or a number")
+    end
+  end
+
+  # What the positions run over.
+  defp shape(%{outputs: []}, args, opts) do
+    buffers = for {_, %Buffer{} = buffer} <- args, do: buffer
+
+    cond do
+      opts[:size] ->
+        Arguments.invalid(:option, :size, "none: the result has the shape of the arguments")
+
+      buffers == [] ->
+        Arguments.invalid(:args, Keyword.values(args), "at least one buffer")
+
+      true ->
+        common(buffers)
+    end
+  end
+
+  defp shape(%{outputs: [first | _]}, args, opts) do
+    case {opts[:size], args[first]} do
+      {nil, %Buffer{shape: shape}} -> {:ok, shape}
+      {size, %Buffer{}} -> size(size)
+      {_, number} -> Arguments.invalid(first, number, "a buffer: the kernel writes into it")
+    end
+  end
+
+  defp size(number) when is_integer(number), do: size([number])
+
+  defp size(size) do
+    with {:ok, shape} <- Arguments.shape(size, :u8) do
+      if length(shape) in 1..3,
+        do: {:ok, shape},
+        else: Arguments.invalid(:size, size, "a number, or the lengths of two or three axes")
+    end
+  end
+
+  defp common(buffers) do
+    case Enum.reject(buffers, &(Shape.size(&1.shape) == 1)) do
+      [] ->
+        {:ok, hd(buffers).shape}
+
+      [%{shape: shape} | rest] ->
+        case Enum.find(rest, &(&1.shape != shape)) do
+          nil -> {:ok, shape}
+          other -> mismatch(shape, other)
+        end
+    end
+  end
+
+  defp mismatch(shape, other) do
+    Error.new(:shape_mismatch,
+      expected: Shape.size(shape),
+      actual: Shape.size(other.shape),
+      shape: shape
+    )
+  end
+
+  defp kinds(parsed, args, shape) do
+    kinds =
+      for {name, value} <- args do
+        case value do
+          %Buffer{} ->
+            {name, {if(one?(parsed, value, shape), do: :one, else: :buffer), value.dtype}}
+
+          number when is_integer(number) ->
+            {name, :int}
+
+          _ ->
+            {name, :float}
+        end
+      end
+
+    case Enum.find(parsed.outputs, &(not is_struct(args[&1], Buffer))) do
+      nil -> {:ok, kinds}
+      name -> Arguments.invalid(name, args[name], "a buffer: the kernel writes into it")
+    end
+  end
+
+  # One element for all.
+  defp one?(%{outputs: []}, buffer, shape),
+    do: Shape.size(buffer.shape) == 1 and Shape.size(shape) != 1
+
+  defp one?(_parsed, _buffer, _shape), do: false
+
+  defp made(%{parsed: parsed, key: key}, kinds) do
+    Cache.fetch({key, kinds}, fn ->
+      with {:ok, typed} <- typed(parsed, kinds),
+           {:ok, ref} <- Error.from_native(fn -> Native.kernel_new(typed.tree) end),
+           do: {:ok, Map.put(typed, :ref, ref)}
+    end)
+  end
+
+  defp typed(parsed, kinds) do
+    with {:error, clash} <- Typer.type(parsed, Map.new(kinds)),
+         do: Error.new(:type_mismatch, kernel: parsed.name, text: Exception.message(clash))
+  end
+
+  ## Launching
+
+  defp launch(%{outputs: []}, made, args, shape, opts) do
+    buffers = for {_, %Buffer{} = buffer} <- args, do: buffer
+    %{device: id} = hd(buffers)
+    bytes = Shape.size(shape) * DType.size(made.dtype)
+
+    with {:ok, note} <- Note.from(Keyword.take(opts, Note.options())),
+         {:ok, id} <- Device.resolve(id),
+         {:ok, ref} <-
+           Pressure.create(id, bytes, fn ->
+             Native.kernel_map(
+               made.ref,
+               id,
+               refs(made.inputs, args),
+               numbers(made, args, shape),
+               shape,
+               note
+             )
+           end),
+         do: {:ok, struct!(Buffer, ref: ref, dtype: made.dtype, shape: shape, device: id)}
+  end
+
+  defp launch(%{outputs: outputs}, made, args, shape, _opts) do
+    Error.from_native(fn ->
+      Native.kernel_run(
+        made.ref,
+        refs(made.inputs, args),
+        numbers(made, args, shape),
+        refs(outputs, args),
+        Shape.size(shape)
+      )
+    end)
+  end
+
+  defp refs(names, args), do: for(name <- names, do: args[name].ref)
+
+  defp numbers(made, args, shape) do
+    for name <- made.scalars do
+      case name do
+        {:dim, axis} -> dim(axis, Enum.reverse(shape))
+        name -> args[name]
+      end
+    end
+  end
+
+  # Never zero: it divides.
+  defp dim(:x, [x | _]), do: max(x, 1)
+  defp dim(:y, [_, y | _]), do: max(y, 1)
+  defp dim(_, _), do: 1
+end

@@ -1,0 +1,89 @@
+//! `ExCubecl.Kernel`.
+
+use std::panic::{RefUnwindSafe, UnwindSafe};
+
+use ex_cubecl_core::kernel::launch::Kernel;
+use ex_cubecl_core::kernel::tree::Program;
+use ex_cubecl_core::{Buffer, DeviceId, device};
+use rustler::{Atom, Env, Resource, ResourceArc, Term};
+
+use crate::atoms;
+use crate::error::{Answer, Fault};
+use crate::list;
+use crate::resource::BufferRef;
+use crate::term::{ListOf, Note, Wire, spec};
+
+type Ref = ResourceArc<BufferRef>;
+
+struct KernelRef(Kernel);
+
+#[rustler::resource_impl]
+impl Resource for KernelRef {}
+
+impl UnwindSafe for KernelRef {}
+impl RefUnwindSafe for KernelRef {}
+
+#[rustler::nif]
+fn kernel_new(program: Wire<Program>) -> Answer<'static, ResourceArc<KernelRef>> {
+    Ok(ResourceArc::new(KernelRef(Kernel::new(program.0)?)))
+}
+
+/// Numbers as the bits of the types that the kernel has them in.
+fn numbers<'a>(kernel: &Kernel, scalars: &[Term<'a>]) -> Answer<'a, Vec<u64>> {
+    let types = kernel.program().scalars.iter();
+    let pairs = scalars.iter().zip(types).enumerate();
+    pairs
+        .map(|(index, (value, dtype))| {
+            let (value, dtype) = (*value, *dtype);
+            list::bits(value, dtype).ok_or(Fault::Value {
+                index: index as u64,
+                value,
+                dtype,
+            })
+        })
+        .collect()
+}
+
+fn buffers(refs: &[Ref]) -> Vec<&Buffer> {
+    refs.iter().map(|buffer| &buffer.0).collect()
+}
+
+/// Into a new buffer.
+#[rustler::nif(schedule = "DirtyIo")]
+fn kernel_map<'a>(
+    env: Env<'a>,
+    kernel: ResourceArc<KernelRef>,
+    id: Wire<DeviceId>,
+    inputs: ListOf<Ref>,
+    scalars: ListOf<Term<'a>>,
+    dims: ListOf<u64>,
+    note: Note,
+) -> Answer<'a, Ref> {
+    let kernel = &kernel.0;
+    let scalars = numbers(kernel, &scalars)?;
+    let Some(dtype) = kernel.program().outputs.first() else {
+        return Err(ex_cubecl_core::Error::NotAllocated.into());
+    };
+    let spec = spec(env, Wire(*dtype), dims, note);
+    let positions = spec.count().unwrap_or(u64::MAX);
+    let device = device::open(id.0)?;
+    let made = kernel.map(&device, &buffers(&inputs), &scalars, vec![spec], positions)?;
+    let made = made.into_iter().next();
+    let made = made.ok_or(ex_cubecl_core::Error::NotAllocated)?;
+    Ok(ResourceArc::new(BufferRef::new(made)))
+}
+
+/// Into buffers that are there.
+#[rustler::nif(schedule = "DirtyIo")]
+fn kernel_run<'a>(
+    kernel: ResourceArc<KernelRef>,
+    inputs: ListOf<Ref>,
+    scalars: ListOf<Term<'a>>,
+    outputs: ListOf<Ref>,
+    positions: u64,
+) -> Answer<'a, Atom> {
+    let scalars = numbers(&kernel.0, &scalars)?;
+    let (inputs, outputs) = (buffers(&inputs), buffers(&outputs));
+    kernel.0.run(&inputs, &scalars, &outputs, positions)?;
+    Ok(atoms::ok())
+}

@@ -1,0 +1,175 @@
+//! Kernels on their way through the seam: tuples become the tree of core.
+
+use ex_cubecl_core::DType;
+use ex_cubecl_core::kernel::tree::{Binary, Expr, Program, Stmt, Type, Unary};
+use rustler::{Decoder, Error, NifResult, Term};
+
+use crate::list;
+use crate::term::{ListOf, Wire};
+
+/// Nothing that a person writes is deeper, and a decoder that calls itself needs an end.
+const MAX_DEPTH: usize = 200;
+
+impl<'a> Decoder<'a> for Wire<Program> {
+    fn decode(term: Term<'a>) -> NifResult<Self> {
+        type Types = ListOf<Wire<DType>>;
+        let (inputs, outputs, scalars, locals, body) =
+            term.decode::<(Types, Types, Types, ListOf<Wire<Type>>, Term)>()?;
+        let dtypes = |list: Types| list.0.into_iter().map(|dtype| dtype.0).collect();
+        Ok(Wire(Program {
+            inputs: dtypes(inputs),
+            outputs: dtypes(outputs),
+            scalars: dtypes(scalars),
+            locals: locals.0.into_iter().map(|local| local.0).collect(),
+            body: block(body, MAX_DEPTH)?,
+        }))
+    }
+}
+
+impl<'a> Decoder<'a> for Wire<Type> {
+    fn decode(term: Term<'a>) -> NifResult<Self> {
+        match name(term)?.as_str() {
+            "bool" => Ok(Wire(Type::Bool)),
+            _ => Ok(Wire(Type::Of(term.decode::<Wire<DType>>()?.0))),
+        }
+    }
+}
+
+fn name(term: Term<'_>) -> NifResult<String> {
+    term.atom_to_string()
+}
+
+fn deeper(depth: usize) -> NifResult<usize> {
+    depth.checked_sub(1).ok_or(Error::BadArg)
+}
+
+fn block(term: Term<'_>, depth: usize) -> NifResult<Vec<Stmt>> {
+    let statements = term.decode::<ListOf<Term>>()?;
+    let statements = statements.0.into_iter();
+    statements.map(|term| statement(term, depth)).collect()
+}
+
+fn statement(term: Term<'_>, depth: usize) -> NifResult<Stmt> {
+    let depth = deeper(depth)?;
+    let parts = rustler::types::tuple::get_tuple(term)?;
+    let [tag, rest @ ..] = parts.as_slice() else {
+        return Err(Error::BadArg);
+    };
+    Ok(match (name(*tag)?.as_str(), rest) {
+        ("set", [local, value]) => Stmt::Set(slot(*local)?, expr(*value, depth)?),
+        ("put", [output, value]) => Stmt::Put(slot(*output)?, expr(*value, depth)?),
+        ("write", [output, index, value]) => {
+            let index = expr(*index, depth)?;
+            Stmt::Write(slot(*output)?, index, expr(*value, depth)?)
+        }
+        ("if", [condition, then, other]) => {
+            let condition = expr(*condition, depth)?;
+            Stmt::If(condition, block(*then, depth)?, block(*other, depth)?)
+        }
+        ("for", [local, from, to, body]) => {
+            let (from, to) = (expr(*from, depth)?, expr(*to, depth)?);
+            Stmt::For(slot(*local)?, from, to, block(*body, depth)?)
+        }
+        _ => return Err(Error::BadArg),
+    })
+}
+
+fn slot(term: Term<'_>) -> NifResult<usize> {
+    Ok(term.decode::<u32>()? as usize)
+}
+
+fn expr(term: Term<'_>, depth: usize) -> NifResult<Expr> {
+    let depth = deeper(depth)?;
+    if term.is_atom() {
+        return match name(term)?.as_str() {
+            "position" => Ok(Expr::Position),
+            _ => Err(Error::BadArg),
+        };
+    }
+    let parts = rustler::types::tuple::get_tuple(term)?;
+    let [tag, rest @ ..] = parts.as_slice() else {
+        return Err(Error::BadArg);
+    };
+    let boxed = |term: Term<'_>| expr(term, depth).map(Box::new);
+    Ok(match (name(*tag)?.as_str(), rest) {
+        ("const", [dtype, value]) => {
+            let dtype = dtype.decode::<Wire<DType>>()?.0;
+            Expr::Const(dtype, list::bits(*value, dtype).ok_or(Error::BadArg)?)
+        }
+        ("bool", [value]) => Expr::Bool(value.decode()?),
+        ("scalar", [number]) => Expr::Scalar(slot(*number)?),
+        ("local", [local]) => Expr::Local(slot(*local)?),
+        ("len", [buffer]) => Expr::Len(slot(*buffer)?),
+        ("own", [buffer]) => Expr::Own(slot(*buffer)?),
+        ("read", [buffer, index]) => Expr::Read(slot(*buffer)?, boxed(*index)?),
+        ("cast", [dtype, value]) => Expr::Cast(dtype.decode::<Wire<DType>>()?.0, boxed(*value)?),
+        ("select", [condition, then, other]) => {
+            Expr::Select(boxed(*condition)?, boxed(*then)?, boxed(*other)?)
+        }
+        ("unary", [op, value]) => Expr::Unary(unary(&name(*op)?)?, boxed(*value)?),
+        ("binary", [op, left, right]) => {
+            Expr::Binary(binary(&name(*op)?)?, boxed(*left)?, boxed(*right)?)
+        }
+        _ => return Err(Error::BadArg),
+    })
+}
+
+fn unary(name: &str) -> NifResult<Unary> {
+    Ok(match name {
+        "neg" => Unary::Neg,
+        "not" => Unary::Not,
+        "bnot" => Unary::BitNot,
+        "abs" => Unary::Abs,
+        "exp" => Unary::Exp,
+        "log" => Unary::Log,
+        "log1p" => Unary::Log1p,
+        "sin" => Unary::Sin,
+        "cos" => Unary::Cos,
+        "tan" => Unary::Tan,
+        "tanh" => Unary::Tanh,
+        "sinh" => Unary::Sinh,
+        "cosh" => Unary::Cosh,
+        "asin" => Unary::Asin,
+        "acos" => Unary::Acos,
+        "atan" => Unary::Atan,
+        "sqrt" => Unary::Sqrt,
+        "rsqrt" => Unary::Rsqrt,
+        "round" => Unary::Round,
+        "floor" => Unary::Floor,
+        "ceil" => Unary::Ceil,
+        "trunc" => Unary::Trunc,
+        "erf" => Unary::Erf,
+        "nan?" => Unary::IsNan,
+        "infinite?" => Unary::IsInf,
+        "count_ones" => Unary::CountOnes,
+        _ => return Err(Error::BadArg),
+    })
+}
+
+fn binary(name: &str) -> NifResult<Binary> {
+    Ok(match name {
+        "add" => Binary::Add,
+        "sub" => Binary::Sub,
+        "mul" => Binary::Mul,
+        "div" => Binary::Div,
+        "rem" => Binary::Rem,
+        "pow" => Binary::Pow,
+        "atan2" => Binary::Atan2,
+        "min" => Binary::Min,
+        "max" => Binary::Max,
+        "and" => Binary::And,
+        "or" => Binary::Or,
+        "band" => Binary::BitAnd,
+        "bor" => Binary::BitOr,
+        "bxor" => Binary::BitXor,
+        "shl" => Binary::Shl,
+        "shr" => Binary::Shr,
+        "eq" => Binary::Eq,
+        "ne" => Binary::Ne,
+        "lt" => Binary::Lt,
+        "le" => Binary::Le,
+        "gt" => Binary::Gt,
+        "ge" => Binary::Ge,
+        _ => return Err(Error::BadArg),
+    })
+}
