@@ -14,4 +14,5 @@ defmodule ExCubecl.DoctestTest do
   doctest ExCubecl.Shape
   doctest ExCubecl.Context
   doctest ExCubecl.Replicated
+  doctest ExCubecl.Kernel
 end

@@ -258,7 +258,7 @@ defmodule ExCubecl.Kernel do
   defp size(number) when is_integer(number), do: size([number])
 
   defp size(size) do
-    with {:ok, shape} <- Arguments.shape(size, :u8) do
+    with {:ok, shape, _count} <- Arguments.shape(size, :u8) do
       if length(shape) in 1..3,
         do: {:ok, shape},
         else: Arguments.invalid(:size, size, "a number, or the lengths of two or three axes")

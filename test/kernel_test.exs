@@ -1,0 +1,368 @@
+defmodule ExCubecl.KernelTest do
+  use ExCubecl.Case, async: false
+
+  import ExCubecl.Refusal
+
+  alias ExCubecl.{Kernel, KernelModel}
+
+  require Kernel
+
+  defmodule Sample do
+    use ExCubecl.Kernel
+
+    defkernel(saxpy(a, x, y), do: a * x + y)
+    defkernel(scaled(x), do: saxpy(2, x, 1) / 3)
+
+    defkernel blur(input, output) do
+      i = index()
+
+      if i > 0 and i < len(input) - 1 do
+        output[i] = (input[i - 1] + input[i] + input[i + 1]) / 3
+      end
+    end
+  end
+
+  defmodule Other do
+    use ExCubecl.Kernel
+    defkernel(relu(x), do: if(x > 0, do: x, else: 0))
+    defkernel(bent(x), do: relu(x) + Sample.saxpy(0.5, x, 0))
+  end
+
+  defp f32(list, shape \\ nil), do: ExCubecl.buffer!(list, shape || [length(list)], :f32)
+  defp s32(list), do: ExCubecl.buffer!(list, [length(list)], :s32)
+
+  test "an element-wise kernel makes a buffer of the shape of its arguments" do
+    x = f32([1.0, 2.0, 3.0, 4.0], [2, 2])
+    assert {:ok, result} = Sample.saxpy(2.0, x, x)
+    assert ExCubecl.to_list!(result) == [[3.0, 6.0], [9.0, 12.0]]
+    assert ExCubecl.to_list!(Sample.scaled!(f32([1.0, 4.0]))) == [1.0, 3.0]
+    assert ExCubecl.to_list!(Other.bent!(f32([-2.0, 4.0]))) == [-1.0, 6.0]
+    # A number, or a buffer of one element, stands for all.
+    assert ExCubecl.to_list!(Sample.saxpy!(f32([10.0]), x, 1)) == [[11.0, 21.0], [31.0, 41.0]]
+    assert ExCubecl.to_list!(Sample.saxpy!(1, f32([5.0]), 1)) == [6.0]
+    assert ExCubecl.to_list!(Sample.saxpy!(1, f32([]), 1)) == []
+    assert ExCubecl.to_list!(Sample.saxpy!(1, Buffer.view!(x, 1, [3]), 0)) == [2.0, 3.0, 4.0]
+  end
+
+  test "an indexed kernel writes into its argument, and beside it nothing" do
+    around = f32(List.duplicate(7.0, 100))
+    output = Buffer.view!(around, 33, [4])
+    assert Sample.blur(f32([1.0, 2.0, 6.0, 4.0]), output) == :ok
+    assert ExCubecl.to_list!(output) == [7.0, 3.0, 4.0, 7.0]
+    assert Enum.count(ExCubecl.to_list!(around), &(&1 == 7.0)) == 98
+  end
+
+  test "reads outside are zero and writes outside do nothing, wherever they go" do
+    shift =
+      Kernel.kernel(fn input, by, output -> output[index() + by] = input[index() - by] + 1 end)
+
+    for by <- [0, 1, 3, -2, 1000, -1000, 2_147_483_647, -2_147_483_648, 1_073_741_824] do
+      guard = f32(List.duplicate(9.0, 64))
+      output = Buffer.view!(guard, 30, [4])
+      assert Kernel.run(shift, [f32([1.0, 2.0, 3.0, 4.0]), by, output]) == :ok
+      left = ExCubecl.to_list!(guard)
+      assert Enum.take(left, 30) == List.duplicate(9.0, 30)
+      assert Enum.drop(left, 34) == List.duplicate(9.0, 30)
+    end
+  end
+
+  test "types mix as in Nx" do
+    add = Kernel.kernel(fn a, b -> a + b end)
+    divide = Kernel.kernel(fn a, b -> a / b end)
+    type = fn kernel, args -> ExCubecl.dtype!(Kernel.run!(kernel, args)) end
+    one = fn dtype -> ExCubecl.buffer!([1], [1], dtype) end
+
+    for {a, b, expected} <- [
+          {:u8, :s8, "s16"},
+          {:u8, :u16, "u16"},
+          {:u32, :s32, "s64"},
+          {:s8, :f32, "f32"},
+          {:s16, :s32, "s32"},
+          {:f32, :f64, "f64"}
+        ],
+        do: assert(type.(add, [one.(a), one.(b)]) == expected)
+
+    assert type.(add, [one.(:u8), 3]) == "u8"
+    assert type.(add, [one.(:u8), 3.5]) == "f32"
+    assert type.(add, [one.(:f64), 3]) == "f64"
+    assert type.(divide, [one.(:s32), one.(:s32)]) == "f32"
+    compared = Kernel.run!(Kernel.kernel(fn x -> x > 1 end), [s32([0, 1, 2])])
+    assert {ExCubecl.dtype!(compared), ExCubecl.to_list!(compared)} == {"u8", [0, 0, 1]}
+    wide = Kernel.kernel(fn x -> cast(x, :s64) * 4_000_000_000 end)
+    assert ExCubecl.to_list!(Kernel.run!(wide, [s32([3])])) == [12_000_000_000]
+  end
+
+  test "a variable takes the type of all that is assigned to it" do
+    mean =
+      Kernel.kernel(fn x, out ->
+        sum = 0
+
+        for i <- 0..(len(x) - 1) do
+          sum = sum + x[i]
+        end
+
+        out[index()] = sum / len(x)
+      end)
+
+    out = Buffer.empty!([1], :f32)
+    assert Kernel.run(mean, [f32([1.5, 2.5, 5.0]), out]) == :ok
+    assert ExCubecl.to_list!(out) == [3.0]
+  end
+
+  test "axes count from the last one, and a size of one's own" do
+    place =
+      Kernel.kernel(fn out -> out[index()] = 100 * index(:z) + 10 * index(:y) + index(:x) end)
+
+    out = Buffer.zeros!([2, 2, 3], :s32)
+    Kernel.run(place, [out])
+
+    assert ExCubecl.to_list!(out) ==
+             [[[0, 1, 2], [10, 11, 12]], [[100, 101, 102], [110, 111, 112]]]
+
+    few = Buffer.zeros!([6], :s32)
+    assert Kernel.run(place, [few], size: [2, 2]) == :ok
+    assert ExCubecl.to_list!(few) == [0, 1, 10, 11, 0, 0]
+    assert Kernel.run(place, [few], size: 0) == :ok
+
+    for bad <- [-1, [], [1, 1, 1, 1], :all],
+        do: refute(Kernel.run(place, [few], size: bad) == :ok)
+  end
+
+  test "cond, cast, bits and functions" do
+    grade =
+      Kernel.kernel(fn x ->
+        cond do
+          x < 0 -> 0
+          x < 10 -> bsl(cast(x, :s32), 2)
+          true -> 99
+        end
+      end)
+
+    assert ExCubecl.to_list!(Kernel.run!(grade, [f32([-1.0, 2.7, 50.0])])) == [0, 8, 99]
+    bits = Kernel.kernel(fn x -> bxor(band(x, 12), bor(1, x >>> 1)) end)
+    assert ExCubecl.to_list!(Kernel.run!(bits, [s32([15])])) == [Bitwise.bxor(12, 7)]
+
+    for {name, kernel} <- [
+          exp: Kernel.kernel(fn x -> exp(x) end),
+          log: Kernel.kernel(fn x -> log(x) end),
+          sin: Kernel.kernel(fn x -> sin(x) end),
+          cos: Kernel.kernel(fn x -> cos(x) end),
+          tan: Kernel.kernel(fn x -> tan(x) end),
+          tanh: Kernel.kernel(fn x -> tanh(x) end),
+          sinh: Kernel.kernel(fn x -> sinh(x) end),
+          cosh: Kernel.kernel(fn x -> cosh(x) end),
+          asin: Kernel.kernel(fn x -> asin(x) end),
+          acos: Kernel.kernel(fn x -> acos(x) end),
+          atan: Kernel.kernel(fn x -> atan(x) end),
+          sqrt: Kernel.kernel(fn x -> sqrt(x) end),
+          erf: Kernel.kernel(fn x -> erf(x) end),
+          floor: Kernel.kernel(fn x -> floor(x) end),
+          ceil: Kernel.kernel(fn x -> ceil(x) end)
+        ],
+        x <- [0.1, 0.5, 0.9] do
+      [seen] = ExCubecl.to_list!(Kernel.run!(kernel, [f32([x])]))
+      assert_in_delta seen, apply(:math, name, [x]), 1.0e-3, "#{name}(#{x})"
+    end
+
+    power = Kernel.kernel(fn x, y -> x ** y end)
+    assert_in_delta hd(ExCubecl.to_list!(Kernel.run!(power, [f32([2.0]), 10]))), 1024.0, 0.01
+    odd = Kernel.kernel(fn x -> if nan?(x), do: 1, else: if(infinite?(x), do: 2, else: 3) end)
+    assert ExCubecl.to_list!(Kernel.run!(odd, [f32([:nan, :neg_infinity, 0.0])])) == [1, 2, 3]
+  end
+
+  test "random expressions mean what Elixir makes of the same code" do
+    seed = System.unique_integer([:positive])
+    :rand.seed(:exsss, {seed, 8, 1})
+    numbers = [0, 1, -1, 5, -7, 123_456, 2_147_483_647, -2_147_483_648, 3]
+
+    for _ <- 1..120 do
+      expression = KernelModel.expression(4)
+      [a, b, c] = for _ <- 1..3, do: Enum.shuffle(numbers)
+      kernel = kernel_of([:a, :b, :c], expression)
+
+      expected =
+        for {{a, b}, c} <- Enum.zip(Enum.zip(a, b), c),
+            do: stored(KernelModel.value(expression, %{a: a, b: b, c: c}))
+
+      assert {:ok, result} = Kernel.run(kernel, Enum.map([a, b, c], &s32/1))
+      shown = "seed #{seed}: #{Macro.to_string(expression)}"
+      assert {shown, ExCubecl.to_list!(result)} == {shown, expected}
+    end
+  end
+
+  test "random programs mean what Elixir makes of the same code" do
+    seed = System.unique_integer([:positive])
+    :rand.seed(:exsss, {seed, 8, 2})
+
+    for _ <- 1..80 do
+      body = KernelModel.body(4)
+      [a, b] = for _ <- 1..2, do: for(_ <- 1..KernelModel.size(), do: :rand.uniform(40) - 20)
+      out = Buffer.zeros!([KernelModel.size()], :s32)
+      kernel = kernel_of([:a, :b, :out], body)
+      assert Kernel.run(kernel, [s32(a), s32(b), out]) == :ok
+      shown = "seed #{seed}: #{Macro.to_string(body)}"
+      assert {shown, ExCubecl.to_list!(out)} == {shown, KernelModel.run(body, a, b)}
+    end
+  end
+
+  defp stored(true), do: 1
+  defp stored(false), do: 0
+  defp stored(number), do: number
+
+  defp kernel_of(args, body) do
+    function = {:fn, [], [{:->, [], [Enum.map(args, &{&1, [], nil}), body]}]}
+
+    code =
+      quote do:
+              (
+                require(ExCubecl.Kernel)
+                ExCubecl.Kernel.kernel(unquote(function))
+              )
+
+    code |> Code.eval_quoted() |> elem(0)
+  end
+
+  describe "refused when it is compiled, with line and advice:" do
+    for {code, words} <- [
+          {"fn x -> y end", "y was not set before"},
+          {"fn x -> foo(x) end", "foo/1 is not known"},
+          {"fn x -> x && 1 end", "use and"},
+          {"fn x -> x === 1 end", "use =="},
+          {"fn x -> if x > 1, do: 2 end", "needs an else"},
+          {"fn x -> \"text\" end", "numbers only"},
+          {"fn x -> {x, x} end", "numbers only"},
+          {"fn x -> x[0] = 1; y[0] = 2 end", "y is no argument"},
+          {"fn x -> z = 1; z[0] end", "z is no argument"},
+          {"fn x, x -> x end", "two arguments of the same name"},
+          {"fn {a, b} -> a end", "arguments are names"},
+          {"fn x -> x = 1; x end", "x is an argument"},
+          {"fn x -> {a, b} = x; a end", "patterns are not known"},
+          {"fn x -> for i <- x do x[i] = 1 end end", "no range"},
+          {"fn x -> for i <- 0..3, i > 1 do x[i] = 1 end end", "a loop is written as"},
+          {"fn x -> cast(x, :float) end", ":float is no type"},
+          {"fn x -> index(:w) end", "an axis is"},
+          {"fn x -> if x > 0 do y = 1 end\n x[0] = y end", "y was not set before"},
+          {"fn x -> x[0] = 1\n x + 1 end", "does nothing here"},
+          {"fn x -> cond do x > 0 -> 1 end end", "true -> ..."},
+          {"fn x -> Enum.sum(x) end", "sum/1 is not known"},
+          {"fn x -> ExCubecl.KernelTest.Sample.blur(x, x) end", "indexed kernel"},
+          {"fn x -> while(true) end", "use for"}
+        ] do
+      test code do
+        code = "require ExCubecl.Kernel; ExCubecl.Kernel.kernel(#{unquote(code)})"
+        error = assert_raise CompileError, fn -> Code.eval_string(code, [], file: "my.exs") end
+        assert Exception.message(error) =~ unquote(words)
+        assert Exception.message(error) =~ ~r/my.exs:[12]: /
+      end
+    end
+  end
+
+  test "refused when it is called: types" do
+    x = f32([1.0])
+
+    for {kernel, words} <- [
+          {Kernel.kernel(fn x -> band(x, 1) end), "of integers"},
+          {Kernel.kernel(fn x -> if x, do: 1, else: 2 end), "a condition is a comparison"},
+          {Kernel.kernel(fn x -> (x > 1) + 1 end), "do not mix"},
+          {Kernel.kernel(fn x -> not x end), "of a comparison"},
+          {Kernel.kernel(fn x -> x > 1 and x end), "joins comparisons"},
+          {Kernel.kernel(fn x -> x[x] end), "an index is an integer"},
+          {Kernel.kernel(fn x -> sin(cast(x, :f64)) end), "not there for f64"}
+        ] do
+      error = refused(Kernel.run(kernel, [x]), :type_mismatch, says: [words, "line"])
+      assert error.details.kernel == :kernel
+    end
+
+    number = Kernel.kernel(fn n, x -> n[0] + x end)
+    refused(Kernel.run(number, [1, x]), :type_mismatch, says: "n is a number")
+  end
+
+  test "refused when it is called: arguments" do
+    x = f32([1.0, 2.0])
+    refused(Kernel.run(Sample.__kernel__(:saxpy, 3), [x]), :invalid_argument, says: "a, x, y")
+
+    for bad <- [nil, "x", [1.0], :x, %{x | ref: nil}],
+        do: refused(Sample.saxpy(1, x, bad), :invalid_argument, says: "y")
+
+    refused(Sample.saxpy(1, x, f32([1.0, 2.0, 3.0])), :shape_mismatch)
+    refused(Sample.saxpy(1, 2, 3), :invalid_argument, says: "at least one buffer")
+
+    refused(Sample.saxpy(300, ExCubecl.buffer!([1], [1], :u8), 1), :invalid_value,
+      details: [value: 300]
+    )
+
+    refused(Sample.blur(x, 5), :invalid_argument, says: "writes into it")
+    refused(Sample.blur(x, x), :overlap)
+    big = f32([1.0, 2.0, 3.0, 4.0])
+    refused(Sample.blur(Buffer.view!(big, 0, [3]), Buffer.view!(big, 1, [3])), :overlap)
+    assert Sample.blur(Buffer.view!(big, 0, [2]), Buffer.view!(big, 2, [2])) == :ok
+    refused(Sample.saxpy(1, x, Buffer.empty!([2], :f32)), :not_allocated)
+    refused(Kernel.run(:saxpy, [x]), :invalid_argument)
+    refused(Kernel.run(Sample.__kernel__(:saxpy, 3), :x), :invalid_argument)
+    refused(Kernel.run(Sample.__kernel__(:saxpy, 3), [1, x, x], size: 3), :invalid_argument)
+    refused(Kernel.run(Sample.__kernel__(:saxpy, 3), [1, x, x], sizes: 3), :invalid_argument)
+    {runtime, _} = id = ExCubecl.default_device!()
+    {:ok, other} = Device.open(id, as: {runtime, 7950})
+    there = ExCubecl.buffer!([1.0, 2.0], [2], :f32, device: other)
+    refused(Sample.saxpy(1, x, there), :invalid_argument, says: "transfer")
+    {:ok, %{dtypes: dtypes}} = Device.info(nil)
+
+    unless :bf16 in dtypes do
+      narrow = Buffer.convert!(x, :bf16)
+      refused(Sample.saxpy(1, narrow, 1), :unsupported_dtype, says: "convert to one of")
+    end
+
+    # And work goes on.
+    assert ExCubecl.to_list!(Sample.saxpy!(1, x, x)) == [2.0, 4.0]
+  end
+
+  test "a lost device and what was given back" do
+    {:ok, pool} = ExCubecl.Pool.start_link(size: 8, dtype: :f32)
+    lent = ExCubecl.Pool.checkout!(pool)
+    Buffer.fill!(lent, 1)
+    ExCubecl.Pool.checkin!(pool, lent)
+    refused(Sample.saxpy(1, lent, lent), :stale)
+    {runtime, _} = id = ExCubecl.default_device!()
+    {:ok, other} = Device.open(id, as: {runtime, 7951})
+    old = ExCubecl.buffer!([1.0], [1], :f32, device: other)
+    assert {:ok, _} = Sample.saxpy(1, old, old)
+    Device.reset(other)
+    refused(Sample.saxpy(1, old, old), :device_lost)
+    new = ExCubecl.buffer!([1.0], [1], :f32, device: other)
+    assert ExCubecl.to_list!(Sample.saxpy!(1, new, new)) == [2.0]
+  end
+
+  test "one kernel for each combination of types" do
+    before = Kernel.cache()
+    kernel = Kernel.kernel(fn x -> x * 3 + 77_123 end)
+    for _ <- 1..10, do: Kernel.run!(kernel, [f32([1.0])])
+    Kernel.run!(kernel, [s32([1])])
+    now = Kernel.cache()
+    assert {now.size - before.size, now.hits - before.hits} == {2, 9}
+  end
+
+  test "many processes, each with its own numbers" do
+    tasks =
+      for n <- 1..8 do
+        Task.async(fn ->
+          x = f32(List.duplicate(n / 1, 1000))
+
+          for _ <- 1..20,
+              do: assert(Enum.uniq(ExCubecl.to_list!(Sample.saxpy!(2, x, n))) == [3.0 * n])
+        end)
+      end
+
+    Task.await_many(tasks, 60_000)
+  end
+
+  test "what was calculated is accounted for, tagged and collected" do
+    {bytes, count} = settled()
+
+    result =
+      Kernel.run!(Sample.__kernel__(:saxpy, 3), [1, Buffer.zeros!([1000], :f32), 1], tag: :made)
+
+    assert Memory.report!().by_tag[:made] == %{bytes: 4000, buffers: 1}
+    eventually({bytes + 4000, count + 1})
+    assert Buffer.size!(result) == 4000
+  end
+end
