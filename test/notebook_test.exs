@@ -16,6 +16,13 @@ defmodule ExCubecl.NotebookTest do
              _::binary>> = File.read!(Path.join(System.tmp_dir!(), "ex_cubecl_crop.png"))
   end
 
+  test "every cell of the kernels runs, and draws" do
+    assert Notebook.run(Path.join(@root, "notebooks/kernels.livemd")) > 8
+
+    assert <<0x89, "PNG", _::binary>> =
+             File.read!(Path.join(System.tmp_dir!(), "ex_cubecl_blurred.png"))
+  end
+
   test "an output that is not what a cell gives is found" do
     path = Path.join(System.tmp_dir!(), "ex_cubecl_#{System.pid()}.livemd")
     tour = File.read!(Path.join(@root, "notebooks/tour.livemd"))
