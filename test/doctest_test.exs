@@ -15,4 +15,5 @@ defmodule ExCubecl.DoctestTest do
   doctest ExCubecl.Context
   doctest ExCubecl.Replicated
   doctest ExCubecl.Kernel
+  doctest ExCubecl.Ops
 end

@@ -1,0 +1,681 @@
+defmodule ExCubecl.Ops do
+  @moduledoc """
+  Ready-made operations on the device, made of kernels that `ExCubecl.Kernel` compiles.
+
+      iex> alias ExCubecl.Ops
+      iex> x = ExCubecl.buffer!([[1.0, 2.0], [3.0, 4.0]], [2, 2], :f32)
+      iex> ExCubecl.to_list!(Ops.add!(x, ExCubecl.buffer!([10.0, 20.0], [2], :f32)))
+      [[11.0, 22.0], [13.0, 24.0]]
+      iex> ExCubecl.to_list!(Ops.sum!(x, axis: 0))
+      [4.0, 6.0]
+
+  Element-wise operations take buffers and numbers; shapes broadcast and types mix as in Nx. Each operation reads and
+  writes memory once, and a broadcast makes its buffer first: for several in a row, a kernel of your own that does all of them is faster.
+
+  Reductions go over all elements or along `axis:` (from 0, or from -1 at the end), which disappears from the shape. They add up in chunks, and the
+  chunks' results in chunks again: the error of a sum grows with the logarithm of its length. Sums and products of integers are 64 bits wide, or 32 where the
+  device has no more.
+
+  Errors are those of `ExCubecl.Kernel.run/3`, `:invalid_argument` for an axis that is not there, and `:shape_mismatch` for shapes that do not
+  go together.
+  """
+
+  import Elixir.Kernel, except: [abs: 1, ceil: 1, floor: 1, max: 2, min: 2, round: 1]
+
+  alias ExCubecl.{Arguments, Buffer, Device, Error, Handle, Shape}
+  alias ExCubecl.Kernel
+  alias ExCubecl.Ops.Kernels
+
+  require Kernel
+
+  @type operand :: Buffer.t() | number
+  @type result :: {:ok, Buffer.t()} | {:error, Error.t()}
+
+  # What one position of a reduction goes over.
+  @chunk 64
+  @most_axes 4
+
+  ## Element by element
+
+  @binary [
+    add: {Kernel.kernel(fn a, b -> a + b end), "the sums"},
+    subtract: {Kernel.kernel(fn a, b -> a - b end), "the differences"},
+    multiply: {Kernel.kernel(fn a, b -> a * b end), "the products"},
+    divide: {Kernel.kernel(fn a, b -> a / b end), "the quotients, floats"},
+    remainder:
+      {Kernel.kernel(fn a, b -> rem(a, b) end), "the remainders, with the sign of the first"},
+    pow: {Kernel.kernel(fn a, b -> a ** b end), "the powers, floats"},
+    atan2: {Kernel.kernel(fn a, b -> atan2(a, b) end), "the angles"},
+    min: {Kernel.kernel(fn a, b -> min(a, b) end), "the lesser ones"},
+    max: {Kernel.kernel(fn a, b -> max(a, b) end), "the greater ones"},
+    equal: {Kernel.kernel(fn a, b -> a == b end), "1 where they are equal, else 0 (`:u8`)"},
+    not_equal: {Kernel.kernel(fn a, b -> a != b end), "1 where they differ, else 0 (`:u8`)"},
+    less: {Kernel.kernel(fn a, b -> a < b end), "1 where the first is less, else 0 (`:u8`)"},
+    less_equal:
+      {Kernel.kernel(fn a, b -> a <= b end), "1 where the first is not greater, else 0 (`:u8`)"},
+    greater:
+      {Kernel.kernel(fn a, b -> a > b end), "1 where the first is greater, else 0 (`:u8`)"},
+    greater_equal:
+      {Kernel.kernel(fn a, b -> a >= b end), "1 where the first is not less, else 0 (`:u8`)"}
+  ]
+
+  for {name, {kernel, what}} <- @binary do
+    @doc "Returns `{:ok, buffer}` with #{what} of two operands, of which one at least is a buffer."
+    @spec unquote(name)(operand, operand) :: result
+    def unquote(name)(a, b), do: each(unquote(Macro.escape(kernel)), [a, b])
+  end
+
+  @unary [
+    negate: Kernel.kernel(fn x -> -x end),
+    abs: Kernel.kernel(fn x -> abs(x) end),
+    exp: Kernel.kernel(fn x -> exp(x) end),
+    log: Kernel.kernel(fn x -> log(x) end),
+    sqrt: Kernel.kernel(fn x -> sqrt(x) end),
+    rsqrt: Kernel.kernel(fn x -> rsqrt(x) end),
+    sin: Kernel.kernel(fn x -> sin(x) end),
+    cos: Kernel.kernel(fn x -> cos(x) end),
+    tanh: Kernel.kernel(fn x -> tanh(x) end),
+    floor: Kernel.kernel(fn x -> floor(x) end),
+    ceil: Kernel.kernel(fn x -> ceil(x) end),
+    round: Kernel.kernel(fn x -> round(x) end),
+    sigmoid: Kernel.kernel(fn x -> 1 / (1 + exp(-x)) end),
+    relu: Kernel.kernel(fn x -> max(x, 0) end),
+    gelu: Kernel.kernel(fn x -> 0.5 * x * (1 + erf(x * 0.7071067811865476)) end)
+  ]
+
+  for {name, kernel} <- @unary do
+    @doc "Returns `{:ok, buffer}` with `#{name}` of each element."
+    @spec unquote(name)(Buffer.t()) :: result
+    def unquote(name)(x), do: each(unquote(Macro.escape(kernel)), [x])
+  end
+
+  @doc """
+  Returns `{:ok, buffer}` with an element of `a` where `pred` is not 0, else of `b`.
+
+      iex> pred = ExCubecl.buffer!([1, 0], [2], :u8)
+      iex> ExCubecl.to_list!(ExCubecl.Ops.select!(pred, 5, 7))
+      [5, 7]
+  """
+  @spec select(Buffer.t(), operand, operand) :: result
+  def select(pred, a, b),
+    do: each(Kernel.kernel(fn p, a, b -> if p != 0, do: a, else: b end), [pred, a, b])
+
+  defp each(kernel, args) do
+    shapes = for %Buffer{shape: shape} <- args, do: shape
+
+    with {:ok, shape} <- together(shapes), {:ok, args} <- spread(args, shape, []) do
+      with {:ok, %{shape: made} = result} <- Kernel.run(kernel, args) do
+        # All had one element, but not all the same axes.
+        if made == shape, do: {:ok, result}, else: Buffer.reshape(result, shape)
+      end
+    end
+  end
+
+  defp spread([], _shape, done), do: {:ok, Enum.reverse(done)}
+
+  defp spread([%Buffer{} = buffer | rest], shape, done) do
+    if buffer.shape == shape or Shape.size(buffer.shape) == 1 do
+      spread(rest, shape, [buffer | done])
+    else
+      with {:ok, wide} <- broadcast_to(buffer, shape), do: spread(rest, shape, [wide | done])
+    end
+  end
+
+  defp spread([other | rest], shape, done), do: spread(rest, shape, [other | done])
+
+  # The shape of several together, from the last axis on.
+  defp together([]), do: {:ok, []}
+
+  defp together([first | rest]) do
+    Enum.reduce_while(rest, {:ok, first}, fn shape, {:ok, known} ->
+      case broadcast(known, shape) do
+        nil -> {:halt, mismatch(known, shape)}
+        both -> {:cont, {:ok, both}}
+      end
+    end)
+  end
+
+  defp broadcast(a, b) do
+    rank = Enum.max([length(a), length(b)])
+    pairs = Enum.zip(padded(a, rank), padded(b, rank))
+
+    if Enum.all?(pairs, fn {a, b} -> a == b or a == 1 or b == 1 end),
+      do: Enum.map(pairs, fn {a, b} -> if a == 1, do: b, else: a end)
+  end
+
+  defp padded(shape, rank), do: List.duplicate(1, rank - length(shape)) ++ shape
+
+  defp mismatch(shape, other),
+    do:
+      Error.new(:shape_mismatch,
+        shape: shape,
+        expected: Shape.size(shape),
+        actual: Shape.size(other)
+      )
+
+  ## Places
+
+  @doc """
+  Returns `{:ok, buffer}` with the elements repeated along axes of length 1, and along new ones in front.
+
+      iex> x = ExCubecl.buffer!([1, 2], [2, 1], :s32)
+      iex> ExCubecl.to_list!(ExCubecl.Ops.broadcast_to!(x, [2, 3]))
+      [[1, 1, 1], [2, 2, 2]]
+  """
+  @spec broadcast_to(Buffer.t(), Buffer.shape()) :: result
+  def broadcast_to(buffer, shape) do
+    with {:ok, buffer} <- Handle.check(buffer),
+         {:ok, shape, _} <- Arguments.shape(shape, buffer.dtype) do
+      if broadcast(buffer.shape, shape) == shape do
+        from = padded(buffer.shape, length(shape))
+
+        strides =
+          for {stride, length} <- Enum.zip(strides(from), from),
+              do: if(length == 1, do: 0, else: stride)
+
+        strided(buffer, shape, strides)
+      else
+        mismatch(shape, buffer.shape)
+      end
+    end
+  end
+
+  @doc """
+  Returns `{:ok, buffer}` with the axes in another order, by default the reverse one.
+
+      iex> x = ExCubecl.buffer!([[1, 2, 3], [4, 5, 6]], [2, 3], :s32)
+      iex> ExCubecl.to_list!(ExCubecl.Ops.transpose!(x))
+      [[1, 4], [2, 5], [3, 6]]
+  """
+  @spec transpose(Buffer.t(), axes: [non_neg_integer]) :: result
+  def transpose(buffer, opts \\ []) do
+    with {:ok, buffer} <- Handle.check(buffer),
+         {:ok, opts} <- Arguments.options(opts, [:axes]) do
+      all = Enum.to_list(0..(length(buffer.shape) - 1)//1)
+      axes = opts[:axes] || Enum.reverse(all)
+
+      if is_list(axes) and not List.improper?(axes) and Enum.sort(axes) == all do
+        strides = strides(buffer.shape)
+
+        strided(
+          buffer,
+          Enum.map(axes, &Enum.at(buffer.shape, &1)),
+          Enum.map(axes, &Enum.at(strides, &1))
+        )
+      else
+        Arguments.invalid(:axes, axes, "each of #{inspect(all)} once")
+      end
+    end
+  end
+
+  defp strides(shape) do
+    {strides, _} = shape |> Enum.reverse() |> Enum.map_reduce(1, &{&2, &1 * &2})
+    Enum.reverse(strides)
+  end
+
+  defp strided(buffer, shape, strides) do
+    {lengths, places} = shape |> Enum.zip(strides) |> joined() |> Enum.unzip()
+
+    if length(lengths) > @most_axes do
+      Arguments.invalid(
+        :shape,
+        shape,
+        "at most #{@most_axes} axes that are not one behind the other in memory"
+      )
+    else
+      lengths = padded(lengths, @most_axes)
+      places = List.duplicate(0, @most_axes - length(places)) ++ places
+
+      filled(buffer, shape, buffer.dtype, fn out ->
+        Kernels.strided(
+          buffer,
+          out,
+          at(lengths, 1),
+          at(lengths, 2),
+          at(lengths, 3),
+          at(places, 0),
+          at(places, 1),
+          at(places, 2),
+          at(places, 3)
+        )
+      end)
+    end
+  end
+
+  defp at(list, index), do: Enum.at(list, index)
+
+  # Axes that follow each other in memory are one, and an axis of length 1 is none.
+  defp joined(axes) do
+    axes
+    |> Enum.reject(fn {length, _} -> length == 1 end)
+    |> Enum.reduce([], fn
+      {length, stride}, [{before, wide} | rest] when wide == length * stride ->
+        [{before * length, stride} | rest]
+
+      axis, done ->
+        [axis | done]
+    end)
+    |> Enum.reverse()
+  end
+
+  @doc """
+  Returns `{:ok, buffer}` with buffers of one type side by side along `axis:`, 0 by default. Their other axes
+  are alike.
+
+      iex> x = ExCubecl.buffer!([[1, 2]], [1, 2], :s32)
+      iex> ExCubecl.to_list!(ExCubecl.Ops.concatenate!([x, x], axis: 1))
+      [[1, 2, 1, 2]]
+  """
+  @spec concatenate([Buffer.t()], axis: integer) :: result
+  def concatenate(buffers, opts \\ []) do
+    with {:ok, opts} <- Arguments.options(opts, [:axis]),
+         {:ok, [first | _] = buffers} <- some(buffers),
+         {:ok, axis} <- axis(first, Keyword.get(opts, :axis, 0)),
+         :ok <- alike(buffers, axis) do
+      lengths = Enum.map(buffers, &Enum.at(&1.shape, axis))
+      total = Enum.sum(lengths)
+      {_, _, inner} = around(first.shape, axis)
+      starts = Enum.scan([0 | lengths], &+/2)
+
+      filled(first, List.replace_at(first.shape, axis, total), first.dtype, fn out ->
+        Enum.reduce_while(Enum.zip(buffers, starts), :ok, fn {buffer, start}, :ok ->
+          n = Enum.at(buffer.shape, axis)
+
+          case Kernel.run(Kernels.__kernel__(:place, 6), [buffer, n, inner, total, start, out],
+                 size: Shape.size(buffer.shape)
+               ) do
+            :ok -> {:cont, :ok}
+            error -> {:halt, error}
+          end
+        end)
+      end)
+    end
+  end
+
+  defp some(buffers) do
+    case Handle.check_all(buffers) do
+      {:ok, []} -> Arguments.invalid(:buffers, [], "at least one buffer")
+      result -> result
+    end
+  end
+
+  defp alike([first | rest], axis) do
+    rest_of = &List.delete_at(&1.shape, axis)
+
+    case Enum.find(
+           rest,
+           &(rest_of.(&1) != rest_of.(first) or length(&1.shape) != length(first.shape))
+         ) do
+      nil ->
+        case Enum.find(rest, &(&1.dtype != first.dtype)) do
+          nil -> :ok
+          other -> Error.new(:type_mismatch, expected: first.dtype, actual: other.dtype)
+        end
+
+      other ->
+        mismatch(first.shape, other.shape)
+    end
+  end
+
+  @doc """
+  Returns `{:ok, buffer}` with the places along `axis:` (0 by default) that a vector of integers names; one that is not
+  there gives zeros.
+
+      iex> x = ExCubecl.buffer!([[1, 2], [3, 4], [5, 6]], [3, 2], :s32)
+      iex> ExCubecl.to_list!(ExCubecl.Ops.gather!(x, ExCubecl.buffer!([2, 0, 9], [3], :s32)))
+      [[5, 6], [1, 2], [0, 0]]
+  """
+  @spec gather(Buffer.t(), Buffer.t(), axis: integer) :: result
+  def gather(buffer, indices, opts \\ []) do
+    with {:ok, opts} <- Arguments.options(opts, [:axis]),
+         {:ok, [buffer, indices]} <- Handle.check_all([buffer, indices]),
+         {:ok, axis} <- axis(buffer, Keyword.get(opts, :axis, 0)) do
+      {_, n, inner} = around(buffer.shape, axis)
+      count = Shape.size(indices.shape)
+
+      filled(buffer, List.replace_at(buffer.shape, axis, count), buffer.dtype, fn out ->
+        Kernels.gather(buffer, indices, n, some_or_one(inner), some_or_one(count), out)
+      end)
+    end
+  end
+
+  ## Reductions
+
+  @doc """
+  Returns `{:ok, buffer}` with the sums over all elements, or along `axis:`.
+
+      iex> ExCubecl.item!(ExCubecl.Ops.sum!(ExCubecl.Buffer.iota!([100_000], :s32)))
+      4999950000
+  """
+  @spec sum(Buffer.t(), axis: integer) :: result
+  def sum(buffer, opts \\ []), do: reduce(:sum, buffer, opts, 0)
+
+  @doc """
+  Returns `{:ok, buffer}` with the products over all elements, or along `axis:`.
+
+      iex> ExCubecl.item!(ExCubecl.Ops.product!(ExCubecl.buffer!([2, 3, 4], [3], :u8)))
+      24
+  """
+  @spec product(Buffer.t(), axis: integer) :: result
+  def product(buffer, opts \\ []), do: reduce(:product, buffer, opts, 1)
+
+  @doc """
+  Returns `{:ok, buffer}` with the least of all elements, or along `axis:`; `:invalid_argument` where there is none.
+
+      iex> ExCubecl.item!(ExCubecl.Ops.reduce_min!(ExCubecl.buffer!([2, -3, 4], [3], :s8)))
+      -3
+  """
+  @spec reduce_min(Buffer.t(), axis: integer) :: result
+  def reduce_min(buffer, opts \\ []), do: reduce(:least, buffer, opts, nil)
+
+  @doc """
+  Returns `{:ok, buffer}` with the greatest of all elements, or along `axis:`; `:invalid_argument` where there is none.
+
+      iex> ExCubecl.to_list!(ExCubecl.Ops.reduce_max!(ExCubecl.buffer!([[2, 9], [4, 1]], [2, 2], :u8), axis: 1))
+      [9, 4]
+  """
+  @spec reduce_max(Buffer.t(), axis: integer) :: result
+  def reduce_max(buffer, opts \\ []), do: reduce(:greatest, buffer, opts, nil)
+
+  @doc """
+  Returns `{:ok, buffer}` with the means over all elements, or along `axis:`, as floats.
+
+      iex> ExCubecl.item!(ExCubecl.Ops.mean!(ExCubecl.buffer!([1, 2], [2], :u8)))
+      1.5
+  """
+  @spec mean(Buffer.t(), axis: integer) :: result
+  def mean(buffer, opts \\ []) do
+    with {:ok, %{shape: shape} = sum} <- sum(buffer, opts) do
+      count = div(Shape.size(buffer.shape), some_or_one(Shape.size(shape)))
+      divide(sum, count)
+    end
+  end
+
+  @doc """
+  Returns `{:ok, buffer}` with the first places (`:s32`) of the least elements over all, or along `axis:`.
+
+      iex> ExCubecl.item!(ExCubecl.Ops.argmin!(ExCubecl.buffer!([2, -3, -3], [3], :s8)))
+      1
+  """
+  @spec argmin(Buffer.t(), axis: integer) :: result
+  def argmin(buffer, opts \\ []), do: first_place(:least, buffer, opts)
+
+  @doc """
+  Returns `{:ok, buffer}` with the first places (`:s32`) of the greatest elements over all, or along `axis:`.
+
+      iex> ExCubecl.to_list!(ExCubecl.Ops.argmax!(ExCubecl.buffer!([[2, 9], [4, 1]], [2, 2], :u8), axis: 0))
+      [1, 0]
+  """
+  @spec argmax(Buffer.t(), axis: integer) :: result
+  def argmax(buffer, opts \\ []), do: first_place(:greatest, buffer, opts)
+
+  defp first_place(which, buffer, opts) do
+    with {:ok, values} <- reduce(which, buffer, opts, nil),
+         {:ok, axis} <- axis_of(buffer, opts) do
+      {_, n, inner} = around(buffer.shape, axis)
+
+      with {:ok, places} <-
+             filled(buffer, buffer.shape, :s32, fn out ->
+               Kernels.places(buffer, values, n, some_or_one(inner), out)
+             end),
+           do: reduce(:least, places, opts, nil)
+    end
+  end
+
+  defp reduce(which, buffer, opts, neutral) do
+    with {:ok, buffer} <- Handle.check(buffer),
+         {:ok, opts} <- Arguments.options(opts, [:axis]),
+         {:ok, axis} <- axis_of(buffer, opts),
+         {outer, n, inner} = around(buffer.shape, axis),
+         {:ok, dtype} <- wide(which, buffer) do
+      shape = if axis, do: List.delete_at(buffer.shape, axis), else: []
+
+      cond do
+        n == 0 and neutral == nil ->
+          Arguments.invalid(:buffer, buffer, "one with elements along the axis")
+
+        n == 0 ->
+          Buffer.full(shape, dtype, neutral, device: buffer.device)
+
+        true ->
+          in_chunks(which, buffer, dtype, {outer, n, inner}, shape)
+      end
+    end
+  end
+
+  defp in_chunks(which, buffer, dtype, {outer, n, inner}, shape) do
+    chunks = div(n + @chunk - 1, @chunk)
+    kernel = Kernels.__kernel__(which, 6)
+
+    step =
+      filled(buffer, [outer, chunks, inner], dtype, fn out ->
+        Kernel.run(kernel, [buffer, n, some_or_one(inner), @chunk, chunks, out])
+      end)
+
+    with {:ok, partial} <- step do
+      if chunks == 1,
+        do: Buffer.reshape(partial, shape),
+        else: in_chunks(which, partial, dtype, {outer, chunks, inner}, shape)
+    end
+  end
+
+  # Sums and products of integers need room.
+  defp wide(which, %{dtype: dtype, device: device}) when which in [:sum, :product] do
+    with {:ok, info} <- Device.info(device) do
+      {:ok,
+       case dtype do
+         dtype when dtype in [:u8, :u16, :u32, :u64] ->
+           if :u64 in info.dtypes, do: :u64, else: :u32
+
+         dtype when dtype in [:s8, :s16, :s32, :s64] ->
+           if :s64 in info.dtypes, do: :s64, else: :s32
+
+         float ->
+           float
+       end}
+    end
+  end
+
+  defp wide(_which, %{dtype: dtype}), do: {:ok, dtype}
+
+  @doc """
+  Returns `{:ok, buffer}` with the sums of all elements up to each one, along `axis:`, the last one by default. One
+  thread goes along each row.
+
+      iex> ExCubecl.to_list!(ExCubecl.Ops.cumulative_sum!(ExCubecl.buffer!([1.0, 2.0, 3.0], [3], :f32)))
+      [1.0, 3.0, 6.0]
+  """
+  @spec cumulative_sum(Buffer.t(), axis: integer) :: result
+  def cumulative_sum(buffer, opts \\ []) do
+    with {:ok, buffer} <- Handle.check(buffer),
+         {:ok, opts} <- Arguments.options(opts, [:axis]),
+         {:ok, axis} <- axis(buffer, Keyword.get(opts, :axis, -1)) do
+      {outer, n, inner} = around(buffer.shape, axis)
+
+      filled(buffer, buffer.shape, buffer.dtype, fn out ->
+        Kernel.run(Kernels.__kernel__(:running_sum, 4), [buffer, n, some_or_one(inner), out],
+          size: outer * inner
+        )
+      end)
+    end
+  end
+
+  @doc """
+  Returns `{:ok, buffer}`, the product of two matrices of one type: `[m, k]` times `[k, n]` is `[m, n]`.
+
+      iex> a = ExCubecl.buffer!([[1.0, 2.0], [3.0, 4.0]], [2, 2], :f32)
+      iex> ExCubecl.to_list!(ExCubecl.Ops.matmul!(a, a))
+      [[7.0, 10.0], [15.0, 22.0]]
+  """
+  @spec matmul(Buffer.t(), Buffer.t()) :: result
+  def matmul(a, b) do
+    with {:ok, [a, b]} <- Handle.check_all([a, b]) do
+      case {a.shape, b.shape} do
+        {_, _} when a.dtype != b.dtype ->
+          Error.new(:type_mismatch, expected: a.dtype, actual: b.dtype)
+
+        {[m, k], [k, n]} ->
+          filled(a, [m, n], a.dtype, fn out -> Kernels.matmul(a, b, some_or_one(n), k, out) end)
+
+        {shape, other} ->
+          mismatch(shape, other)
+      end
+    end
+  end
+
+  ## Random numbers
+
+  @doc """
+  Returns `{:ok, buffer}` of `:f32` numbers from `low` to below `high` (`0.0` and `1.0` by default), all equally likely.
+
+  The same `seed` gives the same numbers on every device: each is a hash of the seed and its place.
+  `low:`, `high:` and `device:` are options.
+
+      iex> x = ExCubecl.Ops.random_uniform!([1000], 42)
+      iex> mean = ExCubecl.item!(ExCubecl.Ops.mean!(x))
+      iex> mean > 0.45 and mean < 0.55
+      true
+  """
+  @spec random_uniform(Buffer.shape(), integer, keyword) :: result
+  def random_uniform(shape, seed, opts \\ []) do
+    with {:ok, opts} <- Arguments.options(opts, [:low, :high, :device]),
+         {:ok, seed} <- seed(seed),
+         {:ok, low} <- float(:low, Keyword.get(opts, :low, 0.0)),
+         {:ok, high} <- float(:high, Keyword.get(opts, :high, 1.0)),
+         do: drawn(shape, seed, 1, low, high, opts)
+  end
+
+  @doc """
+  Returns `{:ok, buffer}` of `:f32` numbers around `mean:` (0.0) with `deviation:` (1.0), normally distributed; seed and
+  `device:` as `random_uniform/3`.
+
+      iex> x = ExCubecl.Ops.random_normal!([1000], 7)
+      iex> abs(ExCubecl.item!(ExCubecl.Ops.mean!(x))) < 0.15
+      true
+  """
+  @spec random_normal(Buffer.shape(), integer, keyword) :: result
+  def random_normal(shape, seed, opts \\ []) do
+    with {:ok, opts} <- Arguments.options(opts, [:mean, :deviation, :device]),
+         {:ok, seed} <- seed(seed),
+         {:ok, mean} <- float(:mean, Keyword.get(opts, :mean, 0.0)),
+         {:ok, deviation} <- float(:deviation, Keyword.get(opts, :deviation, 1.0)),
+         {:ok, u} <- drawn(shape, seed, 2, 0.0, 1.0, opts),
+         {:ok, v} <- drawn(shape, seed, 3, 0.0, 1.0, opts),
+         do: Kernels.normal(u, v, mean, deviation)
+  end
+
+  defp drawn(shape, seed, salt, low, high, opts) do
+    with {:ok, out} <- Buffer.empty(shape, :f32, Keyword.take(opts, [:device])),
+         :ok <- Kernels.uniform(seed, salt, low, high, out),
+         :ok <- Buffer.ensure_allocated(out),
+         do: {:ok, out}
+  end
+
+  defp seed(seed) when is_integer(seed) and seed in 0..0x7FFF_FFFF, do: {:ok, seed}
+  defp seed(other), do: Arguments.invalid(:seed, other, "an integer from 0 to 2,147,483,647")
+
+  defp float(_name, number) when is_number(number), do: {:ok, number / 1}
+  defp float(name, other), do: Arguments.invalid(name, other, "a number")
+
+  ## Axes
+
+  # Memory is [outer, n, inner] around an axis; without one, all is n.
+  defp around(shape, nil), do: {1, Shape.size(shape), 1}
+
+  defp around(shape, axis) do
+    {before, [n | behind]} = Enum.split(shape, axis)
+    {Shape.size(before), n, Shape.size(behind)}
+  end
+
+  defp axis_of(buffer, opts) do
+    with {:ok, buffer} <- Handle.check(buffer),
+         do: if(opts[:axis] == nil, do: {:ok, nil}, else: axis(buffer, opts[:axis]))
+  end
+
+  defp axis(%{shape: shape}, axis)
+       when is_integer(axis) and axis < length(shape) and axis >= -length(shape),
+       do: {:ok, if(axis < 0, do: axis + length(shape), else: axis)}
+
+  defp axis(%{shape: shape}, axis),
+    do:
+      Arguments.invalid(
+        :axis,
+        axis,
+        "one of the #{length(shape)} axes of #{inspect(shape)}, from 0 or from -1"
+      )
+
+  # A kernel divides by it.
+  defp some_or_one(0), do: 1
+  defp some_or_one(n), do: n
+
+  # A new buffer beside another, which `run` fills.
+  defp filled(beside, shape, dtype, run) do
+    with {:ok, out} <- Buffer.empty(shape, dtype, device: beside.device),
+         :ok <- run.(out),
+         :ok <- Buffer.ensure_allocated(out),
+         do: {:ok, out}
+  end
+
+  use ExCubecl.Bang,
+    add: 2,
+    subtract: 2,
+    multiply: 2,
+    divide: 2,
+    remainder: 2,
+    pow: 2,
+    atan2: 2,
+    min: 2,
+    max: 2,
+    equal: 2,
+    not_equal: 2,
+    less: 2,
+    less_equal: 2,
+    greater: 2,
+    greater_equal: 2,
+    negate: 1,
+    abs: 1,
+    exp: 1,
+    log: 1,
+    sqrt: 1,
+    rsqrt: 1,
+    sin: 1,
+    cos: 1,
+    tanh: 1,
+    floor: 1,
+    ceil: 1,
+    round: 1,
+    sigmoid: 1,
+    relu: 1,
+    gelu: 1
+
+  use ExCubecl.Bang,
+    select: 3,
+    broadcast_to: 2,
+    transpose: 1,
+    transpose: 2,
+    concatenate: 1,
+    concatenate: 2,
+    gather: 2,
+    gather: 3,
+    sum: 1,
+    sum: 2,
+    product: 1,
+    product: 2,
+    reduce_min: 1,
+    reduce_min: 2,
+    reduce_max: 1,
+    reduce_max: 2,
+    mean: 1,
+    mean: 2,
+    argmin: 1,
+    argmin: 2,
+    argmax: 1,
+    argmax: 2,
+    cumulative_sum: 1,
+    cumulative_sum: 2,
+    matmul: 2,
+    random_uniform: 2,
+    random_uniform: 3,
+    random_normal: 2,
+    random_normal: 3
+end
