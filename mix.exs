@@ -166,6 +166,7 @@ defmodule ExCubecl.MixProject do
         Buffers: [ExCubecl, ExCubecl.Buffer, ExCubecl.Error],
         Reuse: [ExCubecl.Pool, ExCubecl.Arena],
         Devices: [ExCubecl.Device, ExCubecl.Context, ExCubecl.Replicated],
+        Kernels: [ExCubecl.Kernel, ExCubecl.Ops, ExCubecl.Batch],
         Insight: [ExCubecl.Memory, ExCubecl.Memory.Chart, ExCubecl.Telemetry],
         Integration: [ExCubecl.Nx]
       ]

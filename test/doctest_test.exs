@@ -16,4 +16,5 @@ defmodule ExCubecl.DoctestTest do
   doctest ExCubecl.Replicated
   doctest ExCubecl.Kernel
   doctest ExCubecl.Ops
+  doctest ExCubecl.Batch
 end

@@ -64,7 +64,7 @@ defmodule ExCubecl.Kernel do
   modulo the bits of the type. Each combination of types is compiled once.
   """
 
-  alias ExCubecl.{Arguments, Buffer, Device, DType, Error, Handle, Native, Note, Pressure, Shape}
+  alias ExCubecl.{Arguments, Buffer, DType, Error, Handle, Native, Note, Pressure, Shape}
   alias ExCubecl.Kernel.{Cache, Parser, Typer}
 
   @enforce_keys [:parsed, :key]
@@ -152,6 +152,8 @@ defmodule ExCubecl.Kernel do
 
   ## Options
 
+    * `:into` - for an element-wise kernel, a buffer of the result's shape and type to write into; the answer is
+      `:ok` then
     * `:size` - for an indexed kernel, how often it runs: a number, or the lengths of two or three axes,
       the last one for `index(:x)`
     * `:tag`, `:allocation` - of the result, as for `ExCubecl.Buffer.new/4`
@@ -173,13 +175,12 @@ defmodule ExCubecl.Kernel do
   @spec run(t, [Buffer.t() | number], keyword) :: {:ok, Buffer.t()} | :ok | {:error, Error.t()}
   def run(kernel, args, opts \\ [])
 
-  def run(%__MODULE__{parsed: parsed} = kernel, args, opts) when is_list(args) do
-    with {:ok, opts} <- Arguments.options(opts, [:size | Note.options()]),
-         {:ok, args} <- arguments(parsed.args, args),
-         {:ok, shape} <- shape(parsed, args, opts),
-         {:ok, kinds} <- kinds(parsed, args, shape),
-         {:ok, made} <- made(kernel, kinds) do
-      launch(parsed, made, Map.new(args), shape, opts)
+  def run(%__MODULE__{} = kernel, args, opts) when is_list(args) do
+    with {:ok, opts} <- Arguments.options(opts, [:size, :into | Note.options()]),
+         {:ok, prepared} <- prepare(kernel, args, opts) do
+      if prepared.outputs == [],
+        do: make_result(prepared, opts),
+        else: Error.from_native(fn -> Native.kernel_run([step(prepared)]) end)
     end
   end
 
@@ -328,37 +329,68 @@ defmodule ExCubecl.Kernel do
 
   ## Launching
 
-  defp launch(%{outputs: []}, made, args, shape, opts) do
-    buffers = for {_, %Buffer{} = buffer} <- args, do: buffer
-    %{device: id} = hd(buffers)
+  @doc false
+  # Everything that a run needs, checked as far as Elixir can: for `run/3`, and for batches.
+  def prepare(%__MODULE__{parsed: parsed} = kernel, args, opts) do
+    with {:ok, args} <- arguments(parsed.args, args),
+         {:ok, shape} <- shape(parsed, args, opts),
+         {:ok, kinds} <- kinds(parsed, args, shape),
+         {:ok, made} <- made(kernel, kinds),
+         args = Map.new(args),
+         {:ok, outputs} <- outputs(parsed, made, args, shape, opts[:into]) do
+      numbers = numbers(made, args, shape)
+
+      {:ok,
+       %{
+         made: made,
+         inputs: refs(made.inputs, args),
+         numbers: numbers,
+         outputs: outputs,
+         shape: shape,
+         args: args
+       }}
+    end
+  end
+
+  @doc false
+  def step(%{made: made} = prepared),
+    do:
+      {made.ref, prepared.inputs, prepared.numbers, prepared.outputs, Shape.size(prepared.shape)}
+
+  # An element-wise kernel writes into a new buffer, or into one that is there.
+  defp outputs(%{outputs: []}, _made, _args, _shape, nil), do: {:ok, []}
+
+  defp outputs(%{outputs: []}, made, _args, shape, into) do
+    case Handle.check(into) do
+      {:ok, %{dtype: dtype}} when dtype != made.dtype ->
+        Error.new(:type_mismatch, expected: made.dtype, actual: dtype)
+
+      {:ok, %{shape: ^shape, ref: ref}} ->
+        {:ok, [ref]}
+
+      {:ok, other} ->
+        mismatch(shape, other)
+
+      error ->
+        error
+    end
+  end
+
+  defp outputs(%{outputs: names}, _made, args, _shape, nil), do: {:ok, refs(names, args)}
+
+  defp outputs(_parsed, _made, _args, _shape, _into),
+    do: Arguments.invalid(:option, :into, "none: the kernel writes into its arguments")
+
+  defp make_result(%{made: made, args: args, shape: shape} = prepared, opts) do
+    %{device: id} = Enum.find(Map.values(args), &is_struct(&1, Buffer))
     bytes = Shape.size(shape) * DType.size(made.dtype)
 
     with {:ok, note} <- Note.from(Keyword.take(opts, Note.options())),
-         {:ok, id} <- Device.resolve(id),
          {:ok, ref} <-
            Pressure.create(id, bytes, fn ->
-             Native.kernel_map(
-               made.ref,
-               id,
-               refs(made.inputs, args),
-               numbers(made, args, shape),
-               shape,
-               note
-             )
+             Native.kernel_map(made.ref, id, prepared.inputs, prepared.numbers, shape, note)
            end),
          do: {:ok, struct!(Buffer, ref: ref, dtype: made.dtype, shape: shape, device: id)}
-  end
-
-  defp launch(%{outputs: outputs}, made, args, shape, _opts) do
-    Error.from_native(fn ->
-      Native.kernel_run(
-        made.ref,
-        refs(made.inputs, args),
-        numbers(made, args, shape),
-        refs(outputs, args),
-        Shape.size(shape)
-      )
-    end)
   end
 
   defp refs(names, args), do: for(name <- names, do: args[name].ref)

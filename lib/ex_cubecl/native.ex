@@ -137,7 +137,7 @@ defmodule ExCubecl.Native do
   # Kernel
   def kernel_new(_program), do: missing()
   def kernel_map(_kernel, _id, _inputs, _scalars, _dims, _note), do: missing()
-  def kernel_run(_kernel, _inputs, _scalars, _outputs, _positions), do: missing()
+  def kernel_run(_steps), do: missing()
 
   # Replicated
   def replicated_write(_refs, _dtype, _dims, _data, _split), do: missing()

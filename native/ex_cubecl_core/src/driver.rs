@@ -82,6 +82,14 @@ pub struct Argument<'a> {
     pub count: u64,
 }
 
+/// A kernel over so many positions. Numbers are the bits of their elements.
+pub struct Run<'a> {
+    pub program: &'a Arc<Program>,
+    pub arguments: Vec<Argument<'a>>,
+    pub scalars: &'a [u64],
+    pub positions: u64,
+}
+
 /// Told how many bytes of a transfer are through, by whichever thread learns of it. It must not
 /// block.
 pub type Progress = Arc<dyn Fn(u64) + Send + Sync>;
@@ -105,14 +113,8 @@ pub trait Driver: Send + Sync {
     /// 0, 1, 2, ... as `dtype`.
     fn iota(&self, dst: Region<'_>, dtype: DType) -> Result<()>;
     fn convert(&self, src: Region<'_>, from: DType, dst: Region<'_>, to: DType) -> Result<()>;
-    /// Runs a kernel over so many positions. Types, counts and places were checked.
-    fn launch(
-        &self,
-        program: &Arc<Program>,
-        arguments: &[Argument<'_>],
-        scalars: &[u64],
-        positions: u64,
-    ) -> Result<()>;
+    /// Runs kernels one after the other. Types, counts and places were checked.
+    fn launch(&self, runs: &[Run<'_>]) -> Result<()>;
     /// Whether kernels can calculate with this type here.
     fn calculates(&self, dtype: DType) -> bool;
     /// Whether `convert` and `iota` can work on this type here.

@@ -2,7 +2,7 @@
 
 use std::panic::{RefUnwindSafe, UnwindSafe};
 
-use ex_cubecl_core::kernel::launch::Kernel;
+use ex_cubecl_core::kernel::launch::{self, Kernel, Launch};
 use ex_cubecl_core::kernel::tree::Program;
 use ex_cubecl_core::{Buffer, DeviceId, device};
 use rustler::{Atom, Env, Resource, ResourceArc, Term};
@@ -73,17 +73,34 @@ fn kernel_map<'a>(
     Ok(ResourceArc::new(BufferRef::new(made)))
 }
 
-/// Into buffers that are there.
+/// A kernel, its inputs, numbers, outputs and how often it runs.
+type Step<'a> = (
+    ResourceArc<KernelRef>,
+    ListOf<Ref>,
+    ListOf<Term<'a>>,
+    ListOf<Ref>,
+    u64,
+);
+
+/// Into buffers that are there, one after the other, in one submission.
 #[rustler::nif(schedule = "DirtyIo")]
-fn kernel_run<'a>(
-    kernel: ResourceArc<KernelRef>,
-    inputs: ListOf<Ref>,
-    scalars: ListOf<Term<'a>>,
-    outputs: ListOf<Ref>,
-    positions: u64,
-) -> Answer<'a, Atom> {
-    let scalars = numbers(&kernel.0, &scalars)?;
-    let (inputs, outputs) = (buffers(&inputs), buffers(&outputs));
-    kernel.0.run(&inputs, &scalars, &outputs, positions)?;
+fn kernel_run<'a>(steps: ListOf<Step<'a>>) -> Answer<'a, Atom> {
+    let scalars = steps
+        .iter()
+        .map(|(kernel, _, scalars, _, _)| numbers(&kernel.0, scalars))
+        .collect::<Result<Vec<_>, _>>()?;
+    let launches: Vec<Launch> = steps
+        .iter()
+        .zip(&scalars)
+        .map(
+            |((kernel, inputs, _, outputs, positions), scalars)| Launch {
+                kernel: &kernel.0,
+                buffers: [buffers(inputs), buffers(outputs)].concat(),
+                scalars,
+                positions: *positions,
+            },
+        )
+        .collect();
+    launch::run_all(&launches)?;
     Ok(atoms::ok())
 }

@@ -7,7 +7,7 @@ use parking_lot::{RwLockReadGuard, RwLockWriteGuard};
 use super::tree::Program;
 use crate::buffer::Buffer;
 use crate::device::Device;
-use crate::driver::{Argument, Driver};
+use crate::driver::{Argument, Driver, Run};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::ledger::Spec;
@@ -64,7 +64,13 @@ impl Kernel {
         self.check(device, &all, scalars, positions)?;
         // Nobody else has them: what the launch leaves out, or fails before, is never seen.
         let whole = outputs.iter().all(|output| output.count() == positions);
-        self.run_on(device, &all, scalars, positions, whole)?;
+        let launch = Launch {
+            kernel: self,
+            buffers: all,
+            scalars,
+            positions,
+        };
+        run_on(device, &[launch], whole)?;
         Ok(outputs)
     }
 
@@ -76,15 +82,12 @@ impl Kernel {
         outputs: &[&Buffer],
         positions: u64,
     ) -> Result<()> {
-        let Some(first) = outputs.first() else {
-            return Err(Error::BadKernel {
-                reason: "a kernel without an output",
-            });
-        };
-        let device = first.device().clone();
-        let all: Vec<&Buffer> = inputs.iter().chain(outputs).copied().collect();
-        self.check(&device, &all, scalars, positions)?;
-        self.run_on(&device, &all, scalars, positions, false)
+        run_all(&[Launch {
+            kernel: self,
+            buffers: inputs.iter().chain(outputs).copied().collect(),
+            scalars,
+            positions,
+        }])
     }
 
     fn check(
@@ -146,45 +149,82 @@ impl Kernel {
             false => Ok(()),
         }
     }
+}
 
-    /// All storages are locked in the order of their ids, each once, so that two launches cannot
-    /// wait for each other.
-    fn run_on(
-        &self,
-        device: &Arc<Device>,
-        buffers: &[&Buffer],
-        scalars: &[u64],
-        positions: u64,
-        whole: bool,
-    ) -> Result<()> {
-        let inputs = self.0.inputs.len();
-        let mut storages: Vec<(&Storage, bool)> = Vec::new();
-        for (slot, buffer) in buffers.iter().enumerate() {
+/// One run of a kernel: its inputs and, behind them, its outputs.
+pub struct Launch<'a> {
+    pub kernel: &'a Kernel,
+    pub buffers: Vec<&'a Buffer>,
+    pub scalars: &'a [u64],
+    pub positions: u64,
+}
+
+impl<'a> Launch<'a> {
+    fn inputs(&self) -> usize {
+        self.kernel.0.inputs.len()
+    }
+
+    fn outputs(&self) -> &[&'a Buffer] {
+        self.buffers.get(self.inputs()..).unwrap_or_default()
+    }
+}
+
+/// Runs kernels one after the other, into buffers that are there, as one call: others see all of it or
+/// nothing. All are checked before the first one runs.
+pub fn run_all(launches: &[Launch<'_>]) -> Result<()> {
+    let Some(first) = launches.first() else {
+        return Ok(());
+    };
+    let Some(output) = first.outputs().first() else {
+        return Err(Error::BadKernel {
+            reason: "another number of arguments than the kernel has",
+        });
+    };
+    let device = output.device().clone();
+    for launch in launches {
+        let (buffers, scalars) = (&launch.buffers, launch.scalars);
+        launch
+            .kernel
+            .check(&device, buffers, scalars, launch.positions)?;
+    }
+    run_on(&device, launches, false)
+}
+
+/// All storages are locked in the order of their ids, each once, so that two calls cannot wait for each
+/// other.
+fn run_on(device: &Arc<Device>, launches: &[Launch<'_>], whole: bool) -> Result<()> {
+    let mut storages: Vec<(&Storage, bool)> = Vec::new();
+    for launch in launches {
+        for (slot, buffer) in launch.buffers.iter().enumerate() {
             let storage = &**buffer.storage();
             match storages.iter_mut().find(|known| known.0.id == storage.id) {
-                Some(known) => known.1 |= slot >= inputs,
-                None => storages.push((storage, slot >= inputs)),
+                Some(known) => known.1 |= slot >= launch.inputs(),
+                None => storages.push((storage, slot >= launch.inputs())),
             }
         }
-        storages.sort_by_key(|known| known.0.id);
-        let mut guards: Vec<(u64, Guard<'_>)> = storages
-            .iter()
-            .map(|(storage, written)| {
-                let guard = match written {
-                    true => Guard::Write(storage.write()),
-                    false => Guard::Read(storage.read()),
-                };
-                (storage.id, guard)
-            })
-            .collect();
-        for output in &buffers[inputs..] {
-            let id = output.storage().id;
-            let guard = guards.iter_mut().find(|known| known.0 == id);
-            if let Some((_, Guard::Write(content))) = guard {
-                output.modify_under(content, whole, |_| Ok(()))?;
-            }
+    }
+    storages.sort_by_key(|known| known.0.id);
+    let mut guards: Vec<(u64, Guard<'_>)> = storages
+        .iter()
+        .map(|(storage, written)| {
+            let guard = match written {
+                true => Guard::Write(storage.write()),
+                false => Guard::Read(storage.read()),
+            };
+            (storage.id, guard)
+        })
+        .collect();
+    for output in launches.iter().flat_map(Launch::outputs) {
+        let id = output.storage().id;
+        let guard = guards.iter_mut().find(|known| known.0 == id);
+        if let Some((_, Guard::Write(content))) = guard {
+            output.modify_under(content, whole, |_| Ok(()))?;
         }
-        let arguments: Vec<Argument<'_>> = buffers
+    }
+    let mut runs = Vec::with_capacity(launches.len());
+    for launch in launches {
+        let arguments: Vec<Argument<'_>> = launch
+            .buffers
             .iter()
             .map(|buffer| {
                 let id = buffer.storage().id;
@@ -197,12 +237,19 @@ impl Kernel {
                 })
             })
             .collect::<Result<_>>()?;
-        let nothing_to_write = arguments[inputs..].iter().all(|out| out.region.is_none());
-        if positions == 0 || nothing_to_write {
-            return Ok(());
+        let outputs = &arguments[launch.inputs()..];
+        if launch.positions > 0 && outputs.iter().any(|out| out.region.is_some()) {
+            runs.push(Run {
+                program: &launch.kernel.0,
+                arguments,
+                scalars: launch.scalars,
+                positions: launch.positions,
+            });
         }
-        let driver = device.driver()?;
-        device.explain(driver.launch(&self.0, &arguments, scalars, positions))
+    }
+    match runs.is_empty() {
+        true => Ok(()),
+        false => device.explain(device.driver()?.launch(&runs)),
     }
 }
 

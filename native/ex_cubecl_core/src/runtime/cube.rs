@@ -20,11 +20,10 @@ use super::guard::caught;
 use super::kernels;
 use super::rest::{Rest, Sleep};
 use crate::device::DeviceId;
-use crate::driver::{Argument, Driver, HostBytes, Limits, Page, PendingRead, Progress, Region};
+use crate::driver::{Driver, HostBytes, Limits, Page, PendingRead, Progress, Region, Run};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::fault::{Stage, point};
-use crate::kernel::tree::Program;
 
 /// Bound offsets of windows into a page are multiples of this on every runtime.
 const WINDOW_ALIGNMENT: u64 = 256;
@@ -256,6 +255,21 @@ impl<B: Backend> Cube<B> {
         self.launch(|| kernels::copy(&self.client, from, to, src.len))
     }
 
+    fn bound(&self, run: &Run<'_>) -> Vec<emit::Bound> {
+        let arguments = run.arguments.iter();
+        // One without elements is never looked into: anything stands in for it.
+        let stand_in = arguments.clone().find_map(|argument| argument.region);
+        arguments
+            .filter_map(|argument| {
+                Some(emit::Bound {
+                    window: self.window(argument.region.or(stand_in)?),
+                    dtype: argument.dtype,
+                    count: argument.count,
+                })
+            })
+            .collect()
+    }
+
     /// One buffer must not be bound twice in a launch when it is written to.
     fn copy_in_page(&self, src: Region<'_>, dst: Region<'_>) -> Result<()> {
         let start = src.offset.min(dst.offset);
@@ -425,28 +439,15 @@ impl<B: Backend> Driver for Cube<B> {
         })
     }
 
-    fn launch(
-        &self,
-        program: &Arc<Program>,
-        arguments: &[Argument<'_>],
-        scalars: &[u64],
-        positions: u64,
-    ) -> Result<()> {
-        // One without elements is never looked into: anything stands in for it.
-        let stand_in = arguments.iter().find_map(|argument| argument.region);
-        let bound: Vec<emit::Bound> = arguments
-            .iter()
-            .filter_map(|argument| {
-                let window = self.window(argument.region.or(stand_in)?);
-                Some(emit::Bound {
-                    window,
-                    dtype: argument.dtype,
-                    count: argument.count,
+    fn launch(&self, runs: &[Run<'_>]) -> Result<()> {
+        let bound: Vec<_> = runs.iter().map(|run| (run, self.bound(run))).collect();
+        self.entry(|| {
+            self.launch(|| {
+                bound.iter().try_for_each(|(run, buffers)| {
+                    let positions = run.positions as u32;
+                    emit::launch(&self.client, run.program, buffers, run.scalars, positions)
                 })
             })
-            .collect();
-        self.entry(|| {
-            self.launch(|| emit::launch(&self.client, program, &bound, scalars, positions as u32))
         })
     }
 

@@ -1,0 +1,140 @@
+defmodule ExCubecl.Batch do
+  @moduledoc """
+  Kernels, copies and fills that are recorded once and submitted together.
+
+  A batch goes to the device in one call: a hundred small steps take about half as long as a hundred calls. What it writes is seen
+  by others as a whole.
+
+      iex> require ExCubecl.Kernel
+      iex> alias ExCubecl.Batch
+      iex> double = ExCubecl.Kernel.kernel(fn x, out -> out[index()] = 2 * x[index()] end)
+      iex> batch =
+      ...>   Batch.new()
+      ...>   |> Batch.run(double, [:x, :y])
+      ...>   |> Batch.run(double, [:y, :z])
+      ...>   |> Batch.fill(:y, 0)
+      iex> x = ExCubecl.buffer!([1, 2, 3], [3], :s32)
+      iex> {y, z} = {ExCubecl.Buffer.empty!([3], :s32), ExCubecl.Buffer.empty!([3], :s32)}
+      iex> Batch.submit(batch, x: x, y: y, z: z)
+      :ok
+      iex> {ExCubecl.to_list!(y), ExCubecl.to_list!(z)}
+      {[0, 0, 0], [4, 8, 12]}
+
+  Arguments are buffers, numbers, or names (atoms), which `submit/2` gives buffers or numbers to: so a batch is used again with others. All
+  of it is checked before anything runs. Each step runs after those before it.
+  """
+
+  require ExCubecl.Kernel
+
+  alias ExCubecl.{Arguments, Buffer, Error, Kernel, Native}
+
+  defstruct steps: []
+
+  @opaque t :: %__MODULE__{}
+  @type argument :: Buffer.t() | number | atom
+
+  @copy Kernel.kernel(fn x -> x end)
+  @fill Kernel.kernel(fn value, out -> out[index()] = value end)
+
+  @doc "Returns a batch without steps."
+  @spec new() :: t
+  def new, do: %__MODULE__{}
+
+  @doc """
+  Returns the batch with a run of a kernel behind it. Options are those of `ExCubecl.Kernel.run/3`; an element-wise kernel
+  needs `into:`, a buffer or a name.
+  """
+  @spec run(t, Kernel.t(), [argument], keyword) :: t
+  def run(%__MODULE__{steps: steps} = batch, kernel, args, opts \\ []),
+    do: %{batch | steps: [{kernel, args, opts} | steps]}
+
+  @doc "Returns the batch with a copy of all elements behind it; types and shapes are alike."
+  @spec copy(t, argument, argument) :: t
+  def copy(batch, source, target), do: run(batch, @copy, [source], into: target)
+
+  @doc "Returns the batch with a fill behind it: each element becomes `value`."
+  @spec fill(t, argument, argument) :: t
+  def fill(batch, target, value), do: run(batch, @fill, [value, target])
+
+  @doc """
+  Returns `:ok` and runs all steps, with what the names stand for.
+
+  Errors: those of `ExCubecl.Kernel.run/3`, of the first step that has one, before any step ran;
+  `:invalid_argument` for a name that stands for nothing.
+
+      iex> {:error, error} = ExCubecl.Batch.submit(ExCubecl.Batch.new() |> ExCubecl.Batch.fill(:x, 1))
+      iex> error.reason
+      :invalid_argument
+  """
+  @spec submit(t, keyword) :: :ok | {:error, Error.t()}
+  def submit(batch, names \\ [])
+
+  def submit(%__MODULE__{steps: steps}, names) do
+    if Keyword.keyword?(names) do
+      with {:ok, steps} <- prepared(Enum.reverse(steps), Map.new(names), []),
+           do: Error.from_native(fn -> Native.kernel_run(steps) end)
+    else
+      Arguments.invalid(:names, names, "a keyword list")
+    end
+  end
+
+  def submit(other, _names), do: Arguments.invalid(:batch, other, "an %ExCubecl.Batch{}")
+
+  use ExCubecl.Bang, submit: 1, submit: 2
+
+  defp prepared([], _names, done), do: {:ok, Enum.reverse(done)}
+
+  defp prepared([{kernel, args, opts} | rest], names, done) do
+    with {:ok, kernel} <- kernel(kernel),
+         {:ok, args} <- args(args),
+         {:ok, opts} <- Arguments.options(opts, [:size, :into]),
+         {:ok, args} <- resolved(args, names, []),
+         {:ok, opts} <- into(opts, names),
+         {:ok, %{outputs: [_ | _]} = prepared} <- Kernel.prepare(kernel, args, opts) do
+      prepared(rest, names, [Kernel.step(prepared) | done])
+    else
+      {:ok, %{outputs: []}} ->
+        Arguments.invalid(
+          :option,
+          opts,
+          "into: an element-wise kernel of a batch needs a buffer to write into"
+        )
+
+      error ->
+        error
+    end
+  end
+
+  defp kernel(%Kernel{} = kernel), do: {:ok, kernel}
+
+  defp kernel(other),
+    do: Arguments.invalid(:kernel, other, "a kernel of ExCubecl.Kernel.kernel/1")
+
+  defp args(args) do
+    if is_list(args) and not List.improper?(args),
+      do: {:ok, args},
+      else: Arguments.invalid(:args, args, "a list of arguments")
+  end
+
+  defp into(opts, names) do
+    case Keyword.fetch(opts, :into) do
+      {:ok, into} ->
+        with {:ok, [into]} <- resolved([into], names, []),
+             do: {:ok, Keyword.put(opts, :into, into)}
+
+      :error ->
+        {:ok, opts}
+    end
+  end
+
+  defp resolved([], _names, done), do: {:ok, Enum.reverse(done)}
+
+  defp resolved([name | rest], names, done) when is_atom(name) do
+    case names do
+      %{^name => value} -> resolved(rest, names, [value | done])
+      _ -> Arguments.invalid(:name, name, "one that submit/2 is given a buffer or a number for")
+    end
+  end
+
+  defp resolved([value | rest], names, done), do: resolved(rest, names, [value | done])
+end

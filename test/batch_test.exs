@@ -1,0 +1,91 @@
+defmodule ExCubecl.BatchTest do
+  use ExCubecl.Case, async: false
+
+  import ExCubecl.Refusal
+
+  alias ExCubecl.{Batch, Kernel}
+
+  require Kernel
+
+  @next Kernel.kernel(fn x, out -> out[index()] = x[index()] + 1 end)
+  @scaled Kernel.kernel(fn a, x -> a * x end)
+
+  defp s32(list), do: ExCubecl.buffer!(list, [length(list)], :s32)
+
+  test "steps run in their order, each on what those before it left" do
+    [a, b] = [s32([0, 0]), Buffer.empty!([2], :s32)]
+
+    batch =
+      Enum.reduce(1..50, Batch.new(), fn _, batch ->
+        batch |> Batch.run(@next, [:a, :b]) |> Batch.run(@next, [:b, :a])
+      end)
+
+    assert Batch.submit(batch, a: a, b: b) == :ok
+    assert {ExCubecl.to_list!(a), ExCubecl.to_list!(b)} == {[100, 100], [99, 99]}
+    # Again, with others.
+    assert Batch.submit(batch, a: s32([5]), b: c = s32([0])) == :ok
+    assert ExCubecl.to_list!(c) == [104]
+  end
+
+  test "copies, fills and element-wise kernels" do
+    [x, y] = [s32([1, 2, 3]), s32([0, 0, 0])]
+    z = Buffer.empty!([3], :s32)
+
+    batch =
+      Batch.new()
+      |> Batch.copy(x, y)
+      |> Batch.fill(:x, :value)
+      |> Batch.run(@scaled, [10, y], into: :z)
+
+    assert Batch.submit(batch, x: x, value: 7, z: z) == :ok
+    assert Enum.map([x, y, z], &ExCubecl.to_list!/1) == [[7, 7, 7], [1, 2, 3], [10, 20, 30]]
+    assert Batch.submit(Batch.new()) == :ok
+  end
+
+  test "a step that cannot run keeps all from running" do
+    x = s32([1, 2])
+    batch = Batch.new() |> Batch.fill(x, 9)
+    lazy = Buffer.empty!([2], :s32)
+
+    for {more, reason} <- [
+          {&Batch.run(&1, @next, [:unknown, x]), :invalid_argument},
+          {&Batch.run(&1, @next, [x, x]), :overlap},
+          {&Batch.run(&1, @next, [x]), :invalid_argument},
+          {&Batch.run(&1, :kernel, [x]), :invalid_argument},
+          {&Batch.run(&1, @next, :x), :invalid_argument},
+          {&Batch.run(&1, @scaled, [1, x]), :invalid_argument},
+          {&Batch.run(&1, @scaled, [1, x], into: s32([1])), :shape_mismatch},
+          {&Batch.run(&1, @scaled, [1, x], into: Buffer.empty!([2], :f32)), :type_mismatch},
+          {&Batch.run(&1, @next, [x, lazy], into: lazy), :invalid_argument},
+          {&Batch.run(&1, @next, [x, lazy], often: 1), :invalid_argument},
+          {&Batch.run(&1, @next, [lazy, Buffer.empty!([2], :s32)]), :not_allocated}
+        ] do
+      refused(Batch.submit(more.(batch)), reason)
+      assert ExCubecl.to_list!(x) == [1, 2]
+    end
+
+    refused(Batch.submit(:batch), :invalid_argument)
+    refused(Batch.submit(batch, :names), :invalid_argument)
+    refused(Kernel.run(@next, [x, lazy], into: lazy), :invalid_argument)
+    refused(Kernel.run(@scaled, [1, x], into: x), :overlap)
+    assert Kernel.run(@scaled, [3, x], into: lazy) == :ok
+    assert ExCubecl.to_list!(lazy) == [3, 6]
+  end
+
+  test "a batch of a hundred launches is faster than a hundred calls" do
+    [a, b] = [s32(Enum.to_list(1..100)), Buffer.zeros!([100], :s32)]
+    batch = Enum.reduce(1..100, Batch.new(), fn _, batch -> Batch.run(batch, @next, [a, b]) end)
+    Batch.submit!(batch)
+
+    ratios =
+      for _ <- 1..7 do
+        {single, _} = :timer.tc(fn -> for _ <- 1..100, do: Kernel.run(@next, [a, b]) end)
+        Buffer.synchronize!(b)
+        {together, _} = :timer.tc(fn -> Batch.submit!(batch) end)
+        Buffer.synchronize!(b)
+        single / together
+      end
+
+    assert Enum.at(Enum.sort(ratios), 3) > 1.1, inspect(ratios)
+  end
+end
