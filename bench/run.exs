@@ -8,7 +8,9 @@
 # within them; a row shows medians.
 
 defmodule Bench do
-  alias ExCubecl.Buffer
+  alias ExCubecl.{Batch, Buffer, Kernel, Ops}
+
+  require Kernel
 
   @peers Path.expand("../target/release/peers", __DIR__)
   @results Path.expand("results", __DIR__)
@@ -42,6 +44,7 @@ defmodule Bench do
     reuse()
     handles()
     convert()
+    kernels(peers)
     processes()
     growth()
     say("\nratio: how many times as fast as what it is compared with")
@@ -261,6 +264,41 @@ defmodule Bench do
     IO.puts(text)
     Process.put(:table, [text <> "\n" | Process.get(:table)])
   end
+
+  # Kernels of Elixir: 16 Mi elements, and launches that do next to nothing.
+  defp kernels(peers) do
+    count = 16 * 1_048_576
+    saxpy = Kernel.kernel(fn a, x, y -> a * x + y end)
+    [x, y] = for _ <- 1..2, do: Buffer.iota!([count], :f32)
+    out = Buffer.empty!([count], :f32)
+
+    on_device = fn ->
+      Kernel.run(saxpy, [2.0, x, y], into: out)
+      Buffer.synchronize!(out)
+    end
+
+    bytes = Buffer.read!(x)
+
+    in_elixir = fn ->
+      for <<n::float-32-native <- bytes>>, into: <<>>, do: <<2.0 * n + n::float-32-native>>
+    end
+
+    peer("kernel a * x + y, 16 Mi f32", on_device, "WGSL by hand", peers["raw saxpy"])
+    row("kernel a * x + y, 16 Mi f32", on_device, "for, into: <<>>", in_elixir, 3)
+    sum = fn -> ExCubecl.item!(Ops.sum!(x)) end
+    row("sum of 16 Mi f32", sum, "binary loop", fn -> sum_of(bytes, 0.0) end, 3)
+
+    next = Kernel.kernel(fn a, b -> b[index()] = a[index()] + 1 end)
+    [a, b] = for _ <- 1..2, do: Buffer.zeros!([100], :s32)
+    launch = fn -> Kernel.run(next, [a, b]) end
+    batch = Enum.reduce(1..100, Batch.new(), fn _, batch -> Batch.run(batch, next, [a, b]) end)
+    calls = fn -> for _ <- 1..100, do: launch.() end
+    row("100 launches in a batch", fn -> Batch.submit!(batch) end, "100 calls", calls, 7)
+    row("launch of a kernel", launch, "copy of 400 bytes", fn -> Buffer.copy!(a, b) end)
+  end
+
+  defp sum_of(<<n::float-32-native, rest::binary>>, sum), do: sum_of(rest, sum + n)
+  defp sum_of(<<>>, sum), do: sum
 
   defp handles do
     data = :binary.copy(<<1>>, 4096)
