@@ -339,6 +339,9 @@ defmodule ExCubecl.KernelTest do
     Kernel.run!(kernel, [s32([1])])
     now = Kernel.cache()
     assert {now.size - before.size, now.hits - before.hits} == {2, 9}
+    # Another kernel that says the same is the same program.
+    Kernel.run!(Kernel.kernel(fn y -> y * 3 + 77_123 end), [f32([1.0])])
+    assert Kernel.cache().programs == now.programs
   end
 
   test "many processes, each with its own numbers" do

@@ -192,8 +192,9 @@ defmodule ExCubecl.Kernel do
   use ExCubecl.Bang, run: 2, run: 3
 
   @doc """
-  Returns `%{size: kernels, max: max, hits: hits, misses: misses}`: how many kernels are kept, one for each
-  combination of types, and how often one was there.
+  Returns `%{size: kernels, max: max, hits: hits, misses: misses, programs: count}`: how many kernels are kept, one for each
+  combination of types, how often one was there, and how many different programs the devices have had to compile at most. Of
+  those there are 16,384 for the life of a VM.
 
       iex> ExCubecl.Kernel.cache().max
       1024
@@ -202,9 +203,10 @@ defmodule ExCubecl.Kernel do
           size: non_neg_integer,
           max: pos_integer,
           hits: non_neg_integer,
-          misses: non_neg_integer
+          misses: non_neg_integer,
+          programs: non_neg_integer
         }
-  def cache, do: Cache.stats()
+  def cache, do: Map.put(Cache.stats(), :programs, Native.kernel_count())
 
   ## Arguments
 

@@ -136,6 +136,7 @@ defmodule ExCubecl.Native do
 
   # Kernel
   def kernel_new(_program), do: missing()
+  def kernel_count, do: missing()
   def kernel_map(_kernel, _id, _inputs, _scalars, _dims, _note), do: missing()
   def kernel_run(_steps), do: missing()
 

@@ -28,6 +28,12 @@ fn kernel_new(program: Wire<Program>) -> Answer<'static, ResourceArc<KernelRef>>
     Ok(ResourceArc::new(KernelRef(Kernel::new(program.0)?)))
 }
 
+/// How many different kernels were made.
+#[rustler::nif]
+fn kernel_count() -> u64 {
+    Kernel::count() as u64
+}
+
 /// Numbers as the bits of the types that the kernel has them in.
 fn numbers<'a>(kernel: &Kernel, scalars: &[Term<'a>]) -> Answer<'a, Vec<u64>> {
     let types = kernel.program().scalars.iter();

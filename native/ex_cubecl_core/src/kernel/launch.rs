@@ -1,8 +1,9 @@
 //! A kernel on buffers: what is checked before it runs, and which locks it holds.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, LazyLock};
 
-use parking_lot::{RwLockReadGuard, RwLockWriteGuard};
+use parking_lot::{Mutex, RwLockReadGuard, RwLockWriteGuard};
 
 use super::tree::Program;
 use crate::buffer::Buffer;
@@ -15,6 +16,13 @@ use crate::storage::{Content, Storage};
 
 /// Positions are 32-bit integers inside of a kernel.
 const MAX_POSITIONS: u64 = i32::MAX as u64;
+
+/// CubeCL keeps whatever it compiled, for good: a program that makes new kernels without end has to
+/// stop somewhere.
+const MAX_PROGRAMS: usize = 16_384;
+
+/// Programs that were made once. Equal ones are one, so that CubeCL compares pointers.
+static PROGRAMS: LazyLock<Mutex<HashSet<Arc<Program>>>> = LazyLock::new(Mutex::default);
 
 /// A program that was found sound.
 #[derive(Debug, Clone)]
@@ -36,10 +44,26 @@ impl Guard<'_> {
 
 impl Kernel {
     pub fn new(program: Program) -> Result<Kernel> {
-        match program.check() {
-            Ok(()) => Ok(Kernel(Arc::new(program))),
-            Err(reason) => Err(Error::BadKernel { reason }),
+        if let Err(reason) = program.check() {
+            return Err(Error::BadKernel { reason });
         }
+        let mut programs = PROGRAMS.lock();
+        if let Some(known) = programs.get(&program) {
+            return Ok(Kernel(known.clone()));
+        }
+        if programs.len() >= MAX_PROGRAMS {
+            return Err(Error::BadKernel {
+                reason: "there are 16,384 different kernels already: pass what varies as a number, not as code",
+            });
+        }
+        let program = Arc::new(program);
+        programs.insert(program.clone());
+        Ok(Kernel(program))
+    }
+
+    /// How many different programs there are.
+    pub fn count() -> usize {
+        PROGRAMS.lock().len()
     }
 
     pub fn program(&self) -> &Program {
