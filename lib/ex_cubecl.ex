@@ -33,7 +33,7 @@ defmodule ExCubecl do
     default_device: 0,
     memory_info: 0
 
-  alias ExCubecl.{Arguments, Buffer, Device, DType, Error, Memory, Remote}
+  alias ExCubecl.{Arguments, Buffer, Device, DType, Error, Memory, NamedKernels, Remote}
 
   @doc """
   Returns `{:ok, buffer}` with the given elements on a device.
@@ -232,6 +232,36 @@ defmodule ExCubecl do
   """
   @spec supported_dtypes() :: [DType.t()]
   defdelegate supported_dtypes(), to: DType, as: :all
+
+  @doc """
+  Returns `{:ok, names}` of the kernels that `run_kernel/4` knows: the element-wise and activation kernels of the Hex package
+  of this name. `ExCubecl.Kernel` makes any other, `ExCubecl.Ops` has many.
+
+      iex> {:ok, names} = ExCubecl.kernels()
+      iex> "elementwise_add" in names
+      true
+  """
+  @spec kernels() :: {:ok, [String.t()]}
+  def kernels, do: {:ok, NamedKernels.names()}
+
+  @doc """
+  Returns `{:ok, id}` and runs a kernel of `kernels/0` over `inputs` into `output`, on the device.
+
+  What it writes is there for every call that comes later: there is nothing to wait for, and the id is
+  only for logs. `params` is `%{}`, for none of these kernels has any.
+
+  Errors: `:invalid_argument` for another name or other inputs, and those of `ExCubecl.Kernel.run/3`.
+
+      iex> a = ExCubecl.buffer!([1.0, 2.0], [2], :f32)
+      iex> output = ExCubecl.buffer!([0.0, 0.0], [2], :f32)
+      iex> {:ok, _id} = ExCubecl.run_kernel("elementwise_add", [a, a], output)
+      iex> ExCubecl.to_list!(output)
+      [2.0, 4.0]
+  """
+  @spec run_kernel(String.t(), [Buffer.t()], Buffer.t(), map) ::
+          {:ok, pos_integer} | {:error, Error.t()}
+  def run_kernel(name, inputs, output, params \\ %{}),
+    do: NamedKernels.run(name, inputs, output, params)
 
   @doc """
   Returns the version of this package.

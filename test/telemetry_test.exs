@@ -37,6 +37,24 @@ defmodule ExCubecl.TelemetryTest do
     if Process.whereis(ExCubecl.Telemetry) && tries > 0, do: Process.sleep(10) && gone(tries - 1)
   end
 
+  test "launches of kernels are told, and which was the first with its types" do
+    require ExCubecl.Kernel
+    device = ExCubecl.default_device!()
+    kernel = ExCubecl.Kernel.kernel(fn x -> x * 2 + 987 end)
+    x = ExCubecl.buffer!([1, 2, 3], [3], :s32)
+    for _ <- 1..2, do: ExCubecl.Kernel.run!(kernel, [x])
+
+    assert_received {:launch, %{bytes: 12, duration: _},
+                     %{device: ^device, kernel: :kernel, first: true}}
+
+    assert_received {:launch, %{bytes: 12}, %{first: false}}
+    copy = ExCubecl.Kernel.kernel(fn x, out -> out[index()] = x[index()] end)
+    :ok = ExCubecl.Kernel.run(copy, [x, Buffer.empty!([5], :f64)])
+    assert_received {:launch, %{bytes: 40}, _}
+    {:error, _} = ExCubecl.Kernel.run(copy, [x, x])
+    refute_received {:launch, _, _}
+  end
+
   test "making, reading, writing and freeing are told with their bytes" do
     device = ExCubecl.default_device!()
     me = self()

@@ -45,8 +45,12 @@ defmodule ExCubecl.Batch do
   needs `into:`, a buffer or a name.
   """
   @spec run(t, Kernel.t(), [argument], keyword) :: t
-  def run(%__MODULE__{steps: steps} = batch, kernel, args, opts \\ []),
+  def run(batch, kernel, args, opts \\ [])
+
+  def run(%__MODULE__{steps: steps} = batch, kernel, args, opts),
     do: %{batch | steps: [{kernel, args, opts} | steps]}
+
+  def run(other, _kernel, _args, _opts), do: Error.unwrap!(none(other))
 
   @doc "Returns the batch with a copy of all elements behind it; types and shapes are alike."
   @spec copy(t, argument, argument) :: t
@@ -78,7 +82,9 @@ defmodule ExCubecl.Batch do
     end
   end
 
-  def submit(other, _names), do: Arguments.invalid(:batch, other, "an %ExCubecl.Batch{}")
+  def submit(other, _names), do: none(other)
+
+  defp none(other), do: Arguments.invalid(:batch, other, "an %ExCubecl.Batch{}")
 
   use ExCubecl.Bang, submit: 1, submit: 2
 

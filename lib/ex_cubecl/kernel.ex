@@ -64,7 +64,19 @@ defmodule ExCubecl.Kernel do
   modulo the bits of the type. Each combination of types is compiled once.
   """
 
-  alias ExCubecl.{Arguments, Buffer, DType, Error, Handle, Native, Note, Pressure, Shape}
+  alias ExCubecl.{
+    Arguments,
+    Buffer,
+    DType,
+    Error,
+    Handle,
+    Native,
+    Note,
+    Pressure,
+    Shape,
+    Telemetry
+  }
+
   alias ExCubecl.Kernel.{Cache, Parser, Typer}
 
   @enforce_keys [:parsed, :key]
@@ -178,9 +190,11 @@ defmodule ExCubecl.Kernel do
   def run(%__MODULE__{} = kernel, args, opts) when is_list(args) do
     with {:ok, opts} <- Arguments.options(opts, [:size, :into | Note.options()]),
          {:ok, prepared} <- prepare(kernel, args, opts) do
-      if prepared.outputs == [],
-        do: make_result(prepared, opts),
-        else: Error.from_native(fn -> Native.kernel_run([step(prepared)]) end)
+      Telemetry.span(:launch, written(prepared), metadata(kernel, prepared), fn ->
+        if prepared.outputs == [],
+          do: make_result(prepared, opts),
+          else: Error.from_native(fn -> Native.kernel_run([step(prepared)]) end)
+      end)
     end
   end
 
@@ -339,11 +353,12 @@ defmodule ExCubecl.Kernel do
          {:ok, kinds} <- kinds(parsed, args, shape),
          {:ok, made} <- made(kernel, kinds),
          args = Map.new(args),
-         {:ok, outputs} <- outputs(parsed, made, args, shape, opts[:into]) do
+         {:ok, outputs} <- outputs(parsed, made, args, shape, Keyword.fetch(opts, :into)) do
       numbers = numbers(made, args, shape)
 
       {:ok,
        %{
+         names: parsed.outputs,
          made: made,
          inputs: refs(made.inputs, args),
          numbers: numbers,
@@ -354,15 +369,29 @@ defmodule ExCubecl.Kernel do
     end
   end
 
+  # Bytes of what it writes into.
+  defp written(%{made: %{dtype: nil}, args: args, names: names}),
+    do:
+      Enum.sum(
+        for name <- names, %{shape: s, dtype: d} = args[name], do: Shape.size(s) * DType.size(d)
+      )
+
+  defp written(%{made: %{dtype: dtype}, shape: shape}), do: Shape.size(shape) * DType.size(dtype)
+
+  defp metadata(kernel, %{made: made, args: args}) do
+    %{device: device} = Enum.find(Map.values(args), &is_struct(&1, Buffer))
+    %{device: device, kernel: kernel.parsed.name, first: made.first}
+  end
+
   @doc false
   def step(%{made: made} = prepared),
     do:
       {made.ref, prepared.inputs, prepared.numbers, prepared.outputs, Shape.size(prepared.shape)}
 
   # An element-wise kernel writes into a new buffer, or into one that is there.
-  defp outputs(%{outputs: []}, _made, _args, _shape, nil), do: {:ok, []}
+  defp outputs(%{outputs: []}, _made, _args, _shape, :error), do: {:ok, []}
 
-  defp outputs(%{outputs: []}, made, _args, shape, into) do
+  defp outputs(%{outputs: []}, made, _args, shape, {:ok, into}) do
     case Handle.check(into) do
       {:ok, %{dtype: dtype}} when dtype != made.dtype ->
         Error.new(:type_mismatch, expected: made.dtype, actual: dtype)
@@ -378,7 +407,7 @@ defmodule ExCubecl.Kernel do
     end
   end
 
-  defp outputs(%{outputs: names}, _made, args, _shape, nil), do: {:ok, refs(names, args)}
+  defp outputs(%{outputs: names}, _made, args, _shape, :error), do: {:ok, refs(names, args)}
 
   defp outputs(_parsed, _made, _args, _shape, _into),
     do: Arguments.invalid(:option, :into, "none: the kernel writes into its arguments")

@@ -20,6 +20,8 @@ defmodule ExCubecl.Calls do
       write: &Buffer.write(&1, [1], offset: 0),
       fill: &Buffer.fill(&1, 1),
       copy: &Buffer.copy(&1, other),
+      run_kernel: &ExCubecl.run_kernel("relu", [&1], other),
+      run_kernel: &ExCubecl.run_kernel("relu", [other], &1),
       copy: &Buffer.copy(other, &1),
       read: &Buffer.read/1,
       read_part: &Buffer.read_part(&1, 0, 1),
@@ -67,6 +69,6 @@ defmodule ExCubecl.Calls do
   @doc "Functions of the two modules that take no buffer, or anything at all."
   def none do
     ~w(buffer new empty zeros full iota await allocated? devices default_device device_count device_info
-       memory_info available? supported_dtypes version __struct__)a
+       memory_info available? supported_dtypes version kernels __struct__)a
   end
 end

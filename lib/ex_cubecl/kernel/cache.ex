@@ -11,7 +11,10 @@ defmodule ExCubecl.Kernel.Cache do
 
   def start_link(_), do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
 
-  @doc "What is kept under a key, or what `make` makes for it: `{:ok, entry}` is kept, an error is not."
+  @doc """
+  The map that is kept under a key, or what `make` makes for it: `{:ok, map}` is kept, an error is not.
+  `first:` in it says whether it was made just now.
+  """
   def fetch(key, make) do
     case :ets.lookup(__MODULE__, key) do
       [{_, entry}] ->
@@ -20,7 +23,7 @@ defmodule ExCubecl.Kernel.Cache do
 
       [] ->
         count(@misses)
-        with {:ok, entry} <- make.(), do: keep(key, entry)
+        with {:ok, entry} <- make.(), do: keep(key, Map.put(entry, :first, false))
     end
   end
 
@@ -32,7 +35,7 @@ defmodule ExCubecl.Kernel.Cache do
   defp keep(key, entry) do
     if :ets.info(__MODULE__, :size) >= @most, do: :ets.delete_all_objects(__MODULE__)
     :ets.insert(__MODULE__, {key, entry})
-    {:ok, entry}
+    {:ok, %{entry | first: true}}
   end
 
   defp count(at), do: :counters.add(counters(), at, 1)
