@@ -30,7 +30,7 @@ defmodule ExCubecl.Batch do
 
   defstruct steps: []
 
-  @opaque t :: %__MODULE__{}
+  @type t :: %__MODULE__{}
   @type argument :: Buffer.t() | number | atom
 
   @copy Kernel.kernel(fn x -> x end)
@@ -50,7 +50,10 @@ defmodule ExCubecl.Batch do
   def run(%__MODULE__{steps: steps} = batch, kernel, args, opts),
     do: %{batch | steps: [{kernel, args, opts} | steps]}
 
-  def run(other, _kernel, _args, _opts), do: Error.unwrap!(none(other))
+  def run(other, _kernel, _args, _opts) do
+    {:error, error} = none(other)
+    raise error
+  end
 
   @doc "Returns the batch with a copy of all elements behind it; types and shapes are alike."
   @spec copy(t, argument, argument) :: t

@@ -82,7 +82,7 @@ defmodule ExCubecl.Kernel do
   @enforce_keys [:parsed, :key]
   defstruct [:parsed, :key]
 
-  @opaque t :: %__MODULE__{}
+  @type t :: %__MODULE__{}
 
   defmacro __using__(_opts) do
     # Here, and not in the module's body, which is evaluated when all of it was expanded.
