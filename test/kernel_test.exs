@@ -66,6 +66,28 @@ defmodule ExCubecl.KernelTest do
     end
   end
 
+  test "an index outside is told where it is asked for" do
+    shift = Kernel.kernel(fn input, by, output -> output[index() + by] = input[index() - by] end)
+    x = f32([1.0, 2.0, 3.0])
+    out = f32([0.0, 0.0, 0.0])
+    run = fn by, opts -> Kernel.run(shift, [x, by, out], opts) end
+    assert run.(0, check: true) == :ok
+    assert ExCubecl.to_list!(out) == [1.0, 2.0, 3.0]
+    assert run.(1, []) == :ok
+    error = refused(run.(1, check: true), :out_of_bounds, details: [kernel: :kernel, size: 3])
+    assert {error.details.argument, error.details.index} in [{:input, -1}, {:output, 3}]
+    refused(run.(1, check: 1), :invalid_argument)
+    around = Kernel.kernel(fn x -> x[index()] + x[index() - 1] end)
+
+    refused(Kernel.run(around, [x], check: true), :out_of_bounds,
+      details: [index: -1, position: 0]
+    )
+
+    fine = Kernel.kernel(fn x -> x[min(index() + 1, len(x) - 1)] end)
+    assert {:ok, result} = Kernel.run(fine, [x], check: true, tag: :checked)
+    assert ExCubecl.to_list!(result) == [2.0, 3.0, 3.0]
+  end
+
   test "types mix as in Nx" do
     add = Kernel.kernel(fn a, b -> a + b end)
     divide = Kernel.kernel(fn a, b -> a / b end)

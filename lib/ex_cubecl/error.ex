@@ -159,6 +159,11 @@ defmodule ExCubecl.Error do
     do:
       "expected elements of type #{expected}, but they are #{actual}: see ExCubecl.Buffer.convert/2"
 
+  defp text(:out_of_bounds, %{kernel: kernel, argument: name, index: index} = details),
+    do:
+      "kernel #{kernel} reads or writes #{name}[#{index}] at position #{details.position}, outside of its " <>
+        "#{count(details.size)}: compare the index with len(#{name})"
+
   defp text(:out_of_bounds, %{offset: offset, count: count, size: size}),
     do:
       "#{count} from offset #{offset} on lie outside of a buffer of #{size}: offset + count must be at most #{size}"

@@ -168,6 +168,9 @@ defmodule ExCubecl.Kernel do
       `:ok` then
     * `:size` - for an indexed kernel, how often it runs: a number, or the lengths of two or three axes,
       the last one for `index(:x)`
+    * `:check` - `true` to be told of an index outside of its buffer, as `:out_of_bounds` with the argument, the index
+      and the position; of several, any one. It waits for the kernel, and what the kernel writes stays written. To find mistakes
+      with
     * `:tag`, `:allocation` - of the result, as for `ExCubecl.Buffer.new/4`
 
   Errors: `:invalid_argument` for another number of arguments, or ones that are neither buffers nor
@@ -175,6 +178,13 @@ defmodule ExCubecl.Kernel do
   together; `:shape_mismatch`; `:overlap` where an output shares bytes with another argument;
   `:unsupported_dtype` for a type that the device cannot calculate with; `:invalid_value` for a number
   that its type cannot hold; `:not_allocated`, and those of making a buffer.
+
+      iex> require ExCubecl.Kernel
+      iex> next = ExCubecl.Kernel.kernel(fn x, out -> out[index()] = x[index() + 1] end)
+      iex> x = ExCubecl.buffer!([1, 2, 3], [3], :s32)
+      iex> {:error, error} = ExCubecl.Kernel.run(next, [x, ExCubecl.Buffer.empty!([3], :s32)], check: true)
+      iex> Exception.message(error)
+      "kernel kernel reads or writes x[3] at position 2, outside of its 3 elements: compare the index with len(x)"
 
       iex> require ExCubecl.Kernel
       iex> steps = ExCubecl.Kernel.kernel(fn out -> out[index()] = 10 * index(:y) + index(:x) end)
@@ -188,12 +198,15 @@ defmodule ExCubecl.Kernel do
   def run(kernel, args, opts \\ [])
 
   def run(%__MODULE__{} = kernel, args, opts) when is_list(args) do
-    with {:ok, opts} <- Arguments.options(opts, [:size, :into | Note.options()]),
+    with {:ok, opts} <- Arguments.options(opts, [:size, :into, :check | Note.options()]),
+         {:ok, opts} <- checked(opts),
          {:ok, prepared} <- prepare(kernel, args, opts) do
       Telemetry.span(:launch, written(prepared), metadata(kernel, prepared), fn ->
-        if prepared.outputs == [],
-          do: make_result(prepared, opts),
-          else: Error.from_native(fn -> Native.kernel_run([step(prepared)]) end)
+        cond do
+          opts[:check] -> run_checked(kernel, prepared, opts)
+          prepared.outputs == [] -> make_result(prepared, opts)
+          true -> Error.from_native(fn -> Native.kernel_run([step(prepared)]) end)
+        end
       end)
     end
   end
@@ -330,10 +343,11 @@ defmodule ExCubecl.Kernel do
 
   defp one?(_parsed, _buffer, _shape), do: false
 
-  defp made(%{parsed: parsed, key: key}, kinds) do
-    Cache.fetch({key, kinds}, fn ->
+  defp made(%{parsed: parsed, key: key}, kinds, check) do
+    Cache.fetch({key, kinds, check}, fn ->
       with {:ok, typed} <- typed(parsed, kinds),
-           {:ok, ref} <- Error.from_native(fn -> Native.kernel_new(typed.tree) end),
+           tree = if(check, do: Typer.reporting(typed.tree), else: typed.tree),
+           {:ok, ref} <- Error.from_native(fn -> Native.kernel_new(tree) end),
            do: {:ok, Map.put(typed, :ref, ref)}
     end)
   end
@@ -351,7 +365,7 @@ defmodule ExCubecl.Kernel do
     with {:ok, args} <- arguments(parsed.args, args),
          {:ok, shape} <- shape(parsed, args, opts),
          {:ok, kinds} <- kinds(parsed, args, shape),
-         {:ok, made} <- made(kernel, kinds),
+         {:ok, made} <- made(kernel, kinds, opts[:check] || false),
          args = Map.new(args),
          {:ok, outputs} <- outputs(parsed, made, args, shape, Keyword.fetch(opts, :into)) do
       numbers = numbers(made, args, shape)
@@ -411,6 +425,46 @@ defmodule ExCubecl.Kernel do
 
   defp outputs(_parsed, _made, _args, _shape, _into),
     do: Arguments.invalid(:option, :into, "none: the kernel writes into its arguments")
+
+  defp checked(opts) do
+    if Keyword.get(opts, :check, false) in [true, false],
+      do: {:ok, opts},
+      else: Arguments.invalid(:check, opts[:check], "true or false")
+  end
+
+  # With one more output, in which the kernel leaves one of the indices that were outside.
+  defp run_checked(kernel, %{made: made, shape: shape} = prepared, opts) do
+    %{device: device} = Enum.find(Map.values(prepared.args), &is_struct(&1, Buffer))
+
+    with {:ok, report} <- Buffer.zeros([4], :s32, device: device),
+         {:ok, result} <- result(prepared, made, shape, device, opts),
+         outputs = if(result, do: [result.ref], else: prepared.outputs),
+         step = step(%{prepared | outputs: outputs ++ [report.ref]}),
+         :ok <- Error.from_native(fn -> Native.kernel_run([step]) end),
+         {:ok, told} <- Buffer.to_list(report) do
+      case told do
+        [0 | _] -> if result, do: {:ok, result}, else: :ok
+        [_, slot, index, position] -> outside(kernel, prepared, slot, index, position)
+      end
+    end
+  end
+
+  defp result(%{outputs: []}, made, shape, device, opts),
+    do: Buffer.empty(shape, made.dtype, [device: device] ++ Keyword.take(opts, Note.options()))
+
+  defp result(_prepared, _made, _shape, _device, _opts), do: {:ok, nil}
+
+  defp outside(%{parsed: parsed}, %{made: made, args: args}, slot, index, position) do
+    name = Enum.at(made.inputs ++ parsed.outputs, slot)
+
+    Error.new(:out_of_bounds,
+      kernel: parsed.name,
+      argument: name,
+      index: index,
+      position: position,
+      size: Shape.size(args[name].shape)
+    )
+  end
 
   defp make_result(%{made: made, args: args, shape: shape} = prepared, opts) do
     %{device: id} = Enum.find(Map.values(args), &is_struct(&1, Buffer))

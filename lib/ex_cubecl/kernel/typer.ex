@@ -84,12 +84,16 @@ defmodule ExCubecl.Kernel.Typer do
     locals = state.locals |> in_order() |> Enum.map(&Map.fetch!(state.variables, &1))
 
     %{
-      tree: {types, outputs, Enum.map(scalars, &elem(&1, 1)), locals, body},
+      tree: {types, outputs, Enum.map(scalars, &elem(&1, 1)), locals, body, nil},
       inputs: state.inputs,
       scalars: Enum.map(scalars, &elem(&1, 0)),
       dtype: result
     }
   end
+
+  @doc "The same tree with one more output, which is told of indices outside of their buffers."
+  def reporting({inputs, outputs, scalars, locals, body, nil}),
+    do: {inputs, outputs ++ [:s32], scalars, locals, body, length(inputs) + length(outputs)}
 
   defp in_order(slots), do: slots |> Enum.sort_by(&elem(&1, 1)) |> Enum.map(&elem(&1, 0))
 

@@ -13,8 +13,8 @@ const MAX_DEPTH: usize = 200;
 impl<'a> Decoder<'a> for Wire<Program> {
     fn decode(term: Term<'a>) -> NifResult<Self> {
         type Types = ListOf<Wire<DType>>;
-        let (inputs, outputs, scalars, locals, body) =
-            term.decode::<(Types, Types, Types, ListOf<Wire<Type>>, Term)>()?;
+        let (inputs, outputs, scalars, locals, body, report) =
+            term.decode::<(Types, Types, Types, ListOf<Wire<Type>>, Term, Option<u32>)>()?;
         let dtypes = |list: Types| list.0.into_iter().map(|dtype| dtype.0).collect();
         Ok(Wire(Program {
             inputs: dtypes(inputs),
@@ -22,6 +22,7 @@ impl<'a> Decoder<'a> for Wire<Program> {
             scalars: dtypes(scalars),
             locals: locals.0.into_iter().map(|local| local.0).collect(),
             body: block(body, MAX_DEPTH)?,
+            report: report.map(|slot| slot as usize),
         }))
     }
 }

@@ -45,6 +45,7 @@ fn saxpy() -> Kernel {
         scalars: vec![F32],
         locals: vec![],
         body: vec![Stmt::Put(2, bin(Binary::Add, product, Expr::Own(1)))],
+        report: None,
     })
     .unwrap()
 }
@@ -83,6 +84,7 @@ fn reads_outside_are_zero_and_writes_outside_do_nothing() {
         scalars: vec![],
         locals: vec![],
         body: vec![Stmt::Write(1, moved(2), Expr::Read(0, Box::new(moved(3))))],
+        report: None,
     };
     let kernel = Kernel::new(program).unwrap();
     kernel.run(&[&left], &[], &[&target], 1000).unwrap();
@@ -117,6 +119,7 @@ fn loops_branches_and_variables_do_what_they_say() {
         scalars: vec![],
         locals: vec![POSITION, Type::Of(F32)],
         body,
+        report: None,
     };
     let x = floats(&[1.0, -5.0, 2.5, -1.0, 4.0]);
     let out = Kernel::new(program)
@@ -142,6 +145,7 @@ fn division_casts_and_narrow_types_have_one_answer() {
             scalars: vec![],
             locals: vec![],
             body: vec![Stmt::Put(1, value)],
+            report: None,
         };
         let kernel = Kernel::new(program).unwrap();
         contents(

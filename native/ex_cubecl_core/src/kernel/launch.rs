@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 
 use parking_lot::{Mutex, RwLockReadGuard, RwLockWriteGuard};
 
-use super::tree::Program;
+use super::tree::{Program, REPORT};
 use crate::buffer::Buffer;
 use crate::device::Device;
 use crate::driver::{Argument, Driver, Run};
@@ -156,6 +156,12 @@ impl Kernel {
             if own.contains(&slot) && buffer.count() < positions {
                 return Err(Error::ShapeMismatch {
                     expected: positions,
+                    actual: buffer.count(),
+                });
+            }
+            if program.report == Some(slot) && buffer.count() < REPORT {
+                return Err(Error::ShapeMismatch {
+                    expected: REPORT,
                     actual: buffer.count(),
                 });
             }

@@ -115,7 +115,12 @@ pub struct Program {
     pub scalars: Vec<DType>,
     pub locals: Vec<Type>,
     pub body: Vec<Stmt>,
+    /// The output that is told of an index outside of its buffer, as `REPORT` elements of `s32`:
+    /// 1, the number of the buffer, the index, the position.
+    pub report: Option<usize>,
 }
+
+pub const REPORT: u64 = 4;
 
 /// What is wrong with a tree. Elixir's typer makes none such: this is for whoever gets past it.
 pub type Unsound = &'static str;
@@ -129,6 +134,9 @@ impl Program {
             program: self,
             nodes: 0,
         };
+        if let Some(slot) = self.report {
+            expect(POSITION, check.output(slot)?)?;
+        }
         check.block(&self.body, 0)
     }
 
@@ -393,6 +401,7 @@ mod tests {
             scalars: vec![F32],
             locals: vec![POSITION],
             body,
+            report: None,
         }
     }
 

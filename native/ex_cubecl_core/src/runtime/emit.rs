@@ -122,6 +122,7 @@ impl<R: Runtime> CubeKernel for Tree<R> {
             locals,
             own: position,
             position,
+            report: program.report,
         };
         emitter.position = cast(&mut body, position, S32);
         emitter.block(&mut body, &program.body);
@@ -198,6 +199,7 @@ struct Emitter {
     /// The position of the thread, unsigned as indices are, and signed as the language has it.
     own: Variable,
     position: Variable,
+    report: Option<usize>,
 }
 
 impl Emitter {
@@ -224,7 +226,7 @@ impl Emitter {
                 let (index, cond) = self.inside(scope, *slot, index);
                 let mut then = scope.child();
                 self.store(&mut then, *slot, index, value);
-                scope.register(Branch::If(Box::new(If { cond, scope: then })));
+                self.guarded(scope, cond, then, *slot, index);
             }
             Stmt::If(condition, then, other) => {
                 let cond = self.expr(scope, condition);
@@ -328,8 +330,42 @@ impl Emitter {
         let mut then = scope.child();
         let value = self.load(&mut then, slot, index);
         then.register(Instruction::new(Operation::Copy(value), out));
-        scope.register(Branch::If(Box::new(If { cond, scope: then })));
+        self.guarded(scope, cond, then, slot, index);
         out
+    }
+
+    /// What uses an index, if it is inside; where it is not and somebody wants to know, that is told.
+    fn guarded(
+        &self,
+        scope: &mut Scope,
+        cond: Variable,
+        inside: Scope,
+        slot: usize,
+        index: Variable,
+    ) {
+        let Some(report) = self.report else {
+            scope.register(Branch::If(Box::new(If {
+                cond,
+                scope: inside,
+            })));
+            return;
+        };
+        let mut outside = scope.child();
+        let index = cast(&mut outside, index, S32);
+        let told = [
+            number(1, S32),
+            number(slot as i64, S32),
+            index,
+            self.position,
+        ];
+        for (at, value) in told.into_iter().enumerate() {
+            self.store(&mut outside, report, number(at as i64, U32), value);
+        }
+        scope.register(Branch::IfElse(Box::new(IfElse {
+            cond,
+            scope_if: inside,
+            scope_else: outside,
+        })));
     }
 
     fn expr(&self, scope: &mut Scope, expr: &Expr) -> Variable {
