@@ -114,6 +114,19 @@ defmodule ExCubecl.BadInputTest do
     assert Exception.message(error) =~ "#{limit + 1}" and Exception.message(error) =~ "#{limit}"
   end
 
+  test "sixty-four axes and not more, which no stack would stand" do
+    nest = fn depth -> Enum.reduce(1..depth, 7, fn _, inner -> [inner] end) end
+    ones = &List.duplicate(1, &1)
+    buffer = ExCubecl.buffer!(nest.(64), ones.(64), :u8)
+    assert ExCubecl.to_list!(buffer) == nest.(64)
+
+    for axes <- [65, 1_000, 100_000] do
+      assert reason(ExCubecl.buffer(nest.(axes), ones.(axes), :u8)) == :invalid_shape
+      assert reason(Buffer.zeros(ones.(axes), :u8)) == :invalid_shape
+      assert reason(Buffer.reshape(buffer, ones.(axes))) == :invalid_shape
+    end
+  end
+
   test "something that is no buffer, in every function" do
     buffer = ExCubecl.buffer!([1.0], [1], :f32)
     dead = %{buffer | ref: make_ref()}
@@ -228,6 +241,12 @@ defmodule ExCubecl.BadInputTest do
   test "an array without elements but with endless rows is no list" do
     buffer = ExCubecl.buffer!([], [1_000_000_000_000, 0], :f32)
     assert reason(ExCubecl.to_list(buffer)) == :too_large
+    # Rows of rows count, too.
+    deep = ExCubecl.buffer!([], [10_000_000] ++ List.duplicate(1, 20) ++ [0], :f32)
+    assert reason(ExCubecl.to_list(deep)) == :too_large
+    thin = Buffer.zeros!([1_000_000] ++ List.duplicate(1, 40), :u8)
+    assert reason(ExCubecl.to_list(thin)) == :too_large
+    assert length(ExCubecl.to_flat_list!(thin)) == 1_000_000
     assert ExCubecl.to_flat_list(buffer) == {:ok, []}
   end
 

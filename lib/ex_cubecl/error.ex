@@ -117,6 +117,9 @@ defmodule ExCubecl.Error do
   defp text(:invalid_shape, %{elements: :too_many, shape: shape}),
     do: "shape #{short(shape)} has more than 2^63 - 1 elements or bytes: use smaller dimensions"
 
+  defp text(:invalid_shape, %{axes: axes}),
+    do: "the shape has #{axes} axes, and 64 are the most: reshape it"
+
   defp text(:invalid_shape, %{shape: shape}),
     do:
       "#{short(shape)} is no shape: expected a list or tuple of non-negative integers, such as [2, 3]"

@@ -6,6 +6,8 @@ defmodule ExCubecl.Shape do
 
   # Counts of elements and of bytes cross to the native side as 63-bit numbers.
   @most 0x7FFF_FFFF_FFFF_FFFF
+  # Nested lists are made and taken apart by functions that call themselves.
+  @most_axes 64
 
   @type t :: [non_neg_integer]
 
@@ -21,7 +23,11 @@ defmodule ExCubecl.Shape do
   def validate(shape, dtype) when is_tuple(shape), do: validate(Tuple.to_list(shape), dtype)
 
   def validate(shape, dtype) when is_list(shape) do
-    if dimensions?(shape), do: sized(shape, count(shape), dtype), else: {:error, %{shape: shape}}
+    cond do
+      not dimensions?(shape) -> {:error, %{shape: shape}}
+      length(shape) > @most_axes -> {:error, %{shape: shape, axes: length(shape)}}
+      true -> sized(shape, count(shape), dtype)
+    end
   end
 
   def validate(other, _dtype), do: {:error, %{shape: other}}

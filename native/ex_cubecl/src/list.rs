@@ -7,8 +7,8 @@ use crate::atoms;
 use crate::cell;
 use crate::error::{Answer, Fault};
 
-/// Rows of an empty array that `to_list` is willing to make.
-const MAX_EMPTY_ROWS: u64 = 1 << 24;
+/// Rows on all levels together that `to_list` is willing to make, unless there are many elements, too.
+const MAX_ROWS: u64 = 1 << 24;
 
 /// Memory for elements is taken for this much at once; more only as they come.
 const FIRST_BYTES: u64 = 64 << 20;
@@ -171,33 +171,42 @@ pub fn bits(term: Term<'_>, dtype: DType) -> Option<u64> {
 
 /// The elements as a list nested like `dims`, or the element itself where there are no `dims`.
 pub fn encode<'a>(env: Env<'a>, bytes: &[u8], dtype: DType, dims: &[u64]) -> Answer<'a, Term<'a>> {
+    check_rows(dims)?;
+    Ok(nested(env, bytes, dtype, dims))
+}
+
+fn nested<'a>(env: Env<'a>, bytes: &[u8], dtype: DType, dims: &[u64]) -> Term<'a> {
     let Some((&rows, inner)) = dims.split_first() else {
         let element = Term::list_get_cell(flat(env, bytes, dtype));
-        return Ok(element.map_or_else(|_| env.error_tuple(atoms::not_allocated()), |cell| cell.0));
+        return element.map_or_else(|_| env.error_tuple(atoms::not_allocated()), |cell| cell.0);
     };
     if inner.is_empty() {
-        return Ok(flat(env, bytes, dtype));
-    }
-    if bytes.is_empty() {
-        check_empty(dims)?;
+        return flat(env, bytes, dtype);
     }
     let row_bytes = bytes.len() / rows.max(1) as usize;
     let mut list = Term::list_new_empty(env);
     for row in (0..rows as usize).rev() {
         let part = &bytes[row * row_bytes..(row + 1) * row_bytes];
-        list = list.list_prepend(encode(env, part, dtype, inner)?);
+        list = list.list_prepend(nested(env, part, dtype, inner));
     }
-    Ok(list)
+    list
 }
 
-/// A shape like `[1_000_000_000, 0]` has no elements, but as a list it would fill the memory.
-fn check_empty<'a>(dims: &[u64]) -> Answer<'a, ()> {
+/// A shape like `[1_000_000_000, 0]` has no elements, but as a list it would fill the memory. So would
+/// `[10_000_000, 1, 1, 1, 1, 1, 1]`: the rows of each level count.
+fn check_rows<'a>(dims: &[u64]) -> Answer<'a, ()> {
+    let elements = dims.iter().fold(1u64, |n, dim| n.saturating_mul(*dim));
     let before_zero = dims.iter().take_while(|dim| **dim != 0);
-    let rows = before_zero.fold(1u64, |rows, dim| rows.saturating_mul(*dim));
-    match rows > MAX_EMPTY_ROWS {
+    let levels = before_zero.scan(1u64, |rows, dim| {
+        *rows = rows.saturating_mul(*dim);
+        Some(*rows)
+    });
+    let rows = levels.fold(0u64, u64::saturating_add);
+    let limit = MAX_ROWS.max(elements.saturating_mul(4));
+    match rows > limit {
         true => Err(Fault::ListTooLong {
             requested: rows,
-            limit: MAX_EMPTY_ROWS,
+            limit,
         }),
         false => Ok(()),
     }

@@ -19,6 +19,31 @@ pub struct Wire<T>(pub T);
 /// A list as an argument. Rustler's own decoder of lists panics at an improper end.
 pub struct ListOf<T>(pub Vec<T>);
 
+/// A shape has at most this many axes: lists nested as deep are made and taken apart by functions that
+/// call themselves, on the small stack of a dirty scheduler.
+const MAX_AXES: usize = 64;
+
+/// The lengths of a shape's axes.
+pub struct Dims(pub Vec<u64>);
+
+impl std::ops::Deref for Dims {
+    type Target = [u64];
+
+    fn deref(&self) -> &[u64] {
+        &self.0
+    }
+}
+
+impl<'a> Decoder<'a> for Dims {
+    fn decode(term: Term<'a>) -> NifResult<Self> {
+        let dims = term.decode::<ListOf<u64>>()?.0;
+        match dims.len() <= MAX_AXES {
+            true => Ok(Dims(dims)),
+            false => Err(Error::BadArg),
+        }
+    }
+}
+
 impl<T> std::ops::Deref for ListOf<T> {
     type Target = [T];
 
@@ -173,7 +198,7 @@ impl Note {
 }
 
 /// What the calling process makes.
-pub fn spec(env: Env<'_>, dtype: Wire<DType>, dims: ListOf<u64>, note: Note) -> Spec {
+pub fn spec(env: Env<'_>, dtype: Wire<DType>, dims: Dims, note: Note) -> Spec {
     Spec {
         dtype: dtype.0,
         shape: dims.0.into(),

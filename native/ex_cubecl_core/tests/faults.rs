@@ -8,7 +8,7 @@ mod common;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Once};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{contents, pattern, test_device};
 use ex_cubecl_core::arena::{Arena, Growth};
@@ -174,6 +174,11 @@ fn check(house: &House, name: &str, place: &str) {
 fn finish(house: House, place: &str) {
     let device = house.device.clone();
     drop(house);
+    // The worker lets go of a job a moment after its answer.
+    let patience = Instant::now() + Duration::from_secs(10);
+    while device.account().live_buffers > 0 && Instant::now() < patience {
+        std::thread::yield_now();
+    }
     let usage = device.account();
     assert_eq!((usage.live_bytes, usage.live_buffers), (0, 0), "{place}");
 }

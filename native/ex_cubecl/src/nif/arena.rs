@@ -15,7 +15,7 @@ use crate::atoms;
 use crate::error::{Answer, soon};
 use crate::pid;
 use crate::resource::{BufferRef, handle};
-use crate::term::{ListOf, Note, Wire, spec};
+use crate::term::{Dims, ListOf, Note, Wire, spec};
 
 /// One arena, or one for each process.
 struct ArenaRef {
@@ -89,7 +89,7 @@ fn arena_new<'a>(
         growth if growth == atoms::measuring() => Growth::Measuring,
         _ => Growth::Extendable,
     };
-    let spec = spec(env, Wire(DType::U8), ListOf(vec![bytes]), note);
+    let spec = spec(env, Wire(DType::U8), Dims(vec![bytes]), note);
     let arena = Arc::new(Arena::new(device::open(id.0)?, spec, growth)?);
     let kind = Kind::One(arena);
     Ok(ResourceArc::new(ArenaRef { kind }))
@@ -104,7 +104,7 @@ fn arena_per_process<'a>(
     extendable: bool,
     note: Note,
 ) -> Answer<'a, Ref> {
-    let spec = spec(env, Wire(DType::U8), ListOf(vec![bytes]), note);
+    let spec = spec(env, Wire(DType::U8), Dims(vec![bytes]), note);
     let parts = Parts::new(device::open(id.0)?, spec, max, extendable)?;
     let kind = Kind::Parts {
         parts: Arc::new(parts),
@@ -119,7 +119,7 @@ fn arena_alloc<'a>(
     env: Env<'a>,
     arena: Ref,
     dtype: Wire<DType>,
-    dims: ListOf<u64>,
+    dims: Dims,
 ) -> Answer<'a, Option<Tensor>> {
     let Some(arena) = find(env, &arena)? else {
         return Ok(None);
@@ -134,7 +134,7 @@ fn arena_alloc_wait<'a>(
     env: Env<'a>,
     arena: Ref,
     dtype: Wire<DType>,
-    dims: ListOf<u64>,
+    dims: Dims,
 ) -> Answer<'a, Tensor> {
     let arena = find_or_make(env, &arena)?;
     handle(arena.alloc(spec(env, dtype, dims, Note::default()), true))
@@ -174,7 +174,7 @@ fn arena_window<'a>(
     env: Env<'a>,
     arena: Ref,
     dtype: Wire<DType>,
-    dims: ListOf<u64>,
+    dims: Dims,
     offset: u64,
 ) -> Answer<'a, Tensor> {
     let arena = find_or_make(env, &arena)?;

@@ -13,7 +13,7 @@ use crate::error::{Answer, Fault};
 use crate::list;
 use crate::post::post;
 use crate::resource::{BufferRef, binary, handle};
-use crate::term::{ListOf, Note, Wire, spec};
+use crate::term::{Dims, ListOf, Note, Wire, spec};
 
 type Ref = ResourceArc<BufferRef>;
 
@@ -33,7 +33,7 @@ fn buffer_from_list<'a>(
     env: Env<'a>,
     id: Wire<DeviceId>,
     dtype: Wire<DType>,
-    dims: ListOf<u64>,
+    dims: Dims,
     data: Term<'a>,
     note: Note,
 ) -> Answer<'a, Ref> {
@@ -47,7 +47,7 @@ fn buffer_from_binary<'a>(
     env: Env<'a>,
     id: Wire<DeviceId>,
     dtype: Wire<DType>,
-    dims: ListOf<u64>,
+    dims: Dims,
     data: Binary<'a>,
     note: Note,
     watcher: Option<LocalPid>,
@@ -64,7 +64,7 @@ fn buffer_from_small<'a>(
     env: Env<'a>,
     id: Wire<DeviceId>,
     dtype: Wire<DType>,
-    dims: ListOf<u64>,
+    dims: Dims,
     data: Term<'a>,
     note: Note,
 ) -> Answer<'a, Option<Ref>> {
@@ -87,7 +87,7 @@ fn buffer_empty<'a>(
     env: Env<'a>,
     id: Wire<DeviceId>,
     dtype: Wire<DType>,
-    dims: ListOf<u64>,
+    dims: Dims,
     note: Note,
 ) -> Answer<'a, Option<Ref>> {
     let Some(device) = device::find_open(id.0) else {
@@ -102,7 +102,7 @@ fn buffer_iota<'a>(
     env: Env<'a>,
     id: Wire<DeviceId>,
     dtype: Wire<DType>,
-    dims: ListOf<u64>,
+    dims: Dims,
     note: Note,
 ) -> Answer<'a, Ref> {
     let spec = spec(env, dtype, dims, note);
@@ -157,7 +157,7 @@ fn buffer_read_all<'a>(env: Env<'a>, buffers: ListOf<Ref>) -> Answer<'static, Ve
 }
 
 #[rustler::nif(schedule = "DirtyIo")]
-fn buffer_to_list<'a>(env: Env<'a>, buffer: Ref, dims: ListOf<u64>) -> Answer<'a, Term<'a>> {
+fn buffer_to_list<'a>(env: Env<'a>, buffer: Ref, dims: Dims) -> Answer<'a, Term<'a>> {
     let bytes = buffer.0.read(0, buffer.0.count())?;
     list::encode(env, &bytes, buffer.0.dtype(), &dims)
 }
@@ -182,12 +182,7 @@ fn buffer_write<'a>(
 }
 
 #[rustler::nif(schedule = "DirtyIo")]
-fn buffer_write_list<'a>(
-    buffer: Ref,
-    offset: u64,
-    dims: ListOf<u64>,
-    data: Term<'a>,
-) -> Answer<'a, Atom> {
+fn buffer_write_list<'a>(buffer: Ref, offset: u64, dims: Dims, data: Term<'a>) -> Answer<'a, Atom> {
     let bytes = list::decode(data, buffer.0.dtype(), &dims)?;
     buffer.0.write(offset, &bytes)?;
     Ok(atoms::ok())
@@ -219,7 +214,7 @@ fn buffer_duplicate<'a>(
     env: Env<'a>,
     buffer: Ref,
     id: Wire<DeviceId>,
-    dims: ListOf<u64>,
+    dims: Dims,
     note: Note,
     watcher: Option<LocalPid>,
 ) -> Answer<'a, Ref> {
@@ -233,7 +228,7 @@ fn buffer_convert<'a>(
     env: Env<'a>,
     buffer: Ref,
     dtype: Wire<DType>,
-    dims: ListOf<u64>,
+    dims: Dims,
     note: Note,
 ) -> Answer<'a, Ref> {
     handle(buffer.0.convert(spec(env, dtype, dims, note)))
@@ -300,7 +295,7 @@ fn buffer_missing(buffer: Ref) -> u64 {
 fn list_to_binary<'a>(
     env: Env<'a>,
     dtype: Wire<DType>,
-    dims: ListOf<u64>,
+    dims: Dims,
     data: Term<'a>,
 ) -> Answer<'a, Binary<'a>> {
     let bytes = list::decode(data, dtype.0, &dims)?;
@@ -313,7 +308,7 @@ fn binary_to_list<'a>(
     env: Env<'a>,
     data: Binary<'a>,
     dtype: Wire<DType>,
-    dims: ListOf<u64>,
+    dims: Dims,
 ) -> Answer<'a, Term<'a>> {
     list::encode(env, &data, dtype.0, &dims)
 }

@@ -11,7 +11,7 @@ use crate::atoms;
 use crate::error::{Answer, Fault};
 use crate::list;
 use crate::resource::BufferRef;
-use crate::term::{ListOf, Note, Wire, spec};
+use crate::term::{Dims, ListOf, Note, Wire, spec};
 
 type Ref = ResourceArc<BufferRef>;
 
@@ -62,7 +62,7 @@ fn kernel_map<'a>(
     id: Wire<DeviceId>,
     inputs: ListOf<Ref>,
     scalars: ListOf<Term<'a>>,
-    dims: ListOf<u64>,
+    dims: Dims,
     note: Note,
 ) -> Answer<'a, Ref> {
     let kernel = &kernel.0;

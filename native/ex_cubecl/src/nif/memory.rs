@@ -12,7 +12,7 @@ use crate::error::{Answer, soon};
 use crate::pid;
 use crate::post::post;
 use crate::resource::{BufferRef, held, unwatch};
-use crate::term::{ListOf, Note, Wire, spec};
+use crate::term::{Dims, Note, Wire, spec};
 
 #[rustler::nif(schedule = "DirtyIo")]
 fn memory_usage(id: Wire<DeviceId>) -> Answer<'static, Wire<(Usage, u64)>> {
@@ -96,7 +96,7 @@ fn memory_take<'a>(
     env: Env<'a>,
     id: Wire<DeviceId>,
     dtype: Wire<DType>,
-    dims: ListOf<u64>,
+    dims: Dims,
     max: u64,
     note: Note,
 ) -> Answer<'a, Option<ResourceArc<BufferRef>>> {
@@ -115,7 +115,7 @@ fn memory_get<'a>(
     env: Env<'a>,
     id: Wire<DeviceId>,
     dtype: Wire<DType>,
-    dims: ListOf<u64>,
+    dims: Dims,
     max: u64,
     note: Note,
 ) -> Answer<'a, ResourceArc<BufferRef>> {

@@ -16,7 +16,7 @@ use crate::error::{Answer, Fault, soon};
 use crate::pid;
 use crate::post::post;
 use crate::resource::{BufferRef, held, unwatch};
-use crate::term::{DynEncoder, ListOf, Note, Wire, map, spec};
+use crate::term::{Dims, DynEncoder, Note, Wire, map, spec};
 
 /// A pool, and the process that it ends with once there is one.
 struct PoolRef {
@@ -56,7 +56,7 @@ fn pool_open<'a>(
     env: Env<'a>,
     id: Wire<DeviceId>,
     dtype: Wire<DType>,
-    dims: ListOf<u64>,
+    dims: Dims,
     max: u64,
     note: Note,
 ) -> Answer<'a, ResourceArc<PoolRef>> {

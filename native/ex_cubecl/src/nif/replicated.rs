@@ -7,14 +7,14 @@ use crate::atoms;
 use crate::error::{Answer, Fault};
 use crate::list;
 use crate::resource::BufferRef;
-use crate::term::{ListOf, Wire};
+use crate::term::{Dims, ListOf, Wire};
 
 /// The bytes of data, decoded once: all of them for each buffer, or each its part in turn.
 #[rustler::nif(schedule = "DirtyIo")]
 fn replicated_write<'a>(
     buffers: ListOf<ResourceArc<BufferRef>>,
     dtype: Wire<DType>,
-    dims: ListOf<u64>,
+    dims: Dims,
     data: Term<'a>,
     split: bool,
 ) -> Answer<'a, Atom> {
