@@ -299,6 +299,18 @@ defmodule ExCubecl.KernelTest do
     refused(Kernel.run(number, [1, x]), :type_mismatch, says: "n is a number")
   end
 
+  test "nesting has an end, and none that a stack would not stand" do
+    nested = &Enum.reduce(1..&1, {:x, [], nil}, fn _, inner -> {:-, [], [inner]} end)
+    x = f32([1.5])
+    assert ExCubecl.to_list!(Kernel.run!(kernel_of([:x], nested.(190)), [x])) == [1.5]
+
+    for depth <- [201, 3_000],
+        do:
+          refused(Kernel.run(kernel_of([:x], nested.(depth)), [x]), :invalid_argument,
+            says: "deeper"
+          )
+  end
+
   test "refused when it is called: arguments" do
     x = f32([1.0, 2.0])
     refused(Kernel.run(Sample.__kernel__(:saxpy, 3), [x]), :invalid_argument, says: "a, x, y")

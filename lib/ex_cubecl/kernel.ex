@@ -347,9 +347,18 @@ defmodule ExCubecl.Kernel do
     Cache.fetch({key, kinds, check}, fn ->
       with {:ok, typed} <- typed(parsed, kinds),
            tree = if(check, do: Typer.reporting(typed.tree), else: typed.tree),
-           {:ok, ref} <- Error.from_native(fn -> Native.kernel_new(tree) end),
+           {:ok, ref} <- compiled(tree),
            do: {:ok, Map.put(typed, :ref, ref)}
     end)
+  end
+
+  # Of what the typer makes, only too much depth is refused.
+  defp compiled(tree) do
+    with {:error, %{details: %{argument: :reference}}} <-
+           Error.from_native(fn -> Native.kernel_new(tree) end) do
+      reason = "it is nested deeper than 200 levels: use variables"
+      Error.new(:invalid_argument, argument: :kernel, reason: reason)
+    end
   end
 
   defp typed(parsed, kinds) do
