@@ -39,7 +39,7 @@ defmodule ExCubecl do
   Returns `{:ok, buffer}` with the given elements on a device.
 
   `data` is a flat list in row-major order, a list nested as the shape, or a native-endian binary.
-  The shape is a list of dimensions, or a tuple; `[]` is a scalar. Types are `:f32`, `:f64`, `:s32`,
+  The shape is a list of dimensions, or a tuple; `[]` is a scalar, 64 axes are the most. Types are `:f32`, `:f64`, `:s32`,
   `:s64`, `:u32`, `:u8`, `:f16`, `:bf16`, `:s8`, `:s16`, `:u16`, `:u64`; float types also take `:nan`,
   `:infinity` and `:neg_infinity`.
 
