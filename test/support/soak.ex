@@ -35,7 +35,7 @@ defmodule ExCubecl.Soak do
       end
 
     # The driver's blocks of host memory, 16 to 64 MiB each, come one by one in the first minutes.
-    most = if seconds < 300, do: 10, else: 5
+    most = if seconds < 300, do: 20, else: 5
     compare(Enum.at(levels, @warm_up - 1), List.last(levels), most, seed)
   end
 
