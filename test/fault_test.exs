@@ -96,7 +96,7 @@ defmodule ExCubecl.FaultTest do
       "halt" -> System.halt(0)
       "no_flush" -> :erlang.halt(0, flush: false)
       "stop" -> System.stop(0) && Process.sleep(:infinity)
-      "kill" -> System.cmd("kill", ["-9", System.pid()])
+      "kill" -> System.cmd("sh", ["-c", "kill -9 " <> System.pid()])
       "raise" -> raise "the script"
     end
     """
