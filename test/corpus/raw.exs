@@ -23,6 +23,8 @@ huge = 0xFFFF_FFFF_FFFF_FFFF
   {:buffer_read_all, [[]]},
   {:buffer_to_list, [buffer, []]},
   {:buffer_to_list, [buffer, [2, huge]]},
+  {:buffer_to_list, [buffer, [9_007_199_254_740_993, 6]]},
+  {:buffer_to_list, [buffer, [1, 7, 9, 4, 9, 3, 4, 4_611_686_018_427_387_905, 1]]},
   {:buffer_to_list, [{:ours, :empty}, [huge, 0]]},
   {:buffer_to_list, [{:ours, :empty}, [0, huge]]},
   {:buffer_preview, [buffer, huge]},

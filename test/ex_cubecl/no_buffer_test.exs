@@ -95,6 +95,16 @@ defmodule ExCubecl.NoBufferTest do
     refused(Buffer.read_all([buffer, Buffer.empty!([1], :u8)]), :not_allocated)
   end
 
+  test "a struct that claims to be more than it is makes no list of what is not there" do
+    buffer = Buffer.full!([2], :u8, 7)
+
+    for shape <- [[9_007_199_254_740_993, 6], [1_000_000_000], [3, 1], [], [2, 0], [0], [1, 4, 1]] do
+      refused(Buffer.to_list(%{buffer | shape: shape}), :shape_mismatch)
+    end
+
+    assert Buffer.to_list!(%{buffer | shape: [2, 1]}) |> List.flatten() == [7, 7]
+  end
+
   test "a struct that claims to be more than it is never gets at other bytes", %{buffer: buffer} do
     # Neighbours in memory, to be seen if bounds were taken from the struct.
     neighbours = for _ <- 1..20, do: Buffer.full!([3], :f32, 777)

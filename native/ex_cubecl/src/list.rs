@@ -171,6 +171,16 @@ pub fn bits(term: Term<'_>, dtype: DType) -> Option<u64> {
 
 /// The elements as a list nested like `dims`, or the element itself where there are no `dims`.
 pub fn encode<'a>(env: Env<'a>, bytes: &[u8], dtype: DType, dims: &[u64]) -> Answer<'a, Term<'a>> {
+    let expected = dims.iter().fold(1u64, |n, dim| n.saturating_mul(*dim));
+    let actual = bytes.len() as u64 / dtype.size();
+    // A struct may say anything of its shape.
+    if expected != actual {
+        return Err(Fault::Length {
+            expected,
+            actual,
+            shape: dims.to_vec(),
+        });
+    }
     check_rows(dims)?;
     Ok(nested(env, bytes, dtype, dims))
 }
