@@ -480,7 +480,16 @@ defmodule ExCubecl.Arena do
   @spec extendable?(t) :: boolean
   def extendable?(arena), do: Error.unwrap!(ask(arena, &Native.arena_extendable/1))
 
-  @doc "Returns `:ok` and lets the arena, and all parts of it, take more memory when full, or not."
+  @doc """
+  Returns `:ok` and lets the arena, and all parts of it, take more memory when full, or not.
+
+      iex> arena = ExCubecl.Arena.new!(100)
+      iex> ExCubecl.Arena.set_extendable(arena, false)
+      :ok
+      iex> {:error, error} = ExCubecl.Arena.alloc(arena, [1000], :u8)
+      iex> error.reason
+      :limit_exceeded
+  """
   @spec set_extendable(t, boolean) :: :ok | {:error, Error.t()}
   def set_extendable(arena, extendable) do
     with {:ok, extendable} <- boolean(:extendable, extendable),

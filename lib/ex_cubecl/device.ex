@@ -198,6 +198,15 @@ defmodule ExCubecl.Device do
 
   Each of its buffers answers `:device_lost` from now on, whoever holds it. The next use of the
   device starts with an empty account. The memory of the old buffers returns as they are collected.
+
+      iex> {:ok, {runtime, _} = first} = ExCubecl.Device.default()
+      iex> {:ok, other} = ExCubecl.Device.open(first, as: {runtime, 1003})
+      iex> buffer = ExCubecl.buffer!([1], [1], :u8, device: other)
+      iex> ExCubecl.Device.reset(other)
+      :ok
+      iex> {:error, error} = ExCubecl.read(buffer)
+      iex> error.reason
+      :device_lost
   """
   @spec reset(term) :: :ok | {:error, Error.t()}
   def reset(device) do

@@ -280,6 +280,10 @@ defmodule ExCubecl.Memory do
 
   @doc """
   Returns `{:ok, samples}` of `timeline/1`: a map from devices to lists, the oldest sample first.
+
+      iex> {:ok, samples} = ExCubecl.Memory.timeline()
+      iex> is_map(samples)
+      true
   """
   @spec timeline() :: {:ok, %{Device.id() => [sample]}}
   def timeline, do: {:ok, Timeline.samples()}

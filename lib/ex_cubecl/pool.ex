@@ -58,7 +58,13 @@ defmodule ExCubecl.Pool do
 
   @options [:size, :shape, :dtype, :max, :device, :name]
 
-  @doc "Returns the child specification of a pool, for a supervisor: `{ExCubecl.Pool, size: 4096}`."
+  @doc """
+  Returns the child specification of a pool, for a supervisor: `{ExCubecl.Pool, size: 4096}`.
+
+      iex> {:ok, _supervisor} = Supervisor.start_link([{ExCubecl.Pool, size: 16, name: :of_the_docs}], strategy: :one_for_one)
+      iex> ExCubecl.size!(ExCubecl.Pool.checkout!(:of_the_docs))
+      16
+  """
   @spec child_spec([option]) :: Supervisor.child_spec()
   def child_spec(opts), do: %{id: __MODULE__, start: {__MODULE__, :start_link, [opts]}}
 

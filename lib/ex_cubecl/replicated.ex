@@ -170,6 +170,12 @@ defmodule ExCubecl.Replicated do
   Returns `:ok` and replaces the elements on the device at this place of the list only, in place.
 
   Errors: `:out_of_bounds` for a place that is not there, and those of `ExCubecl.Buffer.write/3`.
+
+      iex> rep = ExCubecl.Replicated.from!([1, 2], [2], :u8)
+      iex> ExCubecl.Replicated.write(rep, [3, 4], 0)
+      :ok
+      iex> ExCubecl.Replicated.read!(rep, 0)
+      <<3, 4>>
   """
   @spec write(t, Buffer.data(), non_neg_integer) :: :ok | {:error, Error.t()}
   def write(rep, data, index) do
@@ -194,6 +200,10 @@ defmodule ExCubecl.Replicated do
   Returns `{:ok, binary}`, the elements on the device at this place of the list.
 
   Errors: `:out_of_bounds`, and those of `ExCubecl.Buffer.read/1`.
+
+      iex> rep = ExCubecl.Replicated.from!([1, 2], [2], :u8)
+      iex> ExCubecl.Replicated.read(rep, 0)
+      {:ok, <<1, 2>>}
   """
   @spec read(t, non_neg_integer) :: result(binary)
   def read(rep, index) do
@@ -240,11 +250,21 @@ defmodule ExCubecl.Replicated do
     end
   end
 
-  @doc "Returns `{:ok, shape}` of the whole."
+  @doc """
+  Returns `{:ok, shape}` of the whole.
+
+      iex> ExCubecl.Replicated.shape(ExCubecl.Replicated.from!([1, 2], [2], :u8))
+      {:ok, [2]}
+  """
   @spec shape(t) :: result([non_neg_integer])
   def shape(rep), do: with({:ok, rep} <- check(rep), do: {:ok, rep.shape})
 
-  @doc "Returns `{:ok, dtype}` as a string."
+  @doc """
+  Returns `{:ok, dtype}` as a string.
+
+      iex> ExCubecl.Replicated.dtype(ExCubecl.Replicated.from!([1, 2], [2], :u8))
+      {:ok, "u8"}
+  """
   @spec dtype(t) :: result(String.t())
   def dtype(rep), do: with({:ok, rep} <- check(rep), do: {:ok, Atom.to_string(rep.dtype)})
 

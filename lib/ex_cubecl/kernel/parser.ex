@@ -105,10 +105,10 @@ defmodule ExCubecl.Kernel.Parser do
     lines = lines(body)
     outputs = lines |> written() |> Enum.uniq()
 
-    for {output, line} <- Enum.map(outputs, &{&1, env.line}), output not in state.args do
+    for output <- outputs, output not in state.args do
       fail(
         state,
-        line,
+        env.line,
         "#{output} is no argument: only buffers that are passed can be written to"
       )
     end
@@ -176,13 +176,12 @@ defmodule ExCubecl.Kernel.Parser do
 
   defp statement({:if, meta, [condition, branches]}, state) do
     condition = expression(condition, state)
-    {then, inside} = statements(lines(branches[:do]), state)
+    # What is set in one branch only is not known behind it.
+    {then, _} = statements(lines(branches[:do]), state)
 
     {other, _} =
       if branches[:else], do: statements(lines(branches[:else]), state), else: {[], state}
 
-    # What both sides know is known afterwards; what one side knows was set before, or is not.
-    _ = inside
     {{:branch, line(meta, state), condition, then, other}, state}
   end
 
@@ -206,8 +205,6 @@ defmodule ExCubecl.Kernel.Parser do
       "#{short(other)} does nothing here: write into an output, as in output[i] = ..., or set a variable"
     )
   end
-
-  defp conditions([], _line, _state), do: {:branch, 0, {:bool, false}, [], []}
 
   defp conditions([{:->, meta, [[condition], body]} | rest], line, state) do
     {then, _} = statements(lines(body), state)

@@ -122,11 +122,8 @@ defmodule ExCubecl.Kernel.Typer do
   end
 
   defp statement({:for, line, name, from, to, body}, state) do
-    [{from, state}, {to, state}] =
-      with {from, state} <- position(from, line, state, :s32),
-           {to, state} <- position(to, line, state, :s32),
-           do: [{from, state}, {to, state}]
-
+    {from, state} = position(from, line, state, :s32)
+    {to, state} = position(to, line, state, :s32)
     {_, state} = assign(name, {:s32, :position}, line, state)
     {body, state} = block(body, state)
     {{:for, state.locals[name], from, to, body}, state}

@@ -31,10 +31,11 @@ const COMPILER: &[&str] = &[
 ];
 
 fn load(names: &[&str]) -> Option<Library> {
-    // SAFETY: NVIDIA's libraries have no load-time effects that a program must prepare for.
-    names
-        .iter()
-        .find_map(|name| unsafe { Library::new(name) }.ok())
+    names.iter().find_map(|name| {
+        // SAFETY: NVIDIA's libraries have no load-time effects that a program must prepare for.
+        let library = unsafe { Library::new(name) };
+        library.ok()
+    })
 }
 
 /// CubeCL compiles its kernels with NVRTC and panics without it.

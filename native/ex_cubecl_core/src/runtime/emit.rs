@@ -394,13 +394,7 @@ impl Emitter {
             Expr::Select(condition, then, other) => {
                 let cond = self.expr(scope, condition);
                 let (then, or_else) = (self.expr(scope, then), self.expr(scope, other));
-                let ty = then.ty.elem_type();
-                let op = Select {
-                    cond,
-                    then,
-                    or_else,
-                };
-                put(scope, Operator::Select(op), ty)
+                select(scope, cond, then, or_else)
             }
             Expr::Unary(op, value) => {
                 let input = self.expr(scope, value);
@@ -638,11 +632,11 @@ pub fn launch<R: Runtime>(
     let cubes = positions.div_ceil(THREADS).min(MAX_CUBES);
     let mut launcher = KernelLauncher::<R>::new(settings.clone());
     for buffer in buffers {
-        let elements = buffer.window.words * 4 / buffer.dtype.size();
+        let elements = (buffer.window.words * 4 / buffer.dtype.size()) as usize;
+        let handle = buffer.window.handle.clone();
         // SAFETY: the window was cut from a page that has these words; the kernel compares each
         // index with the buffer's count, which ends inside of the window.
-        let argument =
-            unsafe { ArrayArg::from_raw_parts(buffer.window.handle.clone(), elements as usize) };
+        let argument = unsafe { ArrayArg::from_raw_parts(handle, elements) };
         launcher.register_array(argument, IrType::scalar(elem(buffer.dtype)));
     }
     let word = |launcher: &mut KernelLauncher<R>, value: u32| {
