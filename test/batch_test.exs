@@ -72,13 +72,13 @@ defmodule ExCubecl.BatchTest do
     assert ExCubecl.to_list!(lazy) == [3, 6]
   end
 
-  test "a batch of a hundred launches is faster than a hundred calls" do
+  test "a batch of a hundred launches takes the caller less time than a hundred calls" do
     [a, b] = [s32(Enum.to_list(1..100)), Buffer.zeros!([100], :s32)]
     batch = Enum.reduce(1..100, Batch.new(), fn _, batch -> Batch.run(batch, @next, [a, b]) end)
     Batch.submit!(batch)
 
     ratios =
-      for _ <- 1..7 do
+      for _ <- 1..15 do
         {single, _} = :timer.tc(fn -> for _ <- 1..100, do: Kernel.run(@next, [a, b]) end)
         Buffer.synchronize!(b)
         {together, _} = :timer.tc(fn -> Batch.submit!(batch) end)
@@ -86,6 +86,6 @@ defmodule ExCubecl.BatchTest do
         single / together
       end
 
-    assert Enum.at(Enum.sort(ratios), 3) > 1.1, inspect(ratios)
+    assert Enum.at(Enum.sort(ratios), 7) > 1.5, inspect(ratios)
   end
 end

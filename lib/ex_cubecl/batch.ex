@@ -48,7 +48,7 @@ defmodule ExCubecl.Batch do
   def run(batch, kernel, args, opts \\ [])
 
   def run(%__MODULE__{steps: steps} = batch, kernel, args, opts),
-    do: %{batch | steps: [{kernel, args, opts} | steps]}
+    do: %{batch | steps: [recorded({kernel, args, opts}) | steps]}
 
   def run(other, _kernel, _args, _opts) do
     {:error, error} = none(other)
@@ -91,16 +91,31 @@ defmodule ExCubecl.Batch do
 
   use ExCubecl.Bang, submit: 1, submit: 2
 
+  # What waits for no name is prepared only once. What is wrong with it is told when it is submitted.
+  defp recorded({_, args, opts} = step) do
+    if named?(args) or (Keyword.keyword?(opts) and opts[:into] != nil and is_atom(opts[:into])),
+      do: step,
+      else: {:ready, step(step, %{})}
+  end
+
+  defp named?(args), do: is_list(args) and not List.improper?(args) and Enum.any?(args, &is_atom/1)
+
   defp prepared([], _names, done), do: {:ok, Enum.reverse(done)}
 
-  defp prepared([{kernel, args, opts} | rest], names, done) do
+  defp prepared([recorded | rest], names, done) do
+    with {:ok, step} <- step(recorded, names), do: prepared(rest, names, [step | done])
+  end
+
+  defp step({:ready, result}, _names), do: result
+
+  defp step({kernel, args, opts}, names) do
     with {:ok, kernel} <- kernel(kernel),
          {:ok, args} <- args(args),
          {:ok, opts} <- Arguments.options(opts, [:size, :into]),
          {:ok, args} <- resolved(args, names, []),
          {:ok, opts} <- into(opts, names),
          {:ok, %{outputs: [_ | _]} = prepared} <- Kernel.prepare(kernel, args, opts) do
-      prepared(rest, names, [Kernel.step(prepared) | done])
+      {:ok, Kernel.step(prepared)}
     else
       {:ok, %{outputs: []}} ->
         Arguments.invalid(

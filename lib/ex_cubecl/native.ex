@@ -138,7 +138,10 @@ defmodule ExCubecl.Native do
   def kernel_new(_program), do: missing()
   def kernel_count, do: missing()
   def kernel_map(_kernel, _id, _inputs, _scalars, _dims, _note), do: missing()
+  def kernel_map_now(_kernel, _id, _inputs, _scalars, _dims, _note), do: missing()
   def kernel_run(_steps), do: missing()
+  def kernel_run_now(_step), do: missing()
+  def kernel_compile(_kernel, _id), do: missing()
 
   # Replicated
   def replicated_write(_refs, _dtype, _dims, _data, _split), do: missing()

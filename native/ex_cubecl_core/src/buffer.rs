@@ -71,9 +71,7 @@ impl Buffer {
         let buffer = Buffer::lazy(device.clone(), spec).ok()?;
         buffer.check_bytes(data).ok()?;
         let storage = &buffer.storage;
-        let (block, reservation) =
-            device.try_alloc(device.entry(storage.id, storage.spec(), storage.bytes))?;
-        let memory = Memory::own(block, reservation);
+        let memory = buffer.memory_now()?;
         let region = storage.region(&memory, buffer.span)?;
         let written = driver.write_now(region, data);
         if !matches!(written, Ok(true)) {
@@ -81,6 +79,22 @@ impl Buffer {
         }
         storage.fill_with(memory);
         Some(buffer)
+    }
+
+    fn memory_now(&self) -> Option<Memory> {
+        let (device, storage) = (self.device(), &self.storage);
+        let entry = device.entry(storage.id, storage.spec(), storage.bytes);
+        let (block, reservation) = device.try_alloc(entry)?;
+        Some(Memory::own(block, reservation))
+    }
+
+    /// Gives a fresh buffer that nobody else has its memory, all of which is going to be written;
+    /// `false` where that would have to wait.
+    pub(crate) fn allocate_now(&self) -> bool {
+        let memory = self.memory_now();
+        memory
+            .map(|memory| self.storage.fill_with(memory))
+            .is_some()
     }
 
     fn check_bytes(&self, data: &[u8]) -> Result<()> {

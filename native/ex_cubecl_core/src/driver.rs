@@ -114,7 +114,13 @@ pub trait Driver: Send + Sync {
     fn iota(&self, dst: Region<'_>, dtype: DType) -> Result<()>;
     fn convert(&self, src: Region<'_>, from: DType, dst: Region<'_>, to: DType) -> Result<()>;
     /// Runs kernels one after the other. Types, counts and places were checked.
+    /// Those that are compiled are only handed over; a failure that shows later loses the device.
     fn launch(&self, runs: &[Run<'_>]) -> Result<()>;
+    /// As `launch` where that does not wait; `false` where it would have to.
+    fn launch_now(&self, run: &Run<'_>) -> Result<bool>;
+    /// Compiles a kernel before it is launched.
+    fn compile(&self, program: &Arc<Program>) -> Result<()>;
+    fn is_compiled(&self, program: &Arc<Program>) -> bool;
     /// Whether kernels can calculate with this type here.
     fn calculates(&self, dtype: DType) -> bool;
     /// Whether `convert` and `iota` can work on this type here.

@@ -60,7 +60,7 @@ fn small(device: &Arc<Device>, seed: u64) -> (Buffer, Vec<u8>) {
 #[test]
 fn fresh_neighbours_on_a_slab_are_not_zeroed_over() {
     let device = test_device();
-    for round in 0..150 {
+    for round in 0..60 {
         device.trim().unwrap();
         let from = Buffer::from_bytes(device.clone(), DType::U8, &[1; ODD as usize]).unwrap();
         beside_copies(
@@ -74,7 +74,7 @@ fn fresh_neighbours_on_a_slab_are_not_zeroed_over() {
 #[test]
 fn fresh_neighbours_in_an_arena_are_not_zeroed_over() {
     let device = test_device();
-    for round in 0..100 {
+    for round in 0..40 {
         device.trim().unwrap();
         let spec = Spec::from((DType::U8, 3 << 20));
         let arena = Arena::new(device.clone(), spec, Growth::Fixed).unwrap();

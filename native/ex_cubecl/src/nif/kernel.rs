@@ -4,6 +4,7 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 
 use ex_cubecl_core::kernel::launch::{self, Kernel, Launch};
 use ex_cubecl_core::kernel::tree::Program;
+use ex_cubecl_core::ledger::Spec;
 use ex_cubecl_core::{Buffer, DeviceId, device};
 use rustler::{Atom, Env, Resource, ResourceArc, Term};
 
@@ -54,6 +55,47 @@ fn buffers(refs: &[Ref]) -> Vec<&Buffer> {
     refs.iter().map(|buffer| &buffer.0).collect()
 }
 
+/// Compiles it for a device.
+#[rustler::nif(schedule = "DirtyIo")]
+fn kernel_compile(kernel: ResourceArc<KernelRef>, id: Wire<DeviceId>) -> Answer<'static, Atom> {
+    kernel.0.compile(&device::open(id.0)?)?;
+    Ok(atoms::ok())
+}
+
+/// What a new buffer is made of.
+struct Mapping<'a> {
+    scalars: Vec<u64>,
+    spec: Spec,
+    positions: u64,
+    inputs: &'a [Ref],
+}
+
+fn mapping<'a, 'b>(
+    env: Env<'a>,
+    kernel: &Kernel,
+    inputs: &'b [Ref],
+    scalars: &[Term<'a>],
+    dims: Dims,
+    note: Note,
+) -> Answer<'a, Mapping<'b>> {
+    let Some(dtype) = kernel.program().outputs.first() else {
+        return Err(ex_cubecl_core::Error::NotAllocated.into());
+    };
+    let spec = spec(env, Wire(*dtype), dims, note);
+    Ok(Mapping {
+        scalars: numbers(kernel, scalars)?,
+        positions: spec.count().unwrap_or(u64::MAX),
+        spec,
+        inputs,
+    })
+}
+
+fn handle_of<'a>(made: Vec<Buffer>) -> Answer<'a, Ref> {
+    let made = made.into_iter().next();
+    let made = made.ok_or(ex_cubecl_core::Error::NotAllocated)?;
+    Ok(ResourceArc::new(BufferRef::new(made)))
+}
+
 /// Into a new buffer.
 #[rustler::nif(schedule = "DirtyIo")]
 fn kernel_map<'a>(
@@ -66,17 +108,31 @@ fn kernel_map<'a>(
     note: Note,
 ) -> Answer<'a, Ref> {
     let kernel = &kernel.0;
-    let scalars = numbers(kernel, &scalars)?;
-    let Some(dtype) = kernel.program().outputs.first() else {
-        return Err(ex_cubecl_core::Error::NotAllocated.into());
-    };
-    let spec = spec(env, Wire(*dtype), dims, note);
-    let positions = spec.count().unwrap_or(u64::MAX);
+    let it = mapping(env, kernel, &inputs, &scalars, dims, note)?;
     let device = device::open(id.0)?;
-    let made = kernel.map(&device, &buffers(&inputs), &scalars, vec![spec], positions)?;
-    let made = made.into_iter().next();
-    let made = made.ok_or(ex_cubecl_core::Error::NotAllocated)?;
-    Ok(ResourceArc::new(BufferRef::new(made)))
+    let inputs = buffers(it.inputs);
+    handle_of(kernel.map(&device, &inputs, &it.scalars, vec![it.spec], it.positions)?)
+}
+
+/// Into a new buffer, on the caller's scheduler; `nil` where that would have to wait.
+#[rustler::nif]
+fn kernel_map_now<'a>(
+    env: Env<'a>,
+    kernel: ResourceArc<KernelRef>,
+    id: Wire<DeviceId>,
+    inputs: ListOf<Ref>,
+    scalars: ListOf<Term<'a>>,
+    dims: Dims,
+    note: Note,
+) -> Answer<'a, Option<Ref>> {
+    let kernel = &kernel.0;
+    let it = mapping(env, kernel, &inputs, &scalars, dims, note)?;
+    let Some(device) = device::find_open(id.0) else {
+        return Ok(None);
+    };
+    let inputs = buffers(it.inputs);
+    let made = kernel.map_now(&device, &inputs, &it.scalars, vec![it.spec], it.positions)?;
+    made.map(handle_of).transpose()
 }
 
 /// A kernel, its inputs, numbers, outputs and how often it runs.
@@ -88,6 +144,18 @@ type Step<'a> = (
     u64,
 );
 
+fn launch<'a>(
+    (kernel, inputs, _, outputs, positions): &'a Step<'_>,
+    scalars: &'a [u64],
+) -> Launch<'a> {
+    Launch {
+        kernel: &kernel.0,
+        buffers: [buffers(inputs), buffers(outputs)].concat(),
+        scalars,
+        positions: *positions,
+    }
+}
+
 /// Into buffers that are there, one after the other, in one submission.
 #[rustler::nif(schedule = "DirtyIo")]
 fn kernel_run<'a>(steps: ListOf<Step<'a>>) -> Answer<'a, Atom> {
@@ -98,15 +166,16 @@ fn kernel_run<'a>(steps: ListOf<Step<'a>>) -> Answer<'a, Atom> {
     let launches: Vec<Launch> = steps
         .iter()
         .zip(&scalars)
-        .map(
-            |((kernel, inputs, _, outputs, positions), scalars)| Launch {
-                kernel: &kernel.0,
-                buffers: [buffers(inputs), buffers(outputs)].concat(),
-                scalars,
-                positions: *positions,
-            },
-        )
+        .map(|(step, scalars)| launch(step, scalars))
         .collect();
     launch::run_all(&launches)?;
     Ok(atoms::ok())
+}
+
+/// One step, on the caller's scheduler; `nil` where that would have to wait.
+#[rustler::nif]
+fn kernel_run_now<'a>(step: Step<'a>) -> Answer<'a, Option<Atom>> {
+    let scalars = numbers(&step.0.0, &step.2)?;
+    let ran = launch::run_now(&launch(&step, &scalars))?;
+    Ok(ran.then(atoms::ok))
 }

@@ -1,7 +1,8 @@
 //! A kernel on buffers: what is checked before it runs, and which locks it holds.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLockReadGuard, RwLockWriteGuard};
 
@@ -22,16 +23,28 @@ const MAX_POSITIONS: u64 = i32::MAX as u64;
 const MAX_PROGRAMS: usize = 16_384;
 
 /// Programs that were made once. Equal ones are one, so that CubeCL compares pointers.
-static PROGRAMS: LazyLock<Mutex<HashSet<Arc<Program>>>> = LazyLock::new(Mutex::default);
+static PROGRAMS: LazyLock<Mutex<HashMap<Arc<Program>, Arc<Facts>>>> = LazyLock::new(Mutex::default);
 
 /// A program that was found sound.
 #[derive(Debug, Clone)]
-pub struct Kernel(Arc<Program>);
+pub struct Kernel {
+    program: Arc<Program>,
+    facts: Arc<Facts>,
+}
+
+/// What each launch asks of a program.
+#[derive(Debug)]
+struct Facts {
+    dtypes: Vec<DType>,
+    own: Vec<usize>,
+}
 
 enum Guard<'a> {
     Read(RwLockReadGuard<'a, Content>),
     Write(RwLockWriteGuard<'a, Content>),
 }
+
+type Guards<'a> = BTreeMap<u64, Guard<'a>>;
 
 impl Guard<'_> {
     fn content(&self) -> &Content {
@@ -48,17 +61,26 @@ impl Kernel {
             return Err(Error::BadKernel { reason });
         }
         let mut programs = PROGRAMS.lock();
-        if let Some(known) = programs.get(&program) {
-            return Ok(Kernel(known.clone()));
+        if let Some((program, facts)) = programs.get_key_value(&program) {
+            return Ok(Kernel {
+                program: program.clone(),
+                facts: facts.clone(),
+            });
         }
         if programs.len() >= MAX_PROGRAMS {
             return Err(Error::BadKernel {
                 reason: "there are 16,384 different kernels already: pass what varies as a number, not as code",
             });
         }
-        let program = Arc::new(program);
-        programs.insert(program.clone());
-        Ok(Kernel(program))
+        let kernel = Kernel {
+            facts: Arc::new(Facts {
+                dtypes: program.dtypes(),
+                own: program.own(),
+            }),
+            program: Arc::new(program),
+        };
+        programs.insert(kernel.program.clone(), kernel.facts.clone());
+        Ok(kernel)
     }
 
     /// How many different programs there are.
@@ -67,7 +89,24 @@ impl Kernel {
     }
 
     pub fn program(&self) -> &Program {
-        &self.0
+        &self.program
+    }
+
+    /// Compiles it for a device, where that was not done yet.
+    pub fn compile(&self, device: &Arc<Device>) -> Result<()> {
+        let driver = device.driver()?;
+        for dtype in &self.facts.dtypes {
+            supported(device, driver, *dtype)?;
+        }
+        match driver.is_compiled(&self.program) {
+            true => Ok(()),
+            false => device.explain(driver.compile(&self.program)),
+        }
+    }
+
+    pub fn is_compiled(&self, device: &Device) -> bool {
+        let driver = device.driver();
+        driver.is_ok_and(|driver| driver.is_compiled(&self.program))
     }
 
     /// Runs it over `positions` positions, into buffers that it makes: each of their elements is
@@ -80,22 +119,48 @@ impl Kernel {
         outputs: Vec<Spec>,
         positions: u64,
     ) -> Result<Vec<Buffer>> {
-        let outputs = outputs.into_iter();
-        let outputs: Vec<Buffer> = outputs
-            .map(|spec| Buffer::lazy(device.clone(), spec))
-            .collect::<Result<_>>()?;
-        let all: Vec<&Buffer> = inputs.iter().copied().chain(&outputs).collect();
-        self.check(device, &all, scalars, positions)?;
+        let outputs = made(device, outputs)?;
+        let launch = self.mapping(device, inputs, scalars, &outputs, positions)?;
         // Nobody else has them: what the launch leaves out, or fails before, is never seen.
         let whole = outputs.iter().all(|output| output.count() == positions);
-        let launch = Launch {
-            kernel: self,
-            buffers: all,
-            scalars,
-            positions,
-        };
         run_on(device, &[launch], whole)?;
         Ok(outputs)
+    }
+
+    /// As `map`, or `None` where that would have to wait for anything.
+    pub fn map_now(
+        &self,
+        device: &Arc<Device>,
+        inputs: &[&Buffer],
+        scalars: &[u64],
+        outputs: Vec<Spec>,
+        positions: u64,
+    ) -> Result<Option<Vec<Buffer>>> {
+        let outputs = made(device, outputs)?;
+        let launch = self.mapping(device, inputs, scalars, &outputs, positions)?;
+        let ready = outputs
+            .iter()
+            .all(|output| output.count() == positions && positions > 0 && output.allocate_now());
+        let ran = ready && run_now_on(device, &launch)?;
+        Ok(ran.then_some(outputs))
+    }
+
+    fn mapping<'a>(
+        &'a self,
+        device: &Arc<Device>,
+        inputs: &[&'a Buffer],
+        scalars: &'a [u64],
+        outputs: &'a [Buffer],
+        positions: u64,
+    ) -> Result<Launch<'a>> {
+        let buffers: Vec<&Buffer> = inputs.iter().copied().chain(outputs).collect();
+        self.check(device, &buffers, scalars, positions)?;
+        Ok(Launch {
+            kernel: self,
+            buffers,
+            scalars,
+            positions,
+        })
     }
 
     /// Runs it over `positions` positions, into buffers that are there.
@@ -121,7 +186,7 @@ impl Kernel {
         scalars: &[u64],
         positions: u64,
     ) -> Result<()> {
-        let program = &*self.0;
+        let program = &*self.program;
         let driver = device.driver()?;
         let (wanted, numbers) = (
             program.inputs.len() + program.outputs.len(),
@@ -132,10 +197,10 @@ impl Kernel {
                 reason: "another number of arguments than the kernel has",
             });
         }
-        for dtype in program.dtypes() {
-            supported(device, driver, dtype)?;
+        for dtype in &self.facts.dtypes {
+            supported(device, driver, *dtype)?;
         }
-        let own = program.own();
+        let own = &self.facts.own;
         for (slot, buffer) in buffers.iter().enumerate() {
             if !Arc::ptr_eq(buffer.device(), device) {
                 buffer.device().driver()?;
@@ -191,11 +256,85 @@ pub struct Launch<'a> {
 
 impl<'a> Launch<'a> {
     fn inputs(&self) -> usize {
-        self.kernel.0.inputs.len()
+        self.kernel.program.inputs.len()
     }
 
     fn outputs(&self) -> &[&'a Buffer] {
         self.buffers.get(self.inputs()..).unwrap_or_default()
+    }
+
+    /// What the driver has to know, of buffers that are locked.
+    fn run<'b>(&'b self, guards: &'b Guards<'_>) -> Result<Run<'b>> {
+        let arguments = self.buffers.iter().map(|buffer| {
+            let guard = guards.get(&buffer.storage().id);
+            Ok(Argument {
+                region: buffer.source(guard.ok_or(Error::NotAllocated)?.content())?,
+                dtype: buffer.dtype(),
+                count: buffer.count(),
+            })
+        });
+        Ok(Run {
+            program: &self.kernel.program,
+            arguments: arguments.collect::<Result<_>>()?,
+            scalars: self.scalars,
+            positions: self.positions,
+        })
+    }
+}
+
+fn made(device: &Arc<Device>, specs: Vec<Spec>) -> Result<Vec<Buffer>> {
+    let specs = specs.into_iter();
+    specs
+        .map(|spec| Buffer::lazy(device.clone(), spec))
+        .collect()
+}
+
+/// Runs one kernel into buffers that are there; `false` where it would have to wait for anything.
+pub fn run_now(launch: &Launch<'_>) -> Result<bool> {
+    let device = device_of(launch)?;
+    let (buffers, scalars) = (&launch.buffers, launch.scalars);
+    launch
+        .kernel
+        .check(&device, buffers, scalars, launch.positions)?;
+    run_now_on(&device, launch)
+}
+
+fn run_now_on(device: &Arc<Device>, launch: &Launch<'_>) -> Result<bool> {
+    if launch.positions == 0 || !launch.kernel.is_compiled(device) {
+        return Ok(false);
+    }
+    let guards = storages(std::slice::from_ref(launch))
+        .into_iter()
+        .map(|(storage, written)| {
+            let guard = match written {
+                true => storage.try_write().map(Guard::Write),
+                false => storage.read_for(Duration::ZERO).map(Guard::Read),
+            };
+            Some((storage.id, guard?))
+        });
+    let Some(guards) = guards.collect::<Option<Guards<'_>>>() else {
+        return Ok(false);
+    };
+    // Where memory is missing, or the content, it is for the other way to take it or to say so.
+    match launch.run(&guards) {
+        Ok(run)
+            if run
+                .arguments
+                .iter()
+                .all(|argument| argument.region.is_some()) =>
+        {
+            device.explain(device.driver()?.launch_now(&run))
+        }
+        _ => Ok(false),
+    }
+}
+
+fn device_of(launch: &Launch<'_>) -> Result<Arc<Device>> {
+    match launch.outputs().first() {
+        Some(output) => Ok(output.device().clone()),
+        None => Err(Error::BadKernel {
+            reason: "another number of arguments than the kernel has",
+        }),
     }
 }
 
@@ -205,12 +344,7 @@ pub fn run_all(launches: &[Launch<'_>]) -> Result<()> {
     let Some(first) = launches.first() else {
         return Ok(());
     };
-    let Some(output) = first.outputs().first() else {
-        return Err(Error::BadKernel {
-            reason: "another number of arguments than the kernel has",
-        });
-    };
-    let device = output.device().clone();
+    let device = device_of(first)?;
     for launch in launches {
         let (buffers, scalars) = (&launch.buffers, launch.scalars);
         launch
@@ -220,22 +354,23 @@ pub fn run_all(launches: &[Launch<'_>]) -> Result<()> {
     run_on(&device, launches, false)
 }
 
-/// All storages are locked in the order of their ids, each once, so that two calls cannot wait for each
-/// other.
-fn run_on(device: &Arc<Device>, launches: &[Launch<'_>], whole: bool) -> Result<()> {
-    let mut storages: Vec<(&Storage, bool)> = Vec::new();
+/// The storages of some launches in the order of their ids, each once, and whether they are written.
+fn storages<'a>(launches: &[Launch<'a>]) -> Vec<(&'a Storage, bool)> {
+    let mut storages: BTreeMap<u64, (&Storage, bool)> = BTreeMap::new();
     for launch in launches {
         for (slot, buffer) in launch.buffers.iter().enumerate() {
             let storage = &**buffer.storage();
-            match storages.iter_mut().find(|known| known.0.id == storage.id) {
-                Some(known) => known.1 |= slot >= launch.inputs(),
-                None => storages.push((storage, slot >= launch.inputs())),
-            }
+            let known = storages.entry(storage.id).or_insert((storage, false));
+            known.1 |= slot >= launch.inputs();
         }
     }
-    storages.sort_by_key(|known| known.0.id);
-    let mut guards: Vec<(u64, Guard<'_>)> = storages
-        .iter()
+    storages.into_values().collect()
+}
+
+/// All storages are locked in the order of their ids, so that two calls cannot wait for each other.
+fn run_on(device: &Arc<Device>, launches: &[Launch<'_>], whole: bool) -> Result<()> {
+    let mut guards: Guards<'_> = storages(launches)
+        .into_iter()
         .map(|(storage, written)| {
             let guard = match written {
                 true => Guard::Write(storage.write()),
@@ -245,36 +380,16 @@ fn run_on(device: &Arc<Device>, launches: &[Launch<'_>], whole: bool) -> Result<
         })
         .collect();
     for output in launches.iter().flat_map(Launch::outputs) {
-        let id = output.storage().id;
-        let guard = guards.iter_mut().find(|known| known.0 == id);
-        if let Some((_, Guard::Write(content))) = guard {
+        if let Some(Guard::Write(content)) = guards.get_mut(&output.storage().id) {
             output.modify_under(content, whole, |_| Ok(()))?;
         }
     }
     let mut runs = Vec::with_capacity(launches.len());
     for launch in launches {
-        let arguments: Vec<Argument<'_>> = launch
-            .buffers
-            .iter()
-            .map(|buffer| {
-                let id = buffer.storage().id;
-                let guard = guards.iter().find(|known| known.0 == id);
-                let content = guard.map(|known| known.1.content());
-                Ok(Argument {
-                    region: buffer.source(content.ok_or(Error::NotAllocated)?)?,
-                    dtype: buffer.dtype(),
-                    count: buffer.count(),
-                })
-            })
-            .collect::<Result<_>>()?;
-        let outputs = &arguments[launch.inputs()..];
+        let run = launch.run(&guards)?;
+        let outputs = &run.arguments[launch.inputs()..];
         if launch.positions > 0 && outputs.iter().any(|out| out.region.is_some()) {
-            runs.push(Run {
-                program: &launch.kernel.0,
-                arguments,
-                scalars: launch.scalars,
-                positions: launch.positions,
-            });
+            runs.push(run);
         }
     }
     match runs.is_empty() {

@@ -2,10 +2,17 @@
 //!
 //! CubeCL 0.10 reads freed memory when two streams share buffers, and derives the stream from the
 //! calling thread; BEAM processes move between threads. So there is one stream, always the same.
-//! Whoever queues work in CubeCL flushes it before the call returns: raw commands of a backend on
-//! the same queue then keep the order of the calls.
+//! Kernels run as tasks of CubeCL's device thread (`rest.rs`), which flushes behind them. Every other
+//! entry waits until the tasks before it have finished: raw commands of a backend on the same queue
+//! then keep the order of the calls.
 
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{
+    AtomicBool,
+    Ordering::{Acquire, Release},
+};
+use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use cubecl::client::ComputeClient;
@@ -14,16 +21,20 @@ use cubecl::device_handle::DeviceHandle;
 use cubecl::future::block_on;
 use cubecl::server::{ComputeServer, Handle};
 use cubecl::stream_id::StreamId;
+use parking_lot::RwLock;
 
 use super::emit;
 use super::guard::caught;
-use super::kernels;
-use super::rest::{Rest, Sleep};
+use super::kernels::{self, Launched};
+use super::rest::{Task, Thread};
 use crate::device::DeviceId;
-use crate::driver::{Driver, HostBytes, Limits, Page, PendingRead, Progress, Region, Run};
+use crate::driver::{
+    Argument, Driver, HostBytes, Limits, Page, PendingRead, Progress, Region, Run,
+};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::fault::{Stage, point};
+use crate::kernel::tree::Program;
 
 /// Bound offsets of windows into a page are multiples of this on every runtime.
 const WINDOW_ALIGNMENT: u64 = 256;
@@ -113,7 +124,13 @@ pub struct Cube<B: Backend> {
     pub client: ComputeClient<B::Runtime>,
     server: DeviceHandle<Server<B>>,
     limits: Limits,
-    rest: Arc<Rest>,
+    thread: Thread,
+    /// Flushes what was launched, and finds out whether all of it was.
+    flush: Arc<dyn Fn() + Send + Sync>,
+    /// A kernel that nobody waited for was not launched: no buffer is what it should be.
+    broken: Arc<AtomicBool>,
+    /// Programs that were launched or compiled here, by their place: they are kept for good.
+    compiled: RwLock<HashSet<usize>>,
     pub backend: B,
 }
 
@@ -126,21 +143,33 @@ impl<B: Backend> Cube<B> {
                 * WINDOW_ALIGNMENT,
             alignment: memory.alignment,
         };
-        let cube = Cube {
+        let broken = Arc::new(AtomicBool::new(false));
+        let (launched, failed) = (client.clone(), broken.clone());
+        let flush = move || {
+            if caught(|| STREAM.executes(|| flushed(&launched))).is_err() {
+                failed.store(true, Release);
+            }
+        };
+        Cube {
             id,
             server: DeviceHandle::new(device.to_id()),
             client,
             limits,
-            rest: Arc::default(),
+            thread: Thread::of(device.to_id()),
+            flush: Arc::new(flush),
+            broken,
+            compiled: RwLock::default(),
             backend,
-        };
-        // The device thread starts out awake.
-        drop(cube.awake(|| Ok(())));
-        cube
+        }
     }
 
-    /// For calls that do without CubeCL, such as raw transfers.
+    /// A call of the driver, behind all kernels of earlier ones.
     fn entry<T>(&self, call: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.thread.settle();
+        self.entry_unordered(call)
+    }
+
+    fn entry_unordered<T>(&self, call: impl FnOnce() -> Result<T>) -> Result<T> {
         caught(|| {
             point(Stage::Driver);
             STREAM.executes(call)
@@ -150,11 +179,7 @@ impl<B: Backend> Cube<B> {
     /// Has CubeCL's device thread awake during `call`. Every use of the client and of the server
     /// is inside of one; outside they would wait for ever.
     pub fn awake<T>(&self, call: impl FnOnce() -> Result<T>) -> Result<T> {
-        let put_to_rest = |sleep: Sleep| {
-            self.server.submit(move |_| sleep.run());
-            self.server.flush_queue();
-        };
-        let _awake = self.rest.enter(&put_to_rest);
+        let _awake = self.thread.enter();
         call()
     }
 
@@ -196,10 +221,6 @@ impl<B: Backend> Cube<B> {
         }
     }
 
-    pub fn flush(&self) -> Result<()> {
-        self.client.flush().map_err(Error::driver)
-    }
-
     fn write_through_server(&self, dst: Region<'_>, data: &[u8]) -> Result<()> {
         let handle = part(dst.page, dst.offset, data.len() as u64);
         let descriptor = handle.copy_descriptor([data.len()].into(), [1].into(), 1);
@@ -208,7 +229,7 @@ impl<B: Backend> Cube<B> {
             self.server
                 .submit(move |server| server.write(vec![(descriptor, bytes)], STREAM));
             // CUDA keeps each upload in host memory until a flush.
-            self.flush()
+            flushed(&self.client)
         })
     }
 
@@ -243,31 +264,70 @@ impl<B: Backend> Cube<B> {
         }
     }
 
-    fn launch(&self, kernel: impl FnOnce() -> std::result::Result<(), String>) -> Result<()> {
-        self.awake(|| {
-            kernel().map_err(Error::driver)?;
-            self.flush()
-        })
+    /// Launches kernels and waits until they are queued.
+    fn launch_and_wait(
+        &self,
+        kernel: impl FnOnce(&Client<B>) -> Launched + Send + 'static,
+    ) -> Result<()> {
+        let (client, (answer, launched)) = (self.client.clone(), sync_channel(1));
+        let run = move || {
+            let outcome = caught(|| {
+                STREAM.executes(|| {
+                    kernel(&client).map_err(Error::driver)?;
+                    flushed(&client)
+                })
+            });
+            // Whoever asked waits for it.
+            let _ = answer.send(outcome);
+        };
+        self.thread.push(Task {
+            run: Box::new(run),
+            after: self.flush.clone(),
+            awaited: true,
+        });
+        launched.recv().map_err(Error::driver)?
+    }
+
+    /// Launches kernels that are compiled. Nothing is known to be wrong with them: where one is not
+    /// launched all the same, the device counts as lost.
+    fn later(&self, launches: Vec<emit::Launch>) -> Task {
+        let (client, broken) = (self.client.clone(), self.broken.clone());
+        let run = move || {
+            let all = || launch_all(&client, &launches).map_err(Error::driver);
+            let outcome = caught(|| STREAM.executes(all));
+            if outcome.is_err() {
+                broken.store(true, Release);
+            }
+        };
+        Task {
+            run: Box::new(run),
+            after: self.flush.clone(),
+            awaited: false,
+        }
     }
 
     fn copy_with_kernel(&self, src: Region<'_>, dst: Region<'_>) -> Result<()> {
-        let (from, to) = (self.window(src), self.window(dst));
-        self.launch(|| kernels::copy(&self.client, from, to, src.len))
+        let (from, to, len) = (self.window(src), self.window(dst), src.len);
+        self.launch_and_wait(move |client| kernels::copy(client, from, to, len))
     }
 
-    fn bound(&self, run: &Run<'_>) -> Vec<emit::Bound> {
+    fn prepared(&self, run: &Run<'_>) -> emit::Launch {
         let arguments = run.arguments.iter();
         // One without elements is never looked into: anything stands in for it.
         let stand_in = arguments.clone().find_map(|argument| argument.region);
-        arguments
-            .filter_map(|argument| {
-                Some(emit::Bound {
-                    window: self.window(argument.region.or(stand_in)?),
-                    dtype: argument.dtype,
-                    count: argument.count,
-                })
+        let bound = arguments.filter_map(|argument| {
+            Some(emit::Bound {
+                window: self.window(argument.region.or(stand_in)?),
+                dtype: argument.dtype,
+                count: argument.count,
             })
-            .collect()
+        });
+        emit::Launch {
+            buffers: bound.collect(),
+            program: run.program.clone(),
+            scalars: run.scalars.to_vec(),
+            positions: run.positions as u32,
+        }
     }
 
     /// One buffer must not be bound twice in a launch when it is written to.
@@ -281,8 +341,8 @@ impl<B: Backend> Cube<B> {
             slack: 0,
         };
         let (from, to) = (src.offset - both.offset, dst.offset - both.offset);
-        let window = self.window(both);
-        self.launch(|| kernels::copy_within(&self.client, window, from, to, src.len))
+        let (window, len) = (self.window(both), src.len);
+        self.launch_and_wait(move |client| kernels::copy_within(client, window, from, to, len))
     }
 
     /// Bytes that do not fill a word are set one by one: a copy command writes whole words, and
@@ -294,10 +354,30 @@ impl<B: Backend> Cube<B> {
                 len: 1,
                 ..dst
             });
-            self.launch(|| kernels::fill(&self.client, window, 1, u64::from(*byte), 1))?;
+            let byte = u64::from(*byte);
+            self.launch_and_wait(move |client| kernels::fill(client, window, 1, byte, 1))?;
         }
         Ok(())
     }
+}
+
+type Client<B> = ComputeClient<<B as Backend>::Runtime>;
+
+/// Hands what was queued to the device; the answer tells of launches that failed.
+fn flushed<R: cubecl::Runtime>(client: &ComputeClient<R>) -> Result<()> {
+    client.flush().map_err(Error::driver)
+}
+
+fn launch_all<R: cubecl::Runtime>(
+    client: &ComputeClient<R>,
+    launches: &[emit::Launch],
+) -> Launched {
+    launches.iter().for_each(|launch| launch.queue(client));
+    Ok(())
+}
+
+fn place(program: &Arc<Program>) -> usize {
+    Arc::as_ptr(program).addr()
 }
 
 /// A part of a page as a handle of CubeCL. Its end is given by how much is cut off there.
@@ -314,7 +394,7 @@ impl<B: Backend> Driver for Cube<B> {
     fn alloc(&self, bytes: u64) -> Result<Page> {
         let bytes = bytes.next_multiple_of(WINDOW_ALIGNMENT);
         self.backend.check_room(bytes)?;
-        self.entry(|| {
+        self.entry_unordered(|| {
             self.awake(|| {
                 let handle = self.initialize(bytes)?;
                 let raw = B::adopt(self, &handle)?;
@@ -365,8 +445,8 @@ impl<B: Backend> Driver for Cube<B> {
 
     fn write_now(&self, dst: Region<'_>, data: &[u8]) -> Result<bool> {
         let padded = (4 - dst.len % 4) % 4;
-        match dst.offset.is_multiple_of(4) && padded <= dst.slack {
-            true => self.entry(|| B::write_now(self, dst, data)),
+        match dst.offset.is_multiple_of(4) && padded <= dst.slack && !self.thread.is_busy() {
+            true => self.entry_unordered(|| B::write_now(self, dst, data)),
             false => Ok(false),
         }
     }
@@ -418,8 +498,8 @@ impl<B: Backend> Driver for Cube<B> {
             if aligned && pattern == 0 && B::clear(self, padded)? {
                 return Ok(());
             }
-            let window = self.window(dst);
-            self.launch(|| kernels::fill(&self.client, window, dst.len, pattern, size as u32))
+            let (window, len, size) = (self.window(dst), dst.len, size as u32);
+            self.launch_and_wait(move |client| kernels::fill(client, window, len, pattern, size))
         })
     }
 
@@ -427,7 +507,7 @@ impl<B: Backend> Driver for Cube<B> {
         self.entry(|| {
             let window = self.window(dst);
             let count = dst.len / dtype.size();
-            self.launch(|| kernels::iota(&self.client, window, count, dtype))
+            self.launch_and_wait(move |client| kernels::iota(client, window, count, dtype))
         })
     }
 
@@ -435,20 +515,59 @@ impl<B: Backend> Driver for Cube<B> {
         self.entry(|| {
             let (source, target) = (self.window(src), self.window(dst));
             let count = src.len / from.size();
-            self.launch(|| kernels::convert(&self.client, source, from, target, to, count))
+            self.launch_and_wait(move |client| {
+                kernels::convert(client, source, from, target, to, count)
+            })
         })
     }
 
     fn launch(&self, runs: &[Run<'_>]) -> Result<()> {
-        let bound: Vec<_> = runs.iter().map(|run| (run, self.bound(run))).collect();
-        self.entry(|| {
-            self.launch(|| {
-                bound.iter().try_for_each(|(run, buffers)| {
-                    let positions = run.positions as u32;
-                    emit::launch(&self.client, run.program, buffers, run.scalars, positions)
-                })
-            })
+        self.entry_unordered(|| {
+            let launches: Vec<_> = runs.iter().map(|run| self.prepared(run)).collect();
+            if runs.iter().all(|run| self.is_compiled(run.program)) {
+                self.thread.push(self.later(launches));
+                return Ok(());
+            }
+            self.launch_and_wait(move |client| launch_all(client, &launches))?;
+            let mut compiled = self.compiled.write();
+            compiled.extend(runs.iter().map(|run| place(run.program)));
+            Ok(())
         })
+    }
+
+    fn launch_now(&self, run: &Run<'_>) -> Result<bool> {
+        if !self.is_compiled(run.program) {
+            return Ok(false);
+        }
+        self.entry_unordered(|| Ok(self.thread.push_now(self.later(vec![self.prepared(run)]))))
+    }
+
+    fn compile(&self, program: &Arc<Program>) -> Result<()> {
+        let page = self.alloc(WINDOW_ALIGNMENT)?;
+        let region = Region {
+            page: &page,
+            offset: 0,
+            len: page.bytes,
+            slack: 0,
+        };
+        let buffers = program.inputs.iter().chain(&program.outputs);
+        let nothing = Run {
+            program,
+            arguments: buffers
+                .map(|dtype| Argument {
+                    region: Some(region),
+                    dtype: *dtype,
+                    count: 0,
+                })
+                .collect(),
+            scalars: &vec![0; program.scalars.len()],
+            positions: 0,
+        };
+        Driver::launch(self, &[nothing])
+    }
+
+    fn is_compiled(&self, program: &Arc<Program>) -> bool {
+        self.compiled.read().contains(&place(program))
     }
 
     fn calculates(&self, dtype: DType) -> bool {
@@ -474,7 +593,7 @@ impl<B: Backend> Driver for Cube<B> {
         self.entry(|| {
             self.awake(|| {
                 self.client.memory_cleanup();
-                self.flush()
+                flushed(&self.client)
             })
         })
     }
@@ -497,7 +616,7 @@ impl<B: Backend> Driver for Cube<B> {
     }
 
     fn is_lost(&self) -> bool {
-        self.backend.is_lost()
+        self.backend.is_lost() || self.broken.load(Acquire)
     }
 
     fn lose(&self) {

@@ -13,7 +13,7 @@ use cubecl::ir::{
 };
 use cubecl::prelude::*;
 
-use super::kernels::{Launched, MAX_CUBES, THREADS, Window};
+use super::kernels::{MAX_CUBES, THREADS, Window};
 use crate::dtype::{DType, Kind};
 use crate::kernel::tree::{Binary, Expr, Program, Stmt, Type, Unary};
 use crate::numeric;
@@ -617,51 +617,59 @@ pub struct Bound {
     pub count: u64,
 }
 
-/// Queues a program over `positions` positions. Each number is the bits of its element.
-pub fn launch<R: Runtime>(
-    client: &ComputeClient<R>,
-    program: &Arc<Program>,
-    buffers: &[Bound],
-    scalars: &[u64],
-    positions: u32,
-) -> Launched {
-    let settings = KernelSettings::default()
-        .cube_dim(CubeDim::new_1d(THREADS))
-        .address_type(AddressType::U32)
-        .kernel_name("ex_cubecl_kernel");
-    let cubes = positions.div_ceil(THREADS).min(MAX_CUBES);
-    let mut launcher = KernelLauncher::<R>::new(settings.clone());
-    for buffer in buffers {
-        let elements = (buffer.window.words * 4 / buffer.dtype.size()) as usize;
-        let handle = buffer.window.handle.clone();
-        // SAFETY: the window was cut from a page that has these words; the kernel compares each
-        // index with the buffer's count, which ends inside of the window.
-        let argument = unsafe { ArrayArg::from_raw_parts(handle, elements) };
-        launcher.register_array(argument, IrType::scalar(elem(buffer.dtype)));
+/// A program over `positions` positions. Each number is the bits of its element.
+pub struct Launch {
+    pub program: Arc<Program>,
+    pub buffers: Vec<Bound>,
+    pub scalars: Vec<u64>,
+    pub positions: u32,
+}
+
+impl Launch {
+    pub fn queue<R: Runtime>(&self, client: &ComputeClient<R>) {
+        let Launch {
+            program,
+            buffers,
+            scalars,
+            positions,
+        } = self;
+        let settings = KernelSettings::default()
+            .cube_dim(CubeDim::new_1d(THREADS))
+            .address_type(AddressType::U32)
+            .kernel_name("ex_cubecl_kernel");
+        let cubes = positions.div_ceil(THREADS).clamp(1, MAX_CUBES);
+        let mut launcher = KernelLauncher::<R>::new(settings.clone());
+        for buffer in buffers {
+            let elements = (buffer.window.words * 4 / buffer.dtype.size()) as usize;
+            let handle = buffer.window.handle.clone();
+            // SAFETY: the window was cut from a page that has these words; the kernel compares each
+            // index with the buffer's count, which ends inside of the window.
+            let argument = unsafe { ArrayArg::from_raw_parts(handle, elements) };
+            launcher.register_array(argument, IrType::scalar(elem(buffer.dtype)));
+        }
+        let word = |launcher: &mut KernelLauncher<R>, value: u32| {
+            launcher.register_scalar_raw(&value.to_ne_bytes(), StorageType::Scalar(U32));
+        };
+        word(&mut launcher, *positions);
+        word(&mut launcher, cubes * THREADS);
+        for buffer in buffers {
+            word(
+                &mut launcher,
+                (buffer.window.offset / buffer.dtype.size()) as u32,
+            );
+            word(&mut launcher, buffer.count as u32);
+        }
+        for (dtype, bits) in program.scalars.iter().zip(scalars) {
+            let carrier = carrier(*dtype);
+            let bits = numeric::convert_bits((*dtype).into(), carrier.into(), *bits);
+            let bytes = &bits.to_le_bytes()[..carrier.size() as usize];
+            launcher.register_scalar_raw(bytes, StorageType::Scalar(elem(carrier)));
+        }
+        let tree = Tree::<R> {
+            program: program.clone(),
+            settings,
+            client: client.clone(),
+        };
+        launcher.launch(CubeCount::Static(cubes, 1, 1), tree, client);
     }
-    let word = |launcher: &mut KernelLauncher<R>, value: u32| {
-        launcher.register_scalar_raw(&value.to_ne_bytes(), StorageType::Scalar(U32));
-    };
-    word(&mut launcher, positions);
-    word(&mut launcher, cubes * THREADS);
-    for buffer in buffers {
-        word(
-            &mut launcher,
-            (buffer.window.offset / buffer.dtype.size()) as u32,
-        );
-        word(&mut launcher, buffer.count as u32);
-    }
-    for (dtype, bits) in program.scalars.iter().zip(scalars) {
-        let carrier = carrier(*dtype);
-        let bits = numeric::convert_bits((*dtype).into(), carrier.into(), *bits);
-        let bytes = &bits.to_le_bytes()[..carrier.size() as usize];
-        launcher.register_scalar_raw(bytes, StorageType::Scalar(elem(carrier)));
-    }
-    let tree = Tree::<R> {
-        program: program.clone(),
-        settings,
-        client: client.clone(),
-    };
-    launcher.launch(CubeCount::Static(cubes, 1, 1), tree, client);
-    Ok(())
 }
