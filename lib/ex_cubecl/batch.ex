@@ -98,7 +98,8 @@ defmodule ExCubecl.Batch do
       else: {:ready, step(step, %{})}
   end
 
-  defp named?(args), do: is_list(args) and not List.improper?(args) and Enum.any?(args, &is_atom/1)
+  defp named?(args),
+    do: is_list(args) and not List.improper?(args) and Enum.any?(args, &is_atom/1)
 
   defp prepared([], _names, done), do: {:ok, Enum.reverse(done)}
 
