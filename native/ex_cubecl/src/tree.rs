@@ -1,7 +1,7 @@
 //! Kernels on their way through the seam: tuples become the tree of core.
 
 use ex_cubecl_core::DType;
-use ex_cubecl_core::kernel::tree::{Binary, Expr, Program, Stmt, Type, Unary};
+use ex_cubecl_core::kernel::tree::{Atomic, Binary, Expr, Group, Program, Stmt, Type, Unary};
 use rustler::{Decoder, Error, NifResult, Term};
 
 use crate::list;
@@ -13,8 +13,18 @@ const MAX_DEPTH: usize = 200;
 impl<'a> Decoder<'a> for Wire<Program> {
     fn decode(term: Term<'a>) -> NifResult<Self> {
         type Types = ListOf<Wire<DType>>;
-        let (inputs, outputs, scalars, locals, body, report) =
-            term.decode::<(Types, Types, Types, ListOf<Wire<Type>>, Term, Option<u32>)>()?;
+        type Locals = ListOf<Wire<Type>>;
+        type Whole<'a> = (
+            Types,
+            Types,
+            Types,
+            Locals,
+            Term<'a>,
+            Option<u32>,
+            Option<Threads>,
+        );
+        type Threads = (u32, ListOf<(Wire<DType>, u32)>);
+        let (inputs, outputs, scalars, locals, body, report, group) = term.decode::<Whole>()?;
         let dtypes = |list: Types| list.0.into_iter().map(|dtype| dtype.0).collect();
         Ok(Wire(Program {
             inputs: dtypes(inputs),
@@ -52,6 +62,12 @@ fn block(term: Term<'_>, depth: usize) -> NifResult<Vec<Stmt>> {
 
 fn statement(term: Term<'_>, depth: usize) -> NifResult<Stmt> {
     let depth = deeper(depth)?;
+    if term.is_atom() {
+        return match name(term)?.as_str() {
+            "barrier" => Ok(Stmt::Barrier),
+            _ => Err(Error::BadArg),
+        };
+    }
     let parts = rustler::types::tuple::get_tuple(term)?;
     let [tag, rest @ ..] = parts.as_slice() else {
         return Err(Error::BadArg);
@@ -62,6 +78,11 @@ fn statement(term: Term<'_>, depth: usize) -> NifResult<Stmt> {
         ("write", [output, index, value]) => {
             let index = expr(*index, depth)?;
             Stmt::Write(slot(*output)?, index, expr(*value, depth)?)
+        }
+        ("atomic", [op, output, index, value, before]) => {
+            let (index, value) = (expr(*index, depth)?, expr(*value, depth)?);
+            let before = before.decode::<Option<u32>>()?.map(|local| local as usize);
+            Stmt::Atomic(atomic(&name(*op)?)?, slot(*output)?, index, value, before)
         }
         ("if", [condition, then, other]) => {
             let condition = expr(*condition, depth)?;
@@ -84,6 +105,8 @@ fn expr(term: Term<'_>, depth: usize) -> NifResult<Expr> {
     if term.is_atom() {
         return match name(term)?.as_str() {
             "position" => Ok(Expr::Position),
+            "group" => Ok(Expr::Group),
+            "member" => Ok(Expr::Member),
             _ => Err(Error::BadArg),
         };
     }
@@ -111,6 +134,19 @@ fn expr(term: Term<'_>, depth: usize) -> NifResult<Expr> {
         ("binary", [op, left, right]) => {
             Expr::Binary(binary(&name(*op)?)?, boxed(*left)?, boxed(*right)?)
         }
+        _ => return Err(Error::BadArg),
+    })
+}
+
+fn atomic(name: &str) -> NifResult<Atomic> {
+    Ok(match name {
+        "add" => Atomic::Add,
+        "min" => Atomic::Min,
+        "max" => Atomic::Max,
+        "band" => Atomic::And,
+        "bor" => Atomic::Or,
+        "bxor" => Atomic::Xor,
+        "exchange" => Atomic::Exchange,
         _ => return Err(Error::BadArg),
     })
 }

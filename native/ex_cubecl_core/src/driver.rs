@@ -10,7 +10,7 @@ use cubecl::server::Handle;
 
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::tree::Program;
+use crate::kernel::tree::{Atomic, Group, Program};
 
 /// One exact allocation of a device. Dropping it returns the memory to the runtime's pool and
 /// never waits for the device.
@@ -121,6 +121,10 @@ pub trait Driver: Send + Sync {
     /// Compiles a kernel before it is launched.
     fn compile(&self, program: &Arc<Program>) -> Result<()>;
     fn is_compiled(&self, program: &Arc<Program>) -> bool;
+    /// What there is not for a group of threads, in words.
+    fn check_group(&self, group: &Group) -> std::result::Result<(), String>;
+    /// Whether elements of this type can be changed in one piece here.
+    fn changes(&self, op: Atomic, dtype: DType) -> bool;
     /// Whether kernels can calculate with this type here.
     fn calculates(&self, dtype: DType) -> bool;
     /// Whether `convert` and `iota` can work on this type here.

@@ -1,6 +1,8 @@
 //! Everything that can go wrong, with the numbers a caller needs to act on it.
 //! The words that a user reads are written once, in Elixir's `ExCubecl.Error`.
 
+use std::borrow::Cow;
+
 use crate::device::DeviceId;
 use crate::dtype::DType;
 
@@ -89,7 +91,7 @@ pub enum Error {
         expected: DeviceId,
     },
     #[error("{reason}")]
-    BadKernel { reason: &'static str },
+    BadKernel { reason: Cow<'static, str> },
     #[error("the device is busy")]
     Busy,
     /// A fault inside CubeCL or the driver, with its own first line.

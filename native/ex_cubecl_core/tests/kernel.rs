@@ -6,7 +6,9 @@ mod common;
 
 use common::{contents, test_device};
 use ex_cubecl_core::kernel::launch::Kernel;
-use ex_cubecl_core::kernel::tree::{Binary, Expr, POSITION, Program, Stmt, Type, Unary};
+use ex_cubecl_core::kernel::tree::{
+    Atomic, Binary, Expr, Group, POSITION, Program, Stmt, Type, Unary,
+};
 use ex_cubecl_core::{Buffer, DType, Error};
 
 use DType::{F32, S32, U8};
@@ -46,6 +48,7 @@ fn saxpy() -> Kernel {
         locals: vec![],
         body: vec![Stmt::Put(2, bin(Binary::Add, product, Expr::Own(1)))],
         report: None,
+        group: None,
     })
     .unwrap()
 }
@@ -85,6 +88,7 @@ fn reads_outside_are_zero_and_writes_outside_do_nothing() {
         locals: vec![],
         body: vec![Stmt::Write(1, moved(2), Expr::Read(0, Box::new(moved(3))))],
         report: None,
+        group: None,
     };
     let kernel = Kernel::new(program).unwrap();
     kernel.run(&[&left], &[], &[&target], 1000).unwrap();
@@ -120,6 +124,7 @@ fn loops_branches_and_variables_do_what_they_say() {
         locals: vec![POSITION, Type::Of(F32)],
         body,
         report: None,
+        group: None,
     };
     let x = floats(&[1.0, -5.0, 2.5, -1.0, 4.0]);
     let out = Kernel::new(program)
@@ -146,6 +151,7 @@ fn division_casts_and_narrow_types_have_one_answer() {
             locals: vec![],
             body: vec![Stmt::Put(1, value)],
             report: None,
+            group: None,
         };
         let kernel = Kernel::new(program).unwrap();
         contents(
@@ -234,4 +240,189 @@ fn what_cannot_run_is_refused_and_changes_nothing() {
     );
     assert_eq!(kernel.run(&[&x, &y], &[two], &[&out], 0), Ok(()));
     assert_eq!(read(&out), [0.0; 8]);
+}
+
+fn set(local: usize, value: Expr) -> Stmt {
+    Stmt::Set(local, value)
+}
+
+/// A program of groups from s32 to s32, with one s32 local.
+fn grouped(threads: u32, shared: Vec<(DType, u32)>, body: Vec<Stmt>) -> Program {
+    Program {
+        inputs: vec![S32],
+        outputs: vec![S32],
+        scalars: vec![],
+        locals: vec![POSITION, POSITION],
+        body,
+        report: None,
+        group: Some(Group { threads, shared }),
+    }
+}
+
+fn ints(values: &[i32]) -> Buffer {
+    let bytes: Vec<u8> = values
+        .iter()
+        .flat_map(|value| value.to_ne_bytes())
+        .collect();
+    Buffer::from_bytes(test_device(), S32, &bytes).unwrap()
+}
+
+fn read_ints(buffer: &Buffer) -> Vec<i32> {
+    let bytes = contents(buffer);
+    let words = bytes.as_chunks::<4>().0.iter();
+    words.map(|word| i32::from_ne_bytes(*word)).collect()
+}
+
+const SHARED: usize = 2;
+
+/// The sum of each group's elements: halves of the group are added up, and all wait in between.
+fn sums(threads: u32) -> Program {
+    let read = |at| Expr::Read(SHARED, Box::new(at));
+    let place = bin(
+        Binary::Add,
+        bin(Binary::Mul, Expr::Group, int(threads as i32)),
+        Expr::Member,
+    );
+    let mut body = vec![
+        Stmt::Write(SHARED, Expr::Member, Expr::Read(0, Box::new(place))),
+        Stmt::Barrier,
+    ];
+    let mut half = threads / 2;
+    while half > 0 {
+        let other = read(bin(Binary::Add, Expr::Member, int(half as i32)));
+        let both = bin(Binary::Add, read(Expr::Member), other);
+        body.push(set(0, both));
+        body.push(Stmt::Barrier);
+        let first = bin(Binary::Lt, Expr::Member, int(half as i32));
+        let write = Stmt::Write(SHARED, Expr::Member, Expr::Local(0));
+        body.push(Stmt::If(first, vec![write], vec![]));
+        body.push(Stmt::Barrier);
+        half /= 2;
+    }
+    let first = bin(Binary::Eq, Expr::Member, int(0));
+    let write = Stmt::Write(1, Expr::Group, read(int(0)));
+    body.push(Stmt::If(first, vec![write], vec![]));
+    grouped(threads, vec![(S32, threads)], body)
+}
+
+#[test]
+fn a_group_shares_memory_and_waits_for_its_threads() {
+    let values: Vec<i32> = (0..64 * 300).collect();
+    let (input, out) = (ints(&values), ints(&[-1; 300]));
+    let kernel = Kernel::new(sums(64)).unwrap();
+    kernel.run(&[&input], &[], &[&out], 300).unwrap();
+    let expected: Vec<i32> = values.chunks(64).map(|group| group.iter().sum()).collect();
+    assert_eq!(read_ints(&out), expected);
+}
+
+#[test]
+fn there_are_as_many_groups_as_asked_for_and_each_is_another_one() {
+    let count = |threads: u32| {
+        let first = bin(Binary::Eq, Expr::Member, int(0));
+        let one = Stmt::Atomic(Atomic::Add, 1, Expr::Group, int(1), None);
+        grouped(threads, vec![], vec![Stmt::If(first, vec![one], vec![])])
+    };
+    for groups in [1, 65_535, 65_536, 200_001] {
+        let out = ints(&vec![0; groups]);
+        let kernel = Kernel::new(count(2)).unwrap();
+        kernel
+            .run(&[&ints(&[0])], &[], &[&out], groups as u64)
+            .unwrap();
+        assert!(read_ints(&out).iter().all(|value| *value == 1), "{groups}");
+    }
+}
+
+#[test]
+fn what_a_group_shares_is_zero_at_first_and_has_an_end() {
+    let device = test_device();
+    let read = |at| Expr::Read(SHARED, Box::new(at));
+    let leave = grouped(
+        64,
+        vec![(S32, 256)],
+        vec![
+            Stmt::For(
+                0,
+                int(-9),
+                int(300),
+                vec![Stmt::Write(SHARED, Expr::Local(0), int(77))],
+            ),
+            Stmt::Barrier,
+            Stmt::Write(1, Expr::Group, read(Expr::Member)),
+        ],
+    );
+    let out = ints(&[-1; 64]);
+    Kernel::new(leave)
+        .unwrap()
+        .run(&[&out.view(0, 1).unwrap()], &[], &[&ints(&[0; 64])], 64)
+        .unwrap();
+    device.synchronize().unwrap();
+    let sum = bin(Binary::Add, Expr::Local(0), read(Expr::Local(1)));
+    let find = grouped(
+        64,
+        vec![(S32, 256)],
+        vec![
+            set(0, int(0)),
+            Stmt::For(1, int(-9), int(300), vec![set(0, sum)]),
+            Stmt::Write(1, Expr::Member, Expr::Local(0)),
+        ],
+    );
+    Kernel::new(find)
+        .unwrap()
+        .run(&[&ints(&[0])], &[], &[&out], 1)
+        .unwrap();
+    assert_eq!(read_ints(&out), [0; 64]);
+}
+
+#[test]
+fn elements_are_changed_in_one_piece() {
+    let cases = [
+        (Atomic::Add, 5, 5 + (0..1000).sum::<i32>()),
+        (Atomic::Max, 5, 999),
+        (Atomic::Min, 5, 0),
+        (Atomic::And, -1, 0),
+        (Atomic::Or, 0, 1023),
+        (Atomic::Xor, 0, (0..1000).fold(0, |a, b| a ^ b)),
+    ];
+    for (op, first, expected) in cases {
+        // In the buffer and in what a group shares, and never outside of either.
+        let at = |slot, index| Stmt::Atomic(op, slot, index, Expr::Position, None);
+        let body = vec![at(1, int(1)), at(1, int(-1)), at(1, int(3))];
+        let program = Program {
+            group: None,
+            ..grouped(1, vec![], body)
+        };
+        let out = ints(&[first; 5]);
+        let middle = out.view(1, 3).unwrap();
+        let kernel = Kernel::new(program).unwrap();
+        kernel.run(&[&ints(&[0])], &[], &[&middle], 1000).unwrap();
+        assert_eq!(
+            read_ints(&out),
+            [first, first, expected, first, first],
+            "{op:?}"
+        );
+    }
+    // Whoever takes a number gets one that nobody else has.
+    let take = Stmt::Atomic(Atomic::Add, SHARED, int(0), int(1), Some(0));
+    let body = vec![take, Stmt::Write(1, Expr::Local(0), Expr::Member)];
+    let out = ints(&[-1; 128]);
+    let kernel = Kernel::new(grouped(128, vec![(S32, 1)], body)).unwrap();
+    kernel.run(&[&ints(&[0])], &[], &[&out], 1).unwrap();
+    let mut taken = read_ints(&out);
+    taken.sort_unstable();
+    assert_eq!(taken, (0..128).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_group_that_the_device_has_no_room_for_is_refused() {
+    let out = ints(&[7]);
+    for (threads, shared) in [(1 << 20, vec![]), (64, vec![(S32, 1 << 24)])] {
+        let body = vec![Stmt::Write(1, int(0), int(0))];
+        let kernel = Kernel::new(grouped(threads, shared, body)).unwrap();
+        let refused = kernel.run(&[&ints(&[0])], &[], &[&out], 1);
+        assert!(
+            matches!(refused, Err(Error::BadKernel { .. })),
+            "{refused:?}"
+        );
+    }
+    assert_eq!(read_ints(&out), [7]);
 }

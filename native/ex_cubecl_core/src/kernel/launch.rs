@@ -1,15 +1,16 @@
 //! A kernel on buffers: what is checked before it runs, and which locks it holds.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLockReadGuard, RwLockWriteGuard};
 
-use super::tree::{Program, REPORT};
+use super::tree::{Atomic, Program, REPORT};
 use crate::buffer::Buffer;
 use crate::device::Device;
-use crate::driver::{Argument, Driver, Run};
+use crate::driver::{Argument, Run};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::ledger::Spec;
@@ -37,6 +38,8 @@ pub struct Kernel {
 struct Facts {
     dtypes: Vec<DType>,
     own: Vec<usize>,
+    /// What is changed in one piece.
+    changes: Vec<(Atomic, DType)>,
 }
 
 enum Guard<'a> {
@@ -58,7 +61,7 @@ impl Guard<'_> {
 impl Kernel {
     pub fn new(program: Program) -> Result<Kernel> {
         if let Err(reason) = program.check() {
-            return Err(Error::BadKernel { reason });
+            return Err(bad(reason));
         }
         let mut programs = PROGRAMS.lock();
         if let Some((program, facts)) = programs.get_key_value(&program) {
@@ -68,14 +71,15 @@ impl Kernel {
             });
         }
         if programs.len() >= MAX_PROGRAMS {
-            return Err(Error::BadKernel {
-                reason: "there are 16,384 different kernels already: pass what varies as a number, not as code",
-            });
+            return Err(bad(
+                "there are 16,384 different kernels already: pass what varies as a number, not as code",
+            ));
         }
         let kernel = Kernel {
             facts: Arc::new(Facts {
                 dtypes: program.dtypes(),
                 own: program.own(),
+                changes: program.changes(),
             }),
             program: Arc::new(program),
         };
@@ -95,9 +99,7 @@ impl Kernel {
     /// Compiles it for a device, where that was not done yet.
     pub fn compile(&self, device: &Arc<Device>) -> Result<()> {
         let driver = device.driver()?;
-        for dtype in &self.facts.dtypes {
-            supported(device, driver, *dtype)?;
-        }
+        self.fits(device)?;
         match driver.is_compiled(&self.program) {
             true => Ok(()),
             false => device.explain(driver.compile(&self.program)),
@@ -153,6 +155,9 @@ impl Kernel {
         outputs: &'a [Buffer],
         positions: u64,
     ) -> Result<Launch<'a>> {
+        if !self.program.fills() {
+            return Err(bad("a kernel that leaves out elements of what it makes"));
+        }
         let buffers: Vec<&Buffer> = inputs.iter().copied().chain(outputs).collect();
         self.check(device, &buffers, scalars, positions)?;
         Ok(Launch {
@@ -179,6 +184,19 @@ impl Kernel {
         }])
     }
 
+    /// Whether the device has what the program uses.
+    fn fits(&self, device: &Device) -> Result<()> {
+        let driver = device.driver()?;
+        for dtype in &self.facts.dtypes {
+            supported(device, *dtype, |dtype| driver.calculates(dtype))?;
+        }
+        for (op, dtype) in &self.facts.changes {
+            supported(device, *dtype, |dtype| driver.changes(*op, dtype))?;
+        }
+        let group = self.program.group.as_ref();
+        group.map_or(Ok(()), |group| driver.check_group(group).map_err(bad))
+    }
+
     fn check(
         &self,
         device: &Arc<Device>,
@@ -187,19 +205,11 @@ impl Kernel {
         positions: u64,
     ) -> Result<()> {
         let program = &*self.program;
-        let driver = device.driver()?;
-        let (wanted, numbers) = (
-            program.inputs.len() + program.outputs.len(),
-            program.scalars.len(),
-        );
+        let (wanted, numbers) = (program.buffers(), program.scalars.len());
         if buffers.len() != wanted || scalars.len() != numbers {
-            return Err(Error::BadKernel {
-                reason: "another number of arguments than the kernel has",
-            });
+            return Err(bad("another number of arguments than the kernel has"));
         }
-        for dtype in &self.facts.dtypes {
-            supported(device, driver, *dtype)?;
-        }
+        self.fits(device)?;
         let own = &self.facts.own;
         for (slot, buffer) in buffers.iter().enumerate() {
             if !Arc::ptr_eq(buffer.device(), device) {
@@ -238,9 +248,7 @@ impl Kernel {
         }
         let most = buffers.iter().map(|buffer| buffer.count()).max();
         match most.unwrap_or(0).max(positions) > MAX_POSITIONS {
-            true => Err(Error::BadKernel {
-                reason: "more than 2,147,483,647 elements or positions",
-            }),
+            true => Err(bad("more than 2,147,483,647 elements or positions")),
             false => Ok(()),
         }
     }
@@ -332,9 +340,7 @@ fn run_now_on(device: &Arc<Device>, launch: &Launch<'_>) -> Result<bool> {
 fn device_of(launch: &Launch<'_>) -> Result<Arc<Device>> {
     match launch.outputs().first() {
         Some(output) => Ok(output.device().clone()),
-        None => Err(Error::BadKernel {
-            reason: "another number of arguments than the kernel has",
-        }),
+        None => Err(bad("another number of arguments than the kernel has")),
     }
 }
 
@@ -398,14 +404,18 @@ fn run_on(device: &Arc<Device>, launches: &[Launch<'_>], whole: bool) -> Result<
     }
 }
 
-fn supported(device: &Arc<Device>, driver: &dyn Driver, dtype: DType) -> Result<()> {
-    if driver.calculates(dtype) {
+fn bad(reason: impl Into<Cow<'static, str>>) -> Error {
+    let reason = reason.into();
+    Error::BadKernel { reason }
+}
+
+fn supported(device: &Device, dtype: DType, can: impl Fn(DType) -> bool) -> Result<()> {
+    if can(dtype) {
         return Ok(());
     }
-    let supported = DType::all().filter(|dtype| driver.calculates(*dtype));
     Err(Error::UnsupportedDType {
         dtype,
         device: device.id(),
-        supported: supported.collect(),
+        supported: DType::all().filter(|dtype| can(*dtype)).collect(),
     })
 }

@@ -74,6 +74,18 @@ pub enum Binary {
     Ge,
 }
 
+/// What happens to an element in one piece, whoever else is at it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Atomic {
+    Add,
+    Min,
+    Max,
+    And,
+    Or,
+    Xor,
+    Exchange,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Expr {
     /// An element by its bits.
@@ -81,8 +93,12 @@ pub enum Expr {
     Bool(bool),
     Scalar(usize),
     Local(usize),
-    /// The number of this thread.
+    /// The number of this thread; not in a program of groups.
     Position,
+    /// The number of this thread's group.
+    Group,
+    /// The number of this thread within its group.
+    Member,
     /// Elements of a buffer.
     Len(usize),
     /// The element of a buffer at the thread's own position.
@@ -105,9 +121,22 @@ pub enum Stmt {
     If(Expr, Vec<Stmt>, Vec<Stmt>),
     /// A local runs from one value to another, both included; nothing where the second is less.
     For(usize, Expr, Expr, Vec<Stmt>),
+    /// Changes an element of a buffer by an index and a value; a local gets what it was before.
+    /// Outside of the buffer nothing, and zero.
+    Atomic(Atomic, usize, Expr, Expr, Option<usize>),
+    /// All threads of a group come here before one goes on.
+    Barrier,
 }
 
-/// Buffers are numbered inputs first, outputs behind them.
+/// Threads that run together and share memory, which is zero at first.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Group {
+    pub threads: u32,
+    /// Types and lengths.
+    pub shared: Vec<(DType, u32)>,
+}
+
+/// Buffers are numbered inputs first, outputs behind them, and what a group shares behind those.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Program {
     pub inputs: Vec<DType>,
@@ -118,6 +147,8 @@ pub struct Program {
     /// The output that is told of an index outside of its buffer, as `REPORT` elements of `s32`:
     /// 1, the number of the buffer, the index, the position.
     pub report: Option<usize>,
+    /// The positions of a launch are those of its groups then.
+    pub group: Option<Group>,
 }
 
 pub const REPORT: u64 = 4;
@@ -137,18 +168,70 @@ impl Program {
         if let Some(slot) = self.report {
             expect(POSITION, check.output(slot)?)?;
         }
-        check.block(&self.body, 0)
+        check.group()?;
+        check.block(&self.body, 0)?;
+        match Uniformity::of(self).holds(&self.body, true) {
+            true => Ok(()),
+            false => Err("a barrier where not all threads of a group come by"),
+        }
     }
 
+    /// The type of a buffer, or of what a group shares.
     pub fn buffer(&self, slot: usize) -> Option<DType> {
         let outputs = slot.checked_sub(self.inputs.len());
-        let output = || outputs.and_then(|at| self.outputs.get(at));
-        self.inputs.get(slot).or_else(output).copied()
+        let output = || outputs.and_then(|at| self.outputs.get(at)).copied();
+        let shared = || self.shared().get(slot.checked_sub(self.buffers())?);
+        let input = self.inputs.get(slot).copied();
+        input.or_else(output).or_else(|| Some(shared()?.0))
+    }
+
+    /// How many buffers a launch binds.
+    pub fn buffers(&self) -> usize {
+        self.inputs.len() + self.outputs.len()
+    }
+
+    pub fn shared(&self) -> &[(DType, u32)] {
+        let group = self.group.as_ref();
+        group.map(|group| &group.shared[..]).unwrap_or_default()
+    }
+
+    /// Buffers, and what a group shares, that are changed in one piece somewhere.
+    pub fn atomics(&self) -> Vec<usize> {
+        let mut slots = Vec::new();
+        statements(&self.body, &mut |statement| {
+            if let Stmt::Atomic(_, slot, ..) = statement {
+                slots.push(*slot);
+            }
+        });
+        slots.sort_unstable();
+        slots.dedup();
+        slots
+    }
+
+    /// What is changed in one piece, by what, and of which type.
+    pub fn changes(&self) -> Vec<(Atomic, DType)> {
+        let mut all = Vec::new();
+        statements(&self.body, &mut |statement| {
+            if let Stmt::Atomic(op, slot, ..) = statement {
+                all.extend(self.buffer(*slot).map(|dtype| (*op, dtype)));
+            }
+        });
+        all
+    }
+
+    /// Whether each position writes its own element of each output, come what may.
+    pub fn fills(&self) -> bool {
+        let outputs = self.inputs.len()..self.buffers();
+        outputs.into_iter().all(|output| {
+            let put = |statement: &Stmt| matches!(statement, Stmt::Put(slot, _) if *slot == output);
+            self.body.iter().any(put)
+        })
     }
 
     /// Every type that the device has to calculate with.
     pub fn dtypes(&self) -> Vec<DType> {
         let mut all = [&self.inputs[..], &self.outputs, &self.scalars].concat();
+        all.extend(self.shared().iter().map(|shared| shared.0));
         all.extend(self.locals.iter().filter_map(|local| match local {
             Type::Of(dtype) => Some(*dtype),
             Type::Bool => None,
@@ -186,10 +269,11 @@ impl Program {
             Stmt::Set(_, value) | Stmt::Put(_, value) | Stmt::If(value, _, _) => {
                 value.each(visit);
             }
-            Stmt::Write(_, a, b) | Stmt::For(_, a, b, _) => {
+            Stmt::Write(_, a, b) | Stmt::For(_, a, b, _) | Stmt::Atomic(_, _, a, b, _) => {
                 a.each(visit);
                 b.each(visit);
             }
+            Stmt::Barrier => {}
         });
     }
 }
@@ -227,6 +311,75 @@ impl Expr {
     }
 }
 
+/// Which locals have the same value in all threads of a group: what they are set from and where.
+struct Uniformity {
+    varying: Vec<bool>,
+}
+
+impl Uniformity {
+    fn of(program: &Program) -> Self {
+        let mut known = Uniformity {
+            varying: vec![false; program.locals.len()],
+        };
+        while known.spread(&program.body, true) {}
+        known
+    }
+
+    fn is(&self, expr: &Expr) -> bool {
+        let mut uniform = true;
+        expr.each(&mut |part| {
+            uniform &= match part {
+                Expr::Position | Expr::Member | Expr::Own(_) | Expr::Read(..) => false,
+                Expr::Local(local) => !self.varying[*local],
+                _ => true,
+            }
+        });
+        uniform
+    }
+
+    /// Whether one more local was found to vary.
+    fn spread(&mut self, block: &[Stmt], together: bool) -> bool {
+        let mut found = false;
+        for statement in block {
+            found |= match statement {
+                Stmt::Set(local, value) => self.varies(*local, !(together && self.is(value))),
+                Stmt::Atomic(_, _, _, _, Some(local)) => self.varies(*local, true),
+                Stmt::If(condition, then, other) => {
+                    let together = together && self.is(condition);
+                    self.spread(then, together) | self.spread(other, together)
+                }
+                Stmt::For(local, from, to, body) => {
+                    let together = together && self.is(from) && self.is(to);
+                    self.varies(*local, !together) | self.spread(body, together)
+                }
+                _ => false,
+            };
+        }
+        found
+    }
+
+    fn varies(&mut self, local: usize, varies: bool) -> bool {
+        let new = varies && !self.varying[local];
+        self.varying[local] |= varies;
+        new
+    }
+
+    /// Whether all threads come by each barrier together.
+    fn holds(&self, block: &[Stmt], together: bool) -> bool {
+        block.iter().all(|statement| match statement {
+            Stmt::Barrier => together,
+            Stmt::If(condition, then, other) => {
+                let together = together && self.is(condition);
+                self.holds(then, together) && self.holds(other, together)
+            }
+            Stmt::For(_, from, to, body) => {
+                self.holds(body, together && self.is(from) && self.is(to))
+            }
+            _ => true,
+        })
+    }
+}
+
 struct Check<'a> {
     program: &'a Program,
     nodes: usize,
@@ -239,6 +392,17 @@ impl Check<'_> {
             return Err("a kernel that is too deep or too large");
         }
         Ok(())
+    }
+
+    fn group(&self) -> Result<(), Unsound> {
+        let Some(group) = &self.program.group else {
+            return Ok(());
+        };
+        let empty = group.shared.iter().any(|(_, length)| *length == 0);
+        match group.threads == 0 || empty {
+            true => Err("a group without threads, or shared memory without elements"),
+            false => Ok(()),
+        }
     }
 
     fn block(&mut self, block: &[Stmt], depth: usize) -> Result<(), Unsound> {
@@ -256,6 +420,7 @@ impl Check<'_> {
                 expect(self.local(*local)?, found)
             }
             Stmt::Put(slot, value) => {
+                self.grouped(false)?;
                 let found = self.expr(value, depth)?;
                 expect(self.output(*slot)?, found)
             }
@@ -264,6 +429,17 @@ impl Check<'_> {
                 let found = self.expr(value, depth)?;
                 expect(self.output(*slot)?, found)
             }
+            Stmt::Atomic(op, slot, index, value, before) => {
+                self.index(index, depth)?;
+                let found = self.expr(value, depth)?;
+                let place = self.output(*slot)?;
+                expect(place, found)?;
+                if let Some(local) = before {
+                    expect(self.local(*local)?, place)?;
+                }
+                atomic(*op, place)
+            }
+            Stmt::Barrier => self.grouped(true),
             Stmt::If(condition, then, other) => {
                 expect(Type::Bool, self.expr(condition, depth)?)?;
                 self.block(then, depth)?;
@@ -275,6 +451,14 @@ impl Check<'_> {
                 expect(POSITION, self.expr(to, depth)?)?;
                 self.block(body, depth)
             }
+        }
+    }
+
+    fn grouped(&self, wanted: bool) -> Result<(), Unsound> {
+        match (self.program.group.is_some(), wanted) {
+            (true, false) => Err("a thread's own position in a kernel of groups"),
+            (false, true) => Err("a word of groups in a kernel without"),
+            _ => Ok(()),
         }
     }
 
@@ -313,12 +497,22 @@ impl Check<'_> {
                 Type::Of(found.ok_or("a number that is none")?)
             }
             Expr::Local(local) => self.local(*local)?,
-            Expr::Position => POSITION,
+            Expr::Position => {
+                self.grouped(false)?;
+                POSITION
+            }
+            Expr::Group | Expr::Member => {
+                self.grouped(true)?;
+                POSITION
+            }
             Expr::Len(slot) => {
                 self.buffer(*slot)?;
                 POSITION
             }
-            Expr::Own(slot) => self.buffer(*slot)?,
+            Expr::Own(slot) => {
+                self.grouped(false)?;
+                self.buffer(*slot)?
+            }
             Expr::Read(slot, index) => {
                 self.index(index, depth)?;
                 self.buffer(*slot)?
@@ -372,6 +566,19 @@ fn unary(op: Unary, value: Type) -> Result<Type, Unsound> {
     }
 }
 
+fn atomic(op: Atomic, place: Type) -> Result<(), Unsound> {
+    use Atomic::*;
+    let integer = matches!(kind(place), Some(Kind::Signed | Kind::Unsigned));
+    let fits = match op {
+        And | Or | Xor => integer,
+        Add | Min | Max | Exchange => kind(place).is_some(),
+    };
+    match fits {
+        true => Ok(()),
+        false => Err("an atomic operation on a type that it does not take"),
+    }
+}
+
 fn binary(op: Binary, value: Type) -> Result<Type, Unsound> {
     use Binary::*;
     let number = kind(value).is_some();
@@ -402,6 +609,7 @@ mod tests {
             locals: vec![POSITION],
             body,
             report: None,
+            group: None,
         }
     }
 
@@ -450,6 +658,64 @@ mod tests {
                 "{statement:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_barrier_is_where_all_threads_come_by() {
+        let one = || Expr::Const(S32, 1);
+        let first = || Expr::Binary(Binary::Lt, boxed(Expr::Member), boxed(one()));
+        let same = || Expr::Binary(Binary::Lt, boxed(Expr::Group), boxed(one()));
+        let round = |from, body| Stmt::For(0, from, one(), body);
+        let grouped = |body| {
+            let group = Some(Group {
+                threads: 8,
+                shared: vec![(S32, 4)],
+            });
+            Program {
+                group,
+                ..program(body)
+            }
+        };
+        let fine = [
+            vec![Stmt::Barrier],
+            vec![Stmt::If(same(), vec![Stmt::Barrier], vec![])],
+            vec![round(Expr::Len(1), vec![Stmt::Barrier])],
+            vec![
+                Stmt::Set(0, Expr::Group),
+                round(Expr::Local(0), vec![Stmt::Barrier]),
+            ],
+        ];
+        for body in fine {
+            assert_eq!(grouped(body.clone()).check(), Ok(()), "{body:?}");
+        }
+        let wrong = [
+            vec![Stmt::If(first(), vec![Stmt::Barrier], vec![])],
+            vec![Stmt::If(first(), vec![], vec![Stmt::Barrier])],
+            vec![round(Expr::Member, vec![Stmt::Barrier])],
+            vec![round(
+                Expr::Read(1, boxed(one())),
+                vec![Stmt::If(same(), vec![Stmt::Barrier], vec![])],
+            )],
+            // What a local is set to further down counts in a loop.
+            vec![round(
+                one(),
+                vec![
+                    round(Expr::Local(0), vec![Stmt::Barrier]),
+                    Stmt::Set(0, Expr::Member),
+                ],
+            )],
+            vec![
+                Stmt::If(first(), vec![Stmt::Set(0, one())], vec![]),
+                round(Expr::Local(0), vec![Stmt::Barrier]),
+            ],
+            vec![Stmt::Put(2, Expr::Scalar(0))],
+            vec![Stmt::Set(0, Expr::Position)],
+        ];
+        for body in wrong {
+            assert!(grouped(body.clone()).check().is_err(), "{body:?}");
+        }
+        assert!(program(vec![Stmt::Barrier]).check().is_err());
+        assert!(program(vec![Stmt::Set(0, Expr::Member)]).check().is_err());
     }
 
     #[test]

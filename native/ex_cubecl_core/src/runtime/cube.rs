@@ -34,7 +34,7 @@ use crate::driver::{
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::fault::{Stage, point};
-use crate::kernel::tree::Program;
+use crate::kernel::tree::{Atomic, Group, Program};
 
 /// Bound offsets of windows into a page are multiples of this on every runtime.
 const WINDOW_ALIGNMENT: u64 = 256;
@@ -568,6 +568,14 @@ impl<B: Backend> Driver for Cube<B> {
 
     fn is_compiled(&self, program: &Arc<Program>) -> bool {
         self.compiled.read().contains(&place(program))
+    }
+
+    fn check_group(&self, group: &Group) -> std::result::Result<(), String> {
+        emit::check_group(&self.client, group)
+    }
+
+    fn changes(&self, op: Atomic, dtype: DType) -> bool {
+        emit::changes(&self.client, op, dtype)
     }
 
     fn calculates(&self, dtype: DType) -> bool {

@@ -1,24 +1,29 @@
 //! From the tree of a kernel to CubeCL's IR, which each runtime compiles for its device.
 //!
 //! A thread goes over the positions `own, own + threads, ...` below a number that comes with the
-//! launch. Whatever a tree says, an index is compared with its buffer's length before it is used:
+//! launch; in a kernel of groups it has one place in one group. Whatever a tree says, an index is compared with its buffer's length before it is used:
 //! reads outside give zero, writes outside do nothing.
 
 use std::sync::Arc;
 
+use cubecl::ir::features::AtomicUsage;
 use cubecl::ir::{
-    Arithmetic, BinaryOperator, Bitwise, Branch, Builtin, Comparison, ConstantValue, ElemType,
-    FloatKind, If, IfElse, IndexAssignOperator, IndexOperator, Instruction, IntKind, Operation,
-    Operator, RangeLoop, Scope, Select, StorageType, UIntKind, UnaryOperator, Variable,
+    Arithmetic, AtomicOp, BinaryOperator, Bitwise, Branch, Builtin, Comparison, ConstantValue,
+    ElemType, FloatKind, If, IfElse, IndexAssignOperator, IndexOperator, Instruction, IntKind,
+    Operation, Operator, RangeLoop, Scope, Select, StorageType, Synchronization, UIntKind,
+    UnaryOperator, Variable,
 };
 use cubecl::prelude::*;
 
 use super::kernels::{MAX_CUBES, THREADS, Window};
 use crate::dtype::{DType, Kind};
-use crate::kernel::tree::{Binary, Expr, Program, Stmt, Type, Unary};
+use crate::kernel::tree::{Atomic, Binary, Expr, Group, Program, Stmt, Type, Unary};
 use crate::numeric;
 
 type IrType = cubecl::ir::Type;
+
+/// Along one axis of a launch.
+const MOST_CUBES: u32 = 65_535;
 
 const U32: ElemType = ElemType::UInt(UIntKind::U32);
 const U64: ElemType = ElemType::UInt(UIntKind::U64);
@@ -82,19 +87,25 @@ impl<R: Runtime> CubeKernel for Tree<R> {
         builder.device_properties(self.client.properties());
         self.settings.address_type.register(&mut builder.scope);
         let program = &self.program;
-        let scalar = |dtype: &DType| IrType::scalar(elem(*dtype));
-        let inputs = program.inputs.iter().map(scalar);
-        let mut lists: Vec<Variable> = inputs.map(|ty| *builder.input_array(ty)).collect();
-        let outputs = program.outputs.iter().map(scalar);
-        lists.extend(outputs.map(|ty| *builder.output_array(ty)));
+        let atomics = program.atomics();
+        let listed = |(slot, dtype): (usize, &DType)| (list_type(*dtype, &atomics, slot), slot);
+        let all = program.inputs.iter().chain(&program.outputs);
+        let lists: Vec<Variable> = all
+            .enumerate()
+            .map(listed)
+            .map(|(ty, slot)| match slot < program.inputs.len() {
+                true => *builder.input_array(ty),
+                false => *builder.output_array(ty),
+            })
+            .collect();
         let word = StorageType::Scalar(U32);
         let positions = *builder.scalar(word);
         let threads = *builder.scalar(word);
-        let buffers = lists
+        let mut buffers: Vec<Listed> = lists
             .into_iter()
             .map(|list| Listed {
                 list,
-                offset: *builder.scalar(word),
+                offset: Some(*builder.scalar(word)),
                 len: *builder.scalar(word),
             })
             .collect();
@@ -104,6 +115,14 @@ impl<R: Runtime> CubeKernel for Tree<R> {
         });
         let carriers: Vec<_> = carriers.collect();
         let scope = &mut builder.scope;
+        for (at, (dtype, len)) in program.shared().iter().enumerate() {
+            let ty = list_type(*dtype, &atomics, program.buffers() + at);
+            buffers.push(Listed {
+                list: *scope.create_shared_array(ty, *len as usize, None),
+                offset: None,
+                len: number(i64::from(*len), U32),
+            });
+        }
         let scalars = carriers
             .into_iter()
             .map(|(carrier, ty)| cast(scope, carrier, ty))
@@ -113,37 +132,38 @@ impl<R: Runtime> CubeKernel for Tree<R> {
             .iter()
             .map(|local| *scope.create_local_restricted(ir_type(*local)))
             .collect();
-        let own = builtin(scope);
-        let position = *scope.create_local_restricted(IrType::scalar(U32));
-        let mut body = scope.child();
         let mut emitter = Emitter {
             buffers,
             scalars,
             locals,
-            own: position,
-            position,
+            own: zero(U32),
+            position: zero(S32),
+            group: zero(S32),
+            member: zero(S32),
             report: program.report,
         };
-        emitter.position = cast(&mut body, position, S32);
-        emitter.block(&mut body, &program.body);
-        builder
-            .scope
-            .register(Branch::RangeLoop(Box::new(RangeLoop {
-                i: position,
-                start: own,
-                end: positions,
-                step: Some(threads),
-                inclusive: false,
-                scope: body,
-            })));
+        match &program.group {
+            Some(group) => emitter.in_groups(scope, program, group.threads, positions),
+            None => emitter.one_by_one(scope, program, positions, threads),
+        }
         builder.build(self.settings.clone())
     }
 }
 
-fn builtin(scope: &mut Scope) -> Variable {
-    let ty = usize::as_type(scope);
-    let own = Variable::builtin(Builtin::AbsolutePos, ty.storage_type());
-    cast(scope, own, U32)
+fn list_type(dtype: DType, atomics: &[usize], slot: usize) -> IrType {
+    IrType::new(match atomics.contains(&slot) {
+        true => StorageType::Atomic(elem(dtype)),
+        false => StorageType::Scalar(elem(dtype)),
+    })
+}
+
+/// A number that the device has for each thread, as a word.
+fn builtin(scope: &mut Scope, builtin: Builtin) -> Variable {
+    let ty = match builtin {
+        Builtin::UnitPos => StorageType::Scalar(U32),
+        _ => usize::as_type(scope).storage_type(),
+    };
+    cast(scope, Variable::builtin(builtin, ty), U32)
 }
 
 fn ir_type(ty: Type) -> IrType {
@@ -188,7 +208,7 @@ fn of_bits(dtype: DType, bits: u64) -> Variable {
 /// A buffer inside of the kernel: the elements of a window, and which of them it is.
 struct Listed {
     list: Variable,
-    offset: Variable,
+    offset: Option<Variable>,
     len: Variable,
 }
 
@@ -199,10 +219,78 @@ struct Emitter {
     /// The position of the thread, unsigned as indices are, and signed as the language has it.
     own: Variable,
     position: Variable,
+    /// In a kernel of groups.
+    group: Variable,
+    member: Variable,
     report: Option<usize>,
 }
 
 impl Emitter {
+    fn one_by_one(
+        &mut self,
+        scope: &mut Scope,
+        program: &Program,
+        positions: Variable,
+        threads: Variable,
+    ) {
+        let first = builtin(scope, Builtin::AbsolutePos);
+        self.own = *scope.create_local_restricted(IrType::scalar(U32));
+        let mut body = scope.child();
+        self.position = cast(&mut body, self.own, S32);
+        self.block(&mut body, &program.body);
+        scope.register(Branch::RangeLoop(Box::new(RangeLoop {
+            i: self.own,
+            start: first,
+            end: positions,
+            step: Some(threads),
+            inclusive: false,
+            scope: body,
+        })));
+    }
+
+    /// All threads of a group do the same here, so that they meet at each barrier. A group too many
+    /// does nothing.
+    fn in_groups(&mut self, scope: &mut Scope, program: &Program, threads: u32, groups: Variable) {
+        let group = builtin(scope, Builtin::CubePos);
+        let member = builtin(scope, Builtin::UnitPos);
+        let (lhs, rhs) = (group, groups);
+        let wanted = Comparison::Lower(BinaryOperator { lhs, rhs });
+        let cond = put(scope, wanted, ElemType::Bool);
+        let mut body = scope.child();
+        let shared = program.buffers()..self.buffers.len();
+        for slot in shared.clone() {
+            self.clear(&mut body, slot, member, threads);
+        }
+        if !shared.is_empty() {
+            body.register(Synchronization::SyncCube);
+        }
+        self.group = cast(&mut body, group, S32);
+        self.member = cast(&mut body, member, S32);
+        if self.report.is_some() {
+            let first = multiply(&mut body, self.group, number(i64::from(threads), S32));
+            let (lhs, rhs) = (first, self.member);
+            self.position = put(&mut body, Arithmetic::Add(BinaryOperator { lhs, rhs }), S32);
+        }
+        self.block(&mut body, &program.body);
+        scope.register(Branch::If(Box::new(If { cond, scope: body })));
+    }
+
+    /// What a group shares may hold what another one left there.
+    fn clear(&self, scope: &mut Scope, slot: usize, member: Variable, threads: u32) {
+        let i = *scope.create_local_restricted(IrType::scalar(U32));
+        let mut body = scope.child();
+        let ty = self.buffers[slot].list.ty.elem_type();
+        self.store(&mut body, slot, i, zero(ty));
+        scope.register(Branch::RangeLoop(Box::new(RangeLoop {
+            i,
+            start: member,
+            end: self.buffers[slot].len,
+            step: Some(number(i64::from(threads), U32)),
+            inclusive: false,
+            scope: body,
+        })));
+    }
+
     fn block(&self, scope: &mut Scope, block: &[Stmt]) {
         for statement in block {
             self.statement(scope, statement);
@@ -248,6 +336,23 @@ impl Emitter {
                 scope.register(branch);
             }
             Stmt::For(local, from, to, body) => self.run(scope, *local, (from, to), body),
+            Stmt::Atomic(op, slot, index, value, before) => {
+                let index = self.expr(scope, index);
+                let value = self.expr(scope, value);
+                let (index, cond) = self.inside(scope, *slot, index);
+                let before = before.map(|local| self.locals[local]);
+                if let Some(local) = before {
+                    let none = Operation::Copy(zero(local.ty.elem_type()));
+                    scope.register(Instruction::new(none, local));
+                }
+                let mut then = scope.child();
+                let was = self.change(&mut then, *op, *slot, (index, value));
+                if let Some(local) = before {
+                    then.register(Instruction::new(Operation::Copy(was), local));
+                }
+                self.guarded(scope, cond, then, *slot, index);
+            }
+            Stmt::Barrier => scope.register(Synchronization::SyncCube),
         }
     }
 
@@ -271,7 +376,13 @@ impl Emitter {
 
     fn store(&self, scope: &mut Scope, slot: usize, index: Variable, value: Variable) {
         let buffer = &self.buffers[slot];
-        let index = self.at(scope, buffer, index);
+        if buffer.list.ty.is_atomic() {
+            let place = self.element(scope, slot, index);
+            let op = AtomicOp::Store(UnaryOperator { input: value });
+            scope.register(Instruction::new(op, place));
+            return;
+        }
+        let index = at(scope, buffer, index);
         let op = Operator::UncheckedIndexAssign(IndexAssignOperator {
             index,
             value,
@@ -282,11 +393,22 @@ impl Emitter {
     }
 
     fn load(&self, scope: &mut Scope, slot: usize, index: Variable) -> Variable {
+        let element = self.element(scope, slot, index);
+        match element.ty.is_atomic() {
+            true => {
+                let ty = element.ty.elem_type();
+                put(scope, AtomicOp::Load(UnaryOperator { input: element }), ty)
+            }
+            false => element,
+        }
+    }
+
+    /// The element, or the place of it where it can be changed in one piece.
+    fn element(&self, scope: &mut Scope, slot: usize, index: Variable) -> Variable {
         let buffer = &self.buffers[slot];
-        let index = self.at(scope, buffer, index);
         let op = Operator::UncheckedIndex(IndexOperator {
             list: buffer.list,
-            index,
+            index: at(scope, buffer, index),
             vector_size: 0,
             unroll_factor: 1,
         });
@@ -295,9 +417,26 @@ impl Emitter {
         out
     }
 
-    fn at(&self, scope: &mut Scope, buffer: &Listed, index: Variable) -> Variable {
-        let (lhs, rhs) = (index, buffer.offset);
-        put(scope, Arithmetic::Add(BinaryOperator { lhs, rhs }), U32)
+    /// What was there before.
+    fn change(
+        &self,
+        scope: &mut Scope,
+        op: Atomic,
+        slot: usize,
+        (index, rhs): (Variable, Variable),
+    ) -> Variable {
+        let lhs = self.element(scope, slot, index);
+        let o = BinaryOperator { lhs, rhs };
+        let op = match op {
+            Atomic::Add => AtomicOp::Add(o),
+            Atomic::Min => AtomicOp::Min(o),
+            Atomic::Max => AtomicOp::Max(o),
+            Atomic::And => AtomicOp::And(o),
+            Atomic::Or => AtomicOp::Or(o),
+            Atomic::Xor => AtomicOp::Xor(o),
+            Atomic::Exchange => AtomicOp::Swap(o),
+        };
+        put(scope, op, lhs.ty.elem_type())
     }
 
     /// The index as an unsigned word, and whether it is one of the buffer. A negative one is far out.
@@ -323,9 +462,9 @@ impl Emitter {
 
     fn read(&self, scope: &mut Scope, slot: usize, index: Variable) -> Variable {
         let (index, cond) = self.inside(scope, slot, index);
-        let ty = self.buffers[slot].list.ty;
-        let out = *scope.create_local_restricted(ty);
-        let zero = zero(ty.elem_type());
+        let ty = self.buffers[slot].list.ty.elem_type();
+        let out = *scope.create_local_restricted(IrType::scalar(ty));
+        let zero = zero(ty);
         scope.register(Instruction::new(Operation::Copy(zero), out));
         let mut then = scope.child();
         let value = self.load(&mut then, slot, index);
@@ -381,6 +520,8 @@ impl Emitter {
                 out
             }
             Expr::Position => self.position,
+            Expr::Group => self.group,
+            Expr::Member => self.member,
             Expr::Len(slot) => cast(scope, self.buffers[*slot].len, S32),
             Expr::Own(slot) => self.load(scope, *slot, self.own),
             Expr::Read(slot, index) => {
@@ -406,6 +547,21 @@ impl Emitter {
             }
         }
     }
+}
+
+fn at(scope: &mut Scope, buffer: &Listed, index: Variable) -> Variable {
+    match buffer.offset {
+        Some(rhs) => {
+            let lhs = index;
+            put(scope, Arithmetic::Add(BinaryOperator { lhs, rhs }), U32)
+        }
+        None => index,
+    }
+}
+
+fn multiply(scope: &mut Scope, lhs: Variable, rhs: Variable) -> Variable {
+    let ty = lhs.ty.elem_type();
+    put(scope, Arithmetic::Mul(BinaryOperator { lhs, rhs }), ty)
 }
 
 fn zero(ty: ElemType) -> Variable {
@@ -610,6 +766,47 @@ fn shift(scope: &mut Scope, op: Binary, lhs: Variable, rhs: Variable) -> Variabl
     }
 }
 
+/// So many groups, or a few more: every device takes 65,535 along each axis.
+fn in_rows(groups: u32) -> (u32, u32) {
+    let rows = groups.div_ceil(MOST_CUBES).max(1);
+    (groups.div_ceil(rows).max(1), rows)
+}
+
+/// What a device has for the threads of a group.
+pub fn check_group<R: Runtime>(client: &ComputeClient<R>, group: &Group) -> Result<(), String> {
+    let hardware = &client.properties().hardware;
+    let most = hardware.max_units_per_cube.min(hardware.max_cube_dim.0);
+    if group.threads > most {
+        return Err(format!(
+            "a group of {} threads: at most {most} run together on this device",
+            group.threads
+        ));
+    }
+    let bytes = group.shared.iter();
+    let bytes: u64 = bytes
+        .map(|(dtype, len)| (dtype.size() * u64::from(*len)).next_multiple_of(16))
+        .sum();
+    let room = hardware.max_shared_memory_size as u64;
+    match bytes > room {
+        true => Err(format!(
+            "{bytes} bytes of shared memory: a group has {room} on this device"
+        )),
+        false => Ok(()),
+    }
+}
+
+/// Whether the device can change elements of this type in one piece.
+pub fn changes<R: Runtime>(client: &ComputeClient<R>, op: Atomic, dtype: DType) -> bool {
+    let ty = IrType::new(StorageType::Atomic(elem(dtype)));
+    let can = client.properties().atomic_type_usage(ty);
+    let wanted = match op {
+        Atomic::Add => AtomicUsage::Add,
+        Atomic::Min | Atomic::Max => AtomicUsage::MinMax,
+        Atomic::And | Atomic::Or | Atomic::Xor | Atomic::Exchange => AtomicUsage::LoadStore,
+    };
+    can.contains(wanted) && can.contains(AtomicUsage::LoadStore)
+}
+
 /// A buffer of a launch: the window that is bound, and how many elements there are.
 pub struct Bound {
     pub window: Window,
@@ -633,25 +830,32 @@ impl Launch {
             scalars,
             positions,
         } = self;
+        let group = program.group.as_ref();
+        let threads = group.map_or(THREADS, |group| group.threads);
         let settings = KernelSettings::default()
-            .cube_dim(CubeDim::new_1d(THREADS))
+            .cube_dim(CubeDim::new_1d(threads))
             .address_type(AddressType::U32)
             .kernel_name("ex_cubecl_kernel");
-        let cubes = positions.div_ceil(THREADS).clamp(1, MAX_CUBES);
+        let cubes = match group {
+            Some(_) => in_rows(*positions),
+            None => (positions.div_ceil(THREADS).clamp(1, MAX_CUBES), 1),
+        };
         let mut launcher = KernelLauncher::<R>::new(settings.clone());
-        for buffer in buffers {
+        let atomics = program.atomics();
+        for (slot, buffer) in buffers.iter().enumerate() {
             let elements = (buffer.window.words * 4 / buffer.dtype.size()) as usize;
             let handle = buffer.window.handle.clone();
             // SAFETY: the window was cut from a page that has these words; the kernel compares each
             // index with the buffer's count, which ends inside of the window.
             let argument = unsafe { ArrayArg::from_raw_parts(handle, elements) };
-            launcher.register_array(argument, IrType::scalar(elem(buffer.dtype)));
+            let ty = list_type(buffer.dtype, &atomics, slot);
+            launcher.register_array(argument, ty);
         }
         let word = |launcher: &mut KernelLauncher<R>, value: u32| {
             launcher.register_scalar_raw(&value.to_ne_bytes(), StorageType::Scalar(U32));
         };
         word(&mut launcher, *positions);
-        word(&mut launcher, cubes * THREADS);
+        word(&mut launcher, cubes.0 * threads);
         for buffer in buffers {
             word(
                 &mut launcher,
@@ -670,6 +874,6 @@ impl Launch {
             settings,
             client: client.clone(),
         };
-        launcher.launch(CubeCount::Static(cubes, 1, 1), tree, client);
+        launcher.launch(CubeCount::Static(cubes.0, cubes.1, 1), tree, client);
     }
 }
