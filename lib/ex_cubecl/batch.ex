@@ -44,7 +44,7 @@ defmodule ExCubecl.Batch do
   Returns the batch with a run of a kernel behind it. Options are those of `ExCubecl.Kernel.run/3`; an element-wise kernel
   needs `into:`, a buffer or a name.
   """
-  @spec run(t, Kernel.t(), [argument], keyword) :: t
+  @spec run(t, Kernel.t() | {module, atom}, [argument], keyword) :: t
   def run(batch, kernel, args, opts \\ [])
 
   def run(%__MODULE__{steps: steps} = batch, kernel, args, opts),
@@ -110,8 +110,8 @@ defmodule ExCubecl.Batch do
   defp step({:ready, result}, _names), do: result
 
   defp step({kernel, args, opts}, names) do
-    with {:ok, kernel} <- kernel(kernel),
-         {:ok, args} <- args(args),
+    with {:ok, args} <- args(args),
+         {:ok, kernel} <- kernel(kernel, length(args)),
          {:ok, opts} <- Arguments.options(opts, [:size, :into]),
          {:ok, args} <- resolved(args, names, []),
          {:ok, opts} <- into(opts, names),
@@ -130,10 +130,12 @@ defmodule ExCubecl.Batch do
     end
   end
 
-  defp kernel(%Kernel{} = kernel), do: {:ok, kernel}
+  defp kernel(%Kernel{} = kernel, _arity), do: {:ok, kernel}
 
-  defp kernel(other),
-    do: Arguments.invalid(:kernel, other, "a kernel of ExCubecl.Kernel.kernel/1")
+  defp kernel({module, name}, arity) when is_atom(module) and is_atom(name),
+    do: Kernel.defined(module, name, arity)
+
+  defp kernel(other, _arity), do: Kernel.no_kernel(other)
 
   defp args(args) do
     if is_list(args) and not List.improper?(args),

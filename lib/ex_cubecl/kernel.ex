@@ -89,7 +89,7 @@ defmodule ExCubecl.Kernel do
     Module.register_attribute(__CALLER__.module, :ex_cubecl_kernels, accumulate: true)
 
     quote do
-      import ExCubecl.Kernel, only: [defkernel: 2]
+      import ExCubecl.Kernel, only: [defkernel: 2, defkernel: 3]
       @before_compile ExCubecl.Kernel
     end
   end
@@ -109,10 +109,17 @@ defmodule ExCubecl.Kernel do
   They take the arguments and return `{:ok, buffer}` for an element-wise kernel, `:ok` for an indexed
   one; see `run/3` for the errors.
   """
-  defmacro defkernel({name, _, args}, do: body) when is_atom(name) and is_list(args) do
-    kernel = make(name, args, body, __CALLER__)
+  defmacro defkernel(call, do: body), do: define(call, [], body, __CALLER__)
+
+  @doc """
+  As `defkernel/2`, with the threads of a group: `defkernel sum(input, out), group: 64 do ... end`.
+  """
+  defmacro defkernel(call, opts, do: body), do: define(call, opts, body, __CALLER__)
+
+  defp define({name, _, args}, opts, body, env) when is_atom(name) and is_list(args) do
+    kernel = make(name, args, body, opts, env)
     arity = length(args)
-    Module.put_attribute(__CALLER__.module, :ex_cubecl_kernels, {{name, arity}, kernel})
+    Module.put_attribute(env.module, :ex_cubecl_kernels, {{name, arity}, kernel})
     names = Macro.generate_arguments(arity, __MODULE__)
 
     quote do
@@ -133,11 +140,11 @@ defmodule ExCubecl.Kernel do
       iex> ExCubecl.to_list!(ExCubecl.Kernel.run!(relu, [x]))
       [0.0, 2.5]
   """
-  defmacro kernel({:fn, _, [{:->, _, [args, body]}]}),
-    do: Macro.escape(make(:kernel, args, body, __CALLER__))
+  defmacro kernel({:fn, _, [{:->, _, [args, body]}]}, opts \\ []),
+    do: Macro.escape(make(:kernel, args, body, opts, __CALLER__))
 
-  defp make(name, args, body, env) do
-    parsed = Parser.parse(name, args, body, env, &find(&1, &2, &3, env))
+  defp make(name, args, body, opts, env) do
+    parsed = Parser.parse(name, args, body, opts, env, &find(&1, &2, &3, env))
     %__MODULE__{parsed: parsed, key: :erlang.md5(:erlang.term_to_binary(parsed))}
   end
 
@@ -194,7 +201,8 @@ defmodule ExCubecl.Kernel do
       iex> ExCubecl.to_list!(out)
       [[0, 1, 2], [10, 11, 12]]
   """
-  @spec run(t, [Buffer.t() | number], keyword) :: {:ok, Buffer.t()} | :ok | {:error, Error.t()}
+  @spec run(t | {module, atom}, [Buffer.t() | number], keyword) ::
+          {:ok, Buffer.t()} | :ok | {:error, Error.t()}
   def run(kernel, args, opts \\ [])
 
   def run(%__MODULE__{} = kernel, args, opts) when is_list(args) do
@@ -213,8 +221,25 @@ defmodule ExCubecl.Kernel do
 
   def run(%__MODULE__{}, args, _opts), do: Arguments.invalid(:args, args, "a list of arguments")
 
-  def run(other, _args, _opts),
-    do: Arguments.invalid(:kernel, other, "a kernel of ExCubecl.Kernel.kernel/1")
+  def run({module, name}, args, opts) when is_atom(module) and is_atom(name) and is_list(args) do
+    with {:ok, kernel} <- defined(module, name, length(args)), do: run(kernel, args, opts)
+  end
+
+  def run(other, _args, _opts), do: no_kernel(other)
+
+  @doc false
+  def no_kernel(other),
+    do:
+      Arguments.invalid(:kernel, other, "a kernel of ExCubecl.Kernel.kernel/1, or {module, name}")
+
+  @doc false
+  def defined(module, name, arity) do
+    with {:module, _} <- Code.ensure_loaded(module),
+         true <- function_exported?(module, :__kernel__, 2),
+         %__MODULE__{} = kernel <- module.__kernel__(name, arity),
+         do: {:ok, kernel},
+         else: (_ -> no_kernel({module, name}))
+  end
 
   use ExCubecl.Bang, run: 2, run: 3
 
@@ -345,9 +370,8 @@ defmodule ExCubecl.Kernel do
 
   defp made(%{parsed: parsed, key: key}, kinds, check) do
     Cache.fetch({key, kinds, check}, fn ->
-      with {:ok, typed} <- typed(parsed, kinds),
-           tree = if(check, do: Typer.reporting(typed.tree), else: typed.tree),
-           {:ok, ref} <- compiled(tree),
+      with {:ok, typed} <- typed(parsed, kinds, check),
+           {:ok, ref} <- compiled(typed.tree),
            do: {:ok, Map.put(typed, :ref, ref)}
     end)
   end
@@ -361,8 +385,8 @@ defmodule ExCubecl.Kernel do
     end
   end
 
-  defp typed(parsed, kinds) do
-    with {:error, clash} <- Typer.type(parsed, Map.new(kinds)),
+  defp typed(parsed, kinds, check) do
+    with {:error, clash} <- Typer.type(parsed, Map.new(kinds), check),
          do: Error.new(:type_mismatch, kernel: parsed.name, text: Exception.message(clash))
   end
 
@@ -377,7 +401,7 @@ defmodule ExCubecl.Kernel do
          {:ok, made} <- made(kernel, kinds, opts[:check] || false),
          args = Map.new(args),
          {:ok, outputs} <- outputs(parsed, made, args, shape, Keyword.fetch(opts, :into)) do
-      numbers = numbers(made, args, shape)
+      numbers = numbers(made, args, shape, parsed.group)
 
       {:ok,
        %{
@@ -386,6 +410,7 @@ defmodule ExCubecl.Kernel do
          inputs: refs(made.inputs, args),
          numbers: numbers,
          outputs: outputs,
+         positions: positions(parsed.group, shape),
          shape: shape,
          args: args
        }}
@@ -408,8 +433,7 @@ defmodule ExCubecl.Kernel do
 
   @doc false
   def step(%{made: made} = prepared),
-    do:
-      {made.ref, prepared.inputs, prepared.numbers, prepared.outputs, Shape.size(prepared.shape)}
+    do: {made.ref, prepared.inputs, prepared.numbers, prepared.outputs, prepared.positions}
 
   # An element-wise kernel writes into a new buffer, or into one that is there.
   defp outputs(%{outputs: []}, _made, _args, _shape, :error), do: {:ok, []}
@@ -463,16 +487,13 @@ defmodule ExCubecl.Kernel do
 
   defp result(_prepared, _made, _shape, _device, _opts), do: {:ok, nil}
 
+  # The slots of the native side: inputs, outputs, the report, and what a group shares.
   defp outside(%{parsed: parsed}, %{made: made, args: args}, slot, index, position) do
-    name = Enum.at(made.inputs ++ parsed.outputs, slot)
-
-    Error.new(:out_of_bounds,
-      kernel: parsed.name,
-      argument: name,
-      index: index,
-      position: position,
-      size: Shape.size(args[name].shape)
-    )
+    buffers = for name <- made.inputs ++ parsed.outputs, do: {name, Shape.size(args[name].shape)}
+    shared = for {name, _type, length} <- parsed.shared, do: {name, length}
+    {name, size} = Enum.at(buffers ++ [:report] ++ shared, slot)
+    details = [argument: name, index: index, position: position, size: size]
+    Error.new(:out_of_bounds, [kernel: parsed.name] ++ details)
   end
 
   defp make_result(%{made: made, args: args, shape: shape, numbers: numbers} = prepared, opts) do
@@ -495,17 +516,38 @@ defmodule ExCubecl.Kernel do
 
   defp refs(names, args), do: for(name <- names, do: args[name].ref)
 
-  defp numbers(made, args, shape) do
+  # Of a kernel of groups, how many of them; else how many threads.
+  defp positions(nil, shape), do: Shape.size(shape)
+  defp positions(group, shape), do: Shape.size(groups(group, shape))
+
+  # Groups of one axis go over all of the shape, others along its axes.
+  defp groups([threads, 1, 1], shape), do: [full(Shape.size(shape), threads), 1, 1]
+
+  defp groups(threads, shape),
+    do: for({threads, length} <- Enum.zip(threads, lengths(shape)), do: full(length, threads))
+
+  defp full(length, threads), do: div(length + threads - 1, threads)
+
+  # Along x, y and z; what is left is along z.
+  defp lengths(shape) do
+    case Enum.reverse(shape) do
+      [x, y | rest] -> [x, y, Shape.size(rest)]
+      [x] -> [x, 1, 1]
+      [] -> [1, 1, 1]
+    end
+  end
+
+  defp numbers(made, args, shape, group) do
     for name <- made.scalars do
       case name do
-        {:dim, axis} -> dim(axis, Enum.reverse(shape))
+        {:dim, :all} -> Shape.size(shape)
+        # Never zero: these divide.
+        {:dim, axis} -> max(along(axis, lengths(shape)), 1)
+        {:groups, axis} -> max(along(axis, groups(group, shape)), 1)
         name -> args[name]
       end
     end
   end
 
-  # Never zero: it divides.
-  defp dim(:x, [x | _]), do: max(x, 1)
-  defp dim(:y, [_, y | _]), do: max(y, 1)
-  defp dim(_, _), do: 1
+  defp along(axis, lengths), do: Enum.at(lengths, %{x: 0, y: 1, z: 2}[axis])
 end

@@ -6,7 +6,10 @@ defmodule ExCubecl.Kernel.Parser do
   #   expression  {:number, n} {:bool, b} {:var, name} {:index, axis} {:len, name} {:at, line, name, e}
   #               {:call, line, function, [e]} {:cast, dtype, e} {:if, line, c, e, e} {:inline, kernel, [e]}
   #   statement   {:let, line, name, e} {:write, line, name, e, e} {:branch, line, c, [s], [s]}
-  #               {:for, line, name, e, e, [s]}
+  #               {:for, line, name, e, e, [s]} {:atomic, line, op, name, e, e, name | nil} {:barrier, line}
+  #
+  # In a kernel of groups also {:local, axis} and {:group, axis}; `group` has the threads along x, y and z, `shared` the
+  # memory of a group: {name, dtype | {:of, argument}, length}.
 
   alias ExCubecl.DType
 
@@ -88,22 +91,45 @@ defmodule ExCubecl.Kernel.Parser do
     with: "if or cond"
   }
 
+  @atomics %{
+    atomic_add: :add,
+    atomic_min: :min,
+    atomic_max: :max,
+    atomic_and: :band,
+    atomic_or: :bor,
+    atomic_xor: :bxor,
+    atomic_exchange: :exchange
+  }
+
+  @words [:local, :group, :group_size, :shared, :barrier]
+  @threads 256
+
   @doc "A kernel of these arguments and this body; `find` looks up others: `(module | nil, name, arity)`."
-  def parse(name, args, body, env, find) do
+  def parse(name, args, body, opts, env, find) do
     state = %{
       file: env.file,
       line: env.line,
       args: Enum.map(args, &argument(&1, env)),
       known: MapSet.new(),
-      find: find
+      find: find,
+      shared: [],
+      group: nil,
+      # Whether all threads of a group come by, and the loop variables that are the same for all.
+      together: true,
+      same: MapSet.new()
     }
 
     if Enum.uniq(state.args) != state.args,
       do: fail(state, env.line, "two arguments of the same name")
 
-    state = %{state | known: MapSet.new(state.args)}
-    lines = lines(body)
-    outputs = lines |> written() |> Enum.uniq()
+    state = %{state | known: MapSet.new(state.args), group: group(opts, body, state)}
+
+    {memory, lines} =
+      body |> lines() |> Enum.split_with(&match?({:=, _, [_, {:shared, _, _}]}, &1))
+
+    state = Enum.reduce(memory, state, &shared/2)
+    names = for {name, _, _} <- state.shared, do: name
+    outputs = (lines |> written() |> Enum.uniq()) -- names
 
     for output <- outputs, output not in state.args do
       fail(
@@ -113,9 +139,25 @@ defmodule ExCubecl.Kernel.Parser do
       )
     end
 
-    kernel = %{name: name, args: state.args, outputs: outputs, statements: [], result: nil}
+    kernel = %{
+      name: name,
+      args: state.args,
+      outputs: outputs,
+      statements: [],
+      result: nil,
+      group: state.group,
+      shared: Enum.reverse(state.shared)
+    }
 
     if outputs == [] do
+      if state.group,
+        do:
+          fail(
+            state,
+            env.line,
+            "a kernel of groups writes into an argument, as in output[i] = ..."
+          )
+
       {statements, result} = value_block(lines, state)
       %{kernel | statements: statements, result: result}
     else
@@ -123,6 +165,109 @@ defmodule ExCubecl.Kernel.Parser do
       %{kernel | statements: statements}
     end
   end
+
+  ## Groups
+
+  # The threads along x, y and z, of a kernel that has groups.
+  defp group(opts, body, state) do
+    case opts do
+      [] -> if grouped?(body), do: [@threads, 1, 1]
+      [group: axes] -> axes |> axes() |> threads(axes, state)
+      _ -> fail(state, state.line, "#{Macro.to_string(opts)} is no option: only group: is known")
+    end
+  end
+
+  # Braces of three are quoted, those of two are not.
+  defp axes({:{}, _, axes}), do: axes
+  defp axes({y, x}), do: [y, x]
+  defp axes(x), do: List.wrap(x)
+
+  defp threads(axes, given, state) do
+    if length(axes) in 1..3 and Enum.all?(axes, &(is_integer(&1) and &1 in 1..1024)),
+      do: Enum.take(Enum.reverse(axes) ++ [1, 1], 3),
+      else:
+        fail(
+          state,
+          state.line,
+          "group: #{Macro.to_string(given)} is no number of threads: expected one such as 256, or {16, 16} for two axes"
+        )
+  end
+
+  defp grouped?(body) do
+    {_, found} =
+      Macro.prewalk(body, false, fn
+        {word, _, args} = node, _found when word in @words and is_list(args) -> {node, true}
+        node, found -> {node, found}
+      end)
+
+    found
+  end
+
+  defp shared({:=, meta, [{name, _, context}, {:shared, _, [type, length]}]}, state)
+       when is_atom(name) and is_atom(context) do
+    if MapSet.member?(state.known, name) or List.keymember?(state.shared, name, 0),
+      do: fail(state, meta, "#{name} is there already: give the shared memory another name")
+
+    type =
+      case type do
+        {arg, _, context} when is_atom(arg) and is_atom(context) -> {:of, arg}
+        dtype -> dtype
+      end
+
+    known? = match?({:of, _}, type) and elem(type, 1) in state.args
+
+    if not known? and type not in DType.all(),
+      do:
+        fail(
+          state,
+          meta,
+          "shared memory is of a type, one of #{types()}, or of an argument's: shared(:f32, 256), shared(input, 256)"
+        )
+
+    case constant(length, state) do
+      length when is_integer(length) and length in 1..65_536 ->
+        %{state | shared: [{name, type, length} | state.shared]}
+
+      _ ->
+        fail(
+          state,
+          meta,
+          "the length of shared memory is a number that is known here, from 1 to 65536"
+        )
+    end
+  end
+
+  defp shared({:=, meta, _}, state),
+    do: fail(state, meta, "shared memory is written as: tile = shared(:f32, 256)")
+
+  defp constant(number, _state) when is_integer(number), do: number
+
+  defp constant({op, _, [a, b]}, state) when op in [:+, :-, :*, :div] do
+    with a when is_integer(a) <- constant(a, state),
+         b when is_integer(b) and not (op == :div and b == 0) <- constant(b, state) do
+      apply(Kernel, op, [a, b])
+    else
+      _ -> nil
+    end
+  end
+
+  defp constant({:group_size, _, args}, state) when is_list(args) do
+    case expression({:group_size, [], args}, state) do
+      {:number, number} -> number
+    end
+  end
+
+  defp constant(_, _state), do: nil
+
+  # The same for all threads of a group, as far as it can be seen: what they need to meet at a barrier.
+  defp same?({:number, _}, _state), do: true
+  defp same?({:bool, _}, _state), do: true
+  defp same?({:len, _}, _state), do: true
+  defp same?({:group, _}, _state), do: true
+  defp same?({:var, name}, state), do: name in state.args or name in state.same
+  defp same?({:call, _, _, args}, state), do: Enum.all?(args, &same?(&1, state))
+  defp same?({:cast, _, value}, state), do: same?(value, state)
+  defp same?(_, _state), do: false
 
   defp argument({name, _, context}, _env) when is_atom(name) and is_atom(context), do: name
 
@@ -138,6 +283,10 @@ defmodule ExCubecl.Kernel.Parser do
       Macro.prewalk(lines, [], fn
         {:=, _, [{{:., _, [Access, :get]}, _, [{name, _, context}, _]}, _]} = node, names
         when is_atom(name) and is_atom(context) ->
+          {node, [name | names]}
+
+        {op, _, [{{:., _, [Access, :get]}, _, [{name, _, context}, _]}, _]} = node, names
+        when is_map_key(@atomics, op) and is_atom(name) and is_atom(context) ->
           {node, [name | names]}
 
         node, names ->
@@ -164,25 +313,46 @@ defmodule ExCubecl.Kernel.Parser do
 
   defp statement({:=, meta, [{name, _, context}, value]}, state)
        when is_atom(name) and is_atom(context) do
-    if name in state.args,
-      do: fail(state, meta, "#{name} is an argument: give the local variable another name")
+    if name in state.args or List.keymember?(state.shared, name, 0),
+      do:
+        fail(
+          state,
+          meta,
+          "#{name} is an argument or shared memory: give the local variable another name"
+        )
 
-    {{:let, line(meta, state), name, expression(value, state)}, known(state, name)}
+    local(value, name, meta, state)
   end
 
   defp statement({:=, meta, [pattern, _]}, state),
     do:
       fail(state, meta, "#{Macro.to_string(pattern)} is no variable: patterns are not known here")
 
-  defp statement({:if, meta, [condition, branches]}, state) do
+  defp statement({op, meta, [_, _] = args}, state) when is_map_key(@atomics, op),
+    do: {atomic(op, meta, args, nil, state), state}
+
+  defp statement({:barrier, meta, []}, state) do
+    unless state.together,
+      do:
+        fail(
+          state,
+          meta,
+          "a barrier is where all threads of a group come by: not in an if or a loop that depends on the thread"
+        )
+
+    {{:barrier, line(meta, state)}, state}
+  end
+
+  defp statement({:if, meta, [condition, branches]}, %{together: outer} = state) do
     condition = expression(condition, state)
+    state = together(state, [condition])
     # What is set in one branch only is not known behind it.
     {then, _} = statements(lines(branches[:do]), state)
 
     {other, _} =
       if branches[:else], do: statements(lines(branches[:else]), state), else: {[], state}
 
-    {{:branch, line(meta, state), condition, then, other}, state}
+    {{:branch, line(meta, state), condition, then, other}, %{state | together: outer}}
   end
 
   defp statement({:cond, meta, [[do: clauses]]}, state),
@@ -191,7 +361,9 @@ defmodule ExCubecl.Kernel.Parser do
   defp statement({:for, meta, [{:<-, _, [{name, _, context}, range]}, [do: body]]}, state)
        when is_atom(name) and is_atom(context) do
     {from, to} = range(range, meta, state)
-    {body, _} = statements(lines(body), known(state, name))
+    inner = state |> known(name) |> together([from, to])
+    inner = if inner.together and not set?(body, name), do: same(inner, name), else: inner
+    {body, _} = statements(lines(body), inner)
     {{:for, line(meta, state), name, from, to, body}, state}
   end
 
@@ -206,7 +378,32 @@ defmodule ExCubecl.Kernel.Parser do
     )
   end
 
+  defp local({op, meta, [_, _] = args}, name, _meta, state) when is_map_key(@atomics, op),
+    do: {atomic(op, meta, args, name, state), known(state, name)}
+
+  defp local({:shared, _, _}, _name, meta, state),
+    do: fail(state, meta, "shared memory is for all threads: not inside of an if or a loop")
+
+  defp local(value, name, meta, state),
+    do: {{:let, line(meta, state), name, expression(value, state)}, known(state, name)}
+
+  defp atomic(
+         op,
+         meta,
+         [{{:., _, [Access, :get]}, _, [{name, _, context}, index]}, value],
+         before,
+         state
+       )
+       when is_atom(name) and is_atom(context) do
+    {:atomic, line(meta, state), @atomics[op], name, expression(index, state),
+     expression(value, state), before}
+  end
+
+  defp atomic(op, meta, _args, _before, state),
+    do: fail(state, meta, "#{op} changes an element: #{op}(output[i], value)")
+
   defp conditions([{:->, meta, [[condition], body]} | rest], line, state) do
+    state = together(state, [expression(condition, state)])
     {then, _} = statements(lines(body), state)
     other = if rest == [], do: [], else: [conditions(rest, line, state)]
     {:branch, line(meta, state), expression(condition, state), then, other}
@@ -219,6 +416,22 @@ defmodule ExCubecl.Kernel.Parser do
     do: fail(state, meta, "#{Macro.to_string(other)} is no range: expected first..last")
 
   defp known(state, name), do: %{state | known: MapSet.put(state.known, name)}
+  defp same(state, name), do: %{state | same: MapSet.put(state.same, name)}
+
+  defp together(state, deciding),
+    do: %{state | together: state.together and Enum.all?(deciding, &same?(&1, state))}
+
+  # Whether the body of a loop sets its variable.
+  defp set?(body, name) do
+    {_, found} =
+      Macro.prewalk(body, false, fn
+        {:=, _, [{^name, _, context}, _]} = node, _found when is_atom(context) -> {node, true}
+        {:<-, _, [{^name, _, context}, _]} = node, _found when is_atom(context) -> {node, true}
+        node, found -> {node, found}
+      end)
+
+    found
+  end
 
   ## Expressions
 
@@ -227,15 +440,21 @@ defmodule ExCubecl.Kernel.Parser do
   defp expression({:__block__, _, [line]}, state), do: expression(line, state)
 
   defp expression({name, meta, context}, state) when is_atom(name) and is_atom(context) do
-    if name in state.known,
-      do: {:var, name},
-      else:
+    cond do
+      name in state.known ->
+        {:var, name}
+
+      List.keymember?(state.shared, name, 0) ->
+        fail(state, meta, "#{name} is shared memory: name an element, as in #{name}[local()]")
+
+      true ->
         fail(state, meta, "#{name} was not set before: it is no argument and no local variable")
+    end
   end
 
   defp expression({{:., _, [Access, :get]}, meta, [{name, _, context}, index]}, state)
        when is_atom(name) and is_atom(context) do
-    if name not in state.args,
+    if not memory?(name, state),
       do: fail(state, meta, "#{name} is no argument: only buffers that are passed have elements")
 
     {:at, line(meta, state), name, expression(index, state)}
@@ -250,7 +469,30 @@ defmodule ExCubecl.Kernel.Parser do
   end
 
   defp expression({:len, meta, [{name, _, context}]}, state) when is_atom(context) do
-    if name in state.args, do: {:len, name}, else: fail(state, meta, "#{name} is no argument")
+    if memory?(name, state), do: {:len, name}, else: fail(state, meta, "#{name} is no argument")
+  end
+
+  defp expression({word, _, []}, _state) when word in [:local, :group], do: {word, nil}
+
+  defp expression({word, meta, [axis]}, state) when word in [:local, :group, :group_size] do
+    cond do
+      axis not in [:x, :y, :z] -> fail(state, meta, "an axis is :x, :y or :z")
+      word == :group_size -> {:number, Enum.at(state.group, %{x: 0, y: 1, z: 2}[axis])}
+      true -> {word, axis}
+    end
+  end
+
+  defp expression({:group_size, _, []}, state), do: {:number, Enum.product(state.group)}
+
+  defp expression({:barrier, meta, []}, state),
+    do: fail(state, meta, "barrier() has no value: it is a line of its own")
+
+  defp expression({op, meta, args}, state) when is_map_key(@atomics, op) and is_list(args) do
+    fail(
+      state,
+      meta,
+      "#{op} stands alone, or behind a variable: before = #{op}(output[i], value)"
+    )
   end
 
   defp expression({:cast, meta, [value, dtype]}, state) do
@@ -327,6 +569,8 @@ defmodule ExCubecl.Kernel.Parser do
         fail(state, meta, "#{name}/#{length(args)} is not known in kernels#{instead}")
     end
   end
+
+  defp memory?(name, state), do: name in state.args or List.keymember?(state.shared, name, 0)
 
   ## Errors
 

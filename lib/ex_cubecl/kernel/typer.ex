@@ -24,14 +24,26 @@ defmodule ExCubecl.Kernel.Typer do
   The tree with the result's type and the order of buffers and numbers, or the clash.
 
   Kinds are `{:buffer, dtype}`, `{:one, dtype}` for a buffer of one element that stands for all, `:int`
-  and `:float` for numbers.
+  and `:float` for numbers. With `report?` the tree has one more output, which is told of indices outside of
+  their buffers.
   """
-  @spec type(map, %{atom => term}) :: {:ok, map} | {:error, Exception.t()}
-  def type(kernel, kinds) do
-    {:ok, settle(kernel, kinds, %{}, @most_rounds)}
+  @spec type(map, %{atom => term}, boolean) :: {:ok, map} | {:error, Exception.t()}
+  def type(kernel, kinds, report?) do
+    shared = for {name, type, _} <- kernel.shared, into: %{}, do: {name, memory(type, kinds)}
+    kernel = Map.put(kernel, :report?, report?)
+    {:ok, settle(kernel, Map.merge(kinds, shared), %{}, @most_rounds)}
   rescue
     clash in Clash -> {:error, clash}
   end
+
+  defp memory({:of, name}, kinds) do
+    case kinds[name] do
+      {_, dtype} -> {:shared, dtype}
+      _ -> clash(0, "#{name} is a number: shared memory takes the type of a buffer")
+    end
+  end
+
+  defp memory(dtype, _kinds), do: {:shared, dtype}
 
   # A variable has one type, which is known once nothing that is assigned to it changes it any more.
   defp settle(kernel, kinds, variables, rounds) do
@@ -49,10 +61,14 @@ defmodule ExCubecl.Kernel.Typer do
   defp start(kernel, kinds, variables) do
     outputs = kernel.outputs
     inputs = for name <- kernel.args, buffer?(kinds[name]), name not in outputs, do: name
+    shared = for {name, _, _} <- kernel.shared, do: name
+    report = if kernel.report?, do: [:report], else: []
+    results = if outputs == [], do: [:result], else: outputs
 
     %{
       kinds: kinds,
-      buffers: Map.new(Enum.with_index(inputs ++ outputs)),
+      buffers: Map.new(Enum.with_index(inputs ++ results ++ report ++ shared)),
+      group: kernel.group,
       inputs: inputs,
       outputs: outputs,
       variables: variables,
@@ -82,18 +98,18 @@ defmodule ExCubecl.Kernel.Typer do
 
     scalars = in_order(state.scalars)
     locals = state.locals |> in_order() |> Enum.map(&Map.fetch!(state.variables, &1))
+    report = if kernel.report?, do: length(types) + length(outputs)
+    outputs = if report, do: outputs ++ [:s32], else: outputs
+    shared = for {name, _, length} <- kernel.shared, do: {elem(state.kinds[name], 1), length}
+    group = if kernel.group, do: {Enum.product(kernel.group), shared}
 
     %{
-      tree: {types, outputs, Enum.map(scalars, &elem(&1, 1)), locals, body, nil},
+      tree: {types, outputs, Enum.map(scalars, &elem(&1, 1)), locals, body, report, group},
       inputs: state.inputs,
       scalars: Enum.map(scalars, &elem(&1, 0)),
       dtype: result
     }
   end
-
-  @doc "The same tree with one more output, which is told of indices outside of their buffers."
-  def reporting({inputs, outputs, scalars, locals, body, nil}),
-    do: {inputs, outputs ++ [:s32], scalars, locals, body, length(inputs) + length(outputs)}
 
   defp in_order(slots), do: slots |> Enum.sort_by(&elem(&1, 1)) |> Enum.map(&elem(&1, 0))
 
@@ -129,6 +145,36 @@ defmodule ExCubecl.Kernel.Typer do
     {{:for, state.locals[name], from, to, body}, state}
   end
 
+  defp statement({:atomic, line, op, name, index, value, before}, state) do
+    dtype = dtype_of(name, line, state)
+    {index, state} = position(index, line, state)
+    {typed, state} = expression(value, state)
+    {value, state} = coerce(typed, dtype, state)
+
+    if op in [:band, :bor, :bxor] and dtype in @floats,
+      do: clash(line, "bits are of integers, and #{name} is of #{dtype}")
+
+    {slot, state} = before(before, {dtype, value}, line, state)
+    {{:atomic, op, state.buffers[name], index, value, slot}, state}
+  end
+
+  defp statement({:barrier, _line}, state), do: {:barrier, state}
+
+  defp before(nil, _typed, _line, state), do: {nil, state}
+
+  defp before(name, {dtype, _} = typed, line, state) do
+    {_, state} = assign(name, typed, line, state)
+
+    if state.variables[name] != dtype,
+      do:
+        clash(
+          line,
+          "#{name} is of #{state.variables[name]} elsewhere: what was there is of #{dtype}"
+        )
+
+    {state.locals[name], state}
+  end
+
   defp assign(name, typed, line, state) do
     {type, _} = elem(settled({typed, state}), 0)
     known = Map.get(state.variables, name)
@@ -143,26 +189,54 @@ defmodule ExCubecl.Kernel.Typer do
 
   defp expression({:number, number}, state), do: {{:number, number}, state}
   defp expression({:bool, value}, state), do: {{:bool, {:bool, value}}, state}
-  defp expression({:index, nil}, state), do: {{:s32, :position}, state}
+  defp expression({:index, nil}, %{group: nil} = state), do: {{:s32, :position}, state}
+
+  # -1 behind the end, where there are threads only to fill the group.
+  defp expression({:index, nil}, %{group: [threads, 1, 1]} = state) do
+    {total, state} = scalar({:dim, :all}, :s32, state)
+    at = {:binary, :add, {:binary, :mul, :group, int(threads)}, :member}
+    {{:s32, {:select, {:binary, :lt, at, total}, at, int(-1)}}, state}
+  end
+
+  defp expression({:index, nil}, state) do
+    {[x, y, z], state} = Enum.map_reduce([:x, :y, :z], state, &along/2)
+
+    {[width, height, depth], state} =
+      Enum.map_reduce([:x, :y, :z], state, &scalar({:dim, &1}, :s32, &2))
+
+    inside = for {at, end_} <- [{x, width}, {y, height}, {z, depth}], do: {:binary, :lt, at, end_}
+    inside = Enum.reduce(inside, &{:binary, :and, &2, &1})
+    row = {:binary, :add, {:binary, :mul, z, height}, y}
+    at = {:binary, :add, {:binary, :mul, row, width}, x}
+    {{:s32, {:select, inside, at, int(-1)}}, state}
+  end
+
+  defp expression({:local, nil}, state), do: {{:s32, :member}, state}
+  defp expression({:local, axis}, state), do: {{:s32, in_group(axis, state)}, state}
+  defp expression({:group, nil}, state), do: {{:s32, :group}, state}
+
+  defp expression({:group, axis}, state) do
+    {group, state} = group(axis, state)
+    {{:s32, group}, state}
+  end
+
   defp expression({:len, name}, state), do: {{:s32, {:len, state.buffers[name]}}, state}
+
+  defp expression({:index, axis}, %{group: [_, rows, planes]} = state) when rows * planes > 1 do
+    {at, state} = along(axis, state)
+    {{:s32, at}, state}
+  end
 
   defp expression({:index, axis}, state) do
     {x, state} = scalar({:dim, :x}, :s32, state)
     {y, state} = scalar({:dim, :y}, :s32, state)
-
-    tree =
-      case axis do
-        :x -> {:binary, :rem, :position, x}
-        :y -> {:binary, :rem, {:binary, :div, :position, x}, y}
-        :z -> {:binary, :div, {:binary, :div, :position, x}, y}
-      end
-
-    {{:s32, tree}, state}
+    {{_, position}, state} = expression({:index, nil}, state)
+    {{:s32, unfolded(axis, position, x, y)}, state}
   end
 
   defp expression({:var, name}, state) do
     case state.kinds[name] do
-      {:buffer, dtype} -> {{dtype, {:own, slot(name, state)}}, state}
+      {:buffer, dtype} -> own(name, dtype, state)
       {:one, dtype} -> {{dtype, {:read, slot(name, state), {:const, :s32, 0}}}, state}
       kind when kind in [:int, :float] -> {{:given, kind, name}, state}
       nil -> {variable(name, state), state}
@@ -205,6 +279,36 @@ defmodule ExCubecl.Kernel.Typer do
     {typed, state} = Enum.map_reduce(args, state, &expression/2)
     call(function, typed, line, state)
   end
+
+  defp own(name, dtype, %{group: nil} = state), do: {{dtype, {:own, slot(name, state)}}, state}
+
+  defp own(name, dtype, state) do
+    {{_, at}, state} = expression({:index, nil}, state)
+    {{dtype, {:read, slot(name, state), at}}, state}
+  end
+
+  # Where a thread is along an axis, in a kernel whose groups have several.
+  defp along(axis, state) do
+    {group, state} = group(axis, state)
+    first = {:binary, :mul, group, int(threads(axis, state))}
+    {{:binary, :add, first, in_group(axis, state)}, state}
+  end
+
+  defp group(axis, state) do
+    {x, state} = scalar({:groups, :x}, :s32, state)
+    {y, state} = scalar({:groups, :y}, :s32, state)
+    {unfolded(axis, :group, x, y), state}
+  end
+
+  defp in_group(axis, state),
+    do: unfolded(axis, :member, int(threads(:x, state)), int(threads(:y, state)))
+
+  defp unfolded(:x, at, x, _y), do: {:binary, :rem, at, x}
+  defp unfolded(:y, at, x, y), do: {:binary, :rem, {:binary, :div, at, x}, y}
+  defp unfolded(:z, at, x, y), do: {:binary, :div, {:binary, :div, at, x}, y}
+
+  defp threads(axis, state), do: Enum.at(state.group, %{x: 0, y: 1, z: 2}[axis])
+  defp int(number), do: {:const, :s32, number}
 
   defp substituted(%{statements: [], result: result}, bound, state),
     do: expression(bind(result, bound), state)

@@ -234,7 +234,7 @@ fn core<'b>(env: Env<'b>, error: &Error) -> (Atom, Term<'b>) {
             map(env, &[(atoms::reason(), &atoms::foreign())]),
         ),
         Error::NotRoot => argument(env, atoms::buffer(), atoms::view()),
-        Error::BadKernel { reason } => argument(env, atoms::kernel(), &reason),
+        Error::BadKernel { reason } => argument(env, atoms::kernel(), &**reason),
         Error::NotOnTop => argument(env, atoms::tensors(), atoms::not_on_top()),
         Error::ArenaInUse { holds } => argument(env, atoms::arena(), holds),
         Error::PoolExhausted { max } => (atoms::pool_exhausted(), map(env, &[(atoms::max(), max)])),

@@ -33,6 +33,10 @@ impl<'a> Decoder<'a> for Wire<Program> {
             locals: locals.0.into_iter().map(|local| local.0).collect(),
             body: block(body, MAX_DEPTH)?,
             report: report.map(|slot| slot as usize),
+            group: group.map(|(threads, shared)| Group {
+                threads,
+                shared: shared.iter().map(|(dtype, len)| (dtype.0, *len)).collect(),
+            }),
         }))
     }
 }

@@ -1,0 +1,200 @@
+defmodule ExCubecl.GroupKernelTest do
+  # Kernels whose threads work together: groups, shared memory, barriers, atomic operations.
+  use ExCubecl.Case, async: false
+
+  import ExCubecl.Refusal
+
+  alias ExCubecl.Kernel
+
+  require Kernel
+
+  defmodule Together do
+    use ExCubecl.Kernel
+
+    defkernel sums(input, out), group: 64 do
+      tile = shared(input, group_size())
+      tile[local()] = input[index()]
+      barrier()
+
+      for step <- 0..5 do
+        half = bsr(32, step)
+        sum = tile[local()] + tile[local() + half]
+        barrier()
+        if local() < half, do: tile[local()] = sum
+        barrier()
+      end
+
+      if local() == 0, do: out[group()] = tile[0]
+    end
+
+    defkernel transpose(input, out), group: {8, 8} do
+      tile = shared(:s32, 8 * 8)
+      tile[local(:y) * 8 + local(:x)] = input[index()]
+      barrier()
+      y = group(:x) * 8 + local(:y)
+      x = group(:y) * 8 + local(:x)
+      if y < 13 and x < 20, do: out[y * 20 + x] = tile[local(:x) * 8 + local(:y)]
+    end
+
+    defkernel histogram(input, bins) do
+      mine = shared(:u32, 16)
+      # There are threads behind the end, to fill the last group.
+      if index() >= 0, do: atomic_add(mine[input[index()]], 1)
+      barrier()
+      if local() < 16, do: atomic_add(bins[local()], mine[local()])
+    end
+
+    # Those that pass take a place each, in no order.
+    defkernel passing(input, count, out) do
+      if input[index()] > 50 do
+        place = atomic_add(count[0], 1)
+        out[place] = input[index()]
+      end
+    end
+
+    defkernel axes(out), group: {2, 4, 8} do
+      i = index()
+      out[i] = index(:z) * 10_000 + index(:y) * 100 + index(:x)
+    end
+  end
+
+  defp s32(list, shape \\ nil), do: ExCubecl.buffer!(list, shape || [length(list)], :s32)
+
+  test "a group adds up in shared memory, whatever is left over at the end" do
+    for count <- [1, 63, 64, 65, 1000] do
+      list = Enum.to_list(1..count)
+      groups = div(count + 63, 64)
+      out = Buffer.zeros!([groups], :s32)
+      assert Kernel.run({Together, :sums}, [s32(list), out], size: count) == :ok
+      assert ExCubecl.to_list!(out) == list |> Enum.chunk_every(64) |> Enum.map(&Enum.sum/1)
+    end
+
+    floats = ExCubecl.buffer!(List.duplicate(0.5, 64), [64], :f32)
+    out = Buffer.zeros!([1], :f32)
+    Kernel.run!({Together, :sums}, [floats, out], size: 64)
+    assert ExCubecl.to_list!(out) == [32.0]
+  end
+
+  test "groups of two axes lie over the rows and columns" do
+    input = s32(Enum.to_list(0..(20 * 13 - 1)), [20, 13])
+    out = Buffer.zeros!([13, 20], :s32)
+    assert Kernel.run({Together, :transpose}, [input, out], size: [20, 13]) == :ok
+    rows = Enum.chunk_every(Enum.to_list(0..(20 * 13 - 1)), 13)
+    assert ExCubecl.to_list!(out) == Enum.zip_with(rows, & &1)
+  end
+
+  test "axes of three, in sizes that groups do not fill" do
+    out = s32(List.duplicate(-1, 3 * 5 * 9 + 7), [3 * 5 * 9 + 7])
+    part = Buffer.view!(out, 3, [3, 5, 9])
+    assert Together.axes(part) == :ok
+    expected = for z <- 0..2, y <- 0..4, x <- 0..8, do: z * 10_000 + y * 100 + x
+
+    assert ExCubecl.to_list!(out) ==
+             List.duplicate(-1, 3) ++ expected ++ List.duplicate(-1, 4)
+  end
+
+  test "atomic operations lose nothing" do
+    list = for n <- 1..10_000, do: rem(n * n, 16)
+    bins = Buffer.zeros!([16], :u32)
+    assert Kernel.run({Together, :histogram}, [s32(list), bins], size: 10_000) == :ok
+    counts = Enum.frequencies(list)
+    assert ExCubecl.to_list!(bins) == for(n <- 0..15, do: Map.get(counts, n, 0))
+
+    numbers = for n <- 1..1000, do: rem(n * 37, 101)
+    [count, out] = [Buffer.zeros!([1], :s32), Buffer.zeros!([1000], :s32)]
+    assert Kernel.run({Together, :passing}, [s32(numbers), count, out], size: 1000) == :ok
+    [found] = ExCubecl.to_list!(count)
+    passing = Enum.filter(numbers, &(&1 > 50))
+    assert found == length(passing)
+    assert Enum.sort(Enum.take(ExCubecl.to_list!(out), found)) == Enum.sort(passing)
+  end
+
+  test "an index outside is told here too" do
+    kernel =
+      Kernel.kernel(
+        fn out ->
+          tile = shared(:s32, 4)
+          tile[local()] = 1
+          out[local()] = tile[0]
+        end,
+        group: 8
+      )
+
+    out = Buffer.zeros!([8], :s32)
+    error = refused(Kernel.run(kernel, [out], check: true), :out_of_bounds)
+    assert error.details.argument == :tile
+    assert error.details.index in 4..7
+    assert error.details.size == 4
+    assert Kernel.run(kernel, [out]) == :ok
+    assert ExCubecl.to_list!(out) == List.duplicate(1, 8)
+  end
+
+  test "refused where it is launched" do
+    out = Buffer.zeros!([8], :s32)
+    large = Kernel.kernel(fn out -> out[index()] = local() end, group: {1024, 1024})
+    assert Exception.message(refused(Kernel.run(large, [out]), :invalid_argument)) =~ "threads"
+
+    much =
+      Kernel.kernel(fn out ->
+        tile = shared(:s32, 65_536)
+        tile[local()] = 1
+        out[index()] = tile[0]
+      end)
+
+    assert Exception.message(refused(Kernel.run(much, [out]), :invalid_argument)) =~
+             "shared memory"
+
+    floats = Buffer.zeros!([8], :f16)
+    add = Kernel.kernel(fn out -> atomic_add(out[0], 1) end)
+    refused(Kernel.run(add, [floats]), :unsupported_dtype)
+    bits = Kernel.kernel(fn out -> atomic_or(out[0], 1) end)
+    refused(Kernel.run(bits, [Buffer.zeros!([8], :f32)]), :type_mismatch)
+    refused(Kernel.run({Together, :nothing}, [out]), :invalid_argument)
+    refused(Kernel.run({Nowhere, :sums}, [out]), :invalid_argument)
+    assert ExCubecl.to_list!(out) == List.duplicate(0, 8)
+  end
+
+  @refused [
+    {"if local() == 0, do: barrier()", "all threads"},
+    {"for i <- 0..local() do\nbarrier()\nend", "all threads"},
+    {"n = local()\nfor i <- 0..n do\nbarrier()\nend", "all threads"},
+    {"for i <- 0..3 do\ni = local()\nfor j <- 0..i do\nbarrier()\nend\nend", "all threads"},
+    {"cond do\nlocal() > 1 -> barrier()\ntrue -> out[0] = 1\nend", "all threads"},
+    {"out[0] = barrier()", "line of its own"},
+    {"out[0] = atomic_add(out[1], 1)", "stands alone"},
+    {"atomic_add(out, 1)", "atomic_add(output[i], value)"},
+    {"out[0] = local(:w)", ":x, :y or :z"},
+    {"t = shared(:f31, 4)\nout[0] = t[0]", "shared memory is of a type"},
+    {"t = shared(:s32, len(out))\nout[0] = t[0]", "known here"},
+    {"t = shared(:s32, 0)\nout[0] = t[0]", "known here"},
+    {"t = shared(:s32)\nout[0] = 1", "shared(:f32, 256)"},
+    {"t = shared(:s32, 4)\nt = 1\nout[0] = 1", "another name"},
+    {"out = shared(:s32, 4)\nout[0] = 1", "another name"},
+    {"t = shared(:s32, 4)\nout[0] = t", "t[local()]"},
+    {"for i <- 0..3 do\nt = shared(:s32, 4)\nout[0] = t[0]\nend", "for all threads"},
+    {"local() + 1", "does nothing"}
+  ]
+
+  test "refused where it is written" do
+    for {body, part} <- @refused do
+      text =
+        "require ExCubecl.Kernel\nExCubecl.Kernel.kernel(fn out ->\n#{body}\nout[0] = 1\nend)"
+
+      error = assert_raise CompileError, fn -> Code.eval_string(text, [], file: "k.exs") end
+      assert Exception.message(error) =~ part, "#{body}: #{Exception.message(error)}"
+      assert error.line > 1
+    end
+
+    for group <- ["0", "{1, 2, 3, 4}", ":many", "{16, 0}", "2000"] do
+      text =
+        "require ExCubecl.Kernel\nExCubecl.Kernel.kernel(fn out -> out[0] = 1 end, group: #{group})"
+
+      error = assert_raise CompileError, fn -> Code.eval_string(text) end
+      assert Exception.message(error) =~ "number of threads"
+    end
+
+    text = "require ExCubecl.Kernel\nExCubecl.Kernel.kernel(fn x -> x + local() end)"
+    error = assert_raise CompileError, fn -> Code.eval_string(text) end
+    assert Exception.message(error) =~ "writes into an argument"
+  end
+end
