@@ -218,4 +218,46 @@ defmodule ExCubecl.OpsTest do
     pred = ExCubecl.buffer!([1, 0, 7], [3], :u8)
     assert list(Ops.select!(pred, f32([1, 2, 3], [3]), -1)) == [1.0, -1.0, 3.0]
   end
+
+  # Large ones of f32 go to a library, all others to a kernel of ours.
+  test "products of matrices, large and small, are sums of products" do
+    for {m, k, n} <- [
+          {1, 1, 1},
+          {5, 3, 2},
+          {33, 64, 31},
+          {300, 200, 300},
+          {257, 333, 263},
+          {3, 100_000, 3}
+        ] do
+      a = Ops.random_uniform!([m, k], m)
+      b = Ops.random_uniform!([k, n], n)
+      product = Ops.matmul!(a, b)
+      assert product.shape == [m, n]
+      rows = Enum.uniq([0, div(m, 2), m - 1])
+      columns = Enum.uniq([0, div(n, 3), n - 1])
+      transposed = Ops.transpose!(b)
+
+      for row <- rows, column <- columns do
+        x = Buffer.view!(a, row * k, [k])
+        y = Buffer.view!(transposed, column * k, [k])
+        expected = ExCubecl.item!(Ops.sum!(Ops.multiply!(x, y)))
+        found = ExCubecl.item!(Buffer.view!(product, row * n + column, [1]))
+        assert_in_delta found, expected, 1.0e-5 * k, inspect({m, k, n, row, column})
+      end
+    end
+  end
+
+  test "a product of views at odd places is that of their elements" do
+    whole = Ops.random_uniform!([300 * 300 + 1], 3)
+    [first, second] = for from <- [0, 1], do: Buffer.view!(whole, from, [300, 300])
+    fresh = Buffer.duplicate!(second)
+
+    assert ExCubecl.to_list!(Ops.matmul!(first, second))
+           |> close?(ExCubecl.to_list!(Ops.matmul!(first, fresh)))
+  end
+
+  defp close?(a, b) do
+    pairs = Enum.zip(List.flatten(a), List.flatten(b))
+    Enum.all?(pairs, fn {a, b} -> abs(a - b) < 1.0e-3 end)
+  end
 end

@@ -141,6 +141,7 @@ defmodule ExCubecl.Native do
   def kernel_map_now(_kernel, _id, _inputs, _scalars, _dims, _note), do: missing()
   def kernel_run(_steps), do: missing()
   def kernel_run_now(_step), do: missing()
+  def kernel_matmul(_left, _right, _lengths, _dims, _note), do: missing()
   def kernel_compile(_kernel, _id), do: missing()
 
   # Replicated

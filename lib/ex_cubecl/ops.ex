@@ -22,7 +22,7 @@ defmodule ExCubecl.Ops do
 
   import Elixir.Kernel, except: [abs: 1, ceil: 1, floor: 1, max: 2, min: 2, round: 1]
 
-  alias ExCubecl.{Arguments, Buffer, Device, Error, Handle, Shape}
+  alias ExCubecl.{Arguments, Buffer, Device, DType, Error, Handle, Native, Note, Pressure, Shape}
   alias ExCubecl.Kernel
   alias ExCubecl.Ops.Kernels
 
@@ -515,11 +515,38 @@ defmodule ExCubecl.Ops do
           Error.new(:type_mismatch, expected: a.dtype, actual: b.dtype)
 
         {[m, k], [k, n]} ->
-          filled(a, [m, n], a.dtype, fn out -> Kernels.matmul(a, b, some_or_one(n), k, out) end)
+          product(a, b, {m, k, n})
 
         {shape, other} ->
           mismatch(shape, other)
       end
+    end
+  end
+
+  # In the device's own way, if it has one for these.
+  defp product(a, b, {m, k, n} = lengths) do
+    bytes = m * n * DType.size(a.dtype)
+
+    made =
+      with {:ok, note} <- Note.from([]) do
+        Pressure.create(a.device, bytes, fn ->
+          Native.kernel_matmul(a.ref, b.ref, lengths, [m, n], note)
+        end)
+      end
+
+    case made do
+      {:ok, nil} ->
+        size = [div(m + 3, 4), div(n + 3, 4)]
+
+        filled(a, [m, n], a.dtype, fn out ->
+          Kernel.run({Kernels, :matmul}, [a, b, n, k, out], size: size)
+        end)
+
+      {:ok, ref} ->
+        {:ok, %Buffer{ref: ref, dtype: a.dtype, shape: [m, n], device: a.device}}
+
+      error ->
+        error
     end
   end
 

@@ -106,17 +106,52 @@ defmodule ExCubecl.Ops.Kernels do
     end
   end
 
-  defkernel matmul(a, b, n, k, out) do
-    row = div(index(), n)
-    column = rem(index(), n)
-    acc = cast(0, :s32)
+  # Each position makes 4 by 4 elements, so that what it reads serves four times.
+  name = fn letter, number -> {:"#{letter}#{number}", [], nil} end
+  [rows, columns] = [for(n <- 0..3, do: name.("a", n)), for(n <- 0..3, do: name.("b", n))]
 
-    for j <- 0..(k - 1) do
-      acc = acc + a[row * k + j] * b[j * n + column]
+  cells =
+    for {a, r} <- Enum.with_index(rows),
+        {b, c} <- Enum.with_index(columns),
+        do: {name.("c", 4 * r + c), a, b, r, c}
+
+  starts = for {cell, _, _, _, _} <- cells, do: quote(do: unquote(cell) = cast(0, :s32))
+
+  reads_a =
+    for {a, r} <- Enum.with_index(rows), do: quote(do: unquote(a) = a[(row + unquote(r)) * k + j])
+
+  reads_b =
+    for {b, c} <- Enum.with_index(columns),
+        do: quote(do: unquote(b) = b[j * n + column + unquote(c)])
+
+  sums =
+    for {cell, a, b, _, _} <- cells,
+        do: quote(do: unquote(cell) = unquote(cell) + unquote(a) * unquote(b))
+
+  writes =
+    for {cell, _, _, r, c} <- cells do
+      quote do
+        if column + unquote(c) < n,
+          do: out[(row + unquote(r)) * n + column + unquote(c)] = unquote(cell)
+      end
     end
 
-    out[index()] = acc
-  end
+  kernel =
+    quote do
+      defkernel matmul(a, b, n, k, out) do
+        row = index(:y) * 4
+        column = index(:x) * 4
+        unquote_splicing(starts)
+
+        for j <- 0..(k - 1) do
+          (unquote_splicing(reads_a ++ reads_b ++ sums))
+        end
+
+        unquote_splicing(writes)
+      end
+    end
+
+  Module.eval_quoted(__ENV__, kernel)
 
   ## Random numbers: a hash of the position and the seed (PCG)
 

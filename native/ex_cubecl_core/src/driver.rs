@@ -121,6 +121,15 @@ pub trait Driver: Send + Sync {
     /// Compiles a kernel before it is launched.
     fn compile(&self, program: &Arc<Program>) -> Result<()>;
     fn is_compiled(&self, program: &Arc<Program>) -> bool;
+    /// The product of two matrices of `f32`, of so many rows, inner elements and columns; `false` where
+    /// there is no way for these.
+    fn matmul(
+        &self,
+        left: Region<'_>,
+        right: Region<'_>,
+        out: Region<'_>,
+        lengths: [u64; 3],
+    ) -> Result<bool>;
     /// What there is not for a group of threads, in words.
     fn check_group(&self, group: &Group) -> std::result::Result<(), String>;
     /// Whether elements of this type can be changed in one piece here.

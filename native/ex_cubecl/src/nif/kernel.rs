@@ -3,6 +3,7 @@
 use std::panic::{RefUnwindSafe, UnwindSafe};
 
 use ex_cubecl_core::kernel::launch::{self, Kernel, Launch};
+use ex_cubecl_core::kernel::matmul::matmul;
 use ex_cubecl_core::kernel::tree::Program;
 use ex_cubecl_core::ledger::Spec;
 use ex_cubecl_core::{Buffer, DeviceId, device};
@@ -178,4 +179,20 @@ fn kernel_run_now<'a>(step: Step<'a>) -> Answer<'a, Option<Atom>> {
     let scalars = numbers(&step.0.0, &step.2)?;
     let ran = launch::run_now(&launch(&step, &scalars))?;
     Ok(ran.then(atoms::ok))
+}
+
+/// `nil` where the device has no way of its own for these.
+#[rustler::nif(schedule = "DirtyIo")]
+fn kernel_matmul<'a>(
+    env: Env<'a>,
+    left: Ref,
+    right: Ref,
+    lengths: (u64, u64, u64),
+    dims: Dims,
+    note: Note,
+) -> Answer<'a, Option<Ref>> {
+    let spec = spec(env, Wire(left.0.dtype()), dims, note);
+    let lengths = [lengths.0, lengths.1, lengths.2];
+    let made = matmul(&left.0, &right.0, spec, lengths)?;
+    Ok(made.map(|made| ResourceArc::new(BufferRef::new(made))))
 }

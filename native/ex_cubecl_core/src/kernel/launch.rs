@@ -1,12 +1,12 @@
 //! A kernel on buffers: what is checked before it runs, and which locks it holds.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
 
-use parking_lot::{Mutex, RwLockReadGuard, RwLockWriteGuard};
+use parking_lot::Mutex;
 
+use super::locks::Locks;
 use super::tree::{Atomic, Program, REPORT};
 use crate::buffer::Buffer;
 use crate::device::Device;
@@ -14,7 +14,6 @@ use crate::driver::{Argument, Run};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::ledger::Spec;
-use crate::storage::{Content, Storage};
 
 /// Positions are 32-bit integers inside of a kernel.
 const MAX_POSITIONS: u64 = i32::MAX as u64;
@@ -40,22 +39,6 @@ struct Facts {
     own: Vec<usize>,
     /// What is changed in one piece.
     changes: Vec<(Atomic, DType)>,
-}
-
-enum Guard<'a> {
-    Read(RwLockReadGuard<'a, Content>),
-    Write(RwLockWriteGuard<'a, Content>),
-}
-
-type Guards<'a> = BTreeMap<u64, Guard<'a>>;
-
-impl Guard<'_> {
-    fn content(&self) -> &Content {
-        match self {
-            Guard::Read(content) => content,
-            Guard::Write(content) => content,
-        }
-    }
 }
 
 impl Kernel {
@@ -271,12 +254,18 @@ impl<'a> Launch<'a> {
         self.buffers.get(self.inputs()..).unwrap_or_default()
     }
 
+    /// Its buffers, each with whether it is written.
+    fn written(&self) -> impl Iterator<Item = (&'a Buffer, bool)> {
+        let inputs = self.inputs();
+        let buffers = self.buffers.iter().enumerate();
+        buffers.map(move |(slot, buffer)| (*buffer, slot >= inputs))
+    }
+
     /// What the driver has to know, of buffers that are locked.
-    fn run<'b>(&'b self, guards: &'b Guards<'_>) -> Result<Run<'b>> {
+    fn run<'b>(&'b self, locks: &'b Locks<'_>) -> Result<Run<'b>> {
         let arguments = self.buffers.iter().map(|buffer| {
-            let guard = guards.get(&buffer.storage().id);
             Ok(Argument {
-                region: buffer.source(guard.ok_or(Error::NotAllocated)?.content())?,
+                region: buffer.source(locks.content(buffer)?)?,
                 dtype: buffer.dtype(),
                 count: buffer.count(),
             })
@@ -311,20 +300,11 @@ fn run_now_on(device: &Arc<Device>, launch: &Launch<'_>) -> Result<bool> {
     if launch.positions == 0 || !launch.kernel.is_compiled(device) {
         return Ok(false);
     }
-    let guards = storages(std::slice::from_ref(launch))
-        .into_iter()
-        .map(|(storage, written)| {
-            let guard = match written {
-                true => storage.try_write().map(Guard::Write),
-                false => storage.read_for(Duration::ZERO).map(Guard::Read),
-            };
-            Some((storage.id, guard?))
-        });
-    let Some(guards) = guards.collect::<Option<Guards<'_>>>() else {
+    let Some(locks) = Locks::take_now(launch.written()) else {
         return Ok(false);
     };
     // Where memory is missing, or the content, it is for the other way to take it or to say so.
-    match launch.run(&guards) {
+    match launch.run(&locks) {
         Ok(run)
             if run
                 .arguments
@@ -360,39 +340,16 @@ pub fn run_all(launches: &[Launch<'_>]) -> Result<()> {
     run_on(&device, launches, false)
 }
 
-/// The storages of some launches in the order of their ids, each once, and whether they are written.
-fn storages<'a>(launches: &[Launch<'a>]) -> Vec<(&'a Storage, bool)> {
-    let mut storages: BTreeMap<u64, (&Storage, bool)> = BTreeMap::new();
-    for launch in launches {
-        for (slot, buffer) in launch.buffers.iter().enumerate() {
-            let storage = &**buffer.storage();
-            let known = storages.entry(storage.id).or_insert((storage, false));
-            known.1 |= slot >= launch.inputs();
-        }
-    }
-    storages.into_values().collect()
-}
-
-/// All storages are locked in the order of their ids, so that two calls cannot wait for each other.
 fn run_on(device: &Arc<Device>, launches: &[Launch<'_>], whole: bool) -> Result<()> {
-    let mut guards: Guards<'_> = storages(launches)
-        .into_iter()
-        .map(|(storage, written)| {
-            let guard = match written {
-                true => Guard::Write(storage.write()),
-                false => Guard::Read(storage.read()),
-            };
-            (storage.id, guard)
-        })
-        .collect();
+    let mut locks = Locks::wait_for(launches.iter().flat_map(Launch::written));
     for output in launches.iter().flat_map(Launch::outputs) {
-        if let Some(Guard::Write(content)) = guards.get_mut(&output.storage().id) {
+        if let Some(content) = locks.content_mut(output) {
             output.modify_under(content, whole, |_| Ok(()))?;
         }
     }
     let mut runs = Vec::with_capacity(launches.len());
     for launch in launches {
-        let run = launch.run(&guards)?;
+        let run = launch.run(&locks)?;
         let outputs = &run.arguments[launch.inputs()..];
         if launch.positions > 0 && outputs.iter().any(|out| out.region.is_some()) {
             runs.push(run);

@@ -1,5 +1,7 @@
-//! Kernels that come as trees. `tree` says what they are, `launch` runs them on buffers;
+//! Kernels that come as trees. `tree` says what they are, `launch` runs them on buffers, `matmul` those of a library;
 //! `runtime/emit.rs` turns them into CubeCL's IR.
 
 pub mod launch;
+mod locks;
+pub mod matmul;
 pub mod tree;

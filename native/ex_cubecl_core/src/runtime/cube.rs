@@ -26,6 +26,7 @@ use parking_lot::RwLock;
 use super::emit;
 use super::guard::caught;
 use super::kernels::{self, Launched};
+use super::matmul::Product;
 use super::rest::{Task, Thread};
 use crate::device::DeviceId;
 use crate::driver::{
@@ -568,6 +569,35 @@ impl<B: Backend> Driver for Cube<B> {
 
     fn is_compiled(&self, program: &Arc<Program>) -> bool {
         self.compiled.read().contains(&place(program))
+    }
+
+    fn matmul(
+        &self,
+        left: Region<'_>,
+        right: Region<'_>,
+        out: Region<'_>,
+        [rows, inner, columns]: [u64; 3],
+    ) -> Result<bool> {
+        let all = [left, right, out];
+        // What is bound as a whole starts where a window may.
+        let starts = all.iter().map(|region| region.offset);
+        if !starts
+            .into_iter()
+            .all(|at| at.is_multiple_of(WINDOW_ALIGNMENT))
+        {
+            return Ok(false);
+        }
+        let [left, right, out] = all.map(|region| part(region.page, region.offset, region.len));
+        let product = Product {
+            left,
+            right,
+            out,
+            rows: rows as usize,
+            inner: inner as usize,
+            columns: columns as usize,
+        };
+        self.entry_unordered(|| self.launch_and_wait(move |client| product.queue(client)))
+            .map(|()| true)
     }
 
     fn check_group(&self, group: &Group) -> std::result::Result<(), String> {

@@ -9,6 +9,7 @@ mod cuda;
 mod emit;
 mod guard;
 mod kernels;
+mod matmul;
 #[cfg(all(test, feature = "wgpu"))]
 mod portable_tests;
 mod rest;

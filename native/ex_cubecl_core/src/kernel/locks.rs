@@ -1,0 +1,69 @@
+//! The locks of several buffers at once. They are taken in the order of the storages' ids, each once, so
+//! that two calls cannot wait for each other.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use parking_lot::{RwLockReadGuard, RwLockWriteGuard};
+
+use crate::buffer::Buffer;
+use crate::error::{Error, Result};
+use crate::storage::{Content, Storage};
+
+enum Lock<'a> {
+    Read(RwLockReadGuard<'a, Content>),
+    Write(RwLockWriteGuard<'a, Content>),
+}
+
+pub(super) struct Locks<'a>(BTreeMap<u64, Lock<'a>>);
+
+impl<'a> Locks<'a> {
+    /// Of buffers, each with whether it is written.
+    pub fn wait_for(buffers: impl Iterator<Item = (&'a Buffer, bool)>) -> Self {
+        let lock = |(storage, written): (&'a Storage, bool)| match written {
+            true => Lock::Write(storage.write()),
+            false => Lock::Read(storage.read()),
+        };
+        let storages = storages(buffers).into_iter();
+        Locks(storages.map(|(id, known)| (id, lock(known))).collect())
+    }
+
+    /// As `wait_for`, or `None` where somebody has one of them.
+    pub fn take_now(buffers: impl Iterator<Item = (&'a Buffer, bool)>) -> Option<Self> {
+        let lock = |(storage, written): (&'a Storage, bool)| match written {
+            true => storage.try_write().map(Lock::Write),
+            false => storage.read_for(Duration::ZERO).map(Lock::Read),
+        };
+        let storages = storages(buffers).into_iter();
+        let locks = storages.map(|(id, known)| Some((id, lock(known)?)));
+        locks.collect::<Option<_>>().map(Locks)
+    }
+
+    pub fn content(&self, buffer: &Buffer) -> Result<&Content> {
+        match self.0.get(&buffer.storage().id) {
+            Some(Lock::Read(content)) => Ok(content),
+            Some(Lock::Write(content)) => Ok(content),
+            None => Err(Error::NotAllocated),
+        }
+    }
+
+    /// Of a buffer that is written.
+    pub fn content_mut(&mut self, buffer: &Buffer) -> Option<&mut Content> {
+        match self.0.get_mut(&buffer.storage().id) {
+            Some(Lock::Write(content)) => Some(content),
+            _ => None,
+        }
+    }
+}
+
+fn storages<'a>(
+    buffers: impl Iterator<Item = (&'a Buffer, bool)>,
+) -> BTreeMap<u64, (&'a Storage, bool)> {
+    let mut storages = BTreeMap::new();
+    for (buffer, written) in buffers {
+        let storage = &**buffer.storage();
+        let known = storages.entry(storage.id).or_insert((storage, false));
+        known.1 |= written;
+    }
+    storages
+}
