@@ -227,7 +227,8 @@ defmodule ExCubecl.OpsTest do
           {33, 64, 31},
           {300, 200, 300},
           {257, 333, 263},
-          {3, 100_000, 3}
+          {3, 100_000, 3},
+          {3, 2_000_000, 3}
         ] do
       a = Ops.random_uniform!([m, k], m)
       b = Ops.random_uniform!([k, n], n)

@@ -26,6 +26,7 @@ defmodule ExCubecl.Error do
   | `:too_large` | more bytes than the device takes in one buffer |
   | `:out_of_memory` | the device, or the host for a CPU device, has no room left |
   | `:limit_exceeded` | the limit of `ExCubecl.Memory.set_limit/2` stands in the way, or a fixed arena is full |
+  | `:too_many_rounds` | the device's driver stopped a loop of a kernel before its end |
   | `:pool_exhausted` | every buffer of the pool is held |
   | `:stale` | the buffer was given back to its pool or arena, or never came from there |
   | `:no_device` | no device on this machine |
@@ -54,6 +55,7 @@ defmodule ExCubecl.Error do
           | :too_large
           | :out_of_memory
           | :limit_exceeded
+          | :too_many_rounds
           | :pool_exhausted
           | :stale
           | :no_device
@@ -155,6 +157,11 @@ defmodule ExCubecl.Error do
   defp text(:unsupported_dtype, %{dtype: dtype}),
     do:
       "#{short(dtype)} is no element type: expected one of #{Enum.map_join(DType.all(), " ", &inspect/1)}"
+
+  defp text(:too_many_rounds, %{device: device}),
+    do:
+      "the driver of #{name(device)} stops the loops of a thread once they made 65,535 rounds together, and did: what the kernel " <>
+        "wrote is not right. Let more positions make fewer rounds each, or split the work over several calls"
 
   defp text(:type_mismatch, %{kernel: kernel, text: text}), do: "kernel #{kernel}, #{text}"
 

@@ -479,8 +479,8 @@ defmodule ExCubecl.Ops do
   defp wide(_which, %{dtype: dtype}), do: {:ok, dtype}
 
   @doc """
-  Returns `{:ok, buffer}` with the sums of all elements up to each one, along `axis:`, the last one by default. One
-  thread goes along each row.
+  Returns `{:ok, buffer}` with the sums of all elements up to each one, along `axis:`, the last one by default. They
+  are added up in chunks, as those of `sum/2`.
 
       iex> ExCubecl.to_list!(ExCubecl.Ops.cumulative_sum!(ExCubecl.buffer!([1.0, 2.0, 3.0], [3], :f32)))
       [1.0, 3.0, 6.0]
@@ -492,12 +492,29 @@ defmodule ExCubecl.Ops do
          {:ok, axis} <- axis(buffer, Keyword.get(opts, :axis, -1)) do
       {outer, n, inner} = around(buffer.shape, axis)
 
-      filled(buffer, buffer.shape, buffer.dtype, fn out ->
-        Kernel.run(Kernels.__kernel__(:running_sum, 4), [buffer, n, some_or_one(inner), out],
-          size: outer * inner
-        )
-      end)
+      with {:ok, result} <- running_sums(buffer, {outer, n, some_or_one(inner)}),
+           do: Buffer.reshape(result, buffer.shape)
     end
+  end
+
+  # Sums within chunks; the sums of the chunks, again summed up; and those added to all behind.
+  defp running_sums(buffer, {outer, n, inner}) do
+    chunks = div(n + @chunk - 1, @chunk)
+    args = [n, inner, @chunk, some_or_one(chunks)]
+
+    sums =
+      filled(buffer, [outer, n, inner], buffer.dtype, fn out ->
+        Kernel.run({Kernels, :running_sum}, [buffer | args] ++ [out], size: outer * chunks * inner)
+      end)
+
+    with {:ok, sums} when chunks > 1 <- sums,
+         {:ok, last} <-
+           filled(buffer, [outer, chunks, inner], buffer.dtype, fn out ->
+             Kernel.run({Kernels, :last_sums}, [sums | args] ++ [out])
+           end),
+         {:ok, before} <- running_sums(last, {outer, chunks, inner}),
+         :ok <- Kernel.run({Kernels, :add_before}, [before | args] ++ [sums]),
+         do: {:ok, sums}
   end
 
   @doc """
@@ -538,9 +555,9 @@ defmodule ExCubecl.Ops do
       {:ok, nil} ->
         size = [div(m + 3, 4), div(n + 3, 4)]
 
-        filled(a, [m, n], a.dtype, fn out ->
-          Kernel.run({Kernels, :matmul}, [a, b, n, k, out], size: size)
-        end)
+        with {:ok, out} <- Buffer.zeros([m, n], a.dtype, device: a.device),
+             :ok <- add_products(a, b, {n, k}, 0, out, size),
+             do: {:ok, out}
 
       {:ok, ref} ->
         {:ok, %Buffer{ref: ref, dtype: a.dtype, shape: [m, n], device: a.device}}
@@ -548,6 +565,18 @@ defmodule ExCubecl.Ops do
       error ->
         error
     end
+  end
+
+  # A few products at a time: a driver may end a loop that is too long for it.
+  @products 8192
+
+  defp add_products(_a, _b, {_n, k}, from, _out, _size) when from >= k, do: :ok
+
+  defp add_products(a, b, {n, k} = lengths, from, out, size) do
+    to = Elixir.Kernel.min(from + @products, k) - 1
+
+    with :ok <- Kernel.run({Kernels, :matmul}, [a, b, n, k, from, to, out], size: size),
+         do: add_products(a, b, lengths, to + 1, out, size)
   end
 
   ## Random numbers

@@ -274,7 +274,8 @@ defmodule ExCubecl.Kernel.Parser do
   defp argument(other, env),
     do: fail(env, env.line, "arguments are names, not #{Macro.to_string(other)}")
 
-  defp lines({:__block__, _, lines}), do: lines
+  # Quoted code that was put together has blocks within blocks.
+  defp lines({:__block__, _, lines}), do: Enum.flat_map(lines, &lines/1)
   defp lines(line), do: [line]
 
   # The buffers that are written to, wherever that is.

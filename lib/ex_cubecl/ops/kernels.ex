@@ -35,56 +35,33 @@ defmodule ExCubecl.Ops.Kernels do
 
   ## Reductions: each position goes over one chunk of the axis
 
-  defkernel sum(input, n, inner, chunk, chunks, out) do
-    i = index()
-    c = rem(div(i, inner), chunks)
-    base = div(i, inner * chunks) * n * inner + rem(i, inner)
-    acc = cast(0, :s32)
+  reductions = [
+    sum: {quote(do: cast(0, :s32)), quote(do: acc + input[at])},
+    product: {quote(do: cast(1, :s32)), quote(do: acc * input[at])},
+    least: {quote(do: input[base]), quote(do: min(acc, input[at]))},
+    greatest: {quote(do: input[base]), quote(do: max(acc, input[at]))}
+  ]
 
-    for j <- (c * chunk)..(min((c + 1) * chunk, n) - 1) do
-      acc = acc + input[base + j * inner]
-    end
+  for {name, {first, next}} <- reductions do
+    kernel =
+      quote do
+        defkernel unquote(name)(input, n, inner, chunk, chunks, out) do
+          i = index()
+          start = rem(div(i, inner), chunks) * chunk
+          base = (div(i, inner * chunks) * n + start) * inner + rem(i, inner)
+          acc = unquote(first)
 
-    out[i] = acc
-  end
+          for j <- 0..(chunk - 1) do
+            at = base + j * inner
+            if start + j < n, do: acc = unquote(next)
+          end
 
-  defkernel product(input, n, inner, chunk, chunks, out) do
-    i = index()
-    c = rem(div(i, inner), chunks)
-    base = div(i, inner * chunks) * n * inner + rem(i, inner)
-    acc = cast(1, :s32)
+          out[i] = acc
+        end
+      end
 
-    for j <- (c * chunk)..(min((c + 1) * chunk, n) - 1) do
-      acc = acc * input[base + j * inner]
-    end
-
-    out[i] = acc
-  end
-
-  defkernel least(input, n, inner, chunk, chunks, out) do
-    i = index()
-    c = rem(div(i, inner), chunks)
-    base = div(i, inner * chunks) * n * inner + rem(i, inner)
-    acc = input[base + c * chunk * inner]
-
-    for j <- (c * chunk)..(min((c + 1) * chunk, n) - 1) do
-      acc = min(acc, input[base + j * inner])
-    end
-
-    out[i] = acc
-  end
-
-  defkernel greatest(input, n, inner, chunk, chunks, out) do
-    i = index()
-    c = rem(div(i, inner), chunks)
-    base = div(i, inner * chunks) * n * inner + rem(i, inner)
-    acc = input[base + c * chunk * inner]
-
-    for j <- (c * chunk)..(min((c + 1) * chunk, n) - 1) do
-      acc = max(acc, input[base + j * inner])
-    end
-
-    out[i] = acc
+    # The names are those of the quoted code, not of this module.
+    Module.eval_quoted(__ENV__, kernel)
   end
 
   # Where along the axis the value is first: past its end where it is not.
@@ -95,18 +72,37 @@ defmodule ExCubecl.Ops.Kernels do
     out[i] = if input[i] == values[o * inner + rem(i, inner)], do: j, else: n
   end
 
-  defkernel running_sum(input, n, inner, out) do
+  # The sums up to each element within its chunk. What was summed before the chunk comes later.
+  defkernel running_sum(input, n, inner, chunk, chunks, out) do
     i = index()
-    base = div(i, inner) * n * inner + rem(i, inner)
+    start = rem(div(i, inner), chunks) * chunk
+    base = (div(i, inner * chunks) * n + start) * inner + rem(i, inner)
     acc = cast(0, :s32)
 
-    for j <- 0..(n - 1) do
-      acc = acc + input[base + j * inner]
-      out[base + j * inner] = acc
+    for j <- 0..(chunk - 1) do
+      if start + j < n do
+        acc = acc + input[base + j * inner]
+        out[base + j * inner] = acc
+      end
     end
   end
 
-  # Each position makes 4 by 4 elements, so that what it reads serves four times.
+  # The last sum of each chunk, and none for the last chunk, which nobody comes behind.
+  defkernel last_sums(sums, n, inner, chunk, chunks, out) do
+    i = index()
+    last = (rem(div(i, inner), chunks) + 1) * chunk - 1
+    at = (div(i, inner * chunks) * n + last) * inner + rem(i, inner)
+    out[i] = if last < n, do: sums[at], else: 0
+  end
+
+  defkernel add_before(before, n, inner, chunk, chunks, out) do
+    i = index()
+    c = div(rem(div(i, inner), n), chunk)
+    o = div(i, inner * n)
+    if c > 0, do: out[i] = out[i] + before[(o * chunks + c - 1) * inner + rem(i, inner)]
+  end
+
+  # Each position adds to 4 by 4 elements, so that what it reads serves four times.
   name = fn letter, number -> {:"#{letter}#{number}", [], nil} end
   [rows, columns] = [for(n <- 0..3, do: name.("a", n)), for(n <- 0..3, do: name.("b", n))]
 
@@ -131,19 +127,19 @@ defmodule ExCubecl.Ops.Kernels do
   writes =
     for {cell, _, _, r, c} <- cells do
       quote do
-        if column + unquote(c) < n,
-          do: out[(row + unquote(r)) * n + column + unquote(c)] = unquote(cell)
+        at = (row + unquote(r)) * n + column + unquote(c)
+        if column + unquote(c) < n, do: out[at] = out[at] + unquote(cell)
       end
     end
 
   kernel =
     quote do
-      defkernel matmul(a, b, n, k, out) do
+      defkernel matmul(a, b, n, k, from, to, out) do
         row = index(:y) * 4
         column = index(:x) * 4
         unquote_splicing(starts)
 
-        for j <- 0..(k - 1) do
+        for j <- from..to do
           (unquote_splicing(reads_a ++ reads_b ++ sums))
         end
 

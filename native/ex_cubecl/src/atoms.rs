@@ -40,6 +40,7 @@ rustler::atoms! {
     index,
     integrated_gpu,
     kind,
+    too_many_rounds,
     unsupported_dtype,
     supported,
     kernel,

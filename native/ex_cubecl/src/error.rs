@@ -359,6 +359,7 @@ fn of_device<'b>(env: Env<'b>, error: &Error) -> (Atom, Term<'b>) {
                 ],
             ),
         ),
+        Error::TooManyRounds { device } => named(atoms::too_many_rounds(), device, &[]),
         Error::DeviceLost { device } => named(atoms::device_lost(), device, &[]),
         other => (
             atoms::driver(),

@@ -90,6 +90,9 @@ pub enum Error {
         device: DeviceId,
         expected: DeviceId,
     },
+    /// What was written is not what the kernel says.
+    #[error("the driver of {device} stopped a loop before its end")]
+    TooManyRounds { device: DeviceId },
     #[error("{reason}")]
     BadKernel { reason: Cow<'static, str> },
     #[error("the device is busy")]

@@ -426,3 +426,37 @@ fn a_group_that_the_device_has_no_room_for_is_refused() {
     }
     assert_eq!(read_ints(&out), [7]);
 }
+
+#[test]
+fn a_loop_runs_to_its_end_or_says_that_it_did_not() {
+    let count = |outer: Expr| {
+        let one_more = set(2, bin(Binary::Add, Expr::Local(2), int(1)));
+        let inner = Stmt::For(1, int(1), Expr::Scalar(1), vec![one_more]);
+        Program {
+            inputs: vec![S32],
+            outputs: vec![S32],
+            scalars: vec![S32, S32],
+            locals: vec![POSITION; 3],
+            body: vec![
+                Stmt::For(0, int(1), outer, vec![inner]),
+                Stmt::Write(1, Expr::Position, Expr::Local(2)),
+            ],
+            report: None,
+            group: None,
+        }
+    };
+    let unknown = Expr::Read(0, Box::new(int(0)));
+    for (outer, inner) in [(1, 100), (100, 100), (1, 70_000), (300, 1000), (70_000, 1)] {
+        for to in [Expr::Scalar(0), unknown.clone()] {
+            let (input, out) = (ints(&[outer]), ints(&[-1; 4]));
+            let kernel = Kernel::new(count(to)).unwrap();
+            let numbers = [outer as u64, inner as u64];
+            let outcome = kernel.run(&[&input], &numbers, &[&out], 4);
+            match outcome {
+                Ok(()) => assert_eq!(read_ints(&out), [outer * inner; 4]),
+                Err(Error::TooManyRounds { .. }) => assert!(outer * inner > 60_000),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+}

@@ -8,8 +8,8 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::ledger::Spec;
 
-/// Longer axes are not what the kernels were made for.
-const MOST: u64 = 1 << 20;
+/// Longer axes would make more rounds of a loop than some drivers do.
+const MOST: u64 = 1 << 14;
 
 /// Fewer multiplications do not pay for compiling the library's kernel, which takes seconds on a CPU.
 const WORTH: u64 = 1 << 24;

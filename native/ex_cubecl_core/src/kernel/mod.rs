@@ -4,4 +4,5 @@
 pub mod launch;
 mod locks;
 pub mod matmul;
+pub(crate) mod rounds;
 pub mod tree;

@@ -7,12 +7,12 @@
 //! then keep the order of the calls.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::{
     AtomicBool,
     Ordering::{Acquire, Release},
 };
 use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use cubecl::client::ComputeClient;
@@ -35,12 +35,15 @@ use crate::driver::{
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::fault::{Stage, point};
+use crate::kernel::rounds;
 use crate::kernel::tree::{Atomic, Group, Program};
 
 /// Bound offsets of windows into a page are multiples of this on every runtime.
 const WINDOW_ALIGNMENT: u64 = 256;
 /// A fill up to this many bytes is written from the host: waking CubeCL's thread takes longer.
 const SMALL_FILL: u64 = 16 << 10;
+/// Mesa's lavapipe ends every loop of a thread once they made 65,535 rounds together.
+const MOST_ROUNDS: u64 = 65_000;
 const STREAM: StreamId = StreamId { value: 0 };
 
 /// What differs between runtimes. The default bodies work on each of them.
@@ -132,6 +135,7 @@ pub struct Cube<B: Backend> {
     broken: Arc<AtomicBool>,
     /// Programs that were launched or compiled here, by their place: they are kept for good.
     compiled: RwLock<HashSet<usize>>,
+    stops_loops: OnceLock<bool>,
     pub backend: B,
 }
 
@@ -160,6 +164,7 @@ impl<B: Backend> Cube<B> {
             flush: Arc::new(flush),
             broken,
             compiled: RwLock::default(),
+            stops_loops: OnceLock::new(),
             backend,
         }
     }
@@ -328,6 +333,71 @@ impl<B: Backend> Cube<B> {
             program: run.program.clone(),
             scalars: run.scalars.to_vec(),
             positions: run.positions as u32,
+            status: None,
+        }
+    }
+
+    /// Whether the loops of a launch may make more rounds in a thread than some drivers do.
+    fn is_long(&self, run: &Run<'_>) -> bool {
+        let program = run.program;
+        if !rounds::any(&program.body) {
+            return false;
+        }
+        let threads = u64::from(emit::threads(run.positions as u32));
+        let passes = match program.group {
+            Some(_) => 1,
+            None => run.positions.div_ceil(threads),
+        };
+        let counts = run.arguments.iter().map(|argument| argument.count);
+        let known = rounds::Known {
+            program,
+            scalars: run.scalars,
+            counts: &counts.collect::<Vec<_>>(),
+            positions: run.positions,
+        };
+        known.most(passes) > MOST_ROUNDS
+    }
+
+    /// Whether the driver stops long loops: found out by a long loop.
+    fn stops_loops(&self) -> Result<bool> {
+        if let Some(known) = self.stops_loops.get() {
+            return Ok(*known);
+        }
+        let page = self.alloc(WINDOW_ALIGNMENT)?;
+        let program = Arc::new(rounds::probe(2 * MOST_ROUNDS as i32));
+        let probe = Run {
+            program: &program,
+            arguments: vec![Argument {
+                region: Some(word_of(&page)),
+                dtype: DType::S32,
+                count: 1,
+            }],
+            scalars: &[],
+            positions: 1,
+        };
+        let stops = match self.launch_watched(&[probe]) {
+            Err(Error::TooManyRounds { .. }) => true,
+            outcome => outcome.map(|()| false)?,
+        };
+        Ok(*self.stops_loops.get_or_init(|| stops))
+    }
+
+    /// Waits until kernels are done, and finds out whether the driver stopped one of their loops.
+    fn launch_watched(&self, runs: &[Run<'_>]) -> Result<()> {
+        let page = self.alloc(WINDOW_ALIGNMENT)?;
+        let status = word_of(&page);
+        self.write(status, &[0; 4], None)?;
+        let window = Some(self.window(status));
+        let watched = |run| emit::Launch {
+            status: window.clone(),
+            ..self.prepared(run)
+        };
+        let launches: Vec<_> = runs.iter().map(watched).collect();
+        self.entry(|| self.launch_and_wait(move |client| launch_all(client, &launches)))?;
+        let told = self.read(status, None)?.wait(None)?;
+        match told.iter().any(|byte| *byte != 0) {
+            true => Err(Error::TooManyRounds { device: self.id }),
+            false => Ok(()),
         }
     }
 
@@ -375,6 +445,15 @@ fn launch_all<R: cubecl::Runtime>(
 ) -> Launched {
     launches.iter().for_each(|launch| launch.queue(client));
     Ok(())
+}
+
+fn word_of(page: &Page) -> Region<'_> {
+    Region {
+        page,
+        offset: 0,
+        len: 4,
+        slack: 0,
+    }
 }
 
 fn place(program: &Arc<Program>) -> usize {
@@ -523,6 +602,9 @@ impl<B: Backend> Driver for Cube<B> {
     }
 
     fn launch(&self, runs: &[Run<'_>]) -> Result<()> {
+        if runs.iter().any(|run| self.is_long(run)) && self.stops_loops()? {
+            return self.launch_watched(runs);
+        }
         self.entry_unordered(|| {
             let launches: Vec<_> = runs.iter().map(|run| self.prepared(run)).collect();
             if runs.iter().all(|run| self.is_compiled(run.program)) {
@@ -537,7 +619,7 @@ impl<B: Backend> Driver for Cube<B> {
     }
 
     fn launch_now(&self, run: &Run<'_>) -> Result<bool> {
-        if !self.is_compiled(run.program) {
+        if !self.is_compiled(run.program) || self.is_long(run) {
             return Ok(false);
         }
         self.entry_unordered(|| Ok(self.thread.push_now(self.later(vec![self.prepared(run)]))))

@@ -59,6 +59,8 @@ fn carrier(dtype: DType) -> DType {
 
 struct Tree<R: Runtime> {
     program: Arc<Program>,
+    /// With one more buffer, which is told where the driver stops a loop before its end.
+    watched: bool,
     settings: KernelSettings,
     client: ComputeClient<R>,
 }
@@ -72,7 +74,7 @@ impl<R: Runtime> KernelMetadata for Tree<R> {
         KernelId::new::<Self>()
             .address_type(self.settings.address_type)
             .cube_dim(self.settings.cube_dim)
-            .info(self.program.clone())
+            .info((self.program.clone(), self.watched))
     }
 
     fn address_type(&self) -> StorageType {
@@ -98,6 +100,9 @@ impl<R: Runtime> CubeKernel for Tree<R> {
                 false => *builder.output_array(ty),
             })
             .collect();
+        let status = self
+            .watched
+            .then(|| *builder.output_array(IrType::scalar(S32)));
         let word = StorageType::Scalar(U32);
         let positions = *builder.scalar(word);
         let threads = *builder.scalar(word);
@@ -109,6 +114,11 @@ impl<R: Runtime> CubeKernel for Tree<R> {
                 len: *builder.scalar(word),
             })
             .collect();
+        let status = status.map(|list| Listed {
+            list,
+            offset: Some(*builder.scalar(word)),
+            len: number(1, U32),
+        });
         let carriers = program.scalars.iter().map(|dtype| {
             let ty = elem(carrier(*dtype));
             (*builder.scalar(StorageType::Scalar(ty)), elem(*dtype))
@@ -141,6 +151,7 @@ impl<R: Runtime> CubeKernel for Tree<R> {
             group: zero(S32),
             member: zero(S32),
             report: program.report,
+            status,
         };
         match &program.group {
             Some(group) => emitter.in_groups(scope, program, group.threads, positions),
@@ -223,6 +234,7 @@ struct Emitter {
     group: Variable,
     member: Variable,
     report: Option<usize>,
+    status: Option<Listed>,
 }
 
 impl Emitter {
@@ -236,6 +248,7 @@ impl Emitter {
         let first = builtin(scope, Builtin::AbsolutePos);
         self.own = *scope.create_local_restricted(IrType::scalar(U32));
         let mut body = scope.child();
+        let last = self.watch(scope, first, &mut body, self.own);
         self.position = cast(&mut body, self.own, S32);
         self.block(&mut body, &program.body);
         scope.register(Branch::RangeLoop(Box::new(RangeLoop {
@@ -246,6 +259,11 @@ impl Emitter {
             inclusive: false,
             scope: body,
         })));
+        if let Some(last) = last {
+            let (lhs, rhs) = (last, threads);
+            let next = put(scope, Arithmetic::Add(BinaryOperator { lhs, rhs }), U32);
+            self.tell_stopped(scope, next, positions);
+        }
     }
 
     /// All threads of a group do the same here, so that they meet at each barrier. A group too many
@@ -361,6 +379,7 @@ impl Emitter {
         let (start, end) = (self.expr(scope, from), self.expr(scope, to));
         let counter = *scope.create_local_restricted(IrType::scalar(S32));
         let mut round = scope.child();
+        let last = self.watch(scope, start, &mut round, counter);
         let copy = Instruction::new(Operation::Copy(counter), self.locals[local]);
         round.register(copy);
         self.block(&mut round, body);
@@ -372,6 +391,36 @@ impl Emitter {
             inclusive: true,
             scope: round,
         })));
+        if let Some(last) = last {
+            self.tell_stopped(scope, last, end);
+        }
+    }
+
+    /// Keeps how far a loop came, if anybody wants to know.
+    fn watch(
+        &self,
+        scope: &mut Scope,
+        start: Variable,
+        round: &mut Scope,
+        counter: Variable,
+    ) -> Option<Variable> {
+        self.status.as_ref()?;
+        let last = *scope.create_local_restricted(counter.ty);
+        scope.register(Instruction::new(Operation::Copy(start), last));
+        round.register(Instruction::new(Operation::Copy(counter), last));
+        Some(last)
+    }
+
+    /// Where a loop came to `last` and there is more to do below `end`.
+    fn tell_stopped(&self, scope: &mut Scope, last: Variable, end: Variable) {
+        if let Some(status) = &self.status {
+            let (lhs, rhs) = (last, end);
+            let early = Comparison::Lower(BinaryOperator { lhs, rhs });
+            let cond = put(scope, early, ElemType::Bool);
+            let mut tell = scope.child();
+            store_in(&mut tell, status, zero(U32), number(1, S32));
+            scope.register(Branch::If(Box::new(If { cond, scope: tell })));
+        }
     }
 
     fn store(&self, scope: &mut Scope, slot: usize, index: Variable, value: Variable) {
@@ -382,14 +431,7 @@ impl Emitter {
             scope.register(Instruction::new(op, place));
             return;
         }
-        let index = at(scope, buffer, index);
-        let op = Operator::UncheckedIndexAssign(IndexAssignOperator {
-            index,
-            value,
-            vector_size: 0,
-            unroll_factor: 1,
-        });
-        scope.register(Instruction::new(op, buffer.list));
+        store_in(scope, buffer, index, value);
     }
 
     fn load(&self, scope: &mut Scope, slot: usize, index: Variable) -> Variable {
@@ -547,6 +589,17 @@ impl Emitter {
             }
         }
     }
+}
+
+fn store_in(scope: &mut Scope, buffer: &Listed, index: Variable, value: Variable) {
+    let index = at(scope, buffer, index);
+    let op = Operator::UncheckedIndexAssign(IndexAssignOperator {
+        index,
+        value,
+        vector_size: 0,
+        unroll_factor: 1,
+    });
+    scope.register(Instruction::new(op, buffer.list));
 }
 
 fn at(scope: &mut Scope, buffer: &Listed, index: Variable) -> Variable {
@@ -814,56 +867,55 @@ pub struct Bound {
     pub count: u64,
 }
 
+/// Threads of a launch without groups.
+pub fn threads(positions: u32) -> u32 {
+    positions.div_ceil(THREADS).clamp(1, MAX_CUBES) * THREADS
+}
+
 /// A program over `positions` positions. Each number is the bits of its element.
 pub struct Launch {
     pub program: Arc<Program>,
     pub buffers: Vec<Bound>,
     pub scalars: Vec<u64>,
     pub positions: u32,
+    /// A word that becomes 1 where the driver stops a loop before its end.
+    pub status: Option<Window>,
 }
 
 impl Launch {
     pub fn queue<R: Runtime>(&self, client: &ComputeClient<R>) {
-        let Launch {
-            program,
-            buffers,
-            scalars,
-            positions,
-        } = self;
+        let program = &self.program;
         let group = program.group.as_ref();
-        let threads = group.map_or(THREADS, |group| group.threads);
+        let cube = group.map_or(THREADS, |group| group.threads);
+        let threads = threads(self.positions);
+        let cubes = match group {
+            Some(_) => in_rows(self.positions),
+            None => (threads / THREADS, 1),
+        };
         let settings = KernelSettings::default()
-            .cube_dim(CubeDim::new_1d(threads))
+            .cube_dim(CubeDim::new_1d(cube))
             .address_type(AddressType::U32)
             .kernel_name("ex_cubecl_kernel");
-        let cubes = match group {
-            Some(_) => in_rows(*positions),
-            None => (positions.div_ceil(THREADS).clamp(1, MAX_CUBES), 1),
-        };
         let mut launcher = KernelLauncher::<R>::new(settings.clone());
         let atomics = program.atomics();
-        for (slot, buffer) in buffers.iter().enumerate() {
-            let elements = (buffer.window.words * 4 / buffer.dtype.size()) as usize;
-            let handle = buffer.window.handle.clone();
-            // SAFETY: the window was cut from a page that has these words; the kernel compares each
-            // index with the buffer's count, which ends inside of the window.
-            let argument = unsafe { ArrayArg::from_raw_parts(handle, elements) };
+        for (slot, buffer) in self.buffers.iter().enumerate() {
             let ty = list_type(buffer.dtype, &atomics, slot);
-            launcher.register_array(argument, ty);
+            bind(&mut launcher, &buffer.window, buffer.dtype, ty);
         }
-        let word = |launcher: &mut KernelLauncher<R>, value: u32| {
-            launcher.register_scalar_raw(&value.to_ne_bytes(), StorageType::Scalar(U32));
-        };
-        word(&mut launcher, *positions);
-        word(&mut launcher, cubes.0 * threads);
-        for buffer in buffers {
-            word(
-                &mut launcher,
-                (buffer.window.offset / buffer.dtype.size()) as u32,
-            );
+        if let Some(window) = &self.status {
+            bind(&mut launcher, window, DType::S32, IrType::scalar(S32));
+        }
+        word(&mut launcher, self.positions);
+        word(&mut launcher, threads);
+        for buffer in &self.buffers {
+            let first = buffer.window.offset / buffer.dtype.size();
+            word(&mut launcher, first as u32);
             word(&mut launcher, buffer.count as u32);
         }
-        for (dtype, bits) in program.scalars.iter().zip(scalars) {
+        if let Some(window) = &self.status {
+            word(&mut launcher, (window.offset / 4) as u32);
+        }
+        for (dtype, bits) in program.scalars.iter().zip(&self.scalars) {
             let carrier = carrier(*dtype);
             let bits = numeric::convert_bits((*dtype).into(), carrier.into(), *bits);
             let bytes = &bits.to_le_bytes()[..carrier.size() as usize];
@@ -871,9 +923,22 @@ impl Launch {
         }
         let tree = Tree::<R> {
             program: program.clone(),
+            watched: self.status.is_some(),
             settings,
             client: client.clone(),
         };
         launcher.launch(CubeCount::Static(cubes.0, cubes.1, 1), tree, client);
     }
+}
+
+fn bind<R: Runtime>(launcher: &mut KernelLauncher<R>, window: &Window, dtype: DType, ty: IrType) {
+    let elements = (window.words * 4 / dtype.size()) as usize;
+    // SAFETY: the window was cut from a page that has these words; the kernel compares each index
+    // with the buffer's count, which ends inside of the window.
+    let argument = unsafe { ArrayArg::from_raw_parts(window.handle.clone(), elements) };
+    launcher.register_array(argument, ty);
+}
+
+fn word<R: Runtime>(launcher: &mut KernelLauncher<R>, value: u32) {
+    launcher.register_scalar_raw(&value.to_ne_bytes(), StorageType::Scalar(U32));
 }
