@@ -378,6 +378,48 @@ defmodule ExCubecl.KernelTest do
     assert Kernel.cache().programs == now.programs
   end
 
+  test "a kernel is warmed, kept and listed" do
+    kernel = Kernel.kernel(fn x, by -> x * by + 4321 end)
+    assert Kernel.warm(kernel, [:s32, 2]) == :ok
+    listed = Enum.filter(Kernel.list(), &(&1.arguments == [x: {:buffer, :s32}, by: :int]))
+    assert [%{kernel: :kernel, check: false, compile_time: time} | _] = listed
+    assert time > 0
+    before = Kernel.cache()
+    assert ExCubecl.to_list!(Kernel.run!(kernel, [s32([1]), 2])) == [4323]
+    # One element stands for one: nothing was compiled.
+    assert Kernel.cache().misses == before.misses
+    assert Memory.report!().kernels == Kernel.cache()
+    assert Kernel.warm({Sample, :saxpy}, [1.0, :f32, f32([1.0])]) == :ok
+    refused(Kernel.warm({Sample, :saxpy}, [1.0, :f32]), :invalid_argument)
+    refused(Kernel.warm({Sample, :nothing}, [1.0]), :invalid_argument)
+    refused(Kernel.warm(kernel, [:s32, "2"]), :invalid_argument)
+    refused(Kernel.warm(kernel, [:s32, 2], device: {:vulkan, 99}), :unknown_device)
+    refused(Kernel.warm(kernel, [:s32, 2], often: 1), :invalid_argument)
+    refused(Kernel.warm(Kernel.kernel(fn x -> not x end), [:s32]), :type_mismatch)
+  end
+
+  test "kernels are timed by the device's clock" do
+    x = Buffer.iota!([1_000_000], :f32)
+    slow = Kernel.kernel(fn x -> exp(sin(cos(x))) end)
+    Kernel.run!(slow, [x])
+    run = fn times -> fn -> for _ <- 1..times, do: Kernel.run!(slow, [x]) end end
+
+    ratios =
+      for _ <- 1..5 do
+        {[_ | _], one} = Kernel.profile!(run.(1))
+        {_, many} = Kernel.profile!(run.(8))
+        assert one.clock in [:device, :host] and one.device_time <= one.time
+        many.device_time / one.device_time
+      end
+
+    assert Enum.at(Enum.sort(ratios), 2) > 2
+    assert {:nothing, %{device_time: 0}} = Kernel.profile!(fn -> :nothing end)
+    assert_raise RuntimeError, fn -> Kernel.profile(fn -> raise "in between" end) end
+    assert catch_throw(Kernel.profile(fn -> throw(:out) end)) == :out
+    refused(Kernel.profile(:fun), :invalid_argument)
+    refused(Kernel.profile(fn -> 1 end, device: {:vulkan, 99}), :unknown_device)
+  end
+
   test "many processes, each with its own numbers" do
     tasks =
       for n <- 1..8 do

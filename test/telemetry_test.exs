@@ -39,17 +39,17 @@ defmodule ExCubecl.TelemetryTest do
     if Process.whereis(ExCubecl.Telemetry) && tries > 0, do: Process.sleep(10) && gone(tries - 1)
   end
 
-  test "launches of kernels are told, and which was the first with its types" do
+  test "launches of kernels are told, and what was compiled before" do
     require ExCubecl.Kernel
     device = ExCubecl.default_device!()
     kernel = ExCubecl.Kernel.kernel(fn x -> x * 2 + 987 end)
     x = ExCubecl.buffer!([1, 2, 3], [3], :s32)
     for _ <- 1..2, do: ExCubecl.Kernel.run!(kernel, [x])
-
-    assert_received {:launch, %{bytes: 12, duration: _},
-                     %{device: ^device, kernel: :kernel, first: true}}
-
-    assert_received {:launch, %{bytes: 12}, %{first: false}}
+    metadata = %{device: device, kernel: :kernel}
+    assert_received {:compile, %{duration: _}, ^metadata}
+    assert_received {:launch, %{bytes: 12, duration: _}, ^metadata}
+    assert_received {:launch, %{bytes: 12}, ^metadata}
+    refute_received {:compile, _, _}
     copy = ExCubecl.Kernel.kernel(fn x, out -> out[index()] = x[index()] end)
     :ok = ExCubecl.Kernel.run(copy, [x, Buffer.empty!([5], :f64)])
     assert_received {:launch, %{bytes: 40}, _}

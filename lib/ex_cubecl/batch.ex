@@ -27,6 +27,7 @@ defmodule ExCubecl.Batch do
   require ExCubecl.Kernel
 
   alias ExCubecl.{Arguments, Buffer, Error, Kernel, Native}
+  alias ExCubecl.Kernel.Call
 
   defstruct steps: []
 
@@ -115,8 +116,8 @@ defmodule ExCubecl.Batch do
          {:ok, opts} <- Arguments.options(opts, [:size, :into]),
          {:ok, args} <- resolved(args, names, []),
          {:ok, opts} <- into(opts, names),
-         {:ok, %{outputs: [_ | _]} = prepared} <- Kernel.prepare(kernel, args, opts) do
-      {:ok, Kernel.step(prepared)}
+         {:ok, %{outputs: [_ | _]} = prepared} <- Call.prepare(kernel, args, opts) do
+      {:ok, Call.step(prepared)}
     else
       {:ok, %{outputs: []}} ->
         Arguments.invalid(

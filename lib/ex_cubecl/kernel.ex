@@ -67,9 +67,9 @@ defmodule ExCubecl.Kernel do
   alias ExCubecl.{
     Arguments,
     Buffer,
+    Device,
     DType,
     Error,
-    Handle,
     Native,
     Note,
     Pressure,
@@ -77,7 +77,7 @@ defmodule ExCubecl.Kernel do
     Telemetry
   }
 
-  alias ExCubecl.Kernel.{Cache, Parser, Typer}
+  alias ExCubecl.Kernel.{Cache, Call, Parser}
 
   @enforce_keys [:parsed, :key]
   defstruct [:parsed, :key]
@@ -208,12 +208,14 @@ defmodule ExCubecl.Kernel do
   def run(%__MODULE__{} = kernel, args, opts) when is_list(args) do
     with {:ok, opts} <- Arguments.options(opts, [:size, :into, :check | Note.options()]),
          {:ok, opts} <- checked(opts),
-         {:ok, prepared} <- prepare(kernel, args, opts) do
-      Telemetry.span(:launch, written(prepared), metadata(kernel, prepared), fn ->
+         {:ok, prepared} <- Call.prepare(kernel, args, opts) do
+      metadata = %{device: prepared.device, kernel: kernel.parsed.name}
+
+      Telemetry.span(:launch, Call.written(prepared), metadata, fn ->
         cond do
           opts[:check] -> run_checked(kernel, prepared, opts)
           prepared.outputs == [] -> make_result(prepared, opts)
-          true -> Error.from_native(fn -> run_step(step(prepared)) end)
+          true -> Error.from_native(fn -> run_step(Call.step(prepared)) end)
         end
       end)
     end
@@ -241,7 +243,120 @@ defmodule ExCubecl.Kernel do
          else: (_ -> no_kernel({module, name}))
   end
 
-  use ExCubecl.Bang, run: 2, run: 3
+  @doc """
+  Compiles a kernel before its first run, and returns `:ok`.
+
+  Arguments are as those of `run/3`, or a type such as `:f32` where a buffer of it will be. `device:` is the default device if
+  nothing else is said.
+
+      iex> require ExCubecl.Kernel
+      iex> half = ExCubecl.Kernel.kernel(fn x, by -> x / by end)
+      iex> ExCubecl.Kernel.warm(half, [:f32, 2.0])
+      :ok
+      iex> ExCubecl.Kernel.warm(half, [:f33, 2.0]) |> elem(1) |> Exception.message()
+      "invalid x :f33: expected a type such as :f32, or a number"
+  """
+  @spec warm(t | {module, atom}, [Buffer.t() | number | DType.t()], device: Device.id()) ::
+          :ok | {:error, Error.t()}
+  def warm(kernel, args, opts \\ [])
+
+  def warm(%__MODULE__{} = kernel, args, opts) when is_list(args) do
+    with {:ok, opts} <- Arguments.options(opts, [:device]),
+         {:ok, id} <- Device.resolve(opts[:device]),
+         do: Call.warm(kernel, args, id)
+  end
+
+  def warm({module, name}, args, opts) when is_atom(module) and is_atom(name) and is_list(args) do
+    with {:ok, kernel} <- defined(module, name, length(args)), do: warm(kernel, args, opts)
+  end
+
+  def warm(other, _args, _opts), do: no_kernel(other)
+
+  @doc """
+  Returns the kernels that are compiled and kept, the latest of `warm/3` or `run/3` among them: what they are called, for which
+  device and which kinds of arguments (`{:buffer, dtype}`, `{:one, dtype}` for a buffer of one element that stands for all, `:int`,
+  `:float`), and how many microseconds it took to compile them.
+
+      iex> require ExCubecl.Kernel
+      iex> third = ExCubecl.Kernel.kernel(fn x -> x / 3 end)
+      iex> ExCubecl.Kernel.warm(third, [:f16])
+      iex> Enum.any?(ExCubecl.Kernel.list(), &(&1.arguments == [x: {:buffer, :f16}] and &1.compile_time > 0))
+      true
+  """
+  @spec list() :: [
+          %{
+            kernel: atom,
+            device: Device.id(),
+            arguments: keyword,
+            check: boolean,
+            compile_time: non_neg_integer
+          }
+        ]
+  def list do
+    for {{_, kinds, check, id}, %{name: name, time: time}} <- Cache.all() do
+      %{kernel: name, device: id, arguments: kinds, check: check, compile_time: time}
+    end
+  end
+
+  @doc """
+  Runs a function and returns `{:ok, {result, timing}}`: how long the device took from the beginning of the first kernel to the end of the
+  last one meanwhile, whoever launched them.
+
+  `timing` is a map of nanoseconds: `device_time`, and `time` that passed for the caller until the device was done. `clock` says whose
+  `device_time` is: `:device` for its own timestamps, `:host` where it has none, which includes the way there and back. `device:` is
+  the default device if nothing else is said.
+
+      iex> x = ExCubecl.Ops.random_uniform!([100_000], 1)
+      iex> {:ok, {result, timing}} = ExCubecl.Kernel.profile(fn -> ExCubecl.Ops.sqrt!(x) end)
+      iex> ExCubecl.shape!(result)
+      [100_000]
+      iex> timing.device_time > 0 and timing.device_time <= timing.time
+      true
+  """
+  @spec profile((() -> result), device: Device.id()) ::
+          {:ok,
+           {result,
+            %{
+              device_time: non_neg_integer,
+              time: non_neg_integer,
+              clock: :device | :host
+            }}}
+          | {:error, Error.t()}
+        when result: term
+  def profile(fun, opts \\ [])
+
+  def profile(fun, opts) when is_function(fun, 0) do
+    with {:ok, opts} <- Arguments.options(opts, [:device]),
+         {:ok, id} <- Device.resolve(opts[:device]),
+         {:ok, token} <- Error.from_native(fn -> Native.kernel_profile_start(id) end) do
+      {result, measured, time} = measured(fun, id, token)
+
+      with {:ok, {nanoseconds, clock}} <- measured,
+           do: {:ok, {result, %{device_time: nanoseconds, time: time, clock: clock}}}
+    end
+  end
+
+  def profile(other, _opts), do: Arguments.invalid(:fun, other, "a function without arguments")
+
+  # The device stops its clock, whatever the function does.
+  defp measured(fun, id, token) do
+    started = System.monotonic_time(:nanosecond)
+    stop = fn -> Error.from_native(fn -> Native.kernel_profile_stop(id, token) end) end
+
+    try do
+      fun.()
+    catch
+      kind, reason ->
+        stop.()
+        :erlang.raise(kind, reason, __STACKTRACE__)
+    else
+      result ->
+        measured = stop.()
+        {result, measured, System.monotonic_time(:nanosecond) - started}
+    end
+  end
+
+  use ExCubecl.Bang, run: 2, run: 3, warm: 2, warm: 3, profile: 1, profile: 2
 
   @doc """
   Returns `%{size: kernels, max: max, hits: hits, misses: misses, programs: count}`: how many kernels are kept, one for each
@@ -260,204 +375,7 @@ defmodule ExCubecl.Kernel do
         }
   def cache, do: Map.put(Cache.stats(), :programs, Native.kernel_count())
 
-  ## Arguments
-
-  defp arguments(names, args) do
-    if length(names) == length(args),
-      do: each(Enum.zip(names, args), []),
-      else: Arguments.invalid(:args, args, "#{length(names)}: #{Enum.join(names, ", ")}")
-  end
-
-  defp each([], done), do: {:ok, Enum.reverse(done)}
-
-  defp each([{name, number} | rest], done) when is_number(number),
-    do: each(rest, [{name, number} | done])
-
-  defp each([{name, value} | rest], done) do
-    case Handle.check(value) do
-      {:ok, %{device: {_, {_, _}} = device}} ->
-        Error.new(:unsupported, operation: "kernels over the network", device: device)
-
-      {:ok, buffer} ->
-        each(rest, [{name, buffer} | done])
-
-      {:error, _} ->
-        Arguments.invalid(name, value, "a buffer or a number")
-    end
-  end
-
-  # What the positions run over.
-  defp shape(%{outputs: []}, args, opts) do
-    buffers = for {_, %Buffer{} = buffer} <- args, do: buffer
-
-    cond do
-      opts[:size] ->
-        Arguments.invalid(:option, :size, "none: the result has the shape of the arguments")
-
-      buffers == [] ->
-        Arguments.invalid(:args, Keyword.values(args), "at least one buffer")
-
-      true ->
-        common(buffers)
-    end
-  end
-
-  defp shape(%{outputs: [first | _]}, args, opts) do
-    case {opts[:size], args[first]} do
-      {nil, %Buffer{shape: shape}} -> {:ok, shape}
-      {size, %Buffer{}} -> size(size)
-      {_, number} -> Arguments.invalid(first, number, "a buffer: the kernel writes into it")
-    end
-  end
-
-  defp size(number) when is_integer(number), do: size([number])
-
-  defp size(size) do
-    with {:ok, shape, _count} <- Arguments.shape(size, :u8) do
-      if length(shape) in 1..3,
-        do: {:ok, shape},
-        else: Arguments.invalid(:size, size, "a number, or the lengths of two or three axes")
-    end
-  end
-
-  defp common(buffers) do
-    case Enum.reject(buffers, &(Shape.size(&1.shape) == 1)) do
-      [] ->
-        {:ok, hd(buffers).shape}
-
-      [%{shape: shape} | rest] ->
-        case Enum.find(rest, &(&1.shape != shape)) do
-          nil -> {:ok, shape}
-          other -> mismatch(shape, other)
-        end
-    end
-  end
-
-  defp mismatch(shape, other) do
-    Error.new(:shape_mismatch,
-      expected: Shape.size(shape),
-      actual: Shape.size(other.shape),
-      shape: shape
-    )
-  end
-
-  defp kinds(parsed, args, shape) do
-    kinds =
-      for {name, value} <- args do
-        case value do
-          %Buffer{} ->
-            {name, {if(one?(parsed, value, shape), do: :one, else: :buffer), value.dtype}}
-
-          number when is_integer(number) ->
-            {name, :int}
-
-          _ ->
-            {name, :float}
-        end
-      end
-
-    case Enum.find(parsed.outputs, &(not is_struct(args[&1], Buffer))) do
-      nil -> {:ok, kinds}
-      name -> Arguments.invalid(name, args[name], "a buffer: the kernel writes into it")
-    end
-  end
-
-  # One element for all.
-  defp one?(%{outputs: []}, buffer, shape),
-    do: Shape.size(buffer.shape) == 1 and Shape.size(shape) != 1
-
-  defp one?(_parsed, _buffer, _shape), do: false
-
-  defp made(%{parsed: parsed, key: key}, kinds, check) do
-    Cache.fetch({key, kinds, check}, fn ->
-      with {:ok, typed} <- typed(parsed, kinds, check),
-           {:ok, ref} <- compiled(typed.tree),
-           do: {:ok, Map.put(typed, :ref, ref)}
-    end)
-  end
-
-  # Of what the typer makes, only too much depth is refused.
-  defp compiled(tree) do
-    with {:error, %{details: %{argument: :reference}}} <-
-           Error.from_native(fn -> Native.kernel_new(tree) end) do
-      reason = "it is nested deeper than 200 levels: use variables"
-      Error.new(:invalid_argument, argument: :kernel, reason: reason)
-    end
-  end
-
-  defp typed(parsed, kinds, check) do
-    with {:error, clash} <- Typer.type(parsed, Map.new(kinds), check),
-         do: Error.new(:type_mismatch, kernel: parsed.name, text: Exception.message(clash))
-  end
-
   ## Launching
-
-  @doc false
-  # Everything that a run needs, checked as far as Elixir can: for `run/3`, and for batches.
-  def prepare(%__MODULE__{parsed: parsed} = kernel, args, opts) do
-    with {:ok, args} <- arguments(parsed.args, args),
-         {:ok, shape} <- shape(parsed, args, opts),
-         {:ok, kinds} <- kinds(parsed, args, shape),
-         {:ok, made} <- made(kernel, kinds, opts[:check] || false),
-         args = Map.new(args),
-         {:ok, outputs} <- outputs(parsed, made, args, shape, Keyword.fetch(opts, :into)) do
-      numbers = numbers(made, args, shape, parsed.group)
-
-      {:ok,
-       %{
-         names: parsed.outputs,
-         made: made,
-         inputs: refs(made.inputs, args),
-         numbers: numbers,
-         outputs: outputs,
-         positions: positions(parsed.group, shape),
-         shape: shape,
-         args: args
-       }}
-    end
-  end
-
-  # Bytes of what it writes into.
-  defp written(%{made: %{dtype: nil}, args: args, names: names}),
-    do:
-      Enum.sum(
-        for name <- names, %{shape: s, dtype: d} = args[name], do: Shape.size(s) * DType.size(d)
-      )
-
-  defp written(%{made: %{dtype: dtype}, shape: shape}), do: Shape.size(shape) * DType.size(dtype)
-
-  defp metadata(kernel, %{made: made, args: args}) do
-    %{device: device} = Enum.find(Map.values(args), &is_struct(&1, Buffer))
-    %{device: device, kernel: kernel.parsed.name, first: made.first}
-  end
-
-  @doc false
-  def step(%{made: made} = prepared),
-    do: {made.ref, prepared.inputs, prepared.numbers, prepared.outputs, prepared.positions}
-
-  # An element-wise kernel writes into a new buffer, or into one that is there.
-  defp outputs(%{outputs: []}, _made, _args, _shape, :error), do: {:ok, []}
-
-  defp outputs(%{outputs: []}, made, _args, shape, {:ok, into}) do
-    case Handle.check(into) do
-      {:ok, %{dtype: dtype}} when dtype != made.dtype ->
-        Error.new(:type_mismatch, expected: made.dtype, actual: dtype)
-
-      {:ok, %{shape: ^shape, ref: ref}} ->
-        {:ok, [ref]}
-
-      {:ok, other} ->
-        mismatch(shape, other)
-
-      error ->
-        error
-    end
-  end
-
-  defp outputs(%{outputs: names}, _made, args, _shape, :error), do: {:ok, refs(names, args)}
-
-  defp outputs(_parsed, _made, _args, _shape, _into),
-    do: Arguments.invalid(:option, :into, "none: the kernel writes into its arguments")
 
   defp checked(opts) do
     if Keyword.get(opts, :check, false) in [true, false],
@@ -467,12 +385,12 @@ defmodule ExCubecl.Kernel do
 
   # With one more output, in which the kernel leaves one of the indices that were outside.
   defp run_checked(kernel, %{made: made, shape: shape} = prepared, opts) do
-    %{device: device} = Enum.find(Map.values(prepared.args), &is_struct(&1, Buffer))
+    device = prepared.device
 
     with {:ok, report} <- Buffer.zeros([4], :s32, device: device),
          {:ok, result} <- result(prepared, made, shape, device, opts),
          outputs = if(result, do: [result.ref], else: prepared.outputs),
-         step = step(%{prepared | outputs: outputs ++ [report.ref]}),
+         step = Call.step(%{prepared | outputs: outputs ++ [report.ref]}),
          :ok <- Error.from_native(fn -> Native.kernel_run([step]) end),
          {:ok, told} <- Buffer.to_list(report) do
       case told do
@@ -496,8 +414,7 @@ defmodule ExCubecl.Kernel do
     Error.new(:out_of_bounds, [kernel: parsed.name] ++ details)
   end
 
-  defp make_result(%{made: made, args: args, shape: shape, numbers: numbers} = prepared, opts) do
-    %{device: id} = Enum.find(Map.values(args), &is_struct(&1, Buffer))
+  defp make_result(%{made: made, device: id, shape: shape, numbers: numbers} = prepared, opts) do
     bytes = Shape.size(shape) * DType.size(made.dtype)
 
     with {:ok, note} <- Note.from(Keyword.take(opts, Note.options())),
@@ -513,41 +430,4 @@ defmodule ExCubecl.Kernel do
   # On this scheduler where nothing is in the way: another one would have to wake up first.
   defp run_step(step),
     do: with({:ok, nil} <- Native.kernel_run_now(step), do: Native.kernel_run([step]))
-
-  defp refs(names, args), do: for(name <- names, do: args[name].ref)
-
-  # Of a kernel of groups, how many of them; else how many threads.
-  defp positions(nil, shape), do: Shape.size(shape)
-  defp positions(group, shape), do: Shape.size(groups(group, shape))
-
-  # Groups of one axis go over all of the shape, others along its axes.
-  defp groups([threads, 1, 1], shape), do: [full(Shape.size(shape), threads), 1, 1]
-
-  defp groups(threads, shape),
-    do: for({threads, length} <- Enum.zip(threads, lengths(shape)), do: full(length, threads))
-
-  defp full(length, threads), do: div(length + threads - 1, threads)
-
-  # Along x, y and z; what is left is along z.
-  defp lengths(shape) do
-    case Enum.reverse(shape) do
-      [x, y | rest] -> [x, y, Shape.size(rest)]
-      [x] -> [x, 1, 1]
-      [] -> [1, 1, 1]
-    end
-  end
-
-  defp numbers(made, args, shape, group) do
-    for name <- made.scalars do
-      case name do
-        {:dim, :all} -> Shape.size(shape)
-        # Never zero: these divide.
-        {:dim, axis} -> max(along(axis, lengths(shape)), 1)
-        {:groups, axis} -> max(along(axis, groups(group, shape)), 1)
-        name -> args[name]
-      end
-    end
-  end
-
-  defp along(axis, lengths), do: Enum.at(lengths, %{x: 0, y: 1, z: 2}[axis])
 end

@@ -181,7 +181,8 @@ defmodule ExCubecl.Memory do
   Returns `{:ok, report}`: the largest live allocations, and sums of all of them by owner and by tag.
 
   `most:` says how many allocations to list, 10 by default. A process that has ended may still own
-  what others hold on to. The memory of an arena is one allocation of bytes.
+  what others hold on to. The memory of an arena is one allocation of bytes. `kernels` is `ExCubecl.Kernel.cache/0`: what is kept of
+  compiled kernels, for all devices.
 
       iex> buffer = ExCubecl.Buffer.zeros!([3, 1000], :f32, tag: "report")
       iex> {:ok, report} = ExCubecl.Memory.report(nil, most: 1000)
@@ -192,13 +193,20 @@ defmodule ExCubecl.Memory do
       true
   """
   @spec report(term, keyword) ::
-          {:ok, %{largest: [allocation], by_owner: %{pid => sum}, by_tag: %{term => sum}}}
+          {:ok,
+           %{
+             largest: [allocation],
+             by_owner: %{pid => sum},
+             by_tag: %{term => sum},
+             kernels: %{atom => non_neg_integer}
+           }}
           | {:error, Error.t()}
   def report(device \\ nil, opts \\ []) do
     with {:ok, opts} <- Arguments.options(opts, [:most]),
          {:ok, most} <- Arguments.index(:most, Keyword.get(opts, :most, 10)),
          {:ok, report} <- on(device, &Native.memory_report(&1, most)) do
-      {:ok, %{report | by_owner: Map.new(report.by_owner), by_tag: Map.new(report.by_tag)}}
+      sums = %{by_owner: Map.new(report.by_owner), by_tag: Map.new(report.by_tag)}
+      {:ok, report |> Map.merge(sums) |> Map.put(:kernels, ExCubecl.Kernel.cache())}
     end
   end
 

@@ -142,6 +142,8 @@ defmodule ExCubecl.Native do
   def kernel_run(_steps), do: missing()
   def kernel_run_now(_step), do: missing()
   def kernel_matmul(_left, _right, _lengths, _dims, _note), do: missing()
+  def kernel_profile_start(_id), do: missing()
+  def kernel_profile_stop(_id, _token), do: missing()
   def kernel_compile(_kernel, _id), do: missing()
 
   # Replicated

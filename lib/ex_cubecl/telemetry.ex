@@ -10,7 +10,8 @@ defmodule ExCubecl.Telemetry do
   | `[:ex_cubecl, :reclaim]` | `bytes`, `duration` | `device`, `reason` | garbage was collected to make room; `bytes` is how much less is live |
   | `[:ex_cubecl, :upload]` | `bytes`, `duration` | `device`, `dtype` | a list or binary went to the device |
   | `[:ex_cubecl, :read]` | `bytes`, `duration` | `device`, `dtype` | elements came from the device; for several buffers at once `dtype` is `nil` |
-  | `[:ex_cubecl, :launch]` | `bytes`, `duration` | `device`, `kernel`, `first` | a kernel was queued that writes so many bytes; `first` says that it was the first call with its types, which compiles it |
+  | `[:ex_cubecl, :compile]` | `duration` | `device`, `kernel` | a kernel was compiled, before its first launch with these types |
+  | `[:ex_cubecl, :launch]` | `bytes`, `duration` | `device`, `kernel` | a kernel was queued that writes so many bytes |
 
   Durations are in native units, as `System.convert_time_unit/3` takes them. Events come from the
   process that called, but for `:free`, which comes from one of ours: destructors run nowhere in

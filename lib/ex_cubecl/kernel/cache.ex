@@ -11,10 +11,7 @@ defmodule ExCubecl.Kernel.Cache do
 
   def start_link(_), do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
 
-  @doc """
-  The map that is kept under a key, or what `make` makes for it: `{:ok, map}` is kept, an error is not.
-  `first:` in it says whether it was made just now.
-  """
+  @doc "The map that is kept under a key, or what `make` makes for it: `{:ok, map}` is kept, an error is not."
   def fetch(key, make) do
     case :ets.lookup(__MODULE__, key) do
       [{_, entry}] ->
@@ -23,9 +20,12 @@ defmodule ExCubecl.Kernel.Cache do
 
       [] ->
         count(@misses)
-        with {:ok, entry} <- make.(), do: keep(key, Map.put(entry, :first, false))
+        with {:ok, entry} <- make.(), do: keep(key, entry)
     end
   end
+
+  @doc "Keys and maps of all that is kept."
+  def all, do: :ets.tab2list(__MODULE__)
 
   def stats do
     [hits, misses] = for at <- [@hits, @misses], do: :counters.get(counters(), at)
@@ -35,7 +35,7 @@ defmodule ExCubecl.Kernel.Cache do
   defp keep(key, entry) do
     if :ets.info(__MODULE__, :size) >= @most, do: :ets.delete_all_objects(__MODULE__)
     :ets.insert(__MODULE__, {key, entry})
-    {:ok, %{entry | first: true}}
+    {:ok, entry}
   end
 
   defp count(at), do: :counters.add(counters(), at, 1)

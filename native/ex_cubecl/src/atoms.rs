@@ -35,6 +35,7 @@ rustler::atoms! {
     failed,
     freed,
     frees,
+    host,
     id,
     improper_list,
     index,

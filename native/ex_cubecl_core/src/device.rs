@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
 
-use crate::driver::Driver;
+use crate::driver::{Driver, Timing};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::fault::{Stage, point};
@@ -307,6 +307,14 @@ impl Device {
     pub fn reclaim(&self) -> Result<u64> {
         self.meter.count_reclaim();
         self.trim()
+    }
+
+    pub fn start_timing(&self) -> Result<u64> {
+        self.explain(self.driver().and_then(|driver| driver.start_timing()))
+    }
+
+    pub fn stop_timing(&self, number: u64) -> Result<Timing> {
+        self.explain(self.driver().and_then(|driver| driver.stop_timing(number)))
     }
 
     pub fn synchronize(&self) -> Result<()> {

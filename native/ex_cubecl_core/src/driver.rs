@@ -90,6 +90,18 @@ pub struct Run<'a> {
     pub positions: u64,
 }
 
+/// How long the kernels of a device took, by whose clock.
+pub struct Timing {
+    pub passed: Duration,
+    pub clock: Clock,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clock {
+    Device,
+    Host,
+}
+
 /// Told how many bytes of a transfer are through, by whichever thread learns of it. It must not
 /// block.
 pub type Progress = Arc<dyn Fn(u64) + Send + Sync>;
@@ -138,6 +150,10 @@ pub trait Driver: Send + Sync {
     fn calculates(&self, dtype: DType) -> bool;
     /// Whether `convert` and `iota` can work on this type here.
     fn computes(&self, dtype: DType) -> bool;
+    /// The number of a timing, for `stop_timing`.
+    fn start_timing(&self) -> Result<u64>;
+    /// From the first kernel since then to the last.
+    fn stop_timing(&self, number: u64) -> Result<Timing>;
     /// Waits until everything queued is done.
     fn sync(&self) -> Result<()>;
     /// Bytes that the runtime holds for us, used or not, staging included.

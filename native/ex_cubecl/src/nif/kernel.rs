@@ -2,6 +2,7 @@
 
 use std::panic::{RefUnwindSafe, UnwindSafe};
 
+use ex_cubecl_core::driver::Clock;
 use ex_cubecl_core::kernel::launch::{self, Kernel, Launch};
 use ex_cubecl_core::kernel::matmul::matmul;
 use ex_cubecl_core::kernel::tree::Program;
@@ -61,6 +62,23 @@ fn buffers(refs: &[Ref]) -> Vec<&Buffer> {
 fn kernel_compile(kernel: ResourceArc<KernelRef>, id: Wire<DeviceId>) -> Answer<'static, Atom> {
     kernel.0.compile(&device::open(id.0)?)?;
     Ok(atoms::ok())
+}
+
+#[rustler::nif(schedule = "DirtyIo")]
+fn kernel_profile_start(id: Wire<DeviceId>) -> Answer<'static, u64> {
+    Ok(device::open(id.0)?.start_timing()?)
+}
+
+/// Nanoseconds, and whose.
+#[rustler::nif(schedule = "DirtyIo")]
+fn kernel_profile_stop(id: Wire<DeviceId>, token: u64) -> Answer<'static, (u64, Atom)> {
+    let time = device::open(id.0)?.stop_timing(token)?;
+    let clock = match time.clock {
+        Clock::Device => atoms::device(),
+        Clock::Host => atoms::host(),
+    };
+    let nanoseconds = u64::try_from(time.passed.as_nanos());
+    Ok((nanoseconds.unwrap_or(u64::MAX), clock))
 }
 
 /// What a new buffer is made of.

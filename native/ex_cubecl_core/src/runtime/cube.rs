@@ -28,9 +28,10 @@ use super::guard::caught;
 use super::kernels::{self, Launched};
 use super::matmul::Product;
 use super::rest::{Task, Thread};
+use super::timing::{Stamps, Timings};
 use crate::device::DeviceId;
 use crate::driver::{
-    Argument, Driver, HostBytes, Limits, Page, PendingRead, Progress, Region, Run,
+    Argument, Clock, Driver, HostBytes, Limits, Page, PendingRead, Progress, Region, Run, Timing,
 };
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -104,6 +105,11 @@ pub trait Backend: Send + Sync + Sized + 'static {
         cube.awake(|| block_on(cube.client.sync()).map_err(Error::driver))
     }
 
+    /// Readings of the device's clock, if it has one.
+    fn stamps(_cube: &Cube<Self>) -> Result<Option<Arc<dyn Stamps>>> {
+        Ok(None)
+    }
+
     /// Host memory that the backend keeps for transfers.
     fn staging_bytes(&self) -> u64 {
         0
@@ -136,6 +142,7 @@ pub struct Cube<B: Backend> {
     /// Programs that were launched or compiled here, by their place: they are kept for good.
     compiled: RwLock<HashSet<usize>>,
     stops_loops: OnceLock<bool>,
+    timings: Arc<Timings>,
     pub backend: B,
 }
 
@@ -149,9 +156,12 @@ impl<B: Backend> Cube<B> {
             alignment: memory.alignment,
         };
         let broken = Arc::new(AtomicBool::new(false));
-        let (launched, failed) = (client.clone(), broken.clone());
+        let timings: Arc<Timings> = Arc::default();
+        let (launched, failed, timed) = (client.clone(), broken.clone(), timings.clone());
         let flush = move || {
-            if caught(|| STREAM.executes(|| flushed(&launched))).is_err() {
+            let launched = &launched;
+            let flush = || flushed(launched).map(|()| timed.behind());
+            if caught(|| STREAM.executes(flush)).is_err() {
                 failed.store(true, Release);
             }
         };
@@ -165,6 +175,7 @@ impl<B: Backend> Cube<B> {
             broken,
             compiled: RwLock::default(),
             stops_loops: OnceLock::new(),
+            timings,
             backend,
         }
     }
@@ -276,11 +287,13 @@ impl<B: Backend> Cube<B> {
         kernel: impl FnOnce(&Client<B>) -> Launched + Send + 'static,
     ) -> Result<()> {
         let (client, (answer, launched)) = (self.client.clone(), sync_channel(1));
+        let timings = self.timings.clone();
         let run = move || {
             let outcome = caught(|| {
                 STREAM.executes(|| {
+                    timings.before();
                     kernel(&client).map_err(Error::driver)?;
-                    flushed(&client)
+                    flushed(&client).map(|()| timings.behind())
                 })
             });
             // Whoever asked waits for it.
@@ -298,8 +311,12 @@ impl<B: Backend> Cube<B> {
     /// launched all the same, the device counts as lost.
     fn later(&self, launches: Vec<emit::Launch>) -> Task {
         let (client, broken) = (self.client.clone(), self.broken.clone());
+        let timings = self.timings.clone();
         let run = move || {
-            let all = || launch_all(&client, &launches).map_err(Error::driver);
+            let all = || {
+                timings.before();
+                launch_all(&client, &launches).map_err(Error::driver)
+            };
             let outcome = caught(|| STREAM.executes(all));
             if outcome.is_err() {
                 broken.store(true, Release);
@@ -696,6 +713,27 @@ impl<B: Backend> Driver for Cube<B> {
 
     fn computes(&self, dtype: DType) -> bool {
         dtype.size() < 8 || kernels::supports_u64(&self.client)
+    }
+
+    fn start_timing(&self) -> Result<u64> {
+        self.entry(|| Ok(self.timings.start(B::stamps(self)?)))
+    }
+
+    fn stop_timing(&self, number: u64) -> Result<Timing> {
+        self.entry(|| {
+            let stopped = self.timings.stop(number);
+            let timed = stopped.ok_or_else(|| Error::driver("no such timing"))?;
+            let (clock, passed) = match (timed.began, timed.stamps) {
+                (None, Some(_)) => (Clock::Device, Duration::ZERO),
+                (None, None) => (Clock::Host, Duration::ZERO),
+                (Some(_), Some(stamps)) => (Clock::Device, stamps.passed()?),
+                (Some(began), None) => {
+                    B::sync(self)?;
+                    (Clock::Host, began.elapsed())
+                }
+            };
+            Ok(Timing { passed, clock })
+        })
     }
 
     fn sync(&self) -> Result<()> {

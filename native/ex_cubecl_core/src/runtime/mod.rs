@@ -15,6 +15,7 @@ mod portable_tests;
 mod rest;
 #[cfg(feature = "wgpu")]
 mod staging;
+mod timing;
 #[cfg(feature = "wgpu")]
 mod wgpu;
 

@@ -61,6 +61,11 @@ impl Gpu {
         self.queue.submit(commands)
     }
 
+    /// Nanoseconds of a tick of the device's clock.
+    pub fn tick(&self) -> f64 {
+        f64::from(self.queue.get_timestamp_period())
+    }
+
     /// Hands a few bytes to wgpu, which copies them at once and sends them with the next
     /// submission, whoever makes it. `false` when it holds enough of them already.
     pub fn write_now(&self, target: &wgpu::Buffer, offset: u64, data: &[u8]) -> bool {

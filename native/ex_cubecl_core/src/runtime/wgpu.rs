@@ -7,6 +7,7 @@ use std::sync::atomic::{
     Ordering::{AcqRel, Acquire, Release},
 };
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use cubecl::future::block_on;
 use cubecl::server::Handle;
@@ -18,6 +19,7 @@ use wgpu::{Adapter, Backend as Api, DeviceType, Features};
 
 use super::cube::{Backend, Cube};
 use super::staging::{Gpu, Staging};
+use super::timing::Stamps;
 use crate::device::{DeviceId, Hardware, Info, Runtime};
 use crate::driver::{Driver, Page, PendingRead, Progress, Region};
 use crate::dtype::DType;
@@ -280,6 +282,52 @@ impl Wgpu {
     }
 }
 
+/// Two readings of the device's clock.
+struct Readings {
+    gpu: Arc<Gpu>,
+    set: wgpu::QuerySet,
+    ticks: wgpu::Buffer,
+}
+
+impl Readings {
+    fn read_clock(&self, at: u32) {
+        let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
+        encoder.write_timestamp(&self.set, at);
+        self.gpu.submit(Some(encoder.finish()));
+    }
+}
+
+impl Stamps for Readings {
+    fn begin(&self) {
+        self.read_clock(0);
+    }
+
+    fn end(&self) {
+        self.read_clock(1);
+    }
+
+    fn passed(&self) -> Result<Duration> {
+        let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
+        encoder.resolve_query_set(&self.set, 0..2, &self.ticks, 0);
+        self.gpu.submit(Some(encoder.finish()));
+        let reading = Staging::default().download(&self.gpu, &self.ticks, 0, 16, None)?;
+        let bytes = reading.wait(None)?;
+        let ticks: Vec<u64> = bytes
+            .as_chunks::<8>()
+            .0
+            .iter()
+            .map(|bytes| u64::from_ne_bytes(*bytes))
+            .collect();
+        let passed = match ticks[..] {
+            [began, ended] => ended.saturating_sub(began),
+            _ => 0,
+        };
+        Ok(Duration::from_nanos(
+            (passed as f64 * self.gpu.tick()) as u64,
+        ))
+    }
+}
+
 /// What is kept of a page.
 struct Raw {
     buffer: wgpu::Buffer,
@@ -403,6 +451,30 @@ impl Backend for Wgpu {
 
     fn sync(cube: &Cube<Self>) -> Result<()> {
         cube.backend.gpu.sync()
+    }
+
+    fn stamps(cube: &Cube<Self>) -> Result<Option<Arc<dyn Stamps>>> {
+        let device = &cube.backend.gpu.device;
+        let wanted = Features::TIMESTAMP_QUERY | Features::TIMESTAMP_QUERY_INSIDE_ENCODERS;
+        if !device.features().contains(wanted) {
+            return Ok(None);
+        }
+        let set = device.create_query_set(&wgpu::QuerySetDescriptor {
+            label: None,
+            ty: wgpu::QueryType::Timestamp,
+            count: 2,
+        });
+        let ticks = device.create_buffer(&wgpu::BufferDescriptor {
+            label: None,
+            size: 16,
+            usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
+            mapped_at_creation: false,
+        });
+        Ok(Some(Arc::new(Readings {
+            gpu: cube.backend.gpu.clone(),
+            set,
+            ticks,
+        })))
     }
 
     fn staging_bytes(&self) -> u64 {
