@@ -77,7 +77,7 @@ defmodule ExCubecl.Kernel do
     Telemetry
   }
 
-  alias ExCubecl.Kernel.{Cache, Call, Parser}
+  alias ExCubecl.Kernel.{Cache, Call, Parser, Source}
 
   @enforce_keys [:parsed, :key]
   defstruct [:parsed, :key]
@@ -201,7 +201,7 @@ defmodule ExCubecl.Kernel do
       iex> ExCubecl.to_list!(out)
       [[0, 1, 2], [10, 11, 12]]
   """
-  @spec run(t | {module, atom}, [Buffer.t() | number], keyword) ::
+  @spec run(t | Source.t() | {module, atom}, [Buffer.t() | number], keyword) ::
           {:ok, Buffer.t()} | :ok | {:error, Error.t()}
   def run(kernel, args, opts \\ [])
 
@@ -220,6 +220,8 @@ defmodule ExCubecl.Kernel do
       end)
     end
   end
+
+  def run(%Source{} = source, buffers, opts), do: Source.run(source, buffers, opts)
 
   def run(%__MODULE__{}, args, _opts), do: Arguments.invalid(:args, args, "a list of arguments")
 
@@ -242,6 +244,47 @@ defmodule ExCubecl.Kernel do
          do: {:ok, kernel},
          else: (_ -> no_kernel({module, name}))
   end
+
+  @doc """
+  Returns `{:ok, source}`, a kernel in WGSL, for `run/3`: for what the language of kernels does not have.
+
+  ## Options
+
+    * `:wgsl` - the source. Its buffers are `var<storage, read>` or `var<storage, read_write>` at the bindings 0, 1, 2, ... of group 0
+    * `:entry` - the name of its compute shader, `"main"` by default
+    * `:workgroup` - the `@workgroup_size` that you count on: a number, or `{x, y, z}`. It is compared with the source
+
+  `run/3` takes buffers only, in the order of the bindings, and `groups:`, how many groups there are: a number, or `{x, y, z}`. What a thread
+  reads or writes outside of a buffer is kept inside of it or dropped, as WGSL says. The elements are yours to interpret: a buffer of `:u8`
+  is words there, and the last one is filled up with zeros.
+
+  Errors: `:invalid_argument` with the line for what does not compile, for an entry point, a binding or a workgroup that is not there, and for groups
+  that no device takes; `:overlap`; `:unsupported` on CUDA devices.
+
+      iex> {:ok, double} =
+      ...>   ExCubecl.Kernel.source(
+      ...>     wgsl: \"\"\"
+      ...>     @group(0) @binding(0) var<storage, read> x: array<f32>;
+      ...>     @group(0) @binding(1) var<storage, read_write> out: array<f32>;
+      ...>     @compute @workgroup_size(64) fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+      ...>       if (id.x < arrayLength(&out)) { out[id.x] = 2.0 * x[id.x]; }
+      ...>     }
+      ...>     \"\"\",
+      ...>     workgroup: 64
+      ...>   )
+      iex> x = ExCubecl.buffer!([1.0, 2.0, 3.0], [3], :f32)
+      iex> out = ExCubecl.Buffer.empty!([3], :f32)
+      iex> ExCubecl.Kernel.run(double, [x, out], groups: 1)
+      :ok
+      iex> ExCubecl.to_list!(out)
+      [2.0, 4.0, 6.0]
+
+      iex> {:error, error} = ExCubecl.Kernel.source(wgsl: "@compute @workgroup_size(1)\\nfn main() { let x: f32 = 1u; }")
+      iex> Exception.message(error) =~ "line 2"
+      true
+  """
+  @spec source(keyword) :: {:ok, Source.t()} | {:error, Error.t()}
+  def source(opts), do: Source.new(opts)
 
   @doc """
   Compiles a kernel before its first run, and returns `:ok`.
@@ -356,7 +399,7 @@ defmodule ExCubecl.Kernel do
     end
   end
 
-  use ExCubecl.Bang, run: 2, run: 3, warm: 2, warm: 3, profile: 1, profile: 2
+  use ExCubecl.Bang, run: 2, run: 3, source: 1, warm: 2, warm: 3, profile: 1, profile: 2
 
   @doc """
   Returns `%{size: kernels, max: max, hits: hits, misses: misses, programs: count}`: how many kernels are kept, one for each

@@ -144,6 +144,8 @@ defmodule ExCubecl.Native do
   def kernel_matmul(_left, _right, _lengths, _dims, _note), do: missing()
   def kernel_profile_start(_id), do: missing()
   def kernel_profile_stop(_id, _token), do: missing()
+  def source_new(_text, _entry, _threads), do: missing()
+  def source_run(_source, _buffers, _groups), do: missing()
   def kernel_compile(_kernel, _id), do: missing()
 
   # Replicated

@@ -10,6 +10,7 @@ use cubecl::server::Handle;
 
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::kernel::source::Source;
 use crate::kernel::tree::{Atomic, Group, Program};
 
 /// One exact allocation of a device. Dropping it returns the memory to the runtime's pool and
@@ -142,6 +143,8 @@ pub trait Driver: Send + Sync {
         out: Region<'_>,
         lengths: [u64; 3],
     ) -> Result<bool>;
+    /// Runs a source over groups; no region overlaps one that is written.
+    fn run_source(&self, source: &Source, buffers: &[Region<'_>], groups: [u32; 3]) -> Result<()>;
     /// What there is not for a group of threads, in words.
     fn check_group(&self, group: &Group) -> std::result::Result<(), String>;
     /// Whether elements of this type can be changed in one piece here.

@@ -5,6 +5,7 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use ex_cubecl_core::driver::Clock;
 use ex_cubecl_core::kernel::launch::{self, Kernel, Launch};
 use ex_cubecl_core::kernel::matmul::matmul;
+use ex_cubecl_core::kernel::source::Source;
 use ex_cubecl_core::kernel::tree::Program;
 use ex_cubecl_core::ledger::Spec;
 use ex_cubecl_core::{Buffer, DeviceId, device};
@@ -213,4 +214,33 @@ fn kernel_matmul<'a>(
     let lengths = [lengths.0, lengths.1, lengths.2];
     let made = matmul(&left.0, &right.0, spec, lengths)?;
     Ok(made.map(|made| ResourceArc::new(BufferRef::new(made))))
+}
+
+struct SourceRef(Source);
+
+#[rustler::resource_impl]
+impl Resource for SourceRef {}
+
+/// A source in WGSL, its entry point and, if it is said, the threads of its groups.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn source_new(
+    text: String,
+    entry: String,
+    threads: Option<(u32, u32, u32)>,
+) -> Answer<'static, ResourceArc<SourceRef>> {
+    let threads = threads.map(|(x, y, z)| [x, y, z]);
+    Ok(ResourceArc::new(SourceRef(Source::new(
+        text, entry, threads,
+    )?)))
+}
+
+#[rustler::nif(schedule = "DirtyIo")]
+fn source_run(
+    source: ResourceArc<SourceRef>,
+    arguments: ListOf<Ref>,
+    groups: (u32, u32, u32),
+) -> Answer<'static, Atom> {
+    let groups = [groups.0, groups.1, groups.2];
+    source.0.run(&buffers(&arguments), groups)?;
+    Ok(atoms::ok())
 }

@@ -5,4 +5,5 @@ pub mod launch;
 mod locks;
 pub mod matmul;
 pub(crate) mod rounds;
+pub mod source;
 pub mod tree;

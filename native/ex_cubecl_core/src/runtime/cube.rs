@@ -37,6 +37,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::fault::{Stage, point};
 use crate::kernel::rounds;
+use crate::kernel::source::Source;
 use crate::kernel::tree::{Atomic, Group, Program};
 
 /// Bound offsets of windows into a page are multiples of this on every runtime.
@@ -103,6 +104,19 @@ pub trait Backend: Send + Sync + Sized + 'static {
 
     fn sync(cube: &Cube<Self>) -> Result<()> {
         cube.awake(|| block_on(cube.client.sync()).map_err(Error::driver))
+    }
+
+    /// Runs a source. Regions start at multiples of `WINDOW_ALIGNMENT` and are whole words long.
+    fn run_source(
+        cube: &Cube<Self>,
+        _source: &Source,
+        _buffers: &[Region<'_>],
+        _groups: [u32; 3],
+    ) -> Result<()> {
+        Err(Error::Unsupported {
+            operation: "kernels in WGSL",
+            device: cube.id,
+        })
     }
 
     /// Readings of the device's clock, if it has one.
@@ -697,6 +711,55 @@ impl<B: Backend> Driver for Cube<B> {
         };
         self.entry_unordered(|| self.launch_and_wait(move |client| product.queue(client)))
             .map(|()| true)
+    }
+
+    /// What cannot be bound to its last byte and no further takes part as a copy.
+    fn run_source(&self, source: &Source, buffers: &[Region<'_>], groups: [u32; 3]) -> Result<()> {
+        let written = |page: &Page| {
+            let mut all = buffers.iter().zip(&source.writes);
+            all.any(|(region, writes)| *writes && std::ptr::eq(region.page, page))
+        };
+        let copies = buffers
+            .iter()
+            .zip(&source.writes)
+            .map(|(region, writes)| {
+                let starts = region.offset.is_multiple_of(WINDOW_ALIGNMENT);
+                let fits = starts && region.len.is_multiple_of(4);
+                // One page is either read or written, as wgpu has it.
+                match fits && (*writes || !written(region.page)) {
+                    true => Ok(None),
+                    false => self.alloc(region.len).map(Some),
+                }
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let pairs = || buffers.iter().zip(&copies);
+        let bound: Vec<_> = pairs()
+            .map(|(region, copy)| match copy {
+                None => *region,
+                Some(page) => Region {
+                    page,
+                    offset: 0,
+                    len: region.len.next_multiple_of(4),
+                    slack: 0,
+                },
+            })
+            .collect();
+        for ((region, copy), bound) in pairs().zip(&bound) {
+            if copy.is_some() {
+                // What is behind the last byte is seen too.
+                self.fill(*bound, 0, 1)?;
+                let len = region.len;
+                self.copy(*region, Region { len, ..*bound })?;
+            }
+        }
+        self.entry(|| B::run_source(self, source, &bound, groups))?;
+        for (((region, copy), bound), writes) in pairs().zip(&bound).zip(&source.writes) {
+            if copy.is_some() && *writes {
+                let len = region.len;
+                self.copy(Region { len, ..*bound }, *region)?;
+            }
+        }
+        Ok(())
     }
 
     fn check_group(&self, group: &Group) -> std::result::Result<(), String> {

@@ -18,6 +18,8 @@ mod staging;
 mod timing;
 #[cfg(feature = "wgpu")]
 mod wgpu;
+#[cfg(feature = "wgpu")]
+mod wgsl;
 
 pub use guard::caught;
 
@@ -50,6 +52,18 @@ pub fn open(info: &Info) -> Result<Box<dyn Driver>> {
             device: info.id,
         }),
     })
+}
+
+/// Which buffers a source in WGSL writes, and the threads of its groups.
+#[cfg(feature = "wgpu")]
+pub fn parse_source(text: &str, entry: &str) -> std::result::Result<(Vec<bool>, [u32; 3]), String> {
+    let parsed = guard::caught(|| Ok(wgsl::parse(text, entry)));
+    parsed.unwrap_or_else(|fault| Err(fault.to_string()))
+}
+
+#[cfg(not(feature = "wgpu"))]
+pub fn parse_source(_: &str, _: &str) -> std::result::Result<(Vec<bool>, [u32; 3]), String> {
+    Err("this build has no runtime for WGSL".into())
 }
 
 /// Why there may be no device, in the words of whoever looked.

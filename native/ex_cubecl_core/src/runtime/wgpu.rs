@@ -20,10 +20,12 @@ use wgpu::{Adapter, Backend as Api, DeviceType, Features};
 use super::cube::{Backend, Cube};
 use super::staging::{Gpu, Staging};
 use super::timing::Stamps;
+use super::wgsl::Pipelines;
 use crate::device::{DeviceId, Hardware, Info, Runtime};
 use crate::driver::{Driver, Page, PendingRead, Progress, Region};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::kernel::source::Source;
 
 /// Copies inside of one buffer up to this go over a scratch buffer, larger ones through a kernel,
 /// which moves half as many bytes.
@@ -198,6 +200,7 @@ pub fn open(info: &Info) -> Result<Box<dyn Driver>> {
     let backend = Wgpu {
         gpu: Arc::new(gpu),
         staging: Staging::default(),
+        pipelines: Pipelines::default(),
         scratch: OnceLock::new(),
         shares_host_memory: info.hardware == Hardware::Cpu,
         id: info.id,
@@ -262,6 +265,7 @@ pub fn missing() -> String {
 struct Wgpu {
     gpu: Arc<Gpu>,
     staging: Staging,
+    pipelines: Pipelines,
     /// The way station of copies inside of one buffer, which wgpu forbids. Both halves of such a
     /// copy are in one submission, so that all callers can share it.
     scratch: OnceLock<wgpu::Buffer>,
@@ -451,6 +455,19 @@ impl Backend for Wgpu {
 
     fn sync(cube: &Cube<Self>) -> Result<()> {
         cube.backend.gpu.sync()
+    }
+
+    fn run_source(
+        cube: &Cube<Self>,
+        source: &Source,
+        buffers: &[Region<'_>],
+        groups: [u32; 3],
+    ) -> Result<()> {
+        let bound = buffers.iter();
+        let bound = bound.map(|region| Ok((raw(*region)?, region.offset, region.len)));
+        let bound = bound.collect::<Result<Vec<_>>>()?;
+        let backend = &cube.backend;
+        backend.pipelines.run(&backend.gpu, source, &bound, groups)
     }
 
     fn stamps(cube: &Cube<Self>) -> Result<Option<Arc<dyn Stamps>>> {

@@ -1,0 +1,82 @@
+defmodule ExCubecl.Kernel.Source do
+  @moduledoc """
+  A kernel in a language of the device, which `ExCubecl.Kernel.source/1` makes and `ExCubecl.Kernel.run/3` runs.
+  """
+
+  alias ExCubecl.{Arguments, DType, Error, Handle, Native, Shape, Telemetry}
+
+  @enforce_keys [:ref, :entry]
+  defstruct [:ref, :entry]
+
+  @type t :: %__MODULE__{entry: String.t()}
+
+  @axes {"a number, or one for each of x, y and z, as in {8, 8, 1}", 0xFFFF_FFFF}
+
+  @doc false
+  def new(opts) do
+    with {:ok, opts} <- Arguments.options(opts, [:wgsl, :cuda, :entry, :workgroup]),
+         :ok <- no_cuda(opts[:cuda]),
+         {:ok, text} <- text(:wgsl, opts[:wgsl]),
+         {:ok, entry} <- text(:entry, Keyword.get(opts, :entry, "main")),
+         {:ok, threads} <- workgroup(opts[:workgroup]),
+         {:ok, ref} <- Error.from_native(fn -> Native.source_new(text, entry, threads) end),
+         do: {:ok, %__MODULE__{ref: ref, entry: entry}}
+  end
+
+  defp no_cuda(nil), do: :ok
+
+  defp no_cuda(_source),
+    do: Error.new(:unsupported, operation: "sources in CUDA C++", device: {:cuda, 0})
+
+  defp text(name, text) do
+    if is_binary(text) and String.valid?(text) and text != "",
+      do: {:ok, text},
+      else: Arguments.invalid(name, text, "a string")
+  end
+
+  defp workgroup(nil), do: {:ok, nil}
+  defp workgroup(threads), do: axes(:workgroup, threads)
+
+  defp axes(name, axes) do
+    {expected, most} = @axes
+
+    axes =
+      case axes do
+        x when is_integer(x) -> {x, 1, 1}
+        {x, y} -> {x, y, 1}
+        other -> other
+      end
+
+    with {x, y, z} <- axes, true <- Enum.all?([x, y, z], &(is_integer(&1) and &1 in 0..most)) do
+      {:ok, {x, y, z}}
+    else
+      _ -> Arguments.invalid(name, axes, expected)
+    end
+  end
+
+  @doc false
+  def run(%__MODULE__{ref: ref, entry: entry}, buffers, opts) do
+    with {:ok, opts} <- Arguments.options(opts, [:groups]),
+         {:ok, [first | _] = buffers} <- buffers(buffers),
+         {:ok, groups} <- axes(:groups, opts[:groups]) do
+      metadata = %{device: first.device, kernel: entry}
+      bytes = Enum.sum(for %{shape: s, dtype: d} <- buffers, do: Shape.size(s) * DType.size(d))
+
+      Telemetry.span(:launch, bytes, metadata, fn ->
+        Error.from_native(fn -> Native.source_run(ref, Enum.map(buffers, & &1.ref), groups) end)
+      end)
+    end
+  end
+
+  defp buffers(buffers) do
+    with {:ok, checked} <- Handle.check_all(buffers) do
+      far = Enum.find(checked, &match?(%{device: {_, {_, _}}}, &1))
+
+      cond do
+        checked == [] -> Arguments.invalid(:args, [], "at least one buffer")
+        far -> Error.new(:unsupported, operation: "kernels over the network", device: far.device)
+        true -> {:ok, checked}
+      end
+    end
+  end
+end

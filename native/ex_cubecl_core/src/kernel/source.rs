@@ -1,0 +1,94 @@
+//! Kernels that somebody wrote in a language of the device: parsed and checked before they reach one.
+
+use std::sync::Arc;
+
+use super::locks::Locks;
+use crate::buffer::Buffer;
+use crate::error::{Error, Result};
+use crate::runtime;
+
+/// Groups along an axis that every device takes.
+const MOST_GROUPS: u32 = 65_535;
+
+/// A source in WGSL that was found sound.
+#[derive(Debug)]
+pub struct Source {
+    pub text: String,
+    pub entry: String,
+    /// Whether each buffer is written, in the order of the bindings.
+    pub writes: Vec<bool>,
+}
+
+impl Source {
+    /// The entry point is a compute shader of `threads` a group, if that is said; its buffers are the
+    /// bindings 0, 1, 2, ... of group 0.
+    pub fn new(text: String, entry: String, threads: Option<[u32; 3]>) -> Result<Source> {
+        let parsed = runtime::parse_source(&text, &entry);
+        let (writes, found) = parsed.map_err(bad)?;
+        match threads {
+            Some(threads) if threads != found => Err(bad(format!(
+                "the workgroup of {entry} is {found:?} in the source, not {threads:?}"
+            ))),
+            _ => Ok(Source {
+                text,
+                entry,
+                writes,
+            }),
+        }
+    }
+
+    /// Runs it over so many groups. No thread reads or writes a byte outside of the buffers.
+    pub fn run(&self, buffers: &[&Buffer], groups: [u32; 3]) -> Result<()> {
+        let [first, ..] = buffers else {
+            return Err(bad("a source without a buffer"));
+        };
+        if buffers.len() != self.writes.len() {
+            return Err(bad(format!(
+                "{} buffers: the source binds {}",
+                buffers.len(),
+                self.writes.len()
+            )));
+        }
+        if groups.iter().any(|groups| *groups > MOST_GROUPS) {
+            return Err(bad(format!("more than {MOST_GROUPS} groups along an axis")));
+        }
+        let device = first.device();
+        let driver = device.driver()?;
+        let written = || buffers.iter().copied().zip(self.writes.iter().copied());
+        for (at, (buffer, writes)) in written().enumerate() {
+            if !Arc::ptr_eq(buffer.device(), device) {
+                buffer.device().driver()?;
+                return Err(Error::OtherDevice {
+                    device: buffer.device_id(),
+                    expected: device.id(),
+                });
+            }
+            let others = buffers.iter().enumerate().filter(|other| other.0 != at);
+            if writes && others.into_iter().any(|other| buffer.shares_bytes(other.1)) {
+                return Err(Error::Overlap);
+            }
+        }
+        let mut locks = Locks::wait_for(written());
+        for (buffer, _) in written().filter(|written| written.1) {
+            if let Some(content) = locks.content_mut(buffer) {
+                buffer.modify_under(content, false, |_| Ok(()))?;
+            }
+        }
+        let regions = buffers
+            .iter()
+            .map(|buffer| {
+                let region = buffer.source(locks.content(buffer)?)?;
+                region.ok_or_else(|| bad("a buffer without elements"))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        match groups.contains(&0) {
+            true => Ok(()),
+            false => device.explain(driver.run_source(self, &regions, groups)),
+        }
+    }
+}
+
+fn bad(reason: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+    let reason = reason.into();
+    Error::BadKernel { reason }
+}
