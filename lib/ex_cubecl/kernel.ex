@@ -52,7 +52,12 @@ defmodule ExCubecl.Kernel do
   | loops | `for i <- first..last do ... end`, both included |
   | places | `index()`, `index(:x)`, `index(:y)`, `index(:z)`, `len(buffer)`, `buffer[i]` |
   | types | `cast(x, :f32)` |
+  | groups | `local()`, `group()`, `group_size()`, each also with `:x`, `:y`, `:z`; `tile = shared(:f32, 256)`; `barrier()` |
+  | atomic operations | `atomic_add(out[i], x)`, `atomic_min`, `atomic_max`, `atomic_and`, `atomic_or`, `atomic_xor`, `atomic_exchange`, alone or as `before = atomic_add(...)` |
   | kernels | element-wise ones of the same module above, or of others: `Other.scale(x)`; they become part of this one |
+
+  In a kernel of groups, threads run together: `defkernel sum(input, out), group: 64 do ... end`, `group: {16, 16}` for two axes, 256 threads along one
+  if nothing is said. The guide tells how.
 
   `index(:x)` counts along the last axis of the first output's shape, or of `size:`, `index(:y)` along the one before.
 
@@ -166,7 +171,7 @@ defmodule ExCubecl.Kernel do
   end
 
   @doc """
-  Runs a kernel and returns `{:ok, buffer}` with the result of an element-wise one, `:ok` for an
+  Runs a kernel, or one of a module as `{module, name}`, and returns `{:ok, buffer}` with the result of an element-wise one, `:ok` for an
   indexed one. What it writes is there for every call that comes later; nobody waits for it here.
 
   ## Options
@@ -182,7 +187,7 @@ defmodule ExCubecl.Kernel do
 
   Errors: `:invalid_argument` for another number of arguments, or ones that are neither buffers nor
   numbers, and for buffers of several devices; `:type_mismatch` with the line where types do not go
-  together; `:shape_mismatch`; `:overlap` where an output shares bytes with another argument;
+  together; `:shape_mismatch`; `:too_many_rounds` where the driver of the device ended a loop; `:overlap` where an output shares bytes with another argument;
   `:unsupported_dtype` for a type that the device cannot calculate with; `:invalid_value` for a number
   that its type cannot hold; `:not_allocated`, and those of making a buffer.
 
