@@ -9,6 +9,7 @@ defmodule ExCubecl.ErrorTest do
     shape_mismatch: %{expected: 1, actual: 2, shape: [1]},
     invalid_value: %{index: 3, value: :x, dtype: :s16},
     unsupported_dtype: %{dtype: :f8},
+    too_many_rounds: %{device: {:vulkan, 0}},
     type_mismatch: %{expected: :f32, actual: :u8},
     out_of_bounds: %{offset: 1, count: 2, size: 2},
     overlap: %{},

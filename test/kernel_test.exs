@@ -392,6 +392,10 @@ defmodule ExCubecl.KernelTest do
     assert Kernel.warm({Sample, :saxpy}, [1.0, :f32, f32([1.0])]) == :ok
     refused(Kernel.warm({Sample, :saxpy}, [1.0, :f32]), :invalid_argument)
     refused(Kernel.warm({Sample, :nothing}, [1.0]), :invalid_argument)
+    refused(Kernel.warm({Sample, 7}, [1.0]), :invalid_argument)
+    refused(Kernel.warm(kernel, [:s32 | 2]), :invalid_argument)
+    refused(Kernel.run(kernel, [1 | 2]), :invalid_argument)
+    refused(Kernel.run({Sample, :saxpy}, [1 | 2]), :invalid_argument)
     refused(Kernel.warm(kernel, [:s32, "2"]), :invalid_argument)
     refused(Kernel.warm(kernel, [:s32, 2], device: {:vulkan, 99}), :unknown_device)
     refused(Kernel.warm(kernel, [:s32, 2], often: 1), :invalid_argument)

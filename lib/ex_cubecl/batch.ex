@@ -133,8 +133,7 @@ defmodule ExCubecl.Batch do
 
   defp kernel(%Kernel{} = kernel, _arity), do: {:ok, kernel}
 
-  defp kernel({module, name}, arity) when is_atom(module) and is_atom(name),
-    do: Kernel.defined(module, name, arity)
+  defp kernel({module, name}, arity), do: Kernel.defined(module, name, arity)
 
   defp kernel(other, _arity), do: Kernel.no_kernel(other)
 

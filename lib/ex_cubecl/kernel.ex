@@ -89,6 +89,9 @@ defmodule ExCubecl.Kernel do
 
   @type t :: %__MODULE__{}
 
+  # Neither something else nor an improper list.
+  defguardp proper(args) when length(args) >= 0
+
   defmacro __using__(_opts) do
     # Here, and not in the module's body, which is evaluated when all of it was expanded.
     Module.register_attribute(__CALLER__.module, :ex_cubecl_kernels, accumulate: true)
@@ -210,7 +213,7 @@ defmodule ExCubecl.Kernel do
           {:ok, Buffer.t()} | :ok | {:error, Error.t()}
   def run(kernel, args, opts \\ [])
 
-  def run(%__MODULE__{} = kernel, args, opts) when is_list(args) do
+  def run(%__MODULE__{} = kernel, args, opts) when proper(args) do
     with {:ok, opts} <- Arguments.options(opts, [:size, :into, :check | Note.options()]),
          {:ok, opts} <- checked(opts),
          {:ok, prepared} <- Call.prepare(kernel, args, opts) do
@@ -230,7 +233,7 @@ defmodule ExCubecl.Kernel do
 
   def run(%__MODULE__{}, args, _opts), do: Arguments.invalid(:args, args, "a list of arguments")
 
-  def run({module, name}, args, opts) when is_atom(module) and is_atom(name) and is_list(args) do
+  def run({module, name}, args, opts) when proper(args) do
     with {:ok, kernel} <- defined(module, name, length(args)), do: run(kernel, args, opts)
   end
 
@@ -243,7 +246,8 @@ defmodule ExCubecl.Kernel do
 
   @doc false
   def defined(module, name, arity) do
-    with {:module, _} <- Code.ensure_loaded(module),
+    with true <- is_atom(module) and is_atom(name),
+         {:module, _} <- Code.ensure_loaded(module),
          true <- function_exported?(module, :__kernel__, 2),
          %__MODULE__{} = kernel <- module.__kernel__(name, arity),
          do: {:ok, kernel},
@@ -308,16 +312,17 @@ defmodule ExCubecl.Kernel do
           :ok | {:error, Error.t()}
   def warm(kernel, args, opts \\ [])
 
-  def warm(%__MODULE__{} = kernel, args, opts) when is_list(args) do
+  def warm(%__MODULE__{} = kernel, args, opts) when proper(args) do
     with {:ok, opts} <- Arguments.options(opts, [:device]),
          {:ok, id} <- Device.resolve(opts[:device]),
          do: Call.warm(kernel, args, id)
   end
 
-  def warm({module, name}, args, opts) when is_atom(module) and is_atom(name) and is_list(args) do
+  def warm({module, name}, args, opts) when proper(args) do
     with {:ok, kernel} <- defined(module, name, length(args)), do: warm(kernel, args, opts)
   end
 
+  def warm(%__MODULE__{}, args, _opts), do: Arguments.invalid(:args, args, "a list of arguments")
   def warm(other, _args, _opts), do: no_kernel(other)
 
   @doc """
