@@ -2,7 +2,9 @@ defmodule ExCubecl.Soak.Worker do
   @moduledoc false
   # One process of the soak: it holds buffers whose bytes it knows, and does one thing after another.
 
-  alias ExCubecl.{Arena, Buffer, Memory, Pool, Soak}
+  alias ExCubecl.{Arena, Buffer, Kernel, Memory, Ops, Pool, Soak}
+
+  require Kernel
 
   @most 16
   @sizes [0, 1, 3, 64, 777, 4096, 30_000, 200_000, 1_500_000]
@@ -23,7 +25,7 @@ defmodule ExCubecl.Soak.Worker do
     :counters.add(shared.counts, 2, 1)
 
     held =
-      shared |> step(:rand.uniform(16), take(shared, name, held)) |> settle(shared, name, held)
+      shared |> step(:rand.uniform(19), take(shared, name, held)) |> settle(shared, name, held)
 
     live(shared, name, Enum.take(held, @most), steps - 1)
   end
@@ -216,7 +218,55 @@ defmodule ExCubecl.Soak.Worker do
     end
   end
 
+  ## Kernels, which nobody waits for: what they read is dropped, changed and lent to others meanwhile.
+
+  defp step(_shared, 17, [{buffer, bytes} | _] = held) when byte_size(bytes) in 1..40_000 do
+    keys = for _ <- 1..:rand.uniform(6), do: :rand.uniform(256) - 1
+    expected = for <<byte <- bytes>>, into: <<>>, do: <<Enum.reduce(keys, byte, &Bitwise.bxor/2)>>
+
+    with {:ok, bytes_of} <- Buffer.slice_bytes(buffer, 0, byte_size(bytes)),
+         {:ok, last} <- changed(bytes_of, keys),
+         :ok <- check({last, expected}),
+         do: [{last, expected} | held]
+  end
+
+  defp step(shared, 18, held) do
+    bytes = :rand.bytes(4 * :rand.uniform(2000))
+    count = div(byte_size(bytes), 4)
+    reversed = for(<<word::binary-4 <- bytes>>, do: word) |> Enum.reverse() |> Enum.join()
+
+    with {:ok, words} <- Buffer.new(bytes, [count], :u32, opts(shared)),
+         {:ok, target} <- Buffer.empty([count], :u32, device: words.device),
+         :ok <- Kernel.run(reverse(), [words, target]),
+         :ok <- Buffer.fill(words, 7),
+         :ok <- check({target, reversed}),
+         do: [{target, reversed} | held]
+  end
+
+  defp step(shared, 19, held) do
+    bytes = :rand.bytes(:rand.uniform(5000))
+    sum = Enum.sum(:binary.bin_to_list(bytes))
+
+    with {:ok, buffer} <- Buffer.new(bytes, [byte_size(bytes)], :u8, opts(shared)),
+         {:ok, total} <- Ops.sum(buffer),
+         {:ok, found} <- Buffer.item(total),
+         do: if(found == sum, do: held, else: {:wrong, {:sum, sum, found}})
+  end
+
   defp step(_shared, _n, held), do: Enum.drop(held, -1)
+
+  defp reverse, do: Kernel.kernel(fn x, out -> out[len(x) - 1 - index()] = x[index()] end)
+
+  defp changed(buffer, keys) do
+    kernel = Kernel.kernel(fn x, key -> bxor(x, key) end)
+
+    Enum.reduce_while(keys, {:ok, buffer}, fn key, {:ok, before} ->
+      case Kernel.run(kernel, [before, key], tag: :changed) do
+        {:ok, next} -> {:cont, {:ok, next}}
+        error -> {:halt, error}
+      end
+    end)
+  end
 
   # The second of two reads of one device may find it lost, or a device without room.
   defp other_device({:error, error}, _shared, held),
