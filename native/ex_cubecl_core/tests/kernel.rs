@@ -4,8 +4,9 @@
 
 mod common;
 
-use common::{contents, test_device};
+use common::{bytes_buffer, contents, pattern, test_device};
 use ex_cubecl_core::kernel::launch::Kernel;
+use ex_cubecl_core::kernel::matmul::matmul;
 use ex_cubecl_core::kernel::tree::{
     Atomic, Binary, Expr, Group, POSITION, Program, Stmt, Type, Unary,
 };
@@ -459,4 +460,57 @@ fn a_loop_runs_to_its_end_or_says_that_it_did_not() {
             }
         }
     }
+}
+
+#[test]
+fn a_product_is_right_and_leaves_its_neighbours_alone() {
+    let device = test_device();
+    let mut neighbours = Vec::new();
+    let mut beside = |seed: u64| {
+        let data = pattern(seed, 40_000);
+        neighbours.push((bytes_buffer(&device, &data), data));
+    };
+    for (at, [m, k, n]) in [
+        [257, 300, 263],
+        [300, 200, 301],
+        [1, 16_000, 1100],
+        [1100, 16_000, 1],
+        [259, 259, 259],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        beside(at as u64);
+        let small = |n: usize| (n * 7 % 11) as f32;
+        let [a, b] = [m * k, k * n].map(|count| (0..count).map(small).collect::<Vec<_>>());
+        let (left, right) = (floats(&a), floats(&b));
+        beside(100 + at as u64);
+        let spec = (F32, (m * n) as u64).into();
+        let out = matmul(&left, &right, spec, [m as u64, k as u64, n as u64]).unwrap();
+        beside(200 + at as u64);
+        let Some(out) = out else {
+            continue; // This device has no way of its own.
+        };
+        let product = read(&out);
+        for (row, column) in [(0, 0), (m - 1, n - 1), (m / 2, n / 3), (m - 1, 0)] {
+            let expected: f32 = (0..k).map(|j| a[row * k + j] * b[j * n + column]).sum();
+            assert_eq!(
+                product[row * n + column],
+                expected,
+                "{m} {k} {n}: {row} {column}"
+            );
+        }
+    }
+    for (buffer, data) in &neighbours {
+        assert_eq!(&contents(buffer), data);
+    }
+    let (a, b) = (floats(&[1.0; 6]), floats(&[1.0; 6]));
+    let wrong = matmul(&a, &b, (F32, 4).into(), [2, 2, 2]);
+    assert!(matches!(
+        wrong,
+        Err(Error::ShapeMismatch {
+            expected: 4,
+            actual: 6
+        })
+    ));
 }
