@@ -44,6 +44,63 @@ defmodule ExCubecl.KernelTest do
     assert ExCubecl.to_list!(Sample.saxpy!(1, Buffer.view!(x, 1, [3]), 0)) == [2.0, 3.0, 4.0]
   end
 
+  defmodule Called do
+    use ExCubecl.Kernel
+
+    defkernel(square(x), do: x * x)
+
+    defkernel horner(x, a, b) do
+      sum = a
+      sum = sum * x + b
+
+      for i <- 1..3 do
+        sum = sum * x + i
+      end
+
+      if sum > 1000 do
+        sum = 1000
+      end
+
+      sum
+    end
+
+    # Twice, in each other, in a condition and in a loop; the variables of each are its own.
+    defkernel both(x) do
+      sum = horner(horner(x, 1, 0), 0, x + 1)
+      i = 7
+
+      for j <- 1..2 do
+        sum = sum + horner(x, j, i)
+      end
+
+      if horner(x, 0, 0) > 50, do: sum, else: -sum
+    end
+
+    defkernel(eight(x), do: square(square(square(square(square(square(square(square(x)))))))))
+  end
+
+  test "kernels with variables and loops of their own are called" do
+    horner = fn x, a, b -> min(Enum.reduce(1..3, a * x + b, &(&2 * x + &1)), 1000) end
+
+    both = fn x ->
+      sum = horner.(horner.(x, 1, 0), 0, x + 1) + horner.(x, 1, 7) + horner.(x, 2, 7)
+      if horner.(x, 0, 0) > 50, do: sum, else: -sum
+    end
+
+    list = Enum.to_list(-3..5)
+    assert ExCubecl.to_list!(Called.both!(s32(list))) == Enum.map(list, both)
+
+    assert ExCubecl.to_list!(Called.both!(f32(Enum.map(list, &(&1 * 1.0))))) ==
+             Enum.map(list, &(both.(&1) * 1.0))
+
+    # What is named often is calculated once.
+    assert ExCubecl.to_list!(Called.eight!(f32([1.0, -1.0]))) == [1.0, 1.0]
+    swap = Kernel.kernel(fn x, out -> out[len(x) - 1 - index()] = Called.both(x[index()]) end)
+    out = Buffer.zeros!([9], :s32)
+    Kernel.run!(swap, [s32(list), out])
+    assert ExCubecl.to_list!(out) == list |> Enum.map(both) |> Enum.reverse()
+  end
+
   test "an indexed kernel writes into its argument, and beside it nothing" do
     around = f32(List.duplicate(7.0, 100))
     output = Buffer.view!(around, 33, [4])

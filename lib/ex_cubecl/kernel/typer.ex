@@ -74,7 +74,8 @@ defmodule ExCubecl.Kernel.Typer do
       variables: variables,
       locals: %{},
       scalars: %{},
-      prefix: []
+      prefix: [],
+      calls: 0
     }
   end
 
@@ -84,10 +85,11 @@ defmodule ExCubecl.Kernel.Typer do
   defp result(%{result: nil}, body, state), do: {body, nil, state}
 
   defp result(%{result: result}, body, state) do
-    {{type, _} = typed, state} = result |> expression(state) |> settled()
+    {{type, _} = typed, state} = result |> expression(%{state | prefix: []}) |> settled()
     type = if type == :bool, do: :u8, else: type
     {tree, state} = coerce(typed, type, state)
-    {body ++ [{:put, length(state.inputs), tree}], type, state}
+    put = {:put, length(state.inputs), tree}
+    {body ++ Enum.reverse([put | state.prefix]), type, state}
   end
 
   defp finish(kernel, body, result, state) do
@@ -115,7 +117,16 @@ defmodule ExCubecl.Kernel.Typer do
 
   ## Statements
 
-  defp block(statements, state), do: Enum.map_reduce(statements, state, &statement/2)
+  # What a called kernel sets comes before the statement that calls it.
+  defp block(statements, %{prefix: outer} = state) do
+    {blocks, state} =
+      Enum.map_reduce(statements, state, fn statement, state ->
+        {tree, state} = statement(statement, %{state | prefix: []})
+        {Enum.reverse([tree | state.prefix]), state}
+      end)
+
+    {Enum.concat(blocks), %{state | prefix: outer}}
+  end
 
   defp statement({:let, line, name, value}, state) do
     {typed, state} = expression(value, state)
@@ -268,9 +279,18 @@ defmodule ExCubecl.Kernel.Typer do
   # The arguments become what the other kernel calls them; its variables are its own.
   defp expression({:inline, kernel, args}, state) do
     {typed, state} = Enum.map_reduce(args, state, &expression/2)
-    bound = Map.new(Enum.zip(kernel.args, typed))
-    {result, state} = substituted(kernel, bound, state)
-    {result, state}
+    state = %{state | calls: state.calls + 1}
+    own = &{state.calls, &1}
+
+    {bound, state} =
+      Enum.map_reduce(Enum.zip(kernel.args, typed), state, fn {name, typed}, state ->
+        {value, state} = once(own.(name), typed, state)
+        {{name, value}, state}
+      end)
+
+    {trees, state} = kernel.statements |> renamed(Map.new(bound), own) |> block(state)
+    state = %{state | prefix: Enum.reverse(trees) ++ state.prefix}
+    kernel.result |> renamed(Map.new(bound), own) |> expression(state)
   end
 
   defp expression({:bound, typed}, state), do: {typed, state}
@@ -310,27 +330,49 @@ defmodule ExCubecl.Kernel.Typer do
   defp threads(axis, state), do: Enum.at(state.group, %{x: 0, y: 1, z: 2}[axis])
   defp int(number), do: {:const, :s32, number}
 
-  defp substituted(%{statements: [], result: result}, bound, state),
-    do: expression(bind(result, bound), state)
+  # What an argument is, calculated once, however often the called kernel names it.
+  defp once(_name, {kind, _} = number, state) when kind == :number, do: {{:bound, number}, state}
+  defp once(_name, {:given, _, _} = given, state), do: {{:bound, given}, state}
 
-  defp substituted(%{name: name}, _bound, _state),
-    do: clash(0, "#{name} sets variables: only kernels of one expression can be called")
+  defp once(_name, {_, tree} = typed, state)
+       when not is_tuple(tree) or elem(tree, 0) in [:own, :local, :scalar, :const],
+       do: {{:bound, typed}, state}
 
-  defp bind({:var, name}, bound), do: {:bound, Map.fetch!(bound, name)}
-  defp bind(list, bound) when is_list(list), do: Enum.map(list, &bind(&1, bound))
-  defp bind({:inline, kernel, args}, bound), do: {:inline, kernel, bind(args, bound)}
+  defp once(name, typed, state) do
+    {set, state} = assign(name, typed, 0, state)
+    {{:var, name}, %{state | prefix: [set | state.prefix]}}
+  end
 
-  defp bind(tuple, bound) when is_tuple(tuple),
-    do: tuple |> Tuple.to_list() |> Enum.map(&bind(&1, bound)) |> List.to_tuple()
+  # A kernel's code in another: its arguments are bound, its variables get names that nobody else has.
+  defp renamed({:var, name}, bound, own), do: Map.get(bound, name, {:var, own.(name)})
+  defp renamed(list, bound, own) when is_list(list), do: Enum.map(list, &renamed(&1, bound, own))
 
-  defp bind(other, _bound), do: other
+  defp renamed({:inline, kernel, args}, bound, own),
+    do: {:inline, kernel, renamed(args, bound, own)}
+
+  defp renamed({:let, line, name, value}, bound, own),
+    do: {:let, line, own.(name), renamed(value, bound, own)}
+
+  defp renamed({:for, line, name, from, to, body}, bound, own) do
+    [from, to, body] = renamed([from, to, body], bound, own)
+    {:for, line, own.(name), from, to, body}
+  end
+
+  defp renamed(tuple, bound, own) when is_tuple(tuple),
+    do: tuple |> Tuple.to_list() |> renamed(bound, own) |> List.to_tuple()
+
+  defp renamed(other, _bound, _own), do: other
 
   defp variable(name, state) do
     case {state.variables[name], state.locals[name]} do
       {type, slot} when type != nil and slot != nil -> {type, {:local, slot}}
-      _ -> clash(0, "#{name} has no value here: set it before the branch or loop")
+      _ -> clash(0, "#{shown(name)} has no value here: set it before the branch or loop")
     end
   end
+
+  # Of a variable of a called kernel.
+  defp shown({_, name}), do: shown(name)
+  defp shown(name), do: name
 
   defp slot(name, state), do: Map.fetch!(state.buffers, name)
 
