@@ -288,13 +288,36 @@ defmodule Bench do
     sum = fn -> ExCubecl.item!(Ops.sum!(x)) end
     row("sum of 16 Mi f32", sum, "binary loop", fn -> sum_of(bytes, 0.0) end, 3)
 
+    [m, n] = for seed <- 1..2, do: Ops.random_uniform!([1024, 1024], seed)
+    product = fn -> Buffer.synchronize!(Ops.matmul!(m, n)) end
+    peer("product of 1024 x 1024 f32", product, "cubek by itself", peers["cubecl matmul"])
+
     next = Kernel.kernel(fn a, b -> b[index()] = a[index()] + 1 end)
     [a, b] = for _ <- 1..2, do: Buffer.zeros!([100], :s32)
     launch = fn -> Kernel.run(next, [a, b]) end
     batch = Enum.reduce(1..100, Batch.new(), fn _, batch -> Batch.run(batch, next, [a, b]) end)
     calls = fn -> for _ <- 1..100, do: launch.() end
-    row("100 launches in a batch", fn -> Batch.submit!(batch) end, "100 calls", calls, 7)
-    row("launch of a kernel", launch, "copy of 400 bytes", fn -> Buffer.copy!(a, b) end)
+    submit = fn -> Batch.submit!(batch) end
+    done = fn work -> fn -> work.() && Buffer.synchronize!(b) end end
+    settled = fn -> Buffer.synchronize!(b) end
+    # What the caller spends, on a device that has nothing to do; and until the device is done.
+    row_of_single(
+      "launch of a kernel, in the caller",
+      launch,
+      "with the device",
+      done.(launch),
+      settled
+    )
+
+    row_of_single("100 launches, in the caller", submit, "100 calls", calls, settled)
+
+    row_of_single(
+      "100 launches, until they are done",
+      done.(submit),
+      "100 calls",
+      done.(calls),
+      settled
+    )
   end
 
   defp sum_of(<<n::float-32-native, rest::binary>>, sum), do: sum_of(rest, sum + n)
@@ -323,6 +346,19 @@ defmodule Bench do
       |> Enum.map(fn _ -> {sample(ours, ours_calls), sample(baseline, baseline_calls)} end)
       |> Enum.unzip()
 
+    {ours, baseline} = {median(ours), median(baseline)}
+    ratio(name, time(ours), baseline_name, time(baseline), baseline / ours)
+  end
+
+  # One call at a time, each after `settle`.
+  defp row_of_single(name, ours, baseline_name, baseline, settle) do
+    single = fn fun ->
+      settle.()
+      sample(fun, 1)
+    end
+
+    samples = for _ <- 1..101, do: {single.(ours), single.(baseline)}
+    {ours, baseline} = Enum.unzip(samples)
     {ours, baseline} = {median(ours), median(baseline)}
     ratio(name, time(ours), baseline_name, time(baseline), baseline / ours)
   end

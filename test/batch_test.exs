@@ -77,15 +77,17 @@ defmodule ExCubecl.BatchTest do
     batch = Enum.reduce(1..100, Batch.new(), fn _, batch -> Batch.run(batch, @next, [a, b]) end)
     Batch.submit!(batch)
 
-    ratios =
+    {single, together} =
       for _ <- 1..15 do
         {single, _} = :timer.tc(fn -> for _ <- 1..100, do: Kernel.run(@next, [a, b]) end)
         Buffer.synchronize!(b)
         {together, _} = :timer.tc(fn -> Batch.submit!(batch) end)
         Buffer.synchronize!(b)
-        single / together
+        {single, together}
       end
+      |> Enum.unzip()
 
-    assert Enum.at(Enum.sort(ratios), 7) > 1.5, inspect(ratios)
+    # The least of each: what came in between is somebody else's.
+    assert Enum.min(single) > 1.5 * Enum.min(together), inspect({single, together})
   end
 end

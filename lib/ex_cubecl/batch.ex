@@ -2,8 +2,9 @@ defmodule ExCubecl.Batch do
   @moduledoc """
   Kernels, copies and fills that are recorded once and submitted together.
 
-  A batch goes to the device in one call: a hundred small steps take the caller about a quarter of what a hundred calls take. What waits
-  for no name is prepared once, when it is recorded. What a batch writes is seen by others as a whole.
+  A batch goes to the device in one call, which is checked as a whole before anything runs, and what it writes is seen by others as a whole.
+  What waits for no name is prepared once, when it is recorded; undisturbed, a hundred small steps take the caller a quarter of what a hundred
+  calls take. The device takes as long for either.
 
       iex> require ExCubecl.Kernel
       iex> alias ExCubecl.Batch
