@@ -433,6 +433,13 @@ defmodule ExCubecl.KernelTest do
     # Another kernel that says the same is the same program.
     Kernel.run!(Kernel.kernel(fn y -> y * 3 + 77_123 end), [f32([1.0])])
     assert Kernel.cache().programs == now.programs
+    # What is known when it is typed is calculated then.
+    folded =
+      Kernel.kernel(fn x -> if 1 > 2, do: x, else: x * max(6 / 2 - 1, rem(7, 4)) + 77_120 + 3 end)
+
+    plain = Kernel.kernel(fn x -> x * 3.0 + 77_120 + 3 end)
+    for kernel <- [folded, plain], do: Kernel.run!(kernel, [f32([1.0])])
+    assert Kernel.cache().programs <= now.programs + 1
   end
 
   test "a kernel is warmed, kept and listed" do

@@ -273,7 +273,7 @@ defmodule ExCubecl.Kernel.Typer do
     type = merged(then, other, line)
     {then, state} = coerce(then, type, state)
     {other, state} = coerce(other, type, state)
-    {{type, {:select, condition, then, other}}, state}
+    {{type, chosen(condition, then, other)}, state}
   end
 
   # The arguments become what the other kernel calls them; its variables are its own.
@@ -299,6 +299,10 @@ defmodule ExCubecl.Kernel.Typer do
     {typed, state} = Enum.map_reduce(args, state, &expression/2)
     call(function, typed, line, state)
   end
+
+  defp chosen({:bool, true}, then, _other), do: then
+  defp chosen({:bool, false}, _then, other), do: other
+  defp chosen(condition, then, other), do: {:select, condition, then, other}
 
   defp own(name, dtype, %{group: nil} = state), do: {{dtype, {:own, slot(name, state)}}, state}
 
@@ -424,6 +428,25 @@ defmodule ExCubecl.Kernel.Typer do
   defp fold(:sub, a, b), do: {:number, a - b}
   defp fold(:mul, a, b), do: {:number, a * b}
   defp fold(:divide, a, b) when b != 0, do: {:number, a / b}
+  defp fold(:min, a, b), do: {:number, min(a, b)}
+  defp fold(:max, a, b), do: {:number, max(a, b)}
+  defp fold(:div, a, b) when is_integer(a) and is_integer(b) and b != 0, do: {:number, div(a, b)}
+  defp fold(:rem, a, b) when is_integer(a) and is_integer(b) and b != 0, do: {:number, rem(a, b)}
+
+  defp fold(function, a, b) when function in [:eq, :ne, :lt, :le, :gt, :ge] do
+    value =
+      case function do
+        :eq -> a == b
+        :ne -> a != b
+        :lt -> a < b
+        :le -> a <= b
+        :gt -> a > b
+        :ge -> a >= b
+      end
+
+    {:bool, {:bool, value}}
+  end
+
   defp fold(_, _, _), do: nil
 
   defp calculated(:divide, [a, b], line, state),
