@@ -11,7 +11,10 @@ defmodule ExCubecl.Kernel.Parser do
   # In a kernel of groups also {:local, axis} and {:group, axis}; `group` has the threads along x, y and z, `shared` the
   # memory of a group: {name, dtype | {:of, argument}, length}.
 
+  import ExCubecl.Kernel.Mistake
+
   alias ExCubecl.DType
+  alias ExCubecl.Kernel.Groups
 
   @unary %{
     -: :neg,
@@ -101,9 +104,6 @@ defmodule ExCubecl.Kernel.Parser do
     atomic_exchange: :exchange
   }
 
-  @words [:local, :group, :group_size, :shared, :barrier]
-  @threads 256
-
   @doc "A kernel of these arguments and this body; `find` looks up others: `(module | nil, name, arity)`."
   def parse(name, args, body, opts, env, find) do
     state = %{
@@ -122,12 +122,12 @@ defmodule ExCubecl.Kernel.Parser do
     if Enum.uniq(state.args) != state.args,
       do: fail(state, env.line, "two arguments of the same name")
 
-    state = %{state | known: MapSet.new(state.args), group: group(opts, body, state)}
+    state = %{state | known: MapSet.new(state.args), group: Groups.threads(opts, body, state)}
 
     {memory, lines} =
       body |> lines() |> Enum.split_with(&match?({:=, _, [_, {:shared, _, _}]}, &1))
 
-    state = Enum.reduce(memory, state, &shared/2)
+    state = Enum.reduce(memory, state, &Groups.shared/2)
     names = for {name, _, _} <- state.shared, do: name
     outputs = (lines |> written() |> Enum.uniq()) -- names
 
@@ -165,109 +165,6 @@ defmodule ExCubecl.Kernel.Parser do
       %{kernel | statements: statements}
     end
   end
-
-  ## Groups
-
-  # The threads along x, y and z, of a kernel that has groups.
-  defp group(opts, body, state) do
-    case opts do
-      [] -> if grouped?(body), do: [@threads, 1, 1]
-      [group: axes] -> axes |> axes() |> threads(axes, state)
-      _ -> fail(state, state.line, "#{Macro.to_string(opts)} is no option: only group: is known")
-    end
-  end
-
-  # Braces of three are quoted, those of two are not.
-  defp axes({:{}, _, axes}), do: axes
-  defp axes({y, x}), do: [y, x]
-  defp axes(x), do: List.wrap(x)
-
-  defp threads(axes, given, state) do
-    if length(axes) in 1..3 and Enum.all?(axes, &(is_integer(&1) and &1 in 1..1024)),
-      do: Enum.take(Enum.reverse(axes) ++ [1, 1], 3),
-      else:
-        fail(
-          state,
-          state.line,
-          "group: #{Macro.to_string(given)} is no number of threads: expected one such as 256, or {16, 16} for two axes"
-        )
-  end
-
-  defp grouped?(body) do
-    {_, found} =
-      Macro.prewalk(body, false, fn
-        {word, _, args} = node, _found when word in @words and is_list(args) -> {node, true}
-        node, found -> {node, found}
-      end)
-
-    found
-  end
-
-  defp shared({:=, meta, [{name, _, context}, {:shared, _, [type, length]}]}, state)
-       when is_atom(name) and is_atom(context) do
-    if MapSet.member?(state.known, name) or List.keymember?(state.shared, name, 0),
-      do: fail(state, meta, "#{name} is there already: give the shared memory another name")
-
-    type =
-      case type do
-        {arg, _, context} when is_atom(arg) and is_atom(context) -> {:of, arg}
-        dtype -> dtype
-      end
-
-    known? = match?({:of, _}, type) and elem(type, 1) in state.args
-
-    if not known? and type not in DType.all(),
-      do:
-        fail(
-          state,
-          meta,
-          "shared memory is of a type, one of #{types()}, or of an argument's: shared(:f32, 256), shared(input, 256)"
-        )
-
-    case constant(length, state) do
-      length when is_integer(length) and length in 1..65_536 ->
-        %{state | shared: [{name, type, length} | state.shared]}
-
-      _ ->
-        fail(
-          state,
-          meta,
-          "the length of shared memory is a number that is known here, from 1 to 65536"
-        )
-    end
-  end
-
-  defp shared({:=, meta, _}, state),
-    do: fail(state, meta, "shared memory is written as: tile = shared(:f32, 256)")
-
-  defp constant(number, _state) when is_integer(number), do: number
-
-  defp constant({op, _, [a, b]}, state) when op in [:+, :-, :*, :div] do
-    with a when is_integer(a) <- constant(a, state),
-         b when is_integer(b) and not (op == :div and b == 0) <- constant(b, state) do
-      apply(Kernel, op, [a, b])
-    else
-      _ -> nil
-    end
-  end
-
-  defp constant({:group_size, _, args}, state) when is_list(args) do
-    case expression({:group_size, [], args}, state) do
-      {:number, number} -> number
-    end
-  end
-
-  defp constant(_, _state), do: nil
-
-  # The same for all threads of a group, as far as it can be seen: what they need to meet at a barrier.
-  defp same?({:number, _}, _state), do: true
-  defp same?({:bool, _}, _state), do: true
-  defp same?({:len, _}, _state), do: true
-  defp same?({:group, _}, _state), do: true
-  defp same?({:var, name}, state), do: name in state.args or name in state.same
-  defp same?({:call, _, _, args}, state), do: Enum.all?(args, &same?(&1, state))
-  defp same?({:cast, _, value}, state), do: same?(value, state)
-  defp same?(_, _state), do: false
 
   defp argument({name, _, context}, _env) when is_atom(name) and is_atom(context), do: name
 
@@ -420,7 +317,7 @@ defmodule ExCubecl.Kernel.Parser do
   defp same(state, name), do: %{state | same: MapSet.put(state.same, name)}
 
   defp together(state, deciding),
-    do: %{state | together: state.together and Enum.all?(deciding, &same?(&1, state))}
+    do: %{state | together: state.together and Enum.all?(deciding, &Groups.same?(&1, state))}
 
   # Whether the body of a loop sets its variable.
   defp set?(body, name) do
@@ -478,12 +375,12 @@ defmodule ExCubecl.Kernel.Parser do
   defp expression({word, meta, [axis]}, state) when word in [:local, :group, :group_size] do
     cond do
       axis not in [:x, :y, :z] -> fail(state, meta, "an axis is :x, :y or :z")
-      word == :group_size -> {:number, Enum.at(state.group, %{x: 0, y: 1, z: 2}[axis])}
+      word == :group_size -> {:number, Groups.size(axis, state)}
       true -> {word, axis}
     end
   end
 
-  defp expression({:group_size, _, []}, state), do: {:number, Enum.product(state.group)}
+  defp expression({:group_size, _, []}, state), do: {:number, Groups.size(nil, state)}
 
   defp expression({:barrier, meta, []}, state),
     do: fail(state, meta, "barrier() has no value: it is a line of its own")
@@ -582,10 +479,4 @@ defmodule ExCubecl.Kernel.Parser do
 
   defp short(quoted), do: quoted |> Macro.to_string() |> String.slice(0, 60)
   defp types, do: Enum.map_join(DType.all(), " ", &inspect/1)
-
-  @spec fail(map, keyword | integer, String.t()) :: no_return
-  defp fail(state, meta, text) do
-    line = if is_list(meta), do: meta[:line] || state.line, else: meta
-    raise CompileError, file: state.file, line: line, description: text
-  end
 end

@@ -23,12 +23,13 @@ use cubecl::server::{ComputeServer, Handle};
 use cubecl::stream_id::StreamId;
 use parking_lot::RwLock;
 
+use super::backend::Backend;
 use super::emit;
 use super::guard::caught;
 use super::kernels::{self, Launched};
 use super::matmul::Product;
 use super::rest::{Task, Thread};
-use super::timing::{Stamps, Timings};
+use super::timing::Timings;
 use crate::device::DeviceId;
 use crate::driver::{
     Argument, Clock, Driver, HostBytes, Limits, Page, PendingRead, Progress, Region, Run, Timing,
@@ -36,109 +37,14 @@ use crate::driver::{
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::fault::{Stage, point};
-use crate::kernel::rounds;
 use crate::kernel::source::Source;
 use crate::kernel::tree::{Atomic, Group, Program};
 
 /// Bound offsets of windows into a page are multiples of this on every runtime.
-const WINDOW_ALIGNMENT: u64 = 256;
+pub(super) const WINDOW_ALIGNMENT: u64 = 256;
 /// A fill up to this many bytes is written from the host: waking CubeCL's thread takes longer.
 const SMALL_FILL: u64 = 16 << 10;
-/// Mesa's lavapipe ends every loop of a thread once they made 65,535 rounds together.
-const MOST_ROUNDS: u64 = 65_000;
 const STREAM: StreamId = StreamId { value: 0 };
-
-/// What differs between runtimes. The default bodies work on each of them.
-pub trait Backend: Send + Sync + Sized + 'static {
-    type Runtime: cubecl::Runtime;
-
-    /// What to keep of a fresh page beside its handle.
-    fn adopt(_cube: &Cube<Self>, _handle: &Handle) -> Result<Box<dyn std::any::Any + Send + Sync>> {
-        Ok(Box::new(()))
-    }
-
-    /// See [`Driver::share`].
-    fn share(_cube: &Cube<Self>, _page: &Page) -> Result<()> {
-        Ok(())
-    }
-
-    /// Refuses what the device can be known not to have room for.
-    fn check_room(&self, _bytes: u64) -> Result<()> {
-        Ok(())
-    }
-
-    /// Offset and length are multiples of four. What goes in one piece tells of no progress.
-    fn write(
-        cube: &Cube<Self>,
-        dst: Region<'_>,
-        data: &[u8],
-        _progress: Option<&Progress>,
-    ) -> Result<()> {
-        cube.write_through_server(dst, data)
-    }
-
-    /// As `write` where that takes microseconds; `false` where it would not.
-    fn write_now(_cube: &Cube<Self>, _dst: Region<'_>, _data: &[u8]) -> Result<bool> {
-        Ok(false)
-    }
-
-    /// Offset and length are multiples of four.
-    fn read(
-        cube: &Cube<Self>,
-        src: Region<'_>,
-        _progress: Option<&Progress>,
-    ) -> Result<Box<dyn PendingRead>> {
-        cube.read_through_client(src)
-    }
-
-    /// Copies where the runtime has a better way than a kernel; `false` where it has not.
-    fn copy(_cube: &Cube<Self>, _src: Region<'_>, _dst: Region<'_>) -> Result<bool> {
-        Ok(false)
-    }
-
-    /// Zeroes where the runtime has a better way than a kernel; `false` where it has not. Offset and
-    /// length are multiples of four.
-    fn clear(_cube: &Cube<Self>, _dst: Region<'_>) -> Result<bool> {
-        Ok(false)
-    }
-
-    fn sync(cube: &Cube<Self>) -> Result<()> {
-        cube.awake(|| block_on(cube.client.sync()).map_err(Error::driver))
-    }
-
-    /// Runs a source. Regions start at multiples of `WINDOW_ALIGNMENT` and are whole words long.
-    fn run_source(
-        cube: &Cube<Self>,
-        _source: &Source,
-        _buffers: &[Region<'_>],
-        _groups: [u32; 3],
-    ) -> Result<()> {
-        Err(Error::Unsupported {
-            operation: "kernels in WGSL",
-            device: cube.id,
-        })
-    }
-
-    /// Readings of the device's clock, if it has one.
-    fn stamps(_cube: &Cube<Self>) -> Result<Option<Arc<dyn Stamps>>> {
-        Ok(None)
-    }
-
-    /// Host memory that the backend keeps for transfers.
-    fn staging_bytes(&self) -> u64 {
-        0
-    }
-
-    fn trim(&self) {}
-
-    fn pointer(&self, _region: Region<'_>) -> Option<u64> {
-        None
-    }
-
-    fn is_lost(&self) -> bool;
-
-    fn lose(&self);
-}
 
 type Server<B> = <<B as Backend>::Runtime as cubecl::Runtime>::Server;
 
@@ -155,7 +61,7 @@ pub struct Cube<B: Backend> {
     broken: Arc<AtomicBool>,
     /// Programs that were launched or compiled here, by their place: they are kept for good.
     compiled: RwLock<HashSet<usize>>,
-    stops_loops: OnceLock<bool>,
+    pub(super) stops_loops: OnceLock<bool>,
     timings: Arc<Timings>,
     pub backend: B,
 }
@@ -195,7 +101,7 @@ impl<B: Backend> Cube<B> {
     }
 
     /// A call of the driver, behind all kernels of earlier ones.
-    fn entry<T>(&self, call: impl FnOnce() -> Result<T>) -> Result<T> {
+    pub(super) fn entry<T>(&self, call: impl FnOnce() -> Result<T>) -> Result<T> {
         self.thread.settle();
         self.entry_unordered(call)
     }
@@ -252,7 +158,7 @@ impl<B: Backend> Cube<B> {
         }
     }
 
-    fn write_through_server(&self, dst: Region<'_>, data: &[u8]) -> Result<()> {
+    pub(super) fn write_through_server(&self, dst: Region<'_>, data: &[u8]) -> Result<()> {
         let handle = part(dst.page, dst.offset, data.len() as u64);
         let descriptor = handle.copy_descriptor([data.len()].into(), [1].into(), 1);
         let bytes = cubecl::bytes::Bytes::from_elems(data.to_vec());
@@ -264,7 +170,7 @@ impl<B: Backend> Cube<B> {
         })
     }
 
-    fn read_through_client(&self, src: Region<'_>) -> Result<Box<dyn PendingRead>> {
+    pub(super) fn read_through_client(&self, src: Region<'_>) -> Result<Box<dyn PendingRead>> {
         let handle = part(src.page, src.offset, src.len);
         let descriptor = handle.copy_descriptor([src.len as usize].into(), [1].into(), 1);
         let reading = self.awake(|| {
@@ -283,7 +189,7 @@ impl<B: Backend> Cube<B> {
     }
 
     /// Kernels bind at aligned offsets: they see a window around a region.
-    fn window(&self, region: Region<'_>) -> kernels::Window {
+    pub(super) fn window(&self, region: Region<'_>) -> kernels::Window {
         let start = region.offset / WINDOW_ALIGNMENT * WINDOW_ALIGNMENT;
         let end = (region.offset + region.len)
             .next_multiple_of(4)
@@ -296,7 +202,7 @@ impl<B: Backend> Cube<B> {
     }
 
     /// Launches kernels and waits until they are queued.
-    fn launch_and_wait(
+    pub(super) fn launch_and_wait(
         &self,
         kernel: impl FnOnce(&Client<B>) -> Launched + Send + 'static,
     ) -> Result<()> {
@@ -348,7 +254,7 @@ impl<B: Backend> Cube<B> {
         self.launch_and_wait(move |client| kernels::copy(client, from, to, len))
     }
 
-    fn prepared(&self, run: &Run<'_>) -> emit::Launch {
+    pub(super) fn prepared(&self, run: &Run<'_>) -> emit::Launch {
         let arguments = run.arguments.iter();
         // One without elements is never looked into: anything stands in for it.
         let stand_in = arguments.clone().find_map(|argument| argument.region);
@@ -365,70 +271,6 @@ impl<B: Backend> Cube<B> {
             scalars: run.scalars.to_vec(),
             positions: run.positions as u32,
             status: None,
-        }
-    }
-
-    /// Whether the loops of a launch may make more rounds in a thread than some drivers do.
-    fn is_long(&self, run: &Run<'_>) -> bool {
-        let program = run.program;
-        if !rounds::any(&program.body) {
-            return false;
-        }
-        let threads = u64::from(emit::threads(run.positions as u32));
-        let passes = match program.group {
-            Some(_) => 1,
-            None => run.positions.div_ceil(threads),
-        };
-        let counts = run.arguments.iter().map(|argument| argument.count);
-        let known = rounds::Known {
-            program,
-            scalars: run.scalars,
-            counts: &counts.collect::<Vec<_>>(),
-            positions: run.positions,
-        };
-        known.most(passes) > MOST_ROUNDS
-    }
-
-    /// Whether the driver stops long loops: found out by a long loop.
-    fn stops_loops(&self) -> Result<bool> {
-        if let Some(known) = self.stops_loops.get() {
-            return Ok(*known);
-        }
-        let page = self.alloc(WINDOW_ALIGNMENT)?;
-        let program = Arc::new(rounds::probe(2 * MOST_ROUNDS as i32));
-        let probe = Run {
-            program: &program,
-            arguments: vec![Argument {
-                region: Some(word_of(&page)),
-                dtype: DType::S32,
-                count: 1,
-            }],
-            scalars: &[],
-            positions: 1,
-        };
-        let stops = match self.launch_watched(&[probe]) {
-            Err(Error::TooManyRounds { .. }) => true,
-            outcome => outcome.map(|()| false)?,
-        };
-        Ok(*self.stops_loops.get_or_init(|| stops))
-    }
-
-    /// Waits until kernels are done, and finds out whether the driver stopped one of their loops.
-    fn launch_watched(&self, runs: &[Run<'_>]) -> Result<()> {
-        let page = self.alloc(WINDOW_ALIGNMENT)?;
-        let status = word_of(&page);
-        self.write(status, &[0; 4], None)?;
-        let window = Some(self.window(status));
-        let watched = |run| emit::Launch {
-            status: window.clone(),
-            ..self.prepared(run)
-        };
-        let launches: Vec<_> = runs.iter().map(watched).collect();
-        self.entry(|| self.launch_and_wait(move |client| launch_all(client, &launches)))?;
-        let told = self.read(status, None)?.wait(None)?;
-        match told.iter().any(|byte| *byte != 0) {
-            true => Err(Error::TooManyRounds { device: self.id }),
-            false => Ok(()),
         }
     }
 
@@ -463,28 +305,19 @@ impl<B: Backend> Cube<B> {
     }
 }
 
-type Client<B> = ComputeClient<<B as Backend>::Runtime>;
+pub(super) type Client<B> = ComputeClient<<B as Backend>::Runtime>;
 
 /// Hands what was queued to the device; the answer tells of launches that failed.
 fn flushed<R: cubecl::Runtime>(client: &ComputeClient<R>) -> Result<()> {
     client.flush().map_err(Error::driver)
 }
 
-fn launch_all<R: cubecl::Runtime>(
+pub(super) fn launch_all<R: cubecl::Runtime>(
     client: &ComputeClient<R>,
     launches: &[emit::Launch],
 ) -> Launched {
     launches.iter().for_each(|launch| launch.queue(client));
     Ok(())
-}
-
-fn word_of(page: &Page) -> Region<'_> {
-    Region {
-        page,
-        offset: 0,
-        len: 4,
-        slack: 0,
-    }
 }
 
 fn place(program: &Arc<Program>) -> usize {
@@ -713,53 +546,8 @@ impl<B: Backend> Driver for Cube<B> {
             .map(|()| true)
     }
 
-    /// What cannot be bound to its last byte and no further takes part as a copy.
     fn run_source(&self, source: &Source, buffers: &[Region<'_>], groups: [u32; 3]) -> Result<()> {
-        let written = |page: &Page| {
-            let mut all = buffers.iter().zip(&source.writes);
-            all.any(|(region, writes)| *writes && std::ptr::eq(region.page, page))
-        };
-        let copies = buffers
-            .iter()
-            .zip(&source.writes)
-            .map(|(region, writes)| {
-                let starts = region.offset.is_multiple_of(WINDOW_ALIGNMENT);
-                let fits = starts && region.len.is_multiple_of(4);
-                // One page is either read or written, as wgpu has it.
-                match fits && (*writes || !written(region.page)) {
-                    true => Ok(None),
-                    false => self.alloc(region.len).map(Some),
-                }
-            })
-            .collect::<Result<Vec<_>>>()?;
-        let pairs = || buffers.iter().zip(&copies);
-        let bound: Vec<_> = pairs()
-            .map(|(region, copy)| match copy {
-                None => *region,
-                Some(page) => Region {
-                    page,
-                    offset: 0,
-                    len: region.len.next_multiple_of(4),
-                    slack: 0,
-                },
-            })
-            .collect();
-        for ((region, copy), bound) in pairs().zip(&bound) {
-            if copy.is_some() {
-                // What is behind the last byte is seen too.
-                self.fill(*bound, 0, 1)?;
-                let len = region.len;
-                self.copy(*region, Region { len, ..*bound })?;
-            }
-        }
-        self.entry(|| B::run_source(self, source, &bound, groups))?;
-        for (((region, copy), bound), writes) in pairs().zip(&bound).zip(&source.writes) {
-            if copy.is_some() && *writes {
-                let len = region.len;
-                self.copy(Region { len, ..*bound }, *region)?;
-            }
-        }
-        Ok(())
+        self.run_bound(source, buffers, groups)
     }
 
     fn check_group(&self, group: &Group) -> std::result::Result<(), String> {

@@ -13,7 +13,8 @@ use cubecl::cuda::{CudaDevice, CudaRuntime};
 use cubecl::server::Handle;
 use libloading::Library;
 
-use super::cube::{Backend, Cube};
+use super::backend::Backend;
+use super::cube::Cube;
 use crate::device::{DeviceId, Hardware, Info, Runtime};
 use crate::driver::{Driver, Region};
 use crate::dtype::DType;

@@ -3,6 +3,7 @@
 // CubeCL's launches and the drivers' C interfaces need it; each block says why it is sound.
 #![allow(unsafe_code)]
 
+mod backend;
 mod cube;
 #[cfg(feature = "cuda")]
 mod cuda;
@@ -13,9 +14,11 @@ mod matmul;
 #[cfg(all(test, feature = "wgpu"))]
 mod portable_tests;
 mod rest;
+mod sources;
 #[cfg(feature = "wgpu")]
 mod staging;
 mod timing;
+mod watched;
 #[cfg(feature = "wgpu")]
 mod wgpu;
 #[cfg(feature = "wgpu")]

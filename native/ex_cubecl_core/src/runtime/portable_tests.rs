@@ -2,7 +2,8 @@
 
 #![allow(clippy::unwrap_used)] // also in what is no test function itself
 
-use super::cube::{Backend, Cube};
+use super::backend::Backend;
+use super::cube::Cube;
 use super::wgpu::register;
 use crate::driver::{Driver, Page, Region};
 

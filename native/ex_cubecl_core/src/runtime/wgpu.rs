@@ -17,7 +17,8 @@ use cubecl::wgpu::{
 use parking_lot::Mutex;
 use wgpu::{Adapter, Backend as Api, DeviceType, Features};
 
-use super::cube::{Backend, Cube};
+use super::backend::Backend;
+use super::cube::Cube;
 use super::staging::{Gpu, Staging};
 use super::timing::Stamps;
 use super::wgsl::Pipelines;

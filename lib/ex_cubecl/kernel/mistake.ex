@@ -1,0 +1,10 @@
+defmodule ExCubecl.Kernel.Mistake do
+  @moduledoc false
+  # What is not of the language of kernels: a CompileError with its line.
+
+  @spec fail(map, keyword | integer, String.t()) :: no_return
+  def fail(state, meta, text) do
+    line = if is_list(meta), do: meta[:line] || state.line, else: meta
+    raise CompileError, file: state.file, line: line, description: text
+  end
+end

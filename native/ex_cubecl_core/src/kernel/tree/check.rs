@@ -1,0 +1,228 @@
+//! Whether a tree is sound: each slot exists, types agree, and it is neither too deep nor too large.
+
+use super::{Atomic, Binary, Expr, POSITION, Program, Stmt, Type, Unary, Unsound};
+use crate::dtype::Kind;
+
+/// Deeper trees than this come from no source that a person writes.
+const MAX_DEPTH: usize = 200;
+const MAX_NODES: usize = 20_000;
+
+pub(super) struct Check<'a> {
+    program: &'a Program,
+    nodes: usize,
+}
+
+impl<'a> Check<'a> {
+    pub fn of(program: &'a Program) -> Self {
+        Check { program, nodes: 0 }
+    }
+
+    fn enter(&mut self, depth: usize) -> Result<(), Unsound> {
+        self.nodes += 1;
+        if depth > MAX_DEPTH || self.nodes > MAX_NODES {
+            return Err("a kernel that is too deep or too large");
+        }
+        Ok(())
+    }
+
+    pub fn group(&self) -> Result<(), Unsound> {
+        let Some(group) = &self.program.group else {
+            return Ok(());
+        };
+        let empty = group.shared.iter().any(|(_, length)| *length == 0);
+        match group.threads == 0 || empty {
+            true => Err("a group without threads, or shared memory without elements"),
+            false => Ok(()),
+        }
+    }
+
+    pub fn block(&mut self, block: &[Stmt], depth: usize) -> Result<(), Unsound> {
+        for statement in block {
+            self.enter(depth)?;
+            self.statement(statement, depth + 1)?;
+        }
+        Ok(())
+    }
+
+    fn statement(&mut self, statement: &Stmt, depth: usize) -> Result<(), Unsound> {
+        match statement {
+            Stmt::Set(local, value) => {
+                let found = self.expr(value, depth)?;
+                expect(self.local(*local)?, found)
+            }
+            Stmt::Put(slot, value) => {
+                self.grouped(false)?;
+                let found = self.expr(value, depth)?;
+                expect(self.output(*slot)?, found)
+            }
+            Stmt::Write(slot, index, value) => {
+                self.index(index, depth)?;
+                let found = self.expr(value, depth)?;
+                expect(self.output(*slot)?, found)
+            }
+            Stmt::Atomic(op, slot, index, value, before) => {
+                self.index(index, depth)?;
+                let found = self.expr(value, depth)?;
+                let place = self.output(*slot)?;
+                expect(place, found)?;
+                if let Some(local) = before {
+                    expect(self.local(*local)?, place)?;
+                }
+                atomic(*op, place)
+            }
+            Stmt::Barrier => self.grouped(true),
+            Stmt::If(condition, then, other) => {
+                expect(Type::Bool, self.expr(condition, depth)?)?;
+                self.block(then, depth)?;
+                self.block(other, depth)
+            }
+            Stmt::For(local, from, to, body) => {
+                expect(POSITION, self.local(*local)?)?;
+                expect(POSITION, self.expr(from, depth)?)?;
+                expect(POSITION, self.expr(to, depth)?)?;
+                self.block(body, depth)
+            }
+        }
+    }
+
+    fn grouped(&self, wanted: bool) -> Result<(), Unsound> {
+        match (self.program.group.is_some(), wanted) {
+            (true, false) => Err("a thread's own position in a kernel of groups"),
+            (false, true) => Err("a word of groups in a kernel without"),
+            _ => Ok(()),
+        }
+    }
+
+    fn local(&self, local: usize) -> Result<Type, Unsound> {
+        let found = self.program.locals.get(local).copied();
+        found.ok_or("a local variable that is none")
+    }
+
+    fn buffer(&self, slot: usize) -> Result<Type, Unsound> {
+        let found = self.program.buffer(slot).map(Type::Of);
+        found.ok_or("a buffer that is none")
+    }
+
+    pub fn output(&self, slot: usize) -> Result<Type, Unsound> {
+        match slot >= self.program.inputs.len() {
+            true => self.buffer(slot),
+            false => Err("a write into an input"),
+        }
+    }
+
+    fn index(&mut self, index: &Expr, depth: usize) -> Result<(), Unsound> {
+        match self.expr(index, depth)? {
+            Type::Of(dtype) if dtype.kind() != Kind::Float => Ok(()),
+            _ => Err("an index that is no integer"),
+        }
+    }
+
+    fn expr(&mut self, expr: &Expr, depth: usize) -> Result<Type, Unsound> {
+        self.enter(depth)?;
+        let depth = depth + 1;
+        Ok(match expr {
+            Expr::Const(dtype, _) => Type::Of(*dtype),
+            Expr::Bool(_) => Type::Bool,
+            Expr::Scalar(slot) => {
+                let found = self.program.scalars.get(*slot).copied();
+                Type::Of(found.ok_or("a number that is none")?)
+            }
+            Expr::Local(local) => self.local(*local)?,
+            Expr::Position => {
+                self.grouped(false)?;
+                POSITION
+            }
+            Expr::Group | Expr::Member => {
+                self.grouped(true)?;
+                POSITION
+            }
+            Expr::Len(slot) => {
+                self.buffer(*slot)?;
+                POSITION
+            }
+            Expr::Own(slot) => {
+                self.grouped(false)?;
+                self.buffer(*slot)?
+            }
+            Expr::Read(slot, index) => {
+                self.index(index, depth)?;
+                self.buffer(*slot)?
+            }
+            Expr::Cast(dtype, value) => {
+                self.expr(value, depth)?;
+                Type::Of(*dtype)
+            }
+            Expr::Select(condition, then, other) => {
+                expect(Type::Bool, self.expr(condition, depth)?)?;
+                let then = self.expr(then, depth)?;
+                expect(then, self.expr(other, depth)?)?;
+                then
+            }
+            Expr::Unary(op, value) => unary(*op, self.expr(value, depth)?)?,
+            Expr::Binary(op, left, right) => {
+                let (left, right) = (self.expr(left, depth)?, self.expr(right, depth)?);
+                expect(left, right)?;
+                binary(*op, left)?
+            }
+        })
+    }
+}
+
+pub(super) fn expect(expected: Type, found: Type) -> Result<(), Unsound> {
+    match expected == found {
+        true => Ok(()),
+        false => Err("types that do not agree"),
+    }
+}
+
+fn kind(value: Type) -> Option<Kind> {
+    match value {
+        Type::Bool => None,
+        Type::Of(dtype) => Some(dtype.kind()),
+    }
+}
+
+fn unary(op: Unary, value: Type) -> Result<Type, Unsound> {
+    use Unary::*;
+    let (fits, result) = match (op, kind(value)) {
+        (Not, kind) => (kind.is_none(), Type::Bool),
+        (Neg | Abs, kind) => (matches!(kind, Some(Kind::Float | Kind::Signed)), value),
+        (BitNot | CountOnes, kind) => (matches!(kind, Some(Kind::Signed | Kind::Unsigned)), value),
+        (IsNan | IsInf, kind) => (kind == Some(Kind::Float), Type::Bool),
+        (_, kind) => (kind == Some(Kind::Float), value),
+    };
+    match fits {
+        true => Ok(result),
+        false => Err("an operator on a type that it does not take"),
+    }
+}
+
+fn atomic(op: Atomic, place: Type) -> Result<(), Unsound> {
+    use Atomic::*;
+    let integer = matches!(kind(place), Some(Kind::Signed | Kind::Unsigned));
+    let fits = match op {
+        And | Or | Xor => integer,
+        Add | Min | Max | Exchange => kind(place).is_some(),
+    };
+    match fits {
+        true => Ok(()),
+        false => Err("an atomic operation on a type that it does not take"),
+    }
+}
+
+fn binary(op: Binary, value: Type) -> Result<Type, Unsound> {
+    use Binary::*;
+    let number = kind(value).is_some();
+    let integer = number && kind(value) != Some(Kind::Float);
+    let (fits, result) = match op {
+        And | Or => (!number, Type::Bool),
+        BitAnd | BitOr | BitXor | Shl | Shr => (integer, value),
+        Pow | Atan2 => (number && !integer, value),
+        Add | Sub | Mul | Div | Rem | Min | Max => (number, value),
+        Eq | Ne | Lt | Le | Gt | Ge => (number, Type::Bool),
+    };
+    match fits {
+        true => Ok(result),
+        false => Err("an operator on a type that it does not take"),
+    }
+}

@@ -1,0 +1,104 @@
+//! What a runtime has of its own.
+
+use std::sync::Arc;
+
+use cubecl::future::block_on;
+use cubecl::server::Handle;
+
+use super::cube::Cube;
+use super::timing::Stamps;
+use crate::driver::{Page, PendingRead, Progress, Region};
+use crate::error::{Error, Result};
+use crate::kernel::source::Source;
+
+/// What differs between runtimes. The default bodies work on each of them.
+pub trait Backend: Send + Sync + Sized + 'static {
+    type Runtime: cubecl::Runtime;
+
+    /// What to keep of a fresh page beside its handle.
+    fn adopt(_cube: &Cube<Self>, _handle: &Handle) -> Result<Box<dyn std::any::Any + Send + Sync>> {
+        Ok(Box::new(()))
+    }
+
+    /// See [`Driver::share`].
+    fn share(_cube: &Cube<Self>, _page: &Page) -> Result<()> {
+        Ok(())
+    }
+
+    /// Refuses what the device can be known not to have room for.
+    fn check_room(&self, _bytes: u64) -> Result<()> {
+        Ok(())
+    }
+
+    /// Offset and length are multiples of four. What goes in one piece tells of no progress.
+    fn write(
+        cube: &Cube<Self>,
+        dst: Region<'_>,
+        data: &[u8],
+        _progress: Option<&Progress>,
+    ) -> Result<()> {
+        cube.write_through_server(dst, data)
+    }
+
+    /// As `write` where that takes microseconds; `false` where it would not.
+    fn write_now(_cube: &Cube<Self>, _dst: Region<'_>, _data: &[u8]) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// Offset and length are multiples of four.
+    fn read(
+        cube: &Cube<Self>,
+        src: Region<'_>,
+        _progress: Option<&Progress>,
+    ) -> Result<Box<dyn PendingRead>> {
+        cube.read_through_client(src)
+    }
+
+    /// Copies where the runtime has a better way than a kernel; `false` where it has not.
+    fn copy(_cube: &Cube<Self>, _src: Region<'_>, _dst: Region<'_>) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// Zeroes where the runtime has a better way than a kernel; `false` where it has not. Offset and
+    /// length are multiples of four.
+    fn clear(_cube: &Cube<Self>, _dst: Region<'_>) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn sync(cube: &Cube<Self>) -> Result<()> {
+        cube.awake(|| block_on(cube.client.sync()).map_err(Error::driver))
+    }
+
+    /// Runs a source. Regions start at multiples of `WINDOW_ALIGNMENT` and are whole words long.
+    fn run_source(
+        cube: &Cube<Self>,
+        _source: &Source,
+        _buffers: &[Region<'_>],
+        _groups: [u32; 3],
+    ) -> Result<()> {
+        Err(Error::Unsupported {
+            operation: "kernels in WGSL",
+            device: cube.id,
+        })
+    }
+
+    /// Readings of the device's clock, if it has one.
+    fn stamps(_cube: &Cube<Self>) -> Result<Option<Arc<dyn Stamps>>> {
+        Ok(None)
+    }
+
+    /// Host memory that the backend keeps for transfers.
+    fn staging_bytes(&self) -> u64 {
+        0
+    }
+
+    fn trim(&self) {}
+
+    fn pointer(&self, _region: Region<'_>) -> Option<u64> {
+        None
+    }
+
+    fn is_lost(&self) -> bool;
+
+    fn lose(&self);
+}

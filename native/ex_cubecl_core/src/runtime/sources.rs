@@ -1,0 +1,63 @@
+//! Sources run on buffers that are bound to their last byte and no further.
+
+use super::backend::Backend;
+use super::cube::{Cube, WINDOW_ALIGNMENT};
+use crate::driver::{Driver, Page, Region};
+use crate::error::Result;
+use crate::kernel::source::Source;
+
+impl<B: Backend> Cube<B> {
+    /// What cannot be bound to its last byte and no further takes part as a copy.
+    pub fn run_bound(
+        &self,
+        source: &Source,
+        buffers: &[Region<'_>],
+        groups: [u32; 3],
+    ) -> Result<()> {
+        let written = |page: &Page| {
+            let mut all = buffers.iter().zip(&source.writes);
+            all.any(|(region, writes)| *writes && std::ptr::eq(region.page, page))
+        };
+        let copies = buffers
+            .iter()
+            .zip(&source.writes)
+            .map(|(region, writes)| {
+                let starts = region.offset.is_multiple_of(WINDOW_ALIGNMENT);
+                let fits = starts && region.len.is_multiple_of(4);
+                // One page is either read or written, as wgpu has it.
+                match fits && (*writes || !written(region.page)) {
+                    true => Ok(None),
+                    false => self.alloc(region.len).map(Some),
+                }
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let pairs = || buffers.iter().zip(&copies);
+        let bound: Vec<_> = pairs()
+            .map(|(region, copy)| match copy {
+                None => *region,
+                Some(page) => Region {
+                    page,
+                    offset: 0,
+                    len: region.len.next_multiple_of(4),
+                    slack: 0,
+                },
+            })
+            .collect();
+        for ((region, copy), bound) in pairs().zip(&bound) {
+            if copy.is_some() {
+                // What is behind the last byte is seen too.
+                self.fill(*bound, 0, 1)?;
+                let len = region.len;
+                self.copy(*region, Region { len, ..*bound })?;
+            }
+        }
+        self.entry(|| B::run_source(self, source, &bound, groups))?;
+        for (((region, copy), bound), writes) in pairs().zip(&bound).zip(&source.writes) {
+            if copy.is_some() && *writes {
+                let len = region.len;
+                self.copy(Region { len, ..*bound }, *region)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,90 @@
+//! Launches whose loops a driver may end before their end: the kernels tell how far they came, and the
+//! caller waits to hear it.
+
+use std::sync::Arc;
+
+use super::backend::Backend;
+use super::cube::{Cube, WINDOW_ALIGNMENT, launch_all};
+use super::emit;
+use crate::driver::{Argument, Driver, Page, Region, Run};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::kernel::rounds;
+
+/// Mesa's lavapipe ends every loop of a thread once they made 65,535 rounds together.
+const MOST_ROUNDS: u64 = 65_000;
+
+impl<B: Backend> Cube<B> {
+    /// Whether the loops of a launch may make more rounds in a thread than some drivers do.
+    pub fn is_long(&self, run: &Run<'_>) -> bool {
+        let program = run.program;
+        if !rounds::any(&program.body) {
+            return false;
+        }
+        let threads = u64::from(emit::threads(run.positions as u32));
+        let passes = match program.group {
+            Some(_) => 1,
+            None => run.positions.div_ceil(threads),
+        };
+        let counts = run.arguments.iter().map(|argument| argument.count);
+        let known = rounds::Known {
+            program,
+            scalars: run.scalars,
+            counts: &counts.collect::<Vec<_>>(),
+            positions: run.positions,
+        };
+        known.most(passes) > MOST_ROUNDS
+    }
+
+    /// Whether the driver stops long loops: found out by a long loop.
+    pub fn stops_loops(&self) -> Result<bool> {
+        if let Some(known) = self.stops_loops.get() {
+            return Ok(*known);
+        }
+        let page = self.alloc(WINDOW_ALIGNMENT)?;
+        let program = Arc::new(rounds::probe(2 * MOST_ROUNDS as i32));
+        let probe = Run {
+            program: &program,
+            arguments: vec![Argument {
+                region: Some(word_of(&page)),
+                dtype: DType::S32,
+                count: 1,
+            }],
+            scalars: &[],
+            positions: 1,
+        };
+        let stops = match self.launch_watched(&[probe]) {
+            Err(Error::TooManyRounds { .. }) => true,
+            outcome => outcome.map(|()| false)?,
+        };
+        Ok(*self.stops_loops.get_or_init(|| stops))
+    }
+
+    /// Waits until kernels are done, and finds out whether the driver stopped one of their loops.
+    pub fn launch_watched(&self, runs: &[Run<'_>]) -> Result<()> {
+        let page = self.alloc(WINDOW_ALIGNMENT)?;
+        let status = word_of(&page);
+        self.write(status, &[0; 4], None)?;
+        let window = Some(self.window(status));
+        let watched = |run| emit::Launch {
+            status: window.clone(),
+            ..self.prepared(run)
+        };
+        let launches: Vec<_> = runs.iter().map(watched).collect();
+        self.entry(|| self.launch_and_wait(move |client| launch_all(client, &launches)))?;
+        let told = self.read(status, None)?.wait(None)?;
+        match told.iter().any(|byte| *byte != 0) {
+            true => Err(Error::TooManyRounds { device: self.id }),
+            false => Ok(()),
+        }
+    }
+}
+
+fn word_of(page: &Page) -> Region<'_> {
+    Region {
+        page,
+        offset: 0,
+        len: 4,
+        slack: 0,
+    }
+}
