@@ -20,7 +20,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
         Ok(Box::new(()))
     }
 
-    /// See [`Driver::share`].
+    /// See [`crate::driver::Driver::share`].
     fn share(_cube: &Cube<Self>, _page: &Page) -> Result<()> {
         Ok(())
     }
