@@ -17,6 +17,8 @@ defmodule ExCubecl.Kernel.Typer do
     @moduledoc false
     defexception [:line, :text]
     @impl true
+    # What is about the whole kernel has no line.
+    def message(%{line: 0, text: text}), do: text
     def message(%{line: line, text: text}), do: "line #{line}: #{text}"
   end
 
