@@ -336,6 +336,22 @@ defmodule ExCubecl.KernelTest do
     end
   end
 
+  test "numbers that are too large for a type are infinite, or refused" do
+    for kernel <- [
+          Kernel.kernel(fn x -> x + 1.0e300 end),
+          Kernel.kernel(fn x -> x + 1.0e300 * 1.0e300 end),
+          Kernel.kernel(fn x -> x + 99_999_999_999_999_999_999_999_999_999_999_999_999_999 end)
+        ],
+        do: assert(ExCubecl.to_list!(Kernel.run!(kernel, [f32([1.0])])) == [:infinity])
+
+    {huge, _} =
+      Code.eval_string(
+        "require ExCubecl.Kernel; ExCubecl.Kernel.kernel(fn x -> x + 1#{String.duplicate("0", 400)} end)"
+      )
+
+    for x <- [f32([1.0]), s32([1])], do: refused(Kernel.run(huge, [x]), :type_mismatch)
+  end
+
   test "refused when it is called: types" do
     x = f32([1.0])
 

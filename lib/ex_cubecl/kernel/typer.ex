@@ -6,21 +6,11 @@ defmodule ExCubecl.Kernel.Typer do
   # A typed expression is `{type, tree}` with a dtype or `:bool`, `{:number, n}`, or `{:given, kind, name}`
   # for a number that comes with the call and takes its type where it is used.
 
-  alias ExCubecl.DType
+  import ExCubecl.Kernel.Types
 
-  @floats [:f16, :bf16, :f32, :f64]
-  # Not in Vulkan's instruction set for 64 bits.
-  @narrow ~w(exp log log1p sin cos tan tanh sinh cosh asin acos atan erf pow atan2)a
+  alias ExCubecl.Kernel.{Functions, Types}
+
   @most_rounds 20
-
-  defmodule Clash do
-    @moduledoc false
-    defexception [:line, :text]
-    @impl true
-    # What is about the whole kernel has no line.
-    def message(%{line: 0, text: text}), do: text
-    def message(%{line: line, text: text}), do: "line #{line}: #{text}"
-  end
 
   @doc """
   The tree with the result's type and the order of buffers and numbers, or the clash.
@@ -35,7 +25,7 @@ defmodule ExCubecl.Kernel.Typer do
     kernel = Map.put(kernel, :report?, report?)
     {:ok, settle(kernel, Map.merge(kinds, shared), %{}, @most_rounds)}
   rescue
-    clash in Clash -> {:error, clash}
+    clash in Types.Clash -> {:error, clash}
   end
 
   defp memory({:of, name}, kinds) do
@@ -164,7 +154,7 @@ defmodule ExCubecl.Kernel.Typer do
     {typed, state} = expression(value, state)
     {value, state} = coerce(typed, dtype, state)
 
-    if op in [:band, :bor, :bxor] and dtype in @floats,
+    if op in [:band, :bor, :bxor] and floating?(dtype),
       do: clash(line, "bits are of integers, and #{name} is of #{dtype}")
 
     {slot, state} = before(before, {dtype, value}, line, state)
@@ -299,7 +289,7 @@ defmodule ExCubecl.Kernel.Typer do
 
   defp expression({:call, line, function, args}, state) do
     {typed, state} = Enum.map_reduce(args, state, &expression/2)
-    call(function, typed, line, state)
+    Functions.call(function, typed, line, state)
   end
 
   defp chosen({:bool, true}, then, _other), do: then
@@ -401,271 +391,11 @@ defmodule ExCubecl.Kernel.Typer do
       {{:bool, _}, _} ->
         clash(line, "an index is an integer, not a comparison")
 
-      {{type, _}, _} when type in @floats ->
+      {{type, _}, _} when floating?(type) ->
         clash(line, "an index is an integer, not a float: use cast(x, :s32)")
 
       {{type, _} = typed, state} ->
         coerce(typed, wanted || type, state)
     end
   end
-
-  ## Functions
-
-  @arithmetic ~w(add sub mul min max)a
-  @comparisons ~w(eq ne lt le gt ge)a
-  @bits ~w(band bor bxor shl shr)a
-  @rounding ~w(round floor ceil trunc)a
-
-  defp call(function, [{:number, a}, {:number, b}] = args, line, state) do
-    case fold(function, a, b) do
-      nil -> calculated(function, args, line, state)
-      value -> {value, state}
-    end
-  end
-
-  defp call(:neg, [{:number, n}], _line, state), do: {{:number, -n}, state}
-  defp call(function, args, line, state), do: calculated(function, args, line, state)
-
-  defp fold(:add, a, b), do: {:number, a + b}
-  defp fold(:sub, a, b), do: {:number, a - b}
-  defp fold(:mul, a, b), do: {:number, a * b}
-  defp fold(:divide, a, b) when b != 0, do: {:number, a / b}
-  defp fold(:min, a, b), do: {:number, min(a, b)}
-  defp fold(:max, a, b), do: {:number, max(a, b)}
-  defp fold(:div, a, b) when is_integer(a) and is_integer(b) and b != 0, do: {:number, div(a, b)}
-  defp fold(:rem, a, b) when is_integer(a) and is_integer(b) and b != 0, do: {:number, rem(a, b)}
-
-  defp fold(function, a, b) when function in [:eq, :ne, :lt, :le, :gt, :ge] do
-    value =
-      case function do
-        :eq -> a == b
-        :ne -> a != b
-        :lt -> a < b
-        :le -> a <= b
-        :gt -> a > b
-        :ge -> a >= b
-      end
-
-    {:bool, {:bool, value}}
-  end
-
-  defp fold(_, _, _), do: nil
-
-  defp calculated(:divide, [a, b], line, state),
-    do: binary(:div, a, b, floating(merged(a, b, line), line), state)
-
-  defp calculated(function, [a, b], line, state) when function in @arithmetic,
-    do: binary(function, a, b, number(merged(a, b, line), function, line), state)
-
-  defp calculated(function, [a, b], line, state) when function in @comparisons do
-    type = merged(a, b, line)
-    type = if type == :bool, do: :u8, else: type
-    {{_, tree}, state} = binary(function, a, b, type, state)
-    {{:bool, tree}, state}
-  end
-
-  defp calculated(function, [a, b], line, state) when function in @bits or function == :div,
-    do: binary(function, a, b, integer(merged(a, b, line), function, line), state)
-
-  defp calculated(:rem, [a, b], line, state),
-    do: binary(:rem, a, b, number(merged(a, b, line), :rem, line), state)
-
-  defp calculated(function, [a, b], line, state) when function in [:pow, :atan2] do
-    type = narrow(floating(merged(a, b, line), line), function, line)
-    binary(function, a, b, type, state)
-  end
-
-  defp calculated(function, [a, b], line, state) when function in [:and, :or] do
-    with {:bool, a} <- a, {:bool, b} <- b do
-      {{:bool, {:binary, function, a, b}}, state}
-    else
-      _ -> clash(line, "#{function} joins comparisons, not numbers")
-    end
-  end
-
-  defp calculated(:not, [{:bool, tree}], _line, state), do: {{:bool, {:unary, :not, tree}}, state}
-
-  defp calculated(:not, _, line, _state),
-    do: clash(line, "not is of a comparison, not of a number")
-
-  defp calculated(function, [a], line, state) do
-    {{type, tree} = typed, state} = settled({a, state})
-
-    cond do
-      type == :bool ->
-        clash(line, "#{function} is of a number, not of a comparison")
-
-      function == :neg ->
-        negative(type, tree, state)
-
-      function == :abs and unsigned?(type) ->
-        {typed, state}
-
-      function in @rounding and type not in @floats ->
-        {typed, state}
-
-      function == :abs ->
-        {{type, {:unary, :abs, tree}}, state}
-
-      function in [:bnot, :count_ones] ->
-        {{integer(type, function, line), {:unary, function, tree}}, state}
-
-      true ->
-        of_float(function, typed, line, state)
-    end
-  end
-
-  defp negative(type, tree, state) do
-    if unsigned?(type),
-      do: {{type, {:binary, :sub, {:const, type, 0}, tree}}, state},
-      else: {{type, {:unary, :neg, tree}}, state}
-  end
-
-  defp of_float(function, {type, _} = typed, line, state) do
-    type = narrow(floating(type, line), function, line)
-    {tree, state} = coerce(typed, type, state)
-    result = if function in [:nan?, :infinite?], do: :bool, else: type
-    {{result, {:unary, function, tree}}, state}
-  end
-
-  defp binary(function, a, b, type, state) do
-    {a, state} = coerce(a, type, state)
-    {b, state} = coerce(b, type, state)
-    {{type, {:binary, function, a, b}}, state}
-  end
-
-  defp floating(type, _line) when type in @floats, do: type
-
-  defp floating(:bool, line),
-    do: clash(line, "arithmetic is of numbers: use if c do 1 else 0 end")
-
-  defp floating(_, _line), do: :f32
-
-  defp number(:bool, function, line),
-    do: clash(line, "#{function} is of numbers, not of comparisons: use if c do 1 else 0 end")
-
-  defp number(type, _function, _line), do: type
-
-  defp integer(type, function, line) when type in [:bool | @floats],
-    do: clash(line, "#{function} is of integers, not of #{type}: use cast(x, :s32)")
-
-  defp integer(type, _function, _line), do: type
-
-  defp narrow(:f64, function, line) when function in @narrow,
-    do: clash(line, "#{function} is not there for f64 on every device: use cast(x, :f32)")
-
-  defp narrow(type, _function, _line), do: type
-
-  defp unsigned?(type), do: type in [:u8, :u16, :u32, :u64]
-
-  ## Types
-
-  # A number that meets nothing with a type has the usual one.
-  defp settled({{:number, n}, state}), do: settle_at({:number, n}, usual(n), state)
-  defp settled({{:given, :int, _} = given, state}), do: settle_at(given, :s32, state)
-  defp settled({{:given, :float, _} = given, state}), do: settle_at(given, :f32, state)
-  defp settled({{_, _}, _} = typed), do: typed
-
-  defp settle_at(typed, type, state) do
-    {tree, state} = coerce(typed, type, state)
-    {{type, tree}, state}
-  end
-
-  defp usual(n) when is_integer(n) and n in -2_147_483_648..2_147_483_647, do: :s32
-  defp usual(n) when is_integer(n), do: :s64
-  defp usual(_), do: :f32
-
-  defp merged({:number, a}, {:number, b}, _line),
-    do: if(is_float(a) or is_float(b), do: :f32, else: usual(max(abs(a), abs(b))))
-
-  defp merged({:given, a, _}, {:given, b, _}, _line),
-    do: if(:float in [a, b], do: :f32, else: :s32)
-
-  defp merged({:given, :float, _}, {:number, _}, _line), do: :f32
-  defp merged({:given, :int, _}, {:number, n}, _line), do: usual(n)
-
-  defp merged({:number, _} = number, {:given, _, _} = given, line),
-    do: merged(given, number, line)
-
-  defp merged({:number, _} = number, {type, _}, line), do: join(type, number, line)
-  defp merged({type, _}, other, line), do: join(type, other, line)
-  defp merged(given, {type, _}, line), do: join(type, given, line)
-
-  # The type of something that has one, once it has met something else.
-  defp join(:bool, {:bool, _}, _line), do: :bool
-
-  defp join(:bool, _, line),
-    do: clash(line, "a comparison and a number do not mix: use if c do 1 else 0 end")
-
-  defp join(type, {:number, n}, _line), do: with_number(type, is_float(n))
-  defp join(type, {:given, kind, _}, _line), do: with_number(type, kind == :float)
-
-  defp join(_type, {:bool, _}, line),
-    do: clash(line, "a comparison and a number do not mix: use if c do 1 else 0 end")
-
-  defp join(type, {other, _}, _line), do: mix(type, other)
-
-  defp with_number(type, true) when type not in @floats, do: :f32
-  defp with_number(type, _float?), do: type
-
-  @doc "The type of two types together, as `Nx.Type.merge/2`."
-  def mix(same, same), do: same
-
-  def mix(a, b) do
-    case {kind(a), kind(b)} do
-      {:float, :float} -> mix_floats(a, b)
-      {:float, _} -> a
-      {_, :float} -> b
-      {same, same} -> if DType.size(a) >= DType.size(b), do: a, else: b
-      {:unsigned, :signed} -> signed(max(2 * DType.size(a), DType.size(b)))
-      {:signed, :unsigned} -> signed(max(DType.size(a), 2 * DType.size(b)))
-    end
-  end
-
-  defp mix_floats(a, b) do
-    cond do
-      :f64 in [a, b] -> :f64
-      true -> :f32
-    end
-  end
-
-  defp kind(type) when type in @floats, do: :float
-  defp kind(type), do: if(unsigned?(type), do: :unsigned, else: :signed)
-
-  defp signed(bytes), do: elem({:s8, :s16, :s32, :s64}, trunc(:math.log2(min(bytes, 8))))
-
-  ## Coercion
-
-  defp coerce({:number, n}, type, state), do: {constant(n, type), state}
-  defp coerce({:given, _, name}, type, state), do: scalar(name, type, state)
-  defp coerce({type, tree}, type, state), do: {tree, state}
-  defp coerce({_, tree}, type, state), do: {{:cast, type, tree}, state}
-
-  defp constant(n, type) when type in @floats, do: {:const, type, n}
-
-  defp constant(n, type) do
-    whole = if is_float(n), do: trunc(n), else: n
-    {low, high} = range(type)
-
-    if whole in low..high,
-      do: {:const, type, whole},
-      else: clash(0, "#{n} does not fit #{type}: use cast to a wider type")
-  end
-
-  defp range(type) do
-    bits = 8 * DType.size(type)
-
-    if unsigned?(type),
-      do: {0, Integer.pow(2, bits) - 1},
-      else: {-Integer.pow(2, bits - 1), Integer.pow(2, bits - 1) - 1}
-  end
-
-  defp scalar(name, type, state) do
-    key = {name, type}
-    state = %{state | scalars: Map.put_new(state.scalars, key, map_size(state.scalars))}
-    {{:scalar, state.scalars[key]}, state}
-  end
-
-  @spec clash(integer, String.t()) :: no_return
-  defp clash(line, text), do: raise(Clash, line: line, text: text)
 end

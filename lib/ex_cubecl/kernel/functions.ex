@@ -1,0 +1,161 @@
+defmodule ExCubecl.Kernel.Functions do
+  @moduledoc false
+  # What a function of the language makes of typed arguments. Number against number is calculated here.
+
+  import ExCubecl.Kernel.Types
+
+  # Not in Vulkan's instruction set for 64 bits.
+  @narrow ~w(exp log log1p sin cos tan tanh sinh cosh asin acos atan erf pow atan2)a
+
+  @arithmetic ~w(add sub mul min max)a
+  @comparisons ~w(eq ne lt le gt ge)a
+  @bits ~w(band bor bxor shl shr)a
+  @rounding ~w(round floor ceil trunc)a
+
+  def call(function, [{:number, a}, {:number, b}] = args, line, state) do
+    case folded(function, a, b) do
+      nil -> calculated(function, args, line, state)
+      value -> {value, state}
+    end
+  end
+
+  def call(:neg, [{:number, n}], _line, state), do: {{:number, -n}, state}
+  def call(function, args, line, state), do: calculated(function, args, line, state)
+
+  # What is no float of Elixir's is left to the device.
+  defp folded(function, a, b) do
+    fold(function, a, b)
+  rescue
+    ArithmeticError -> nil
+  end
+
+  defp fold(:add, a, b), do: {:number, a + b}
+  defp fold(:sub, a, b), do: {:number, a - b}
+  defp fold(:mul, a, b), do: {:number, a * b}
+  defp fold(:divide, a, b) when b != 0, do: {:number, a / b}
+  defp fold(:min, a, b), do: {:number, min(a, b)}
+  defp fold(:max, a, b), do: {:number, max(a, b)}
+  defp fold(:div, a, b) when is_integer(a) and is_integer(b) and b != 0, do: {:number, div(a, b)}
+  defp fold(:rem, a, b) when is_integer(a) and is_integer(b) and b != 0, do: {:number, rem(a, b)}
+
+  defp fold(function, a, b) when function in [:eq, :ne, :lt, :le, :gt, :ge] do
+    value =
+      case function do
+        :eq -> a == b
+        :ne -> a != b
+        :lt -> a < b
+        :le -> a <= b
+        :gt -> a > b
+        :ge -> a >= b
+      end
+
+    {:bool, {:bool, value}}
+  end
+
+  defp fold(_, _, _), do: nil
+
+  defp calculated(:divide, [a, b], line, state),
+    do: binary(:div, a, b, floating(merged(a, b, line), line), state)
+
+  defp calculated(function, [a, b], line, state) when function in @arithmetic,
+    do: binary(function, a, b, number(merged(a, b, line), function, line), state)
+
+  defp calculated(function, [a, b], line, state) when function in @comparisons do
+    type = merged(a, b, line)
+    type = if type == :bool, do: :u8, else: type
+    {{_, tree}, state} = binary(function, a, b, type, state)
+    {{:bool, tree}, state}
+  end
+
+  defp calculated(function, [a, b], line, state) when function in @bits or function == :div,
+    do: binary(function, a, b, integer(merged(a, b, line), function, line), state)
+
+  defp calculated(:rem, [a, b], line, state),
+    do: binary(:rem, a, b, number(merged(a, b, line), :rem, line), state)
+
+  defp calculated(function, [a, b], line, state) when function in [:pow, :atan2] do
+    type = narrow(floating(merged(a, b, line), line), function, line)
+    binary(function, a, b, type, state)
+  end
+
+  defp calculated(function, [a, b], line, state) when function in [:and, :or] do
+    with {:bool, a} <- a, {:bool, b} <- b do
+      {{:bool, {:binary, function, a, b}}, state}
+    else
+      _ -> clash(line, "#{function} joins comparisons, not numbers")
+    end
+  end
+
+  defp calculated(:not, [{:bool, tree}], _line, state), do: {{:bool, {:unary, :not, tree}}, state}
+
+  defp calculated(:not, _, line, _state),
+    do: clash(line, "not is of a comparison, not of a number")
+
+  defp calculated(function, [a], line, state) do
+    {{type, tree} = typed, state} = settled({a, state})
+
+    cond do
+      type == :bool ->
+        clash(line, "#{function} is of a number, not of a comparison")
+
+      function == :neg ->
+        negative(type, tree, state)
+
+      function == :abs and unsigned?(type) ->
+        {typed, state}
+
+      function in @rounding and not floating?(type) ->
+        {typed, state}
+
+      function == :abs ->
+        {{type, {:unary, :abs, tree}}, state}
+
+      function in [:bnot, :count_ones] ->
+        {{integer(type, function, line), {:unary, function, tree}}, state}
+
+      true ->
+        of_float(function, typed, line, state)
+    end
+  end
+
+  defp negative(type, tree, state) do
+    if unsigned?(type),
+      do: {{type, {:binary, :sub, {:const, type, 0}, tree}}, state},
+      else: {{type, {:unary, :neg, tree}}, state}
+  end
+
+  defp of_float(function, {type, _} = typed, line, state) do
+    type = narrow(floating(type, line), function, line)
+    {tree, state} = coerce(typed, type, state)
+    result = if function in [:nan?, :infinite?], do: :bool, else: type
+    {{result, {:unary, function, tree}}, state}
+  end
+
+  defp binary(function, a, b, type, state) do
+    {a, state} = coerce(a, type, state)
+    {b, state} = coerce(b, type, state)
+    {{type, {:binary, function, a, b}}, state}
+  end
+
+  defp floating(type, _line) when floating?(type), do: type
+
+  defp floating(:bool, line),
+    do: clash(line, "arithmetic is of numbers: use if c do 1 else 0 end")
+
+  defp floating(_, _line), do: :f32
+
+  defp number(:bool, function, line),
+    do: clash(line, "#{function} is of numbers, not of comparisons: use if c do 1 else 0 end")
+
+  defp number(type, _function, _line), do: type
+
+  defp integer(type, function, line) when type in [:bool, :f16, :bf16, :f32, :f64],
+    do: clash(line, "#{function} is of integers, not of #{type}: use cast(x, :s32)")
+
+  defp integer(type, _function, _line), do: type
+
+  defp narrow(:f64, function, line) when function in @narrow,
+    do: clash(line, "#{function} is not there for f64 on every device: use cast(x, :f32)")
+
+  defp narrow(type, _function, _line), do: type
+end

@@ -1,0 +1,133 @@
+defmodule ExCubecl.Kernel.Types do
+  @moduledoc false
+  # Types of typed expressions: how they mix, as in Nx, and how a number takes the type of what it meets.
+
+  alias ExCubecl.DType
+
+  defmodule Clash do
+    @moduledoc false
+    defexception [:line, :text]
+    @impl true
+    # What is about the whole kernel has no line.
+    def message(%{line: 0, text: text}), do: text
+    def message(%{line: line, text: text}), do: "line #{line}: #{text}"
+  end
+
+  @floats [:f16, :bf16, :f32, :f64]
+
+  defguard floating?(type) when type in @floats
+
+  def unsigned?(type), do: type in [:u8, :u16, :u32, :u64]
+
+  # A number that meets nothing with a type has the usual one.
+  def settled({{:number, n}, state}), do: settle_at({:number, n}, usual(n), state)
+  def settled({{:given, :int, _} = given, state}), do: settle_at(given, :s32, state)
+  def settled({{:given, :float, _} = given, state}), do: settle_at(given, :f32, state)
+  def settled({{_, _}, _} = typed), do: typed
+
+  defp settle_at(typed, type, state) do
+    {tree, state} = coerce(typed, type, state)
+    {{type, tree}, state}
+  end
+
+  defp usual(n) when is_integer(n) and n in -2_147_483_648..2_147_483_647, do: :s32
+  defp usual(n) when is_integer(n), do: :s64
+  defp usual(_), do: :f32
+
+  def merged({:number, a}, {:number, b}, _line),
+    do: if(is_float(a) or is_float(b), do: :f32, else: usual(max(abs(a), abs(b))))
+
+  def merged({:given, a, _}, {:given, b, _}, _line),
+    do: if(:float in [a, b], do: :f32, else: :s32)
+
+  def merged({:given, :float, _}, {:number, _}, _line), do: :f32
+  def merged({:given, :int, _}, {:number, n}, _line), do: usual(n)
+
+  def merged({:number, _} = number, {:given, _, _} = given, line),
+    do: merged(given, number, line)
+
+  def merged({:number, _} = number, {type, _}, line), do: join(type, number, line)
+  def merged({type, _}, other, line), do: join(type, other, line)
+  def merged(given, {type, _}, line), do: join(type, given, line)
+
+  # The type of something that has one, once it has met something else.
+  def join(:bool, {:bool, _}, _line), do: :bool
+
+  def join(:bool, _, line),
+    do: clash(line, "a comparison and a number do not mix: use if c do 1 else 0 end")
+
+  def join(type, {:number, n}, _line), do: with_number(type, is_float(n))
+  def join(type, {:given, kind, _}, _line), do: with_number(type, kind == :float)
+
+  def join(_type, {:bool, _}, line),
+    do: clash(line, "a comparison and a number do not mix: use if c do 1 else 0 end")
+
+  def join(type, {other, _}, _line), do: mix(type, other)
+
+  defp with_number(type, true) when type not in @floats, do: :f32
+  defp with_number(type, _float?), do: type
+
+  @doc "The type of two types together, as `Nx.Type.merge/2`."
+  def mix(same, same), do: same
+
+  def mix(a, b) do
+    case {kind(a), kind(b)} do
+      {:float, :float} -> mix_floats(a, b)
+      {:float, _} -> a
+      {_, :float} -> b
+      {same, same} -> if DType.size(a) >= DType.size(b), do: a, else: b
+      {:unsigned, :signed} -> signed(max(2 * DType.size(a), DType.size(b)))
+      {:signed, :unsigned} -> signed(max(DType.size(a), 2 * DType.size(b)))
+    end
+  end
+
+  defp mix_floats(a, b) do
+    cond do
+      :f64 in [a, b] -> :f64
+      true -> :f32
+    end
+  end
+
+  defp kind(type) when type in @floats, do: :float
+  defp kind(type), do: if(unsigned?(type), do: :unsigned, else: :signed)
+
+  defp signed(bytes), do: elem({:s8, :s16, :s32, :s64}, trunc(:math.log2(min(bytes, 8))))
+
+  def coerce({:number, n}, type, state), do: {constant(n, type), state}
+  def coerce({:given, _, name}, type, state), do: scalar(name, type, state)
+  def coerce({type, tree}, type, state), do: {tree, state}
+  def coerce({_, tree}, type, state), do: {{:cast, type, tree}, state}
+
+  defp constant(n, type) when type in @floats do
+    {:const, type, n / 1}
+  rescue
+    ArithmeticError ->
+      clash(0, "a number of #{length(Integer.digits(n))} digits does not fit #{type}")
+  end
+
+  defp constant(n, type) do
+    whole = if is_float(n), do: trunc(n), else: n
+    {low, high} = range(type)
+
+    if whole in low..high,
+      do: {:const, type, whole},
+      else: clash(0, "#{n} does not fit #{type}: use cast to a wider type")
+  end
+
+  defp range(type) do
+    bits = 8 * DType.size(type)
+
+    if unsigned?(type),
+      do: {0, Integer.pow(2, bits) - 1},
+      else: {-Integer.pow(2, bits - 1), Integer.pow(2, bits - 1) - 1}
+  end
+
+  def scalar(name, type, state) do
+    key = {name, type}
+    state = %{state | scalars: Map.put_new(state.scalars, key, map_size(state.scalars))}
+    {{:scalar, state.scalars[key]}, state}
+  end
+
+  @spec clash(integer, String.t()) :: no_return
+  def clash(line, text), do: raise(Clash, line: line, text: text)
+end
