@@ -54,7 +54,7 @@ pub struct Cube<B: Backend> {
     pub client: ComputeClient<B::Runtime>,
     server: DeviceHandle<Server<B>>,
     limits: Limits,
-    thread: Thread,
+    pub(super) thread: Thread,
     /// Flushes what was launched, and finds out whether all of it was.
     flush: Arc<dyn Fn() + Send + Sync>,
     /// A kernel that nobody waited for was not launched: no buffer is what it should be.
@@ -207,8 +207,11 @@ impl<B: Backend> Cube<B> {
         kernel: impl FnOnce(&Client<B>) -> Launched + Send + 'static,
     ) -> Result<()> {
         let (client, (answer, launched)) = (self.client.clone(), sync_channel(1));
-        let timings = self.timings.clone();
+        let (timings, flush) = (self.timings.clone(), self.flush.clone());
         let run = move || {
+            // CubeCL tells of a failed launch once, to whoever flushes next: those before are not
+            // this caller's.
+            flush();
             let outcome = caught(|| {
                 STREAM.executes(|| {
                     timings.before();
@@ -229,7 +232,7 @@ impl<B: Backend> Cube<B> {
 
     /// Launches kernels that are compiled. Nothing is known to be wrong with them: where one is not
     /// launched all the same, the device counts as lost.
-    fn later(&self, launches: Vec<emit::Launch>) -> Task {
+    pub(super) fn later(&self, launches: Vec<emit::Launch>) -> Task {
         let (client, broken) = (self.client.clone(), self.broken.clone());
         let timings = self.timings.clone();
         let run = move || {

@@ -2,10 +2,22 @@
 
 #![allow(clippy::unwrap_used)] // also in what is no test function itself
 
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
+
+use cubecl::server::Handle;
+use cubecl::stream_id::StreamId;
+
 use super::backend::Backend;
 use super::cube::Cube;
+use super::emit::{Bound, Launch};
+use super::kernels::{self, Window};
+use super::rest::Task;
 use super::wgpu::register;
 use crate::driver::{Driver, Page, Region};
+use crate::dtype::DType;
+use crate::kernel::tree::{Expr, Program, Stmt};
 
 struct Portable;
 
@@ -86,4 +98,64 @@ fn memory_is_counted_and_given_back() {
         cube.pointer(region(&cube.alloc(256).unwrap(), 0, 4))
             .is_err()
     );
+}
+
+/// A launch that nobody waits for, with memory that is not there.
+fn hopeless() -> Launch {
+    let one = Expr::Const(DType::S32, 1);
+    let program = Program {
+        inputs: vec![],
+        outputs: vec![DType::S32],
+        scalars: vec![],
+        locals: vec![],
+        body: vec![Stmt::Write(0, Expr::Position, one)],
+        report: None,
+        group: None,
+    };
+    let window = Window {
+        handle: Handle::new(StreamId { value: 0 }, 256),
+        words: 64,
+        offset: 0,
+    };
+    Launch {
+        program: Arc::new(program),
+        buffers: vec![Bound {
+            window,
+            dtype: DType::S32,
+            count: 1,
+        }],
+        scalars: vec![],
+        positions: 1,
+        status: None,
+    }
+}
+
+#[test]
+fn a_launch_that_fails_is_not_the_fault_of_whoever_launches_next() {
+    let cube = portable();
+    let page = cube.alloc(100_000).unwrap();
+    let (open, gate) = sync_channel::<()>(1);
+    let pushed = |run: Box<dyn FnOnce() + Send>| Task {
+        run,
+        after: Arc::new(|| ()),
+        awaited: false,
+    };
+    // The device thread finds the next two in one row.
+    while !cube.thread.push_now(pushed(Box::new(|| ()))) {
+        std::thread::yield_now();
+    }
+    let wait = Box::new(move || gate.recv().unwrap());
+    assert!(cube.thread.push_now(pushed(wait)));
+    assert!(cube.thread.push_now(cube.later(vec![hopeless()])));
+    std::thread::scope(|scope| {
+        let filled = scope.spawn(|| {
+            let window = cube.window(region(&page, 0, 100_000));
+            cube.launch_and_wait(move |client| kernels::fill(client, window, 100_000, 7, 1))
+        });
+        std::thread::sleep(Duration::from_millis(50));
+        open.send(()).unwrap();
+        assert_eq!(filled.join().unwrap(), Ok(()));
+    });
+    cube.thread.settle();
+    assert!(cube.is_lost());
 }
