@@ -121,6 +121,62 @@ defmodule ExCubecl.NodesTest do
     assert buffer.device == ExCubecl.default_device!()
   end
 
+  # Where its bytes are, a handle of another node is only a name.
+  test "a handle that came home is stale for every function, and none loops", %{
+    node: node,
+    device: device
+  } do
+    buffer = ExCubecl.buffer!([1], [1], :u8, device: device)
+    said = :erpc.call(node, ExCubecl.Calls, :said, [buffer], 60_000)
+
+    for {name, reason, message} <- said do
+      # Storages of different nodes share nothing; what is read later is answered later.
+      unless name in [:same_storage?, :overlap?, :read_async],
+        do: assert({name, reason, message =~ "#{node}"} == {name, :stale, true}, message)
+    end
+
+    assert Buffer.read!(buffer) == <<1>>
+  end
+
+  test "what takes buffers of its own node only says where the buffer is", %{device: device} do
+    {node, {runtime, index}} = device
+    buffer = ExCubecl.buffer!([1, 2, 3, 4], [4], :u8, device: device)
+    other = ExCubecl.buffer!([1, 2, 3, 4], [4], :u8)
+
+    for {name, call} <- ExCubecl.Calls.elsewhere(other) do
+      assert {name, {:error, error}} = {name, call.(buffer)}
+      message = Exception.message(error)
+
+      assert {name, message} ==
+               {name,
+                "the buffer is on #{runtime}:#{index} of node #{node}, and this call takes buffers of its own node only: " <>
+                  "make it there, or bring the buffer here with ExCubecl.Buffer.transfer/2"}
+    end
+  end
+
+  test "a device of another node may be given as it was listed", %{node: node} do
+    {:ok, [device | _]} = ExCubecl.devices(nodes: [node])
+    buffer = ExCubecl.buffer!([1], [1], :u8, device: device)
+    assert buffer.device == device.id
+    assert Buffer.device!(Buffer.transfer!(ExCubecl.buffer!([1], [1], :u8), device)) == device.id
+    assert Memory.usage!(device).live_bytes >= 1
+    message = "cannot be used from here: buffers of ExCubecl.Buffer, and questions of"
+
+    for call <- [
+          fn -> ExCubecl.Arena.new(100, device: device) end,
+          fn -> ExCubecl.Pool.start_link(size: 10, device: device.id) end,
+          fn -> Memory.get_buffer(10, device) end,
+          fn -> ExCubecl.Ops.random_uniform([2], 1, device: device) end,
+          fn -> ExCubecl.Replicated.new([2], :u8, devices: [device]) end,
+          fn ->
+            ExCubecl.Kernel.warm({ExCubecl.Ops.Kernels, :normal}, [:f32, :f32, 1, 1],
+              device: device
+            )
+          end
+        ],
+        do: refused(call.(), :unsupported, says: ["of node #{node}", message])
+  end
+
   test "errors are those of a local buffer, and name the node", %{node: node, device: device} do
     buffer = ExCubecl.buffer!([1, 2, 3], [3], :u8, device: device)
     error = refused(Buffer.view(buffer, 2, [2]), :out_of_bounds)

@@ -39,6 +39,26 @@ defmodule ExCubecl.TelemetryTest do
     if Process.whereis(ExCubecl.Telemetry) && tries > 0, do: Process.sleep(10) && gone(tries - 1)
   end
 
+  test "what is sent to the process that tells of frees by mistake does not end it or stay with it" do
+    ExCubecl.buffer!([1], [1], :u8)
+    pid = Process.whereis(ExCubecl.Telemetry)
+    for junk <- [:junk, {:freed, 1, 2}, {:freed, %{}, 5}, {self(), :junk}], do: send(pid, junk)
+    taken(pid, 500)
+    assert Process.alive?(pid)
+    # And one that is killed has a successor with the next buffer.
+    Process.exit(pid, :kill)
+    gone(500)
+    ExCubecl.buffer!([1], [1], :u8)
+    assert is_pid(Process.whereis(ExCubecl.Telemetry))
+  end
+
+  defp taken(pid, tries) do
+    case Process.info(pid, :message_queue_len) do
+      {:message_queue_len, 0} -> :ok
+      _ when tries > 0 -> Process.sleep(10) && taken(pid, tries - 1)
+    end
+  end
+
   test "launches of kernels are told, and what was compiled before" do
     require ExCubecl.Kernel
     device = ExCubecl.default_device!()

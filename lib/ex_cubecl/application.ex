@@ -13,6 +13,12 @@ defmodule ExCubecl.Application do
       ExCubecl.Kernel.Cache
     ]
 
-    Supervisor.start_link(children, strategy: :one_for_one, name: ExCubecl.Supervisor)
+    # Each starts again with nothing that could be wrong, however often somebody kills it.
+    Supervisor.start_link(children,
+      strategy: :one_for_one,
+      max_restarts: 1_000,
+      max_seconds: 1,
+      name: ExCubecl.Supervisor
+    )
   end
 end

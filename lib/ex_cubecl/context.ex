@@ -55,23 +55,26 @@ defmodule ExCubecl.Context do
   @doc """
   Returns `{:ok, context}`: the one of `set_default/1`, else that of all devices.
 
-  Errors: `:no_device`.
+  Errors: `:no_device`, and `:unknown_device` where the environment or the configuration names one that is
+  not there.
 
       iex> {:ok, %ExCubecl.Context{devices: [_ | _]}} = ExCubecl.Context.default()
   """
   @spec default() :: {:ok, t} | {:error, Error.t()}
   def default do
     case :persistent_term.get(@key, nil) do
-      nil -> with({:ok, devices} <- Device.list(), do: {:ok, %__MODULE__{devices: own(devices)}})
+      nil -> own()
       context -> {:ok, context}
     end
   end
 
   # One device for each card. The same card has the same place in the list of each runtime at best,
   # so that one runtime is chosen: that of the default device.
-  defp own(devices) do
-    {:ok, {runtime, _}} = Device.default()
-    for %{id: {^runtime, _} = id, adapter: id} <- devices, do: id
+  defp own do
+    with {:ok, {runtime, _}} <- Device.default(),
+         {:ok, devices} <- Device.list() do
+      {:ok, %__MODULE__{devices: for(%{id: {^runtime, _} = id, adapter: id} <- devices, do: id)}}
+    end
   end
 
   @doc """

@@ -225,6 +225,16 @@ defmodule ExCubecl.Device do
   defp parse(nil), do: default()
   defp parse(%__MODULE__{id: id}) when id != nil, do: parse(id)
 
+  # Of a node.
+  defp parse({node, id} = device)
+       when is_atom(node) and (is_tuple(id) or is_binary(id) or is_map(id)) do
+    cond do
+      node == node() -> parse(id)
+      String.contains?(Atom.to_string(node), "@") -> remote(device)
+      true -> unknown(device)
+    end
+  end
+
   defp parse({runtime, index} = id) do
     if runtime in @runtimes and is_integer(index) and index in 0..0xFFFF_FFFF,
       do: {:ok, id},
@@ -242,6 +252,8 @@ defmodule ExCubecl.Device do
   end
 
   defp parse(other), do: unknown(other)
+
+  defp remote(device), do: Error.new(:unsupported, operation: :remote_device, device: device)
 
   defp unknown(device) do
     with {:ok, devices} <- list(),

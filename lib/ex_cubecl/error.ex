@@ -114,6 +114,12 @@ defmodule ExCubecl.Error do
   def unwrap!({:error, %__MODULE__{} = error}), do: raise(error)
 
   @impl true
+  # What another node refused names the node, if its words do not already.
+  def message(%{reason: reason, details: %{node: node} = details}) do
+    text = text(reason, details)
+    if String.contains?(text, "node #{node}"), do: text, else: "on node #{node}: #{text}"
+  end
+
   def message(%{reason: reason, details: details}), do: text(reason, details)
 
   defp text(:invalid_shape, %{elements: :too_many, shape: shape}),
@@ -250,6 +256,16 @@ defmodule ExCubecl.Error do
   defp text(:unsupported, %{operation: {:version, version}, node: node}),
     do: "node #{node} has version #{version} of ExCubecl: both nodes need the same"
 
+  defp text(:unsupported, %{operation: :remote_buffer, device: device}),
+    do:
+      "the buffer is on #{name(device)}, and this call takes buffers of its own node only: make it there, or bring " <>
+        "the buffer here with ExCubecl.Buffer.transfer/2"
+
+  defp text(:unsupported, %{operation: :remote_device, device: device}),
+    do:
+      "#{name(device)} cannot be used from here: buffers of ExCubecl.Buffer, and questions of ExCubecl.Device and " <>
+        "ExCubecl.Memory, are all that goes to another node"
+
   defp text(:unsupported, %{operation: operation, device: device}),
     do: "#{name(device)} cannot do this: #{operation}"
 
@@ -312,6 +328,8 @@ defmodule ExCubecl.Error do
   defp name({runtime, index}) when is_atom(runtime) and is_integer(index),
     do: "#{runtime}:#{index}"
 
+  defp name({node, {_, _} = id}) when is_atom(node), do: "#{name(id)} of node #{node}"
+  defp name({node, id}) when is_atom(node) and is_binary(id), do: "#{id} of node #{node}"
   defp name(other), do: short(other)
 
   defp count(1), do: "1 element"

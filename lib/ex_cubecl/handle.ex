@@ -2,7 +2,7 @@ defmodule ExCubecl.Handle do
   @moduledoc false
   # Whether a term is a buffer. A struct that somebody put together may hold anything.
 
-  alias ExCubecl.{Arguments, DType, Shape}
+  alias ExCubecl.{Arguments, DType, Error, Shape}
 
   # Named as an atom, for buffers are made of this and not this of them.
   @buffer :"Elixir.ExCubecl.Buffer"
@@ -24,12 +24,29 @@ defmodule ExCubecl.Handle do
       else: Arguments.invalid(:buffers, buffers, "a list of %ExCubecl.Buffer{}")
   end
 
-  @doc "The native reference of a buffer."
-  def reference(buffer), do: with({:ok, buffer} <- check(buffer), do: {:ok, buffer.ref})
+  @doc "A buffer of this node, for what knows of no other."
+  def local(buffer), do: with({:ok, buffer} <- check(buffer), do: here(buffer))
+
+  @doc "A list of buffers of this node."
+  def local_all(buffers) do
+    with {:ok, buffers} <- check_all(buffers),
+         do: Enum.find(Enum.map(buffers, &here/1), {:ok, buffers}, &match?({:error, _}, &1))
+  end
+
+  # Of a handle that came home nobody knows any more whose it is.
+  defp here(%{device: {node, {_, _}}}) when node == node(), do: Error.new(:stale, node: node)
+
+  defp here(%{device: {_node, {_, _}} = device}),
+    do: Error.new(:unsupported, operation: :remote_buffer, device: device)
+
+  defp here(buffer), do: {:ok, buffer}
+
+  @doc "The native reference of a buffer of this node."
+  def reference(buffer), do: with({:ok, buffer} <- local(buffer), do: {:ok, buffer.ref})
 
   @doc "Those of one buffer or of a list of them."
   def references(buffers) when is_list(buffers) do
-    with {:ok, buffers} <- check_all(buffers), do: {:ok, Enum.map(buffers, & &1.ref)}
+    with {:ok, buffers} <- local_all(buffers), do: {:ok, Enum.map(buffers, & &1.ref)}
   end
 
   def references(buffer), do: with({:ok, ref} <- reference(buffer), do: {:ok, [ref]})

@@ -426,7 +426,10 @@ defmodule ExCubecl.Kernel do
           misses: non_neg_integer,
           programs: non_neg_integer
         }
-  def cache, do: Map.put(Cache.stats(), :programs, Native.kernel_count())
+  def cache do
+    programs = Error.unwrap!(Error.from_native(&Native.kernel_count/0))
+    Map.put(Cache.stats(), :programs, programs)
+  end
 
   ## Launching
 

@@ -24,8 +24,11 @@ defmodule ExCubecl.Limits do
     with {:ok, ids} <- ids.(), do: apply_all(Map.new(ids, &{&1, bytes}), nil, parse)
   end
 
-  defp apply_all(limits, _ids, parse) when is_map(limits) or is_list(limits) do
-    with :ok <- each(Enum.to_list(limits), parse), do: done()
+  defp apply_all(%{} = limits, _ids, parse) when not is_struct(limits),
+    do: apply_all(Map.to_list(limits), nil, parse)
+
+  defp apply_all(limits, _ids, parse) when is_list(limits) do
+    with :ok <- each(limits, parse), do: done()
   end
 
   defp apply_all(other, _ids, _parse), do: invalid(other)
@@ -40,6 +43,7 @@ defmodule ExCubecl.Limits do
   end
 
   defp each([other | _], _parse), do: invalid(other)
+  defp each(other, _parse), do: invalid(other)
 
   defp done, do: :persistent_term.put(@key, true)
 

@@ -293,8 +293,8 @@ defmodule ExCubecl.Memory do
       iex> is_map(samples)
       true
   """
-  @spec timeline() :: {:ok, %{Device.id() => [sample]}}
-  def timeline, do: {:ok, Timeline.samples()}
+  @spec timeline() :: {:ok, %{Device.id() => [sample]}} | {:error, Error.t()}
+  def timeline, do: Timeline.samples()
 
   @doc """
   Returns `:ok` and keeps the stacktrace of whoever makes a buffer from now on, or no longer.

@@ -101,9 +101,11 @@ defmodule ExCubecl.Ops do
     do: each(Kernel.kernel(fn p, a, b -> if p != 0, do: a, else: b end), [pred, a, b])
 
   defp each(kernel, args) do
-    shapes = for %Buffer{shape: shape} <- args, do: shape
+    buffers = for %Buffer{} = buffer <- args, do: buffer
 
-    with {:ok, shape} <- together(shapes), {:ok, args} <- spread(args, shape, []) do
+    with {:ok, _} <- Handle.local_all(buffers),
+         {:ok, shape} <- together(Enum.map(buffers, & &1.shape)),
+         {:ok, args} <- spread(args, shape, []) do
       with {:ok, %{shape: made} = result} <- Kernel.run(kernel, args) do
         # All had one element, but not all the same axes.
         if made == shape, do: {:ok, result}, else: Buffer.reshape(result, shape)
@@ -164,7 +166,7 @@ defmodule ExCubecl.Ops do
   """
   @spec broadcast_to(Buffer.t(), Buffer.shape()) :: result
   def broadcast_to(buffer, shape) do
-    with {:ok, buffer} <- Handle.check(buffer),
+    with {:ok, buffer} <- Handle.local(buffer),
          {:ok, shape, _} <- Arguments.shape(shape, buffer.dtype) do
       if broadcast(buffer.shape, shape) == shape do
         from = padded(buffer.shape, length(shape))
@@ -189,7 +191,7 @@ defmodule ExCubecl.Ops do
   """
   @spec transpose(Buffer.t(), axes: [non_neg_integer]) :: result
   def transpose(buffer, opts \\ []) do
-    with {:ok, buffer} <- Handle.check(buffer),
+    with {:ok, buffer} <- Handle.local(buffer),
          {:ok, opts} <- Arguments.options(opts, [:axes]) do
       all = Enum.to_list(0..(length(buffer.shape) - 1)//1)
       axes = opts[:axes] || Enum.reverse(all)
@@ -293,7 +295,7 @@ defmodule ExCubecl.Ops do
   end
 
   defp some(buffers) do
-    case Handle.check_all(buffers) do
+    case Handle.local_all(buffers) do
       {:ok, []} -> Arguments.invalid(:buffers, [], "at least one buffer")
       result -> result
     end
@@ -328,7 +330,7 @@ defmodule ExCubecl.Ops do
   @spec gather(Buffer.t(), Buffer.t(), axis: integer) :: result
   def gather(buffer, indices, opts \\ []) do
     with {:ok, opts} <- Arguments.options(opts, [:axis]),
-         {:ok, [buffer, indices]} <- Handle.check_all([buffer, indices]),
+         {:ok, [buffer, indices]} <- Handle.local_all([buffer, indices]),
          {:ok, axis} <- axis(buffer, Keyword.get(opts, :axis, 0)) do
       {_, n, inner} = around(buffer.shape, axis)
       count = Shape.size(indices.shape)
@@ -423,7 +425,7 @@ defmodule ExCubecl.Ops do
   end
 
   defp reduce(which, buffer, opts, neutral) do
-    with {:ok, buffer} <- Handle.check(buffer),
+    with {:ok, buffer} <- Handle.local(buffer),
          {:ok, opts} <- Arguments.options(opts, [:axis]),
          {:ok, axis} <- axis_of(buffer, opts),
          {outer, n, inner} = around(buffer.shape, axis),
@@ -487,7 +489,7 @@ defmodule ExCubecl.Ops do
   """
   @spec cumulative_sum(Buffer.t(), axis: integer) :: result
   def cumulative_sum(buffer, opts \\ []) do
-    with {:ok, buffer} <- Handle.check(buffer),
+    with {:ok, buffer} <- Handle.local(buffer),
          {:ok, opts} <- Arguments.options(opts, [:axis]),
          {:ok, axis} <- axis(buffer, Keyword.get(opts, :axis, -1)) do
       {outer, n, inner} = around(buffer.shape, axis)
@@ -526,7 +528,7 @@ defmodule ExCubecl.Ops do
   """
   @spec matmul(Buffer.t(), Buffer.t()) :: result
   def matmul(a, b) do
-    with {:ok, [a, b]} <- Handle.check_all([a, b]) do
+    with {:ok, [a, b]} <- Handle.local_all([a, b]) do
       case {a.shape, b.shape} do
         {_, _} when a.dtype != b.dtype ->
           Error.new(:type_mismatch, expected: a.dtype, actual: b.dtype)
@@ -621,7 +623,8 @@ defmodule ExCubecl.Ops do
   end
 
   defp drawn(shape, seed, salt, low, high, opts) do
-    with {:ok, out} <- Buffer.empty(shape, :f32, Keyword.take(opts, [:device])),
+    with {:ok, id} <- Device.resolve(opts[:device]),
+         {:ok, out} <- Buffer.empty(shape, :f32, device: id),
          :ok <- Kernels.uniform(seed, salt, low, high, out),
          :ok <- Buffer.ensure_allocated(out),
          do: {:ok, out}
@@ -644,7 +647,7 @@ defmodule ExCubecl.Ops do
   end
 
   defp axis_of(buffer, opts) do
-    with {:ok, buffer} <- Handle.check(buffer),
+    with {:ok, buffer} <- Handle.local(buffer),
          do: if(opts[:axis] == nil, do: {:ok, nil}, else: axis(buffer, opts[:axis]))
   end
 

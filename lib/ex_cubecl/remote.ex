@@ -4,7 +4,7 @@ defmodule ExCubecl.Remote do
   # the other node's keeper holds, and calls on it run there. Content crosses the wire only to be read
   # and written, in chunks.
 
-  alias ExCubecl.{Arguments, DType, Error, Native, Note, Progress, Shape}
+  alias ExCubecl.{Arguments, DType, Error, Native, Note, Progress, Service, Shape}
   alias ExCubecl.Remote.{Keeper, Releaser, Server}
 
   @buffer :"Elixir.ExCubecl.Buffer"
@@ -29,6 +29,9 @@ defmodule ExCubecl.Remote do
   def elsewhere(@buffer, function, args), do: elsewhere(function, args)
 
   # What is asked of a device.
+  def elsewhere(module, function, [%{__struct__: @device, id: id} | rest]) when is_place(id),
+    do: elsewhere(module, function, [id | rest])
+
   def elsewhere(module, function, [{node, id} = device | rest]) when is_place(device) do
     cond do
       node == node() -> {:there, fn -> apply(module, function, [id | rest]) end}
@@ -46,6 +49,9 @@ defmodule ExCubecl.Remote do
       _ -> :here
     end
   end
+
+  defp elsewhere(:transfer, [buffer, %{__struct__: @device, id: id}, opts]) when is_place(id),
+    do: elsewhere(:transfer, [buffer, id, opts])
 
   defp elsewhere(:transfer, [buffer, device, _opts] = args)
        when is_remote(buffer) or is_place(device),
@@ -79,7 +85,7 @@ defmodule ExCubecl.Remote do
   defp remote?(buffer), do: is_remote(buffer)
 
   defp creating(function, args, opts) do
-    case Keyword.keyword?(opts) && Keyword.get(opts, :device) do
+    case Keyword.keyword?(opts) && id(Keyword.get(opts, :device)) do
       {here, id} = place when is_place(place) and here == node() ->
         {:there, fn -> apply(@buffer, function, with_device(args, opts, id)) end}
 
@@ -92,6 +98,9 @@ defmodule ExCubecl.Remote do
         :here
     end
   end
+
+  defp id(%{__struct__: @device, id: id}), do: id
+  defp id(other), do: other
 
   defp node?(name), do: String.contains?(Atom.to_string(name), "@")
 
@@ -244,7 +253,7 @@ defmodule ExCubecl.Remote do
     {from, {to, id}} = {node_of(buffer), place(device)}
 
     cond do
-      from == to and from == node() -> apply(@buffer, :transfer, [buffer, id, opts])
+      not is_remote(buffer) and to == node() -> apply(@buffer, :transfer, [buffer, id, opts])
       from == to -> call(from, @buffer, :transfer, [buffer, id, opts])
       true -> carry(buffer, to, id, opts)
     end
@@ -391,28 +400,10 @@ defmodule ExCubecl.Remote do
   defp handle(node, key, dtype, shape, id) do
     name = :erlang.term_to_binary({node, key})
 
-    with {:ok, releaser} <- releaser(),
+    with {:ok, releaser} <- Service.whereis(Releaser),
          {:ok, ref} <- Error.from_native(fn -> Native.remote_handle(releaser, name) end) do
       send({Keeper, node}, {:had, key})
       {:ok, struct!(@buffer, ref: ref, dtype: dtype, shape: shape, device: {node, id})}
-    end
-  end
-
-  defp releaser do
-    case Process.whereis(Releaser) do
-      nil -> start()
-      pid -> {:ok, pid}
-    end
-  end
-
-  # A script may have loaded the code only.
-  defp start do
-    with {:ok, _} <- Application.ensure_all_started(:ex_cubecl),
-         pid when is_pid(pid) <- Process.whereis(Releaser) do
-      {:ok, pid}
-    else
-      _ ->
-        Error.new(:invalid_argument, argument: :application, expected: ":ex_cubecl to be started")
     end
   end
 

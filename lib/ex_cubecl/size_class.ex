@@ -19,10 +19,10 @@ defmodule ExCubecl.SizeClass do
 
   @doc "The smallest class that has room for `bytes`, with its maximum; beyond all the size itself."
   def of(bytes) when is_integer(bytes) and bytes > 0 do
-    with {:ok, bytes} <- Arguments.index(:bytes, bytes), {:ok, classes} <- classes() do
-      larger = {bytes, Application.get_env(:ex_cubecl, :larger_max, @larger_max)}
-      {:ok, Enum.find(classes, larger, fn {size, _max} -> size >= bytes end)}
-    end
+    with {:ok, bytes} <- Arguments.index(:bytes, bytes),
+         {:ok, classes} <- classes(),
+         {:ok, most} <- larger_max(),
+         do: {:ok, Enum.find(classes, {bytes, most}, fn {size, _max} -> size >= bytes end)}
   end
 
   def of(other), do: Arguments.invalid(:bytes, other, "a positive integer")
@@ -30,10 +30,13 @@ defmodule ExCubecl.SizeClass do
   defp classes do
     classes = Application.get_env(:ex_cubecl, :size_classes, @classes)
 
-    if is_list(classes) and Enum.all?(classes, &class?/1),
+    if is_list(classes) and not List.improper?(classes) and Enum.all?(classes, &class?/1),
       do: {:ok, Enum.sort(classes)},
       else: Arguments.invalid(:size_classes, classes, "a list of {bytes, max}, both positive")
   end
+
+  defp larger_max,
+    do: Arguments.positive(:larger_max, Application.get_env(:ex_cubecl, :larger_max, @larger_max))
 
   defp class?({bytes, max}),
     do: is_integer(bytes) and bytes > 0 and is_integer(max) and max > 0

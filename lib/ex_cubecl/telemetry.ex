@@ -92,7 +92,8 @@ defmodule ExCubecl.Telemetry do
 
   defp report do
     receive do
-      {:freed, freed, microseconds} -> free(freed, microseconds)
+      {:freed, %{bytes: _} = freed, time} when is_integer(time) -> free(freed, time)
+      _ -> :ok
     after
       @every -> :ok
     end

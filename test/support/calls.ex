@@ -66,6 +66,70 @@ defmodule ExCubecl.Calls do
     ]
   end
 
+  @doc "Functions of other modules, which take buffers of this node only."
+  def elsewhere(other) do
+    alias ExCubecl.{Arena, Batch, Kernel, Memory, Ops, Pool, Replicated}
+    require Kernel
+
+    [
+      run: &Kernel.run(Kernel.kernel(fn x -> x + 1 end), [&1]),
+      into: &Kernel.run(Kernel.kernel(fn x -> x + 1 end), [other], into: &1),
+      source: &Kernel.run(wgsl(), [&1], groups: 1),
+      submit: &Batch.submit(Batch.fill(Batch.new(), &1, 1)),
+      add: &Ops.add(&1, other),
+      add: &Ops.add(other, &1),
+      matmul: &Ops.matmul(&1, &1),
+      sum: &Ops.sum(&1),
+      argmax: &Ops.argmax(&1),
+      transpose: &Ops.transpose(&1),
+      gather: &Ops.gather(other, &1),
+      concatenate: &Ops.concatenate([other, &1]),
+      cumulative_sum: &Ops.cumulative_sum(&1),
+      broadcast_to: &Ops.broadcast_to(&1, [2, 4]),
+      checkin: &Pool.checkin(pool(), &1),
+      return_buffer: &Memory.return_buffer/1,
+      drop: &Arena.drop(Arena.new!(100), &1),
+      detach: &Arena.detach/1,
+      write:
+        &Replicated.write(%Replicated{buffers: [&1], shape: [4], dtype: :u8, shards: false}, [
+          1,
+          2,
+          3,
+          4
+        ])
+    ]
+  end
+
+  defp wgsl do
+    ExCubecl.Kernel.source!(
+      wgsl: """
+      @group(0) @binding(0) var<storage, read_write> x: array<u32>;
+      @compute @workgroup_size(1) fn main() { x[0] = 1u; }
+      """
+    )
+  end
+
+  defp pool do
+    {:ok, pool} = ExCubecl.Pool.start_link(size: 4)
+    pool
+  end
+
+  @doc "What each call says of a handle: `{name, reason, message}`; run where the handle is."
+  def said(handle) do
+    other = ExCubecl.buffer!([1, 2, 3, 4], [4], :u8)
+
+    for {name, call} <- touching(other) ++ elsewhere(other) ++ bare(other) do
+      try do
+        call.(handle)
+      rescue
+        error in ExCubecl.Error -> {name, error.reason, Exception.message(error)}
+      else
+        {:error, error} -> {name, error.reason, Exception.message(error)}
+        other -> {name, :went_well, other}
+      end
+    end
+  end
+
   @doc "Functions of the two modules that take no buffer, or anything at all."
   def none do
     ~w(buffer new empty zeros full iota await allocated? devices default_device device_count device_info

@@ -1,9 +1,10 @@
 defmodule ExCubecl.Kernel.Cache do
   @moduledoc false
   # Typed kernels by what they are and the kinds of their arguments. The table is everybody's; this
-  # process only owns it. Full, it starts anew: what is in use comes back with its next call.
+  # process only owns it. Full, it starts anew: what is in use comes back with its next call. Where there is no
+  # table, as before the application is started, kernels run all the same, and nothing is kept.
 
-  use GenServer
+  use ExCubecl.Service
 
   @most 1024
   @hits 1
@@ -13,7 +14,7 @@ defmodule ExCubecl.Kernel.Cache do
 
   @doc "The map that is kept under a key, or what `make` makes for it: `{:ok, map}` is kept, an error is not."
   def fetch(key, make) do
-    case :ets.lookup(__MODULE__, key) do
+    case lookup(key) do
       [{_, entry}] ->
         count(@hits)
         {:ok, entry}
@@ -24,26 +25,52 @@ defmodule ExCubecl.Kernel.Cache do
     end
   end
 
+  defp lookup(key), do: table([], fn -> :ets.lookup(__MODULE__, key) end)
+
   @doc "Keys and maps of all that is kept."
-  def all, do: :ets.tab2list(__MODULE__)
+  def all, do: table([], fn -> :ets.tab2list(__MODULE__) end)
 
   def stats do
     [hits, misses] = for at <- [@hits, @misses], do: :counters.get(counters(), at)
-    %{size: :ets.info(__MODULE__, :size), max: @most, hits: hits, misses: misses}
+    %{size: size(), max: @most, hits: hits, misses: misses}
   end
 
   defp keep(key, entry) do
-    if :ets.info(__MODULE__, :size) >= @most, do: :ets.delete_all_objects(__MODULE__)
-    :ets.insert(__MODULE__, {key, entry})
+    table(nil, fn ->
+      if size() >= @most, do: :ets.delete_all_objects(__MODULE__)
+      :ets.insert(__MODULE__, {key, entry})
+    end)
+
     {:ok, entry}
   end
 
+  defp size do
+    case :ets.info(__MODULE__, :size) do
+      :undefined -> 0
+      size -> size
+    end
+  end
+
+  # What is done with the table, or `otherwise` where there is none.
+  defp table(otherwise, call) do
+    call.()
+  rescue
+    ArgumentError -> otherwise
+  end
+
   defp count(at), do: :counters.add(counters(), at, 1)
-  defp counters, do: :persistent_term.get(__MODULE__)
+
+  # Those of before outlive a process that was killed.
+  defp counters do
+    with nil <- :persistent_term.get(__MODULE__, nil) do
+      counters = :counters.new(2, [:write_concurrency])
+      :persistent_term.put(__MODULE__, counters)
+      counters
+    end
+  end
 
   @impl true
   def init(_) do
-    :persistent_term.put(__MODULE__, :counters.new(2, [:write_concurrency]))
     :ets.new(__MODULE__, [:named_table, :public, read_concurrency: true])
     {:ok, nil}
   end

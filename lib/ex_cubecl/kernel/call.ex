@@ -63,15 +63,15 @@ defmodule ExCubecl.Kernel.Call do
     do: each(rest, [{name, number} | done])
 
   defp each([{name, value} | rest], done) do
-    case Handle.check(value) do
-      {:ok, %{device: {_, {_, _}} = device}} ->
-        Error.new(:unsupported, operation: "kernels over the network", device: device)
-
+    case Handle.local(value) do
       {:ok, buffer} ->
         each(rest, [{name, buffer} | done])
 
-      {:error, _} ->
+      {:error, %{reason: :invalid_argument}} ->
         Arguments.invalid(name, value, "a buffer or a number")
+
+      error ->
+        error
     end
   end
 
@@ -161,7 +161,7 @@ defmodule ExCubecl.Kernel.Call do
   defp outputs(%{outputs: []}, _made, _args, _shape, :error), do: {:ok, []}
 
   defp outputs(%{outputs: []}, made, _args, shape, {:ok, into}) do
-    case Handle.check(into) do
+    case Handle.local(into) do
       {:ok, %{dtype: dtype}} when dtype != made.dtype ->
         Error.new(:type_mismatch, expected: made.dtype, actual: dtype)
 

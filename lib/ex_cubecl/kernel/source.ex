@@ -69,14 +69,7 @@ defmodule ExCubecl.Kernel.Source do
   end
 
   defp buffers(buffers) do
-    with {:ok, checked} <- Handle.check_all(buffers) do
-      far = Enum.find(checked, &match?(%{device: {_, {_, _}}}, &1))
-
-      cond do
-        checked == [] -> Arguments.invalid(:args, [], "at least one buffer")
-        far -> Error.new(:unsupported, operation: "kernels over the network", device: far.device)
-        true -> {:ok, checked}
-      end
-    end
+    with {:ok, []} <- Handle.local_all(buffers),
+         do: Arguments.invalid(:args, [], "at least one buffer")
   end
 end

@@ -3,9 +3,9 @@ defmodule ExCubecl.Memory.Timeline do
   # Writes down from time to time what lives on each open device. The newest samples are kept, the
   # oldest go. `ExCubecl.Memory.timeline/1` is the public side.
 
-  use GenServer
+  use ExCubecl.Service
 
-  alias ExCubecl.{Error, Native}
+  alias ExCubecl.{Error, Native, Service}
 
   @every 100
   @keep 600
@@ -15,22 +15,27 @@ defmodule ExCubecl.Memory.Timeline do
   def start_link(_), do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
 
   @doc "Starts anew with `%{every: milliseconds, keep: samples}`, or stops with `nil`."
-  def record(settings), do: GenServer.call(__MODULE__, {:record, settings})
+  def record(settings), do: Service.call(__MODULE__, {:record, settings})
 
   @doc "What was written down, the oldest first, by device."
-  def samples, do: GenServer.call(__MODULE__, :samples)
+  def samples do
+    with %{} = samples <- Service.call(__MODULE__, :samples), do: {:ok, samples}
+  end
+
+  # One that was killed goes on recording.
+  @impl true
+  def init(_), do: {:ok, recording(:persistent_term.get(__MODULE__, nil))}
 
   @impl true
-  def init(_), do: {:ok, %{settings: nil, round: nil, rings: %{}}}
+  def handle_call({:record, nil}, _from, state) do
+    :persistent_term.erase(__MODULE__)
+    {:reply, :ok, %{state | settings: nil, round: nil}}
+  end
 
-  @impl true
-  def handle_call({:record, nil}, _from, state),
-    do: {:reply, :ok, %{state | settings: nil, round: nil}}
-
-  def handle_call({:record, settings}, _from, state) do
-    round = make_ref()
-    send(self(), {:sample, round})
-    {:reply, :ok, %{state | settings: settings, round: round, rings: %{}}}
+  def handle_call({:record, %{every: every, keep: keep} = settings}, _from, _state)
+      when is_integer(every) and every > 0 and is_integer(keep) and keep > 0 do
+    :persistent_term.put(__MODULE__, settings)
+    {:reply, :ok, recording(settings)}
   end
 
   def handle_call(:samples, _from, state) do
@@ -38,19 +43,31 @@ defmodule ExCubecl.Memory.Timeline do
   end
 
   @impl true
-  def handle_info({:sample, round}, %{round: round} = state) do
-    Process.send_after(self(), {:sample, round}, state.settings.every)
+  def handle_info(
+        {:sample, round},
+        %{round: round, settings: %{every: every, keep: keep}} = state
+      ) do
+    Process.send_after(self(), {:sample, round}, every)
 
-    {:noreply,
-     %{
-       state
-       | rings:
-           Enum.reduce(Native.memory_open(), state.rings, &sample(&1, &2, state.settings.keep))
-     }}
+    rings =
+      case Error.from_native(&Native.memory_open/0) do
+        {:ok, ids} -> Enum.reduce(ids, state.rings, &sample(&1, &2, keep))
+        {:error, _} -> state.rings
+      end
+
+    {:noreply, %{state | rings: rings}}
   end
 
   # Of a recording that was stopped.
-  def handle_info(_message, state), do: {:noreply, state}
+  def handle_info({:sample, _}, state), do: {:noreply, state}
+
+  defp recording(nil), do: %{settings: nil, round: nil, rings: %{}}
+
+  defp recording(settings) do
+    round = make_ref()
+    send(self(), {:sample, round})
+    %{settings: settings, round: round, rings: %{}}
+  end
 
   defp sample(id, rings, keep) do
     case Error.from_native(fn -> Native.memory_usage(id) end) do

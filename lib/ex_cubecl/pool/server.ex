@@ -2,7 +2,7 @@ defmodule ExCubecl.Pool.Server do
   @moduledoc false
   # The process with which a pool ends, and the queue of those who wait for a buffer of it.
 
-  use GenServer
+  use ExCubecl.Service
 
   alias ExCubecl.{Error, Native}
 
@@ -13,7 +13,8 @@ defmodule ExCubecl.Pool.Server do
   end
 
   @impl true
-  def handle_call({:wait, note, timeout}, {holder, _} = from, state) do
+  def handle_call({:wait, note, timeout}, {holder, _} = from, state)
+      when is_pid(holder) and (timeout == :infinity or timeout in 0..0xFFFF_FFFF) do
     Native.pool_count_wait(self())
     timer = if timeout != :infinity, do: Process.send_after(self(), {:late, from}, timeout)
     waiter = %{from: from, holder: holder, note: note, timer: timer, timeout: timeout}
@@ -31,8 +32,6 @@ defmodule ExCubecl.Pool.Server do
 
     {:noreply, serve(%{state | queue: :queue.from_list(queue)})}
   end
-
-  def handle_info(_other, state), do: {:noreply, state}
 
   # In the order of their coming. A buffer may come back between a try and the wait for it, so
   # that the wait is announced before the try.

@@ -4,14 +4,16 @@ defmodule ExCubecl.Remote.Keeper do
   # collected there, when its node goes away, and when the process that asked for it dies before it
   # had it.
 
-  use GenServer
+  use ExCubecl.Service
+
+  alias ExCubecl.Service
 
   @table __MODULE__
 
   def start_link(_), do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
 
-  @doc "Keeps a buffer for the node of `caller`, and returns its key."
-  def keep(buffer, caller), do: GenServer.call(__MODULE__, {:keep, buffer, caller})
+  @doc "Keeps a buffer for the node of `caller`, and returns `{:ok, key}`."
+  def keep(buffer, caller), do: Service.call(__MODULE__, {:keep, buffer, caller})
 
   @doc "The buffer of a key."
   def fetch(key) do
@@ -19,6 +21,9 @@ defmodule ExCubecl.Remote.Keeper do
       [{^key, _node, buffer}] -> {:ok, buffer}
       [] -> :error
     end
+  rescue
+    # It was killed: what it kept is gone.
+    ArgumentError -> :error
   end
 
   @doc "How many buffers are kept."
@@ -32,11 +37,11 @@ defmodule ExCubecl.Remote.Keeper do
   end
 
   @impl true
-  def handle_call({:keep, buffer, caller}, _from, state) do
+  def handle_call({:keep, buffer, caller}, _from, state) when is_pid(caller) do
     key = make_ref()
     :ets.insert(@table, {key, node(caller), buffer})
     waited_for = Map.put(state.waited_for, Process.monitor(caller), key)
-    {:reply, key, watch(%{state | waited_for: waited_for}, node(caller))}
+    {:reply, {:ok, key}, watch(%{state | waited_for: waited_for}, node(caller))}
   end
 
   defp watch(%{nodes: nodes} = state, node) do
@@ -62,8 +67,6 @@ defmodule ExCubecl.Remote.Keeper do
     :ets.match_delete(@table, {:_, node, :_})
     {:noreply, %{state | nodes: MapSet.delete(state.nodes, node)}, :hibernate}
   end
-
-  def handle_info(_other, state), do: {:noreply, state}
 
   # Its handle is there: from now on that decides.
   defp had(state, key) do

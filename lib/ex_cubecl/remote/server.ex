@@ -37,7 +37,9 @@ defmodule ExCubecl.Remote.Server do
 
   defp keep({:ok, %{__struct__: @buffer} = buffer}, caller) do
     true = DType.valid?(buffer.dtype)
-    {:made, Keeper.keep(buffer, caller), buffer.dtype, buffer.shape, buffer.device}
+
+    with {:ok, key} <- Keeper.keep(buffer, caller),
+         do: {:made, key, buffer.dtype, buffer.shape, buffer.device}
   end
 
   defp keep(other, _caller), do: other
