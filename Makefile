@@ -13,7 +13,7 @@ export XDG_RUNTIME_DIR ?= $(CURDIR)/_build/runtime
 CARGO_FLAGS := --release --locked
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test soak model fuzz bench lint audit docs clean
+.PHONY: help setup build demo test test-core test-elixir matrix soak model fuzz bench lint audit docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
@@ -31,9 +31,16 @@ build: setup-build ## compile the NIF library and the Elixir code
 demo: setup-run ## buffers on a real device, step by step
 	mix run examples/demo.exs
 
-test: setup-test ## the tests of the Rust core, then those of Elixir
+test: test-core test-elixir ## the tests of the Rust core, then those of Elixir
+
+test-core: setup-test
 	cargo test $(CARGO_FLAGS) -p ex_cubecl_core --features faults
+
+test-elixir: setup-test
 	MIX_ENV=test mix test
+
+matrix: test-elixir ## the Elixir tests on this Elixir, then on Debian 13 in a chroot where it can be made
+	scripts/matrix
 
 soak: setup-test ## use everything at random for SOAK_SECONDS (600); SOAK_SEED replays
 	MIX_ENV=test mix run test/soak.exs

@@ -8,7 +8,7 @@
 # within them; a row shows medians.
 
 defmodule Bench do
-  alias ExCubecl.{Batch, Buffer, Kernel, Ops}
+  alias ExCubecl.{Batch, Buffer, Kernel, Ops, Replicated}
 
   require Kernel
 
@@ -43,9 +43,11 @@ defmodule Bench do
     crowd()
     reuse()
     handles()
+    replicas()
     convert()
     kernels(peers)
     processes()
+    heartbeats()
     growth()
     say("\nratio: how many times as fast as what it is compared with")
 
@@ -215,6 +217,29 @@ defmodule Bench do
           row("1024 round trips by #{processes}", share.(processes), "by 1 process", share.(1), 5)
   end
 
+  # Pauses of a process that wakes up every millisecond: by itself, and beside one that reads 64 MiB
+  # in a loop.
+  defp heartbeats do
+    buffer = Buffer.zeros!([16 * 1_048_576], :f32)
+    alone = pauses()
+    reader = spawn_link(fn -> read_for_ever(buffer) end)
+    beside = pauses()
+    Process.unlink(reader)
+    Process.exit(reader, :kill)
+
+    for {name, rank} <- [{"a heartbeat of 1 ms", 500}, {"the longest 1 % of them", 990}] do
+      [ours, theirs] = for pauses <- [beside, alone], do: Enum.at(pauses, rank)
+      ratio(name, time(ours), "no 64 MiB reader", time(theirs), theirs / ours)
+    end
+  end
+
+  defp read_for_ever(buffer) do
+    67_108_864 = byte_size(ExCubecl.read!(buffer))
+    read_for_ever(buffer)
+  end
+
+  defp pauses, do: Enum.sort(for _ <- 1..1000, do: sample(fn -> Process.sleep(1) end, 1))
+
   # Nanoseconds a byte as transfers grow, against those of one MiB.
   defp growth do
     round_trip = fn bytes ->
@@ -335,6 +360,30 @@ defmodule Bench do
       fun = Function.capture(ExCubecl, call, 1)
       row("#{call}", fn -> fun.(buffer) end, "byte_size/1", fn -> byte_size(data) end)
     end
+  end
+
+  # The same content on three logical devices of one adapter, against one of them.
+  defp replicas do
+    {runtime, _} = adapter = ExCubecl.default_device!()
+    bytes = 67_108_864
+    data = :binary.copy(<<7>>, bytes)
+
+    devices =
+      for index <- 31..33 do
+        {:ok, device} = ExCubecl.Device.open(adapter, as: {runtime, index})
+        device.id
+      end
+
+    write = fn count ->
+      rep = Replicated.from!(data, [bytes], :u8, devices: Enum.take(devices, count))
+
+      fn ->
+        Replicated.write!(rep, data)
+        for index <- 1..count, do: Buffer.synchronize(Replicated.shard!(rep, index - 1))
+      end
+    end
+
+    row("write 64 MiB to three devices", write.(3), "to one", write.(1), 9)
   end
 
   defp row(name, ours, baseline_name, baseline, rounds \\ @rounds) do

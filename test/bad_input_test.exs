@@ -3,7 +3,7 @@ defmodule ExCubecl.BadInputTest do
   use ExCubecl.Case, async: false
 
   setup do
-    %{buffer: ExCubecl.buffer!([1.0, 2.0, 3.0], [3], :f32)}
+    %{buffer: keep(ExCubecl.buffer!([1.0, 2.0, 3.0], [3], :f32))}
   end
 
   test "data that does not fit the shape" do

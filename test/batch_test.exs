@@ -71,23 +71,4 @@ defmodule ExCubecl.BatchTest do
     assert Kernel.run(@scaled, [3, x], into: lazy) == :ok
     assert ExCubecl.to_list!(lazy) == [3, 6]
   end
-
-  test "a batch of a hundred launches takes the caller less time than a hundred calls" do
-    [a, b] = [s32(Enum.to_list(1..100)), Buffer.zeros!([100], :s32)]
-    batch = Enum.reduce(1..100, Batch.new(), fn _, batch -> Batch.run(batch, @next, [a, b]) end)
-    Batch.submit!(batch)
-
-    {single, together} =
-      for _ <- 1..15 do
-        {single, _} = :timer.tc(fn -> for _ <- 1..100, do: Kernel.run(@next, [a, b]) end)
-        Buffer.synchronize!(b)
-        {together, _} = :timer.tc(fn -> Batch.submit!(batch) end)
-        Buffer.synchronize!(b)
-        {single, together}
-      end
-      |> Enum.unzip()
-
-    # The least of each: what came in between is somebody else's.
-    assert Enum.min(single) > 1.5 * Enum.min(together), inspect({single, together})
-  end
 end

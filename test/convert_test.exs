@@ -62,8 +62,8 @@ defmodule ExCubecl.ConvertTest do
             ]
 
   for source <- ExCubecl.DType.all() do
-    test "#{source} to every other type" do
-      source = unquote(source)
+    @tag source: source
+    test "#{source} to every other type", %{source: source} do
       values = if source in [:f16, :bf16, :f32, :f64], do: @floats, else: fitting(source)
       buffer = ExCubecl.buffer!(values, [length(values)], source)
       exact = ExCubecl.to_list!(buffer)
@@ -88,23 +88,12 @@ defmodule ExCubecl.ConvertTest do
     assert reason(Buffer.convert(Buffer.empty!([2], :f32), :u8)) == :not_allocated
   end
 
-  test "on the device it is far faster than reading, converting in Elixir and writing" do
+  test "four million elements are those that Elixir makes of them" do
     count = 4_194_304
-    buffer = Buffer.full!([count], :f32, -7.25)
-
-    binary = fn ->
-      for <<x::float-32-native <- Buffer.read!(buffer)>>, into: <<>>, do: <<trunc(x)::32-native>>
-    end
-
-    {elixir, written} = :timer.tc(fn -> ExCubecl.buffer!(binary.(), [count], :s32) end)
-
-    device =
-      for _ <- 1..5,
-          do: :timer.tc(fn -> Buffer.convert!(buffer, :s32) |> tap(&Buffer.synchronize/1) end)
-
-    {fastest, converted} = Enum.min(device)
-    assert Buffer.read!(converted) == Buffer.read!(written)
-    assert elixir > 5 * fastest
+    floats = Buffer.read!(Buffer.full!([count], :f32, -7.25))
+    expected = for <<x::float-32-native <- floats>>, into: <<>>, do: <<trunc(x)::32-native>>
+    converted = Buffer.convert!(ExCubecl.buffer!(floats, [count], :f32), :s32)
+    assert Buffer.read!(converted) == expected
   end
 
   defp fitting(dtype),

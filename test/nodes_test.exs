@@ -48,7 +48,7 @@ defmodule ExCubecl.NodesTest do
   end
 
   test "every call on a handle runs where the buffer is", %{node: node, device: device} do
-    before = live()
+    before = settled()
     buffer = ExCubecl.buffer!([[1, 2], [3, 4]], [2, 2], :s16, device: device)
     assert live() == before
     assert elem(live_there(node), 1) >= 1

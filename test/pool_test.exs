@@ -23,7 +23,7 @@ defmodule ExCubecl.PoolTest do
     Buffer.fill!(first, 7)
     view = Buffer.view!(first, 0, [10])
     assert Pool.checkin(pool, first) == :ok
-    second = Pool.checkout!(pool)
+    second = keep(Pool.checkout!(pool))
     assert reason(Buffer.read(second)) == :not_allocated
     Buffer.write!(second, [1], offset: 1000)
     assert Buffer.read_part!(second, 998, 5) == <<0, 0, 1, 0, 0>>

@@ -198,20 +198,4 @@ defmodule ExCubecl.ReplicatedTest do
 
     for device <- devices, do: come_to(device, before[device])
   end
-
-  test "a write to three is faster than three writes", %{devices: devices} do
-    data = :binary.copy(<<7>>, 67_108_864)
-    one = Replicated.from!(data, [67_108_864], :u8, devices: Enum.take(devices, 1))
-    three = Replicated.from!(data, [67_108_864], :u8, devices: devices)
-
-    time = fn rep ->
-      {us, :ok} = :timer.tc(fn -> Replicated.write(rep, data) end)
-      for i <- 0..(length(rep.buffers) - 1), do: Buffer.synchronize(Replicated.shard!(rep, i))
-      us
-    end
-
-    {ones, threes} = Enum.unzip(for _ <- 1..9, do: {time.(one), time.(three)})
-    middle = fn times -> Enum.at(Enum.sort(times), 4) end
-    assert middle.(threes) < 2.9 * middle.(ones)
-  end
 end

@@ -5,7 +5,6 @@ defmodule ExCubecl.TelemetryTest do
 
   setup do
     # What earlier tests left with the runner would be collected, and told of, in the middle of these.
-    for pid <- Process.list(), do: :erlang.garbage_collect(pid)
     settled()
     :persistent_term.put(:heard_by, self())
 

@@ -12,7 +12,7 @@ case ExCubecl.Device.default() do
       |> Enum.reject(fn {_tag, {possible, _why}} -> possible end)
 
     for {tag, {_, why}} <- skipped, do: IO.puts("Skipping tests tagged #{inspect(tag)}: #{why}")
-    ExUnit.start(exclude: Keyword.keys(skipped), timeout: 120_000)
+    ExUnit.start(exclude: Keyword.keys(skipped), timeout: 600_000)
 
   {:error, error} ->
     IO.puts(:stderr, "The tests need a device: " <> Exception.message(error))

@@ -7,7 +7,7 @@ defmodule ExCubecl.BadDataTest do
   @max_63 Integer.pow(2, 63) - 1
 
   setup do
-    witness = ExCubecl.buffer!([0.5, :nan, -3.0], [3], :f32)
+    witness = keep(ExCubecl.buffer!([0.5, :nan, -3.0], [3], :f32))
     bytes = Buffer.read!(witness)
     before = settled()
 
@@ -276,7 +276,7 @@ defmodule ExCubecl.BadDataTest do
           :F32,
           :float32,
           "f32",
-          'f32',
+          ~c"f32",
           nil,
           true,
           32,

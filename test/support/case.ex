@@ -18,6 +18,12 @@ defmodule ExCubecl.Case do
     reason
   end
 
+  @doc "Keeps a term until the process ends: a variable may be collected after its last use."
+  def keep(term) do
+    Process.put({__MODULE__, make_ref()}, term)
+    term
+  end
+
   @doc "Waits until the account stands at `expected`, for destructors run after a collection."
   def eventually(expected, tries \\ 500) do
     :erlang.garbage_collect()
@@ -35,9 +41,12 @@ defmodule ExCubecl.Case do
     end
   end
 
-  @doc "Live bytes and buffers once what earlier tests left behind is gone."
+  @doc """
+  Live bytes and buffers once what earlier tests left behind is gone: their garbage, in whatever
+  process it is, and the heaps of those that have just ended, which nothing tells the end of.
+  """
   def settled(last \\ nil, same \\ 0) do
-    :erlang.garbage_collect()
+    for pid <- Process.list(), do: :erlang.garbage_collect(pid)
     Process.sleep(5)
 
     case live() do

@@ -61,7 +61,7 @@ defmodule ExCubecl.Ops.Kernels do
       end
 
     # The names are those of the quoted code, not of this module.
-    Module.eval_quoted(__ENV__, kernel)
+    Code.eval_quoted(kernel, [], __ENV__)
   end
 
   # Where along the axis the value is first: past its end where it is not.
@@ -147,7 +147,7 @@ defmodule ExCubecl.Ops.Kernels do
       end
     end
 
-  Module.eval_quoted(__ENV__, kernel)
+  Code.eval_quoted(kernel, [], __ENV__)
 
   ## Random numbers: a hash of the position and the seed (PCG)
 
