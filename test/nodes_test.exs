@@ -201,6 +201,43 @@ defmodule ExCubecl.NodesTest do
     assert Buffer.read!(buffer) == <<1, 2, 3>>
   end
 
+  test "a handle is released there after the process that tells of it was killed", %{
+    node: node,
+    device: device
+  } do
+    until(fn -> kept(node) == 0 end)
+    # In a process that ends: what is left of its heap is nobody's.
+    make = fn -> for _ <- 1..3, do: Buffer.zeros!([10], :u8, device: device) end
+    parent = self()
+
+    holder =
+      spawn(fn ->
+        handles = make.()
+        send(parent, :made)
+        receive do: (:drop -> send(parent, {:dropped, length(handles)}))
+      end)
+
+    assert_receive :made, 10_000
+    assert kept(node) == 3
+    killed(ExCubecl.Remote.Releaser)
+    send(holder, :drop)
+    assert_receive {:dropped, 3}, 10_000
+    until(fn -> kept(node) == 0 end)
+    # The one that keeps buffers for others is killed: they are stale, and new ones work.
+    old = Buffer.zeros!([10], :u8, device: device)
+    there(node, Process, :exit, [there(node, Process, :whereis, [Keeper]), :kill])
+    refused(Buffer.read(old), :stale, says: "#{node}")
+    assert Buffer.read!(Buffer.full!([2], :u8, 7, device: device)) == <<7, 7>>
+  end
+
+  defp killed(name) do
+    pid = Process.whereis(name)
+    monitor = Process.monitor(pid)
+    Process.exit(pid, :kill)
+    assert_receive {:DOWN, ^monitor, _, _, _}, 10_000
+    until(fn -> Process.whereis(name) not in [nil, pid] end)
+  end
+
   test "what nobody holds any more is freed there", %{node: node, device: device} do
     until(fn -> kept(node) == 0 end)
 
