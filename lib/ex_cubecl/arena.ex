@@ -302,6 +302,14 @@ defmodule ExCubecl.Arena do
   end
 
   defp dtype(%{unit: unit}, nil) when unit != :bytes, do: {:ok, unit}
+
+  defp dtype(_arena, nil) do
+    expected =
+      "one of #{Enum.map_join(DType.all(), " ", &inspect/1)}, here or as dtype: where the arena is made, which counts bytes"
+
+    Error.new(:unsupported_dtype, dtype: nil, argument: :dtype, expected: expected)
+  end
+
   defp dtype(_arena, dtype), do: Arguments.dtype(dtype)
 
   defp tensor(arena, ref, dtype, shape),

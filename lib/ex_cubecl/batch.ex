@@ -21,22 +21,25 @@ defmodule ExCubecl.Batch do
       iex> {ExCubecl.to_list!(y), ExCubecl.to_list!(z)}
       {[0, 0, 0], [4, 8, 12]}
 
-  Arguments are buffers, numbers, or names (atoms), which `submit/2` gives buffers or numbers to: so a batch is used again with others. All
-  of it is checked before anything runs. Each step runs after those before it.
+  Arguments are buffers, numbers, or names (atoms), which `submit/2` gives buffers or numbers to: so a batch is used again with others.
+  `:nan`, `:infinity` and `:neg_infinity` are numbers, and no names. All of it is checked before anything runs. Each step runs after those before it.
   """
 
   require ExCubecl.Kernel
 
   alias ExCubecl.{Arguments, Buffer, Error, Kernel, Native}
-  alias ExCubecl.Kernel.Call
+  alias ExCubecl.Kernel.{Call, Definition}
 
   defstruct steps: []
 
   @type t :: %__MODULE__{}
   @type argument :: Buffer.t() | number | atom
 
-  @copy Kernel.kernel(fn x -> x end)
-  @fill Kernel.kernel(fn value, out -> out[index()] = value end)
+  @copy Definition.named(Kernel.kernel(fn source -> source end), :copy)
+  @fill Definition.named(
+          Kernel.kernel(fn value, target -> target[index()] = value end),
+          :fill
+        )
 
   @doc "Returns a batch without steps."
   @spec new() :: t
@@ -81,7 +84,9 @@ defmodule ExCubecl.Batch do
   def submit(%__MODULE__{steps: steps}, names) do
     if Keyword.keyword?(names) do
       with {:ok, steps} <- prepared(Enum.reverse(steps), Map.new(names), []),
-           do: Error.from_native(fn -> Native.kernel_run(steps) end)
+           {:error, error} <-
+             Error.from_native(fn -> Native.kernel_run(Enum.map(steps, &Call.step/1)) end),
+           do: told(error, steps)
     else
       Arguments.invalid(:names, names, "a keyword list")
     end
@@ -101,13 +106,33 @@ defmodule ExCubecl.Batch do
   end
 
   defp named?(args),
-    do: is_list(args) and not List.improper?(args) and Enum.any?(args, &is_atom/1)
+    do: is_list(args) and not List.improper?(args) and Enum.any?(args, &name?/1)
+
+  defp name?(term), do: is_atom(term) and not Call.number?(term)
 
   defp prepared([], _names, done), do: {:ok, Enum.reverse(done)}
 
   defp prepared([recorded | rest], names, done) do
-    with {:ok, step} <- step(recorded, names), do: prepared(rest, names, [step | done])
+    with {:error, error} <- step(recorded, names) do
+      at(error, length(done) + 1)
+    else
+      {:ok, step} -> prepared(rest, names, [step | done])
+    end
   end
+
+  # The first step of which an argument is wrong; what is wrong with the device is no step's.
+  defp told(error, steps) do
+    steps
+    |> Enum.with_index(1)
+    |> Enum.find_value({:error, error}, fn {step, number} ->
+      case Call.told({:error, error}, step) do
+        {:error, ^error} -> nil
+        {:error, found} -> at(found, number)
+      end
+    end)
+  end
+
+  defp at(error, number), do: {:error, %{error | details: Map.put(error.details, :step, number)}}
 
   defp step({:ready, result}, _names), do: result
 
@@ -118,7 +143,7 @@ defmodule ExCubecl.Batch do
          {:ok, args} <- resolved(args, names, []),
          {:ok, opts} <- into(opts, names),
          {:ok, %{outputs: [_ | _]} = prepared} <- Call.prepare(kernel, args, opts) do
-      {:ok, Call.step(prepared)}
+      {:ok, prepared}
     else
       {:ok, %{outputs: []}} ->
         Arguments.invalid(
@@ -155,9 +180,12 @@ defmodule ExCubecl.Batch do
     end
   end
 
+  # No names.
+  @numbers [:nan, :infinity, :neg_infinity]
+
   defp resolved([], _names, done), do: {:ok, Enum.reverse(done)}
 
-  defp resolved([name | rest], names, done) when is_atom(name) do
+  defp resolved([name | rest], names, done) when is_atom(name) and name not in @numbers do
     case names do
       %{^name => value} -> resolved(rest, names, [value | done])
       _ -> Arguments.invalid(:name, name, "one that submit/2 is given a buffer or a number for")

@@ -41,7 +41,7 @@ defmodule ExCubecl.Error do
   | `:nif_not_loaded` | the native library is missing |
   """
 
-  alias ExCubecl.{DType, Native}
+  alias ExCubecl.{DType, Native, Text}
 
   @type reason ::
           :invalid_shape
@@ -115,12 +115,28 @@ defmodule ExCubecl.Error do
 
   @impl true
   # What another node refused names the node, if its words do not already.
-  def message(%{reason: reason, details: %{node: node} = details}) do
-    text = text(reason, details)
-    if String.contains?(text, "node #{node}"), do: text, else: "on node #{node}: #{text}"
+  def message(%{reason: reason, details: details}) do
+    text = step(details) <> argument(details) <> text(reason, details)
+
+    case details do
+      %{node: node} when is_atom(node) ->
+        if String.contains?(text, "node #{node}"), do: text, else: "on node #{node}: #{text}"
+
+      _ ->
+        text
+    end
   end
 
-  def message(%{reason: reason, details: details}), do: text(reason, details)
+  # Of a batch.
+  defp step(%{step: step}), do: "step #{step}: "
+  defp step(_details), do: ""
+
+  # Of a kernel.
+  defp argument(%{kernel: kernel, number: number, name: name}),
+    do: "argument #{number} (#{name}) of kernel #{kernel}: "
+
+  defp argument(%{kernel: kernel, number: option}), do: "option #{option} of kernel #{kernel}: "
+  defp argument(_details), do: ""
 
   defp text(:invalid_shape, %{elements: :too_many, shape: shape}),
     do: "shape #{short(shape)} has more than 2^63 - 1 elements or bytes: use smaller dimensions"
@@ -146,11 +162,54 @@ defmodule ExCubecl.Error do
     do:
       "the binary has #{actual} bytes, but #{expected} were expected: elements times bytes per element"
 
+  defp text(:shape_mismatch, %{operation: :matmul, shape: shape, other_shape: other}),
+    do:
+      "matmul takes matrices of the shapes [m, k] and [k, n], and these are of #{short(shape)} and #{short(other)}: " <>
+        matmul(shape, other)
+
+  defp text(
+         :shape_mismatch,
+         %{operation: :broadcast, shape: shape, other_shape: other} = details
+       ),
+       do:
+         "shapes #{short(shape)} and #{short(other)} do not broadcast: #{axis(details)}: expected the same length, or 1"
+
+  defp text(:shape_mismatch, %{operation: :broadcast_to, shape: shape, other_shape: to, axis: nil}),
+       do:
+         "shape #{short(shape)} does not broadcast to #{short(to)}, which has fewer axes: see ExCubecl.Buffer.reshape/2"
+
+  defp text(
+         :shape_mismatch,
+         %{operation: :broadcast_to, shape: shape, other_shape: to} = details
+       ),
+       do:
+         "shape #{short(shape)} does not broadcast to #{short(to)}: #{axis(details)}: only a length of 1 is repeated"
+
+  defp text(:shape_mismatch, %{operation: :concatenate, axis: nil} = details),
+    do:
+      "shapes #{short(details.shape)} and #{short(details.other_shape)} do not concatenate: expected as many axes"
+
+  defp text(:shape_mismatch, %{operation: :concatenate} = details),
+    do:
+      "shapes #{short(details.shape)} and #{short(details.other_shape)} do not concatenate along axis " <>
+        "#{details.along}: #{axis(details)}: expected the same length"
+
+  defp text(:shape_mismatch, %{other: nil, shape: shape, other_shape: expected}),
+    do: "its shape is #{short(shape)}, and that of the result is #{short(expected)}"
+
+  defp text(:shape_mismatch, %{other: other, shape: shape, other_shape: expected}),
+    do:
+      "its shape is #{short(shape)}, and that of argument #{other.number} (#{other.name}) is #{short(expected)}: " <>
+        "an element-wise kernel takes buffers of one shape, or of one element; ExCubecl.Ops.broadcast_to/2 repeats"
+
   defp text(:shape_mismatch, %{expected: expected, actual: actual, shape: shape}),
     do: "shape #{short(shape)} needs #{count(expected)}, but the data has #{actual}"
 
   defp text(:shape_mismatch, %{expected: expected, actual: actual}),
     do: "expected #{count(expected)}, but there are #{actual}"
+
+  defp text(:invalid_value, %{number: _, value: value, dtype: dtype}),
+    do: "#{dtype} cannot hold #{short(value)}: expected #{DType.range(dtype)}"
 
   defp text(:invalid_value, %{index: index, value: value, dtype: dtype}),
     do:
@@ -159,6 +218,9 @@ defmodule ExCubecl.Error do
   defp text(:unsupported_dtype, %{dtype: dtype, supported: supported, device: device}),
     do:
       "#{name(device)} cannot calculate with #{dtype}: convert to one of #{Enum.map_join(supported, " ", &inspect/1)}"
+
+  defp text(:unsupported_dtype, %{argument: argument, expected: expected}),
+    do: "no #{argument} is given: expected #{expected}"
 
   defp text(:unsupported_dtype, %{dtype: dtype}),
     do:
@@ -169,7 +231,10 @@ defmodule ExCubecl.Error do
       "the driver of #{name(device)} stops the loops of a thread once they made 65,535 rounds together, and did: what the kernel " <>
         "wrote is not right. Let more positions make fewer rounds each, or split the work over several calls"
 
-  defp text(:type_mismatch, %{kernel: kernel, text: text}), do: "kernel #{kernel}, #{text}"
+  defp text(:type_mismatch, %{kernel: kernel, text: text, line: line}),
+    do: "kernel #{kernel}, line #{line}: #{text}"
+
+  defp text(:type_mismatch, %{kernel: kernel, text: text}), do: "kernel #{kernel}: #{text}"
 
   defp text(:type_mismatch, %{expected: expected, actual: actual}),
     do:
@@ -183,6 +248,11 @@ defmodule ExCubecl.Error do
   defp text(:out_of_bounds, %{offset: offset, count: count, size: size}),
     do:
       "#{count} from offset #{offset} on lie outside of a buffer of #{size}: offset + count must be at most #{size}"
+
+  defp text(:overlap, %{other: other}),
+    do:
+      "it is written to and shares bytes with argument #{other.number} (#{other.name}): write into a buffer or view " <>
+        "that does not overlap, or ExCubecl.Buffer.duplicate/1 the other first"
 
   defp text(:overlap, _),
     do:
@@ -289,15 +359,22 @@ defmodule ExCubecl.Error do
     do:
       "#{name(device)} cannot be another device on #{name(on)}: expected an id of the same runtime that is not taken"
 
-  defp text(:invalid_argument, %{argument: :buffer, reason: %{device: device, on: on}}),
+  defp text(:invalid_argument, %{argument: :buffer, reason: %{device: device, on: on}} = details),
     do:
-      "a buffer is on #{name(device)}, and the kernel runs on #{name(on)}: see ExCubecl.Buffer.transfer/2"
+      "#{if details[:number], do: "it", else: "a buffer"} is on #{name(device)}, and the kernel runs on #{name(on)}: see ExCubecl.Buffer.transfer/2"
 
   defp text(:invalid_argument, %{argument: :kernel, reason: reason}) when is_binary(reason),
     do: "the kernel cannot run: #{reason}"
 
   defp text(:invalid_argument, %{argument: :arena, reason: holds}),
     do: "the arena holds #{holds}: reset it first"
+
+  defp text(:invalid_argument, %{argument: :args, kernel: kernel, names: names, given: given}),
+    do:
+      "kernel #{kernel} takes #{Text.count(length(names), "argument")} (#{Enum.join(names, ", ")}), and is given #{given}"
+
+  defp text(:invalid_argument, %{number: _, value: value, expected: expected}),
+    do: "expected #{expected}, and #{short(value)} is given"
 
   defp text(:invalid_argument, %{argument: argument, expected: expected} = details),
     do:
@@ -323,7 +400,15 @@ defmodule ExCubecl.Error do
 
   defp owners(_), do: ""
 
-  defp short(term), do: inspect(term, limit: 10, printable_limit: 80)
+  defp axis(%{axis: axis, lengths: {one, other}}), do: "axis #{axis} is #{one} and #{other}"
+
+  defp matmul([_, _], [_, _]),
+    do:
+      "the last axis of the first is as long as the first axis of the second; ExCubecl.Ops.transpose/2 exchanges them"
+
+  defp matmul(_, _), do: "ExCubecl.Buffer.reshape/2 makes a matrix of a vector"
+
+  defp short(term), do: Text.show(term)
 
   defp name({runtime, index}) when is_atom(runtime) and is_integer(index),
     do: "#{runtime}:#{index}"
@@ -332,9 +417,13 @@ defmodule ExCubecl.Error do
   defp name({node, id}) when is_atom(node) and is_binary(id), do: "#{id} of node #{node}"
   defp name(other), do: short(other)
 
-  defp count(1), do: "1 element"
-  defp count(n), do: "#{n} elements"
+  defp count(n), do: Text.count(n, "element")
 
   defp bytes(n) when n >= 1_048_576, do: "#{n} bytes (#{Float.round(n / 1_048_576, 1)} MiB)"
   defp bytes(n), do: "#{n} bytes"
+end
+
+defimpl Inspect, for: ExCubecl.Error do
+  # Shapes in the details are lists of numbers, and no text.
+  def inspect(error, opts), do: Inspect.Any.inspect(error, %{opts | charlists: :as_lists})
 end

@@ -82,7 +82,7 @@ defmodule ExCubecl.Kernel do
     Telemetry
   }
 
-  alias ExCubecl.Kernel.{Cache, Call, Parser, Source}
+  alias ExCubecl.Kernel.{Cache, Call, Definition, Source}
 
   @enforce_keys [:parsed, :key]
   defstruct [:parsed, :key]
@@ -94,7 +94,7 @@ defmodule ExCubecl.Kernel do
 
   defmacro __using__(_opts) do
     # Here, and not in the module's body, which is evaluated when all of it was expanded.
-    Module.register_attribute(__CALLER__.module, :ex_cubecl_kernels, accumulate: true)
+    Definition.prepare(__CALLER__)
 
     quote do
       import ExCubecl.Kernel, only: [defkernel: 2, defkernel: 3]
@@ -103,11 +103,15 @@ defmodule ExCubecl.Kernel do
   end
 
   defmacro __before_compile__(env) do
+    Definition.finish(env)
     kernels = Map.new(Module.get_attribute(env.module, :ex_cubecl_kernels))
 
     quote do
       @doc false
       def __kernel__(name, arity), do: Map.get(unquote(Macro.escape(kernels)), {name, arity})
+
+      @doc false
+      def __kernels__, do: unquote(kernels |> Map.keys() |> Enum.sort())
     end
   end
 
@@ -117,27 +121,12 @@ defmodule ExCubecl.Kernel do
   They take the arguments and return `{:ok, buffer}` for an element-wise kernel, `:ok` for an indexed
   one; see `run/3` for the errors.
   """
-  defmacro defkernel(call, do: body), do: define(call, [], body, __CALLER__)
+  defmacro defkernel(call, body), do: Definition.define(call, body, __CALLER__)
 
   @doc """
   As `defkernel/2`, with the threads of a group: `defkernel sum(input, out), group: 64 do ... end`.
   """
-  defmacro defkernel(call, opts, do: body), do: define(call, opts, body, __CALLER__)
-
-  defp define({name, _, args}, opts, body, env) when is_atom(name) and is_list(args) do
-    kernel = make(name, args, body, opts, env)
-    arity = length(args)
-    Module.put_attribute(env.module, :ex_cubecl_kernels, {{name, arity}, kernel})
-    names = Macro.generate_arguments(arity, __MODULE__)
-
-    quote do
-      def unquote(name)(unquote_splicing(names)),
-        do: ExCubecl.Kernel.run(unquote(Macro.escape(kernel)), unquote(names))
-
-      def unquote(:"#{name}!")(unquote_splicing(names)),
-        do: ExCubecl.Kernel.run!(unquote(Macro.escape(kernel)), unquote(names))
-    end
-  end
+  defmacro defkernel(call, opts, body), do: Definition.define(call, [opts, body], __CALLER__)
 
   @doc """
   Returns a kernel made of an anonymous function, for `run/3`.
@@ -148,30 +137,7 @@ defmodule ExCubecl.Kernel do
       iex> ExCubecl.to_list!(ExCubecl.Kernel.run!(relu, [x]))
       [0.0, 2.5]
   """
-  defmacro kernel({:fn, _, [{:->, _, [args, body]}]}, opts \\ []),
-    do: Macro.escape(make(:kernel, args, body, opts, __CALLER__))
-
-  defp make(name, args, body, opts, env) do
-    parsed = Parser.parse(name, args, body, opts, env, &find(&1, &2, &3, env))
-    %__MODULE__{parsed: parsed, key: :erlang.md5(:erlang.term_to_binary(parsed))}
-  end
-
-  defp find(nil, name, arity, env) do
-    if env.module && Module.open?(env.module) do
-      kernels = Module.get_attribute(env.module, :ex_cubecl_kernels) || []
-      with {_, kernel} <- List.keyfind(kernels, {name, arity}, 0), do: kernel.parsed
-    end
-  end
-
-  defp find(alias, name, arity, env) do
-    module = Macro.expand(alias, env)
-
-    with {:module, _} <- Code.ensure_compiled(module),
-         true <- function_exported?(module, :__kernel__, 2),
-         %__MODULE__{parsed: parsed} <- module.__kernel__(name, arity),
-         do: parsed,
-         else: (_ -> nil)
-  end
+  defmacro kernel(function, opts \\ []), do: Definition.anonymous(function, opts, __CALLER__)
 
   @doc """
   Runs a kernel, or one of a module as `{module, name}`, and returns `{:ok, buffer}` with the result of an element-wise one, `:ok` for an
@@ -219,13 +185,16 @@ defmodule ExCubecl.Kernel do
          {:ok, prepared} <- Call.prepare(kernel, args, opts) do
       metadata = %{device: prepared.device, kernel: kernel.parsed.name}
 
-      Telemetry.span(:launch, Call.written(prepared), metadata, fn ->
-        cond do
-          opts[:check] -> run_checked(kernel, prepared, opts)
-          prepared.outputs == [] -> make_result(prepared, opts)
-          true -> Error.from_native(fn -> run_step(Call.step(prepared)) end)
-        end
-      end)
+      result =
+        Telemetry.span(:launch, Call.written(prepared), metadata, fn ->
+          cond do
+            opts[:check] -> run_checked(kernel, prepared, opts)
+            prepared.outputs == [] -> make_result(prepared, opts)
+            true -> Error.from_native(fn -> run_step(Call.step(prepared)) end)
+          end
+        end)
+
+      Call.told(result, prepared)
     end
   end
 
@@ -249,9 +218,27 @@ defmodule ExCubecl.Kernel do
     with true <- is_atom(module) and is_atom(name),
          {:module, _} <- Code.ensure_loaded(module),
          true <- function_exported?(module, :__kernel__, 2),
-         %__MODULE__{} = kernel <- module.__kernel__(name, arity),
-         do: {:ok, kernel},
-         else: (_ -> no_kernel({module, name}))
+         {_, %__MODULE__{} = kernel} <- {module, module.__kernel__(name, arity)} do
+      {:ok, kernel}
+    else
+      {^module, nil} -> no_such_kernel(module, name, arity)
+      _ -> no_kernel({module, name})
+    end
+  end
+
+  defp no_such_kernel(module, name, arity) do
+    kernels = module.__kernels__()
+
+    case Enum.find(kernels, &match?({^name, _}, &1)) do
+      nil ->
+        known = Enum.map_join(kernels, ", ", fn {name, arity} -> "#{name}/#{arity}" end)
+        Arguments.invalid(:kernel, {module, name}, "a kernel of #{inspect(module)}: #{known}")
+
+      {_, other} ->
+        names = module.__kernel__(name, other).parsed.args
+        details = [argument: :args, kernel: name, names: names, given: arity]
+        Error.new(:invalid_argument, details)
+    end
   end
 
   @doc """
@@ -306,7 +293,7 @@ defmodule ExCubecl.Kernel do
       iex> ExCubecl.Kernel.warm(half, [:f32, 2.0])
       :ok
       iex> ExCubecl.Kernel.warm(half, [:f33, 2.0]) |> elem(1) |> Exception.message()
-      "invalid x :f33: expected a type such as :f32, or a number"
+      "argument 1 (x) of kernel kernel: expected a type such as :f32, or a number, and :f33 is given"
   """
   @spec warm(t | {module, atom}, [Buffer.t() | number | DType.t()], device: Device.id()) ::
           :ok | {:error, Error.t()}

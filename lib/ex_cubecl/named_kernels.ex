@@ -5,16 +5,19 @@ defmodule ExCubecl.NamedKernels do
   require ExCubecl.Kernel
 
   alias ExCubecl.{Arguments, Kernel}
+  alias ExCubecl.Kernel.Definition
 
-  @kernels %{
-    "elementwise_add" => Kernel.kernel(fn a, b -> a + b end),
-    "elementwise_sub" => Kernel.kernel(fn a, b -> a - b end),
-    "elementwise_mul" => Kernel.kernel(fn a, b -> a * b end),
-    "elementwise_div" => Kernel.kernel(fn a, b -> a / b end),
-    "relu" => Kernel.kernel(fn x -> max(x, 0) end),
-    "sigmoid" => Kernel.kernel(fn x -> 1 / (1 + exp(-x)) end),
-    "tanh" => Kernel.kernel(fn x -> tanh(x) end)
-  }
+  @kernels for {name, kernel} <- %{
+                 "elementwise_add" => Kernel.kernel(fn a, b -> a + b end),
+                 "elementwise_sub" => Kernel.kernel(fn a, b -> a - b end),
+                 "elementwise_mul" => Kernel.kernel(fn a, b -> a * b end),
+                 "elementwise_div" => Kernel.kernel(fn a, b -> a / b end),
+                 "relu" => Kernel.kernel(fn x -> max(x, 0) end),
+                 "sigmoid" => Kernel.kernel(fn x -> 1 / (1 + exp(-x)) end),
+                 "tanh" => Kernel.kernel(fn x -> tanh(x) end)
+               },
+               into: %{},
+               do: {name, Definition.named(kernel, String.to_atom(name))}
 
   def names, do: @kernels |> Map.keys() |> Enum.sort()
 

@@ -22,8 +22,22 @@ defmodule ExCubecl.Ops do
 
   import Elixir.Kernel, except: [abs: 1, ceil: 1, floor: 1, max: 2, min: 2, round: 1]
 
-  alias ExCubecl.{Arguments, Buffer, Device, DType, Error, Handle, Native, Note, Pressure, Shape}
+  alias ExCubecl.{
+    Arguments,
+    Buffer,
+    Device,
+    DType,
+    Error,
+    Handle,
+    Native,
+    Note,
+    Pressure,
+    Shape,
+    Text
+  }
+
   alias ExCubecl.Kernel
+  alias ExCubecl.Kernel.Definition
   alias ExCubecl.Ops.Kernels
 
   require Kernel
@@ -60,6 +74,8 @@ defmodule ExCubecl.Ops do
   ]
 
   for {name, {kernel, what}} <- @binary do
+    kernel = Definition.named(kernel, name)
+
     @doc "Returns `{:ok, buffer}` with #{what} of two operands, of which one at least is a buffer."
     @spec unquote(name)(operand, operand) :: result
     def unquote(name)(a, b), do: each(unquote(Macro.escape(kernel)), [a, b])
@@ -84,10 +100,17 @@ defmodule ExCubecl.Ops do
   ]
 
   for {name, kernel} <- @unary do
+    kernel = Definition.named(kernel, name)
+
     @doc "Returns `{:ok, buffer}` with `#{name}` of each element."
     @spec unquote(name)(Buffer.t()) :: result
     def unquote(name)(x), do: each(unquote(Macro.escape(kernel)), [x])
   end
+
+  @select Definition.named(
+            Kernel.kernel(fn pred, a, b -> if pred != 0, do: a, else: b end),
+            :select
+          )
 
   @doc """
   Returns `{:ok, buffer}` with an element of `a` where `pred` is not 0, else of `b`.
@@ -97,8 +120,7 @@ defmodule ExCubecl.Ops do
       [5, 7]
   """
   @spec select(Buffer.t(), operand, operand) :: result
-  def select(pred, a, b),
-    do: each(Kernel.kernel(fn p, a, b -> if p != 0, do: a, else: b end), [pred, a, b])
+  def select(pred, a, b), do: each(@select, [pred, a, b])
 
   defp each(kernel, args) do
     buffers = for %Buffer{} = buffer <- args, do: buffer
@@ -131,7 +153,7 @@ defmodule ExCubecl.Ops do
   defp together([first | rest]) do
     Enum.reduce_while(rest, {:ok, first}, fn shape, {:ok, known} ->
       case broadcast(known, shape) do
-        nil -> {:halt, mismatch(known, shape)}
+        nil -> {:halt, mismatch(:broadcast, known, shape, misfit(known, shape))}
         both -> {:cont, {:ok, both}}
       end
     end)
@@ -147,13 +169,19 @@ defmodule ExCubecl.Ops do
 
   defp padded(shape, rank), do: List.duplicate(1, rank - length(shape)) ++ shape
 
-  defp mismatch(shape, other),
-    do:
-      Error.new(:shape_mismatch,
-        shape: shape,
-        expected: Shape.size(shape),
-        actual: Shape.size(other)
-      )
+  # The last axis at which two shapes do not fit, counted from the end, and their lengths there.
+  defp misfit(a, b, fits? \\ fn a, b -> a == b or a == 1 or b == 1 end) do
+    rank = Enum.max([length(a), length(b)])
+    pairs = Enum.zip(Enum.reverse(padded(a, rank)), Enum.reverse(padded(b, rank)))
+    index = Enum.find_index(pairs, fn {a, b} -> not fits?.(a, b) end)
+    %{axis: -1 - index, lengths: Enum.at(pairs, index)}
+  end
+
+  defp mismatch(operation, shape, other, more \\ %{}) do
+    sizes = %{expected: Shape.size(shape), actual: Shape.size(other)}
+    details = %{operation: operation, shape: shape, other_shape: other}
+    Error.new(:shape_mismatch, details |> Map.merge(sizes) |> Map.merge(more))
+  end
 
   ## Places
 
@@ -177,10 +205,13 @@ defmodule ExCubecl.Ops do
 
         strided(buffer, shape, strides)
       else
-        mismatch(shape, buffer.shape)
+        mismatch(:broadcast_to, buffer.shape, shape, no_broadcast(buffer.shape, shape))
       end
     end
   end
+
+  defp no_broadcast(from, to) when length(from) > length(to), do: %{axis: nil}
+  defp no_broadcast(from, to), do: misfit(from, to, fn from, to -> from == to or from == 1 end)
 
   @doc """
   Returns `{:ok, buffer}` with the axes in another order, by default the reverse one.
@@ -205,7 +236,7 @@ defmodule ExCubecl.Ops do
           Enum.map(axes, &Enum.at(strides, &1))
         )
       else
-        Arguments.invalid(:axes, axes, "each of #{inspect(all)} once")
+        Arguments.invalid(:axes, axes, "each of #{Text.show(all)} once")
       end
     end
   end
@@ -315,8 +346,18 @@ defmodule ExCubecl.Ops do
         end
 
       other ->
-        mismatch(first.shape, other.shape)
+        mismatch(:concatenate, first.shape, other.shape, beside(first.shape, other.shape, axis))
     end
+  end
+
+  # The axis at which two shapes differ beside the one along which they are put together.
+  defp beside(shape, other, _along) when length(shape) != length(other), do: %{axis: nil}
+
+  defp beside(shape, other, along) do
+    pairs = Enum.zip(shape, other)
+    wrong? = fn {{a, b}, axis} -> axis != along and a != b end
+    {lengths, axis} = pairs |> Enum.with_index() |> Enum.find(wrong?)
+    %{along: along, axis: axis, lengths: lengths}
   end
 
   @doc """
@@ -537,7 +578,7 @@ defmodule ExCubecl.Ops do
           product(a, b, {m, k, n})
 
         {shape, other} ->
-          mismatch(shape, other)
+          mismatch(:matmul, shape, other)
       end
     end
   end
@@ -660,7 +701,7 @@ defmodule ExCubecl.Ops do
       Arguments.invalid(
         :axis,
         axis,
-        "one of the #{length(shape)} axes of #{inspect(shape)}, from 0 or from -1"
+        "one of the #{length(shape)} axes of #{Text.show(shape)}, from 0 or from -1"
       )
 
   # A kernel divides by it.

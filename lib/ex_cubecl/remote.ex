@@ -4,7 +4,7 @@ defmodule ExCubecl.Remote do
   # the other node's keeper holds, and calls on it run there. Content crosses the wire only to be read
   # and written, in chunks.
 
-  alias ExCubecl.{Arguments, DType, Error, Native, Note, Progress, Service, Shape}
+  alias ExCubecl.{Arguments, DType, Error, Native, Note, Progress, Service, Shape, Text}
   alias ExCubecl.Remote.{Keeper, Releaser, Server}
 
   @buffer :"Elixir.ExCubecl.Buffer"
@@ -375,10 +375,10 @@ defmodule ExCubecl.Remote do
       lacking(node)
 
     :error, {:exception, reason, _stack} ->
-      Error.new(:driver, message: inspect(reason), node: node)
+      Error.new(:driver, message: Text.show(reason), node: node)
 
     kind, reason ->
-      Error.new(:driver, message: inspect({kind, reason}), node: node)
+      Error.new(:driver, message: Text.show({kind, reason}), node: node)
   end
 
   defp lacking(node), do: Error.new(:unsupported, operation: :no_library, node: node)

@@ -4,21 +4,27 @@ defmodule ExCubecl.Kernel.Call do
   # types, and what the native side takes for it.
 
   alias ExCubecl.{Arguments, Buffer, DType, Error, Handle, Native, Shape, Telemetry}
-  alias ExCubecl.Kernel.{Cache, Typer}
+  alias ExCubecl.Kernel.{Blame, Cache, Typer}
+
+  # Numbers that Elixir has no floats for.
+  @special [:nan, :infinity, :neg_infinity]
 
   @doc "Everything that a run needs: for `ExCubecl.Kernel.run/3`, and for batches."
   def prepare(%{parsed: parsed} = kernel, args, opts) do
-    with {:ok, args} <- arguments(parsed.args, args),
+    with {:ok, args} <- arguments(parsed, args),
          {:ok, shape} <- shape(parsed, args, opts),
          {:ok, kinds} <- kinds(parsed, args, shape),
          id = device(args),
-         {:ok, made} <- made(kernel, kinds, id, opts[:check] || false),
+         made = made(kernel, kinds, id, opts[:check] || false),
          args = Map.new(args),
+         {:ok, made} <- Blame.tell(made, parsed, args),
          {:ok, outputs} <- outputs(parsed, made, args, shape, Keyword.fetch(opts, :into)) do
       numbers = numbers(made, args, shape, parsed.group)
 
       {:ok,
        %{
+         parsed: parsed,
+         into: opts[:into],
          device: id,
          names: parsed.outputs,
          made: made,
@@ -36,6 +42,13 @@ defmodule ExCubecl.Kernel.Call do
   def step(%{made: made} = prepared),
     do: {made.ref, prepared.inputs, prepared.numbers, prepared.outputs, prepared.positions}
 
+  @doc "The result of a run, which names the argument that an error is about."
+  def told(result, %{parsed: parsed, args: args, made: made, into: into}),
+    do: Blame.tell(result, parsed, args, made.scalars, into)
+
+  @doc "Whether a term is a number for a kernel."
+  def number?(term), do: is_number(term) or term in @special
+
   @doc "Bytes of what a run writes into."
   def written(%{made: %{dtype: nil}, args: args, names: names}),
     do:
@@ -47,37 +60,43 @@ defmodule ExCubecl.Kernel.Call do
 
   ## Arguments
 
-  defp arguments(names, args) do
-    with {:ok, args} <- same_number(names, args), do: each(Enum.zip(names, args), [])
+  defp arguments(%{args: names} = parsed, args) do
+    with {:ok, args} <- same_number(parsed, args), do: each(Enum.zip(names, args), parsed, [])
   end
 
-  defp same_number(names, args) do
+  defp same_number(%{args: names, name: kernel}, args) do
     if length(names) == length(args),
       do: {:ok, args},
-      else: Arguments.invalid(:args, args, "#{length(names)}: #{Enum.join(names, ", ")}")
+      else:
+        Error.new(:invalid_argument,
+          argument: :args,
+          kernel: kernel,
+          names: names,
+          given: length(args)
+        )
   end
 
-  defp each([], done), do: {:ok, Enum.reverse(done)}
+  defp each([], _parsed, done), do: {:ok, Enum.reverse(done)}
 
-  defp each([{name, number} | rest], done) when is_number(number),
-    do: each(rest, [{name, number} | done])
+  defp each([{name, number} | rest], parsed, done) when is_number(number) or number in @special,
+    do: each(rest, parsed, [{name, number} | done])
 
-  defp each([{name, value} | rest], done) do
+  defp each([{name, value} | rest], parsed, done) do
     case Handle.local(value) do
       {:ok, buffer} ->
-        each(rest, [{name, buffer} | done])
+        each(rest, parsed, [{name, buffer} | done])
 
       {:error, %{reason: :invalid_argument}} ->
-        Arguments.invalid(name, value, "a buffer or a number")
+        Blame.invalid(parsed, name, value, "a buffer or a number")
 
-      error ->
-        error
+      {:error, error} ->
+        {:error, %{error | details: Map.merge(error.details, Blame.argument(parsed, name))}}
     end
   end
 
   # What the positions run over.
-  defp shape(%{outputs: []}, args, opts) do
-    buffers = for {_, %Buffer{} = buffer} <- args, do: buffer
+  defp shape(%{outputs: []} = parsed, args, opts) do
+    buffers = for {name, %Buffer{shape: shape}} <- args, do: {name, shape}
 
     cond do
       opts[:size] ->
@@ -87,15 +106,15 @@ defmodule ExCubecl.Kernel.Call do
         Arguments.invalid(:args, Keyword.values(args), "at least one buffer")
 
       true ->
-        common(buffers)
+        common(buffers, parsed)
     end
   end
 
-  defp shape(%{outputs: [first | _]}, args, opts) do
+  defp shape(%{outputs: [first | _]} = parsed, args, opts) do
     case {opts[:size], args[first]} do
       {nil, %Buffer{shape: shape}} -> {:ok, shape}
       {size, %Buffer{}} -> size(size)
-      {_, number} -> Arguments.invalid(first, number, "a buffer: the kernel writes into it")
+      {_, number} -> Blame.invalid(parsed, first, number, "a buffer: the kernel writes into it")
     end
   end
 
@@ -109,25 +128,17 @@ defmodule ExCubecl.Kernel.Call do
     end
   end
 
-  defp common(buffers) do
-    case Enum.reject(buffers, &(Shape.size(&1.shape) == 1)) do
+  defp common([{_, one} | _] = buffers, parsed) do
+    case Enum.reject(buffers, fn {_, shape} -> Shape.size(shape) == 1 end) do
       [] ->
-        {:ok, hd(buffers).shape}
+        {:ok, one}
 
-      [%{shape: shape} | rest] ->
-        case Enum.find(rest, &(&1.shape != shape)) do
+      [{_, shape} = first | rest] ->
+        case Enum.find(rest, fn {_, other} -> other != shape end) do
           nil -> {:ok, shape}
-          other -> mismatch(shape, other)
+          {name, other} -> Blame.shapes(parsed, name, other, first)
         end
     end
-  end
-
-  defp mismatch(shape, other) do
-    Error.new(:shape_mismatch,
-      expected: Shape.size(shape),
-      actual: Shape.size(other.shape),
-      shape: shape
-    )
   end
 
   defp kinds(parsed, args, shape) do
@@ -147,7 +158,7 @@ defmodule ExCubecl.Kernel.Call do
 
     case Enum.find(parsed.outputs, &(not is_struct(args[&1], Buffer))) do
       nil -> {:ok, kinds}
-      name -> Arguments.invalid(name, args[name], "a buffer: the kernel writes into it")
+      name -> Blame.invalid(parsed, name, args[name], "a buffer: the kernel writes into it")
     end
   end
 
@@ -160,16 +171,17 @@ defmodule ExCubecl.Kernel.Call do
   # An element-wise kernel writes into a new buffer, or into one that is there.
   defp outputs(%{outputs: []}, _made, _args, _shape, :error), do: {:ok, []}
 
-  defp outputs(%{outputs: []}, made, _args, shape, {:ok, into}) do
+  defp outputs(%{outputs: []} = parsed, made, _args, shape, {:ok, into}) do
     case Handle.local(into) do
       {:ok, %{dtype: dtype}} when dtype != made.dtype ->
-        Error.new(:type_mismatch, expected: made.dtype, actual: dtype)
+        details = %{expected: made.dtype, actual: dtype}
+        Error.new(:type_mismatch, Map.merge(details, Blame.argument(parsed, :into)))
 
       {:ok, %{shape: ^shape, ref: ref}} ->
         {:ok, [ref]}
 
       {:ok, other} ->
-        mismatch(shape, other)
+        Blame.shapes(parsed, :into, other.shape, {nil, shape})
 
       error ->
         error
@@ -194,8 +206,11 @@ defmodule ExCubecl.Kernel.Call do
   end
 
   defp typed(parsed, kinds, check) do
-    with {:error, clash} <- Typer.type(parsed, Map.new(kinds), check),
-         do: Error.new(:type_mismatch, kernel: parsed.name, text: Exception.message(clash))
+    with {:error, %{line: line, text: text}} <- Typer.type(parsed, Map.new(kinds), check) do
+      # What is about the whole kernel, or a kernel of the library, has no line.
+      details = %{kernel: parsed.name, text: text}
+      Error.new(:type_mismatch, if(line == 0, do: details, else: Map.put(details, :line, line)))
+    end
   end
 
   # Of what the typer makes, only too much depth is refused.
@@ -222,21 +237,21 @@ defmodule ExCubecl.Kernel.Call do
   def warm(%{parsed: parsed} = kernel, args, id) do
     kinds = fn -> for {name, arg} <- Enum.zip(parsed.args, args), do: {name, like(arg)} end
 
-    with {:ok, _} <- same_number(parsed.args, args),
-         {:ok, kinds} <- known(kinds.()),
+    with {:ok, _} <- same_number(parsed, args),
+         {:ok, kinds} <- known(parsed, kinds.()),
          {:ok, _} <- made(kernel, kinds, id, false),
          do: :ok
   end
 
   defp like(number) when is_integer(number), do: :int
-  defp like(number) when is_float(number), do: :float
+  defp like(number) when is_float(number) or number in @special, do: :float
   defp like(%Buffer{dtype: dtype}), do: {:buffer, dtype}
   defp like(dtype), do: if(DType.valid?(dtype), do: {:buffer, dtype}, else: {:unknown, dtype})
 
-  defp known(kinds) do
+  defp known(parsed, kinds) do
     case Enum.find(kinds, &match?({_, {:unknown, _}}, &1)) do
       nil -> {:ok, kinds}
-      {name, {_, other}} -> Arguments.invalid(name, other, "a type such as :f32, or a number")
+      {name, {_, other}} -> Blame.invalid(parsed, name, other, "a type such as :f32, or a number")
     end
   end
 

@@ -14,7 +14,7 @@ defmodule ExCubecl.Kernel.Parser do
   import ExCubecl.Kernel.Mistake
 
   alias ExCubecl.DType
-  alias ExCubecl.Kernel.Groups
+  alias ExCubecl.Kernel.{Groups, Unknown}
 
   @unary %{
     -: :neg,
@@ -77,23 +77,6 @@ defmodule ExCubecl.Kernel.Parser do
     >=: :ge
   }
 
-  @instead %{
-    &&: "and",
-    ||: "or",
-    !: "not",
-    ===: "==",
-    !==: "!=",
-    <>: "numbers only",
-    ++: "numbers only",
-    |>: "the call written out",
-    case: "if or cond",
-    while: "for i <- a..b",
-    receive: "numbers only",
-    fn: "another defkernel",
-    unless: "if not ...",
-    with: "if or cond"
-  }
-
   @atomics %{
     atomic_add: :add,
     atomic_min: :min,
@@ -104,11 +87,37 @@ defmodule ExCubecl.Kernel.Parser do
     atomic_exchange: :exchange
   }
 
-  @doc "A kernel of these arguments and this body; `find` looks up others: `(module | nil, name, arity)`."
+  # How many arguments the words take that are neither @unary nor @binary; :+ and :- are of one too.
+  @words [
+    index: [0, 1],
+    len: [1],
+    cast: [2],
+    local: [0, 1],
+    group: [0, 1],
+    group_size: [0, 1],
+    shared: [2],
+    barrier: [0],
+    +: [1]
+  ]
+
+  @doc "How many arguments a function of the language takes: none of them for a name that is none."
+  @spec arities(atom) :: [arity]
+  def arities(name) do
+    one = if is_map_key(@unary, name), do: [1], else: []
+    two = if is_map_key(@binary, name) or is_map_key(@atomics, name), do: [2], else: []
+    Enum.uniq(one ++ Keyword.get(@words, name, []) ++ two)
+  end
+
+  @doc """
+  A kernel of these arguments and this body; `find` looks up others: `(module | nil, name, arity)`, and returns a
+  parsed kernel or `{:other, what}` as `ExCubecl.Kernel.Lookup`.
+  """
   def parse(name, args, body, opts, env, find) do
     state = %{
       file: env.file,
       line: env.line,
+      name: name,
+      module: env.module,
       args: Enum.map(args, &argument(&1, env)),
       known: MapSet.new(),
       find: find,
@@ -121,6 +130,9 @@ defmodule ExCubecl.Kernel.Parser do
 
     if Enum.uniq(state.args) != state.args,
       do: fail(state, env.line, "two arguments of the same name")
+
+    if state.args == [],
+      do: fail(state, env.line, "a kernel has arguments, at least a buffer")
 
     state = %{state | known: MapSet.new(state.args), group: Groups.threads(opts, body, state)}
 
@@ -168,11 +180,15 @@ defmodule ExCubecl.Kernel.Parser do
 
   defp argument({name, _, context}, _env) when is_atom(name) and is_atom(context), do: name
 
+  defp argument({:when, meta, _}, env),
+    do: fail(env, meta[:line] || env.line, "guards are not known in kernels: use if in the body")
+
   defp argument(other, env),
     do: fail(env, env.line, "arguments are names, not #{Macro.to_string(other)}")
 
   # Quoted code that was put together has blocks within blocks.
   defp lines({:__block__, _, lines}), do: Enum.flat_map(lines, &lines/1)
+  defp lines(nil), do: []
   defp lines(line), do: [line]
 
   # The buffers that are written to, wherever that is.
@@ -199,9 +215,26 @@ defmodule ExCubecl.Kernel.Parser do
   defp statements(lines, state), do: Enum.map_reduce(lines, state, &statement/2)
 
   # Statements, and a last line with the value.
+  defp value_block([], state),
+    do:
+      fail(
+        state,
+        state.line,
+        "the body is empty: its last line is the result, or a line writes into an argument, as in output[i] = ..."
+      )
+
   defp value_block(lines, state) do
     {before, [last]} = Enum.split(lines, -1)
     {statements, state} = statements(before, state)
+
+    with {:=, meta, [{name, _, context}, _]} when is_atom(name) and is_atom(context) <- last do
+      text =
+        "the last line sets #{name}, and the value of a kernel is that of its last line: " <>
+          "end with #{name}, or write into an argument, as in output[i] = ..."
+
+      fail(state, meta, text)
+    end
+
     {statements, expression(last, state)}
   end
 
@@ -241,7 +274,8 @@ defmodule ExCubecl.Kernel.Parser do
     {{:barrier, line(meta, state)}, state}
   end
 
-  defp statement({:if, meta, [condition, branches]}, %{together: outer} = state) do
+  defp statement({:if, meta, [condition, branches]}, %{together: outer} = state)
+       when is_list(branches) do
     condition = expression(condition, state)
     state = together(state, [condition])
     # What is set in one branch only is not known behind it.
@@ -253,7 +287,7 @@ defmodule ExCubecl.Kernel.Parser do
     {{:branch, line(meta, state), condition, then, other}, %{state | together: outer}}
   end
 
-  defp statement({:cond, meta, [[do: clauses]]}, state),
+  defp statement({:cond, meta, [[do: clauses]]}, state) when is_list(clauses),
     do: {conditions(clauses, line(meta, state), state), state}
 
   defp statement({:for, meta, [{:<-, _, [{name, _, context}, range]}, [do: body]]}, state)
@@ -269,6 +303,9 @@ defmodule ExCubecl.Kernel.Parser do
     do: fail(state, meta, "a loop is written as: for i <- first..last do ... end")
 
   defp statement(other, state) do
+    # What is wrong with itself comes first.
+    expression(other, state)
+
     fail(
       state,
       meta(other),
@@ -300,12 +337,18 @@ defmodule ExCubecl.Kernel.Parser do
   defp atomic(op, meta, _args, _before, state),
     do: fail(state, meta, "#{op} changes an element: #{op}(output[i], value)")
 
-  defp conditions([{:->, meta, [[condition], body]} | rest], line, state) do
+  defp conditions([clause | rest], line, state) do
+    {meta, condition, body} = clause(clause, state)
     state = together(state, [expression(condition, state)])
     {then, _} = statements(lines(body), state)
     other = if rest == [], do: [], else: [conditions(rest, line, state)]
     {:branch, line(meta, state), expression(condition, state), then, other}
   end
+
+  defp clause({:->, meta, [[condition], body]}, _state), do: {meta, condition, body}
+
+  defp clause(other, state),
+    do: fail(state, meta(other), "a clause of cond is written as: condition -> ...")
 
   defp range({:.., _, [from, to]}, _meta, state),
     do: {expression(from, state), expression(to, state)}
@@ -399,7 +442,7 @@ defmodule ExCubecl.Kernel.Parser do
       else: fail(state, meta, "#{inspect(dtype)} is no type: expected one of #{types()}")
   end
 
-  defp expression({:if, meta, [condition, branches]}, state) do
+  defp expression({:if, meta, [condition, branches]}, state) when is_list(branches) do
     unless branches[:else],
       do: fail(state, meta, "an if whose value is used needs an else")
 
@@ -408,21 +451,35 @@ defmodule ExCubecl.Kernel.Parser do
   end
 
   defp expression({:cond, meta, [[do: clauses]]}, state) do
-    {before, [{:->, _, [[last], value]}]} = Enum.split(clauses, -1)
-    if last != true, do: fail(state, meta, "a cond whose value is used ends with: true -> ...")
+    {before, last} = if is_list(clauses), do: Enum.split(clauses, -1), else: {[], []}
 
-    List.foldr(before, one(value, state), fn {:->, meta, [[condition], value]}, other ->
+    value =
+      case last do
+        [{:->, _, [[true], value]}] -> value
+        _ -> fail(state, meta, "a cond whose value is used ends with: true -> ...")
+      end
+
+    List.foldr(before, one(value, state), fn clause, other ->
+      {meta, condition, value} = clause(clause, state)
       {:if, line(meta, state), expression(condition, state), one(value, state), other}
     end)
   end
 
   defp expression({:+, _, [value]}, state), do: expression(value, state)
 
+  defp expression({{:., _, [{:__MODULE__, _, context}, name]}, meta, args}, state)
+       when is_atom(context),
+       do: inline({nil, name}, meta, args, state)
+
   defp expression({{:., _, [{:__aliases__, _, _} = module, name]}, meta, args}, state),
     do: inline({module, name}, meta, args, state)
 
   defp expression({{:., _, [:math, name]}, meta, args}, state),
     do: expression({name, meta, args}, state)
+
+  defp expression({word, meta, _} = quoted, state)
+       when word in [:=, :for, :@, :fn, :&, :^, :if, :cond, :{}, :%, :%{}, :<<>>],
+       do: fail(state, meta, Unknown.value(quoted))
 
   defp expression({name, meta, args}, state) when is_atom(name) and is_list(args) do
     case {args, @unary[name], @binary[name]} do
@@ -437,15 +494,23 @@ defmodule ExCubecl.Kernel.Parser do
     end
   end
 
-  defp expression(other, state),
-    do:
-      fail(state, meta(other), "#{short(other)} is not known in kernels: they have numbers only")
+  defp expression(other, state), do: fail(state, meta(other), Unknown.value(other))
 
   # A branch of an expression: one value, nothing that is set.
   defp one(block, state) do
     case lines(block) do
-      [line] -> expression(line, state)
-      [first | _] -> fail(state, meta(first), "a branch whose value is used is one expression")
+      [line] ->
+        expression(line, state)
+
+      [] ->
+        fail(
+          state,
+          state.line,
+          "a branch whose value is used is one expression, and this has none"
+        )
+
+      [first | _] ->
+        fail(state, meta(first), "a branch whose value is used is one expression")
     end
   end
 
@@ -459,24 +524,103 @@ defmodule ExCubecl.Kernel.Parser do
           "#{name}/#{length(args)} is an indexed kernel: only element-wise ones can be called"
         )
 
-      %{args: names} = kernel when length(names) == length(args) ->
-        {:inline, kernel, Enum.map(args, &expression(&1, state))}
+      %{args: names} = kernel ->
+        args = Enum.map(args, &expression(&1, state))
+        {:inline, memory(kernel, Map.new(Enum.zip(names, args)), meta, state), args}
 
-      _ ->
-        instead = if instead = @instead[name], do: ": use #{instead}", else: ""
-        fail(state, meta, "#{name}/#{length(args)} is not known in kernels#{instead}")
+      {:other, other} ->
+        not_found(module, name, length(args), other, meta, state)
     end
   end
+
+  defp not_found(nil, name, arity, other, meta, state) do
+    cond do
+      name == state.name and arity == length(state.args) and state.module != nil ->
+        fail(state, meta, Unknown.call(name, arity, :recursion))
+
+      arities(name) != [] ->
+        fail(state, meta, Unknown.call(name, arity, {:takes, arities(name)}))
+
+      other == :below ->
+        raise ExCubecl.Kernel.Below,
+          called: {name, arity},
+          file: state.file,
+          line: line(meta, state)
+
+      true ->
+        fail(state, meta, Unknown.call(name, arity, other))
+    end
+  end
+
+  defp not_found(_module, name, arity, other, meta, state),
+    do: fail(state, meta, Unknown.call(name, arity, other))
+
+  # Where another kernel reads elements of an argument, it is those of the buffer that is passed.
+  defp memory(kernel, passed, meta, state) do
+    names =
+      for name <- kernel.args, reads?([kernel.statements, kernel.result], name), into: %{} do
+        case passed[name] do
+          {:var, buffer} ->
+            {name, buffer}
+
+          _ ->
+            text =
+              "#{kernel.name} reads elements of #{name}, or its length: pass an argument of this kernel there, " <>
+                "not an expression"
+
+            fail(state, meta, text)
+        end
+      end
+
+    for {name, buffer} <- names, not memory?(buffer, state) do
+      fail(
+        state,
+        meta,
+        "#{kernel.name} reads elements of #{name}, and #{buffer} is no argument of this kernel"
+      )
+    end
+
+    %{kernel | statements: of(kernel.statements, names), result: of(kernel.result, names)}
+  end
+
+  defp reads?({:at, _, name, index}, wanted), do: name == wanted or reads?(index, wanted)
+  defp reads?({:len, name}, wanted), do: name == wanted
+  defp reads?(%{statements: s, result: r}, wanted), do: reads?(s, wanted) or reads?(r, wanted)
+  defp reads?(list, wanted) when is_list(list), do: Enum.any?(list, &reads?(&1, wanted))
+
+  defp reads?(tuple, wanted) when is_tuple(tuple),
+    do: tuple |> Tuple.to_list() |> reads?(wanted)
+
+  defp reads?(_other, _wanted), do: false
+
+  defp of({:at, line, name, index}, names),
+    do: {:at, line, Map.get(names, name, name), of(index, names)}
+
+  defp of({:len, name}, names), do: {:len, Map.get(names, name, name)}
+
+  defp of(%{statements: statements, result: result} = kernel, names),
+    do: %{kernel | statements: of(statements, names), result: of(result, names)}
+
+  defp of(list, names) when is_list(list), do: Enum.map(list, &of(&1, names))
+
+  defp of(tuple, names) when is_tuple(tuple),
+    do: tuple |> Tuple.to_list() |> of(names) |> List.to_tuple()
+
+  defp of(other, _names), do: other
 
   defp memory?(name, state), do: name in state.args or List.keymember?(state.shared, name, 0)
 
   ## Errors
 
+  # A line of this library tells nobody anything.
+  @ours [ExCubecl.Ops, ExCubecl.Ops.Kernels, ExCubecl.NamedKernels, ExCubecl.Batch]
+
+  defp line(_meta, %{module: module}) when module in @ours, do: 0
   defp line(meta, state), do: meta[:line] || state.line
 
   defp meta({_, meta, _}) when is_list(meta), do: meta
   defp meta(_), do: []
 
-  defp short(quoted), do: quoted |> Macro.to_string() |> String.slice(0, 60)
+  defp short(quoted), do: Unknown.short(quoted)
   defp types, do: Enum.map_join(DType.all(), " ", &inspect/1)
 end

@@ -54,8 +54,9 @@ defmodule ExCubecl.Kernel.Typer do
     outputs = kernel.outputs
     inputs = for name <- kernel.args, buffer?(kinds[name]), name not in outputs, do: name
     shared = for {name, _, _} <- kernel.shared, do: name
-    report = if kernel.report?, do: [:report], else: []
-    results = if outputs == [], do: [:result], else: outputs
+    # No names: an argument may be called result or report.
+    report = if kernel.report?, do: [{:report}], else: []
+    results = if outputs == [], do: [{:result}], else: outputs
 
     %{
       kinds: kinds,
@@ -223,7 +224,12 @@ defmodule ExCubecl.Kernel.Typer do
     {{:s32, group}, state}
   end
 
-  defp expression({:len, name}, state), do: {{:s32, {:len, state.buffers[name]}}, state}
+  defp expression({:len, name}, state) do
+    case state.kinds[name] do
+      {_, _} -> {{:s32, {:len, slot(name, state)}}, state}
+      _ -> clash(0, "len(#{name}) is the number of elements of a buffer, and #{name} is a number")
+    end
+  end
 
   defp expression({:index, axis}, %{group: [_, rows, planes]} = state) when rows * planes > 1 do
     {at, state} = along(axis, state)

@@ -2,7 +2,7 @@ defmodule ExCubecl.Memory.Top do
   @moduledoc false
   # What `mix ex_cubecl.top` shows: gathered where the buffers are, drawn where one looks.
 
-  alias ExCubecl.{Device, Memory, Native}
+  alias ExCubecl.{Device, Memory, Native, Text}
   alias ExCubecl.Memory.Svg
 
   @most 8
@@ -20,7 +20,7 @@ defmodule ExCubecl.Memory.Top do
         name: names[id] || "",
         usage: usage,
         owners: for({pid, sum} <- biggest(report.by_owner), do: {owner(pid), sum}),
-        tags: for({tag, sum} <- biggest(report.by_tag), tag != nil, do: {inspect(tag), sum})
+        tags: for({tag, sum} <- biggest(report.by_tag), tag != nil, do: {Text.show(tag), sum})
       }
     end
   end

@@ -3,6 +3,7 @@ defmodule ExCubecl.Memory.Svg.Map do
   # The map of a device: a bar for each page, with its allocations where they lie.
 
   alias ExCubecl.Memory.Svg
+  alias ExCubecl.Text
 
   @left 190
   @right 850
@@ -94,7 +95,7 @@ defmodule ExCubecl.Memory.Svg.Map do
 
   defp describe(allocation) do
     shape = Enum.map_join(allocation.shape, &"[#{&1}]")
-    tag = if allocation.tag, do: ", tag #{inspect(allocation.tag)}", else: ""
+    tag = if allocation.tag, do: ", tag #{Text.show(allocation.tag)}", else: ""
 
     "#{allocation.dtype}#{shape}, #{Svg.bytes(allocation.bytes)}, owner #{inspect(allocation.owner)}#{tag}, " <>
       "storage #{allocation.storage_id}, at byte #{allocation.offset}, #{div(allocation.age_ms, 1000)} s old"
@@ -117,7 +118,7 @@ defmodule ExCubecl.Memory.Svg.Map do
   defp legend(keys, colours, y) do
     for {{{kind, name} = key, bytes}, at} <- Enum.with_index(keys) do
       {x, y} = {10 + 290 * rem(at, 3), y + 20 * div(at, 3)}
-      name = name |> inspect() |> String.slice(0, 24)
+      name = name |> Text.show() |> String.slice(0, 24)
 
       [
         Svg.box(x, y - 10, 12, 12, colour(colours, key), "#{kind} #{name}"),

@@ -1,0 +1,172 @@
+defmodule ExCubecl.Kernel.Definition do
+  @moduledoc false
+  # What the macros of `ExCubecl.Kernel` make of their arguments.
+
+  import ExCubecl.Kernel.Mistake
+
+  alias ExCubecl.Kernel
+  alias ExCubecl.Kernel.{Below, Lookup, Parser, Unknown}
+
+  # Kernels by name and arity, and those that call what was not defined yet.
+  @kernels :ex_cubecl_kernels
+  @open :ex_cubecl_open
+
+  @doc "Before anything of a module is expanded."
+  def prepare(%{module: nil} = env),
+    do:
+      fail(
+        env,
+        env.line,
+        "use ExCubecl.Kernel is for a module: kernel(fn x -> ... end) needs none"
+      )
+
+  def prepare(%{module: module}) do
+    for name <- [@kernels, @open], do: Module.register_attribute(module, name, accumulate: true)
+  end
+
+  @doc "Two functions for a kernel, of which one raises."
+  def define(call, given, env) do
+    {name, args} = head(call, env)
+    arity = length(args)
+    {body, opts} = body(given, env)
+    free(name, arity, env)
+    functions(name, arity, make(name, args, body, opts, env), env)
+  rescue
+    # What it calls may be defined below, as a kernel or not: at the end of the module that is known.
+    below in Below ->
+      {name, args} = head(call, env)
+      Module.put_attribute(env.module, @open, %{below | kernel: {name, length(args)}})
+      nil
+  end
+
+  defp functions(name, arity, kernel, env) do
+    Module.put_attribute(env.module, @kernels, {{name, arity}, kernel})
+    names = Macro.generate_arguments(arity, __MODULE__)
+
+    quote do
+      def unquote(name)(unquote_splicing(names)),
+        do: ExCubecl.Kernel.run(unquote(Macro.escape(kernel)), unquote(names))
+
+      def unquote(:"#{name}!")(unquote_splicing(names)),
+        do: ExCubecl.Kernel.run!(unquote(Macro.escape(kernel)), unquote(names))
+    end
+  end
+
+  defp head({:when, meta, _}, env),
+    do: fail(env, meta, "guards are not known in kernels: use if in the body")
+
+  defp head({name, _, args}, _env) when is_atom(name) and is_list(args), do: {name, args}
+
+  defp head(other, env) do
+    text = "a kernel is written as defkernel name(x, y) do ... end, not #{Unknown.short(other)}"
+    fail(env, env.line, text)
+  end
+
+  # Of `defkernel f(x), group: 64, do: ...` all is one list.
+  defp body(given, env) do
+    given = List.flatten(List.wrap(given))
+
+    case Keyword.keyword?(given) && Keyword.pop(given, :do, :none) do
+      {body, opts} when body != :none ->
+        {body, opts}
+
+      _ ->
+        fail(
+          env,
+          env.line,
+          "a kernel is written as defkernel name(x, y) do ... end: there is no do"
+        )
+    end
+  end
+
+  # Whether a name may be that of a kernel.
+  defp free(name, arity, %{module: module} = env) do
+    if module == nil or not Module.has_attribute?(module, @kernels),
+      do: fail(env, env.line, "defkernel is for a module that says: use ExCubecl.Kernel")
+
+    cond do
+      arity in Parser.arities(name) ->
+        text =
+          "#{name}/#{arity} is a function of the language of kernels, which calls of it mean: give the kernel another name"
+
+        fail(env, env.line, text)
+
+      List.keymember?(Lookup.defined(env), {name, arity}, 0) ->
+        fail(env, env.line, "the kernel #{name}/#{arity} is defined twice")
+
+      true ->
+        :ok
+    end
+  end
+
+  @doc "A kernel without a module."
+  def anonymous({:fn, _, [{:->, _, [args, body]}]}, opts, env) do
+    Macro.escape(make(:kernel, args, body, opts, env))
+  rescue
+    below in Below ->
+      {name, arity} = below.called
+      fail(%{file: below.file}, below.line, Unknown.call(name, arity, :unknown))
+  end
+
+  def anonymous({:fn, _, _}, _opts, env),
+    do: fail(env, env.line, "a kernel has one clause: use if or cond in its body")
+
+  def anonymous({:&, _, _}, _opts, env),
+    do:
+      fail(
+        env,
+        env.line,
+        "a kernel is written with fn, whose arguments have names: kernel(fn x -> x + 1 end), not &"
+      )
+
+  def anonymous(other, _opts, env) do
+    text =
+      "a kernel is compiled from its code, which must stand here: kernel(fn x -> x + 1 end), not #{Unknown.short(other)}"
+
+    fail(env, env.line, text)
+  end
+
+  defp make(name, args, body, opts, env) do
+    parsed = Parser.parse(name, args, body, opts, env, &Lookup.find(&1, &2, &3, env))
+    %Kernel{parsed: parsed, key: key(parsed)}
+  end
+
+  defp key(parsed), do: :erlang.md5(:erlang.term_to_binary(parsed))
+
+  @doc "A kernel under another name, in messages and lists."
+  def named(%Kernel{parsed: parsed}, name) do
+    parsed = %{parsed | name: name}
+    %Kernel{parsed: parsed, key: key(parsed)}
+  end
+
+  @doc "At the end of a module: what its kernels call is there, and their names are theirs alone."
+  def finish(%{module: module} = env) do
+    kernels = Lookup.defined(env)
+    open = module |> Module.get_attribute(@open) |> Enum.reverse()
+
+    for %Below{called: {name, arity}} = below <- open do
+      text = Unknown.call(name, arity, found_below(kernels, open, name, arity, env))
+      raise CompileError, file: below.file, line: below.line, description: text
+    end
+
+    for {{name, arity}, _} <- kernels,
+        {:v1, _, _, [_, {meta, _, _, _} | _]} <- [Module.get_definition(module, {name, arity})] do
+      text = "#{name}/#{arity} is a kernel and a function: each needs a name of its own"
+      raise CompileError, file: env.file, line: meta[:line] || env.line, description: text
+    end
+  end
+
+  defp found_below(kernels, open, name, arity, env) do
+    cond do
+      List.keymember?(kernels, {name, arity}, 0) ->
+        :below
+
+      # One of several that wait for something else.
+      Enum.any?(open, &(&1.kernel == {name, arity})) ->
+        :below
+
+      true ->
+        with :below <- Lookup.local(kernels, name, arity, env), do: :unknown
+    end
+  end
+end

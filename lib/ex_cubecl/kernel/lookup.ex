@@ -1,0 +1,113 @@
+defmodule ExCubecl.Kernel.Lookup do
+  @moduledoc false
+  # Finds the kernel that a call in a kernel means, or says what the name is instead.
+
+  alias ExCubecl.Kernel
+
+  @typedoc """
+  What a name is that is no kernel: of the module that is compiled, possibly something `:below`; a `{:function, module}`
+  of Elixir; a kernel of other `{:arities, list}`; a `{:module, module}` that is not there, or that has
+  the kernels of the `{:kernels, module, list}`.
+  """
+  @type other ::
+          :unknown
+          | :below
+          | :plain
+          | {:function, module}
+          | {:import, module}
+          | {:arities, [arity]}
+          | {:no_module, module}
+          | {:kernels, module, keyword(arity)}
+
+  @doc "The parsed kernel, or what the name is instead."
+  @spec find(Macro.t() | nil, atom, arity, Macro.Env.t()) :: map | {:other, other}
+  def find(nil, name, arity, env) do
+    kernels = defined(env)
+
+    case List.keyfind(kernels, {name, arity}, 0) do
+      {_, kernel} -> kernel.parsed
+      nil -> {:other, local(kernels, name, arity, env)}
+    end
+  end
+
+  def find(module, name, arity, env) do
+    case Macro.expand(module, env) do
+      module when module == env.module -> find(nil, name, arity, env)
+      module -> of_module(module, name, arity)
+    end
+  end
+
+  defp of_module(module, name, arity) do
+    with {:module, _} <- Code.ensure_compiled(module),
+         true <- function_exported?(module, :__kernel__, 2),
+         %Kernel{parsed: parsed} <- module.__kernel__(name, arity) do
+      parsed
+    else
+      {:error, _} -> {:other, {:no_module, module}}
+      false -> {:other, function(module, name, arity)}
+      nil -> {:other, of_kernels(module, name, arity)}
+    end
+  end
+
+  @doc "The kernels that were defined so far in the module that is compiled, the latest first."
+  def defined(%{module: module}) do
+    if module && Module.open?(module),
+      do: Module.get_attribute(module, :ex_cubecl_kernels) || [],
+      else: []
+  end
+
+  @doc "What a name of the module that is compiled is, which is no kernel."
+  @spec local(list, atom, arity, Macro.Env.t()) :: other
+  def local(kernels, name, arity, env) do
+    others = for {{^name, other}, _} <- kernels, do: other
+
+    cond do
+      others != [] -> {:arities, Enum.sort(others)}
+      plain?(env, name, arity) -> :plain
+      module = importer(env, name, arity) -> imported(module, name, arity)
+      env.module && Module.open?(env.module) -> :below
+      true -> :unknown
+    end
+  end
+
+  defp plain?(%{module: module}, name, arity),
+    do: module != nil and Module.open?(module) and Module.defines?(module, {name, arity})
+
+  defp importer(env, name, arity) do
+    Enum.find_value(env.functions ++ env.macros, fn {module, functions} ->
+      if {name, arity} in functions, do: module
+    end)
+  end
+
+  # It would be called here, but Elixir would call the import unused.
+  defp imported(module, name, arity) do
+    if function_exported?(module, :__kernel__, 2) and module.__kernel__(name, arity) != nil,
+      do: {:import, module},
+      else: {:function, module}
+  end
+
+  defp function(module, name, arity) do
+    if function_exported?(module, name, arity) or macro_exported?(module, name, arity),
+      do: {:function, module},
+      else: :unknown
+  end
+
+  # A module with kernels may have functions too.
+  defp of_kernels(module, name, arity) do
+    kernels = module.__kernels__()
+
+    case for({^name, other} <- kernels, do: other) do
+      [] when kernels != [] ->
+        case function(module, name, arity) do
+          :unknown -> {:kernels, module, kernels}
+          found -> found
+        end
+
+      [] ->
+        function(module, name, arity)
+
+      others ->
+        {:arities, Enum.sort(others)}
+    end
+  end
+end

@@ -1,0 +1,131 @@
+defmodule ExCubecl.Kernel.Unknown do
+  @moduledoc false
+  # What is written in a kernel and is not of its language: a sentence for each, with what to write instead.
+
+  alias ExCubecl.Text
+
+  @instead %{
+    &&: "and",
+    ||: "or",
+    !: "not",
+    ===: "==",
+    !==: "!=",
+    |>: "the call written out",
+    case: "if or cond",
+    while: "for i <- first..last do ... end",
+    unless: "if not ...",
+    with: "if or cond",
+    length: "len(x) for the number of elements",
+    mod: "rem",
+    float: "cast(x, :f32)",
+    int: "cast(x, :s32)",
+    sum: "ExCubecl.Ops.sum, or a loop"
+  }
+
+  @doc "What is wrong with a call: `other` is of `ExCubecl.Kernel.Lookup`."
+  def call(called, arity, other)
+
+  def call(name, arity, :recursion),
+    do:
+      "#{name}/#{arity} calls itself, and kernels know no recursion: write a loop, for i <- first..last do ... end"
+
+  def call(name, arity, :below),
+    do:
+      "#{name}/#{arity} is defined below, and a kernel is known from its definition on: move it up"
+
+  def call(name, arity, :plain),
+    do:
+      "#{name}/#{arity} is a function of Elixir, and kernels call kernels only: define it by defkernel"
+
+  def call(name, arity, {:arities, arities}) do
+    known = Enum.map_join(arities, " and ", &"#{name}/#{&1}")
+    "#{name}/#{arity} is not known in kernels: there is #{known}"
+  end
+
+  def call(name, arity, {:import, module}),
+    do:
+      "#{name}/#{arity} is a kernel of #{inspect(module)}: call it as #{inspect(module)}.#{name}(...)"
+
+  def call(name, arity, {:takes, arities}) do
+    takes = Enum.map_join(arities, " or ", &Text.count(&1, "argument"))
+    "#{name} takes #{takes}, and is given #{arity}"
+  end
+
+  def call(name, _arity, {:function, module})
+      when is_map_key(@instead, name) and module == Kernel,
+      do: instead(name)
+
+  def call(name, arity, {:function, module}),
+    do:
+      "#{inspect(module)}.#{name}/#{arity} is a function of Elixir, and kernels call kernels only: they run for each element by " <>
+        "themselves, and know what the documentation of ExCubecl.Kernel lists"
+
+  def call(name, arity, {:no_module, module}),
+    do:
+      "#{inspect(module)}.#{name}/#{arity} is not known in kernels: there is no module #{inspect(module)}, or " <>
+        "it is compiled after this one"
+
+  def call(name, arity, {:kernels, module, kernels}) do
+    known = Enum.map_join(kernels, ", ", fn {name, arity} -> "#{name}/#{arity}" end)
+
+    "#{inspect(module)}.#{name}/#{arity} is not known in kernels: the kernels of #{inspect(module)} are #{known}"
+  end
+
+  def call(name, _arity, :unknown) when is_map_key(@instead, name), do: instead(name)
+
+  def call(name, arity, :unknown),
+    do:
+      "#{name}/#{arity} is not known in kernels: the documentation of ExCubecl.Kernel lists what is"
+
+  defp instead(name), do: "#{name} is not known in kernels: use #{@instead[name]}"
+
+  @doc "What is wrong with what stands where a value is expected."
+  def value({:=, _, [{name, _, context}, _]}) when is_atom(name) and is_atom(context),
+    do: "#{name} = ... sets a variable and has no value: it is a line of its own, before this one"
+
+  def value({:=, _, _} = quoted), do: "#{short(quoted)} has no value: it is a line of its own"
+
+  def value({:for, _, _}),
+    do:
+      "for has no value in a kernel: set a variable before the loop, change it in the loop, and name it behind"
+
+  def value({:@, _, [{name, _, _}]}),
+    do:
+      "@#{name} has no value yet when a kernel is compiled: write the number itself, or pass it as an argument"
+
+  def value({word, _, _}) when word in [:if, :cond],
+    do:
+      "#{word} is written as: #{if word == :if, do: "if x > 0 do ... else ... end", else: "cond do x > 0 -> ... end"}"
+
+  def value({word, _, _}) when word in [:fn, :&],
+    do: "functions are no values in a kernel: define another kernel by defkernel, and call it"
+
+  def value({{:., _, [_]}, _, _} = quoted),
+    do: "#{short(quoted)} is no call of a kernel: define it by defkernel, and call it by its name"
+
+  def value({{:., _, [Access, :get]}, _, [{{:., _, [Access, :get]}, _, [inner, _]}, _]}) do
+    name = short(inner)
+
+    "a buffer has one index, which counts all of its elements: #{name}[row * columns + column]"
+  end
+
+  def value({{:., _, [Access, :get]}, _, [inner, _]}),
+    do: "only buffers that are passed have elements, and #{short(inner)} is none"
+
+  def value({{:., _, [module, name]}, _, args}) when is_atom(module) and is_list(args),
+    do: call(name, length(args), {:function, module})
+
+  def value({{:., _, [_, field]}, _, _} = quoted) when is_atom(field),
+    do: "#{short(quoted)} is not known in kernels: they have numbers, and no fields"
+
+  def value(list) when is_list(list),
+    do: "lists are not known in kernels: they have numbers only, and the elements of buffers"
+
+  def value(empty) when empty in [nil, {:__block__, [], []}],
+    do: "nothing stands where a value is expected"
+
+  def value(other), do: "#{short(other)} is not known in kernels: they have numbers only"
+
+  @doc "Code as it was written, in a few words."
+  def short(quoted), do: quoted |> Macro.to_string() |> String.slice(0, 60)
+end

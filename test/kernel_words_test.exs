@@ -1,0 +1,200 @@
+defmodule ExCubecl.KernelWordsTest do
+  # What is no kernel is said to be so when it is compiled, each thing in a sentence of its own.
+  use ExCubecl.Case, async: false
+
+  require ExCubecl.Kernel
+  alias ExCubecl.Kernel
+
+  defmodule Filters do
+    use ExCubecl.Kernel
+
+    defkernel(twice(x), do: 2 * x)
+    defkernel(mixed(a, b, t), do: a + (b - a) * t)
+    defkernel(shift(x, out), do: out[index()] = x[index() + 1])
+    defkernel(second(x), do: x[1] + 0 * len(x))
+
+    def plain(x), do: x
+  end
+
+  # The message of a compile error, without file and line, which must be there.
+  defp words(code) do
+    error = assert_raise CompileError, fn -> Code.eval_string(code, [], file: "my.exs") end
+    message = Exception.message(error)
+    assert [_, text] = Regex.run(~r/^my\.exs:\d+: (.*)$/s, message), message
+    text
+  end
+
+  defp of(fun), do: words("require ExCubecl.Kernel; ExCubecl.Kernel.kernel(#{fun})")
+
+  defp of_module(body) do
+    name = "ExCubecl.KernelWordsTest.Made#{System.unique_integer([:positive])}"
+    words("defmodule #{name} do\nuse ExCubecl.Kernel\n#{body}\nend")
+  end
+
+  @filters "ExCubecl.KernelWordsTest.Filters"
+
+  for {code, text} <- [
+        {"fn x -> end",
+         "the body is empty: its last line is the result, or a line writes into an argument, as in output[i] = ..."},
+        {"&(&1 + 1)",
+         "a kernel is written with fn, whose arguments have names: kernel(fn x -> x + 1 end), not &"},
+        {"f",
+         "a kernel is compiled from its code, which must stand here: kernel(fn x -> x + 1 end), not f"},
+        {":exp",
+         "a kernel is compiled from its code, which must stand here: kernel(fn x -> x + 1 end), not :exp"},
+        {"fn 0 -> 1\n x -> x end", "a kernel has one clause: use if or cond in its body"},
+        {"fn -> 1 end", "a kernel has arguments, at least a buffer"},
+        {"fn x -> y = x + 1 end",
+         "the last line sets y, and the value of a kernel is that of its last line: end with y, or write into an " <>
+           "argument, as in output[i] = ..."},
+        {"fn x when x > 0 -> x end", "guards are not known in kernels: use if in the body"},
+        {"fn x -> for i <- 0..3 do i end end",
+         "for has no value in a kernel: set a variable before the loop, change it in the loop, and name it behind"},
+        {"fn x -> s = for(i <- 0..3, do: i)\n s + x end",
+         "for has no value in a kernel: set a variable before the loop, change it in the loop, and name it behind"},
+        {"fn x -> x * @gain end",
+         "@gain has no value yet when a kernel is compiled: write the number itself, or pass it as an argument"},
+        {"fn x -> 1 + (y = x) end",
+         "y = ... sets a variable and has no value: it is a line of its own, before this one"},
+        {"fn x -> f.(x) end",
+         "f.(x) is no call of a kernel: define it by defkernel, and call it by its name"},
+        {"fn x -> x.size end",
+         "x.size is not known in kernels: they have numbers, and no fields"},
+        {"fn x -> x[1][2] end",
+         "a buffer has one index, which counts all of its elements: x[row * columns + column]"},
+        {"fn x -> (x + 1)[2] end",
+         "only buffers that are passed have elements, and x + 1 is none"},
+        {"fn x -> [100, x] end",
+         "lists are not known in kernels: they have numbers only, and the elements of buffers"},
+        {"fn x -> (fn y -> y end) end",
+         "functions are no values in a kernel: define another kernel by defkernel, and call it"},
+        {"fn x -> Enum.map(x, fn y -> y end) end",
+         "Enum.map/2 is a function of Elixir, and kernels call kernels only: they run for each element by " <>
+           "themselves, and know what the documentation of ExCubecl.Kernel lists"},
+        {"fn x -> :rand.uniform() + x end",
+         ":rand.uniform/0 is a function of Elixir, and kernels call kernels only: they run for each element by " <>
+           "themselves, and know what the documentation of ExCubecl.Kernel lists"},
+        {"fn x -> elem(x, 0) end",
+         "Kernel.elem/2 is a function of Elixir, and kernels call kernels only: they run for each element by " <>
+           "themselves, and know what the documentation of ExCubecl.Kernel lists"},
+        {"fn x -> Nowhere.f(x) end",
+         "Nowhere.f/1 is not known in kernels: there is no module Nowhere, or it is compiled after this one"},
+        {"fn x -> #{@filters}.blur(x) end",
+         "#{@filters}.blur/1 is not known in kernels: the kernels of #{@filters} are mixed/3, second/1, shift/2, twice/1"},
+        {"fn x -> #{@filters}.plain(x) end",
+         "#{@filters}.plain/1 is a function of Elixir, and kernels call kernels only: they run for each element by " <>
+           "themselves, and know what the documentation of ExCubecl.Kernel lists"},
+        {"fn x -> #{@filters}.mixed(x, 1) end",
+         "mixed/2 is not known in kernels: there is mixed/3"},
+        {"fn x -> #{@filters}.shift(x, x) end",
+         "shift/2 is an indexed kernel: only element-wise ones can be called"},
+        {"fn x -> #{@filters}.second(x + 1) end",
+         "second reads elements of x, or its length: pass an argument of this kernel there, not an expression"},
+        {"fn x -> y = x * 2\n #{@filters}.second(y) end",
+         "second reads elements of x, and y is no argument of this kernel"},
+        {"fn x -> exp(x, 2) end", "exp takes 1 argument, and is given 2"},
+        {"fn x -> min(x) end", "min takes 2 arguments, and is given 1"},
+        {"fn x -> index(:x, :y) end", "index takes 0 arguments or 1 argument, and is given 2"},
+        {"fn x -> x |> exp() end", "|> is not known in kernels: use the call written out"},
+        {"fn x -> case x do 1 -> 2 end end", "case is not known in kernels: use if or cond"},
+        {"fn x -> length(x) end",
+         "length is not known in kernels: use len(x) for the number of elements"},
+        {"fn x -> foo(x) end",
+         "foo/1 is not known in kernels: the documentation of ExCubecl.Kernel lists what is"},
+        {"fn x -> if x > 0 do else 1 end end",
+         "a branch whose value is used is one expression, and this has none"},
+        {"fn x -> if x > 0, 1 end", "if is written as: if x > 0 do ... else ... end"},
+        {"fn x -> cond do end end", "a cond whose value is used ends with: true -> ..."}
+      ] do
+    test "kernel(#{String.replace(code, "\n", "; ")})" do
+      assert of(unquote(code)) == unquote(text)
+    end
+  end
+
+  for {body, text} <- [
+        {"defkernel fact(n), do: if(n > 1, do: n * fact(n - 1), else: 1)",
+         "fact/1 calls itself, and kernels know no recursion: write a loop, for i <- first..last do ... end"},
+        {"defkernel a(x), do: b(x)\n defkernel b(x), do: x",
+         "b/1 is defined below, and a kernel is known from its definition on: move it up"},
+        {"defkernel a(x), do: b(x)\n defkernel b(x), do: a(x)",
+         "b/1 is defined below, and a kernel is known from its definition on: move it up"},
+        {"def b(x), do: x\n defkernel a(x), do: b(x)",
+         "b/1 is a function of Elixir, and kernels call kernels only: define it by defkernel"},
+        {"defkernel a(x), do: b(x)\n defp b(x), do: x\n def c(x), do: b(x)",
+         "b/1 is a function of Elixir, and kernels call kernels only: define it by defkernel"},
+        {"defkernel b(x, y), do: x + y\n defkernel a(x), do: b(x)",
+         "b/1 is not known in kernels: there is b/2"},
+        {"defkernel a(x), do: b(x)\n defkernel b(x, y), do: x + y",
+         "b/1 is not known in kernels: there is b/2"},
+        {"import ExCubecl.KernelWordsTest.Filters\n defkernel a(x), do: twice(x)",
+         "twice/1 is a kernel of ExCubecl.KernelWordsTest.Filters: call it as ExCubecl.KernelWordsTest.Filters.twice(...)"},
+        {"defkernel a(x), do: b(x)",
+         "b/1 is not known in kernels: the documentation of ExCubecl.Kernel lists what is"},
+        {"defkernel exp(x), do: x",
+         "exp/1 is a function of the language of kernels, which calls of it mean: give the kernel another name"},
+        {"defkernel index(x), do: x",
+         "index/1 is a function of the language of kernels, which calls of it mean: give the kernel another name"},
+        {"defkernel a(x), do: x\n defkernel a(y), do: y + 1", "the kernel a/1 is defined twice"},
+        {"def a(x), do: x\n defkernel a(y), do: y + 1",
+         "a/1 is a kernel and a function: each needs a name of its own"},
+        {"defkernel a(y), do: y + 1\n def a(x), do: x",
+         "a/1 is a kernel and a function: each needs a name of its own"},
+        {"defkernel a(x) when x > 0, do: x",
+         "guards are not known in kernels: use if in the body"},
+        {"defkernel a(x) do\n end",
+         "the body is empty: its last line is the result, or a line writes into an argument, as in output[i] = ..."},
+        {"defkernel a(), do: 1", "a kernel has arguments, at least a buffer"},
+        {"defkernel a, do: 1", "a kernel is written as defkernel name(x, y) do ... end, not a"},
+        {"defkernel a(x), x + 1",
+         "a kernel is written as defkernel name(x, y) do ... end: there is no do"},
+        {"@gain 3\n defkernel a(x), do: x * @gain",
+         "@gain has no value yet when a kernel is compiled: write the number itself, or pass it as an argument"}
+      ] do
+    test "defkernel: #{String.replace(body, "\n", "; ")}" do
+      assert of_module(unquote(body)) == unquote(text)
+    end
+  end
+
+  test "defkernel where no module uses ExCubecl.Kernel" do
+    text = "defkernel is for a module that says: use ExCubecl.Kernel"
+    assert words("require ExCubecl.Kernel; ExCubecl.Kernel.defkernel(f(x), do: x)") == text
+    name = "ExCubecl.KernelWordsTest.Imports"
+
+    assert words("defmodule #{name} do\nimport ExCubecl.Kernel\ndefkernel f(x), do: x\nend") ==
+             text
+  end
+
+  test "a kernel of another module is found by alias and by the name of its own" do
+    code = """
+    defmodule ExCubecl.KernelWordsTest.Calls do
+      use ExCubecl.Kernel
+      alias ExCubecl.KernelWordsTest.Filters, as: F
+      defkernel one(x), do: F.twice(x) + 1
+      defkernel two(x), do: __MODULE__.one(x) + ExCubecl.KernelWordsTest.Calls.one(x)
+      defkernel three(x), group: 64, do: x[0] = 5
+      defkernel four(y, x), do: F.second(y) + x
+    end
+    """
+
+    [{module, _}] = Code.compile_string(code)
+    x = ExCubecl.buffer!([1, 2], [2], :s32)
+    y = ExCubecl.buffer!([10, 20], [2], :s32)
+    assert ExCubecl.to_list!(module.one!(x)) == [3, 5]
+    assert ExCubecl.to_list!(module.two!(x)) == [6, 10]
+    assert ExCubecl.to_list!(module.four!(y, x)) == [21, 22]
+    assert module.three(x) == :ok
+    assert ExCubecl.to_list!(x) == [5, 2]
+  end
+
+  test "an argument may have any name" do
+    x = ExCubecl.buffer!([1, 2], [2], :s32)
+
+    assert ExCubecl.to_list!(Kernel.run!(Kernel.kernel(fn result -> result * 2 end), [x])) == [
+             2,
+             4
+           ]
+
+    checked = Kernel.kernel(fn report, result -> report[index()] + len(result) end)
+    assert ExCubecl.to_list!(Kernel.run!(checked, [x, x], check: true)) == [3, 4]
+  end
+end

@@ -1,0 +1,246 @@
+defmodule ExCubecl.MessagesTest do
+  # Messages in full: they name the operation and the argument, and no line of the library.
+  use ExCubecl.Case, async: false
+
+  alias ExCubecl.{Arena, Batch, Kernel, Ops, Replicated}
+
+  require Kernel
+
+  defmodule Made do
+    use ExCubecl.Kernel
+
+    defkernel(saxpy(a, x, y), do: a * x + y)
+    defkernel(halves(x, out), do: out[index()] = x[index()] / 2)
+    defkernel(at(x, n), do: x[n] + len(n))
+    defkernel(bits(x), do: band(x, 1))
+  end
+
+  defp says({:error, error}), do: Exception.message(error)
+
+  defp f32(shape), do: Buffer.zeros!(shape, :f32)
+  defp u8(shape), do: Buffer.zeros!(shape, :u8)
+
+  defp device_name do
+    {runtime, index} = ExCubecl.default_device!()
+    "#{runtime}:#{index}"
+  end
+
+  test "lists of small integers are shapes, and no text" do
+    error = elem(ExCubecl.buffer([1], [100], :u8), 1)
+    assert Exception.message(error) == "shape [100] needs 100 elements, but the data has 1"
+    assert inspect(error) =~ "shape: [100]"
+    assert inspect(error, charlists: :as_charlists) =~ "shape: [100]"
+
+    assert says(ExCubecl.buffer([1], [100, -1], :u8)) ==
+             "[100, -1] is no shape: expected a list or tuple of non-negative integers, such as [2, 3]"
+
+    assert says(Ops.sum(f32([100]), axis: 1)) ==
+             "invalid axis 1: expected one of the 1 axes of [100], from 0 or from -1"
+
+    assert says(ExCubecl.buffer([[100, 101]], [1, 3], :u8)) ==
+             "the nested list has a row of 2 at depth 1, but shape [1, 3] needs 3 there: each row must be as long as its " <>
+               "dimension"
+
+    assert says(Ops.transpose(f32([7]), axes: 'de')) ==
+             "invalid axes [100, 101]: expected each of [0] once"
+
+    assert inspect(Replicated.new!([100], :u8)) =~ "shape: [100]"
+    assert inspect(ExCubecl.Memory.Chart.map!()) =~ ~r/^#ExCubecl.Memory.Chart<Memory of .*>$/
+    assert inspect(Made.__kernel__(:saxpy, 3)) == "#ExCubecl.Kernel<saxpy(a, x, y)>"
+    assert inspect(Batch.copy(Batch.new(), :a, :b)) == "#ExCubecl.Batch<1 step>"
+
+    for forged <- [
+          %Batch{steps: 1},
+          %{Made.__kernel__(:at, 2) | parsed: 1},
+          %Replicated{buffers: 1, shape: 2, dtype: 3, shards: 4}
+        ],
+        do: assert(inspect(forged) =~ "%ExCubecl.")
+
+    assert inspect(f32([100])) =~ "f32[100]"
+    held = Buffer.zeros!([100], :u8, tag: [100, 101])
+    assert ExCubecl.Memory.Chart.svg(ExCubecl.Memory.Chart.map!()) =~ "tag [100, 101]"
+    assert Buffer.size!(held) == 100
+  end
+
+  test "shapes that do not go together" do
+    assert says(Ops.matmul(f32([2, 3]), f32([2, 3]))) ==
+             "matmul takes matrices of the shapes [m, k] and [k, n], and these are of [2, 3] and [2, 3]: the last axis of " <>
+               "the first is as long as the first axis of the second; ExCubecl.Ops.transpose/2 exchanges them"
+
+    assert says(Ops.matmul(f32([2, 3]), f32([3]))) ==
+             "matmul takes matrices of the shapes [m, k] and [k, n], and these are of [2, 3] and [3]: " <>
+               "ExCubecl.Buffer.reshape/2 makes a matrix of a vector"
+
+    assert says(Ops.add(f32([2, 3]), f32([4]))) ==
+             "shapes [2, 3] and [4] do not broadcast: axis -1 is 3 and 4: expected the same length, or 1"
+
+    assert says(Ops.add(f32([5, 2, 3]), f32([4, 2, 1]))) ==
+             "shapes [5, 2, 3] and [4, 2, 1] do not broadcast: axis -3 is 5 and 4: expected the same length, or 1"
+
+    assert says(Ops.select(u8([3]), f32([3]), f32([2]))) ==
+             "shapes [3] and [2] do not broadcast: axis -1 is 3 and 2: expected the same length, or 1"
+
+    assert says(Ops.broadcast_to(f32([2, 3]), [2, 4])) ==
+             "shape [2, 3] does not broadcast to [2, 4]: axis -1 is 3 and 4: only a length of 1 is repeated"
+
+    assert says(Ops.broadcast_to(f32([2, 3]), [3])) ==
+             "shape [2, 3] does not broadcast to [3], which has fewer axes: see ExCubecl.Buffer.reshape/2"
+
+    assert says(Ops.concatenate([f32([2, 3]), f32([2, 4])])) ==
+             "shapes [2, 3] and [2, 4] do not concatenate along axis 0: axis 1 is 3 and 4: expected the same length"
+
+    assert says(Ops.concatenate([f32([2, 3]), f32([2])])) ==
+             "shapes [2, 3] and [2] do not concatenate: expected as many axes"
+
+    assert says(Made.saxpy(2, f32([2]), f32([3]))) ==
+             "argument 3 (y) of kernel saxpy: its shape is [3], and that of argument 2 (x) is [2]: an element-wise kernel " <>
+               "takes buffers of one shape, or of one element; ExCubecl.Ops.broadcast_to/2 repeats"
+
+    assert says(Kernel.run({Made, :saxpy}, [2, f32([2]), 1], into: f32([3]))) ==
+             "option into of kernel saxpy: its shape is [3], and that of the result is [2]"
+  end
+
+  test "errors of kernels name the argument" do
+    x = f32([2])
+
+    assert says(Made.saxpy(300, u8([1]), 1)) ==
+             "argument 1 (a) of kernel saxpy: u8 cannot hold 300: expected an integer from 0 to 255"
+
+    assert says(Ops.add(u8([2]), 300)) ==
+             "argument 2 (b) of kernel add: u8 cannot hold 300: expected an integer from 0 to 255"
+
+    assert says(Made.saxpy(1, x, "x")) ==
+             "argument 3 (y) of kernel saxpy: expected a buffer or a number, and \"x\" is given"
+
+    assert says(Made.halves(x, 5)) ==
+             "argument 2 (out) of kernel halves: expected a buffer: the kernel writes into it, and 5 is given"
+
+    assert says(Made.saxpy(1, x, Buffer.empty!([2], :f32))) ==
+             "argument 3 (y) of kernel saxpy: nothing was ever written to this buffer: write, fill or copy into it before " <>
+               "reading"
+
+    assert says(Made.halves(x, x)) ==
+             "argument 2 (out) of kernel halves: it is written to and shares bytes with argument 1 (x): write into a buffer " <>
+               "or view that does not overlap, or ExCubecl.Buffer.duplicate/1 the other first"
+
+    assert says(Kernel.run({Made, :saxpy}, [1, x, 1], into: x)) ==
+             "option into of kernel saxpy: it is written to and shares bytes with argument 2 (x): write into a buffer or " <>
+               "view that does not overlap, or ExCubecl.Buffer.duplicate/1 the other first"
+
+    assert says(Kernel.run({Made, :saxpy}, [1, x, 1], into: u8([2]))) ==
+             "option into of kernel saxpy: expected elements of type f32, but they are u8: see ExCubecl.Buffer.convert/2"
+
+    {:ok, pool} = ExCubecl.Pool.start_link(size: 8, dtype: :f32)
+    lent = ExCubecl.Pool.checkout!(pool)
+    Buffer.fill!(lent, 1)
+    ExCubecl.Pool.checkin!(pool, lent)
+
+    assert says(Made.saxpy(1, x, lent)) ==
+             "argument 3 (y) of kernel saxpy: it was given back to its pool or arena: take a new one there"
+
+    {runtime, _} = id = ExCubecl.default_device!()
+    {:ok, other} = Device.open(id, as: {runtime, 7955})
+    there = Buffer.zeros!([2], :f32, device: other)
+
+    assert says(Made.saxpy(1, x, there)) ==
+             "argument 3 (y) of kernel saxpy: it is on #{runtime}:7955, and the kernel runs on #{device_name()}: see " <>
+               "ExCubecl.Buffer.transfer/2"
+
+    {:ok, %{dtypes: dtypes}} = Device.info(nil)
+
+    unless :bf16 in dtypes do
+      assert says(Made.saxpy(1, Buffer.convert!(x, :bf16), 1)) =~
+               "argument 2 (x) of kernel saxpy: #{device_name()} cannot calculate with bf16: convert to one of "
+    end
+  end
+
+  test "types, with the line of the user's kernel, and none of the library's" do
+    line = Enum.find_index(File.stream!(__ENV__.file), &(&1 =~ "bits(x)")) + 1
+
+    assert says(Made.bits(f32([1]))) ==
+             "kernel bits, line #{line}: band is of integers, not of f32: use cast(x, :s32)"
+
+    assert says(Made.at(f32([3]), 1)) ==
+             "kernel at: len(n) is the number of elements of a buffer, and n is a number"
+
+    {:ok, %{dtypes: dtypes}} = Device.info(nil)
+
+    if :f64 in dtypes do
+      for {name, result} <- [
+            pow: Ops.pow(Buffer.zeros!([1], :f64), 2),
+            exp: Ops.exp(Buffer.zeros!([1], :f64)),
+            sigmoid: Ops.sigmoid(Buffer.zeros!([1], :f64))
+          ] do
+        function = if name == :pow, do: "pow", else: "exp"
+
+        assert says(result) ==
+                 "kernel #{name}: #{function} is not there for f64 on every device: use cast(x, :f32)"
+      end
+    end
+  end
+
+  test "another number of arguments" do
+    expected = "kernel saxpy takes 3 arguments (a, x, y), and is given 1"
+    x = f32([2])
+    assert says(Kernel.run({Made, :saxpy}, [x])) == expected
+    assert says(Kernel.run(Made.__kernel__(:saxpy, 3), [x])) == expected
+    assert says(Kernel.warm({Made, :saxpy}, [:f32])) == expected
+
+    assert says(Batch.submit(Batch.run(Batch.new(), {Made, :saxpy}, [x]))) ==
+             "step 1: " <> expected
+
+    assert says(Kernel.run({Made, :saxpi}, [x])) ==
+             "invalid kernel {ExCubecl.MessagesTest.Made, :saxpi}: expected a kernel of ExCubecl.MessagesTest.Made: " <>
+               "at/2, bits/1, halves/2, saxpy/3"
+  end
+
+  test "steps of a batch are counted" do
+    x = u8([2])
+    batch = Batch.new() |> Batch.fill(x, 1) |> Batch.fill(x, 300)
+
+    assert says(Batch.submit(batch)) ==
+             "step 2: argument 1 (value) of kernel fill: u8 cannot hold 300: expected an integer from 0 to 255"
+
+    batch = Batch.new() |> Batch.fill(:x, 1) |> Batch.copy(:x, :x)
+
+    assert says(Batch.submit(batch, x: x)) ==
+             "step 2: option into of kernel copy: it is written to and shares bytes with argument 1 (source): write into a " <>
+               "buffer or view that does not overlap, or ExCubecl.Buffer.duplicate/1 the other first"
+
+    assert says(Batch.submit(batch)) ==
+             "step 1: invalid name :x: expected one that submit/2 is given a buffer or a number for"
+
+    assert ExCubecl.to_list!(x) == [0, 0]
+  end
+
+  test "infinities and NaN are numbers for kernels and batches" do
+    x = f32([3])
+
+    for {value, list} <- [
+          {:infinity, [:infinity, :infinity, :infinity]},
+          {:neg_infinity, [:neg_infinity, :neg_infinity, :neg_infinity]},
+          {:nan, [:nan, :nan, :nan]}
+        ] do
+      assert Batch.submit(Batch.fill(Batch.new(), x, value)) == :ok
+      assert ExCubecl.to_list!(x) == list
+      assert Batch.submit(Batch.fill(Batch.new(), :y, :value), y: x, value: value) == :ok
+      assert ExCubecl.to_list!(x) == list
+    end
+
+    one = Buffer.full!([1], :f32, 1)
+    assert ExCubecl.to_list!(Made.saxpy!(:neg_infinity, one, 0)) == [:neg_infinity]
+    assert Kernel.warm({Made, :saxpy}, [:infinity, :f32, 0]) == :ok
+
+    assert says(Batch.submit(Batch.fill(Batch.new(), u8([1]), :infinity))) ==
+             "step 1: argument 1 (value) of kernel fill: u8 cannot hold :infinity: expected an integer from 0 to 255"
+  end
+
+  test "a tensor of an arena without a type" do
+    types = Enum.map_join(ExCubecl.DType.all(), " ", &inspect/1)
+
+    assert says(Arena.alloc(Arena.new!(100), [2])) ==
+             "no dtype is given: expected one of #{types}, here or as dtype: where the arena is made, which counts bytes"
+
+    assert says(Arena.reshape(Arena.new!(100), [2])) =~ "no dtype is given"
+  end
+end
