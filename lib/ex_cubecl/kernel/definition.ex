@@ -5,7 +5,7 @@ defmodule ExCubecl.Kernel.Definition do
   import ExCubecl.Kernel.Mistake
 
   alias ExCubecl.Kernel
-  alias ExCubecl.Kernel.{Below, Lookup, Parser, Unknown}
+  alias ExCubecl.Kernel.{Below, Expressions, Lookup, Parser, Unknown}
 
   # Kernels by name and arity, and those that call what was not defined yet.
   @kernels :ex_cubecl_kernels
@@ -85,7 +85,7 @@ defmodule ExCubecl.Kernel.Definition do
       do: fail(env, env.line, "defkernel is for a module that says: use ExCubecl.Kernel")
 
     cond do
-      arity in Parser.arities(name) ->
+      arity in Expressions.arities(name) ->
         text =
           "#{name}/#{arity} is a function of the language of kernels, which calls of it mean: give the kernel another name"
 

@@ -1,0 +1,60 @@
+defmodule ExCubecl.Kernel.Inlined do
+  @moduledoc false
+  # A kernel as part of another one: the elements that it reads of its arguments are those of the buffers that are passed.
+
+  import ExCubecl.Kernel.Mistake
+  import ExCubecl.Kernel.Quoted
+
+  @doc "The kernel, with the names of the caller where it reads elements; `passed` are the caller's expressions by argument."
+  def kernel(kernel, passed, meta, state) do
+    names =
+      for name <- kernel.args, reads?([kernel.statements, kernel.result], name), into: %{} do
+        case passed[name] do
+          {:var, buffer} ->
+            {name, buffer}
+
+          _ ->
+            text =
+              "#{kernel.name} reads elements of #{name}, or its length: pass an argument of this kernel there, " <>
+                "not an expression"
+
+            fail(state, meta, text)
+        end
+      end
+
+    for {name, buffer} <- names, not memory?(buffer, state) do
+      fail(
+        state,
+        meta,
+        "#{kernel.name} reads elements of #{name}, and #{buffer} is no argument of this kernel"
+      )
+    end
+
+    %{kernel | statements: of(kernel.statements, names), result: of(kernel.result, names)}
+  end
+
+  defp reads?({:at, _, name, index}, wanted), do: name == wanted or reads?(index, wanted)
+  defp reads?({:len, name}, wanted), do: name == wanted
+  defp reads?(%{statements: s, result: r}, wanted), do: reads?(s, wanted) or reads?(r, wanted)
+  defp reads?(list, wanted) when is_list(list), do: Enum.any?(list, &reads?(&1, wanted))
+
+  defp reads?(tuple, wanted) when is_tuple(tuple),
+    do: tuple |> Tuple.to_list() |> reads?(wanted)
+
+  defp reads?(_other, _wanted), do: false
+
+  defp of({:at, line, name, index}, names),
+    do: {:at, line, Map.get(names, name, name), of(index, names)}
+
+  defp of({:len, name}, names), do: {:len, Map.get(names, name, name)}
+
+  defp of(%{statements: statements, result: result} = kernel, names),
+    do: %{kernel | statements: of(statements, names), result: of(result, names)}
+
+  defp of(list, names) when is_list(list), do: Enum.map(list, &of(&1, names))
+
+  defp of(tuple, names) when is_tuple(tuple),
+    do: tuple |> Tuple.to_list() |> of(names) |> List.to_tuple()
+
+  defp of(other, _names), do: other
+end

@@ -1,0 +1,22 @@
+defmodule ExCubecl.Kernel.Quoted do
+  @moduledoc false
+  # Small questions about quoted code, for the parser and its parts.
+
+  @doc "The lines of a body. Quoted code that was put together has blocks within blocks."
+  def lines({:__block__, _, lines}), do: Enum.flat_map(lines, &lines/1)
+  def lines(nil), do: []
+  def lines(line), do: [line]
+
+  # A line of this library tells nobody anything.
+  @ours [ExCubecl.Ops, ExCubecl.Ops.Kernels, ExCubecl.NamedKernels, ExCubecl.Batch]
+
+  @doc "The line of a node, as errors of a call tell it; 0 for none."
+  def line(_meta, %{module: module}) when module in @ours, do: 0
+  def line(meta, state), do: meta[:line] || state.line
+
+  def meta({_, meta, _}) when is_list(meta), do: meta
+  def meta(_), do: []
+
+  @doc "Whether a name has elements: an argument, or memory that a group shares."
+  def memory?(name, state), do: name in state.args or List.keymember?(state.shared, name, 0)
+end
