@@ -264,7 +264,7 @@ defmodule ExCubecl.Kernel.Expressions do
         fail(state, meta, Unknown.call(name, arity, {:takes, arities(name)}))
 
       other == :below ->
-        raise ExCubecl.Kernel.Below,
+        raise Below,
           called: {name, arity},
           file: state.file,
           line: line(meta, state)
