@@ -2,6 +2,7 @@ defmodule ExCubecl.KernelWordsTest do
   # What is no kernel is said to be so when it is compiled, each thing in a sentence of its own.
   use ExCubecl.Case, async: false
 
+  import ExUnit.CaptureIO
   require ExCubecl.Kernel
   alias ExCubecl.Kernel
 
@@ -18,7 +19,12 @@ defmodule ExCubecl.KernelWordsTest do
 
   # The message of a compile error, without file and line, which must be there.
   defp words(code) do
-    error = assert_raise CompileError, fn -> Code.eval_string(code, [], file: "my.exs") end
+    capture_io(:stderr, fn ->
+      error = assert_raise CompileError, fn -> Code.eval_string(code, [], file: "my.exs") end
+      send(self(), {:raised, error})
+    end)
+
+    assert_received {:raised, error}
     message = Exception.message(error)
     assert [_, text] = Regex.run(~r/^my\.exs:\d+: (.*)$/s, message), message
     text
@@ -196,5 +202,72 @@ defmodule ExCubecl.KernelWordsTest do
 
     checked = Kernel.kernel(fn report, result -> report[index()] + len(result) end)
     assert ExCubecl.to_list!(Kernel.run!(checked, [x, x], check: true)) == [3, 4]
+  end
+
+  @words String.split(~S"""
+         x out 1 2.5 true nil :a "s" [1] [] {1,2} {1,2,3} %{} x[0] out[1] y index() index(:x) len(x) len(1)
+         cast(x,:f32) cast(x,5) &1 &(&1) @a @a[1] f.(1) x.y Enum.map(x,1) :math.exp(x) :math.foo(x) __MODULE__
+         __MODULE__.f(x) barrier() local() group(:x) group_size() shared(:f32,4) atomic_add(out[0],1) 1..2 <<1>> ?a
+         x|>exp() exp(x,x) -x +x not(x) x[1][2] x[y][z] super(x) quote(do:x) ^x _ %X{} X X.y x.Y.z() &exp/1 (x;y) ()
+         """)
+
+  defp some(0), do: Enum.random(@words)
+
+  defp some(depth) do
+    e = fn -> some(depth - 1) end
+
+    Enum.random([
+      fn -> "(#{e.()} + #{e.()})" end,
+      fn -> "if(#{e.()}, do: #{e.()}, else: #{e.()})" end,
+      fn -> "if(#{e.()}, do: #{e.()})" end,
+      fn -> "if #{e.()} do #{e.()}; #{e.()} else end" end,
+      fn -> "cond do #{e.()} -> #{e.()}; true -> #{e.()} end" end,
+      fn -> "cond do #{e.()}, 2 -> #{e.()} end" end,
+      fn -> "(y = #{e.()})" end,
+      fn -> "(#{e.()} = #{e.()})" end,
+      fn -> "(out[#{e.()}] = #{e.()})" end,
+      fn -> "for(i <- #{e.()}..#{e.()}, do: #{e.()})" end,
+      fn -> "for(#{e.()}, do: #{e.()})" end,
+      fn -> "min(#{e.()}, #{e.()})" end,
+      fn -> "foo(#{e.()})" end,
+      fn -> "x[#{e.()}]" end,
+      fn -> "(b = atomic_min(out[#{e.()}], #{e.()}))" end,
+      fn -> "(t = shared(#{e.()}, #{e.()}))" end,
+      fn -> e.() end
+    ]).()
+  end
+
+  test "whatever stands there, it is a kernel or a compile error" do
+    :rand.seed(:exsss, {14, 15, 16})
+    # Elixir warns of some of this.
+    capture_io(:stderr, fn -> send(self(), {:kinds, some_kinds()}) end)
+    assert_received {:kinds, %{kernel: _, refused: _}}
+  end
+
+  defp some_kinds do
+    kinds =
+      for _ <- 1..1_500 do
+        body = Enum.map_join(1..Enum.random(1..3), "\n", fn _ -> some(Enum.random(0..3)) end)
+
+        case Code.string_to_quoted("fn x, out -> #{body} end") do
+          {:ok, quoted} -> kind(quoted)
+          {:error, _} -> :no_elixir
+        end
+      end
+
+    Enum.frequencies(kinds)
+  end
+
+  defp kind(function) do
+    code =
+      quote do
+        require ExCubecl.Kernel
+        ExCubecl.Kernel.kernel(unquote(function))
+      end
+
+    {%Kernel{}, _} = Code.eval_quoted(code)
+    :kernel
+  rescue
+    CompileError -> :refused
   end
 end

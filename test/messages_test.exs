@@ -35,7 +35,7 @@ defmodule ExCubecl.MessagesTest do
              "[100, -1] is no shape: expected a list or tuple of non-negative integers, such as [2, 3]"
 
     assert says(Ops.sum(f32([100]), axis: 1)) ==
-             "invalid axis 1: expected one of the 1 axes of [100], from 0 or from -1"
+             "invalid axis 1: expected an axis from 0 to 0, or from -1 to -1 at the end, of shape [100]"
 
     assert says(ExCubecl.buffer([[100, 101]], [1, 3], :u8)) ==
              "the nested list has a row of 2 at depth 1, but shape [1, 3] needs 3 there: each row must be as long as its " <>
@@ -98,6 +98,28 @@ defmodule ExCubecl.MessagesTest do
 
     assert says(Kernel.run({Made, :saxpy}, [2, f32([2]), 1], into: f32([3]))) ==
              "option into of kernel saxpy: its shape is [3], and that of the result is [2]"
+  end
+
+  test "reshapes, copies, single elements and numbers alone" do
+    assert says(Buffer.reshape(f32([2, 2]), [3])) ==
+             "shape [3] has 3 elements, and the buffer has 4: a reshape keeps them all"
+
+    assert says(Buffer.copy(f32([2, 2]), f32([3]))) ==
+             "copy takes as many elements as the target has, which are 3, and the source has 4"
+
+    assert says(Buffer.item(f32([2, 2]))) ==
+             "item takes a buffer of exactly 1 element, and this one has 4: see to_list/1"
+
+    assert says(Ops.add(1, 2)) ==
+             "kernel add takes at least one buffer, and is given numbers only: [1, 2]"
+
+    assert says(Ops.gather(f32([2]), f32([1]))) ==
+             "indices are of integers, such as s32, and these are f32: see ExCubecl.Buffer.convert/2"
+
+    assert says(Buffer.await(make_ref())) =~
+             ~r/^invalid transfer #Reference<.*>: expected what ExCubecl.Buffer.read_async\/1 returned$/
+
+    assert says(Arena.scoped(10, fn -> 1 end)) =~ "expected a function of 1 arena"
   end
 
   test "errors of kernels name the argument" do

@@ -149,7 +149,7 @@ defmodule ExCubecl.NodesTest do
 
       # Kernels and batches say which argument it is, too.
       assert {name,
-              String.replace(message, ~r/^(step 1: )?(argument 1 \(.*\) of kernel .*?: )?/, "")} ==
+              String.replace(message, ~r/^(step 1: )?(argument \d \(.*\) of kernel .*?: )?/, "")} ==
                {name,
                 "the buffer is on #{runtime}:#{index} of node #{node}, and this call takes buffers of its own node only: " <>
                   "make it there, or bring the buffer here with ExCubecl.Buffer.transfer/2"}
@@ -183,6 +183,16 @@ defmodule ExCubecl.NodesTest do
     buffer = ExCubecl.buffer!([1, 2, 3], [3], :u8, device: device)
     error = refused(Buffer.view(buffer, 2, [2]), :out_of_bounds)
     assert error.details.node == node
+
+    assert Exception.message(error) ==
+             "on node #{node}: 2 from offset 2 on lie outside of a buffer of 3: offset + count must be at most 3"
+
+    refused(Buffer.convert(buffer, :u9), :unsupported_dtype, says: "on node #{node}: :u9 is no")
+
+    refused(Memory.set_limit(device, -1), :invalid_argument,
+      says: "on node #{node}: invalid limit"
+    )
+
     refused(Buffer.write(buffer, [1, 2]), :shape_mismatch)
     refused(Buffer.write(buffer, [1, 2, 300]), :invalid_value, details: %{index: 2})
     refused(Buffer.fill(buffer, :x), :invalid_value)

@@ -52,7 +52,7 @@ defmodule ExCubecl.Arena do
     scoped: 2,
     detach: 1
 
-  alias ExCubecl.{Arguments, Buffer, Device, DType, Error, Handle, Native, Note, Pressure}
+  alias ExCubecl.{Arguments, Buffer, Device, DType, Error, Handle, Native, Note, Pressure, Text}
 
   @enforce_keys [:ref, :unit, :device, :size]
   defstruct [:ref, :unit, :device, :size]
@@ -153,7 +153,7 @@ defmodule ExCubecl.Arena do
 
     if is_function(fun, length(several)),
       do: scoped(several, fun, []),
-      else: Arguments.invalid(:fun, fun, "a function of #{length(several)} arenas")
+      else: Arguments.invalid(:fun, fun, "a function of #{Text.count(length(several), "arena")}")
   end
 
   defp several?([first | _] = list), do: not is_tuple(first) and not List.improper?(list)

@@ -362,8 +362,12 @@ defmodule ExCubecl.Buffer do
     with {:ok, buffer} <- Handle.check(buffer),
          {:ok, shape, count} <- Arguments.shape(shape, buffer.dtype) do
       case Shape.size(buffer.shape) do
-        ^count -> view(buffer, 0, shape)
-        other -> Error.new(:shape_mismatch, expected: count, actual: other, shape: shape)
+        ^count ->
+          view(buffer, 0, shape)
+
+        other ->
+          details = [operation: :reshape, expected: count, actual: other, shape: shape]
+          Error.new(:shape_mismatch, details)
       end
     end
   end
@@ -487,7 +491,9 @@ defmodule ExCubecl.Buffer do
   def copy(source, target) do
     with {:ok, source} <- Handle.check(source),
          {:ok, target} <- Handle.check(target),
-         do: change(target, fn -> Native.buffer_copy(source.ref, target.ref) end)
+         {:error, %{reason: :shape_mismatch} = error} <-
+           change(target, fn -> Native.buffer_copy(source.ref, target.ref) end),
+         do: {:error, %{error | details: Map.put(error.details, :operation, :copy)}}
   end
 
   ## Changing elements
@@ -713,7 +719,7 @@ defmodule ExCubecl.Buffer do
     with {:ok, buffer} <- Handle.check(buffer) do
       case Shape.size(buffer.shape) do
         1 -> download(buffer, 1, &Native.buffer_to_list(&1, []))
-        other -> Error.new(:shape_mismatch, expected: 1, actual: other)
+        other -> Error.new(:shape_mismatch, operation: :item, expected: 1, actual: other)
       end
     end
   end

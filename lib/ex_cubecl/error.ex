@@ -194,6 +194,17 @@ defmodule ExCubecl.Error do
       "shapes #{short(details.shape)} and #{short(details.other_shape)} do not concatenate along axis " <>
         "#{details.along}: #{axis(details)}: expected the same length"
 
+  defp text(:shape_mismatch, %{operation: :reshape, expected: expected} = details),
+    do:
+      "shape #{short(details.shape)} has #{count(expected)}, and the buffer has #{details.actual}: a reshape keeps them all"
+
+  defp text(:shape_mismatch, %{operation: :item, actual: actual}),
+    do: "item takes a buffer of exactly 1 element, and this one has #{actual}: see to_list/1"
+
+  defp text(:shape_mismatch, %{operation: :copy, expected: expected, actual: actual}),
+    do:
+      "copy takes as many elements as the target has, which are #{expected}, and the source has #{actual}"
+
   defp text(:shape_mismatch, %{other: nil, shape: shape, other_shape: expected}),
     do: "its shape is #{short(shape)}, and that of the result is #{short(expected)}"
 
@@ -235,6 +246,10 @@ defmodule ExCubecl.Error do
     do: "kernel #{kernel}, line #{line}: #{text}"
 
   defp text(:type_mismatch, %{kernel: kernel, text: text}), do: "kernel #{kernel}: #{text}"
+
+  defp text(:type_mismatch, %{argument: argument, expected: expected, actual: actual}),
+    do:
+      "#{argument} are of integers, such as #{expected}, and these are #{actual}: see ExCubecl.Buffer.convert/2"
 
   defp text(:type_mismatch, %{expected: expected, actual: actual}),
     do:
@@ -368,6 +383,9 @@ defmodule ExCubecl.Error do
 
   defp text(:invalid_argument, %{argument: :arena, reason: holds}),
     do: "the arena holds #{holds}: reset it first"
+
+  defp text(:invalid_argument, %{argument: :args, kernel: kernel, value: numbers}),
+    do: "kernel #{kernel} takes at least one buffer, and is given numbers only: #{short(numbers)}"
 
   defp text(:invalid_argument, %{argument: :args, kernel: kernel, names: names, given: given}),
     do:

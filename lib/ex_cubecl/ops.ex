@@ -372,6 +372,7 @@ defmodule ExCubecl.Ops do
   def gather(buffer, indices, opts \\ []) do
     with {:ok, opts} <- Arguments.options(opts, [:axis]),
          {:ok, [buffer, indices]} <- Handle.local_all([buffer, indices]),
+         {:ok, indices} <- integers(indices),
          {:ok, axis} <- axis(buffer, Keyword.get(opts, :axis, 0)) do
       {_, n, inner} = around(buffer.shape, axis)
       count = Shape.size(indices.shape)
@@ -381,6 +382,11 @@ defmodule ExCubecl.Ops do
       end)
     end
   end
+
+  defp integers(%{dtype: dtype}) when dtype in [:f16, :bf16, :f32, :f64],
+    do: Error.new(:type_mismatch, argument: :indices, expected: :s32, actual: dtype)
+
+  defp integers(indices), do: {:ok, indices}
 
   ## Reductions
 
@@ -701,8 +707,11 @@ defmodule ExCubecl.Ops do
       Arguments.invalid(
         :axis,
         axis,
-        "one of the #{length(shape)} axes of #{Text.show(shape)}, from 0 or from -1"
+        "#{axes(length(shape))} of shape #{Text.show(shape)}"
       )
+
+  defp axes(0), do: "none: there is no axis"
+  defp axes(rank), do: "an axis from 0 to #{rank - 1}, or from -#{rank} to -1 at the end,"
 
   # A kernel divides by it.
   defp some_or_one(0), do: 1

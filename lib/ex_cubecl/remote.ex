@@ -181,7 +181,7 @@ defmodule ExCubecl.Remote do
   defp single(:item, buffer) do
     case Shape.size(buffer.shape) do
       1 -> :ok
-      other -> Error.new(:shape_mismatch, expected: 1, actual: other)
+      other -> Error.new(:shape_mismatch, operation: :item, expected: 1, actual: other)
     end
   end
 
@@ -282,7 +282,8 @@ defmodule ExCubecl.Remote do
 
       Shape.size(source.shape) != Shape.size(target.shape) ->
         expected = Shape.size(target.shape)
-        Error.new(:shape_mismatch, expected: expected, actual: Shape.size(source.shape))
+        actual = Shape.size(source.shape)
+        Error.new(:shape_mismatch, operation: :copy, expected: expected, actual: actual)
 
       true ->
         with {:ok, copy} <- apply(@buffer, :duplicate, [source]),

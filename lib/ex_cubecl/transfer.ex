@@ -18,11 +18,17 @@ defmodule ExCubecl.Transfer do
   @spec await(t, timeout) :: {:ok, binary} | {:error, Error.t()}
   def await(transfer, timeout) when is_reference(transfer) do
     with {:ok, timeout} <- Arguments.timeout(timeout),
-         :ok <- Error.from_native(fn -> Native.transfer_claim(transfer) end),
-         do: wait(transfer, timeout)
+         :ok <- Error.from_native(fn -> Native.transfer_claim(transfer) end) do
+      wait(transfer, timeout)
+    else
+      {:error, %{details: %{argument: :reference}}} -> none(transfer)
+      error -> error
+    end
   end
 
-  def await(other, _timeout),
+  def await(other, _timeout), do: none(other)
+
+  defp none(other),
     do: Arguments.invalid(:transfer, other, "what ExCubecl.Buffer.read_async/1 returned")
 
   defp wait(transfer, timeout) do

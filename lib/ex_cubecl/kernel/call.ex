@@ -103,7 +103,8 @@ defmodule ExCubecl.Kernel.Call do
         Arguments.invalid(:option, :size, "none: the result has the shape of the arguments")
 
       buffers == [] ->
-        Arguments.invalid(:args, Keyword.values(args), "at least one buffer")
+        details = [argument: :args, kernel: parsed.name, value: Keyword.values(args)]
+        Error.new(:invalid_argument, details)
 
       true ->
         common(buffers, parsed)

@@ -33,7 +33,8 @@ defmodule ExCubecl.Kernel.Lookup do
   def find(module, name, arity, env) do
     case Macro.expand(module, env) do
       module when module == env.module -> find(nil, name, arity, env)
-      module -> of_module(module, name, arity)
+      module when is_atom(module) -> of_module(module, name, arity)
+      _ -> {:other, :unknown}
     end
   end
 
