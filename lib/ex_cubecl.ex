@@ -31,7 +31,11 @@ defmodule ExCubecl do
     devices: 0,
     devices: 1,
     default_device: 0,
-    memory_info: 0
+    device_count: 0,
+    device_info: 0,
+    memory_info: 0,
+    run_kernel: 3,
+    run_kernel: 4
 
   alias ExCubecl.{Arguments, Buffer, Device, DType, Error, Memory, NamedKernels, Remote}
 

@@ -12,7 +12,7 @@ defmodule ExCubecl.Context do
       [default]
   """
 
-  use ExCubecl.Bang, new: 1, default: 0
+  use ExCubecl.Bang, new: 1, default: 0, set_default: 1
 
   alias ExCubecl.{Arguments, Device, Error}
 

@@ -14,6 +14,8 @@ defmodule ExCubecl.Device do
   the next use; its old buffers answer `:device_lost`.
   """
 
+  use ExCubecl.Bang, list: 0, info: 1, default: 0, open: 2, synchronize: 1, reset: 1
+
   alias ExCubecl.{Arguments, Error, Limits, Native}
 
   @enforce_keys [:id, :runtime, :name, :kind, :driver]

@@ -1,6 +1,7 @@
 defmodule ExCubecl.Error do
   @moduledoc """
-  What a function of ExCubecl returns as `{:error, error}`, and what its `!` twin raises.
+  What a function of ExCubecl returns as `{:error, error}`, and what its `!` twin raises. `guides/errors.md` says which functions
+  raise without one.
 
   Match on `reason`; `details` holds the numbers; `Exception.message/1` says what was wrong, what
   was expected and what to do.
