@@ -19,6 +19,28 @@ defmodule ExCubecl.ReadmeTest do
     end
   end
 
+  # Mix.install/1 adds to the code path, as this does, when the line runs.
+  test "a script can use kernels in a module and in evaluated code, but not on its own lines" do
+    install = ~s|Code.prepend_path("#{:code.lib_dir(:ex_cubecl)}/ebin")\n|
+    [_, script] = Regex.run(~r/^Mix\.install.*?\n(.*?)^```$/ms, read("README.md"))
+    assert {"[11.0, 22.0]\n", 0} = run_script(install <> script)
+
+    lines = "require ExCubecl.Kernel\nIO.inspect(ExCubecl.Kernel.kernel(fn x -> x + 1 end))"
+    assert {message, 1} = run_script(install <> lines)
+    assert message =~ "module ExCubecl.Kernel is not loaded"
+
+    assert {"#ExCubecl.Kernel<kernel(x)>\n", 0} =
+             run_script(install <> "Code.eval_string(#{inspect(lines)})")
+  end
+
+  defp run_script(text) do
+    path = Path.join(System.tmp_dir!(), "ex_cubecl_#{System.unique_integer([:positive])}.exs")
+    File.write!(path, text)
+    result = System.cmd("elixir", [path], stderr_to_stdout: true)
+    File.rm!(path)
+    result
+  end
+
   test "every test that SECURITY.md names is there" do
     named = Regex.scan(~r/`([\w\/]+\.(?:exs|rs))`: ([^|)]+?)\s*[|)]/, read("SECURITY.md"))
     assert length(named) > 20
