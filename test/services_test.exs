@@ -86,6 +86,36 @@ defmodule ExCubecl.ServicesTest do
     assert Enum.all?(children(), fn {_, pid} -> is_pid(pid) end)
   end
 
+  # What runs the application itself: another one would be another start.
+  defp master, do: :application_controller.get_master(:ex_cubecl)
+
+  @tag :capture_log
+  test "their supervisor may be killed, and called with junk, and the application goes on" do
+    master = master()
+    double = Kernel.kernel(fn x -> x + x end)
+    x = ExCubecl.buffer!([1, 2], [2], :s32)
+
+    for how <- [:kill, :call, :kill, :call, :kill] do
+      pid = Process.whereis(ExCubecl.Supervisor)
+      monitor = Process.monitor(pid)
+      if how == :kill, do: Process.exit(pid, :kill), else: catch_exit(GenServer.call(pid, :junk))
+      assert_receive {:DOWN, ^monitor, _, _, _}, 5_000
+      assert ExCubecl.to_list!(Kernel.run!(double, [x])) == [2, 4]
+      assert {:ok, _} = Memory.timeline()
+      back(pid, 500)
+    end
+
+    assert master() == master
+  end
+
+  defp back(old, tries) do
+    if Process.whereis(ExCubecl.Supervisor) in [nil, old] do
+      if tries == 0, do: flunk("the supervisor did not come back")
+      Process.sleep(10)
+      back(old, tries - 1)
+    end
+  end
+
   test "kernels run while what keeps them is killed again and again" do
     test = self()
     kernel = Kernel.kernel(fn x, n -> x * n end)

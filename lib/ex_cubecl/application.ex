@@ -13,12 +13,19 @@ defmodule ExCubecl.Application do
       ExCubecl.Kernel.Cache
     ]
 
-    # Each starts again with nothing that could be wrong, however often somebody kills it.
-    Supervisor.start_link(children,
-      strategy: :one_for_one,
-      max_restarts: 1_000,
-      max_seconds: 1,
-      name: ExCubecl.Supervisor
-    )
+    inner = %{
+      id: ExCubecl.Supervisor,
+      type: :supervisor,
+      start:
+        {Supervisor, :start_link,
+         [children, [strategy: :one_for_one, name: ExCubecl.Supervisor] ++ often()]}
+    }
+
+    # The outer one has no name, by which a stray message could reach it: a supervisor ends with a call that is none
+    # of its own, and the application with its last supervisor.
+    Supervisor.start_link([inner], [strategy: :one_for_one] ++ often())
   end
+
+  # Each process starts again with nothing that could be wrong, however often somebody kills it.
+  defp often, do: [max_restarts: 1_000, max_seconds: 1]
 end

@@ -42,7 +42,7 @@ defmodule ExCubecl.Kernel do
 
   | | |
   |---|---|
-  | numbers | `1`, `2.5`; `true`, `false` |
+  | numbers | `1`, `2.5`; `true`, `false`; arguments may also be `:nan`, `:infinity`, `:neg_infinity` |
   | arithmetic | `+ - * /`, `div`, `rem`, `**`, `min`, `max`, `abs` |
   | functions | `exp log log1p sin cos tan tanh sinh cosh asin acos atan atan2 sqrt rsqrt erf round floor ceil trunc nan? infinite?` |
   | comparisons | `== != < <= > >=`, `and`, `or`, `not` |
@@ -54,7 +54,7 @@ defmodule ExCubecl.Kernel do
   | types | `cast(x, :f32)` |
   | groups | `local()`, `group()`, `group_size()`, each also with `:x`, `:y`, `:z`; `tile = shared(:f32, 256)`; `barrier()` |
   | atomic operations | `atomic_add(out[i], x)`, `atomic_min`, `atomic_max`, `atomic_and`, `atomic_or`, `atomic_xor`, `atomic_exchange`, alone or as `before = atomic_add(...)` |
-  | kernels | element-wise ones of the same module above, or of others: `Other.scale(x)`; they become part of this one |
+  | kernels | element-wise ones of the same module above, or of others: `Other.scale(x)`; they become part of this one. No kernel has the name of a function of this table, or that of another kernel or function of its module |
 
   In a kernel of groups, threads run together: `defkernel sum(input, out), group: 64 do ... end`, `group: {16, 16}` for two axes, 256 threads along one
   if nothing is said. The guide tells how.
