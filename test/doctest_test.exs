@@ -12,6 +12,7 @@ defmodule ExCubecl.DoctestTest do
   doctest ExCubecl.Pool
   doctest ExCubecl.Arena
   doctest ExCubecl.Shape
+  doctest ExCubecl.Text
   doctest ExCubecl.Context
   doctest ExCubecl.Replicated
   doctest ExCubecl.Kernel

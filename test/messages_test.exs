@@ -152,6 +152,23 @@ defmodule ExCubecl.MessagesTest do
     assert says(Kernel.run({Made, :saxpy}, [1, x, 1], into: u8([2]))) ==
              "option into of kernel saxpy: expected elements of type f32, but they are u8: see ExCubecl.Buffer.convert/2"
 
+    counts = ExCubecl.buffer!([0], [1], :u8)
+
+    assert says(
+             Kernel.run(Kernel.kernel(fn x, out -> atomic_add(out[0], x[index()]) end), [
+               u8([1]),
+               counts
+             ])
+           ) =~
+             ~r/^argument 2 \(out\) of kernel kernel: #{device_name()} has no atomic operations on u8: use one of :/
+
+    assert says(Kernel.run({Made, :halves}, [x, u8([2])], size: :x)) ==
+             "invalid size :x: expected a number, or the lengths of two or three axes"
+
+    assert says(Kernel.run({Made, :saxpy}, x)) =~
+             ~r/^invalid args #ExCubecl.Buffer<.*>: expected a list of arguments$/
+
+    assert byte_size(says(Made.saxpy(1, x, Integer.pow(10, 4000)))) < 700
     {:ok, pool} = ExCubecl.Pool.start_link(size: 8, dtype: :f32)
     lent = ExCubecl.Pool.checkout!(pool)
     Buffer.fill!(lent, 1)

@@ -227,6 +227,15 @@ defmodule ExCubecl.Error do
     do:
       "element #{index} is #{short(value)}, which #{dtype} cannot hold: expected #{DType.range(dtype)}"
 
+  defp text(:unsupported_dtype, %{
+         dtype: dtype,
+         supported: supported,
+         device: device,
+         atomic: true
+       }),
+       do:
+         "#{name(device)} has no atomic operations on #{dtype}: use one of #{Enum.map_join(supported, " ", &inspect/1)}"
+
   defp text(:unsupported_dtype, %{dtype: dtype, supported: supported, device: device}),
     do:
       "#{name(device)} cannot calculate with #{dtype}: convert to one of #{Enum.map_join(supported, " ", &inspect/1)}"

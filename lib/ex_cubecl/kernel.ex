@@ -200,13 +200,16 @@ defmodule ExCubecl.Kernel do
 
   def run(%Source{} = source, buffers, opts), do: Source.run(source, buffers, opts)
 
-  def run(%__MODULE__{}, args, _opts), do: Arguments.invalid(:args, args, "a list of arguments")
+  def run(%__MODULE__{}, args, _opts), do: no_list(args)
 
   def run({module, name}, args, opts) when proper(args) do
     with {:ok, kernel} <- defined(module, name, length(args)), do: run(kernel, args, opts)
   end
 
+  def run({_module, _name}, args, _opts), do: no_list(args)
   def run(other, _args, _opts), do: no_kernel(other)
+
+  defp no_list(args), do: Arguments.invalid(:args, args, "a list of arguments")
 
   @doc false
   def no_kernel(other),
@@ -309,7 +312,8 @@ defmodule ExCubecl.Kernel do
     with {:ok, kernel} <- defined(module, name, length(args)), do: warm(kernel, args, opts)
   end
 
-  def warm(%__MODULE__{}, args, _opts), do: Arguments.invalid(:args, args, "a list of arguments")
+  def warm(%__MODULE__{}, args, _opts), do: no_list(args)
+  def warm({_module, _name}, args, _opts), do: no_list(args)
   def warm(other, _args, _opts), do: no_kernel(other)
 
   @doc """

@@ -2,9 +2,20 @@ defmodule ExCubecl.Text do
   @moduledoc false
   # Terms and numbers as messages show them. Lists of small integers are shapes here, and never text.
 
-  @doc "A term in a few words."
+  @most 400
+
+  @doc """
+  A term in a few words.
+
+      iex> ExCubecl.Text.show([100, 101])
+      "[100, 101]"
+  """
   @spec show(term) :: String.t()
-  def show(term), do: inspect(term, charlists: :as_lists, limit: 10, printable_limit: 80)
+  def show(term) do
+    text = inspect(term, charlists: :as_lists, limit: 10, printable_limit: 80)
+    # An integer may have any number of digits.
+    if String.length(text) > @most, do: String.slice(text, 0, @most) <> "...", else: text
+  end
 
   @doc ~S'''
       iex> {ExCubecl.Text.count(1, "argument"), ExCubecl.Text.count(3, "argument")}

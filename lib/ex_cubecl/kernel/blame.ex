@@ -2,7 +2,7 @@ defmodule ExCubecl.Kernel.Blame do
   @moduledoc false
   # Finds the argument that an error of a run is about. The native side knows slots and references only.
 
-  alias ExCubecl.{Buffer, Error, Native, Shape}
+  alias ExCubecl.{Buffer, Device, Error, Native, Shape}
 
   @doc "The details that name an argument of a kernel."
   def argument(parsed, name) do
@@ -51,8 +51,13 @@ defmodule ExCubecl.Kernel.Blame do
     find(parsed, args, &(&1.name not in parsed.outputs and not Buffer.allocated?(&1.buffer)))
   end
 
-  defp about(%{reason: :unsupported_dtype, details: %{dtype: dtype}}, parsed, args, _, _),
-    do: find(parsed, args, &(&1.buffer.dtype == dtype))
+  defp about(%{reason: :unsupported_dtype, details: details}, parsed, args, _, _) do
+    # Where the device calculates with the type, it is atomic operations that it does not have.
+    atomic? = match?({:ok, %{dtypes: _}}, calculating(details))
+    typed? = &(&1.buffer.dtype == details.dtype and (not atomic? or &1.name in parsed.outputs))
+
+    with %{} = found <- find(parsed, args, typed?), do: Map.put(found, :atomic, atomic?)
+  end
 
   defp about(%{reason: :stale}, parsed, args, _numbers, _into),
     do: find(parsed, args, &(refused(&1.buffer) == :stale))
@@ -91,6 +96,10 @@ defmodule ExCubecl.Kernel.Blame do
            do: argument(parsed, name),
            else: (_ -> nil)
     end)
+  end
+
+  defp calculating(%{dtype: dtype, device: device}) do
+    with {:ok, info} <- Device.info(device), true <- dtype in info.dtypes, do: {:ok, info}
   end
 
   defp refused(%{ref: ref}) do

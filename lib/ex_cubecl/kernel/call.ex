@@ -122,10 +122,9 @@ defmodule ExCubecl.Kernel.Call do
   defp size(number) when is_integer(number), do: size([number])
 
   defp size(size) do
-    with {:ok, shape, _count} <- Arguments.shape(size, :u8) do
-      if length(shape) in 1..3,
-        do: {:ok, shape},
-        else: Arguments.invalid(:size, size, "a number, or the lengths of two or three axes")
+    case Arguments.shape(size, :u8) do
+      {:ok, shape, _count} when length(shape) in 1..3 -> {:ok, shape}
+      _ -> Arguments.invalid(:size, size, "a number, or the lengths of two or three axes")
     end
   end
 
