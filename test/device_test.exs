@@ -110,6 +110,50 @@ defmodule ExCubecl.DeviceTest do
     assert reason(Device.open(adapter, on: 1)) == :invalid_argument
   end
 
+  test "a logical device is removed, and there are so many at most" do
+    {runtime, _} = adapter = ExCubecl.default_device!()
+    device = Device.open!(adapter, as: {runtime, 23})
+    kept = ExCubecl.buffer!([1, 2], [2], :u8, device: device)
+    {:error, error} = Device.remove(device)
+
+    assert {error.reason, error.details} ==
+             {:device_in_use, %{device: device.id, live_buffers: 1}}
+
+    assert Exception.message(error) ==
+             "one buffer lives on #{runtime}:23: drop it first, or give up what is there by ExCubecl.Device.reset/1"
+
+    assert_raise Error, fn -> Device.remove!(device) end
+    assert ExCubecl.read!(kept) == <<1, 2>>
+    assert Device.reset!(device) == :ok
+    assert Device.remove!("#{runtime}:23") == :ok
+    assert reason(ExCubecl.read(kept)) == :device_lost
+    assert reason(ExCubecl.buffer([1], [1], :u8, device: device)) == :unknown_device
+    assert reason(Device.remove(device)) == :unknown_device
+    refute device.id in Enum.map(Device.list!(), & &1.id)
+    {:error, error} = Device.remove(adapter)
+
+    assert Exception.message(error) ==
+             "#{runtime}:#{elem(adapter, 1)} is an adapter of this machine: only logical devices of " <>
+               "ExCubecl.Device.open/2 can be removed"
+
+    # The id is free again.
+    again = Device.open!(adapter, as: {runtime, 23})
+    assert ExCubecl.read!(ExCubecl.buffer!([3], [1], :u8, device: again)) == <<3>>
+
+    {added, [full]} =
+      6000..6100
+      |> Enum.map(&Device.open(adapter, as: {runtime, &1}))
+      |> Enum.uniq_by(&(elem(&1, 0) == :ok && elem(&1, 1).id))
+      |> Enum.split_with(&match?({:ok, _}, &1))
+
+    assert reason(full) == :limit_exceeded
+
+    assert Exception.message(elem(full, 1)) ==
+             "there are 64 logical devices already: take one away with ExCubecl.Device.remove/1 first"
+
+    for {:ok, device} <- added, do: assert(Device.remove(device) == :ok)
+  end
+
   test "a transfer brings the bytes to another device" do
     {runtime, _} = one = ExCubecl.default_device!()
     {:ok, other} = Device.open(one, as: {runtime, 22})

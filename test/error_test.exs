@@ -22,6 +22,7 @@ defmodule ExCubecl.ErrorTest do
     node_down: %{node: :a@b},
     no_device: %{reason: "nothing was found"},
     unknown_device: %{device: {:vulkan, 9}, known: [{:vulkan, 0}]},
+    device_in_use: %{device: {:vulkan, 7}, live_buffers: 2},
     device_lost: %{device: {:vulkan, 0}},
     unsupported: %{operation: "pointer", device: {:vulkan, 0}},
     invalid_argument: %{argument: :offset, value: -1, expected: "a non-negative integer"},

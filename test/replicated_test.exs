@@ -176,6 +176,52 @@ defmodule ExCubecl.ReplicatedTest do
 
   defp second_of([_, second | _]), do: second
 
+  test "processes that write at once leave one content, and readers see one write", %{
+    devices: devices
+  } do
+    for shards <- [false, true] do
+      rep =
+        Replicated.from!(:binary.copy(<<0>>, 999), [999], :u8, devices: devices, shards: shards)
+
+      # In another order of the devices: the same replicas.
+      other = %{rep | buffers: Enum.reverse(rep.buffers)}
+
+      writers =
+        for value <- 1..6 do
+          Task.async(fn ->
+            to = if rem(value, 2) == 0, do: rep, else: other
+            for _ <- 1..100, do: :ok = Replicated.write(to, :binary.copy(<<value>>, 999))
+          end)
+        end
+
+      readers =
+        for to <- [rep, other] do
+          Task.async(fn ->
+            for _ <- 1..200 do
+              bytes = to |> Replicated.read!() |> IO.iodata_to_binary()
+              assert bytes == :binary.copy(binary_part(bytes, 0, 1), byte_size(bytes))
+            end
+          end)
+        end
+
+      Task.await_many(writers ++ readers, :infinity)
+      assert [_] = rep |> Replicated.read!() |> Enum.map(&binary_part(&1, 0, 1)) |> Enum.uniq()
+    end
+  end
+
+  test "a replica that was given back keeps all others as they were", %{
+    devices: [first, second, _]
+  } do
+    {:ok, pool} = ExCubecl.Pool.start_link(shape: [2], dtype: :u8, device: second)
+    lent = ExCubecl.Pool.checkout!(pool)
+    rep = Replicated.from!([1, 2], [2], :u8, devices: [first])
+    ExCubecl.Pool.checkin(pool, lent)
+    mixed = %{rep | buffers: rep.buffers ++ [lent]}
+    refused(Replicated.write(mixed, [3, 4]), :stale)
+    assert Replicated.read!(rep) == [<<1, 2>>]
+    assert reason(Replicated.read(mixed)) == :stale
+  end
+
   test "three devices under load, with an exact account on each", %{devices: devices} do
     for device <- devices, do: Memory.trim!(device)
     before = Map.new(devices, &{&1, live(&1)})

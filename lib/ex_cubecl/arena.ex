@@ -2,8 +2,8 @@ defmodule ExCubecl.Arena do
   @moduledoc """
   One allocation, and tensors that are laid into it one behind the other.
 
-  Allocating in an arena takes a microsecond and asks nothing of the device. Tensors leave from the
-  top, by `drop/2`, or all at once, by `reset/1`:
+  Allocating in an arena takes a microsecond and asks nothing of the device. Tensors leave by `drop/2`,
+  in any order, or all at once, by `reset/1`:
 
       iex> arena = ExCubecl.Arena.new!(1000, dtype: :f64)
       iex> a = ExCubecl.Arena.alloc!(arena, [10, 10])
@@ -20,9 +20,12 @@ defmodule ExCubecl.Arena do
 
   Tensors are buffers like any other, for every function of `ExCubecl.Buffer`. A fresh one is
   `:not_allocated` until it is written: nothing of what was there before can be read. Once it was
-  dropped, or the arena reset or freed, every handle of it answers `:stale`, whoever has it. A tensor
-  whose handles were collected keeps its place until it is dropped with those around it, or the
-  arena is reset.
+  dropped, or the arena reset or freed, every handle of it answers `:stale`, whoever has it.
+
+  An arena is a stack: the bytes of a dropped tensor are free for the next one once all tensors that were
+  allocated after it are dropped too. Until then `used/1` counts them. A tensor whose handles were
+  collected was not dropped: it and those below it keep their bytes until `reset/1`, so that what an arena
+  needs does not depend on the garbage collector.
 
   Each tensor starts at a multiple of the device's alignment; `used/1` counts the padding.
 
@@ -316,19 +319,27 @@ defmodule ExCubecl.Arena do
     do: struct!(Buffer, ref: ref, dtype: dtype, shape: shape, device: arena.device)
 
   @doc """
-  Returns `:ok` and takes back a tensor, or a list of them in any order. They must be those that were
-  allocated last; if they are not, nothing is dropped.
+  Returns `:ok` and drops a tensor, or a list of them, in any order: all of them, or none.
 
-  Errors: `:invalid_argument` for tensors that are not on top and for views, `:stale` for those that were
-  dropped before or belong to another arena.
+  Every handle of a dropped tensor is stale from now on. Its bytes are free for the next tensor as soon as
+  all that were allocated after it are dropped too; until then they count as used.
 
-      iex> arena = ExCubecl.Arena.new!(100)
-      iex> {a, b} = {ExCubecl.Arena.alloc!(arena, [4], :f32), ExCubecl.Arena.alloc!(arena, [4], :f32)}
-      iex> {:error, error} = ExCubecl.Arena.drop(arena, a)
-      iex> Exception.message(error)
-      "only tensors that were allocated last can be dropped: drop those that came after them too"
-      iex> ExCubecl.Arena.drop(arena, [a, b])
+  Errors: `:invalid_argument` for views, `:stale` for those that were dropped before or belong to another
+  arena.
+
+      iex> arena = ExCubecl.Arena.new!(1000, dtype: :f64)
+      iex> {a, b} = {ExCubecl.Arena.alloc!(arena, [10, 10]), ExCubecl.Arena.alloc!(arena, [20, 5])}
+      iex> ExCubecl.Arena.drop(arena, a)
       :ok
+      iex> ExCubecl.Arena.used(arena)
+      {:ok, 200}
+      iex> ExCubecl.Arena.drop(arena, b)
+      :ok
+      iex> ExCubecl.Arena.used(arena)
+      {:ok, 0}
+      iex> {:error, error} = ExCubecl.Arena.drop(arena, a)
+      iex> error.reason
+      :stale
   """
   @spec drop(t, Buffer.t() | [Buffer.t()]) :: :ok | {:error, Error.t()}
   def drop(arena, tensors) do
@@ -444,7 +455,8 @@ defmodule ExCubecl.Arena do
 
   @doc """
   Returns `{:ok, used}`, in elements of the arena's type, or bytes where it has none; padding between
-  tensors counts. While there are windows, all of it is used.
+  tensors counts, and so does a dropped tensor below one that is not. While there are windows, all of
+  it is used.
 
       iex> arena = ExCubecl.Arena.new!(1000, dtype: :f64)
       iex> ExCubecl.Arena.alloc!(arena, [20, 5])

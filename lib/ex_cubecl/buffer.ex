@@ -12,6 +12,9 @@ defmodule ExCubecl.Buffer do
   Any process may use a buffer, several at once too. Each single call is atomic: a read never sees
   half of a write, fill or copy. The order of calls from different processes is theirs to arrange.
 
+  A call about no elements, such as a fill of a view of none, is checked like any other and changes
+  nothing: a lazy buffer stays lazy. Where nothing is read, nothing needs to have been written.
+
   A buffer may live on another Erlang node: made with `device: {node, id}`, it takes every call of this
   module, which runs over there. Content crosses the wire to be read and written only.
 
@@ -292,7 +295,7 @@ defmodule ExCubecl.Buffer do
   @spec ensure_allocated(t) :: :ok | {:error, Error.t()}
   def ensure_allocated(buffer) do
     with {:ok, buffer} <- Handle.check(buffer),
-         do: change(buffer, fn -> Native.buffer_allocate(buffer.ref) end)
+         do: change(buffer, 1, fn -> Native.buffer_allocate(buffer.ref) end)
   end
 
   @doc """
@@ -492,7 +495,9 @@ defmodule ExCubecl.Buffer do
     with {:ok, source} <- Handle.check(source),
          {:ok, target} <- Handle.check(target),
          {:error, %{reason: :shape_mismatch} = error} <-
-           change(target, fn -> Native.buffer_copy(source.ref, target.ref) end),
+           change(target, Shape.size(target.shape), fn ->
+             Native.buffer_copy(source.ref, target.ref)
+           end),
          do: {:error, %{error | details: Map.put(error.details, :operation, :copy)}}
   end
 
@@ -531,12 +536,14 @@ defmodule ExCubecl.Buffer do
     bytes = if shape, do: Shape.size(shape) * DType.size(dtype), else: byte_size(data)
 
     Telemetry.span(:upload, bytes, %{device: buffer.device, dtype: dtype}, fn ->
-      change(buffer, fn -> do_write(ref, {offset, shape}, data, progress) end)
+      change(buffer, bytes, fn -> do_write(ref, {offset, shape}, data, progress) end)
     end)
   end
 
-  # What writes to a buffer takes its memory where it has none yet.
-  defp change(%{ref: ref} = buffer, call) do
+  # What writes to a buffer takes its memory where it has none yet. Of no elements nothing is written.
+  defp change(buffer, 0, call), do: Pressure.create(buffer.device, 0, call)
+
+  defp change(%{ref: ref} = buffer, _count, call) do
     case Error.from_native(fn -> Native.buffer_missing(ref) end) do
       {:ok, bytes} -> Pressure.create(buffer.device, bytes, call)
       {:error, error} -> {:error, error}
@@ -594,7 +601,10 @@ defmodule ExCubecl.Buffer do
   @spec fill(t, element) :: :ok | {:error, Error.t()}
   def fill(buffer, value) do
     with {:ok, buffer} <- Handle.check(buffer),
-         do: change(buffer, fn -> Native.buffer_fill(buffer.ref, value) end)
+         do:
+           change(buffer, Shape.size(buffer.shape), fn ->
+             Native.buffer_fill(buffer.ref, value)
+           end)
   end
 
   ## Reading

@@ -14,7 +14,14 @@ defmodule ExCubecl.Device do
   the next use; its old buffers answer `:device_lost`.
   """
 
-  use ExCubecl.Bang, list: 0, info: 1, default: 0, open: 2, synchronize: 1, reset: 1
+  use ExCubecl.Bang,
+    list: 0,
+    info: 1,
+    default: 0,
+    open: 2,
+    remove: 1,
+    synchronize: 1,
+    reset: 1
 
   alias ExCubecl.{Arguments, Error, Limits, Native}
 
@@ -149,7 +156,8 @@ defmodule ExCubecl.Device do
 
   It has a queue and an account of its own, with its own limit; the memory of the adapter is shared.
   Several of them on one adapter stand in for several GPUs, in tests too. The id must be of the same
-  runtime and not be taken: `:invalid_argument`, else.
+  runtime and not be taken: `:invalid_argument`, else. There are 64 of them at most: `:limit_exceeded`, else;
+  `remove/1` takes one away.
 
   On CUDA logical devices of one card share its queue.
 
@@ -180,6 +188,34 @@ defmodule ExCubecl.Device do
        do: {:ok, id}
 
   defp new_id(other), do: Arguments.invalid(:as, other, "an id such as {:vulkan, 10}")
+
+  @doc """
+  Returns `:ok` and takes a logical device of `open/2` away, on which nothing lives.
+
+  Its id is free again. Handles that are left have no memory, and answer `:device_lost`.
+
+  Errors: `:device_in_use` while buffers, tensors or arenas live on it: drop them, or give them up by
+  `reset/1` first; `:invalid_argument` for an adapter of the machine, `:unknown_device`.
+
+      iex> {:ok, {runtime, _} = first} = ExCubecl.Device.default()
+      iex> {:ok, device} = ExCubecl.Device.open(first, as: {runtime, 1004})
+      iex> ExCubecl.Device.remove(device)
+      :ok
+      iex> {:error, error} = ExCubecl.Device.info(device)
+      iex> error.reason
+      :unknown_device
+      iex> {:error, error} = ExCubecl.Device.remove(first)
+      iex> error.reason
+      :invalid_argument
+  """
+  @spec remove(term) :: :ok | {:error, Error.t()}
+  def remove(device) do
+    with {:ok, id} <- resolve(device),
+         :ok <- Error.from_native(fn -> Native.device_remove(id) end) do
+      :persistent_term.erase({__MODULE__, :known})
+      :ok
+    end
+  end
 
   @doc """
   Returns `:ok` once everything that was queued on the device is done.
@@ -215,7 +251,7 @@ defmodule ExCubecl.Device do
     with {:ok, id} <- resolve(device), do: Error.from_native(fn -> Native.device_reset(id) end)
   end
 
-  use ExCubecl.Remote.Dispatch, info: 1, synchronize: 1, reset: 1
+  use ExCubecl.Remote.Dispatch, info: 1, remove: 1, synchronize: 1, reset: 1
 
   @doc false
   # The id of whatever names a device; `nil` is the default one.

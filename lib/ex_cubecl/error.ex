@@ -32,6 +32,7 @@ defmodule ExCubecl.Error do
   | `:stale` | the buffer was given back to its pool or arena, or never came from there |
   | `:no_device` | no device on this machine |
   | `:unknown_device` | no device of that name |
+  | `:device_in_use` | a logical device cannot be removed while buffers live on it |
   | `:device_lost` | the device was reset or lost; its buffers are gone |
   | `:node_down` | the node that has the buffer or device cannot be reached |
   | `:unsupported` | the device cannot do this, or the other node has another version, or none |
@@ -61,6 +62,7 @@ defmodule ExCubecl.Error do
           | :stale
           | :no_device
           | :unknown_device
+          | :device_in_use
           | :device_lost
           | :node_down
           | :unsupported
@@ -300,6 +302,10 @@ defmodule ExCubecl.Error do
       "#{name(device)} has no room for #{bytes(requested)}#{available && " (#{bytes(available)} are free)"}" <>
         "#{owners(more)}: drop buffers that are no longer needed, or see ExCubecl.Memory"
 
+  defp text(:limit_exceeded, %{devices: max}),
+    do:
+      "there are #{max} logical devices already: take one away with ExCubecl.Device.remove/1 first"
+
   defp text(:limit_exceeded, %{requested: requested, used: used, capacity: capacity}),
     do:
       "#{bytes(requested)} more do not fit into the arena of #{bytes(capacity)}, of which #{bytes(used)} are used: " <>
@@ -336,6 +342,14 @@ defmodule ExCubecl.Error do
   defp text(:unknown_device, %{device: device, known: known}),
     do:
       "there is no device #{name(device)}: this machine has #{Enum.map_join(known, ", ", &name/1)}"
+
+  defp text(:device_in_use, %{device: device, live_buffers: 1}),
+    do:
+      "one buffer lives on #{name(device)}: drop it first, or give up what is there by ExCubecl.Device.reset/1"
+
+  defp text(:device_in_use, %{device: device, live_buffers: buffers}),
+    do:
+      "#{buffers} buffers live on #{name(device)}: drop them first, or give up what is there by ExCubecl.Device.reset/1"
 
   defp text(:device_lost, %{device: device}),
     do:
@@ -376,9 +390,9 @@ defmodule ExCubecl.Error do
   defp text(:invalid_argument, %{argument: :buffer, reason: :view}),
     do: "this is a view or clone: give back the buffer itself, as it was handed out"
 
-  defp text(:invalid_argument, %{argument: :tensors, reason: :not_on_top}),
+  defp text(:invalid_argument, %{argument: :device, device: device}),
     do:
-      "only tensors that were allocated last can be dropped: drop those that came after them too"
+      "#{name(device)} is an adapter of this machine: only logical devices of ExCubecl.Device.open/2 can be removed"
 
   defp text(:invalid_argument, %{argument: :as, reason: %{device: device, on: on}}),
     do:

@@ -50,6 +50,7 @@ defmodule ExCubecl.Native do
   def device_default, do: missing()
   def device_add(_on, _id), do: missing()
   def device_open(_id), do: missing()
+  def device_remove(_id), do: missing()
   def device_reset(_id), do: missing()
   def device_synchronize(_id), do: missing()
 

@@ -15,6 +15,10 @@ defmodule ExCubecl.Replicated do
   content on every device at once, and takes its place only when all of it has arrived. An error
   names the device in its details, and every device keeps what it had.
 
+  All replicas change at once: of two processes that write, one is the last on every device, and what is read of
+  all of them together, by `read/1` or `gather/1`, is from one write. `write/3`, and what is written to
+  `shard/2`, is about one device.
+
   Where no `devices:` are given, those of `ExCubecl.Context.default/0` are used.
   """
 
@@ -137,7 +141,7 @@ defmodule ExCubecl.Replicated do
 
   @doc """
   Returns `:ok` and replaces the elements on every device, or, with shards, on each its part. A list
-  is decoded once.
+  is decoded once. Other processes see the old elements on all devices, or the new ones on all.
 
   Errors: `:shape_mismatch`, `:invalid_value`, `:device_lost`, `:out_of_memory`, `:limit_exceeded`;
   each device keeps what it had.
@@ -184,7 +188,7 @@ defmodule ExCubecl.Replicated do
 
   @doc """
   Returns `{:ok, binaries}`, the elements of each device in the order of the list, for which it waits
-  together.
+  together. A `write/2` in another process is in all of them or in none.
 
   Errors: `:not_allocated`, `:device_lost`: those that are left can be read one by one.
 

@@ -217,6 +217,7 @@ if Code.ensure_loaded?(:proper) do
 
       case bytes(state, at) do
         _ when offset + count > at.count -> {:error, :out_of_bounds}
+        _ when count == 0 -> {:ok, ""}
         :lazy -> {:error, :not_allocated}
         bytes -> {:ok, binary_part(bytes, offset * size, count * size)}
       end
@@ -244,10 +245,10 @@ if Code.ensure_loaded?(:proper) do
         at.start < bt.start + size(bt) and bt.start < at.start + size(at)
     end
 
-    # A storage without bytes can always be read.
+    # Where nothing is read, nothing needs to have been written.
     defp bytes(state, at) do
       case state.storages[at.storage] do
-        {0, _} -> ""
+        _ when at.count == 0 -> ""
         {_, :lazy} -> :lazy
         {_, bytes} -> binary_part(bytes, at.start, size(at))
       end
@@ -322,7 +323,11 @@ if Code.ensure_loaded?(:proper) do
     defp step(state, _, :fill, [_, at, bits]),
       do: change(state, at, 0, Conversion.binary(List.duplicate(bits, at.count), at.dtype))
 
-    defp step(state, _, :ensure_allocated, [_, at]), do: change(state, at, 0, "")
+    defp step(state, _, :ensure_allocated, [_, at]) do
+      {total, content} = state.storages[at.storage]
+      content = if content == :lazy, do: :binary.copy(<<0>>, total), else: content
+      put_in(state.storages[at.storage], {total, content})
+    end
 
     defp step(state, _, :copy, [_, at, _, bt]) do
       if copied(state, at, bt) == :ok, do: change(state, bt, 0, bytes(state, at)), else: state
@@ -343,6 +348,9 @@ if Code.ensure_loaded?(:proper) do
 
       add(state, result, %{storage: id, start: 0, shape: shape, count: count(shape), dtype: dtype})
     end
+
+    # Of nothing nothing is written: what is lazy stays lazy.
+    defp change(state, _at, _offset, ""), do: state
 
     defp change(state, at, offset, new) do
       {total, old} = state.storages[at.storage]

@@ -235,7 +235,6 @@ fn core<'b>(env: Env<'b>, error: &Error) -> (Atom, Term<'b>) {
         ),
         Error::NotRoot => argument(env, atoms::buffer(), atoms::view()),
         Error::BadKernel { reason } => argument(env, atoms::kernel(), &**reason),
-        Error::NotOnTop => argument(env, atoms::tensors(), atoms::not_on_top()),
         Error::ArenaInUse { holds } => argument(env, atoms::arena(), holds),
         Error::PoolExhausted { max } => (atoms::pool_exhausted(), map(env, &[(atoms::max(), max)])),
         Error::ArenaFull {
@@ -252,6 +251,10 @@ fn core<'b>(env: Env<'b>, error: &Error) -> (Atom, Term<'b>) {
                     (atoms::capacity(), capacity),
                 ],
             ),
+        ),
+        Error::TooManyDevices { max } => (
+            atoms::limit_exceeded(),
+            map(env, &[(atoms::devices(), max)]),
         ),
         Error::Busy => (atoms::busy(), map(env, &[])),
         Error::NoDevice { reason } => (atoms::no_device(), map(env, &[(atoms::reason(), reason)])),
@@ -358,6 +361,21 @@ fn of_device<'b>(env: Env<'b>, error: &Error) -> (Atom, Term<'b>) {
                     (atoms::on(), &Wire(*expected)),
                 ],
             ),
+        ),
+        Error::NotLogical { device } => {
+            let argument = [(
+                atoms::argument(),
+                &atoms::device() as &dyn crate::term::DynEncoder,
+            )];
+            named(atoms::invalid_argument(), device, &argument)
+        }
+        Error::DeviceInUse {
+            device,
+            live_buffers,
+        } => named(
+            atoms::device_in_use(),
+            device,
+            &[(atoms::live_buffers(), live_buffers)],
         ),
         Error::TooManyRounds { device } => named(atoms::too_many_rounds(), device, &[]),
         Error::DeviceLost { device } => named(atoms::device_lost(), device, &[]),

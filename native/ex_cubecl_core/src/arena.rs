@@ -1,6 +1,7 @@
-//! One allocation, and tensors that are laid into it one behind the other. They leave in the
-//! opposite order, or all at once. Each tensor is a storage of its own over a piece of the arena's
-//! memory, so that it is unreadable until written, and stale once it was dropped.
+//! One allocation, and tensors that are laid into it one behind the other. They are dropped in any order:
+//! a dropped tensor is stale at once, and its bytes are used again once all above it were dropped too.
+//! Each tensor is a storage of its own over a piece of the arena's memory, so that it is unreadable
+//! until written.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
@@ -16,7 +17,7 @@ use crate::heap::Block;
 use crate::ledger::Spec;
 use crate::meter::Reservation;
 use crate::span::Span;
-use crate::storage::{Lent, Memory, Storage, mint};
+use crate::storage::{Lender, Lent, Memory, Storage, mint};
 
 /// The least that an arena grows by.
 const GROWTH: u64 = 64 << 10;
@@ -67,9 +68,12 @@ impl Lent for Arc<Chunk> {
     }
 }
 
-/// Where a tensor lies. A tensor that was collected keeps its place until it is its turn.
+/// Where a tensor lies. One whose handles were collected keeps its bytes, and those below it, until a
+/// reset: what an arena needs must not depend on the garbage collector.
 struct Tensor {
-    storage: Weak<Storage>,
+    /// `None` once it was dropped.
+    storage: Option<Weak<Storage>>,
+    /// Tensors are in the order of their ids.
     id: u64,
     place: Place,
 }
@@ -101,6 +105,13 @@ impl Arena {
             arena.state.lock().chunks.push(chunk);
         }
         Ok(arena)
+    }
+
+    fn lender(&self) -> Lender {
+        Lender {
+            id: self.id,
+            is_shared: false,
+        }
     }
 
     fn chunk(&self, bytes: u64) -> Result<Arc<Chunk>> {
@@ -149,7 +160,7 @@ impl Arena {
             Memory::lent(Box::new(chunk.clone()), place.start, room, None)
         });
         let dtype = spec.dtype;
-        let storage = Storage::lent(self.device.clone(), spec, bytes, memory, self.id);
+        let storage = Storage::lent(self.device.clone(), spec, bytes, memory, self.lender());
         state.push(&storage, place);
         Ok(Buffer::tensor(storage, Span::whole(bytes), dtype, self.id))
     }
@@ -213,39 +224,30 @@ impl Arena {
         Ok(())
     }
 
-    /// Takes back the tensors that were allocated last, in any order, or none of them. Without
-    /// `may_wait` the answer is `Busy` where a call of another process uses one, and for many.
+    /// Drops tensors in any order, or none of them: their handles are stale from now on, and their bytes
+    /// are free as soon as all tensors above are dropped too. Without `may_wait` the answer is `Busy`
+    /// where a call of another process uses one, and for many.
     pub fn drop_tensors(&self, tensors: &[&Buffer], may_wait: bool) -> Result<()> {
         let mut state = self.state_if(may_wait)?;
-        let mut ids = Vec::with_capacity(tensors.len());
+        let mut indices = Vec::with_capacity(tensors.len());
         for tensor in tensors {
             self.check_own(tensor)?;
-            ids.push(tensor.storage().id);
+            let index = state.index_of(tensor.storage().id);
+            indices.push(index.ok_or(Error::Stale)?);
         }
-        ids.sort_unstable();
-        ids.dedup();
-        let on_top = |tensor: &Tensor| ids.binary_search(&tensor.id).is_ok();
-        let first = state.tensors.len().checked_sub(ids.len());
-        let first = first.filter(|first| state.tensors[*first..].iter().all(on_top));
-        let Some(first) = first else {
-            let known = |id: &u64| state.tensors.iter().any(|tensor| tensor.id == *id);
-            return Err(match ids.iter().all(known) {
-                true => Error::NotOnTop,
-                false => Error::Stale,
-            });
-        };
+        indices.sort_unstable();
+        indices.dedup();
         if may_wait {
-            state.pop_to(first);
-            return Ok(());
+            state.end(&indices);
+        } else if !state.try_end(&indices) {
+            return Err(Error::Busy);
         }
-        match state.try_pop_to(first) {
-            true => Ok(()),
-            false => Err(Error::Busy),
-        }
+        state.free_top();
+        Ok(())
     }
 
     fn check_own(&self, tensor: &Buffer) -> Result<()> {
-        if tensor.lender() != Some(self.id) {
+        if tensor.lender() != Some(self.lender()) {
             return Err(Error::Foreign);
         }
         match tensor.bytes() == tensor.total_bytes() {
@@ -292,7 +294,7 @@ impl Arena {
             .map(|chunk| Memory::lent(Box::new(chunk.clone()), 0, chunk.bytes, None));
         let mut spec = self.spec.clone();
         spec.shape = Arc::new([bytes]);
-        let storage = Storage::lent(self.device.clone(), spec, bytes, memory, self.id);
+        let storage = Storage::lent(self.device.clone(), spec, bytes, memory, self.lender());
         // What is measured may be of any size: there each window is on its own.
         state.window = (!self.measuring).then(|| storage.clone());
         Ok(storage)
@@ -337,7 +339,8 @@ impl Arena {
         state.released = true;
     }
 
-    /// Bytes in use, padding included; all of them while there are windows.
+    /// Bytes in use: padding counts, and so does a dropped tensor below one that is there. All of them
+    /// while there are windows.
     pub fn used(&self) -> Result<u64> {
         let state = self.state()?;
         Ok(match state.window {
@@ -375,7 +378,7 @@ impl State {
 
     fn push(&mut self, storage: &Arc<Storage>, place: Place) {
         self.tensors.push(Tensor {
-            storage: Arc::downgrade(storage),
+            storage: Some(Arc::downgrade(storage)),
             id: storage.id,
             place,
         });
@@ -383,17 +386,23 @@ impl State {
         self.peak = self.peak.max(self.used);
     }
 
-    /// Ends a few tensors, those after the first `keep`, unless one of them is in use.
-    fn try_pop_to(&mut self, keep: usize) -> bool {
-        let tensors = &self.tensors[keep..];
-        if tensors.len() > FEW {
+    /// Where a tensor is that was not dropped.
+    fn index_of(&self, id: u64) -> Option<usize> {
+        let found = self.tensors.binary_search_by_key(&id, |tensor| tensor.id);
+        found.ok().filter(|at| self.tensors[*at].storage.is_some())
+    }
+
+    fn storages(&self, indices: &[usize]) -> Vec<Arc<Storage>> {
+        let storages = indices.iter().map(|at| self.tensors[*at].storage.as_ref());
+        storages.flatten().filter_map(Weak::upgrade).collect()
+    }
+
+    /// As `end`, for a few tensors that nobody is using.
+    fn try_end(&mut self, indices: &[usize]) -> bool {
+        if indices.len() > FEW {
             return false;
         }
-        let storages: Vec<_> = tensors
-            .iter()
-            .map(|tensor| tensor.storage.upgrade())
-            .collect();
-        let storages: Vec<_> = storages.iter().flatten().collect();
+        let storages = self.storages(indices);
         let locks: Option<Vec<_>> = storages.iter().map(|storage| storage.try_write()).collect();
         let Some(locks) = locks else {
             return false;
@@ -401,22 +410,35 @@ impl State {
         for (storage, mut content) in storages.iter().zip(locks) {
             storage.end_under(&mut content);
         }
-        self.pop_to(keep);
+        self.forget(indices);
         true
     }
 
-    /// Ends all tensors but the first `keep`: it waits for calls that are using them.
-    fn pop_to(&mut self, keep: usize) {
-        for tensor in self.tensors.drain(keep..) {
-            self.used -= tensor.place.end - tensor.place.start;
-            if let Some(storage) = tensor.storage.upgrade() {
-                storage.end();
-            }
+    /// Makes tensors stale: it waits for calls that are using them.
+    fn end(&mut self, indices: &[usize]) {
+        for storage in self.storages(indices) {
+            storage.end();
+        }
+        self.forget(indices);
+    }
+
+    fn forget(&mut self, indices: &[usize]) {
+        for at in indices {
+            self.tensors[*at].storage = None;
+        }
+    }
+
+    /// The bytes of dropped tensors with nothing above them are free.
+    fn free_top(&mut self) {
+        while let Some(top) = self.tensors.pop_if(|top| top.storage.is_none()) {
+            self.used -= top.place.end - top.place.start;
         }
     }
 
     fn clear(&mut self) {
-        self.pop_to(0);
+        let all: Vec<usize> = (0..self.tensors.len()).collect();
+        self.end(&all);
+        self.free_top();
         if let Some(window) = self.window.take() {
             window.end();
         }

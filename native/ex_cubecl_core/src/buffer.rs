@@ -7,11 +7,12 @@ use crate::device::{Device, DeviceId};
 use crate::driver::{HostBytes, PendingRead, Progress, Region};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::fault::{Stage, point};
+use crate::fault::{Stage, pause, point};
 use crate::ledger::{Label, Spec};
+use crate::locks::Locks;
 use crate::numeric;
 use crate::span::Span;
-use crate::storage::{Content, Memory, Storage, lock_both, mint};
+use crate::storage::{Content, Lender, Memory, Storage, lock_both, mint};
 
 /// A handle: a span of some storage, read as elements of one type.
 pub struct Buffer {
@@ -159,7 +160,7 @@ impl Buffer {
     }
 
     /// The pool or arena that lent the memory.
-    pub(crate) fn lender(&self) -> Option<u64> {
+    pub(crate) fn lender(&self) -> Option<Lender> {
         self.storage.lender
     }
 
@@ -273,9 +274,12 @@ impl Buffer {
         self.with_span(self.span, self.dtype)
     }
 
-    /// Takes the memory now. It reads as zeros.
+    /// Takes the memory of the storage now. It reads as zeros.
     pub fn ensure_allocated(&self) -> Result<()> {
-        self.modify(false, |_| Ok(()))
+        let device = self.device();
+        device.driver()?;
+        let (storage, whole) = (&self.storage, Span::whole(self.storage.bytes));
+        device.explain(storage.modify(&mut storage.write(), whole, false, |_| Ok(())))
     }
 
     /// Replaces the elements from `offset` on by those in `data`.
@@ -310,14 +314,24 @@ impl Buffer {
 
     /// The bytes of several buffers, for which it waits together.
     pub fn read_all<'a>(buffers: impl IntoIterator<Item = &'a Buffer>) -> Result<Vec<HostBytes>> {
-        let started: Vec<_> = buffers
-            .into_iter()
-            .map(|buffer| Ok((buffer, buffer.start_read(0, buffer.count(), None)?)))
-            .collect::<Result<_>>()?;
-        let finished = started
-            .into_iter()
-            .map(|(buffer, pending)| buffer.finish(pending, None));
-        finished.collect()
+        let buffers: Vec<&Buffer> = buffers.into_iter().collect();
+        let started = Buffer::start_read_all(&buffers)?;
+        let finished = buffers.iter().zip(started);
+        finished
+            .map(|(buffer, pending)| buffer.finish(pending, None))
+            .collect()
+    }
+
+    /// Queues copies of several buffers to the host, with all of them locked: no other call comes
+    /// between them.
+    pub fn start_read_all(buffers: &[&Buffer]) -> Result<Vec<Option<Box<dyn PendingRead>>>> {
+        let locks = Locks::wait_for(buffers.iter().map(|buffer| (*buffer, false)));
+        let start = |buffer: &&Buffer| {
+            let pending = buffer.start_read_under(locks.content(buffer)?, None);
+            pause(Stage::Between);
+            pending
+        };
+        buffers.iter().map(start).collect()
     }
 
     /// Queues a copy of `count` elements from `offset` on to the host.
@@ -407,11 +421,9 @@ impl Buffer {
             return self.copy_within(target);
         }
         let (source, mut destination) = lock_both(&self.storage, &target.storage);
-        let Some(from) = self.source(&source)? else {
-            return Ok(());
-        };
+        let from = self.source(&source)?;
         target.modify_under(&mut destination, target.covers_all(), |to| {
-            driver.copy(from, to)
+            from.map_or(Ok(()), |from| driver.copy(from, to))
         })
     }
 
@@ -489,14 +501,10 @@ impl Buffer {
         Ok(target)
     }
 
-    /// Takes the content of a buffer that nobody else has, and gives it its own.
-    pub(crate) fn exchange(&self, fresh: &Buffer) -> Result<()> {
+    /// Whether `fresh` may give this buffer its content: both are all of storages alike, on one device.
+    pub(crate) fn is_exchangeable(&self, fresh: &Buffer) -> bool {
         let alike = self.covers_all() && fresh.covers_all() && self.bytes() == fresh.bytes();
-        if !alike || !Arc::ptr_eq(self.device(), fresh.device()) {
-            return Err(Error::NotRoot);
-        }
-        self.device().driver()?;
-        self.storage.exchange(&fresh.storage)
+        alike && Arc::ptr_eq(self.device(), fresh.device())
     }
 
     /// Whose it is.
@@ -540,8 +548,8 @@ impl Buffer {
     pub(crate) fn source<'a>(&self, content: &'a Content) -> Result<Option<Region<'a>>> {
         match content.written() {
             Ok(memory) => Ok(self.storage.region(memory, self.span)),
-            // Nothing needs to be written to what has no bytes.
-            Err(Error::NotAllocated) if self.storage.bytes == 0 => Ok(None),
+            // Where nothing is read, nothing needs to have been written.
+            Err(Error::NotAllocated) if self.span.len == 0 => Ok(None),
             Err(error) => Err(error),
         }
     }

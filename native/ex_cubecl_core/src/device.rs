@@ -20,6 +20,7 @@ use crate::heap::{Block, Heap, PageInfo, Use};
 use crate::ledger::{Entry, Report, Spec};
 use crate::meter::{Meter, Reservation, Usage};
 use crate::runtime;
+use crate::shared_pools;
 use crate::worker::Worker;
 
 /// Which kind of driver a device is reached through.
@@ -150,7 +151,9 @@ impl Device {
             Err(Error::Driver { .. } | Error::OutOfMemory { .. }) if self.is_lost() => {
                 Err(Error::DeviceLost { device: self.id() })
             }
-            other => other,
+            // Its driver may have been that of another logical device before.
+            Err(error) => Err(error.on(self.id())),
+            done => done,
         }
     }
 
@@ -303,6 +306,13 @@ impl Device {
         Ok(before.saturating_sub(driver.reserved()?))
     }
 
+    /// From now on everything on it answers `DeviceLost`.
+    fn give_up(&self) -> Result<()> {
+        let trimmed = self.trim();
+        self.retired.store(true, Release);
+        trimmed.map(|_| ())
+    }
+
     /// As `trim`, for somebody who has no room.
     pub fn reclaim(&self) -> Result<u64> {
         self.meter.count_reclaim();
@@ -328,6 +338,16 @@ static OPENING: Mutex<()> = Mutex::new(());
 
 /// Further devices on cards of this machine.
 static LOGICAL: Mutex<Vec<Info>> = Mutex::new(Vec::new());
+/// So many of them there are at most: each has a thread and a queue.
+const MOST_LOGICAL: usize = 64;
+
+/// Drivers of logical devices that were removed, with their cards: CubeCL never ends the thread of a
+/// device, so that the next one on the card goes on with it.
+static SPARE: Mutex<Vec<(DeviceId, Arc<dyn Driver>)>> = Mutex::new(Vec::new());
+
+/// How often devices may be opened in the life of a process. CubeCL 0.10 has no way to end the thread of a
+/// device that was lost, and numbers devices by 16 bits.
+const MOST_OPENED: u64 = 1000;
 
 /// All devices of this machine, those that were added too, none of them opened.
 pub fn list() -> Result<Vec<Info>> {
@@ -359,8 +379,79 @@ pub fn add(on: DeviceId, id: DeviceId) -> Result<Info> {
     if logical.iter().any(|info| info.id == id) {
         return Err(Error::BadDeviceId { device: id, on });
     }
+    if logical.len() >= MOST_LOGICAL {
+        let max = MOST_LOGICAL as u64;
+        return Err(Error::TooManyDevices { max });
+    }
     logical.push(info.clone());
     Ok(info)
+}
+
+/// Takes a logical device away on which nothing lives. Handles without memory that are left answer
+/// `DeviceLost`.
+pub fn remove(id: DeviceId) -> Result<()> {
+    // Nobody opens it meanwhile.
+    let _only_one = OPENING.lock();
+    let devices = list()?;
+    let Some(info) = devices.iter().find(|info| info.id == id) else {
+        let known = devices.iter().map(|info| info.id).collect();
+        return Err(Error::UnknownDevice { device: id, known });
+    };
+    if info.id == info.card {
+        return Err(Error::NotLogical { device: id });
+    }
+    let device = OPEN.read().iter().find(|device| device.id() == id).cloned();
+    if let Some(device) = device {
+        let live_buffers = device.account().live_buffers;
+        if live_buffers > 0 && !device.is_lost() {
+            return Err(Error::DeviceInUse {
+                device: id,
+                live_buffers,
+            });
+        }
+        // What cannot be trimmed now goes with the driver.
+        let _ = device.give_up();
+        // The driver of a CUDA card is that of the card itself.
+        if id.runtime != Runtime::Cuda {
+            let mut spare = SPARE.lock();
+            spare.retain(|(_, driver)| !driver.is_lost());
+            spare.push((info.card, device.driver.clone()));
+        }
+    }
+    LOGICAL.lock().retain(|info| info.id != id);
+    drop(close(id));
+    shared_pools::forget_lost();
+    Ok(())
+}
+
+/// A driver that a removed logical device left on the same card.
+fn spare(info: &Info) -> Option<Arc<dyn Driver>> {
+    let mut spare = SPARE.lock();
+    let alive =
+        |(card, driver): &(DeviceId, Arc<dyn Driver>)| *card == info.card && !driver.is_lost();
+    let found = spare
+        .iter()
+        .position(alive)
+        .filter(|_| info.id != info.card)?;
+    Some(spare.swap_remove(found).1)
+}
+
+fn new_driver(info: &Info) -> Result<Arc<dyn Driver>> {
+    static OPENED: AtomicU64 = AtomicU64::new(0);
+    if OPENED.load(Relaxed) >= MOST_OPENED {
+        return Err(Error::driver(format!(
+            "devices were opened {MOST_OPENED} times, which is the most for the life of a VM: start it again"
+        )));
+    }
+    OPENED.fetch_add(1, Relaxed);
+    Ok(runtime::open(info)?.into())
+}
+
+/// Takes a device out of the open ones. It is dropped without their lock.
+fn close(id: DeviceId) -> Option<Arc<Device>> {
+    let mut open = OPEN.write();
+    let at = open.iter().position(|device| device.id() == id)?;
+    Some(open.swap_remove(at))
 }
 
 /// The first discrete GPU, else an integrated, a virtual one, a CPU. CUDA comes before Vulkan on
@@ -432,12 +523,17 @@ fn open_alone(id: DeviceId) -> Result<Arc<Device>> {
         _ if info.id != info.card && info.id.runtime == Runtime::Cuda => {
             open_alone(info.card)?.driver.clone()
         }
-        _ => runtime::open(&info)?.into(),
+        _ => match spare(&info) {
+            Some(driver) => driver,
+            None => new_driver(&info)?,
+        },
     };
     let device = Device::new(info, driver, limit);
-    let mut open = OPEN.write();
-    open.retain(|other| other.id() != id);
-    open.push(device.clone());
+    if let Some(lost) = close(id) {
+        drop(lost);
+        shared_pools::forget_lost();
+    }
+    OPEN.write().push(device.clone());
     Ok(device)
 }
 
@@ -458,10 +554,9 @@ pub fn find_open(id: DeviceId) -> Option<Arc<Device>> {
 /// Gives a device and everything on it up. Each of its buffers answers `DeviceLost` from now on;
 /// the next use of the id starts with an empty account, and memory returns as the old handles go.
 pub fn reset(id: DeviceId) -> Result<()> {
-    let device = open(id)?;
-    let trimmed = device.trim();
-    device.retired.store(true, Release);
-    trimmed.map(|_| ())
+    let given_up = open(id)?.give_up();
+    shared_pools::forget_lost();
+    given_up
 }
 
 /// Makes a device lost as if its driver had said so, for tests of what follows.

@@ -37,9 +37,6 @@ pub enum Error {
         used: u64,
         capacity: u64,
     },
-    /// A tensor that was allocated later is still there.
-    #[error("not on top of the arena")]
-    NotOnTop,
     /// Tensors and windows exclude each other until the arena is reset.
     #[error("the arena holds {holds}")]
     ArenaInUse { holds: &'static str },
@@ -72,6 +69,12 @@ pub enum Error {
     /// A name for another device on `on` that is taken, or is of another runtime.
     #[error("{device} cannot be another device on {on}")]
     BadDeviceId { device: DeviceId, on: DeviceId },
+    #[error("{device} is an adapter of this machine, not a logical device")]
+    NotLogical { device: DeviceId },
+    #[error("{device} has {live_buffers} live buffers")]
+    DeviceInUse { device: DeviceId, live_buffers: u64 },
+    #[error("there are {max} logical devices already")]
+    TooManyDevices { max: u64 },
     #[error("{device} was lost or reset")]
     DeviceLost { device: DeviceId },
     #[error("{device} cannot do {operation}")]
@@ -103,6 +106,24 @@ pub enum Error {
 }
 
 impl Error {
+    /// The same error of a driver, on the device that uses it now.
+    pub(crate) fn on(self, device: DeviceId) -> Self {
+        match self {
+            Error::OutOfMemory {
+                requested,
+                available,
+                ..
+            } => Error::OutOfMemory {
+                requested,
+                available,
+                device,
+            },
+            Error::Unsupported { operation, .. } => Error::Unsupported { operation, device },
+            Error::TooManyRounds { .. } => Error::TooManyRounds { device },
+            other => other,
+        }
+    }
+
     /// CubeCL's messages carry backtraces; one line is what a person can use.
     pub fn driver(message: impl std::fmt::Display) -> Self {
         let text = message.to_string();

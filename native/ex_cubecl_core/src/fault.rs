@@ -1,5 +1,5 @@
-//! Panics on demand at the stages of a call, so that tests can see that nothing is lost or mixed up
-//! wherever one happens. Without the feature `faults`, which no build for users has, a point is
+//! Panics and pauses on demand at the stages of a call, so that tests can see that nothing is lost or mixed
+//! up wherever one happens. Without the feature `faults`, which no build for users has, a point is
 //! nothing.
 
 /// A place where a call can be made to panic.
@@ -23,6 +23,9 @@ pub enum Stage {
     Placing,
     /// The contents of two storages are about to change places.
     Exchanging,
+    /// One of several storages was locked, read or exchanged, the others were not yet. Nothing can fail here: a test
+    /// can pause here, and not panic.
+    Between,
     /// The worker of a device has a job.
     Job,
     /// A driver is entered.
@@ -30,6 +33,7 @@ pub enum Stage {
 }
 
 impl Stage {
+    /// Those that can panic.
     pub const ALL: [Stage; 11] = [
         Stage::Reserved,
         Stage::Allocated,
@@ -47,13 +51,16 @@ impl Stage {
 
 #[cfg(feature = "faults")]
 mod armed {
-    use std::cell::Cell;
+    use std::cell::{Cell, RefCell};
 
     use super::Stage;
+
+    type Pause = (Stage, Box<dyn FnMut()>);
 
     thread_local! {
         static NEXT: Cell<Option<(Stage, u32)>> = const { Cell::new(None) };
         static HIT: Cell<bool> = const { Cell::new(false) };
+        static PAUSE: RefCell<Option<Pause>> = const { RefCell::new(None) };
     }
 
     /// Lets the next pass of this thread through `stage` panic, after `skip` others.
@@ -73,8 +80,25 @@ mod armed {
         NEXT.take()
     }
 
+    /// Calls `hook` at each pass of this thread through `stage`, until the next `pause_at`.
+    pub fn pause_at(stage: Stage, hook: impl FnMut() + 'static) {
+        PAUSE.replace(Some((stage, Box::new(hook))));
+    }
+
+    pub fn pause(stage: Stage) {
+        // Taken out, for the hook may pass this stage itself.
+        let Some((at, mut hook)) = PAUSE.take() else {
+            return;
+        };
+        if at == stage {
+            hook();
+        }
+        PAUSE.replace(Some((at, hook)));
+    }
+
     #[allow(clippy::panic)]
     pub fn point(stage: Stage) {
+        pause(stage);
         match NEXT.get() {
             Some((armed, 0)) if armed == stage => {
                 NEXT.set(None);
@@ -88,8 +112,12 @@ mod armed {
 }
 
 #[cfg(feature = "faults")]
-pub use armed::{arm, disarm, point, take};
+pub use armed::{arm, disarm, pause, pause_at, point, take};
 
 #[cfg(not(feature = "faults"))]
 #[inline(always)]
 pub(crate) fn point(_stage: Stage) {}
+
+#[cfg(not(feature = "faults"))]
+#[inline(always)]
+pub(crate) fn pause(_stage: Stage) {}

@@ -8,19 +8,19 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 use crate::buffer::Buffer;
-use crate::device::{Device, DeviceId, Reclaim};
+use crate::device::{Device, Reclaim};
 use crate::error::{Error, Result};
 use crate::fault::{Stage, point};
 use crate::heap::Block;
 use crate::ledger::{Entry, Label, Spec};
 use crate::meter::Reservation;
-use crate::storage::{Lent, Memory, Storage, mint};
+use crate::storage::{Lender, Lent, Memory, Storage, mint};
 
 /// Called when a block came back while somebody waits for one. It must not block.
 pub type Waker = Box<dyn Fn() + Send + Sync>;
 
 pub struct Pool {
-    id: u64,
+    lender: Lender,
     device: Arc<Device>,
     spec: Spec,
     bytes: u64,
@@ -97,11 +97,29 @@ impl Pool {
         max: u64,
         waker: Option<Waker>,
     ) -> Result<Arc<Pool>> {
+        Pool::make(device, spec, max, waker, false)
+    }
+
+    /// A pool that all processes share.
+    pub(crate) fn shared(device: Arc<Device>, spec: Spec, max: u64) -> Result<Arc<Pool>> {
+        Pool::make(device, spec, max, None, true)
+    }
+
+    fn make(
+        device: Arc<Device>,
+        spec: Spec,
+        max: u64,
+        waker: Option<Waker>,
+        is_shared: bool,
+    ) -> Result<Arc<Pool>> {
         let bytes = spec.bytes().unwrap_or(u64::MAX);
         device.driver()?;
         device.check_size(bytes)?;
         let pool = Arc::new(Pool {
-            id: mint(),
+            lender: Lender {
+                id: mint(),
+                is_shared,
+            },
             device,
             spec,
             bytes,
@@ -124,6 +142,16 @@ impl Pool {
 
     pub fn spec(&self) -> &Spec {
         &self.spec
+    }
+
+    pub(crate) fn set_max(&self, max: u64) {
+        self.max.store(max, Relaxed);
+    }
+
+    /// Whether nobody holds a buffer of it.
+    pub(crate) fn is_idle(&self) -> bool {
+        let state = self.state.lock();
+        state.idle.len() as u64 == state.allocated
     }
 
     /// A kept buffer, or `None` where there is none. It asks nothing of the device.
@@ -198,7 +226,7 @@ impl Pool {
         }
         let memory = Memory::lent(Box::new(slot), 0, room, Some(reservation));
         let (device, spec) = (self.device.clone(), self.spec.clone());
-        let storage = Storage::lent(device, spec, self.bytes, Some(memory), self.id);
+        let storage = Storage::lent(device, spec, self.bytes, Some(memory), self.lender);
         Buffer::lent(storage, self.spec.dtype)
     }
 
@@ -206,7 +234,7 @@ impl Pool {
     /// `Busy` where another process is using it in this moment.
     pub fn check_in(&self, buffer: &Buffer, wait: bool) -> Result<()> {
         match buffer.lender() {
-            Some(id) if id == self.id => {
+            Some(lender) if lender == self.lender => {
                 buffer.give_back(wait)?;
                 self.device.driver().map(|_| ())
             }
@@ -276,57 +304,4 @@ impl Reclaim for Pool {
         };
         drop(idle);
     }
-}
-
-/// The pools that everybody shares, one for each device and size.
-static SHARED: Mutex<Vec<Arc<Pool>>> = Mutex::new(Vec::new());
-
-/// The shared pool of a device for buffers like `spec`, of which it keeps at most `max`.
-pub fn shared(device: &Arc<Device>, spec: Spec, max: u64) -> Result<Arc<Pool>> {
-    let mut pools = SHARED.lock();
-    pools.retain(|pool| !pool.device.is_lost());
-    let found = pools.iter().find(|pool| {
-        Arc::ptr_eq(&pool.device, device)
-            && Some(pool.bytes) == spec.bytes()
-            && pool.spec.persistent == spec.persistent
-    });
-    if let Some(pool) = found {
-        pool.max.store(max, Relaxed);
-        return Ok(pool.clone());
-    }
-    let pool = Pool::new(device.clone(), spec, max, None)?;
-    pools.push(pool.clone());
-    Ok(pool)
-}
-
-/// Takes a buffer back into the shared pool that it came from.
-pub fn check_in_shared(buffer: &Buffer, wait: bool) -> Result<()> {
-    let found = {
-        let pools = SHARED.lock();
-        let lender = pools.iter().find(|pool| buffer.lender() == Some(pool.id));
-        lender.cloned()
-    };
-    match found {
-        Some(pool) => pool.check_in(buffer, wait),
-        // The pools of a lost device are forgotten.
-        None => {
-            buffer.device().driver()?;
-            Err(Error::Foreign)
-        }
-    }
-}
-
-/// What the shared pools hold: device, bytes of each buffer, whether they are persistent.
-pub fn shared_stats() -> Vec<(DeviceId, u64, bool, Stats)> {
-    let pools = SHARED.lock();
-    let open = pools.iter().filter(|pool| !pool.device.is_lost());
-    open.map(|pool| {
-        (
-            pool.device.id(),
-            pool.bytes,
-            pool.spec.persistent,
-            pool.stats(),
-        )
-    })
-    .collect()
 }

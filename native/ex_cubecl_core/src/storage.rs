@@ -25,14 +25,20 @@ pub(crate) fn mint() -> u64 {
     NEXT.fetch_add(1, Relaxed)
 }
 
+/// The pool or arena that lent the memory of a storage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Lender {
+    pub id: u64,
+    /// A pool that all processes share.
+    pub is_shared: bool,
+}
+
 /// Memory that a pool or an arena lends. Dropping it gives it back.
 pub(crate) trait Lent: Send + Sync {
     fn block(&self) -> Option<&Block>;
 }
 
 enum Source {
-    /// A storage without bytes is counted all the same.
-    Nothing,
     Own(Block),
     Lent(Box<dyn Lent>),
 }
@@ -70,18 +76,8 @@ impl Memory {
         }
     }
 
-    fn nothing(reservation: Reservation) -> Self {
-        Memory {
-            source: Source::Nothing,
-            offset: 0,
-            room: 0,
-            _reservation: Some(reservation),
-        }
-    }
-
     fn block(&self) -> Option<&Block> {
         match &self.source {
-            Source::Nothing => None,
             Source::Own(block) => Some(block),
             Source::Lent(lent) => lent.block(),
         }
@@ -113,7 +109,7 @@ pub(crate) struct Storage {
     pub device: Arc<Device>,
     pub bytes: u64,
     /// The pool or arena that lent the memory.
-    pub lender: Option<u64>,
+    pub lender: Option<Lender>,
     spec: Spec,
     allocated: AtomicBool,
     content: RwLock<Content>,
@@ -131,7 +127,7 @@ impl Storage {
         spec: Spec,
         bytes: u64,
         memory: Option<Memory>,
-        lender: u64,
+        lender: Lender,
     ) -> Arc<Self> {
         Storage::new(device, spec, bytes, memory, Some(lender))
     }
@@ -141,7 +137,7 @@ impl Storage {
         spec: Spec,
         bytes: u64,
         memory: Option<Memory>,
-        lender: Option<u64>,
+        lender: Option<Lender>,
     ) -> Arc<Self> {
         Arc::new(Storage {
             id: mint(),
@@ -200,22 +196,17 @@ impl Storage {
         self.content.try_write()
     }
 
-    /// Swaps contents with a storage of the same size that nobody else has. What is in it counts
-    /// for whoever it counted before.
-    pub fn exchange(&self, fresh: &Storage) -> Result<()> {
-        let (mut mine, mut theirs) = (self.content.write(), fresh.content.write());
-        if matches!(*mine, Content::Gone) {
-            return Err(Error::Stale);
-        }
-        point(Stage::Exchanging);
-        std::mem::swap(&mut *mine, &mut *theirs);
-        self.allocated.store(true, Release);
-        Ok(())
+    /// Swaps the content of this storage, whose lock the caller has, with that of a storage of the same
+    /// size that nobody else has. What is in it counts for whoever it counted before.
+    pub fn exchange_under(&self, content: &mut Content, fresh: &Storage) {
+        std::mem::swap(content, &mut fresh.content.write());
+        let memory = !matches!(content, Content::Unwritten(None) | Content::Gone);
+        self.allocated.store(memory, Release);
     }
 
     /// Runs `command` on a span under the lock. `whole` says that it replaces each byte of the
     /// storage, so that fresh memory need not be zeroed. Where the first command fails, memory that
-    /// was taken for it is given back.
+    /// was taken for it is given back. Of a span without bytes nothing is written, and nothing changes.
     pub fn modify(
         &self,
         content: &mut Content,
@@ -226,6 +217,7 @@ impl Storage {
         point(Stage::Changing);
         let fresh = match content {
             Content::Gone => return Err(Error::Stale),
+            _ if span.len == 0 => return Ok(()),
             Content::Written(memory) => {
                 return self.region(memory, span).map_or(Ok(()), command);
             }
@@ -252,9 +244,6 @@ impl Storage {
 
     fn take_memory(&self) -> Result<Memory> {
         let entry = self.device.entry(self.id, &self.spec, self.bytes);
-        if self.bytes == 0 {
-            return Ok(Memory::nothing(self.device.reserve(entry)?));
-        }
         let (block, reservation) = self.device.alloc(entry)?;
         Ok(Memory::own(block, reservation))
     }

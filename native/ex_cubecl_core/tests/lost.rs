@@ -6,7 +6,7 @@
 mod common;
 
 use common::{bytes_buffer, contents, pattern, test_device, test_device_id};
-use ex_cubecl_core::{Buffer, DType, DeviceId, Error, device};
+use ex_cubecl_core::{Buffer, DType, DeviceId, Error, device, shared_pools};
 use parking_lot::Mutex;
 
 static ALONE: Mutex<()> = Mutex::new(());
@@ -93,4 +93,147 @@ fn a_device_that_is_lost_under_load_never_panics_its_users() {
         contents(&bytes_buffer(&test_device(), &[1, 2, 3])),
         [1, 2, 3]
     );
+}
+
+fn logical(index: u32) -> DeviceId {
+    let adapter = test_device_id();
+    let id = DeviceId { index, ..adapter };
+    device::add(adapter, id).unwrap();
+    id
+}
+
+/// The threads of CubeCL's devices, by their names.
+#[cfg(target_os = "linux")]
+fn device_threads() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let name = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm"));
+    let names = tasks.filter_map(|task| name(task.ok()?).ok());
+    names.filter(|name| name.starts_with("DSD-")).count()
+}
+
+#[test]
+fn a_logical_device_is_removed_unless_something_lives_on_it() {
+    let _alone = ALONE.lock();
+    let id = logical(3001);
+    let device = device::open(id).unwrap();
+    let buffer = bytes_buffer(&device, &[1, 2, 3]);
+    let lazy = Buffer::lazy(device.clone(), (DType::U8, 10)).unwrap();
+    let in_use = Error::DeviceInUse {
+        device: id,
+        live_buffers: 1,
+    };
+    assert_eq!(device::remove(id), Err(in_use));
+    assert_eq!(contents(&buffer), [1, 2, 3]);
+    drop(buffer);
+    // What is kept for reuse is no use.
+    let pool = shared_pools::find_or_make(&device, (DType::U8, 1000).into(), 2).unwrap();
+    let kept = pool.check_out(&Default::default()).unwrap();
+    shared_pools::check_in(&kept, true).unwrap();
+    let forgotten = std::sync::Arc::downgrade(&pool);
+    drop((pool, kept));
+    assert_eq!(device::remove(id), Ok(()));
+    assert!(
+        forgotten.upgrade().is_none(),
+        "the pools of a removed device go with it"
+    );
+    let lost = Error::DeviceLost { device: id };
+    assert_eq!(lazy.fill(1), Err(lost));
+    assert!(matches!(device::open(id), Err(Error::UnknownDevice { .. })));
+    assert!(matches!(
+        device::remove(id),
+        Err(Error::UnknownDevice { .. })
+    ));
+    let adapter = test_device_id();
+    assert_eq!(
+        device::remove(adapter),
+        Err(Error::NotLogical { device: adapter })
+    );
+    // One that was never opened, and one that was reset.
+    assert_eq!(device::remove(logical(3002)), Ok(()));
+    let reset = logical(3003);
+    let old = bytes_buffer(&device::open(reset).unwrap(), &[1]);
+    device::reset(reset).unwrap();
+    assert_eq!(device::remove(reset), Ok(()));
+    drop(old);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn devices_that_come_and_go_share_their_threads() {
+    let _alone = ALONE.lock();
+    let cycle = |index: u32| {
+        let id = logical(index);
+        let device = device::open(id).unwrap();
+        let buffer = bytes_buffer(&device, &pattern(index.into(), 100_000));
+        assert_eq!(contents(&buffer), pattern(index.into(), 100_000));
+        // The error of a driver names the device of now.
+        device.set_limit(Some(1));
+        let refused = Buffer::from_bytes(device, DType::U8, &[0; 2]).err();
+        assert!(matches!(refused, Some(Error::LimitExceeded { device, .. }) if device == id));
+        drop(buffer);
+        device::remove(id).unwrap();
+    };
+    cycle(4000);
+    test_device();
+    let before = device_threads();
+    assert!(before > 0);
+    (4001..4100).for_each(cycle);
+    for _ in 0..100 {
+        let device = test_device();
+        bytes_buffer(&device, &[1]);
+        device::reset(test_device_id()).unwrap();
+    }
+    assert_eq!(device_threads(), before);
+}
+
+#[test]
+fn there_are_so_many_logical_devices_at_most() {
+    let _alone = ALONE.lock();
+    let adapter = test_device_id();
+    let ids = (5000..).map(|index| DeviceId { index, ..adapter });
+    let mut added = Vec::new();
+    let refused = ids
+        .map(|id| (id, device::add(adapter, id)))
+        .find_map(|(id, result)| {
+            added.push(id);
+            result.err()
+        });
+    added.pop();
+    assert_eq!(refused, Some(Error::TooManyDevices { max: 64 }));
+    assert!(added.len() <= 64);
+    for id in added {
+        device::remove(id).unwrap();
+    }
+    device::remove(logical(5000)).unwrap();
+}
+
+/// Run by hand: what a device costs that was lost and opened again.
+#[test]
+#[ignore = "prints what reopening costs"]
+#[cfg(target_os = "linux")]
+fn what_reopening_costs() {
+    let _alone = ALONE.lock();
+    let status = |field: &str| {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|line| line.starts_with(field)).unwrap();
+        line.split_whitespace()
+            .nth(1)
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+    };
+    let cycles: u32 = std::env::var("CYCLES").map_or(100, |cycles| cycles.parse().unwrap());
+    for cycle in 0..=cycles {
+        let device = test_device();
+        bytes_buffer(&device, &pattern(1, 100_000));
+        drop(device);
+        if cycle % (cycles / 10) == 0 {
+            println!(
+                "{cycle} {} kB, {} threads",
+                status("VmRSS"),
+                status("Threads")
+            );
+        }
+        device::lose(test_device_id()).unwrap();
+    }
 }

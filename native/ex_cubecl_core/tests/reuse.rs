@@ -12,7 +12,8 @@ use ex_cubecl_core::arena::{Arena, Growth};
 use ex_cubecl_core::device::Device;
 use ex_cubecl_core::parts::Parts;
 use ex_cubecl_core::pool::{self, Pool};
-use ex_cubecl_core::{Buffer, DType, Error, Label};
+use ex_cubecl_core::{Buffer, DType, Error, Label, shared_pools};
+use proptest::prelude::*;
 
 fn bytes_pool(bytes: u64, max: u64) -> Arc<Pool> {
     Pool::new(test_device(), (DType::U8, bytes).into(), max, None).unwrap()
@@ -101,17 +102,17 @@ fn who_waits_is_woken_and_who_died_gives_back() {
 fn shared_pools_are_found_by_size_and_trimmed_with_the_device() {
     let device = test_device();
     let spec = || (DType::U8, 12_345).into();
-    let pool = pool::shared(&device, spec(), 3).unwrap();
+    let pool = shared_pools::find_or_make(&device, spec(), 3).unwrap();
     let buffer = out(&pool);
     assert!(Arc::ptr_eq(
         &pool,
-        &pool::shared(&device, spec(), 3).unwrap()
+        &shared_pools::find_or_make(&device, spec(), 3).unwrap()
     ));
-    pool::check_in_shared(&buffer, true).unwrap();
-    assert_eq!(pool::check_in_shared(&buffer, true), Err(Error::Stale));
+    shared_pools::check_in(&buffer, true).unwrap();
+    assert_eq!(shared_pools::check_in(&buffer, true), Err(Error::Stale));
     let mine = |(_, bytes, _, stats): (_, u64, _, pool::Stats)| (bytes == 12_345).then_some(stats);
     assert_eq!(
-        pool::shared_stats()
+        shared_pools::stats()
             .into_iter()
             .find_map(mine)
             .unwrap()
@@ -123,16 +124,15 @@ fn shared_pools_are_found_by_size_and_trimmed_with_the_device() {
 }
 
 #[test]
-fn tensors_leave_from_the_top_all_or_none() {
+fn dropped_tensors_are_stale_all_or_none() {
     let arena = arena(100_000, Growth::Fixed);
     let (a, b, c) = (tensor(&arena, 100), tensor(&arena, 50), tensor(&arena, 0));
     a.write(0, &[1; 400]).unwrap();
     b.write(0, &[2; 200]).unwrap();
     assert!(a.same_storage(&b) && !a.overlaps(&b));
     assert!(a.overlaps(&a.share()) && !a.overlaps(&a.detach()));
-    assert_eq!(arena.drop_tensors(&[&a, &c], true), Err(Error::NotOnTop));
-    assert_eq!(contents(&a.slice_bytes(0, 400).unwrap()), [1; 400]);
     arena.drop_tensors(&[&b, &c], true).unwrap();
+    assert_eq!(contents(&a.slice_bytes(0, 400).unwrap()), [1; 400]);
     assert_eq!(arena.drop_tensors(&[&a, &b], true), Err(Error::Stale));
     assert_eq!(b.read(0, 1).err(), Some(Error::Stale));
     let other = self::arena(100, Growth::Fixed);
@@ -152,6 +152,79 @@ fn tensors_leave_from_the_top_all_or_none() {
         assert_eq!(old.read(0, 1).err(), Some(Error::Stale));
     }
     assert_eq!((arena.used(), arena.capacity()), (Ok(0), Ok(100_000)));
+}
+
+#[test]
+fn a_tensor_dropped_below_another_is_stale_at_once_and_free_after_it() {
+    for may_wait in [true, false] {
+        let arena = arena(1000, Growth::Fixed);
+        let [a, b, c] = [0; 3].map(|_| tensor(&arena, 64));
+        b.write(0, &[2; 256]).unwrap();
+        arena.drop_tensors(&[&a], may_wait).unwrap();
+        assert_eq!(a.write(0, &[1; 256]), Err(Error::Stale));
+        assert_eq!(arena.drop_tensors(&[&a], may_wait), Err(Error::Stale));
+        // Its bytes are counted, and nothing is laid over those above.
+        assert_eq!(arena.used(), Ok(768));
+        arena.drop_tensors(&[&c], may_wait).unwrap();
+        assert_eq!(arena.used(), Ok(512));
+        let d = tensor(&arena, 64);
+        d.write(0, &[4; 256]).unwrap();
+        assert_eq!(contents(&b.slice_bytes(0, 256).unwrap()), [2; 256]);
+        arena.drop_tensors(&[&b], may_wait).unwrap();
+        assert_eq!((arena.used(), arena.peak()), (Ok(768), 768));
+        assert_eq!(contents(&d.slice_bytes(0, 256).unwrap()), [4; 256]);
+        arena.drop_tensors(&[&d], may_wait).unwrap();
+        assert_eq!(arena.used(), Ok(0));
+        // All of it can be had again.
+        let all = arena.alloc((DType::U8, 1000).into(), true).unwrap();
+        assert_eq!(all.read(0, 1).err(), Some(Error::NotAllocated));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+
+    /// Each step takes a new tensor, or drops some of those that are there, in any order.
+    #[test]
+    fn an_arena_behaves_like_a_stack_with_gaps(
+        steps in prop::collection::vec((any::<bool>(), 0u64..9, any::<u64>()), 1..60),
+    ) {
+        let arena = arena(1 << 20, Growth::Fixed);
+        // Of each tensor its bytes with padding, itself, its content; none once it was dropped.
+        let mut stack: Vec<(u64, Option<(Buffer, Vec<u8>)>)> = Vec::new();
+        for (drops, count, seed) in steps {
+            let there: Vec<usize> = (0..stack.len()).filter(|at| stack[*at].1.is_some()).collect();
+            if !drops || there.is_empty() {
+                let before = arena.used().unwrap();
+                let bytes = count * (seed % 500);
+                let tensor = arena.alloc((DType::U8, bytes).into(), true).unwrap();
+                prop_assert!(tensor.write(0, &pattern(seed, bytes as usize)).is_ok());
+                let room = arena.used().unwrap() - before;
+                prop_assert!(room >= bytes && room < bytes + 256 + u64::from(bytes == 0));
+                stack.push((room, Some((tensor, pattern(seed, bytes as usize)))));
+            } else {
+                let chosen = (0..=count / 4).map(|nth| there[(seed >> (8 * nth)) as usize % there.len()]);
+                let chosen: std::collections::BTreeSet<usize> = chosen.collect();
+                let tensors: Vec<Buffer> = chosen
+                    .into_iter()
+                    .filter_map(|at| stack[at].1.take())
+                    .map(|(tensor, _)| tensor)
+                    .collect();
+                let all: Vec<&Buffer> = tensors.iter().collect();
+                prop_assert_eq!(arena.drop_tensors(&all, seed & 1 == 0), Ok(()));
+                for tensor in all {
+                    prop_assert_eq!(tensor.read(0, 0).err(), Some(Error::Stale));
+                    prop_assert_eq!(arena.drop_tensors(&[tensor], true), Err(Error::Stale));
+                }
+            }
+            while stack.pop_if(|top| top.1.is_none()).is_some() {}
+            let used: u64 = stack.iter().map(|tensor| tensor.0).sum();
+            prop_assert_eq!(arena.used(), Ok(used));
+            for (tensor, content) in stack.iter().filter_map(|tensor| tensor.1.as_ref()) {
+                prop_assert_eq!(&contents(tensor), content);
+            }
+        }
+    }
 }
 
 #[test]

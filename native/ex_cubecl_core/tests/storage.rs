@@ -5,6 +5,7 @@
 mod common;
 
 use common::{bytes_buffer, contents, pattern, test_device};
+use ex_cubecl_core::pool::Pool;
 use ex_cubecl_core::{Buffer, DType, Error};
 
 #[test]
@@ -209,4 +210,71 @@ fn fills_repeat_their_element() {
         }
         assert_eq!(contents(&buffer), expected, "{dtype}");
     }
+}
+
+#[test]
+fn a_call_about_no_elements_is_checked_and_changes_nothing() {
+    type Call = fn(&Buffer) -> Result<(), Error>;
+    let calls: [(&str, Call); 9] = [
+        ("write", |lazy| lazy.write(3, &[])),
+        ("write at the end", |lazy| lazy.write(10, &[])),
+        ("fill", |lazy| lazy.view(10, 0)?.fill(7)),
+        ("copy to", |lazy| {
+            bytes_buffer(lazy.device(), &[]).copy_to(&lazy.view(4, 0)?)
+        }),
+        ("copy from", |lazy| {
+            lazy.view(4, 0)?
+                .copy_to(&bytes_buffer(lazy.device(), &[1]).view(1, 0)?)
+        }),
+        ("copy within", |lazy| {
+            lazy.view(4, 0)?.copy_to(&lazy.view(9, 0)?)
+        }),
+        ("read", |lazy| {
+            lazy.read(10, 0).map(|bytes| assert!(bytes.is_empty()))
+        }),
+        ("duplicate", |lazy| {
+            let none = lazy.view(10, 0)?;
+            none.duplicate_on(lazy.device().clone())
+                .map(|copy| assert_eq!(copy.bytes(), 0))
+        }),
+        ("convert", |lazy| {
+            let none = lazy.view(10, 0)?;
+            let converted = none.convert(none.like(DType::F32))?;
+            converted.read(0, 0).map(|bytes| assert!(bytes.is_empty()))
+        }),
+    ];
+    let device = test_device();
+    let pool = Pool::new(device.clone(), (DType::U8, 10).into(), 1, None).unwrap();
+    for (name, call) in calls {
+        let lazy = Buffer::lazy(device.clone(), (DType::U8, 10)).unwrap();
+        assert_eq!(call(&lazy), Ok(()), "{name}");
+        assert!(!lazy.is_allocated(), "{name}");
+        assert_eq!(lazy.read(0, 1).err(), Some(Error::NotAllocated), "{name}");
+        lazy.fill(5).unwrap();
+        assert_eq!(call(&lazy), Ok(()), "{name}");
+        assert_eq!(contents(&lazy), [5; 10], "{name}");
+        // Lent memory that nobody wrote stays unreadable.
+        let lent = pool.check_out(&Default::default()).unwrap();
+        assert_eq!(call(&lent), Ok(()), "{name}");
+        assert_eq!(lent.read(0, 1).err(), Some(Error::NotAllocated), "{name}");
+        pool.check_in(&lent, true).unwrap();
+        assert_eq!(call(&lent), Err(Error::Stale), "{name}");
+    }
+    let lazy = Buffer::lazy(device.clone(), (DType::U8, 10)).unwrap();
+    let outside = Error::OutOfBounds {
+        offset: 11,
+        count: 0,
+        size: 10,
+    };
+    assert_eq!(lazy.write(11, &[]), Err(outside.clone()));
+    assert_eq!(lazy.read(11, 0).err(), Some(outside));
+    // What has no bytes is not counted.
+    let none = Buffer::lazy(device.clone(), (DType::F32, 0)).unwrap();
+    assert_eq!((none.fill(1), none.ensure_allocated()), (Ok(()), Ok(())));
+    let iota = Buffer::iota(device.clone(), (DType::F32, 0)).unwrap();
+    let made = Buffer::from_bytes(device.clone(), DType::F32, &[]).unwrap();
+    assert!([&none, &iota, &made].iter().all(|none| none.is_allocated()));
+    // Memory is taken where it is asked for, whichever part of the storage asks.
+    lazy.view(0, 0).unwrap().ensure_allocated().unwrap();
+    assert_eq!(contents(&lazy), [0; 10]);
 }

@@ -41,6 +41,12 @@ fn device_add(on: Wire<DeviceId>, id: Wire<DeviceId>) -> Answer<'static, Wire<In
 }
 
 #[rustler::nif(schedule = "DirtyIo")]
+fn device_remove(id: Wire<DeviceId>) -> Answer<'static, Atom> {
+    device::remove(id.0)?;
+    Ok(atoms::ok())
+}
+
+#[rustler::nif(schedule = "DirtyIo")]
 fn device_open(id: Wire<DeviceId>) -> Answer<'static, Atom> {
     device::open(id.0)?;
     Ok(atoms::ok())

@@ -3,8 +3,8 @@
 use ex_cubecl_core::heap::PageInfo;
 use ex_cubecl_core::ledger::{Entry, Report};
 use ex_cubecl_core::meter::{Usage, Watcher, watch_frees};
-use ex_cubecl_core::pool::{self, Stats};
-use ex_cubecl_core::{DType, DeviceId, device};
+use ex_cubecl_core::pool::Stats;
+use ex_cubecl_core::{DType, DeviceId, device, shared_pools};
 use rustler::{Atom, Encoder, Env, LocalPid, ResourceArc, Term};
 
 use crate::atoms;
@@ -90,7 +90,7 @@ fn memory_reclaim(id: Wire<DeviceId>) -> Answer<'static, u64> {
     Ok(device::open(id.0)?.reclaim()?)
 }
 
-/// A buffer of a shared pool that is kept there, or `nil`.
+/// A buffer of a shared pool that is kept there, or `nil`, also where that would have to wait.
 #[rustler::nif]
 fn memory_take<'a>(
     env: Env<'a>,
@@ -104,8 +104,10 @@ fn memory_take<'a>(
         return Ok(None);
     };
     let spec = spec(env, dtype, dims, note);
-    let label = spec.label.clone();
-    let taken = pool::shared(&device, spec, max)?.take(&label)?;
+    let Some(pool) = shared_pools::try_find(&device, &spec, max) else {
+        return Ok(None);
+    };
+    let taken = pool.take(&spec.label)?;
     Ok(taken.map(|buffer| held(env, buffer, env.pid())))
 }
 
@@ -122,7 +124,7 @@ fn memory_get<'a>(
     let device = device::open(id.0)?;
     let spec = spec(env, dtype, dims, note);
     let label = spec.label.clone();
-    let buffer = pool::shared(&device, spec, max)?.check_out(&label)?;
+    let buffer = shared_pools::find_or_make(&device, spec, max)?.check_out(&label)?;
     Ok(held(env, buffer, env.pid()))
 }
 
@@ -144,7 +146,7 @@ fn returned(
     buffer: &ResourceArc<BufferRef>,
     wait: bool,
 ) -> Answer<'static, Option<Atom>> {
-    let back = soon(pool::check_in_shared(&buffer.0, wait))?;
+    let back = soon(shared_pools::check_in(&buffer.0, wait))?;
     Ok(back.map(|()| {
         unwatch(env, buffer);
         atoms::ok()
@@ -156,7 +158,7 @@ type SharedPool = (Wire<DeviceId>, u64, bool, Wire<Stats>);
 
 #[rustler::nif]
 fn memory_stats() -> Answer<'static, Vec<SharedPool>> {
-    let stats = pool::shared_stats().into_iter();
+    let stats = shared_pools::stats().into_iter();
     Ok(stats
         .map(|(id, bytes, persistent, stats)| (Wire(id), bytes, persistent, Wire(stats)))
         .collect())

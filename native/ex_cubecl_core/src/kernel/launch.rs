@@ -6,7 +6,6 @@ use std::sync::{Arc, LazyLock};
 
 use parking_lot::Mutex;
 
-use super::locks::Locks;
 use super::tree::{Atomic, Program, REPORT};
 use crate::buffer::Buffer;
 use crate::device::Device;
@@ -14,6 +13,7 @@ use crate::driver::{Argument, Run};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::ledger::Spec;
+use crate::locks::Locks;
 
 /// Positions are 32-bit integers inside of a kernel.
 const MAX_POSITIONS: u64 = i32::MAX as u64;
@@ -342,16 +342,21 @@ pub fn run_all(launches: &[Launch<'_>]) -> Result<()> {
 
 fn run_on(device: &Arc<Device>, launches: &[Launch<'_>], whole: bool) -> Result<()> {
     let mut locks = Locks::wait_for(launches.iter().flat_map(Launch::written));
-    for output in launches.iter().flat_map(Launch::outputs) {
+    let busy = |launch: &&Launch<'_>| launch.positions > 0;
+    for output in launches.iter().filter(busy).flat_map(Launch::outputs) {
         if let Some(content) = locks.content_mut(output) {
             output.modify_under(content, whole, |_| Ok(()))?;
         }
     }
     let mut runs = Vec::with_capacity(launches.len());
     for launch in launches {
+        if launch.positions == 0 {
+            locks.check(launch.written())?;
+            continue;
+        }
         let run = launch.run(&locks)?;
         let outputs = &run.arguments[launch.inputs()..];
-        if launch.positions > 0 && outputs.iter().any(|out| out.region.is_some()) {
+        if outputs.iter().any(|out| out.region.is_some()) {
             runs.push(run);
         }
     }

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::locks::Locks;
 use crate::buffer::Buffer;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::ledger::Spec;
+use crate::locks::Locks;
 
 /// Longer axes would make more rounds of a loop than some drivers do.
 const MOST: u64 = 1 << 14;

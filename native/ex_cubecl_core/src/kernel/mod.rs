@@ -2,7 +2,6 @@
 //! `runtime/emit.rs` turns them into CubeCL's IR.
 
 pub mod launch;
-mod locks;
 pub mod matmul;
 pub(crate) mod rounds;
 pub mod source;

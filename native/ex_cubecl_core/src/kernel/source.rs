@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::locks::Locks;
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
+use crate::locks::Locks;
 use crate::runtime;
 
 /// Groups along an axis that every device takes.
@@ -64,11 +64,17 @@ impl Source {
                 });
             }
             let others = buffers.iter().enumerate().filter(|other| other.0 != at);
+            if buffer.count() == 0 {
+                return Err(bad("a buffer without elements"));
+            }
             if writes && others.into_iter().any(|other| buffer.shares_bytes(other.1)) {
                 return Err(Error::Overlap);
             }
         }
         let mut locks = Locks::wait_for(written());
+        if groups.contains(&0) {
+            return locks.check(written());
+        }
         for (buffer, _) in written().filter(|written| written.1) {
             if let Some(content) = locks.content_mut(buffer) {
                 buffer.modify_under(content, false, |_| Ok(()))?;
@@ -81,10 +87,7 @@ impl Source {
                 region.ok_or_else(|| bad("a buffer without elements"))
             })
             .collect::<Result<Vec<_>>>()?;
-        match groups.contains(&0) {
-            true => Ok(()),
-            false => device.explain(driver.run_source(self, &regions, groups)),
-        }
+        device.explain(driver.run_source(self, &regions, groups))
     }
 }
 

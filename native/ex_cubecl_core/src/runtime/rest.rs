@@ -90,7 +90,8 @@ pub struct Awake<'a>(&'a Thread);
 
 impl Thread {
     /// One for each device of CubeCL's, however often it is opened: two that rest on one thread would
-    /// wait for each other.
+    /// wait for each other. CubeCL never ends its threads, and neither does this list: how many there are
+    /// is bounded where devices are opened.
     pub fn of(device: DeviceId) -> Thread {
         static KNOWN: Mutex<Vec<(DeviceId, Thread)>> = Mutex::new(Vec::new());
         let mut known = KNOWN.lock();

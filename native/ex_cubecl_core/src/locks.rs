@@ -15,7 +15,7 @@ enum Lock<'a> {
     Write(RwLockWriteGuard<'a, Content>),
 }
 
-pub(super) struct Locks<'a>(BTreeMap<u64, Lock<'a>>);
+pub(crate) struct Locks<'a>(BTreeMap<u64, Lock<'a>>);
 
 impl<'a> Locks<'a> {
     /// Of buffers, each with whether it is written.
@@ -45,6 +45,17 @@ impl<'a> Locks<'a> {
             Some(Lock::Write(content)) => Ok(content),
             None => Err(Error::NotAllocated),
         }
+    }
+
+    /// Of a call that writes nothing: whether it could read, and none of its buffers is stale.
+    pub fn check(&self, buffers: impl Iterator<Item = (&'a Buffer, bool)>) -> Result<()> {
+        for (buffer, written) in buffers {
+            match buffer.source(self.content(buffer)?) {
+                Err(Error::NotAllocated) if written => {}
+                other => other.map(|_| ())?,
+            }
+        }
+        Ok(())
     }
 
     /// Of a buffer that is written.
