@@ -75,6 +75,11 @@ defmodule ExCubecl.LibraryTest do
     {:out_of_memory, buffers} = fill.(fill, [])
     true = length(buffers) > 2
     true = Enum.all?(buffers, &(Buffer.read_part!(&1, 67_108_863, 1) == <<7>>))
+    # A whole one needs as much again.
+    case Buffer.read(hd(buffers)) do
+      {:ok, bytes} -> 67_108_864 = byte_size(bytes)
+      {:error, error} -> :out_of_memory = error.reason
+    end
     [1, 2, 3] = ExCubecl.to_list!(kept)
     {:ok, _} = ExCubecl.buffer([1.0], [1], :f32)
     IO.puts("survived")

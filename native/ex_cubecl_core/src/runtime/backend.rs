@@ -6,6 +6,7 @@ use cubecl::future::block_on;
 use cubecl::server::Handle;
 
 use super::cube::Cube;
+use super::room::Room;
 use super::timing::Stamps;
 use crate::driver::{Page, PendingRead, Progress, Region};
 use crate::error::{Error, Result};
@@ -25,9 +26,10 @@ pub trait Backend: Send + Sync + Sized + 'static {
         Ok(())
     }
 
-    /// Refuses what the device can be known not to have room for.
-    fn check_room(&self, _bytes: u64) -> Result<()> {
-        Ok(())
+    /// Refuses what the device can be known not to have room for. The result is kept until the
+    /// memory has been taken.
+    fn check_room(&self, _bytes: u64) -> Result<Option<Room>> {
+        Ok(None)
     }
 
     /// Offset and length are multiples of four. What goes in one piece tells of no progress.

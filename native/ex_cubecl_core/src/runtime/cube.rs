@@ -340,7 +340,7 @@ impl<B: Backend> Driver for Cube<B> {
 
     fn alloc(&self, bytes: u64) -> Result<Page> {
         let bytes = bytes.next_multiple_of(WINDOW_ALIGNMENT);
-        self.backend.check_room(bytes)?;
+        let _room = self.backend.check_room(bytes)?;
         self.entry_unordered(|| {
             self.awake(|| {
                 let handle = self.initialize(bytes)?;

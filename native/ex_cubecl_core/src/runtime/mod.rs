@@ -14,6 +14,8 @@ mod matmul;
 #[cfg(all(test, feature = "wgpu"))]
 mod portable_tests;
 mod rest;
+#[cfg_attr(not(feature = "wgpu"), allow(dead_code))]
+mod room;
 mod sources;
 #[cfg(feature = "wgpu")]
 mod staging;

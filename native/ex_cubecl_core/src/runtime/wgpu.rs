@@ -19,6 +19,7 @@ use wgpu::{Adapter, Backend as Api, DeviceType, Features};
 
 use super::backend::Backend;
 use super::cube::Cube;
+use super::room::Room;
 use super::staging::{Gpu, Staging};
 use super::timing::Stamps;
 use super::wgsl::Pipelines;
@@ -275,6 +276,14 @@ struct Wgpu {
 }
 
 impl Wgpu {
+    fn address_space(&self, bytes: u64) -> Result<Room> {
+        Room::set_aside(bytes).map_err(|available| Error::OutOfMemory {
+            requested: bytes,
+            available: Some(available),
+            device: self.id,
+        })
+    }
+
     fn scratch(&self) -> &wgpu::Buffer {
         self.scratch.get_or_init(|| {
             self.gpu.device.create_buffer(&wgpu::BufferDescriptor {
@@ -382,9 +391,13 @@ impl Backend for Wgpu {
     }
 
     /// Lavapipe takes memory that the kernel then cannot find, and the VM would be killed.
-    fn check_room(&self, bytes: u64) -> Result<()> {
-        if !self.shares_host_memory || bytes < WORTH_ASKING {
-            return Ok(());
+    fn check_room(&self, bytes: u64) -> Result<Option<Room>> {
+        if !self.shares_host_memory {
+            return Ok(None);
+        }
+        let room = self.address_space(bytes)?;
+        if bytes < WORTH_ASKING {
+            return Ok(Some(room));
         }
         let total = host_memory("MemTotal:").unwrap_or(0);
         let reserve = HOST_RESERVE.max(total / 16);
@@ -394,7 +407,7 @@ impl Backend for Wgpu {
                 available: Some(available.saturating_sub(reserve)),
                 device: self.id,
             }),
-            _ => Ok(()),
+            _ => Ok(Some(room)),
         }
     }
 
@@ -421,6 +434,11 @@ impl Backend for Wgpu {
         progress: Option<&Progress>,
     ) -> Result<Box<dyn PendingRead>> {
         let backend = &cube.backend;
+        // The answer is mapped memory, which the driver does not check either.
+        let _room = match backend.shares_host_memory {
+            true => Some(backend.address_space(src.len)?),
+            false => None,
+        };
         backend
             .staging
             .download(&backend.gpu, raw(src)?, src.offset, src.len, progress)

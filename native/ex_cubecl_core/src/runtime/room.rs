@@ -1,0 +1,85 @@
+//! Room in the address space of the process (`ulimit -v`).
+
+use std::sync::atomic::{AtomicU64, Ordering::AcqRel};
+
+/// Left to the VM, to threads, and to what a driver takes beside buffers.
+const HEADROOM: u64 = 256 << 20;
+
+/// What calls that are under way are about to map.
+static PENDING: AtomicU64 = AtomicU64::new(0);
+
+/// Address space that is set aside until the memory has been taken.
+///
+/// Lavapipe of Mesa 25 maps a buffer's memory without a look at whether that worked: the first
+/// command on a buffer that found no address space ends the process. Mesa 22 returned an error.
+pub struct Room(u64);
+
+impl Room {
+    /// Where there is a limit that leaves no room for `bytes`, the error is what is available.
+    pub fn set_aside(bytes: u64) -> Result<Room, u64> {
+        let Some(limit) = limit() else {
+            return Ok(Room(0));
+        };
+        let room = Room(bytes);
+        let others = PENDING.fetch_add(bytes, AcqRel);
+        let taken = size().unwrap_or(0) + others + HEADROOM;
+        let available = limit.saturating_sub(taken);
+        // A refused room is dropped here, which takes it off again.
+        if bytes > available {
+            Err(available)
+        } else {
+            Ok(room)
+        }
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        PENDING.fetch_sub(self.0, AcqRel);
+    }
+}
+
+/// Only Linux says so in a file; `None` is no limit, or none that is known.
+fn limit() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/limits").ok()?;
+    parse_limit(&text)
+}
+
+fn parse_limit(text: &str) -> Option<u64> {
+    let mut lines = text.lines();
+    let fields = lines.find_map(|line| line.strip_prefix("Max address space"))?;
+    fields.split_whitespace().next()?.parse().ok()
+}
+
+fn size() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmSize:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: &str = "Limit                     Soft Limit           Hard Limit           Units
+Max cpu time              unlimited            unlimited            seconds
+Max address space         6144000000           unlimited            bytes
+";
+
+    #[test]
+    fn the_soft_limit_is_read() {
+        assert_eq!(parse_limit(LIMITS), Some(6_144_000_000));
+        assert_eq!(
+            parse_limit(&LIMITS.replace("6144000000", "unlimited")),
+            None
+        );
+        assert_eq!(parse_limit(""), None);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_process_has_a_size() {
+        assert!(size().unwrap() > 1 << 20);
+    }
+}
