@@ -25,6 +25,11 @@ defmodule ExCubecl.ChartTest do
 
   defp to_number(text), do: text |> Float.parse() |> elem(0)
 
+  defp samples do
+    {:ok, all} = Memory.timeline()
+    Map.get(all, ExCubecl.default_device!(), [])
+  end
+
   test "a map tells of each buffer its type, shape, owner and tag, where it lies" do
     [first, second] = for tag <- [:one, "two & <b>"], do: Buffer.zeros!([100_000], :u8, tag: tag)
 
@@ -80,10 +85,12 @@ defmodule ExCubecl.ChartTest do
   test "a timeline is off until asked for, bounded, and shows what came and went" do
     assert Memory.timeline(every: 5, keep: 8) == :ok
     buffer = Buffer.zeros!([3_000_000], :u8)
-    Process.sleep(30)
     peak = Memory.usage!().live_bytes
+    until(fn -> length(samples()) == 8 end)
+    [last] = Enum.take(samples(), -1)
+    # Older ones make way.
+    until(fn -> hd(samples()).at > last.at end)
     assert Buffer.size!(buffer) == 3_000_000
-    Process.sleep(100)
     assert Memory.timeline(false) == :ok
     {:ok, all} = Memory.timeline()
     samples = all[ExCubecl.default_device!()]
@@ -91,13 +98,12 @@ defmodule ExCubecl.ChartTest do
     assert samples == Enum.sort_by(samples, & &1.at)
     assert Enum.all?(samples, &(&1.live_bytes <= &1.reserved_bytes))
     assert Enum.max(Enum.map(samples, & &1.peak_bytes)) >= peak
-    # Nothing more comes after the end.
-    Process.sleep(30)
+    # Nothing more comes after the end: the next sample is on its way, and is not taken.
+    send(ExCubecl.Memory.Timeline, {:sample, make_ref()})
     assert {:ok, ^all} = Memory.timeline()
-    assert Memory.timeline(true) == :ok
-    Process.sleep(20)
-    {:ok, anew} = Memory.timeline()
-    assert length(anew[ExCubecl.default_device!()]) < 3
+    assert Memory.timeline(every: 60_000) == :ok
+    until(fn -> samples() != [] end)
+    assert [_] = samples()
   end
 
   test "a timeline goes on where a device is lost, and the recorder is given nonsense" do
@@ -108,9 +114,9 @@ defmodule ExCubecl.ChartTest do
     recorder = Process.whereis(ExCubecl.Memory.Timeline)
     assert Device.reset(nil) == :ok
     assert reason(Buffer.read(buffer)) == :device_lost
-    Process.sleep(20)
     new = Buffer.zeros!([1000], :u8)
-    Process.sleep(20)
+    count = length(samples())
+    until(fn -> length(samples()) > count end)
     assert Process.whereis(ExCubecl.Memory.Timeline) == recorder
     chart = Chart.timeline!()
     parse(Chart.svg(chart))
@@ -136,7 +142,6 @@ defmodule ExCubecl.ChartTest do
     Memory.timeline(every: 1000)
     Memory.timeline(false)
     refused(Chart.timeline({runtime, 99}), :unknown_device)
-    Process.sleep(5)
     chart = Chart.map!(fresh)
     parse(Chart.svg(chart))
 

@@ -27,15 +27,8 @@ defmodule ExCubecl.NodesTest do
     {usage.live_bytes, usage.live_buffers}
   end
 
-  defp until(check, tries \\ 500) do
-    :erlang.garbage_collect()
-
-    cond do
-      check.() -> :ok
-      tries == 0 -> flunk("it did not happen")
-      true -> Process.sleep(10) && until(check, tries - 1)
-    end
-  end
+  # What this process has dropped is told to the other node when it is collected.
+  defp collected(check), do: until(fn -> :erlang.garbage_collect() && check.() end)
 
   test "devices of other nodes are named with their node", %{node: node} do
     {:ok, devices} = ExCubecl.devices(nodes: [node, Node.self()])
@@ -251,7 +244,7 @@ defmodule ExCubecl.NodesTest do
   end
 
   test "what nobody holds any more is freed there", %{node: node, device: device} do
-    until(fn -> kept(node) == 0 end)
+    collected(fn -> kept(node) == 0 end)
 
     Task.await(
       Task.async(fn ->
@@ -263,8 +256,8 @@ defmodule ExCubecl.NodesTest do
       end)
     )
 
-    until(fn -> kept(node) == 0 end)
-    until(fn -> live_there(node) == {0, 0} end)
+    collected(fn -> kept(node) == 0 end)
+    collected(fn -> live_there(node) == {0, 0} end)
   end
 
   test "a process that is killed while it asks leaves nothing there", %{
@@ -277,7 +270,7 @@ defmodule ExCubecl.NodesTest do
       Process.exit(pid, :kill)
     end
 
-    until(fn -> kept(node) == 0 end)
+    collected(fn -> kept(node) == 0 end)
   end
 
   test "content goes from node to node", %{device: device} do
@@ -373,10 +366,16 @@ defmodule ExCubecl.NodesTest do
     {:ok, [device | _]} = ExCubecl.devices(nodes: [other])
     local = Buffer.full!([100 * @mib], :u8, 1)
     before = settled()
-    killer = spawn(fn -> Process.sleep(60) && Peer.kill(peer) end)
+
+    # As soon as there is a buffer over there, which the content is on its way to.
+    killer =
+      Task.async(fn ->
+        until(fn -> there(other, Memory, :usage!, []).live_buffers > 0 end)
+        Peer.kill(peer)
+      end)
+
     result = Buffer.transfer(local, device.id)
-    Process.exit(killer, :kill)
-    Peer.kill(peer)
+    Task.await(killer, 60_000)
     assert match?({:ok, _}, result) or reason(result) in [:node_down, :stale]
     eventually(before)
     assert Buffer.read_part!(local, 0, 1) == <<1>>

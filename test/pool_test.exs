@@ -9,14 +9,6 @@ defmodule ExCubecl.PoolTest do
     start_supervised!({Pool, opts}, id: make_ref())
   end
 
-  defp until(check, tries \\ 300) do
-    cond do
-      check.() -> :ok
-      tries == 0 -> flunk("it did not happen")
-      true -> Process.sleep(5) && until(check, tries - 1)
-    end
-  end
-
   test "what is given back is handed out again, without its content" do
     pool = pool(size: 1024, max: 2)
     first = Pool.checkout!(pool)
@@ -71,7 +63,7 @@ defmodule ExCubecl.PoolTest do
             buffer = Pool.checkout!(pool)
             send(parent, {:got, i})
             Buffer.fill!(buffer, i)
-            Process.sleep(5)
+            :erlang.yield()
             assert Buffer.read!(buffer) == :binary.copy(<<i>>, 64)
             Pool.checkin(pool, buffer)
           end)

@@ -142,6 +142,15 @@ defmodule ExCubecl.TasksTest do
     end)
   end
 
+  # Code that waits until so many views were drawn; the one who draws shares its group leader.
+  defp shown(views) do
+    """
+    drawn = fn -> Process.group_leader() |> StringIO.contents() |> elem(1) |> String.split("memory on") end
+    wait = fn wait -> if length(drawn.()) <= #{views}, do: Process.sleep(5) && wait.(wait) end
+    wait.(wait)
+    """
+  end
+
   describe "top" do
     test "shows devices, owners and tags, once" do
       buffer = Buffer.zeros!([3_000_000], :u8, tag: :shown_by_top)
@@ -157,18 +166,18 @@ defmodule ExCubecl.TasksTest do
 
       File.write!(path, """
       buffer = ExCubecl.Buffer.zeros!([5_000_000], :u8, tag: :of_the_script)
-      Process.sleep(400)
+      #{shown(3)}
       ExCubecl.Buffer.size!(buffer)
       """)
 
       text = capture_io(fn -> Tasks.Top.run(["--run", path, "--every", "50"]) end)
-      assert length(String.split(text, "ExCubecl memory on")) > 4
+      assert length(String.split(text, "ExCubecl memory on")) > 3
       assert text =~ ":of_the_script"
     end
 
     test "a script that raises ends the view with its error", %{dir: dir} do
       path = Path.join(dir, "broken.exs")
-      File.write!(path, ~s|Process.sleep(100)\nraise "of the script"|)
+      File.write!(path, ~s|#{shown(1)}\nraise "of the script"|)
 
       assert_raise RuntimeError, "of the script", fn ->
         capture_io(fn -> Tasks.Top.run(["--run", path, "--every", "50"]) end)

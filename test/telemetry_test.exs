@@ -25,7 +25,7 @@ defmodule ExCubecl.TelemetryTest do
     on_exit(fn ->
       :persistent_term.put(:handlers, [])
       Memory.set_limit(nil)
-      gone(500)
+      gone()
       :code.purge(:telemetry)
       :code.delete(:telemetry)
       :code.purge(:telemetry)
@@ -34,8 +34,9 @@ defmodule ExCubecl.TelemetryTest do
   end
 
   # The process that reports frees ends once nobody listens.
-  defp gone(tries) do
-    if Process.whereis(ExCubecl.Telemetry) && tries > 0, do: Process.sleep(10) && gone(tries - 1)
+  defp gone do
+    monitor = Process.monitor(ExCubecl.Telemetry)
+    assert_receive {:DOWN, ^monitor, _, _, _}, 60_000
   end
 
   test "what is sent to the process that tells of frees by mistake does not end it or stay with it" do
@@ -46,7 +47,7 @@ defmodule ExCubecl.TelemetryTest do
     assert Process.alive?(pid)
     # And one that is killed has a successor with the next buffer.
     Process.exit(pid, :kill)
-    gone(500)
+    gone()
     ExCubecl.buffer!([1], [1], :u8)
     assert is_pid(Process.whereis(ExCubecl.Telemetry))
   end
@@ -121,7 +122,7 @@ defmodule ExCubecl.TelemetryTest do
 
   test "nobody is told once nobody listens" do
     :persistent_term.put(:handlers, [])
-    gone(500)
+    gone()
     Task.await(Task.async(fn -> ExCubecl.buffer!([1], [1], :u8).shape end))
     settled()
     refute_received {:free, _, _}

@@ -108,10 +108,14 @@ defmodule ExCubecl.DeviceLostTest do
   end
 
   test "a reset while others work gives each of them its bytes or the loss", %{id: id} do
+    started = :counters.new(1, [])
+
     work = fn process ->
       data = :binary.copy(<<process>>, 100_000)
 
       for _ <- 1..30 do
+        :counters.add(started, 1, 1)
+
         with {:ok, buffer} <- ExCubecl.buffer(data, [100_000], :u8),
              {:ok, copy} <- Buffer.duplicate(buffer),
              :ok <- Buffer.copy(buffer, copy),
@@ -125,9 +129,9 @@ defmodule ExCubecl.DeviceLostTest do
 
     tasks = for process <- 1..8, do: Task.async(fn -> work.(process) end)
 
-    for _ <- 1..3 do
+    for round <- 1..3 do
+      until(fn -> :counters.get(started, 1) >= 40 * round end)
       assert Device.reset(id) == :ok
-      Process.sleep(20)
     end
 
     Task.await_many(tasks, 60_000)

@@ -25,7 +25,7 @@ defmodule ExCubecl.Case do
   end
 
   @doc "Waits until the account stands at `expected`, for destructors run after a collection."
-  def eventually(expected, tries \\ 500) do
+  def eventually(expected, tries \\ 2000) do
     :erlang.garbage_collect()
     :erlang.yield()
 
@@ -53,6 +53,15 @@ defmodule ExCubecl.Case do
       ^last when same == 5 -> last
       ^last -> settled(last, same + 1)
       other -> settled(other, 0)
+    end
+  end
+
+  @doc "Waits until `check` holds, for what no message tells of."
+  def until(check, tries \\ 2000) do
+    cond do
+      check.() -> :ok
+      tries == 0 -> ExUnit.Assertions.flunk("it did not happen")
+      true -> Process.sleep(5) && until(check, tries - 1)
     end
   end
 

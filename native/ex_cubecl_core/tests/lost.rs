@@ -8,6 +8,7 @@ mod common;
 use common::{bytes_buffer, contents, pattern, test_device, test_device_id};
 use ex_cubecl_core::{Buffer, DType, DeviceId, Error, device, shared_pools};
 use parking_lot::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 static ALONE: Mutex<()> = Mutex::new(());
 
@@ -70,11 +71,13 @@ fn a_device_that_is_lost_under_load_never_panics_its_users() {
     let _alone = ALONE.lock();
     for _ in 0..3 {
         let device = test_device();
+        let rounds = AtomicU64::new(0);
         std::thread::scope(|scope| {
             for thread in 0..4 {
-                let device = &device;
+                let (device, rounds) = (&device, &rounds);
                 scope.spawn(move || {
                     for round in 0..1000 {
+                        rounds.fetch_add(1, Relaxed);
                         let data = pattern(thread << 32 | round, 100_000);
                         let made = Buffer::from_bytes(device.clone(), DType::U8, &data);
                         match made.and_then(|buffer| Ok(buffer.read(0, 100_000)?.to_vec())) {
@@ -85,7 +88,9 @@ fn a_device_that_is_lost_under_load_never_panics_its_users() {
                     }
                 });
             }
-            std::thread::sleep(std::time::Duration::from_millis(30));
+            while rounds.load(Relaxed) < 20 {
+                std::thread::yield_now();
+            }
             device::lose(test_device_id()).unwrap();
         });
     }

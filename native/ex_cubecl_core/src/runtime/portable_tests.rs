@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
-use std::time::Duration;
 
 use cubecl::server::Handle;
 use cubecl::stream_id::StreamId;
@@ -147,12 +146,15 @@ fn a_launch_that_fails_is_not_the_fault_of_whoever_launches_next() {
     let wait = Box::new(move || gate.recv().unwrap());
     assert!(cube.thread.push_now(pushed(wait)));
     assert!(cube.thread.push_now(cube.later(vec![hopeless()])));
+    let before = cube.thread.pushed();
     std::thread::scope(|scope| {
         let filled = scope.spawn(|| {
             let window = cube.window(region(&page, 0, 100_000));
             cube.launch_and_wait(move |client| kernels::fill(client, window, 100_000, 7, 1))
         });
-        std::thread::sleep(Duration::from_millis(50));
+        while cube.thread.pushed() == before {
+            std::thread::yield_now();
+        }
         open.send(()).unwrap();
         assert_eq!(filled.join().unwrap(), Ok(()));
     });

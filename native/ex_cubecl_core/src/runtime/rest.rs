@@ -136,6 +136,12 @@ impl Thread {
         self.rest.push_now(task)
     }
 
+    /// How many tasks were pushed so far.
+    #[cfg(test)]
+    pub fn pushed(&self) -> u64 {
+        self.rest.state.lock().pushed
+    }
+
     /// Waits until all tasks have finished that were pushed so far and that nobody waits for.
     pub fn settle(&self) {
         if self.is_busy() {
