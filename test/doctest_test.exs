@@ -1,5 +1,6 @@
 defmodule ExCubecl.DoctestTest do
-  use ExUnit.Case, async: true
+  # Examples set limits and count what is live: none runs beside another.
+  use ExUnit.Case, async: false
 
   doctest ExCubecl
   doctest ExCubecl.Buffer

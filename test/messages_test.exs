@@ -41,7 +41,7 @@ defmodule ExCubecl.MessagesTest do
              "the nested list has a row of 2 at depth 1, but shape [1, 3] needs 3 there: each row must be as long as its " <>
                "dimension"
 
-    assert says(Ops.transpose(f32([7]), axes: 'de')) ==
+    assert says(Ops.transpose(f32([7]), axes: ~c"de")) ==
              "invalid axes [100, 101]: expected each of [0] once"
 
     assert inspect(Replicated.new!([100], :u8)) =~ "shape: [100]"

@@ -1,5 +1,6 @@
 defmodule ExCubecl.ReadmeTest do
-  use ExUnit.Case, async: true
+  # Examples set limits and count what is live: none runs beside another.
+  use ExUnit.Case, async: false
 
   # `doctest_file` came with Elixir 1.15 and would want iex> prompts, which nobody can copy.
   # Here a block is plain code, and a line that starts with #=> holds what the code above it
