@@ -404,8 +404,9 @@ defmodule ExCubecl.Kernel do
 
   @doc """
   Returns `%{size: kernels, max: max, hits: hits, misses: misses, programs: count}`: how many kernels are kept, one for each
-  combination of types, how often one was there, and how many different programs the devices have had to compile at most. Of
-  those there are 16,384 for the life of a VM.
+  combination of types, how often one was there, and how many different programs are kept for them and by the devices that have
+  them compiled. Of both the least recently used go: a device keeps 1,024 compiled, and fewer of large ones. What went is compiled
+  again with its next call. A CUDA device frees none; it takes 16,384.
 
       iex> ExCubecl.Kernel.cache().max
       1024

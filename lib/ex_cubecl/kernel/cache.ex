@@ -1,22 +1,25 @@
 defmodule ExCubecl.Kernel.Cache do
   @moduledoc false
   # Typed kernels by what they are and the kinds of their arguments. The table is everybody's; this
-  # process only owns it. Full, it starts anew: what is in use comes back with its next call. Where there is no
+  # process only owns it. Full, it lets go of what was not used since it was full the last time. Where there is no
   # table, as before the application is started, kernels run all the same, and nothing is kept.
 
   use ExCubecl.Service
 
   @most 1024
+  @half 512
   @hits 1
   @misses 2
+  @rounds 3
 
   def start_link(_), do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
 
   @doc "The map that is kept under a key, or what `make` makes for it: `{:ok, map}` is kept, an error is not."
   def fetch(key, make) do
     case lookup(key) do
-      [{_, entry}] ->
+      [{_, entry, round}] ->
         count(@hits)
+        used(key, round)
         {:ok, entry}
 
       [] ->
@@ -28,7 +31,8 @@ defmodule ExCubecl.Kernel.Cache do
   defp lookup(key), do: table([], fn -> :ets.lookup(__MODULE__, key) end)
 
   @doc "Keys and maps of all that is kept."
-  def all, do: table([], fn -> :ets.tab2list(__MODULE__) end)
+  def all,
+    do: for({key, entry, _} <- table([], fn -> :ets.tab2list(__MODULE__) end), do: {key, entry})
 
   def stats do
     [hits, misses] = for at <- [@hits, @misses], do: :counters.get(counters(), at)
@@ -37,12 +41,32 @@ defmodule ExCubecl.Kernel.Cache do
 
   defp keep(key, entry) do
     table(nil, fn ->
-      if size() >= @most, do: :ets.delete_all_objects(__MODULE__)
-      :ets.insert(__MODULE__, {key, entry})
+      case size() do
+        size when size >= @most -> make_room()
+        @half -> count(@rounds)
+        _ -> :ok
+      end
+
+      :ets.insert(__MODULE__, {key, entry, round()})
     end)
 
     {:ok, entry}
   end
+
+  # A round ends when the table is full, and the first one when half of it is. Entries of earlier ones were not used in
+  # this one.
+  defp make_room do
+    :ets.select_delete(__MODULE__, [{{:_, :_, :"$1"}, [{:<, :"$1", round()}], [true]}])
+    if size() >= @most, do: :ets.delete_all_objects(__MODULE__)
+    count(@rounds)
+  end
+
+  defp used(key, round) do
+    now = round()
+    if round != now, do: table(false, fn -> :ets.update_element(__MODULE__, key, {3, now}) end)
+  end
+
+  defp round, do: :counters.get(counters(), @rounds)
 
   defp size do
     case :ets.info(__MODULE__, :size) do
@@ -63,7 +87,7 @@ defmodule ExCubecl.Kernel.Cache do
   # Those of before outlive a process that was killed.
   defp counters do
     with nil <- :persistent_term.get(__MODULE__, nil) do
-      counters = :counters.new(2, [:write_concurrency])
+      counters = :counters.new(3, [])
       :persistent_term.put(__MODULE__, counters)
       counters
     end

@@ -213,7 +213,7 @@ defmodule ExCubecl.Kernel.Call do
     end
   end
 
-  # Of what the typer makes, only too much depth is refused.
+  # Of what the typer makes, only too much depth is refused without a word.
   defp sound(tree) do
     with {:error, %{details: %{argument: :reference}}} <-
            Error.from_native(fn -> Native.kernel_new(tree) end) do

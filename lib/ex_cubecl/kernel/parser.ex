@@ -27,6 +27,9 @@ defmodule ExCubecl.Kernel.Parser do
     atomic_exchange: :exchange
   }
 
+  # As the native side has it.
+  @max_size 20_000
+
   @doc """
   A kernel of these arguments and this body; `find` looks up others: `(module | nil, name, arity)`, and returns a
   parsed kernel or `{:other, what}` as `ExCubecl.Kernel.Lookup`.
@@ -80,22 +83,45 @@ defmodule ExCubecl.Kernel.Parser do
       shared: Enum.reverse(state.shared)
     }
 
-    if outputs == [] do
-      if state.group,
-        do:
-          fail(
-            state,
-            env.line,
-            "a kernel of groups writes into an argument, as in output[i] = ..."
-          )
+    kernel =
+      if outputs == [] do
+        if state.group,
+          do:
+            fail(
+              state,
+              env.line,
+              "a kernel of groups writes into an argument, as in output[i] = ..."
+            )
 
-      {statements, result} = value_block(lines, state)
-      %{kernel | statements: statements, result: result}
-    else
-      {statements, _} = statements(lines, state)
-      %{kernel | statements: statements}
-    end
+        {statements, result} = value_block(lines, state)
+        %{kernel | statements: statements, result: result}
+      else
+        {statements, _} = statements(lines, state)
+        %{kernel | statements: statements}
+      end
+
+    # Kernels that call one another twice double with each, so that the last would not be found to be too large by
+    # anything that goes over all of it.
+    size = size([kernel.statements, kernel.result], 0)
+
+    if size > @max_size,
+      do:
+        fail(
+          state,
+          env.line,
+          "it has more than 20,000 operations with all that it calls: use loops"
+        )
+
+    Map.put(kernel, :size, size)
   end
+
+  defp size({:inline, %{size: size}, args}, sum), do: size(args, sum + size)
+  defp size(list, sum) when is_list(list), do: Enum.reduce(list, sum, &size/2)
+
+  defp size(tuple, sum) when is_tuple(tuple),
+    do: tuple |> Tuple.to_list() |> Enum.reduce(sum + 1, &size/2)
+
+  defp size(_other, sum), do: sum
 
   defp argument({name, _, context}, _env) when is_atom(name) and is_atom(context), do: name
 

@@ -1,5 +1,7 @@
 //! Kernels on their way through the seam: tuples become the tree of core.
 
+use std::cell::Cell;
+
 use ex_cubecl_core::DType;
 use ex_cubecl_core::kernel::tree::{Atomic, Binary, Expr, Group, Program, Stmt, Type, Unary};
 use rustler::{Decoder, Error, NifResult, Term};
@@ -7,8 +9,28 @@ use rustler::{Decoder, Error, NifResult, Term};
 use crate::list;
 use crate::term::{ListOf, Wire};
 
-/// Nothing that a person writes is deeper, and a decoder that calls itself needs an end.
+/// Nothing that a person writes is deeper, and a decoder that calls itself needs an end: the stack of a dirty scheduler
+/// has 320 KB.
 const MAX_DEPTH: usize = 200;
+
+/// Core refuses trees far smaller than this in its own words.
+const MAX_NODES: usize = 500_000;
+
+/// How much deeper a tree may go from here, and how many more nodes it may have.
+#[derive(Clone, Copy)]
+struct Level<'l> {
+    depth: usize,
+    nodes: &'l Cell<usize>,
+}
+
+impl Level<'_> {
+    fn deeper(self) -> NifResult<Self> {
+        let left = self.nodes.get().checked_sub(1).ok_or(Error::BadArg)?;
+        self.nodes.set(left);
+        let depth = self.depth.checked_sub(1).ok_or(Error::BadArg)?;
+        Ok(Level { depth, ..self })
+    }
+}
 
 impl<'a> Decoder<'a> for Wire<Program> {
     fn decode(term: Term<'a>) -> NifResult<Self> {
@@ -25,13 +47,18 @@ impl<'a> Decoder<'a> for Wire<Program> {
         );
         type Threads = (u32, ListOf<(Wire<DType>, u32)>);
         let (inputs, outputs, scalars, locals, body, report, group) = term.decode::<Whole>()?;
+        let nodes = Cell::new(MAX_NODES);
+        let top = Level {
+            depth: MAX_DEPTH,
+            nodes: &nodes,
+        };
         let dtypes = |list: Types| list.0.into_iter().map(|dtype| dtype.0).collect();
         Ok(Wire(Program {
             inputs: dtypes(inputs),
             outputs: dtypes(outputs),
             scalars: dtypes(scalars),
             locals: locals.0.into_iter().map(|local| local.0).collect(),
-            body: block(body, MAX_DEPTH)?,
+            body: block(body, top)?,
             report: report.map(|slot| slot as usize),
             group: group.map(|(threads, shared)| Group {
                 threads,
@@ -50,22 +77,25 @@ impl<'a> Decoder<'a> for Wire<Type> {
     }
 }
 
+#[inline(never)]
 fn name(term: Term<'_>) -> NifResult<String> {
     term.atom_to_string()
 }
 
-fn deeper(depth: usize) -> NifResult<usize> {
-    depth.checked_sub(1).ok_or(Error::BadArg)
-}
-
-fn block(term: Term<'_>, depth: usize) -> NifResult<Vec<Stmt>> {
+#[inline(never)]
+fn block(term: Term<'_>, level: Level<'_>) -> NifResult<Vec<Stmt>> {
     let statements = term.decode::<ListOf<Term>>()?;
-    let statements = statements.0.into_iter();
-    statements.map(|term| statement(term, depth)).collect()
+    let mut decoded = Vec::with_capacity(statements.0.len());
+    for term in statements.0 {
+        decoded.push(statement(term, level)?);
+    }
+    Ok(decoded)
 }
 
-fn statement(term: Term<'_>, depth: usize) -> NifResult<Stmt> {
-    let depth = deeper(depth)?;
+// What calls itself has functions of its own for all that does not, so that a level takes little of the stack.
+#[inline(never)]
+fn statement(term: Term<'_>, level: Level<'_>) -> NifResult<Stmt> {
+    let level = level.deeper()?;
     if term.is_atom() {
         return match name(term)?.as_str() {
             "barrier" => Ok(Stmt::Barrier),
@@ -76,36 +106,65 @@ fn statement(term: Term<'_>, depth: usize) -> NifResult<Stmt> {
     let [tag, rest @ ..] = parts.as_slice() else {
         return Err(Error::BadArg);
     };
-    Ok(match (name(*tag)?.as_str(), rest) {
-        ("set", [local, value]) => Stmt::Set(slot(*local)?, expr(*value, depth)?),
-        ("put", [output, value]) => Stmt::Put(slot(*output)?, expr(*value, depth)?),
+    let tag = name(*tag)?;
+    match (tag.as_str(), rest) {
+        ("if", [condition, then, other]) => branch(*condition, *then, *other, level),
+        ("for", [local, from, to, body]) => round(*local, *from, *to, *body, level),
+        (tag, rest) => single(tag, rest, level),
+    }
+}
+
+#[inline(never)]
+fn branch(
+    condition: Term<'_>,
+    then: Term<'_>,
+    other: Term<'_>,
+    level: Level<'_>,
+) -> NifResult<Stmt> {
+    let (then, other) = (block(then, level)?, block(other, level)?);
+    Ok(Stmt::If(expr(condition, level)?, then, other))
+}
+
+#[inline(never)]
+fn round(
+    local: Term<'_>,
+    from: Term<'_>,
+    to: Term<'_>,
+    body: Term<'_>,
+    level: Level<'_>,
+) -> NifResult<Stmt> {
+    let body = block(body, level)?;
+    let (from, to) = (expr(from, level)?, expr(to, level)?);
+    Ok(Stmt::For(slot(local)?, from, to, body))
+}
+
+/// One that has no others inside of it.
+#[inline(never)]
+fn single(tag: &str, parts: &[Term<'_>], level: Level<'_>) -> NifResult<Stmt> {
+    Ok(match (tag, parts) {
+        ("set", [local, value]) => Stmt::Set(slot(*local)?, expr(*value, level)?),
+        ("put", [output, value]) => Stmt::Put(slot(*output)?, expr(*value, level)?),
         ("write", [output, index, value]) => {
-            let index = expr(*index, depth)?;
-            Stmt::Write(slot(*output)?, index, expr(*value, depth)?)
+            let index = expr(*index, level)?;
+            Stmt::Write(slot(*output)?, index, expr(*value, level)?)
         }
         ("atomic", [op, output, index, value, before]) => {
-            let (index, value) = (expr(*index, depth)?, expr(*value, depth)?);
+            let (index, value) = (expr(*index, level)?, expr(*value, level)?);
             let before = before.decode::<Option<u32>>()?.map(|local| local as usize);
             Stmt::Atomic(atomic(&name(*op)?)?, slot(*output)?, index, value, before)
-        }
-        ("if", [condition, then, other]) => {
-            let condition = expr(*condition, depth)?;
-            Stmt::If(condition, block(*then, depth)?, block(*other, depth)?)
-        }
-        ("for", [local, from, to, body]) => {
-            let (from, to) = (expr(*from, depth)?, expr(*to, depth)?);
-            Stmt::For(slot(*local)?, from, to, block(*body, depth)?)
         }
         _ => return Err(Error::BadArg),
     })
 }
 
+#[inline(never)]
 fn slot(term: Term<'_>) -> NifResult<usize> {
     Ok(term.decode::<u32>()? as usize)
 }
 
-fn expr(term: Term<'_>, depth: usize) -> NifResult<Expr> {
-    let depth = deeper(depth)?;
+#[inline(never)]
+fn expr(term: Term<'_>, level: Level<'_>) -> NifResult<Expr> {
+    let level = level.deeper()?;
     if term.is_atom() {
         return match name(term)?.as_str() {
             "position" => Ok(Expr::Position),
@@ -118,7 +177,7 @@ fn expr(term: Term<'_>, depth: usize) -> NifResult<Expr> {
     let [tag, rest @ ..] = parts.as_slice() else {
         return Err(Error::BadArg);
     };
-    let boxed = |term: Term<'_>| expr(term, depth).map(Box::new);
+    let boxed = |term: Term<'_>| expr(term, level).map(Box::new);
     Ok(match (name(*tag)?.as_str(), rest) {
         ("const", [dtype, value]) => {
             let dtype = dtype.decode::<Wire<DType>>()?.0;

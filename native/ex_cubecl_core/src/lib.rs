@@ -19,6 +19,7 @@ pub mod heap;
 pub mod kernel;
 pub mod ledger;
 mod locks;
+mod lru;
 pub mod meter;
 pub mod notifier;
 pub mod numeric;

@@ -27,12 +27,13 @@ impl Resource for KernelRef {}
 impl UnwindSafe for KernelRef {}
 impl RefUnwindSafe for KernelRef {}
 
-#[rustler::nif]
+/// Decodes, checks and hashes up to 20,000 nodes; a call of a kernel that is known does not come here.
+#[rustler::nif(schedule = "DirtyCpu")]
 fn kernel_new(program: Wire<Program>) -> Answer<'static, ResourceArc<KernelRef>> {
     Ok(ResourceArc::new(KernelRef(Kernel::new(program.0)?)))
 }
 
-/// How many different kernels were made.
+/// How many different kernels are kept. Goes over all of them.
 #[rustler::nif]
 fn kernel_count() -> u64 {
     Kernel::count() as u64

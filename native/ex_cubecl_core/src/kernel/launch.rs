@@ -1,11 +1,9 @@
 //! A kernel on buffers: what is checked before it runs, and which locks it holds.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use parking_lot::Mutex;
-
+use super::programs;
 use super::tree::{Atomic, Program, REPORT};
 use crate::buffer::Buffer;
 use crate::device::Device;
@@ -14,16 +12,10 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::ledger::Spec;
 use crate::locks::Locks;
+use crate::runtime::on_large_stack;
 
 /// Positions are 32-bit integers inside of a kernel.
 const MAX_POSITIONS: u64 = i32::MAX as u64;
-
-/// CubeCL keeps whatever it compiled, for good: a program that makes new kernels without end has to
-/// stop somewhere.
-const MAX_PROGRAMS: usize = 16_384;
-
-/// Programs that were made once. Equal ones are one, so that CubeCL compares pointers.
-static PROGRAMS: LazyLock<Mutex<HashMap<Arc<Program>, Arc<Facts>>>> = LazyLock::new(Mutex::default);
 
 /// A program that was found sound.
 #[derive(Debug, Clone)]
@@ -43,36 +35,26 @@ struct Facts {
 
 impl Kernel {
     pub fn new(program: Program) -> Result<Kernel> {
-        if let Err(reason) = program.check() {
-            return Err(bad(reason));
-        }
-        let mut programs = PROGRAMS.lock();
-        if let Some((program, facts)) = programs.get_key_value(&program) {
-            return Ok(Kernel {
-                program: program.clone(),
-                facts: facts.clone(),
-            });
-        }
-        if programs.len() >= MAX_PROGRAMS {
-            return Err(bad(
-                "there are 16,384 different kernels already: pass what varies as a number, not as code",
-            ));
-        }
-        let kernel = Kernel {
+        // Going over a tree calls itself for each level, and nobody can tell how much stack the caller has.
+        on_large_stack(|| Kernel::checked(program))
+    }
+
+    fn checked(program: Program) -> Result<Kernel> {
+        program.check().map_err(bad)?;
+        let program = programs::shared(program);
+        Ok(Kernel {
             facts: Arc::new(Facts {
                 dtypes: program.dtypes(),
                 own: program.own(),
                 changes: program.changes(),
             }),
-            program: Arc::new(program),
-        };
-        programs.insert(kernel.program.clone(), kernel.facts.clone());
-        Ok(kernel)
+            program,
+        })
     }
 
-    /// How many different programs there are.
+    /// How many different programs are kept, by whoever may run them and by devices that have them compiled.
     pub fn count() -> usize {
-        PROGRAMS.lock().len()
+        programs::count()
     }
 
     pub fn program(&self) -> &Program {

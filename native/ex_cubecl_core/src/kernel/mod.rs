@@ -3,6 +3,7 @@
 
 pub mod launch;
 pub mod matmul;
+mod programs;
 pub(crate) mod rounds;
 pub mod source;
 pub mod tree;

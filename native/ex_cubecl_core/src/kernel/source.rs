@@ -1,5 +1,8 @@
 //! Kernels that somebody wrote in a language of the device: parsed and checked before they reach one.
 
+#[cfg_attr(not(feature = "wgpu"), allow(dead_code))]
+pub(crate) mod bounds;
+
 use std::sync::Arc;
 
 use crate::buffer::Buffer;
@@ -11,20 +14,34 @@ use crate::runtime;
 const MOST_GROUPS: u32 = 65_535;
 
 /// A source in WGSL that was found sound.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Source {
     pub text: String,
     pub entry: String,
+    pub interface: Interface,
+}
+
+/// What a source says of itself.
+#[derive(Debug, Clone)]
+pub struct Interface {
     /// Whether each buffer is written, in the order of the bindings.
     pub writes: Vec<bool>,
+    /// The threads of a group.
+    pub threads: [u32; 3],
+    /// Bytes of what each thread has for itself.
+    pub variables: u64,
+    /// Bytes of what a group shares.
+    pub shared: u64,
 }
 
 impl Source {
+    /// Blocks while it is checked, for at most half a minute, whatever the text is.
+    ///
     /// The entry point is a compute shader of `threads` a group, if that is said; its buffers are the
     /// bindings 0, 1, 2, ... of group 0.
     pub fn new(text: String, entry: String, threads: Option<[u32; 3]>) -> Result<Source> {
-        let parsed = runtime::parse_source(&text, &entry);
-        let (writes, found) = parsed.map_err(bad)?;
+        let interface = runtime::parse_source(&text, &entry)?;
+        let found = interface.threads;
         match threads {
             Some(threads) if threads != found => Err(bad(format!(
                 "the workgroup of {entry} is {found:?} in the source, not {threads:?}"
@@ -32,7 +49,7 @@ impl Source {
             _ => Ok(Source {
                 text,
                 entry,
-                writes,
+                interface,
             }),
         }
     }
@@ -42,11 +59,11 @@ impl Source {
         let [first, ..] = buffers else {
             return Err(bad("a source without a buffer"));
         };
-        if buffers.len() != self.writes.len() {
+        if buffers.len() != self.interface.writes.len() {
             return Err(bad(format!(
                 "{} buffers: the source binds {}",
                 buffers.len(),
-                self.writes.len()
+                self.interface.writes.len()
             )));
         }
         if groups.iter().any(|groups| *groups > MOST_GROUPS) {
@@ -54,7 +71,12 @@ impl Source {
         }
         let device = first.device();
         let driver = device.driver()?;
-        let written = || buffers.iter().copied().zip(self.writes.iter().copied());
+        let written = || {
+            buffers
+                .iter()
+                .copied()
+                .zip(self.interface.writes.iter().copied())
+        };
         for (at, (buffer, writes)) in written().enumerate() {
             if !Arc::ptr_eq(buffer.device(), device) {
                 buffer.device().driver()?;

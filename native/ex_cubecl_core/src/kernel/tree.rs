@@ -264,6 +264,14 @@ impl Program {
         slots
     }
 
+    /// Statements and values.
+    pub fn nodes(&self) -> u64 {
+        let mut nodes = 0;
+        statements(&self.body, &mut |_| nodes += 1);
+        self.each(&mut |_| nodes += 1);
+        nodes
+    }
+
     fn each(&self, visit: &mut impl FnMut(&Expr)) {
         statements(&self.body, &mut |statement| match statement {
             Stmt::Set(_, value) | Stmt::Put(_, value) | Stmt::If(value, _, _) => {

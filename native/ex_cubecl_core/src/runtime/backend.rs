@@ -16,6 +16,9 @@ use crate::kernel::source::Source;
 pub trait Backend: Send + Sync + Sized + 'static {
     type Runtime: cubecl::Runtime;
 
+    /// How many programs it compiles at most, where CubeCL frees none of them: CUDA modules stay loaded.
+    const MAX_PROGRAMS: Option<usize> = None;
+
     /// What to keep of a fresh page beside its handle.
     fn adopt(_cube: &Cube<Self>, _handle: &Handle) -> Result<Box<dyn std::any::Any + Send + Sync>> {
         Ok(Box::new(()))

@@ -6,7 +6,6 @@
 //! entry waits until the tasks before it have finished: raw commands of a backend on the same queue
 //! then keep the order of the calls.
 
-use std::collections::HashSet;
 use std::sync::atomic::{
     AtomicBool,
     Ordering::{Acquire, Release},
@@ -21,9 +20,9 @@ use cubecl::device_handle::DeviceHandle;
 use cubecl::future::block_on;
 use cubecl::server::{ComputeServer, Handle};
 use cubecl::stream_id::StreamId;
-use parking_lot::RwLock;
 
 use super::backend::Backend;
+use super::compiled::{Compiled, Place};
 use super::emit;
 use super::guard::caught;
 use super::kernels::{self, Launched};
@@ -44,9 +43,15 @@ use crate::kernel::tree::{Atomic, Group, Program};
 pub(super) const WINDOW_ALIGNMENT: u64 = 256;
 /// A fill up to this many bytes is written from the host: waking CubeCL's thread takes longer.
 const SMALL_FILL: u64 = 16 << 10;
-const STREAM: StreamId = StreamId { value: 0 };
+pub(super) const STREAM: StreamId = StreamId { value: 0 };
 
 type Server<B> = <<B as Backend>::Runtime as cubecl::Runtime>::Server;
+
+/// What launches go to.
+pub struct Target<R: cubecl::Runtime> {
+    pub client: ComputeClient<R>,
+    pub server: DeviceHandle<R::Server>,
+}
 
 /// A CubeCL client with its backend.
 pub struct Cube<B: Backend> {
@@ -59,10 +64,9 @@ pub struct Cube<B: Backend> {
     flush: Arc<dyn Fn() + Send + Sync>,
     /// A kernel that nobody waited for was not launched: no buffer is what it should be.
     broken: Arc<AtomicBool>,
-    /// Programs that were launched or compiled here, by their place: they are kept for good.
-    compiled: RwLock<HashSet<usize>>,
+    compiled: Compiled,
     pub(super) stops_loops: OnceLock<bool>,
-    timings: Arc<Timings>,
+    pub(super) timings: Arc<Timings>,
     pub backend: B,
 }
 
@@ -93,7 +97,7 @@ impl<B: Backend> Cube<B> {
             thread: Thread::of(device.to_id()),
             flush: Arc::new(flush),
             broken,
-            compiled: RwLock::default(),
+            compiled: Compiled::new(B::MAX_PROGRAMS),
             stops_loops: OnceLock::new(),
             timings,
             backend,
@@ -206,7 +210,14 @@ impl<B: Backend> Cube<B> {
         &self,
         kernel: impl FnOnce(&Client<B>) -> Launched + Send + 'static,
     ) -> Result<()> {
-        let (client, (answer, launched)) = (self.client.clone(), sync_channel(1));
+        self.queue_and_wait(move |target| kernel(&target.client))
+    }
+
+    pub(super) fn queue_and_wait(
+        &self,
+        kernel: impl FnOnce(&Target<B::Runtime>) -> Launched + Send + 'static,
+    ) -> Result<()> {
+        let (target, (answer, launched)) = (self.target(), sync_channel(1));
         let (timings, flush) = (self.timings.clone(), self.flush.clone());
         let run = move || {
             // CubeCL tells of a failed launch once, to whoever flushes next: those before are not
@@ -215,8 +226,8 @@ impl<B: Backend> Cube<B> {
             let outcome = caught(|| {
                 STREAM.executes(|| {
                     timings.before();
-                    kernel(&client).map_err(Error::driver)?;
-                    flushed(&client).map(|()| timings.behind())
+                    kernel(&target).map_err(Error::driver)?;
+                    flushed(&target.client).map(|()| timings.behind())
                 })
             });
             // Whoever asked waits for it.
@@ -233,12 +244,12 @@ impl<B: Backend> Cube<B> {
     /// Launches kernels that are compiled. Nothing is known to be wrong with them: where one is not
     /// launched all the same, the device counts as lost.
     pub(super) fn later(&self, launches: Vec<emit::Launch>) -> Task {
-        let (client, broken) = (self.client.clone(), self.broken.clone());
+        let (target, broken) = (self.target(), self.broken.clone());
         let timings = self.timings.clone();
         let run = move || {
             let all = || {
                 timings.before();
-                launch_all(&client, &launches).map_err(Error::driver)
+                launch_all(&target, &launches).map_err(Error::driver)
             };
             let outcome = caught(|| STREAM.executes(all));
             if outcome.is_err() {
@@ -257,7 +268,19 @@ impl<B: Backend> Cube<B> {
         self.launch_and_wait(move |client| kernels::copy(client, from, to, len))
     }
 
-    pub(super) fn prepared(&self, run: &Run<'_>) -> emit::Launch {
+    fn target(&self) -> Target<B::Runtime> {
+        Target {
+            client: self.client.clone(),
+            server: self.server.clone(),
+        }
+    }
+
+    pub(super) fn prepared(&self, run: &Run<'_>) -> Result<emit::Launch> {
+        let place = self.compiled.place(run.program)?;
+        Ok(self.prepared_at(place, run))
+    }
+
+    fn prepared_at(&self, place: Arc<Place>, run: &Run<'_>) -> emit::Launch {
         let arguments = run.arguments.iter();
         // One without elements is never looked into: anything stands in for it.
         let stand_in = arguments.clone().find_map(|argument| argument.region);
@@ -270,7 +293,7 @@ impl<B: Backend> Cube<B> {
         });
         emit::Launch {
             buffers: bound.collect(),
-            program: run.program.clone(),
+            place,
             scalars: run.scalars.to_vec(),
             positions: run.positions as u32,
             status: None,
@@ -316,15 +339,10 @@ fn flushed<R: cubecl::Runtime>(client: &ComputeClient<R>) -> Result<()> {
 }
 
 pub(super) fn launch_all<R: cubecl::Runtime>(
-    client: &ComputeClient<R>,
+    target: &Target<R>,
     launches: &[emit::Launch],
 ) -> Launched {
-    launches.iter().for_each(|launch| launch.queue(client));
-    Ok(())
-}
-
-fn place(program: &Arc<Program>) -> usize {
-    Arc::as_ptr(program).addr()
+    launches.iter().try_for_each(|launch| launch.queue(target))
 }
 
 /// A part of a page as a handle of CubeCL. Its end is given by how much is cut off there.
@@ -473,23 +491,32 @@ impl<B: Backend> Driver for Cube<B> {
             return self.launch_watched(runs);
         }
         self.entry_unordered(|| {
-            let launches: Vec<_> = runs.iter().map(|run| self.prepared(run)).collect();
-            if runs.iter().all(|run| self.is_compiled(run.program)) {
+            let launches = runs.iter().map(|run| self.prepared(run));
+            let launches = launches.collect::<Result<Vec<_>>>()?;
+            if launches.iter().all(emit::Launch::is_compiled) {
                 self.thread.push(self.later(launches));
                 return Ok(());
             }
-            self.launch_and_wait(move |client| launch_all(client, &launches))?;
-            let mut compiled = self.compiled.write();
-            compiled.extend(runs.iter().map(|run| place(run.program)));
-            Ok(())
+            let launched = self.queue_and_wait(move |target| launch_all(target, &launches));
+            if launched.is_err() {
+                let programs = runs.iter().map(|run| run.program);
+                programs.for_each(|program| self.compiled.forget_failed(program));
+            }
+            launched
         })
     }
 
     fn launch_now(&self, run: &Run<'_>) -> Result<bool> {
-        if !self.is_compiled(run.program) || self.is_long(run) {
+        let Some(place) = self.compiled.find(run.program) else {
+            return Ok(false);
+        };
+        if !place.is_small || self.is_long(run) {
             return Ok(false);
         }
-        self.entry_unordered(|| Ok(self.thread.push_now(self.later(vec![self.prepared(run)]))))
+        self.entry_unordered(|| {
+            let launch = self.prepared_at(place, run);
+            Ok(self.thread.push_now(self.later(vec![launch])))
+        })
     }
 
     fn compile(&self, program: &Arc<Program>) -> Result<()> {
@@ -517,7 +544,7 @@ impl<B: Backend> Driver for Cube<B> {
     }
 
     fn is_compiled(&self, program: &Arc<Program>) -> bool {
-        self.compiled.read().contains(&place(program))
+        self.compiled.find(program).is_some()
     }
 
     fn matmul(

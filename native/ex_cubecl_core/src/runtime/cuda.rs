@@ -184,6 +184,8 @@ struct Cuda {
 impl Backend for Cuda {
     type Runtime = CudaRuntime;
 
+    const MAX_PROGRAMS: Option<usize> = Some(16_384);
+
     /// The address of the page, which stays where it is.
     fn adopt(cube: &Cube<Self>, handle: &Handle) -> Result<Box<dyn Any + Send + Sync>> {
         let resource = cube

@@ -15,6 +15,7 @@ use cubecl::prelude::*;
 
 use self::body::{Emitter, Listed};
 use self::values::{cast, ir_type, number, zero};
+use super::compiled::Key;
 use crate::dtype::{DType, Kind};
 use crate::kernel::tree::Program;
 
@@ -55,9 +56,9 @@ fn carrier(dtype: DType) -> DType {
 }
 
 struct Tree<R: Runtime> {
+    /// Where it is watched there is one more buffer, which is told where the driver stops a loop before its end.
+    key: Key,
     program: Arc<Program>,
-    /// With one more buffer, which is told where the driver stops a loop before its end.
-    watched: bool,
     settings: KernelSettings,
     client: ComputeClient<R>,
 }
@@ -67,11 +68,9 @@ impl<R: Runtime> KernelMetadata for Tree<R> {
         "ex_cubecl_kernel"
     }
 
+    // Nothing but the slot: whatever else there were would be one more place in CubeCL's map.
     fn id(&self) -> KernelId {
-        KernelId::new::<Self>()
-            .address_type(self.settings.address_type)
-            .cube_dim(self.settings.cube_dim)
-            .info((self.program.clone(), self.watched))
+        KernelId::new::<Self>().info(self.key.clone())
     }
 
     fn address_type(&self) -> StorageType {
@@ -81,6 +80,7 @@ impl<R: Runtime> KernelMetadata for Tree<R> {
 
 impl<R: Runtime> CubeKernel for Tree<R> {
     fn define(&self) -> KernelDefinition {
+        self.key.compiles();
         let mut builder = KernelBuilder::default();
         builder.runtime_properties(R::target_properties());
         builder.device_properties(self.client.properties());
@@ -98,7 +98,8 @@ impl<R: Runtime> CubeKernel for Tree<R> {
             })
             .collect();
         let status = self
-            .watched
+            .key
+            .is_watched()
             .then(|| *builder.output_array(IrType::scalar(S32)));
         let word = StorageType::Scalar(U32);
         let positions = *builder.scalar(word);

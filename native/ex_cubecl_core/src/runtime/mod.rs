@@ -4,6 +4,8 @@
 #![allow(unsafe_code)]
 
 mod backend;
+mod compiled;
+mod compiler_thread;
 mod cube;
 #[cfg(feature = "cuda")]
 mod cuda;
@@ -26,11 +28,13 @@ mod wgpu;
 #[cfg(feature = "wgpu")]
 mod wgsl;
 
+pub use compiler_thread::on_large_stack;
 pub use guard::caught;
 
 use crate::device::{Info, Runtime};
 use crate::driver::Driver;
 use crate::error::{Error, Result};
+use crate::kernel::source::Interface;
 
 /// Every device that could be opened. Nothing is opened, and a driver that is not there is
 /// no fault.
@@ -59,16 +63,16 @@ pub fn open(info: &Info) -> Result<Box<dyn Driver>> {
     })
 }
 
-/// Which buffers a source in WGSL writes, and the threads of its groups.
+/// What a source in WGSL asks for.
 #[cfg(feature = "wgpu")]
-pub fn parse_source(text: &str, entry: &str) -> std::result::Result<(Vec<bool>, [u32; 3]), String> {
-    let parsed = guard::caught(|| Ok(wgsl::parse(text, entry)));
-    parsed.unwrap_or_else(|fault| Err(fault.to_string()))
+pub fn parse_source(text: &str, entry: &str) -> Result<Interface> {
+    guard::caught(|| wgsl::parse(text, entry))
 }
 
 #[cfg(not(feature = "wgpu"))]
-pub fn parse_source(_: &str, _: &str) -> std::result::Result<(Vec<bool>, [u32; 3]), String> {
-    Err("this build has no runtime for WGSL".into())
+pub fn parse_source(_: &str, _: &str) -> Result<Interface> {
+    let reason = "this build has no runtime for WGSL".into();
+    Err(Error::BadKernel { reason })
 }
 
 /// Why there may be no device, in the words of whoever looked.

@@ -9,6 +9,7 @@ use cubecl::server::Handle;
 use cubecl::stream_id::StreamId;
 
 use super::backend::Backend;
+use super::compiled::Compiled;
 use super::cube::Cube;
 use super::emit::{Bound, Launch};
 use super::kernels::{self, Window};
@@ -117,7 +118,7 @@ fn hopeless() -> Launch {
         offset: 0,
     };
     Launch {
-        program: Arc::new(program),
+        place: Compiled::new(None).place(&Arc::new(program)).unwrap(),
         buffers: vec![Bound {
             window,
             dtype: DType::S32,

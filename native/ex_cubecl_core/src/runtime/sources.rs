@@ -15,12 +15,12 @@ impl<B: Backend> Cube<B> {
         groups: [u32; 3],
     ) -> Result<()> {
         let written = |page: &Page| {
-            let mut all = buffers.iter().zip(&source.writes);
+            let mut all = buffers.iter().zip(&source.interface.writes);
             all.any(|(region, writes)| *writes && std::ptr::eq(region.page, page))
         };
         let copies = buffers
             .iter()
-            .zip(&source.writes)
+            .zip(&source.interface.writes)
             .map(|(region, writes)| {
                 let starts = region.offset.is_multiple_of(WINDOW_ALIGNMENT);
                 let fits = starts && region.len.is_multiple_of(4);
@@ -51,8 +51,13 @@ impl<B: Backend> Cube<B> {
                 self.copy(*region, Region { len, ..*bound })?;
             }
         }
-        self.entry(|| B::run_source(self, source, &bound, groups))?;
-        for (((region, copy), bound), writes) in pairs().zip(&bound).zip(&source.writes) {
+        self.entry(|| {
+            self.timings.before();
+            B::run_source(self, source, &bound, groups)?;
+            self.timings.behind();
+            Ok(())
+        })?;
+        for (((region, copy), bound), writes) in pairs().zip(&bound).zip(&source.interface.writes) {
             if copy.is_some() && *writes {
                 let len = region.len;
                 self.copy(Region { len, ..*bound }, *region)?;

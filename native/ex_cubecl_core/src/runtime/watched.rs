@@ -66,12 +66,13 @@ impl<B: Backend> Cube<B> {
         let status = word_of(&page);
         self.write(status, &[0; 4], None)?;
         let window = Some(self.window(status));
-        let watched = |run| emit::Launch {
-            status: window.clone(),
-            ..self.prepared(run)
+        let watched = |run| {
+            let launch = self.prepared(run)?;
+            let status = window.clone();
+            Ok(emit::Launch { status, ..launch })
         };
-        let launches: Vec<_> = runs.iter().map(watched).collect();
-        self.entry(|| self.launch_and_wait(move |client| launch_all(client, &launches)))?;
+        let launches = runs.iter().map(watched).collect::<Result<Vec<_>>>()?;
+        self.entry(|| self.queue_and_wait(move |target| launch_all(target, &launches)))?;
         let told = self.read(status, None)?.wait(None)?;
         match told.iter().any(|byte| *byte != 0) {
             true => Err(Error::TooManyRounds { device: self.id }),

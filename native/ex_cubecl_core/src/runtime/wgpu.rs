@@ -486,7 +486,9 @@ impl Backend for Wgpu {
         let bound = bound.map(|region| Ok((raw(*region)?, region.offset, region.len)));
         let bound = bound.collect::<Result<Vec<_>>>()?;
         let backend = &cube.backend;
-        backend.pipelines.run(&backend.gpu, source, &bound, groups)
+        let is_cpu = backend.shares_host_memory;
+        let pipelines = &backend.pipelines;
+        pipelines.run(&backend.gpu, is_cpu, source, &bound, groups)
     }
 
     fn stamps(cube: &Cube<Self>) -> Result<Option<Arc<dyn Stamps>>> {

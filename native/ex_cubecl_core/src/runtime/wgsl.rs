@@ -1,8 +1,8 @@
 //! Sources in WGSL: naga reads and checks them, wgpu runs them. wgpu keeps each access inside of what is
 //! bound, so a buffer is bound to its last byte and no further.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cubecl::future::block_on;
 use parking_lot::Mutex;
@@ -10,17 +10,41 @@ use wgpu::naga;
 use wgpu::naga::front::wgsl::parse_str;
 use wgpu::naga::valid::{Capabilities, ValidationFlags, Validator};
 
+use super::compiler_thread::Bounded;
 use super::staging::Gpu;
 use crate::error::{Error, Result};
-use crate::kernel::source::Source;
+use crate::kernel::source::{Interface, Source, bounds};
+use crate::lru::Lru;
 
-/// Pipelines that are kept; past that they start anew.
+/// Pipelines that are kept, and the bytes of their sources; the least recently used go.
 const MOST_PIPELINES: usize = 256;
+const MOST_BYTES: u64 = 4 << 20;
 
-/// Whether each buffer is written, and the threads of a group.
-pub type Parsed = (Vec<bool>, [u32; 3]);
+/// Variables of one thread, as WGSL lets an implementation limit them: 8,192 bytes are what each has to take. Drivers
+/// keep them on stacks.
+const MAX_VARIABLES: u64 = 16 << 10;
 
-pub fn parse(text: &str, entry: &str) -> std::result::Result<Parsed, String> {
+/// Mesa's lavapipe makes code for each element of an array of a thread, in a time that grows with the square of them and
+/// with nothing that would end it.
+const MAX_VARIABLES_OF_CPU: u64 = 1 << 10;
+
+/// Types that are made of others, one in the other: 15 are what WGSL asks for.
+const MAX_TYPES: u32 = 32;
+
+/// How long checking a source and compiling it may take, far above what any does that the bounds let through.
+static CHECKING: Bounded = Bounded::new(Duration::from_secs(30), 2);
+static COMPILING: Bounded = Bounded::new(Duration::from_secs(120), 2);
+
+/// On a thread of its own: naga calls itself for each level of nesting.
+pub fn parse(text: &str, entry: &str) -> Result<Interface> {
+    bounds::check(text).map_err(bad)?;
+    let (text, entry) = (text.to_string(), entry.to_string());
+    CHECKING.run("checking the source", move || {
+        parsed(&text, &entry).map_err(bad)
+    })
+}
+
+fn parsed(text: &str, entry: &str) -> std::result::Result<Interface, String> {
     let module = parse_str(text).map_err(|fault| {
         let place = fault.location(text);
         placed(place, fault.message())
@@ -40,7 +64,68 @@ pub fn parse(text: &str, entry: &str) -> std::result::Result<Parsed, String> {
     if found.stage != naga::ShaderStage::Compute {
         return Err(format!("{entry} is no compute shader"));
     }
-    Ok((bindings(&module)?, found.workgroup_size))
+    types(&module)?;
+    let variables = bytes(&module, naga::AddressSpace::Private) + locals(&module);
+    if variables > MAX_VARIABLES {
+        return Err(too_many(variables, MAX_VARIABLES));
+    }
+    Ok(Interface {
+        writes: bindings(&module)?,
+        threads: found.workgroup_size,
+        variables,
+        shared: bytes(&module, naga::AddressSpace::WorkGroup),
+    })
+}
+
+fn too_many(bytes: u64, most: u64) -> String {
+    format!("{bytes} bytes of private and local arrays: at most {most} for a thread")
+}
+
+/// Drivers call themselves for what types are made of.
+fn types(module: &naga::Module) -> std::result::Result<(), String> {
+    let mut depths: Vec<u32> = Vec::new();
+    for (_, ty) in module.types.iter() {
+        let depth = |inner: naga::Handle<naga::Type>| depths.get(inner.index()).copied();
+        let inner = match &ty.inner {
+            naga::TypeInner::Array { base, .. } => depth(*base),
+            naga::TypeInner::Struct { members, .. } => {
+                members.iter().filter_map(|member| depth(member.ty)).max()
+            }
+            _ => None,
+        };
+        depths.push(inner.unwrap_or(0) + 1);
+    }
+    match depths.iter().any(|depth| *depth > MAX_TYPES) {
+        true => Err(format!(
+            "types of more than {MAX_TYPES} levels, one in the other"
+        )),
+        false => Ok(()),
+    }
+}
+
+/// Of what has elements: the rest is in registers.
+fn size(module: &naga::Module, ty: naga::Handle<naga::Type>) -> u64 {
+    let inner = &module.types[ty].inner;
+    match inner {
+        naga::TypeInner::Array { .. } | naga::TypeInner::Struct { .. } => {
+            u64::from(inner.size(module.to_ctx()))
+        }
+        _ => 0,
+    }
+}
+
+/// Of the arrays of the module in this space.
+fn bytes(module: &naga::Module, space: naga::AddressSpace) -> u64 {
+    let globals = module.global_variables.iter().map(|it| it.1);
+    let there = globals.filter(|variable| variable.space == space);
+    there.map(|variable| size(module, variable.ty)).sum()
+}
+
+fn locals(module: &naga::Module) -> u64 {
+    let points = module.entry_points.iter().map(|point| &point.function);
+    let functions = module.functions.iter().map(|it| it.1).chain(points);
+    let locals = functions.flat_map(|function| function.local_variables.iter());
+    locals.map(|(_, variable)| size(module, variable.ty)).sum()
 }
 
 /// The bindings 0, 1, 2, ... of group 0, each a storage buffer.
@@ -93,9 +178,19 @@ fn causes(fault: &dyn std::error::Error) -> String {
     text
 }
 
-/// What is compiled of sources.
-#[derive(Default)]
-pub struct Pipelines(Mutex<HashMap<(String, String), Arc<wgpu::ComputePipeline>>>);
+fn bad(reason: String) -> Error {
+    let reason = reason.into();
+    Error::BadKernel { reason }
+}
+
+/// What is compiled of sources, by their texts and entry points.
+pub struct Pipelines(Mutex<Lru<(String, String), Arc<wgpu::ComputePipeline>>>);
+
+impl Default for Pipelines {
+    fn default() -> Self {
+        Pipelines(Mutex::new(Lru::new(MOST_PIPELINES, MOST_BYTES)))
+    }
+}
 
 /// A buffer, from where on, and how many bytes.
 pub type Bound<'a> = (&'a wgpu::Buffer, u64, u64);
@@ -104,11 +199,12 @@ impl Pipelines {
     pub fn run(
         &self,
         gpu: &Gpu,
+        is_cpu: bool,
         source: &Source,
         buffers: &[Bound<'_>],
         [x, y, z]: [u32; 3],
     ) -> Result<()> {
-        let pipeline = self.pipeline(gpu, source)?;
+        let pipeline = self.pipeline(gpu, is_cpu, source)?;
         let entries: Vec<_> = buffers
             .iter()
             .enumerate()
@@ -121,7 +217,7 @@ impl Pipelines {
                 }),
             })
             .collect();
-        let commands = checked(gpu, || {
+        let commands = checked(&gpu.device, || {
             let group = gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
                 label: None,
                 layout: &pipeline.get_bind_group_layout(0),
@@ -139,18 +235,41 @@ impl Pipelines {
         Ok(())
     }
 
-    fn pipeline(&self, gpu: &Gpu, source: &Source) -> Result<Arc<wgpu::ComputePipeline>> {
+    fn pipeline(
+        &self,
+        gpu: &Gpu,
+        is_cpu: bool,
+        source: &Source,
+    ) -> Result<Arc<wgpu::ComputePipeline>> {
         let key = (source.text.clone(), source.entry.clone());
         if let Some(known) = self.0.lock().get(&key) {
             return Ok(known.clone());
         }
-        let made = Arc::new(checked(gpu, || compile(&gpu.device, source))?);
-        let mut known = self.0.lock();
-        if known.len() >= MOST_PIPELINES {
-            known.clear();
-        }
-        known.insert(key, made.clone());
+        fits(&gpu.device, is_cpu, &source.interface)?;
+        let (device, compiled) = (gpu.device.clone(), source.clone());
+        let made = COMPILING.run("compiling the source", move || {
+            checked(&device, || compile(&device, &compiled))
+        })?;
+        let (made, bytes) = (Arc::new(made), source.text.len() as u64);
+        self.0.lock().insert(key, made.clone(), bytes);
         Ok(made)
+    }
+}
+
+/// wgpu leaves these to the driver.
+fn fits(device: &wgpu::Device, is_cpu: bool, interface: &Interface) -> Result<()> {
+    let room = u64::from(device.limits().max_compute_workgroup_storage_size);
+    if interface.shared > room {
+        return Err(bad(format!(
+            "{} bytes of workgroup memory: a group has {room} on this device",
+            interface.shared
+        )));
+    }
+    match is_cpu && interface.variables > MAX_VARIABLES_OF_CPU {
+        true => Err(bad(
+            too_many(interface.variables, MAX_VARIABLES_OF_CPU) + " on a CPU"
+        )),
+        false => Ok(()),
     }
 }
 
@@ -160,6 +279,7 @@ fn compile(device: &wgpu::Device, source: &Source) -> wgpu::ComputePipeline {
         source: wgpu::ShaderSource::Wgsl(source.text.as_str().into()),
     });
     let entries: Vec<_> = source
+        .interface
         .writes
         .iter()
         .enumerate()
@@ -194,14 +314,12 @@ fn compile(device: &wgpu::Device, source: &Source) -> wgpu::ComputePipeline {
 }
 
 /// Has wgpu tell what it finds wrong, which would otherwise be a panic.
-fn checked<T>(gpu: &Gpu, make: impl FnOnce() -> T) -> Result<T> {
-    let scope = gpu.device.push_error_scope(wgpu::ErrorFilter::Validation);
+fn checked<T>(device: &wgpu::Device, make: impl FnOnce() -> T) -> Result<T> {
+    let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
     let made = make();
     match block_on(scope.pop()) {
         None => Ok(made),
-        Some(fault) => Err(Error::BadKernel {
-            reason: in_a_line(&fault.to_string()).into(),
-        }),
+        Some(fault) => Err(bad(in_a_line(&fault.to_string()))),
     }
 }
 

@@ -6,23 +6,49 @@ use crate::dtype::Kind;
 /// Deeper trees than this come from no source that a person writes.
 const MAX_DEPTH: usize = 200;
 const MAX_NODES: usize = 20_000;
+/// Time and memory of CubeCL's optimizer grow with the square of the number of branches: 1,000 take it about a second,
+/// 4,000 half a minute and two gigabytes. So this is what all of them may cost.
+const MAX_BRANCHES: usize = 1_000 * BRANCH;
+const BRANCH: usize = 2;
+const READ: usize = 1;
+/// Where an index outside of its buffer is told, which takes a branch and four stores.
+const CHECKED_READ: usize = 4;
 
 pub(super) struct Check<'a> {
     program: &'a Program,
     nodes: usize,
+    branches: usize,
 }
 
 impl<'a> Check<'a> {
     pub fn of(program: &'a Program) -> Self {
-        Check { program, nodes: 0 }
+        Check {
+            program,
+            nodes: 0,
+            branches: 0,
+        }
     }
 
     fn enter(&mut self, depth: usize) -> Result<(), Unsound> {
         self.nodes += 1;
-        if depth > MAX_DEPTH || self.nodes > MAX_NODES {
-            return Err("a kernel that is too deep or too large");
+        if depth > MAX_DEPTH {
+            return Err("it is nested deeper than 200 levels: use variables");
         }
-        Ok(())
+        match self.nodes > MAX_NODES {
+            true => Err("it has more than 20,000 operations with all that it calls: use loops"),
+            false => Ok(()),
+        }
+    }
+
+    /// What makes the device go one way or the other.
+    fn branch(&mut self, cost: usize) -> Result<(), Unsound> {
+        self.branches += cost;
+        match self.branches > MAX_BRANCHES {
+            true => Err(
+                "it has more than 1,000 branches, which are `if`, `for` and each write by an index; two reads count for one: use loops",
+            ),
+            false => Ok(()),
+        }
     }
 
     pub fn group(&self) -> Result<(), Unsound> {
@@ -56,11 +82,13 @@ impl<'a> Check<'a> {
                 expect(self.output(*slot)?, found)
             }
             Stmt::Write(slot, index, value) => {
+                self.branch(BRANCH)?;
                 self.index(index, depth)?;
                 let found = self.expr(value, depth)?;
                 expect(self.output(*slot)?, found)
             }
             Stmt::Atomic(op, slot, index, value, before) => {
+                self.branch(BRANCH)?;
                 self.index(index, depth)?;
                 let found = self.expr(value, depth)?;
                 let place = self.output(*slot)?;
@@ -72,11 +100,13 @@ impl<'a> Check<'a> {
             }
             Stmt::Barrier => self.grouped(true),
             Stmt::If(condition, then, other) => {
+                self.branch(BRANCH)?;
                 expect(Type::Bool, self.expr(condition, depth)?)?;
                 self.block(then, depth)?;
                 self.block(other, depth)
             }
             Stmt::For(local, from, to, body) => {
+                self.branch(BRANCH)?;
                 expect(POSITION, self.local(*local)?)?;
                 expect(POSITION, self.expr(from, depth)?)?;
                 expect(POSITION, self.expr(to, depth)?)?;
@@ -145,6 +175,10 @@ impl<'a> Check<'a> {
                 self.buffer(*slot)?
             }
             Expr::Read(slot, index) => {
+                self.branch(match self.program.report {
+                    Some(_) => CHECKED_READ,
+                    None => READ,
+                })?;
                 self.index(index, depth)?;
                 self.buffer(*slot)?
             }

@@ -120,11 +120,32 @@ fn a_barrier_is_where_all_threads_come_by() {
 
 #[test]
 fn what_is_too_deep_or_too_large_is_refused() {
-    let mut deep = Expr::Own(0);
-    for _ in 0..300 {
-        deep = Expr::Unary(Unary::Neg, boxed(deep));
+    let refused = |body: Vec<Stmt>, part: &str| {
+        let reason = program(body).check().expect_err(part);
+        assert!(reason.contains(part), "{reason}");
+    };
+    let deep = |levels| {
+        let negated = |expr, _| Expr::Unary(Unary::Neg, boxed(expr));
+        vec![Stmt::Put(2, (0..levels).fold(Expr::Own(0), negated))]
+    };
+    assert_eq!(program(deep(190)).check(), Ok(()));
+    refused(deep(300), "deeper than 200 levels");
+    let many = |count| vec![Stmt::Put(2, Expr::Own(0)); count];
+    assert_eq!(program(many(9_000)).check(), Ok(()));
+    refused(many(20_000), "more than 20,000 operations");
+    let write = || Stmt::Write(2, Expr::Position, Expr::Own(0));
+    let read = || Stmt::Put(2, Expr::Read(0, boxed(Expr::Position)));
+    let branch = || Stmt::If(Expr::Bool(true), vec![], vec![]);
+    let round = || Stmt::For(0, Expr::Position, Expr::Position, vec![]);
+    let most = [
+        (write(), 1_000),
+        (branch(), 1_000),
+        (round(), 1_000),
+        (read(), 2_000),
+    ];
+    for (statement, most) in most {
+        let body = |count| vec![statement.clone(); count];
+        assert_eq!(program(body(most)).check(), Ok(()));
+        refused(body(most + 1), "more than 1,000 branches");
     }
-    assert!(program(vec![Stmt::Put(2, deep)]).check().is_err());
-    let many = vec![Stmt::Put(2, Expr::Own(0)); 20_000];
-    assert!(program(many).check().is_err());
 }

@@ -308,6 +308,13 @@ impl Emitter {
     fn read(&self, scope: &mut Scope, slot: usize, index: Variable) -> Variable {
         let (index, cond) = self.inside(scope, slot, index);
         let ty = self.buffers[slot].list.ty.elem_type();
+        // What is bound has a first element, also for a buffer that has none. A branch for each access would make
+        // CubeCL's optimizer slow: its time grows with their square.
+        if self.report.is_none() {
+            let index = select(scope, cond, index, zero(U32));
+            let value = self.load(scope, slot, index);
+            return select(scope, cond, value, zero(ty));
+        }
         let out = *scope.create_local_restricted(IrType::scalar(ty));
         let zero = zero(ty);
         scope.register(Instruction::new(Operation::Copy(zero), out));

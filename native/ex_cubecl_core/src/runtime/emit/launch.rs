@@ -3,14 +3,20 @@
 use std::sync::Arc;
 
 use cubecl::features::AtomicUsage;
-use cubecl::ir::StorageType;
+use cubecl::ir::{ElemType, StorageType};
 use cubecl::prelude::*;
+use cubecl::server::{Binding, ComputeServer, KernelArguments};
+use cubecl::{CubeTask, InfoBuilder};
 
-use super::{IrType, S32, Tree, U32, carrier, elem, list_type};
+use super::{IrType, Tree, U32, carrier, elem};
 use crate::dtype::DType;
+use crate::error::Error;
 use crate::kernel::tree::{Atomic, Group, Program};
 use crate::numeric;
-use crate::runtime::kernels::{MAX_CUBES, THREADS, Window};
+use crate::runtime::compiled::{Key, Place};
+use crate::runtime::compiler_thread::on_large_stack;
+use crate::runtime::cube::{STREAM, Target};
+use crate::runtime::kernels::{Launched, MAX_CUBES, THREADS, Window};
 
 /// Along one axis of a launch.
 const MOST_CUBES: u32 = 65_535;
@@ -70,7 +76,7 @@ pub fn threads(positions: u32) -> u32 {
 
 /// A program over `positions` positions. Each number is the bits of its element.
 pub struct Launch {
-    pub program: Arc<Program>,
+    pub place: Arc<Place>,
     pub buffers: Vec<Bound>,
     pub scalars: Vec<u64>,
     pub positions: u32,
@@ -79,8 +85,48 @@ pub struct Launch {
 }
 
 impl Launch {
-    pub fn queue<R: Runtime>(&self, client: &ComputeClient<R>) {
-        let program = &self.program;
+    fn key(&self) -> Key {
+        Key::new(&self.place, self.status.is_some())
+    }
+
+    pub fn is_compiled(&self) -> bool {
+        self.place.is_compiled(self.status.is_some())
+    }
+
+    pub fn program(&self) -> &Arc<Program> {
+        &self.place.program
+    }
+
+    /// Queues it, on CubeCL's device thread. One that has to be compiled is on its way to the device when this returns,
+    /// and the answer tells whether it is.
+    pub fn queue<R: Runtime>(&self, target: &Target<R>) -> Launched {
+        let key = self.key();
+        let (task, count, arguments) = self.task(&key, target);
+        let known = key.is_compiled();
+        let queued = target.server.submit_blocking(|server| {
+            // SAFETY: in this mode, CubeCL keeps accesses inside of what is bound, besides our own comparisons.
+            let launch = |server: &mut R::Server| unsafe {
+                server.launch(task, count, arguments, ExecutionMode::Checked, STREAM);
+            };
+            if known {
+                launch(server);
+                return Ok(());
+            }
+            on_large_stack(|| {
+                launch(server);
+                server.flush(STREAM).map_err(Error::driver)
+            })
+        });
+        let queued = queued.map_err(|fault| format!("{fault:?}"));
+        let outcome = queued.and_then(|queued| queued.map_err(words));
+        if key.is_compiling() {
+            key.compiled(outcome.is_ok());
+        }
+        outcome
+    }
+
+    fn task<R: Runtime>(&self, key: &Key, target: &Target<R>) -> Task<R> {
+        let program = self.program();
         let group = program.group.as_ref();
         let cube = group.map_or(THREADS, |group| group.threads);
         let threads = threads(self.positions);
@@ -92,49 +138,87 @@ impl Launch {
             .cube_dim(CubeDim::new_1d(cube))
             .address_type(AddressType::U32)
             .kernel_name("ex_cubecl_kernel");
-        let mut launcher = KernelLauncher::<R>::new(settings.clone());
-        let atomics = program.atomics();
-        for (slot, buffer) in self.buffers.iter().enumerate() {
-            let ty = list_type(buffer.dtype, &atomics, slot);
-            bind(&mut launcher, &buffer.window, buffer.dtype, ty);
+        let mut arguments = Arguments::default();
+        for buffer in &self.buffers {
+            arguments.bind(&buffer.window, buffer.dtype);
         }
         if let Some(window) = &self.status {
-            bind(&mut launcher, window, DType::S32, IrType::scalar(S32));
+            arguments.bind(window, DType::S32);
         }
-        word(&mut launcher, self.positions);
-        word(&mut launcher, threads);
+        arguments.word(self.positions);
+        arguments.word(threads);
         for buffer in &self.buffers {
             let first = buffer.window.offset / buffer.dtype.size();
-            word(&mut launcher, first as u32);
-            word(&mut launcher, buffer.count as u32);
+            arguments.word(first as u32);
+            arguments.word(buffer.count as u32);
         }
         if let Some(window) = &self.status {
-            word(&mut launcher, (window.offset / 4) as u32);
+            arguments.word((window.offset / 4) as u32);
         }
         for (dtype, bits) in program.scalars.iter().zip(&self.scalars) {
             let carrier = carrier(*dtype);
             let bits = numeric::convert_bits((*dtype).into(), carrier.into(), *bits);
             let bytes = &bits.to_le_bytes()[..carrier.size() as usize];
-            launcher.register_scalar_raw(bytes, StorageType::Scalar(elem(carrier)));
+            arguments.scalar(bytes, elem(carrier));
         }
         let tree = Tree::<R> {
+            key: key.clone(),
             program: program.clone(),
-            watched: self.status.is_some(),
             settings,
-            client: client.clone(),
+            client: target.client.clone(),
         };
-        launcher.launch(CubeCount::Static(cubes.0, cubes.1, 1), tree, client);
+        let task = Box::new(KernelTask::<R::Compiler, Tree<R>>::new(tree));
+        (
+            task,
+            CubeCount::Static(cubes.0, cubes.1, 1),
+            arguments.done(),
+        )
     }
 }
 
-fn bind<R: Runtime>(launcher: &mut KernelLauncher<R>, window: &Window, dtype: DType, ty: IrType) {
-    let elements = (window.words * 4 / dtype.size()) as usize;
-    // SAFETY: the window was cut from a page that has these words; the kernel compares each index
-    // with the buffer's count, which ends inside of the window.
-    let argument = unsafe { ArrayArg::from_raw_parts(window.handle.clone(), elements) };
-    launcher.register_array(argument, ty);
+fn words(fault: Error) -> String {
+    match fault {
+        Error::Driver { message } => message,
+        other => other.to_string(),
+    }
 }
 
-fn word<R: Runtime>(launcher: &mut KernelLauncher<R>, value: u32) {
-    launcher.register_scalar_raw(&value.to_ne_bytes(), StorageType::Scalar(U32));
+/// The kernel, how many groups of threads there are, and what they work on.
+type Task<R> = (
+    Box<dyn CubeTask<<R as Runtime>::Compiler>>,
+    CubeCount,
+    KernelArguments,
+);
+
+/// What CubeCL's launcher makes of arguments, which it gives to a client only.
+#[derive(Default)]
+struct Arguments {
+    buffers: Vec<Binding>,
+    info: InfoBuilder,
+}
+
+impl Arguments {
+    fn bind(&mut self, window: &Window, dtype: DType) {
+        let binding = window.handle.clone().binding();
+        let (bytes, size) = (binding.size_in_used(), dtype.size());
+        let elements = window.words * 4 / size;
+        let metadata = &mut self.info.metadata;
+        metadata.register_array(bytes / size, elements, AddressType::U32);
+        self.buffers.push(binding);
+    }
+
+    fn word(&mut self, value: u32) {
+        self.scalar(&value.to_ne_bytes(), U32);
+    }
+
+    fn scalar(&mut self, bytes: &[u8], ty: ElemType) {
+        self.info.scalars.push_raw(bytes, StorageType::Scalar(ty));
+    }
+
+    fn done(mut self) -> KernelArguments {
+        let info = self.info.finish(AddressType::U32);
+        KernelArguments::new()
+            .with_buffers(self.buffers)
+            .with_info(info)
+    }
 }
