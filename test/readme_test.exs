@@ -7,6 +7,11 @@ defmodule ExCubecl.ReadmeTest do
   # returns, as inspect/1 prints it.
   @root Path.expand("..", __DIR__)
 
+  # Pages are read by people whose VM has just started: nothing was refused in it yet.
+  setup do
+    :ok = ExCubecl.Device.reset(nil)
+  end
+
   for page <- ["README.md" | Path.wildcard(Path.join(@root, "guides/*.md"))],
       page = Path.relative_to(page, @root) do
     test "the examples of #{page} run in order and return what they say" do
