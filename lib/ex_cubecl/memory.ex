@@ -331,6 +331,9 @@ defmodule ExCubecl.Memory do
   at once. `config :ex_cubecl, size_classes: [{bytes, max}, ...]` sets others, and `larger_max: max`
   how many there may be of each larger size.
 
+  The pools of 256 sizes and devices are kept. Where there are more, those that were not used for longest, and of
+  which no buffer is held, are forgotten with the memory they keep.
+
   The buffer holds nothing of what it held before: reading it is `:not_allocated` until it is
   written.
 

@@ -308,6 +308,6 @@ defmodule ExCubecl.Soak.Worker do
          {:ok, b} <- Arena.alloc(arena, [:rand.uniform(9000)], :u8),
          :ok <- lent(a),
          :ok <- lent(b),
-         do: :ok
+         do: Arena.drop(arena, Enum.random([a, b, [a, b]]))
   end
 end
