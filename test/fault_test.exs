@@ -104,7 +104,7 @@ defmodule ExCubecl.FaultTest do
     for {how, status} <- [halt: 0, no_flush: 0, stop: 0, raise: 1, kill: 137],
         wait <- [30, 170, 400] do
       {_, errors, ended} = in_own_vm(script, [{"ENDING", "#{how},#{wait}"}])
-      assert {how, wait, ended} == {how, wait, status}, errors
+      assert {how, wait, ended} == {how, wait, status}, inspect({how, wait, ended, errors})
       refute errors =~ ~r/panick|Segmentation|SIG[A-Z]+|core dumped/
     end
 
