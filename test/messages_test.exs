@@ -111,7 +111,7 @@ defmodule ExCubecl.MessagesTest do
              "item takes a buffer of exactly 1 element, and this one has 4: see to_list/1"
 
     assert says(Ops.add(1, 2)) ==
-             "kernel add takes at least one buffer, and is given numbers only: [1, 2]"
+             "kernel add: expected at least one buffer, and the arguments are numbers only: [1, 2]"
 
     assert says(Ops.gather(f32([2]), f32([1]))) ==
              "indices are of integers, such as s32, and these are f32: see ExCubecl.Buffer.convert/2"
@@ -191,6 +191,27 @@ defmodule ExCubecl.MessagesTest do
       assert says(Made.saxpy(1, Buffer.convert!(x, :bf16), 1)) =~
                "argument 2 (x) of kernel saxpy: #{device_name()} cannot calculate with bf16: convert to one of "
     end
+  end
+
+  test "arguments of a source are its bindings" do
+    {:ok, source} =
+      Kernel.source(
+        wgsl: """
+        @group(0) @binding(0) var<storage, read_write> x: array<u32>;
+        @group(0) @binding(1) var<storage, read_write> y: array<u32>;
+        @compute @workgroup_size(1) fn main() { x[0] = y[0]; }
+        """
+      )
+
+    x = ExCubecl.buffer!([1], [1], :u32)
+
+    assert says(Kernel.run(source, [x, 5], groups: 1)) ==
+             "argument 2 (binding 1) of kernel main: expected a buffer: a source takes no numbers, and 5 is given"
+
+    assert says(Kernel.run(source, [], groups: 1)) ==
+             "invalid args []: expected at least one buffer"
+
+    assert says(Kernel.run(source, [x | 1], groups: 1)) =~ "expected a list of %ExCubecl.Buffer{}"
   end
 
   test "types, with the line of the user's kernel, and none of the library's" do

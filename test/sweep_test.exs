@@ -79,6 +79,19 @@ defmodule ExCubecl.SweepTest do
         do: assert({name, sweep([{"EX_CUBECL_DEVICE", name}], started())} == {name, {"", "", 0}})
   end
 
+  test "an error about a default device says who named it" do
+    ask = fn env, put ->
+      script = "#{put}\nIO.puts(Exception.message(elem(ExCubecl.Context.default(), 1)))"
+      {message, "", 0} = in_own_vm(script, [{"EX_CUBECL_DEVICE", env}])
+      String.replace(message, ~r/: this machine has .*\n/, "")
+    end
+
+    assert ask.("cuda:99", "") == "there is no device cuda:99, which EX_CUBECL_DEVICE names"
+
+    assert ask.(nil, "Application.put_env(:ex_cubecl, :default_device, {:cuda, 99})") ==
+             "there is no device cuda:99, which `config :ex_cubecl, default_device: ...` names"
+  end
+
   test "where the configuration names no device" do
     for device <- [~s({:cuda, 99}), ":vulkan", "42", "[1 | 2]", "%{}", ~s({:a@b, {:vulkan, 0}})] do
       put = "Application.put_env(:ex_cubecl, :default_device, #{device})"

@@ -112,12 +112,21 @@ defmodule ExCubecl.Device do
         configured(Application.get_env(:ex_cubecl, :default_device))
 
       named ->
-        existing(named)
+        named_by(existing(named), "EX_CUBECL_DEVICE")
     end
   end
 
   defp configured(nil), do: best()
-  defp configured(named), do: existing(named)
+
+  defp configured(named),
+    do: named_by(existing(named), "`config :ex_cubecl, default_device: ...`")
+
+  # Whoever asked for no device has to learn where its name came from.
+  defp named_by({:error, %{reason: reason} = error}, source)
+       when reason in [:unknown_device, :unsupported],
+       do: {:error, %{error | details: Map.put(error.details, :source, source)}}
+
+  defp named_by(result, _source), do: result
 
   @doc false
   # The id of a device that is there.

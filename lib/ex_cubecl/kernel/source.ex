@@ -57,7 +57,7 @@ defmodule ExCubecl.Kernel.Source do
   @doc false
   def run(%__MODULE__{ref: ref, entry: entry}, buffers, opts) do
     with {:ok, opts} <- Arguments.options(opts, [:groups]),
-         {:ok, [first | _] = buffers} <- buffers(buffers),
+         {:ok, [first | _] = buffers} <- buffers(buffers, entry),
          {:ok, groups} <- axes(:groups, opts[:groups]) do
       metadata = %{device: first.device, kernel: entry}
       bytes = Enum.sum(for %{shape: s, dtype: d} <- buffers, do: Shape.size(s) * DType.size(d))
@@ -68,8 +68,24 @@ defmodule ExCubecl.Kernel.Source do
     end
   end
 
-  defp buffers(buffers) do
-    with {:ok, []} <- Handle.local_all(buffers),
-         do: Arguments.invalid(:args, [], "at least one buffer")
+  defp buffers(buffers, entry) do
+    case Handle.local_all(buffers) do
+      {:ok, []} -> Arguments.invalid(:args, [], "at least one buffer")
+      {:error, %{details: %{argument: :buffer}}} -> no_buffer(buffers, entry)
+      result -> result
+    end
+  end
+
+  # Arguments have no names here; their bindings have numbers.
+  defp no_buffer(buffers, entry) do
+    index = Enum.find_index(buffers, &match?({:error, _}, Handle.check(&1)))
+    details = %{kernel: entry, number: index + 1, name: "binding #{index}"}
+    expected = "a buffer: a source takes no numbers"
+    value = Enum.at(buffers, index)
+
+    Error.new(
+      :invalid_argument,
+      Map.merge(details, %{argument: :buffer, value: value, expected: expected})
+    )
   end
 end

@@ -1,0 +1,356 @@
+defmodule ExCubecl.Error.Message do
+  @moduledoc false
+  # The words of every error, made of its details.
+
+  alias ExCubecl.{DType, Text}
+
+  @doc "What was wrong, what was expected, and what to do. What another node refused names the node."
+  def of(%{reason: reason, details: details}) do
+    text = step(details) <> argument(details) <> text(reason, details)
+
+    case details do
+      %{node: node} when is_atom(node) ->
+        if String.contains?(text, "node #{node}"), do: text, else: "on node #{node}: #{text}"
+
+      _ ->
+        text
+    end
+  end
+
+  # Of a batch.
+  defp step(%{step: step}), do: "step #{step}: "
+  defp step(_details), do: ""
+
+  # Of a kernel.
+  defp argument(%{kernel: kernel, number: number, name: name}),
+    do: "argument #{number} (#{name}) of kernel #{kernel}: "
+
+  defp argument(%{kernel: kernel, number: option}), do: "option #{option} of kernel #{kernel}: "
+  defp argument(_details), do: ""
+
+  defp text(:invalid_shape, %{elements: :too_many, shape: shape}),
+    do: "shape #{short(shape)} has more than 2^63 - 1 elements or bytes: use smaller dimensions"
+
+  defp text(:invalid_shape, %{axes: axes}),
+    do: "the shape has #{axes} axes, and 64 are the most: reshape it"
+
+  defp text(:invalid_shape, %{shape: shape}),
+    do:
+      "#{short(shape)} is no shape: expected a list or tuple of non-negative integers, such as [2, 3]"
+
+  defp text(:shape_mismatch, %{depth: depth, expected: expected, value: value, shape: shape}),
+    do:
+      "the nested list has #{short(value)} at depth #{depth}, but shape #{short(shape)} needs a row of " <>
+        "#{expected} there"
+
+  defp text(:shape_mismatch, %{depth: depth, expected: expected, actual: actual, shape: shape}),
+    do:
+      "the nested list has a row of #{actual} at depth #{depth}, but shape #{short(shape)} needs " <>
+        "#{expected} there: each row must be as long as its dimension"
+
+  defp text(:shape_mismatch, %{expected_bytes: expected, actual_bytes: actual}),
+    do:
+      "the binary has #{actual} bytes, but #{expected} were expected: elements times bytes per element"
+
+  defp text(:shape_mismatch, %{operation: :matmul, shape: shape, other_shape: other}),
+    do:
+      "matmul takes matrices of the shapes [m, k] and [k, n], and these are of #{short(shape)} and #{short(other)}: " <>
+        matmul(shape, other)
+
+  defp text(
+         :shape_mismatch,
+         %{operation: :broadcast, shape: shape, other_shape: other} = details
+       ),
+       do:
+         "shapes #{short(shape)} and #{short(other)} do not broadcast: #{axis(details)}: expected the same length, or 1"
+
+  defp text(:shape_mismatch, %{operation: :broadcast_to, shape: shape, other_shape: to, axis: nil}),
+       do:
+         "shape #{short(shape)} does not broadcast to #{short(to)}, which has fewer axes: see ExCubecl.Buffer.reshape/2"
+
+  defp text(
+         :shape_mismatch,
+         %{operation: :broadcast_to, shape: shape, other_shape: to} = details
+       ),
+       do:
+         "shape #{short(shape)} does not broadcast to #{short(to)}: #{axis(details)}: only a length of 1 is repeated"
+
+  defp text(:shape_mismatch, %{operation: :concatenate, axis: nil} = details),
+    do:
+      "shapes #{short(details.shape)} and #{short(details.other_shape)} do not concatenate: expected as many axes"
+
+  defp text(:shape_mismatch, %{operation: :concatenate} = details),
+    do:
+      "shapes #{short(details.shape)} and #{short(details.other_shape)} do not concatenate along axis " <>
+        "#{details.along}: #{axis(details)}: expected the same length"
+
+  defp text(:shape_mismatch, %{operation: :reshape, expected: expected} = details),
+    do:
+      "shape #{short(details.shape)} has #{count(expected)}, and the buffer has #{details.actual}: a reshape keeps them all"
+
+  defp text(:shape_mismatch, %{operation: :item, actual: actual}),
+    do: "item takes a buffer of exactly 1 element, and this one has #{actual}: see to_list/1"
+
+  defp text(:shape_mismatch, %{operation: :copy, expected: expected, actual: actual}),
+    do:
+      "copy takes as many elements as the target has, which are #{expected}, and the source has #{actual}"
+
+  defp text(:shape_mismatch, %{other: nil, shape: shape, other_shape: expected}),
+    do: "its shape is #{short(shape)}, and that of the result is #{short(expected)}"
+
+  defp text(:shape_mismatch, %{other: other, shape: shape, other_shape: expected}),
+    do:
+      "its shape is #{short(shape)}, and that of argument #{other.number} (#{other.name}) is #{short(expected)}: " <>
+        "an element-wise kernel takes buffers of one shape, or of one element; ExCubecl.Ops.broadcast_to/2 repeats"
+
+  defp text(:shape_mismatch, %{expected: expected, actual: actual, shape: shape}),
+    do: "shape #{short(shape)} needs #{count(expected)}, but the data has #{actual}"
+
+  defp text(:shape_mismatch, %{expected: expected, actual: actual}),
+    do: "expected #{count(expected)}, but there are #{actual}"
+
+  defp text(:invalid_value, %{number: _, value: value, dtype: dtype}),
+    do: "#{dtype} cannot hold #{short(value)}: expected #{DType.range(dtype)}"
+
+  defp text(:invalid_value, %{index: index, value: value, dtype: dtype}),
+    do:
+      "element #{index} is #{short(value)}, which #{dtype} cannot hold: expected #{DType.range(dtype)}"
+
+  defp text(:unsupported_dtype, %{
+         dtype: dtype,
+         supported: supported,
+         device: device,
+         atomic: true
+       }),
+       do:
+         "#{name(device)} has no atomic operations on #{dtype}: use one of #{Enum.map_join(supported, " ", &inspect/1)}"
+
+  defp text(:unsupported_dtype, %{dtype: dtype, supported: supported, device: device}),
+    do:
+      "#{name(device)} cannot calculate with #{dtype}: convert to one of #{Enum.map_join(supported, " ", &inspect/1)}"
+
+  defp text(:unsupported_dtype, %{argument: argument, expected: expected}),
+    do: "no #{argument} is given: expected #{expected}"
+
+  defp text(:unsupported_dtype, %{dtype: dtype}),
+    do:
+      "#{short(dtype)} is no element type: expected one of #{Enum.map_join(DType.all(), " ", &inspect/1)}"
+
+  defp text(:too_many_rounds, %{device: device}),
+    do:
+      "the driver of #{name(device)} stops the loops of a thread once they made 65,535 rounds together, and did: what the kernel " <>
+        "wrote is not right. Let more positions make fewer rounds each, or split the work over several calls"
+
+  defp text(:type_mismatch, %{kernel: kernel, text: text, line: line}),
+    do: "kernel #{kernel}, line #{line}: #{text}"
+
+  defp text(:type_mismatch, %{kernel: kernel, text: text}), do: "kernel #{kernel}: #{text}"
+
+  defp text(:type_mismatch, %{argument: argument, expected: expected, actual: actual}),
+    do:
+      "#{argument} are of integers, such as #{expected}, and these are #{actual}: see ExCubecl.Buffer.convert/2"
+
+  defp text(:type_mismatch, %{expected: expected, actual: actual}),
+    do:
+      "expected elements of type #{expected}, but they are #{actual}: see ExCubecl.Buffer.convert/2"
+
+  defp text(:out_of_bounds, %{kernel: kernel, argument: name, index: index} = details),
+    do:
+      "kernel #{kernel} reads or writes #{name}[#{index}] at position #{details.position}, outside of its " <>
+        "#{count(details.size)}: compare the index with len(#{name})"
+
+  defp text(:out_of_bounds, %{offset: offset, count: count, size: size}),
+    do:
+      "#{count} from offset #{offset} on lie outside of a buffer of #{size}: offset + count must be at most #{size}"
+
+  defp text(:overlap, %{other: other}),
+    do:
+      "it is written to and shares bytes with argument #{other.number} (#{other.name}): write into a buffer or view " <>
+        "that does not overlap, or ExCubecl.Buffer.duplicate/1 the other first"
+
+  defp text(:overlap, _),
+    do:
+      "source and target share bytes: copy into a buffer or view that does not overlap, or duplicate/1 the source first"
+
+  defp text(:not_allocated, _),
+    do: "nothing was ever written to this buffer: write, fill or copy into it before reading"
+
+  defp text(:too_large, %{requested: requested, limit: limit, device: device}),
+    do:
+      "#{bytes(requested)} are more than #{name(device)} takes in one buffer (#{bytes(limit)}): " <>
+        "use several smaller buffers"
+
+  defp text(:too_large, %{requested: requested, limit: limit}),
+    do:
+      "a list of #{requested} rows is more than the #{limit} that to_list makes: read the binary instead"
+
+  defp text(:out_of_memory, %{requested: requested, available: available, device: device} = more),
+    do:
+      "#{name(device)} has no room for #{bytes(requested)}#{available && " (#{bytes(available)} are free)"}" <>
+        "#{owners(more)}: drop buffers that are no longer needed, or see ExCubecl.Memory"
+
+  defp text(:limit_exceeded, %{devices: max}),
+    do:
+      "there are #{max} logical devices already: take one away with ExCubecl.Device.remove/1 first"
+
+  defp text(:limit_exceeded, %{requested: requested, used: used, capacity: capacity}),
+    do:
+      "#{bytes(requested)} more do not fit into the arena of #{bytes(capacity)}, of which #{bytes(used)} are used: " <>
+        "drop tensors, or make it larger or extendable"
+
+  defp text(:limit_exceeded, %{requested: requested, live: live, limit: limit} = details),
+    do:
+      "#{bytes(requested)} more would pass the limit of #{bytes(limit)} on #{name(details.device)}, where " <>
+        "#{bytes(live)} are live#{owners(details)}: drop buffers, or raise it with ExCubecl.Memory.set_limit/2"
+
+  defp text(:pool_exhausted, %{max: max} = details),
+    do:
+      "all #{max} of the pool are held#{if details[:timeout], do: ", and none came back within #{details.timeout} ms"}: " <>
+        "give one back, wait longer, or raise max"
+
+  defp text(:stale, %{reason: :foreign}),
+    do: "this did not come from here: give it back to the pool or arena that it came from"
+
+  defp text(:stale, %{reason: :closed}),
+    do: "there is no such pool: it was not started, or has ended"
+
+  defp text(:stale, %{node: node}),
+    do:
+      "node #{node} does not keep it: it was given back, the connection broke, or the handle came from another node"
+
+  defp text(:stale, _),
+    do: "it was given back to its pool or arena: take a new one there"
+
+  defp text(:no_device, details),
+    do:
+      "there is no device on this machine: #{details[:reason] || "no driver was found"}. Any machine can run on " <>
+        "its CPU with Mesa's lavapipe, on Debian: apt-get install libvulkan1 mesa-vulkan-drivers"
+
+  defp text(:unknown_device, %{device: device, known: known} = details),
+    do:
+      "there is no device #{name(device)}#{source(details)}: this machine has #{Enum.map_join(known, ", ", &name/1)}"
+
+  defp text(:device_in_use, %{device: device, live_buffers: 1}),
+    do:
+      "one buffer lives on #{name(device)}: drop it first, or give up what is there by ExCubecl.Device.reset/1"
+
+  defp text(:device_in_use, %{device: device, live_buffers: buffers}),
+    do:
+      "#{buffers} buffers live on #{name(device)}: drop them first, or give up what is there by ExCubecl.Device.reset/1"
+
+  defp text(:device_lost, %{device: device}),
+    do:
+      "#{name(device)} was reset or lost, and the buffer with it: make it anew, the device opens again by itself"
+
+  defp text(:node_down, %{node: node}),
+    do:
+      "node #{node} cannot be reached: connect it with Node.connect/1; what it held is gone if it has ended"
+
+  defp text(:unsupported, %{operation: :no_library, node: node}),
+    do: "node #{node} has no ExCubecl: add it to what runs there, in the version of this node"
+
+  defp text(:unsupported, %{operation: {:version, version}, node: node}),
+    do: "node #{node} has version #{version} of ExCubecl: both nodes need the same"
+
+  defp text(:unsupported, %{operation: :remote_buffer, device: device}),
+    do:
+      "the buffer is on #{name(device)}, and this call takes buffers of its own node only: make it there, or bring " <>
+        "the buffer here with ExCubecl.Buffer.transfer/2"
+
+  defp text(:unsupported, %{operation: :remote_device, device: device}),
+    do:
+      "#{name(device)} cannot be used from here: buffers of ExCubecl.Buffer, and questions of ExCubecl.Device and " <>
+        "ExCubecl.Memory, are all that goes to another node"
+
+  defp text(:unsupported, %{operation: operation, device: device}),
+    do: "#{name(device)} cannot do this: #{operation}"
+
+  defp text(:invalid_argument, %{reason: :improper_list}),
+    do: "the data is an improper list: expected a list that ends with []"
+
+  defp text(:invalid_argument, %{argument: :transfer, reason: :used}),
+    do: "this transfer was awaited before: an answer comes once"
+
+  defp text(:invalid_argument, %{argument: :transfer, reason: :owner}),
+    do: "this transfer belongs to another process: only the one that started it can await it"
+
+  defp text(:invalid_argument, %{argument: :buffer, reason: :view}),
+    do: "this is a view or clone: give back the buffer itself, as it was handed out"
+
+  defp text(:invalid_argument, %{argument: :device, device: device}),
+    do:
+      "#{name(device)} is an adapter of this machine: only logical devices of ExCubecl.Device.open/2 can be removed"
+
+  defp text(:invalid_argument, %{argument: :as, reason: %{device: device, on: on}}),
+    do:
+      "#{name(device)} cannot be another device on #{name(on)}: expected an id of the same runtime that is not taken"
+
+  defp text(:invalid_argument, %{argument: :buffer, reason: %{device: device, on: on}} = details),
+    do:
+      "#{if details[:number], do: "it", else: "a buffer"} is on #{name(device)}, and the kernel runs on #{name(on)}: see ExCubecl.Buffer.transfer/2"
+
+  defp text(:invalid_argument, %{argument: :kernel, reason: reason}) when is_binary(reason),
+    do: "the kernel cannot run: #{reason}"
+
+  defp text(:invalid_argument, %{argument: :arena, reason: holds}),
+    do: "the arena holds #{holds}: reset it first"
+
+  defp text(:invalid_argument, %{argument: :args, kernel: kernel, value: numbers}),
+    do: "kernel #{kernel}: expected at least one buffer, and the arguments are numbers only: #{short(numbers)}"
+
+  defp text(:invalid_argument, %{argument: :args, kernel: kernel, names: names, given: given}),
+    do:
+      "kernel #{kernel} takes #{Text.count(length(names), "argument")} (#{Enum.join(names, ", ")}), and is given #{given}"
+
+  defp text(:invalid_argument, %{number: _, value: value, expected: expected}),
+    do: "expected #{expected}, and #{short(value)} is given"
+
+  defp text(:invalid_argument, %{argument: argument, expected: expected} = details),
+    do:
+      "invalid #{argument}#{if is_map_key(details, :value), do: " #{short(details.value)}"}: expected #{expected}"
+
+  defp text(:timeout, %{timeout: timeout}),
+    do:
+      "no answer came within #{timeout} ms: it is thrown away when it comes; use a longer timeout"
+
+  defp text(:busy, _), do: "the device is busy: try again later"
+  defp text(:driver, %{message: message}), do: "the driver failed: #{message}"
+
+  defp text(:nif_not_loaded, %{path: path, fault: fault}),
+    do:
+      "the native library #{path} could not be loaded (#{fault}): build it with `mix compile`, or let " <>
+        "EX_CUBECL_NIF point to a built one"
+
+  defp text(reason, details), do: "#{reason}: #{short(details)}"
+
+  defp source(%{source: source}), do: ", which #{source} names"
+  defp source(_details), do: ""
+
+  defp owners(%{owners: [_ | _] = owners}),
+    do:
+      " (most by #{Enum.map_join(owners, ", ", fn {pid, n} -> "#{inspect(pid)}: #{bytes(n)}" end)})"
+
+  defp owners(_), do: ""
+
+  defp axis(%{axis: axis, lengths: {one, other}}), do: "axis #{axis} is #{one} and #{other}"
+
+  defp matmul([_, _], [_, _]),
+    do:
+      "the last axis of the first is as long as the first axis of the second; ExCubecl.Ops.transpose/2 exchanges them"
+
+  defp matmul(_, _), do: "ExCubecl.Buffer.reshape/2 makes a matrix of a vector"
+
+  defp short(term), do: Text.show(term)
+
+  defp name({runtime, index}) when is_atom(runtime) and is_integer(index),
+    do: "#{runtime}:#{index}"
+
+  defp name({node, {_, _} = id}) when is_atom(node), do: "#{name(id)} of node #{node}"
+  defp name({node, id}) when is_atom(node) and is_binary(id), do: "#{id} of node #{node}"
+  defp name(other), do: short(other)
+
+  defp count(n), do: Text.count(n, "element")
+
+  defp bytes(n) when n >= 1_048_576, do: "#{n} bytes (#{Float.round(n / 1_048_576, 1)} MiB)"
+  defp bytes(n), do: "#{n} bytes"
+end
