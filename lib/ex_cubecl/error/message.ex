@@ -296,7 +296,8 @@ defmodule ExCubecl.Error.Message do
     do: "the arena holds #{holds}: reset it first"
 
   defp text(:invalid_argument, %{argument: :args, kernel: kernel, value: numbers}),
-    do: "kernel #{kernel}: expected at least one buffer, and the arguments are numbers only: #{short(numbers)}"
+    do:
+      "kernel #{kernel}: expected at least one buffer, and the arguments are numbers only: #{short(numbers)}"
 
   defp text(:invalid_argument, %{argument: :args, kernel: kernel, names: names, given: given}),
     do:
