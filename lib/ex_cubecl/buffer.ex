@@ -434,13 +434,11 @@ defmodule ExCubecl.Buffer do
   @doc """
   Returns `{:ok, converted}`: the elements as another type, in a storage of their own.
 
-  Every device gives the same bits, those of `Nx.as_type` with Nx's own backend (which cuts off what
-  `:bf16` cannot hold, where this rounds):
+  Every device gives the same bits. The rule is that of `cast` and of stores in kernels:
 
-    * float to integer: cut off toward zero; beyond the type's range it wraps around, modulo 2 to
-      the number of bits (300.7 as `:u8` is 44, -1.0 is 255); NaN is 0, infinities are the largest
-      and the smallest value
-    * integer to integer: wraps around
+    * float to integer: cut off toward zero; beyond the type's range the nearest end of it (300.7 as
+      `:u8` is 255, -1.0 is 0); NaN is 0
+    * integer to integer: the low bits stay, so that it wraps around (300 as `:u8` is 44)
     * anything to float: the nearest value, ties to even; past the largest value that is infinity;
       subnormal numbers and the sign of zero are kept; NaN becomes the quiet NaN without payload
     * to the same type: a copy, bit by bit
@@ -451,7 +449,7 @@ defmodule ExCubecl.Buffer do
 
       iex> buffer = ExCubecl.buffer!([1.5, -1.0, 300.7, :nan, :infinity], [5], :f32)
       iex> ExCubecl.Buffer.to_list!(ExCubecl.Buffer.convert!(buffer, :u8))
-      [1, 255, 44, 0, 255]
+      [1, 0, 255, 0, 255]
   """
   @spec convert(t, DType.t(), keyword) :: result(t)
   def convert(buffer, dtype, opts \\ []) do

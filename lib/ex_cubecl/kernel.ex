@@ -65,8 +65,9 @@ defmodule ExCubecl.Kernel do
 
   They follow from the buffers of the call and mix as in Nx; a number takes the type of what it meets, a float among
   integers makes `:f32`. `/` of integers is `:f32`; `div` and `rem` cut towards zero, and by zero they are 0. Results of comparisons are
-  stored as 0 and 1 (`:u8`). `cast` of a float to an integer type holds it within the range, NaN is 0. Shifts take the distance
-  modulo the bits of the type. Each combination of types is compiled once.
+  stored as 0 and 1 (`:u8`). `cast` of a float to an integer type cuts it off and holds it within the range, NaN is 0; integers
+  keep their low bits; what is stored in an output is cast to its type. `min` and `max` are NaN where one of both is. Shifts take the distance
+  modulo the bits of the type. The guide has all of it. Each combination of types is compiled once.
   """
 
   alias ExCubecl.{

@@ -12,9 +12,13 @@ defmodule ExCubecl.Ops do
   Element-wise operations take buffers and numbers; shapes broadcast and types mix as in Nx. Each operation reads and
   writes memory once, and a broadcast makes its buffer first: for several in a row, a kernel of your own that does all of them is faster.
 
-  Reductions go over all elements or along `axis:` (from 0, or from -1 at the end), which disappears from the shape. They add up in chunks, and the
-  chunks' results in chunks again: the error of a sum grows with the logarithm of its length. Sums and products of integers are 64 bits wide, or 32 where the
-  device has no more.
+  Reductions go over all elements or along `axis:` (from 0, or from -1 at the end), which disappears from the shape. They add up 64 elements at a time, and the
+  results 64 at a time again: the error of a sum of n floats is at most 64 * ceil(log64(n)) * 2^-24 (for `:f64`, 2^-53) of the sum of their magnitudes. Sums and products of `:f16` and `:bf16` are
+  calculated with `:f32` and rounded once, so that a mean of numbers is never an infinity that they are not; those of integers are 64 bits wide (32 where the
+  device has no more) and wrap around. Cumulative sums and products of matrices have the type of their elements.
+
+  NaN wins: `min/2`, `max/2`, `relu/1`, `reduce_min/2` and `reduce_max/2` are NaN where there is one, and `argmin/2` and `argmax/2` are the place of the first one, as in NumPy
+  and Nx. The guide on kernels has the other rules of types and numbers.
 
   Errors are those of `ExCubecl.Kernel.run/3`, `:invalid_argument` for an axis that is not there, and `:shape_mismatch` for shapes that do not
   go together.
@@ -41,6 +45,8 @@ defmodule ExCubecl.Ops do
   alias ExCubecl.Ops.Kernels
 
   require Kernel
+
+  @floats [:f16, :bf16, :f32, :f64]
 
   @type operand :: Buffer.t() | number
   @type result :: {:ok, Buffer.t()} | {:error, Error.t()}
@@ -434,11 +440,22 @@ defmodule ExCubecl.Ops do
   """
   @spec mean(Buffer.t(), axis: integer) :: result
   def mean(buffer, opts \\ []) do
-    with {:ok, %{shape: shape} = sum} <- sum(buffer, opts) do
+    with {:ok, %{shape: shape} = sum} <- reduce(:mean, buffer, opts, 0, & &1) do
       count = div(Shape.size(buffer.shape), some_or_one(Shape.size(shape)))
-      divide(sum, count)
+      type = if buffer.dtype in @floats, do: buffer.dtype, else: :f32
+      with {:ok, mean} <- divide(sum, count), do: narrowed(mean, type)
     end
   end
+
+  # Back to the type of the result, rounded once.
+  defp narrowed(%{dtype: dtype} = buffer, dtype), do: {:ok, buffer}
+  defp narrowed(buffer, dtype), do: Buffer.convert(buffer, dtype)
+
+  # Floats of 16 bits are calculated with 32.
+  defp widened(%{dtype: dtype} = buffer) when dtype in [:f16, :bf16],
+    do: Buffer.convert(buffer, :f32)
+
+  defp widened(buffer), do: {:ok, buffer}
 
   @doc """
   Returns `{:ok, buffer}` with the first places (`:s32`) of the least elements over all, or along `axis:`.
@@ -465,19 +482,25 @@ defmodule ExCubecl.Ops do
 
       with {:ok, places} <-
              filled(buffer, buffer.shape, :s32, fn out ->
-               Kernels.places(buffer, values, n, some_or_one(inner), out)
+               args = [buffer, values, n, some_or_one(inner), out]
+
+               if buffer.dtype in @floats,
+                 do: Kernel.run({Kernels, :places_of_float}, args),
+                 else: Kernel.run({Kernels, :places}, args)
              end),
            do: reduce(:least, places, opts, nil)
     end
   end
 
-  defp reduce(which, buffer, opts, neutral) do
+  # `result` says which type the result has, of the one that is calculated with; by default that of sums.
+  defp reduce(which, buffer, opts, neutral, result \\ nil) do
     with {:ok, buffer} <- Handle.local(buffer),
          {:ok, opts} <- Arguments.options(opts, [:axis]),
          {:ok, axis} <- axis_of(buffer, opts),
          {outer, n, inner} = around(buffer.shape, axis),
-         {:ok, dtype} <- wide(which, buffer) do
+         {:ok, wide} <- wide(which, buffer) do
       shape = if axis, do: List.delete_at(buffer.shape, axis), else: []
+      dtype = if result, do: result.(wide), else: summed(wide, buffer.dtype)
 
       cond do
         n == 0 and neutral == nil ->
@@ -487,26 +510,45 @@ defmodule ExCubecl.Ops do
           Buffer.full(shape, dtype, neutral, device: buffer.device)
 
         true ->
-          in_chunks(which, buffer, dtype, {outer, n, inner}, shape)
+          in_chunks(kernel(which, wide), buffer, {wide, dtype}, {outer, n, inner}, shape)
       end
     end
   end
 
-  defp in_chunks(which, buffer, dtype, {outer, n, inner}, shape) do
+  defp summed(:f32, narrow) when narrow in [:f16, :bf16], do: narrow
+  defp summed(wide, _dtype), do: wide
+
+  defp kernel(:mean, wide), do: kernel(:sum, wide)
+
+  defp kernel(which, wide) when which in [:sum, :product],
+    do: Kernels.__kernel__(:"#{which}_#{wide}", 6)
+
+  defp kernel(which, _wide), do: Kernels.__kernel__(which, 6)
+
+  # Only the last step, which leaves one element, rounds to the type of the result.
+  defp in_chunks(kernel, buffer, {wide, dtype}, {outer, n, inner}, shape) do
     chunks = div(n + @chunk - 1, @chunk)
-    kernel = Kernels.__kernel__(which, 6)
+    type = if chunks == 1, do: dtype, else: wide
 
     step =
-      filled(buffer, [outer, chunks, inner], dtype, fn out ->
+      filled(buffer, [outer, chunks, inner], type, fn out ->
         Kernel.run(kernel, [buffer, n, some_or_one(inner), @chunk, chunks, out])
       end)
 
     with {:ok, partial} <- step do
       if chunks == 1,
         do: Buffer.reshape(partial, shape),
-        else: in_chunks(which, partial, dtype, {outer, chunks, inner}, shape)
+        else: in_chunks(kernel, partial, {wide, dtype}, {outer, chunks, inner}, shape)
     end
   end
+
+  # The sum of many integers of 64 bits may not fit 64 bits.
+  defp wide(:mean, %{dtype: dtype, device: device}) when dtype in [:u64, :s64] do
+    with {:ok, info} <- Device.info(device),
+         do: {:ok, if(:f64 in info.dtypes, do: :f64, else: :f32)}
+  end
+
+  defp wide(:mean, buffer), do: wide(:sum, buffer)
 
   # Sums and products of integers need room.
   defp wide(which, %{dtype: dtype, device: device}) when which in [:sum, :product] do
@@ -518,6 +560,9 @@ defmodule ExCubecl.Ops do
 
          dtype when dtype in [:s8, :s16, :s32, :s64] ->
            if :s64 in info.dtypes, do: :s64, else: :s32
+
+         dtype when dtype in [:f16, :bf16] ->
+           :f32
 
          float ->
            float
@@ -541,7 +586,9 @@ defmodule ExCubecl.Ops do
          {:ok, axis} <- axis(buffer, Keyword.get(opts, :axis, -1)) do
       {outer, n, inner} = around(buffer.shape, axis)
 
-      with {:ok, result} <- running_sums(buffer, {outer, n, some_or_one(inner)}),
+      with {:ok, wide} <- widened(buffer),
+           {:ok, result} <- running_sums(wide, {outer, n, some_or_one(inner)}),
+           {:ok, result} <- narrowed(result, buffer.dtype),
            do: Buffer.reshape(result, buffer.shape)
     end
   end
@@ -581,7 +628,10 @@ defmodule ExCubecl.Ops do
           Error.new(:type_mismatch, expected: a.dtype, actual: b.dtype)
 
         {[m, k], [k, n]} ->
-          product(a, b, {m, k, n})
+          with {:ok, wide} <- widened(a),
+               {:ok, other} <- widened(b),
+               {:ok, result} <- product(wide, other, {m, k, n}),
+               do: narrowed(result, a.dtype)
 
         {shape, other} ->
           mismatch(:matmul, shape, other)

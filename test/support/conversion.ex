@@ -55,7 +55,14 @@ defmodule ExCubecl.Conversion do
   defp integer(:neg_infinity, dtype),
     do: if(signed?(dtype), do: -div(mask(dtype), 2) - 1, else: 0)
 
-  defp integer(value, _), do: trunc(value)
+  defp integer(value, dtype) when is_float(value),
+    do:
+      value
+      |> trunc()
+      |> max(integer(:neg_infinity, dtype))
+      |> min(integer(:infinity, dtype))
+
+  defp integer(value, _), do: value
 
   defp signed?(dtype), do: match?("s" <> _, to_string(dtype))
 

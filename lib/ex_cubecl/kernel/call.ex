@@ -4,7 +4,7 @@ defmodule ExCubecl.Kernel.Call do
   # types, and what the native side takes for it.
 
   alias ExCubecl.{Arguments, Buffer, DType, Error, Handle, Native, Shape, Telemetry}
-  alias ExCubecl.Kernel.{Blame, Cache, Typer}
+  alias ExCubecl.Kernel.{Blame, Cache, Typer, Types}
 
   # Numbers that Elixir has no floats for.
   @special [:nan, :infinity, :neg_infinity]
@@ -287,6 +287,8 @@ defmodule ExCubecl.Kernel.Call do
         # Never zero: these divide.
         {:dim, axis} -> max(along(axis, lengths(shape)), 1)
         {:groups, axis} -> max(along(axis, groups(group, shape)), 1)
+        {:cast, name, dtype} -> Types.number_as(args[name], dtype)
+        {:whole, name} -> Types.whole(args[name])
         name -> args[name]
       end
     end

@@ -260,7 +260,7 @@ defmodule ExCubecl.Kernel.Typer do
 
   defp expression({:cast, dtype, value}, state) do
     {typed, state} = expression(value, state)
-    {tree, state} = coerce(typed, dtype, state)
+    {tree, state} = converted(typed, dtype, state)
     {{dtype, tree}, state}
   end
 

@@ -94,6 +94,10 @@ defmodule ExCubecl.Kernel.Types do
   defp signed(bytes), do: elem({:s8, :s16, :s32, :s64}, trunc(:math.log2(min(bytes, 8))))
 
   def coerce({:number, n}, type, state), do: {constant(n, type), state}
+
+  def coerce({:given, :float, name}, type, state) when type not in @floats,
+    do: scalar({:whole, name}, type, state)
+
   def coerce({:given, _, name}, type, state), do: scalar(name, type, state)
   def coerce({type, tree}, type, state), do: {tree, state}
   def coerce({_, tree}, type, state), do: {{:cast, type, tree}, state}
@@ -106,12 +110,38 @@ defmodule ExCubecl.Kernel.Types do
   end
 
   defp constant(n, type) do
-    whole = if is_float(n), do: trunc(n), else: n
+    whole = whole(n)
     {low, high} = range(type)
 
-    if whole in low..high,
-      do: {:const, type, whole},
-      else: clash(0, "#{n} does not fit #{type}: use cast to a wider type")
+    cond do
+      is_float(whole) -> clash(0, "#{n} does not fit #{type}: use cast(#{n}, :#{type})")
+      whole in low..high -> {:const, type, whole}
+      true -> clash(0, "#{n} does not fit #{type}: use cast to a wider type")
+    end
+  end
+
+  @doc "A float without a fraction as an integer; anything else as it is."
+  def whole(n) when is_float(n), do: if(trunc(n) == n, do: trunc(n), else: n)
+  def whole(n), do: n
+
+  @doc "What `cast` makes of a typed expression."
+  def converted({:number, n}, type, state) when type not in @floats,
+    do: {{:const, type, number_as(n, type)}, state}
+
+  def converted({:given, _, name}, type, state) when type not in @floats,
+    do: scalar({:cast, name, type}, type, state)
+
+  def converted(typed, type, state), do: coerce(typed, type, state)
+
+  @doc "A number as the device casts it to an integer type: held within the range, or its low bits."
+  def number_as(n, type) when is_float(n) do
+    {low, high} = range(type)
+    n |> trunc() |> max(low) |> min(high)
+  end
+
+  def number_as(n, type) do
+    {low, high} = range(type)
+    Integer.mod(n - low, high - low + 1) + low
   end
 
   defp range(type) do

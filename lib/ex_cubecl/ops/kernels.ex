@@ -35,12 +35,23 @@ defmodule ExCubecl.Ops.Kernels do
 
   ## Reductions: each position goes over one chunk of the axis
 
-  reductions = [
-    sum: {quote(do: cast(0, :s32)), quote(do: acc + input[at])},
-    product: {quote(do: cast(1, :s32)), quote(do: acc * input[at])},
-    least: {quote(do: input[base]), quote(do: min(acc, input[at]))},
-    greatest: {quote(do: input[base]), quote(do: max(acc, input[at]))}
-  ]
+  # Sums and products have a type of their own, which is wider than that of the elements or the same.
+  wide =
+    for dtype <- [:f32, :f64, :s32, :u32, :s64, :u64] do
+      one = quote(do: cast(input[at], unquote(dtype)))
+
+      [
+        {:"sum_#{dtype}", {quote(do: cast(0, unquote(dtype))), quote(do: acc + unquote(one))}},
+        {:"product_#{dtype}", {quote(do: cast(1, unquote(dtype))), quote(do: acc * unquote(one))}}
+      ]
+    end
+
+  reductions =
+    Enum.concat(wide) ++
+      [
+        least: {quote(do: input[base]), quote(do: min(acc, input[at]))},
+        greatest: {quote(do: input[base]), quote(do: max(acc, input[at]))}
+      ]
 
   for {name, {first, next}} <- reductions do
     kernel =
@@ -70,6 +81,16 @@ defmodule ExCubecl.Ops.Kernels do
     o = div(i, inner * n)
     j = rem(div(i, inner), n)
     out[i] = if input[i] == values[o * inner + rem(i, inner)], do: j, else: n
+  end
+
+  # Of floats, where NaN is the least and the greatest and is not equal to itself.
+  defkernel places_of_float(input, values, n, inner, out) do
+    i = index()
+    o = div(i, inner * n)
+    j = rem(div(i, inner), n)
+    x = input[i]
+    value = values[o * inner + rem(i, inner)]
+    out[i] = if x == value or (nan?(x) and nan?(value)), do: j, else: n
   end
 
   # The sums up to each element within its chunk. What was summed before the chunk comes later.

@@ -2,10 +2,10 @@
 //! device, whatever types it computes with, repeats the same steps and gives the same bits (see
 //! `runtime/kernels/convert.rs`).
 //!
-//! Floats to integers are cut off toward zero and wrap like two's complement; NaN is zero and an
-//! infinity the nearest bound. To floats everything is rounded to nearest, ties to even, past the
-//! largest value to infinity; subnormal numbers and the sign of zero are kept, NaN loses its
-//! payload and sign.
+//! Floats to integers are cut off toward zero, past the range the nearest end of it; NaN is zero.
+//! Integers to integers keep their low bits. To floats everything is rounded to nearest, ties to even,
+//! past the largest value to infinity; subnormal numbers and the sign of zero are kept, NaN loses its
+//! payload and sign. Casts and stores of kernels do the same (`runtime/emit/casts.rs`).
 
 #[cfg(test)]
 pub mod samples;
@@ -158,15 +158,25 @@ fn integer_of_float(src: Format, dst: Format, bits: u64) -> u64 {
     // From this exponent on the significand is a whole number.
     let whole = src.bias() + src.man;
     let magnitude = match float.exponent >= whole {
-        true => float.significand.checked_shl(float.exponent - whole),
-        false => float.significand.checked_shr(whole - float.exponent),
+        true => shl_saturating(float.significand, float.exponent - whole),
+        false => float
+            .significand
+            .checked_shr(whole - float.exponent)
+            .unwrap_or(0),
     };
-    let magnitude = magnitude.unwrap_or(0);
-    let value = match float.sign {
-        0 => magnitude,
-        _ => magnitude.wrapping_neg(),
-    };
-    value & dst.mask()
+    match float.sign {
+        0 => magnitude.min(dst.highest()),
+        // The lowest integer is its own negative.
+        _ => magnitude.min(dst.lowest()).wrapping_neg() & dst.mask(),
+    }
+}
+
+/// `value * 2^count`, or the largest number where that does not fit.
+fn shl_saturating(value: u64, count: u32) -> u64 {
+    match count <= value.leading_zeros() {
+        true => value << count,
+        false => u64::MAX,
+    }
 }
 
 fn between_floats(src: Format, dst: Format, bits: u64) -> u64 {

@@ -66,15 +66,17 @@ fn float_of(dtype: DType, value: i128) -> u64 {
     }
 }
 
-fn wrapped(dtype: DType, value: f64) -> u64 {
+fn held(dtype: DType, value: f64) -> u64 {
     let format = Format::from(dtype);
-    match value {
-        f64::INFINITY => format.highest(),
-        f64::NEG_INFINITY => format.lowest(),
-        // Floats that large are multiples of 2^75.
-        _ if value.abs() >= 2f64.powi(127) => 0,
-        _ => value as i128 as u64 & format.mask(),
-    }
+    let (low, high) = match format.is_signed() {
+        true => (
+            -1i128 << (format.bits - 1),
+            (1i128 << (format.bits - 1)) - 1,
+        ),
+        false => (0, (1i128 << format.bits) - 1),
+    };
+    // Rust's own cast holds floats within the range of 128 bits, and NaN is 0.
+    (value as i128).clamp(low, high) as u64 & format.mask()
 }
 
 fn expected(from: DType, to: DType, bits: u64) -> u64 {
@@ -83,7 +85,7 @@ fn expected(from: DType, to: DType, bits: u64) -> u64 {
         _ if from == to => bits,
         (Value::Integer(value), false) => value as u64 & format.mask(),
         (Value::Integer(value), true) => float_of(to, value),
-        (Value::Float(value), false) => wrapped(to, value),
+        (Value::Float(value), false) => held(to, value),
         (Value::Float(value), true) => rounded(to, value),
     }
 }
@@ -138,14 +140,35 @@ fn wide_integers_are_rounded_once() {
 #[test]
 fn the_cases_of_the_documentation() {
     let cases = [
-        (DType::F64, 300.7f64.to_bits(), DType::U8, 44),
-        (DType::F64, (-1f64).to_bits(), DType::U8, 255),
+        (DType::F64, 300.7f64.to_bits(), DType::U8, 255),
+        (DType::F64, (-1f64).to_bits(), DType::U8, 0),
+        (DType::F64, (-0.9f64).to_bits(), DType::U8, 0),
+        (DType::F64, (-1e30f64).to_bits(), DType::S8, 0x80),
+        (
+            DType::F32,
+            3e10f32.to_bits().into(),
+            DType::S32,
+            0x7FFF_FFFF,
+        ),
+        (
+            DType::F32,
+            2f32.powi(64).to_bits().into(),
+            DType::U64,
+            u64::MAX,
+        ),
+        (
+            DType::F32,
+            2f32.powi(63).to_bits().into(),
+            DType::S64,
+            i64::MAX as u64,
+        ),
+        (DType::S32, 300, DType::U8, 44),
         (DType::F64, f64::NAN.to_bits(), DType::S32, 0),
         (DType::F64, f64::INFINITY.to_bits(), DType::S16, 0x7FFF),
         (DType::F64, f64::NEG_INFINITY.to_bits(), DType::S16, 0x8000),
         (DType::F64, f64::NEG_INFINITY.to_bits(), DType::U32, 0),
-        (DType::F64, 1e10f64.to_bits(), DType::S32, 1_410_065_408),
-        (DType::F64, 1e30f64.to_bits(), DType::S32, 0),
+        (DType::F64, 1e10f64.to_bits(), DType::S32, 0x7FFF_FFFF),
+        (DType::F64, 1e30f64.to_bits(), DType::S32, 0x7FFF_FFFF),
         (DType::F32, 0xFFC0_0001, DType::F16, 0x7E00),
         (DType::F64, (-0f64).to_bits(), DType::F32, 0x8000_0000),
         (DType::F32, 65_520f32.to_bits().into(), DType::F16, 0x7C00),
@@ -165,7 +188,7 @@ fn bytes_are_converted_and_counted() {
         .collect();
     assert_eq!(
         convert_bytes(DType::F32, DType::S8, &bytes),
-        [1, 0xFE, 0x00]
+        [1, 0xFE, 0x7F]
     );
     assert_eq!(iota_bytes(DType::U16, 3), [0, 0, 1, 0, 2, 0]);
     assert!(iota_bytes(DType::F64, 0).is_empty());

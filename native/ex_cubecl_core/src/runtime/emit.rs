@@ -5,6 +5,9 @@
 //! reads outside give zero, writes outside do nothing.
 
 mod body;
+mod casts;
+mod floats;
+mod functions;
 mod launch;
 mod values;
 
@@ -14,6 +17,7 @@ use cubecl::ir::{ElemType, FloatKind, IntKind, StorageType, UIntKind, Variable};
 use cubecl::prelude::*;
 
 use self::body::{Emitter, Listed};
+use self::floats::Veil;
 use self::values::{cast, ir_type, number, zero};
 use super::compiled::Key;
 use crate::dtype::{DType, Kind};
@@ -104,6 +108,12 @@ impl<R: Runtime> CubeKernel for Tree<R> {
         let word = StorageType::Scalar(U32);
         let positions = *builder.scalar(word);
         let threads = *builder.scalar(word);
+        let has = |ty| self.client.properties().supports_type(ty);
+        let veil = Veil {
+            zero: *builder.scalar(word),
+            words_of_16: has(ElemType::UInt(UIntKind::U16)),
+            words_of_64: has(U64),
+        };
         let mut buffers: Vec<Listed> = lists
             .into_iter()
             .map(|list| Listed {
@@ -150,6 +160,7 @@ impl<R: Runtime> CubeKernel for Tree<R> {
             member: zero(S32),
             report: program.report,
             status,
+            veil,
         };
         match &program.group {
             Some(group) => emitter.in_groups(scope, program, group.threads, positions),

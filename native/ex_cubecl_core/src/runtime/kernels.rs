@@ -15,6 +15,8 @@ use cubecl::server::Handle;
 use crate::dtype::DType;
 use crate::numeric::Format;
 
+pub use self::convert::convert_bits;
+
 /// Bindings start at multiples of this on every runtime.
 const ALIGNMENT: u64 = 256;
 pub const THREADS: u32 = 256;

@@ -7,11 +7,12 @@ use cubecl::ir::{
 };
 use cubecl::prelude::*;
 
-use super::values::{
-    binary, cast, cast_value, constant, multiply, number, of_bits, put, select, unary, zero,
-};
+use super::casts::cast_value;
+use super::floats::{Veil, is_float, is_infinite, is_nan};
+use super::functions;
+use super::values::{binary, cast, constant, multiply, number, of_bits, put, select, unary, zero};
 use super::{IrType, S32, U32, U64};
-use crate::kernel::tree::{Atomic, Expr, Program, Stmt};
+use crate::kernel::tree::{Atomic, Binary, Expr, Program, Stmt, Unary};
 
 /// A buffer inside of the kernel: the elements of a window, and which of them it is.
 pub(super) struct Listed {
@@ -32,6 +33,7 @@ pub(super) struct Emitter {
     pub member: Variable,
     pub report: Option<usize>,
     pub status: Option<Listed>,
+    pub veil: Veil,
 }
 
 impl Emitter {
@@ -122,6 +124,7 @@ impl Emitter {
         match statement {
             Stmt::Set(local, value) => {
                 let value = self.expr(scope, value);
+                let value = self.unknown(scope, value);
                 let local = self.locals[*local];
                 scope.register(Instruction::new(Operation::Copy(value), local));
             }
@@ -381,8 +384,9 @@ impl Emitter {
                 self.read(scope, *slot, index)
             }
             Expr::Cast(dtype, value) => {
-                let value = self.expr(scope, value);
-                cast_value(scope, value, *dtype)
+                let value = self.operand(scope, value);
+                let value = self.unknown(scope, value);
+                cast_value(scope, self.veil, value, *dtype)
             }
             Expr::Select(condition, then, other) => {
                 let cond = self.expr(scope, condition);
@@ -390,13 +394,53 @@ impl Emitter {
                 select(scope, cond, then, or_else)
             }
             Expr::Unary(op, value) => {
-                let input = self.expr(scope, value);
-                unary(scope, *op, input)
+                let value = self.operand(scope, value);
+                let input = self.unknown(scope, value);
+                match op {
+                    Unary::IsNan => is_nan(scope, self.veil, input),
+                    Unary::IsInf => is_infinite(scope, self.veil, input),
+                    Unary::Neg | Unary::Abs => unary(scope, *op, input),
+                    _ if is_float(input.ty.elem_type()) => {
+                        functions::of_one(scope, self.veil, *op, input)
+                    }
+                    _ => unary(scope, *op, input),
+                }
             }
-            Expr::Binary(op, left, right) => {
-                let (lhs, rhs) = (self.expr(scope, left), self.expr(scope, right));
-                binary(scope, *op, lhs, rhs)
-            }
+            Expr::Binary(op, left, right) => self.joined(scope, *op, left, right),
+        }
+    }
+
+    fn joined(&self, scope: &mut Scope, op: Binary, left: &Expr, right: &Expr) -> Variable {
+        let (mut lhs, mut rhs) = (self.operand(scope, left), self.operand(scope, right));
+        if rhs.as_const().is_some() {
+            lhs = self.unknown(scope, lhs);
+        } else if op == Binary::Sub && is_float(lhs.ty.elem_type()) && lhs.as_const().is_none() {
+            // Drivers make 0 of a difference of the same, even if that is infinite.
+            rhs = self.veil.hide(scope, rhs);
+        }
+        binary(scope, self.veil, op, lhs, rhs)
+    }
+
+    /// What an operation takes. The result of another operation on floats is hidden from compilers,
+    /// which would make a third one of both; so is zero, times which they take everything for zero.
+    fn operand(&self, scope: &mut Scope, expr: &Expr) -> Variable {
+        let value = self.expr(scope, expr);
+        let plain = match expr {
+            Expr::Own(_) | Expr::Read(..) | Expr::Scalar(_) => true,
+            Expr::Const(..) => !value.is_constant(0),
+            _ => false,
+        };
+        match plain || !is_float(value.ty.elem_type()) {
+            true => value,
+            false => self.veil.hide(scope, value),
+        }
+    }
+
+    /// A constant that CubeCL does not calculate with: it would with 64 bits, whatever the type.
+    fn unknown(&self, scope: &mut Scope, value: Variable) -> Variable {
+        match value.as_const() {
+            Some(_) => self.veil.hide(scope, value),
+            None => value,
         }
     }
 }

@@ -147,6 +147,8 @@ impl Launch {
         }
         arguments.word(self.positions);
         arguments.word(threads);
+        // `Veil::zero`.
+        arguments.word(0);
         for buffer in &self.buffers {
             let first = buffer.window.offset / buffer.dtype.size();
             arguments.word(first as u32);

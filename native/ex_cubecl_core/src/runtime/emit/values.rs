@@ -1,11 +1,12 @@
 //! Values and what is calculated with them, so that each device gives the same.
 
 use cubecl::ir::{
-    Arithmetic, BinaryOperator, Bitwise, Comparison, ConstantValue, ElemType, FloatKind,
-    Instruction, Operation, Operator, Scope, Select, UnaryOperator, Variable,
+    Arithmetic, BinaryOperator, Bitwise, Comparison, ConstantValue, ElemType, Instruction,
+    Operation, Operator, Scope, Select, UnaryOperator, Variable,
 };
 
-use super::{IrType, U32, elem};
+use super::floats::{Veil, compared, extreme, is_float};
+use super::{IrType, U32, elem, functions};
 use crate::dtype::{DType, Kind};
 use crate::kernel::tree::{Binary, Type, Unary};
 use crate::numeric;
@@ -82,59 +83,6 @@ pub(super) fn select(
     put(scope, Operator::Select(op), ty)
 }
 
-/// Floats are held within the range of an integer type, and NaN is 0: past it, each device would do
-/// as it likes.
-pub(super) fn cast_value(scope: &mut Scope, value: Variable, to: DType) -> Variable {
-    let ty = elem(to);
-    let from = value.ty.elem_type();
-    match (from, to.kind()) {
-        (ElemType::Bool, _) => select(scope, value, number(1, ty), zero(ty)),
-        (ElemType::Float(_), Kind::Signed | Kind::Unsigned) => {
-            let (low, high) = bounds(from, to);
-            let (low, high) = (
-                constant(ConstantValue::Float(low), from),
-                constant(ConstantValue::Float(high), from),
-            );
-            let nan = put(
-                scope,
-                Comparison::IsNan(UnaryOperator { input: value }),
-                ElemType::Bool,
-            );
-            let known = select(scope, nan, zero(from), value);
-            let least = Arithmetic::Max(BinaryOperator {
-                lhs: known,
-                rhs: low,
-            });
-            let least = put(scope, least, from);
-            let most = Arithmetic::Min(BinaryOperator {
-                lhs: least,
-                rhs: high,
-            });
-            let held = put(scope, most, from);
-            cast(scope, held, ty)
-        }
-        _ => cast(scope, value, ty),
-    }
-}
-
-/// The least and the greatest float that an integer type holds.
-pub(super) fn bounds(from: ElemType, to: DType) -> (f64, f64) {
-    let bits = 8 * to.size() as i32;
-    let (low, past) = match to.kind() {
-        Kind::Signed => (-(2f64.powi(bits - 1)), 2f64.powi(bits - 1)),
-        _ => (0.0, 2f64.powi(bits)),
-    };
-    let (digits, most) = match from {
-        ElemType::Float(FloatKind::F16) => (11, 65504.0),
-        ElemType::Float(FloatKind::BF16) => (8, f64::MAX),
-        ElemType::Float(FloatKind::F64) => (53, f64::MAX),
-        _ => (24, f64::MAX),
-    };
-    // One less where the type can tell, else the next float below.
-    let step = (past.log2() as i32 - digits).max(0);
-    (low.max(-most), (past - 2f64.powi(step)).min(most))
-}
-
 pub(super) fn unary(scope: &mut Scope, op: Unary, input: Variable) -> Variable {
     let ty = input.ty.elem_type();
     let o = UnaryOperator { input };
@@ -171,20 +119,45 @@ pub(super) fn unary(scope: &mut Scope, op: Unary, input: Variable) -> Variable {
     }
 }
 
-pub(super) fn binary(scope: &mut Scope, op: Binary, lhs: Variable, rhs: Variable) -> Variable {
+pub(super) fn binary(
+    scope: &mut Scope,
+    veil: Veil,
+    op: Binary,
+    lhs: Variable,
+    rhs: Variable,
+) -> Variable {
+    match is_float(lhs.ty.elem_type()) {
+        true => of_floats(scope, veil, op, lhs, rhs),
+        false => of_integers(scope, op, lhs, rhs),
+    }
+}
+
+fn of_floats(scope: &mut Scope, veil: Veil, op: Binary, lhs: Variable, rhs: Variable) -> Variable {
     let ty = lhs.ty.elem_type();
     let o = BinaryOperator { lhs, rhs };
     match op {
         Binary::Add => put(scope, Arithmetic::Add(o), ty),
         Binary::Sub => put(scope, Arithmetic::Sub(o), ty),
         Binary::Mul => put(scope, Arithmetic::Mul(o), ty),
-        Binary::Div | Binary::Rem if !matches!(ty, ElemType::Float(_)) => {
-            divide(scope, op, lhs, rhs)
-        }
         Binary::Div => put(scope, Arithmetic::Div(o), ty),
-        Binary::Rem => put(scope, Arithmetic::Modulo(o), ty),
-        Binary::Pow => put(scope, Arithmetic::Powf(o), ty),
-        Binary::Atan2 => put(scope, Arithmetic::ArcTan2(o), ty),
+        Binary::Rem => functions::remainder(scope, veil, lhs, rhs),
+        Binary::Pow => functions::pow(scope, veil, lhs, rhs),
+        Binary::Atan2 => functions::atan2(scope, veil, lhs, rhs),
+        Binary::Min | Binary::Max => extreme(scope, veil, op, lhs, rhs),
+        _ => compared(scope, veil, op, lhs, rhs),
+    }
+}
+
+fn of_integers(scope: &mut Scope, op: Binary, lhs: Variable, rhs: Variable) -> Variable {
+    let ty = lhs.ty.elem_type();
+    let o = BinaryOperator { lhs, rhs };
+    match op {
+        Binary::Add => put(scope, Arithmetic::Add(o), ty),
+        Binary::Sub => put(scope, Arithmetic::Sub(o), ty),
+        Binary::Mul => put(scope, Arithmetic::Mul(o), ty),
+        Binary::Div | Binary::Rem => divide(scope, op, lhs, rhs),
+        // Of floats only.
+        Binary::Pow | Binary::Atan2 => lhs,
         Binary::Min => put(scope, Arithmetic::Min(o), ty),
         Binary::Max => put(scope, Arithmetic::Max(o), ty),
         Binary::And => put(scope, Operator::And(o), ty),

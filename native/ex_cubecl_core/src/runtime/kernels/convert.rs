@@ -111,8 +111,9 @@ fn width(from: Format, to: Format) -> u32 {
     from.bits.max(to.bits).max(32)
 }
 
+/// As `numeric::convert_bits`, which see.
 #[cube]
-fn convert_bits<W: Int>(bits: W, #[comptime] from: Format, #[comptime] to: Format) -> W {
+pub fn convert_bits<W: Int>(bits: W, #[comptime] from: Format, #[comptime] to: Format) -> W {
     if comptime!(from.is_float() && to.is_float()) {
         between_floats::<W>(bits, from, to)
     } else if comptime!(from.is_float()) {
@@ -191,16 +192,18 @@ fn integer_of_float<W: Int>(bits: W, #[comptime] from: Format, #[comptime] to: F
     let right = whole - min(exponent, whole);
     let last = comptime!(width(from, to) - 1);
     let significand = significand_of::<W>(bits, field, from);
-    let raised = select(
-        left > last,
-        W::new(0),
-        significand << W::cast_from(min(left, last)),
-    );
-    let value = negated_if::<W>(sign, raised >> W::cast_from(min(right, last)));
+    // Bits that a shift would push out make it too large for any type, unless there are none.
+    let top = highest_bit::<W>(significand | W::new(1), comptime!(width(from, to)));
+    let lost = (left + top > last) && significand != W::new(0);
+    let raised = significand << W::cast_from(min(left, last));
+    let magnitude = raised >> W::cast_from(min(right, last));
     let lowest = constant::<W>(to.lowest());
-    let bound = select(sign == W::new(0), constant::<W>(to.highest()), lowest);
+    let positive = sign == W::new(0);
+    // The lowest integer is its own negative.
+    let bound = select(positive, constant::<W>(to.highest()), lowest);
+    let within = select(lost || magnitude > bound, bound, magnitude);
+    let finite = negated_if::<W>(sign, within) & constant::<W>(to.mask());
     let special = select(fraction_of::<W>(bits, from) == W::new(0), bound, W::new(0));
-    let finite = value & constant::<W>(to.mask());
     select(field == comptime!(from.exponent_max()), special, finite)
 }
 

@@ -1,0 +1,271 @@
+//! Floats on every device as IEEE 754 has them. Drivers may take arithmetic for that of real numbers:
+//! Mesa makes `b` of `(b + a) - a`, 0 of `x - x` where `x` is infinite, and a minimum, which loses NaN,
+//! of `if x < y, do: x, else: y`. So comparisons are those of the bits, as integers, and what one
+//! operation hands to the next goes through an integer operation that no driver sees through.
+
+use cubecl::ir::{
+    Arithmetic, BinaryOperator, Bitwise, Comparison, ElemType, FloatKind, IntKind, Operator, Scope,
+    UIntKind, UnaryOperator, Variable,
+};
+
+use super::values::{cast, constant, put, select};
+use super::{S32, U32, U64};
+use crate::kernel::tree::Binary;
+use cubecl::ir::ConstantValue;
+
+const S64: ElemType = ElemType::Int(IntKind::I64);
+const U16: ElemType = ElemType::UInt(UIntKind::U16);
+const F32: ElemType = ElemType::Float(FloatKind::F32);
+const F64: ElemType = ElemType::Float(FloatKind::F64);
+
+/// What hides values from a driver's optimizer.
+#[derive(Clone, Copy)]
+pub(super) struct Veil {
+    /// A word that is zero in each launch, which no compiler knows.
+    pub zero: Variable,
+    pub words_of_16: bool,
+    pub words_of_64: bool,
+}
+
+pub(super) fn is_float(ty: ElemType) -> bool {
+    matches!(ty, ElemType::Float(_))
+}
+
+pub(super) fn is_narrow(ty: ElemType) -> bool {
+    is_float(ty) && ty.size() == 2
+}
+
+fn two(
+    scope: &mut Scope,
+    op: fn(BinaryOperator) -> Bitwise,
+    lhs: Variable,
+    rhs: Variable,
+) -> Variable {
+    put(scope, op(BinaryOperator { lhs, rhs }), lhs.ty.elem_type())
+}
+
+fn compare(
+    scope: &mut Scope,
+    op: fn(BinaryOperator) -> Comparison,
+    lhs: Variable,
+    rhs: Variable,
+) -> Variable {
+    put(scope, op(BinaryOperator { lhs, rhs }), ElemType::Bool)
+}
+
+fn both(scope: &mut Scope, lhs: Variable, rhs: Variable) -> Variable {
+    put(
+        scope,
+        Operator::And(BinaryOperator { lhs, rhs }),
+        ElemType::Bool,
+    )
+}
+
+pub(super) fn either(scope: &mut Scope, lhs: Variable, rhs: Variable) -> Variable {
+    put(
+        scope,
+        Operator::Or(BinaryOperator { lhs, rhs }),
+        ElemType::Bool,
+    )
+}
+
+pub(super) fn not(scope: &mut Scope, input: Variable) -> Variable {
+    put(
+        scope,
+        Operator::Not(UnaryOperator { input }),
+        ElemType::Bool,
+    )
+}
+
+pub(super) fn reinterpret(scope: &mut Scope, input: Variable, ty: ElemType) -> Variable {
+    put(scope, Operator::Reinterpret(UnaryOperator { input }), ty)
+}
+
+fn word(value: u64, ty: ElemType) -> Variable {
+    constant(ConstantValue::UInt(value), ty)
+}
+
+impl Veil {
+    /// The type whose bits are those of a float, where the device has it.
+    fn bits_of(self, ty: ElemType) -> Option<ElemType> {
+        match ty.size() {
+            2 => self.words_of_16.then_some(U16),
+            8 => self.words_of_64.then_some(U64),
+            _ => Some(U32),
+        }
+    }
+
+    /// The same value, of which no compiler knows where it comes from.
+    pub fn hide(self, scope: &mut Scope, value: Variable) -> Variable {
+        let ty = value.ty.elem_type();
+        match ty {
+            ElemType::Bool => {
+                let one = select(scope, value, word(1, U32), word(0, U32));
+                let hidden = two(scope, Bitwise::BitwiseXor, one, self.zero);
+                compare(scope, Comparison::NotEqual, hidden, word(0, U32))
+            }
+            ElemType::Float(_) => self.hide_float(scope, value, ty),
+            _ => {
+                let zero = cast(scope, self.zero, ty);
+                two(scope, Bitwise::BitwiseXor, value, zero)
+            }
+        }
+    }
+
+    fn hide_float(self, scope: &mut Scope, value: Variable, ty: ElemType) -> Variable {
+        let Some(word) = self.bits_of(ty) else {
+            return value;
+        };
+        // A constant has no place in memory of which CUDA could take the bits: zero plus nothing.
+        let bits = match value.as_const() {
+            Some(ConstantValue::Float(number)) => constant(float_bits(number, ty), word),
+            _ => reinterpret(scope, value, word),
+        };
+        let zero = cast(scope, self.zero, word);
+        let hidden = two(scope, Bitwise::BitwiseXor, bits, zero);
+        reinterpret(scope, hidden, ty)
+    }
+}
+
+/// The bits of a constant, which is exact in its type.
+fn float_bits(number: f64, ty: ElemType) -> ConstantValue {
+    let dtype = match ty {
+        ElemType::Float(FloatKind::F16) => crate::dtype::DType::F16,
+        ElemType::Float(FloatKind::BF16) => crate::dtype::DType::Bf16,
+        ElemType::Float(FloatKind::F64) => crate::dtype::DType::F64,
+        _ => crate::dtype::DType::F32,
+    };
+    let wide = crate::dtype::DType::F64.into();
+    ConstantValue::UInt(crate::numeric::convert_bits(
+        wide,
+        dtype.into(),
+        number.to_bits(),
+    ))
+}
+
+/// A float as integers: its magnitude, unsigned, and a signed number that is in the order of floats.
+/// Both zeros are 0; NaN has a magnitude past that of infinity.
+struct Order {
+    magnitude: Variable,
+    key: Variable,
+    infinity: Variable,
+}
+
+/// `None` for `f64` on a device without 64-bit integers.
+fn order(scope: &mut Scope, veil: Veil, value: Variable) -> Option<Order> {
+    let ty = value.ty.elem_type();
+    // Narrow floats keep their order as wide ones, and are exact.
+    let (value, ty) = match is_narrow(ty) {
+        true => (cast(scope, value, F32), F32),
+        false => (value, ty),
+    };
+    let unsigned = veil.bits_of(ty)?;
+    let (signed, last, infinity) = match ty {
+        F64 => (S64, 63, 0x7FF0_0000_0000_0000),
+        _ => (S32, 31, 0x7F80_0000),
+    };
+    let bits = match value.as_const() {
+        Some(ConstantValue::Float(number)) => {
+            let hidden = veil.hide(scope, constant(ConstantValue::Float(number), ty));
+            reinterpret(scope, hidden, unsigned)
+        }
+        _ => reinterpret(scope, value, unsigned),
+    };
+    let magnitude = two(
+        scope,
+        Bitwise::BitwiseAnd,
+        bits,
+        word((1 << last) - 1, unsigned),
+    );
+    let as_signed = cast(scope, bits, signed);
+    let last = constant(ConstantValue::Int(last), signed);
+    // All ones where the sign is set, else none.
+    let sign = two(scope, Bitwise::ShiftRight, as_signed, last);
+    let flat = cast(scope, magnitude, signed);
+    let flipped = two(scope, Bitwise::BitwiseXor, flat, sign);
+    let key = Arithmetic::Sub(BinaryOperator {
+        lhs: flipped,
+        rhs: sign,
+    });
+    Some(Order {
+        magnitude,
+        key: put(scope, key, signed),
+        infinity: word(infinity, unsigned),
+    })
+}
+
+pub(super) fn is_nan(scope: &mut Scope, veil: Veil, value: Variable) -> Variable {
+    match order(scope, veil, value) {
+        Some(of) => compare(scope, Comparison::Greater, of.magnitude, of.infinity),
+        None => put(
+            scope,
+            Comparison::IsNan(UnaryOperator { input: value }),
+            ElemType::Bool,
+        ),
+    }
+}
+
+pub(super) fn is_infinite(scope: &mut Scope, veil: Veil, value: Variable) -> Variable {
+    match order(scope, veil, value) {
+        Some(of) => compare(scope, Comparison::Equal, of.magnitude, of.infinity),
+        None => put(
+            scope,
+            Comparison::IsInf(UnaryOperator { input: value }),
+            ElemType::Bool,
+        ),
+    }
+}
+
+fn comparison(op: Binary) -> fn(BinaryOperator) -> Comparison {
+    match op {
+        Binary::Lt => Comparison::Lower,
+        Binary::Le => Comparison::LowerEqual,
+        Binary::Gt => Comparison::Greater,
+        Binary::Ge => Comparison::GreaterEqual,
+        _ => Comparison::Equal,
+    }
+}
+
+/// NaN is unequal to all, and neither less nor greater than anything.
+pub(super) fn compared(
+    scope: &mut Scope,
+    veil: Veil,
+    op: Binary,
+    lhs: Variable,
+    rhs: Variable,
+) -> Variable {
+    if op == Binary::Ne {
+        let equal = compared(scope, veil, Binary::Eq, lhs, rhs);
+        return not(scope, equal);
+    }
+    let (Some(a), Some(b)) = (order(scope, veil, lhs), order(scope, veil, rhs)) else {
+        return compare(scope, comparison(op), lhs, rhs);
+    };
+    let holds = compare(scope, comparison(op), a.key, b.key);
+    let most = Arithmetic::Max(BinaryOperator {
+        lhs: a.magnitude,
+        rhs: b.magnitude,
+    });
+    let most = put(scope, most, a.magnitude.ty.elem_type());
+    let numbers = compare(scope, Comparison::LowerEqual, most, a.infinity);
+    both(scope, numbers, holds)
+}
+
+/// The lesser or greater one, NaN where there is any; the first of two zeros.
+pub(super) fn extreme(
+    scope: &mut Scope,
+    veil: Veil,
+    op: Binary,
+    lhs: Variable,
+    rhs: Variable,
+) -> Variable {
+    let wanted = match op {
+        Binary::Min => Binary::Le,
+        _ => Binary::Ge,
+    };
+    // Of an unordered pair, the first if it is the NaN.
+    let holds = compared(scope, veil, wanted, lhs, rhs);
+    let nan = is_nan(scope, veil, lhs);
+    let first = either(scope, holds, nan);
+    select(scope, first, lhs, rhs)
+}
