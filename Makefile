@@ -13,7 +13,7 @@ export XDG_RUNTIME_DIR ?= $(CURDIR)/_build/runtime
 CARGO_FLAGS := --release --locked
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-core test-elixir matrix soak model fuzz bench lint audit docs clean
+.PHONY: help setup build demo test test-core test-elixir matrix soak model numpy fuzz bench lint audit docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
@@ -48,6 +48,10 @@ soak: setup-test ## use everything at random for SOAK_SECONDS (600); SOAK_SEED r
 model: setup-test ## the model tests, with far more sequences of calls
 	PROPTEST_CASES=50000 cargo test $(CARGO_FLAGS) -p ex_cubecl_core --test model
 	MIX_ENV=test EX_CUBECL_MODEL_TESTS=50000 mix test test/model_test.exs
+
+# NumPy is no part of the suite; scripts/numpy finds it, or installs it below _build.
+numpy: setup-test ## random programs in all types against NumPy: NUMPY_PROGRAMS (2000), NUMPY_SEED
+	PYTHON=$$(scripts/numpy) MIX_ENV=test mix run test/numpy/compare.exs $${NUMPY_PROGRAMS:-2000} $(NUMPY_SEED)
 
 fuzz: setup-test ## look for inputs that break bounds, elements, the allocator, the NIFs
 	command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz

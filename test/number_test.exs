@@ -22,7 +22,8 @@ defmodule ExCubecl.NumberTest do
 
   setup_all do
     {:ok, info} = Device.info(nil)
-    {:ok, types: Enum.filter(ExCubecl.DType.all(), &(&1 in info.dtypes))}
+    types = Enum.filter(ExCubecl.DType.all(), &(&1 in info.dtypes))
+    {:ok, types: types, exact: TypedPrograms.exact?(info)}
   end
 
   defp floats(types), do: Enum.filter(types, &(&1 in [:f16, :bf16, :f32, :f64]))
@@ -164,6 +165,22 @@ defmodule ExCubecl.NumberTest do
     end
   end
 
+  # Mesa 22 took a negative integer of 32 bits that became one of 64 for a large one.
+  test "wide integers are compared with constants by their sign", %{types: types} do
+    kernels = [
+      {Kernel.kernel(fn x -> cast(x, :s64) >= 0 end), [0, 1, 0, 1]},
+      {Kernel.kernel(fn x -> cast(x, :s64) < -1 end), [1, 0, 1, 0]},
+      {Kernel.kernel(fn x -> -1 < cast(x, :s64) end), [0, 1, 0, 1]},
+      {Kernel.kernel(fn x -> cast(x, :s64) >= cast(band(x, 0), :s64) end), [0, 1, 0, 1]}
+    ]
+
+    if :s64 in types do
+      for type <- [:s8, :s16, :s32, :s64], type in types, {kernel, expected} <- kernels do
+        assert {type, run(kernel, [buffer([-5, 3, -100, 0], type)])} == {type, expected}
+      end
+    end
+  end
+
   test "a number that is written has to fit, and cast makes it" do
     x = buffer([1], :u8)
     out = Buffer.zeros!([1], :u8)
@@ -179,7 +196,9 @@ defmodule ExCubecl.NumberTest do
         ],
         do: refused(Kernel.run(kernel, [out]), :type_mismatch, says: words)
 
-    for n <- [300, 2.5, -1], do: refused(Kernel.run(given, [n, out]), :invalid_value)
+    for n <- [300, 2.5, -1, -1.0, :nan],
+        do: refused(Kernel.run(given, [n, out]), :invalid_value, says: "argument 1")
+
     for n <- [300, 2.5, -1], do: refused(Buffer.fill(out, n), :invalid_value)
     refused(Kernel.run(Kernel.kernel(fn x -> x / 2 end), [x], into: out), :type_mismatch)
 
@@ -247,12 +266,12 @@ defmodule ExCubecl.NumberTest do
   # What a random program leaves is compared bit for bit, but for the payload of NaN.
   describe "random programs over all types mean what Elixir makes of them:" do
     for form <- [:element_wise, :indexed] do
-      test "#{form}", %{types: types} do
+      test "#{form}", %{types: types, exact: exact} do
         seed = System.unique_integer([:positive])
         :rand.seed(:exsss, {seed, 4, 4})
 
         for _ <- 1..150 do
-          program = apply(TypedPrograms, unquote(form), [types])
+          program = apply(TypedPrograms, unquote(form), [types, exact])
           {names, body} = TypedPrograms.quoted(program)
           inputs = for {_, type} <- program.args, do: {type, TypedPrograms.elements(type)}
           buffers = for {type, bytes} <- inputs, do: ExCubecl.buffer!(bytes, [16], type)

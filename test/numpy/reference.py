@@ -118,7 +118,9 @@ def binary(op, dtype, a, b):
 def unary(op, dtype, a):
     a = np.asarray(a)
     if op == "count_ones":
-        return np.bitwise_count(a.view(f"u{a.dtype.itemsize}")).astype(TYPES[dtype])
+        a = np.ascontiguousarray(np.atleast_1d(a))
+        octets = a.view(np.uint8).reshape(a.shape + (a.dtype.itemsize,))
+        return np.unpackbits(octets, axis=-1).sum(axis=-1).astype(TYPES[dtype])
     if op == "-" and dtype not in FLOATS:
         return settle(TYPES[dtype](0) - a, dtype)
     functions = {

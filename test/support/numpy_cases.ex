@@ -7,19 +7,30 @@ defmodule ExCubecl.NumpyCases do
 
   require Kernel
 
+  @doc "A Python that has NumPy, or nil. `scripts/numpy` installs one."
+  def python do
+    candidates = [System.get_env("PYTHON"), "python3", "_build/numpy/bin/python"]
+
+    Enum.find(candidates, fn python ->
+      path = python && System.find_executable(python)
+      path && match?({_, 0}, System.cmd(path, ["-c", "import numpy"], stderr_to_stdout: true))
+    end)
+  end
+
   @doc "Writes so many cases; the same for a seed, where the device has the same types."
   def write(path, count, seed) do
     :rand.seed(:exsss, {seed, 14, 4})
     {:ok, info} = ExCubecl.Device.info(nil)
     types = Enum.filter(DType.all(), &(&1 in info.dtypes))
+    exact = TypedPrograms.exact?(info)
 
     lines =
       for n <- 1..count do
         case rem(n, 5) do
           0 -> conversion()
           1 -> operation(types)
-          2 -> kernel(TypedPrograms.indexed(types))
-          _ -> kernel(TypedPrograms.element_wise(types))
+          2 -> kernel(TypedPrograms.indexed(types, exact))
+          _ -> kernel(TypedPrograms.element_wise(types, exact))
         end
         |> line()
       end

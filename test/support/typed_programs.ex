@@ -17,16 +17,16 @@ defmodule ExCubecl.TypedPrograms do
   ## Trees
 
   @doc "A map with the arguments `{name, dtype}`, a body, and the type of the output."
-  def element_wise(types) do
+  def element_wise(types, exact \\ true) do
     args = for name <- Enum.take([:a, :b, :c], :rand.uniform(3)), do: {name, Enum.random(types)}
-    value = number(:rand.uniform(4), env(args, types))
+    value = number(:rand.uniform(4), env(args, types, exact))
     %{args: args, lines: [], value: value, out: type(value), form: :element_wise}
   end
 
   @doc "A kernel with variables, branches and loops, which stores into an output of any type."
-  def indexed(types) do
+  def indexed(types, exact \\ true) do
     args = for name <- [:a, :b], do: {name, Enum.random(types)}
-    env = env(args, types)
+    env = env(args, types, exact)
     locals = for name <- [:s, :t], do: {name, Enum.random(types)}
 
     {starts, env} =
@@ -40,7 +40,10 @@ defmodule ExCubecl.TypedPrograms do
     %{args: args, lines: starts ++ lines, value: value, out: Enum.random(types), form: :indexed}
   end
 
-  defp env(args, types), do: %{args: args, locals: [], types: types}
+  defp env(args, types, exact), do: %{args: args, locals: [], types: types, exact: exact}
+
+  @doc "Whether the device divides and takes roots without an error: Vulkan allows GPUs one."
+  def exact?(%{runtime: runtime, kind: kind}), do: runtime == :cuda or kind == :cpu
 
   defp line(env, depth) do
     {name, type} = Enum.random(env.locals)
@@ -83,7 +86,7 @@ defmodule ExCubecl.TypedPrograms do
 
     case :rand.uniform(10) do
       n when n in 1..5 -> binary(a, depth, env)
-      6 -> unary(a)
+      6 -> unary(a, env)
       7 -> {:cast, a, Enum.random(env.types)}
       n when n in 8..9 -> select(condition(depth - 1, env), a, second(a, depth, env))
       10 -> leaf(env)
@@ -114,15 +117,17 @@ defmodule ExCubecl.TypedPrograms do
 
     # `rem` of `f64` has the error of the quotient.
     op = if op == :rem and mixed == :f64, do: :+, else: op
+    op = if op == :/ and not env.exact, do: :*, else: op
     {:binary, op, a, b, mixed}
   end
 
-  defp unary(a) do
+  defp unary(a, env) do
     op =
       if float?(type(a)),
         do: Enum.random([:-, :abs, :floor, :ceil, :trunc, :round, :sqrt]),
         else: Enum.random([:-, :abs, :bnot, :count_ones])
 
+    op = if op == :sqrt and not env.exact, do: :abs, else: op
     {:unary, op, a, type(a)}
   end
 

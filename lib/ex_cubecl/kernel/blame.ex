@@ -42,9 +42,15 @@ defmodule ExCubecl.Kernel.Blame do
   def tell(result, _parsed, _args, _numbers, _into), do: result
 
   defp about(%{reason: :invalid_value, details: details}, parsed, args, numbers, _into) do
-    name = Enum.at(numbers, details.index)
+    name =
+      case Enum.at(numbers, details.index) do
+        # It goes into integers (see `Types.coerce/3`).
+        {:whole, name} -> name
+        name -> name
+      end
+
     # In a batch it may be the number of another step.
-    if is_map_key(args, name) and args[name] === details.value, do: argument(parsed, name)
+    if is_map_key(args, name) and args[name] == details.value, do: argument(parsed, name)
   end
 
   defp about(%{reason: :not_allocated}, parsed, args, _numbers, _into) do

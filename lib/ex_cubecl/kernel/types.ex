@@ -134,6 +134,10 @@ defmodule ExCubecl.Kernel.Types do
   def converted(typed, type, state), do: coerce(typed, type, state)
 
   @doc "A number as the device casts it to an integer type: held within the range, or its low bits."
+  def number_as(:nan, _type), do: 0
+  def number_as(:infinity, type), do: type |> range() |> elem(1)
+  def number_as(:neg_infinity, type), do: type |> range() |> elem(0)
+
   def number_as(n, type) when is_float(n) do
     {low, high} = range(type)
     n |> trunc() |> max(low) |> min(high)

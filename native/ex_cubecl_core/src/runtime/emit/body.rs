@@ -123,7 +123,7 @@ impl Emitter {
     fn statement(&self, scope: &mut Scope, statement: &Stmt) {
         match statement {
             Stmt::Set(local, value) => {
-                let value = self.expr(scope, value);
+                let value = self.operand(scope, value);
                 let value = self.unknown(scope, value);
                 let local = self.locals[*local];
                 scope.register(Instruction::new(Operation::Copy(value), local));
@@ -421,12 +421,12 @@ impl Emitter {
         binary(scope, self.veil, op, lhs, rhs)
     }
 
-    /// What an operation takes. The result of another operation on floats is hidden from compilers,
+    /// What an operation takes, or a variable. The result of an operation on floats is hidden from compilers,
     /// which would make a third one of both; so is zero, times which they take everything for zero.
     fn operand(&self, scope: &mut Scope, expr: &Expr) -> Variable {
         let value = self.expr(scope, expr);
         let plain = match expr {
-            Expr::Own(_) | Expr::Read(..) | Expr::Scalar(_) => true,
+            Expr::Own(_) | Expr::Read(..) | Expr::Scalar(_) | Expr::Local(_) => true,
             Expr::Const(..) => !value.is_constant(0),
             _ => false,
         };

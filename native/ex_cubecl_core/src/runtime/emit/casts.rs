@@ -24,12 +24,23 @@ pub(super) fn cast_value(scope: &mut Scope, veil: Veil, value: Variable, to: DTy
         (ElemType::Float(_), Kind::Float) => between_floats(scope, veil, value, to),
         (ElemType::Float(_), _) => integer_of_float(scope, veil, value, to),
         (_, Kind::Float) => float_of_integer(scope, veil, value, to),
-        _ => between_integers(scope, value, ty),
+        _ => between_integers(scope, veil, value, ty),
     }
 }
 
-/// CubeCL takes a signed integer for an unsigned one where it becomes a wider unsigned one.
-fn between_integers(scope: &mut Scope, value: Variable, ty: ElemType) -> Variable {
+/// CubeCL takes a signed integer for an unsigned one where it becomes a wider unsigned one. Mesa
+/// compares 32 bits that became 64 with a constant as if they were not negative, if it sees where they
+/// come from.
+fn between_integers(scope: &mut Scope, veil: Veil, value: Variable, ty: ElemType) -> Variable {
+    let from = value.ty.elem_type();
+    let wide = extended(scope, value, ty);
+    match from.size() == 4 && ty.size() == 8 {
+        true => veil.hide(scope, wide),
+        false => wide,
+    }
+}
+
+fn extended(scope: &mut Scope, value: Variable, ty: ElemType) -> Variable {
     let from = value.ty.elem_type();
     let wider = ty.size() > from.size();
     match (from, ty) {

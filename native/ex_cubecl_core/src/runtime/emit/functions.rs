@@ -141,10 +141,21 @@ fn log(scope: &mut Scope, veil: Veil, x: Variable) -> Variable {
     let rest = veil.hide(scope, rest);
     let close = log_near_one(scope, veil, rest);
     let near = is_near(scope, veil, rest, 0.0625);
-    let far = unary(scope, Unary::Log, x);
+    // Drivers take subnormal numbers for the least normal one.
+    let tiny = is_near(scope, veil, x, f64::from(f32::MIN_POSITIVE));
+    let raised = binary(scope, veil, Binary::Mul, x, float(RAISE, ty));
+    let raised = select(scope, tiny, raised, x);
+    let raised = veil.hide(scope, raised);
+    let far = unary(scope, Unary::Log, raised);
+    let far = veil.hide(scope, far);
+    let lowered = binary(scope, veil, Binary::Sub, far, float(RAISE.ln(), ty));
+    let far = select(scope, tiny, lowered, far);
     let value = select(scope, near, close, far);
     nan_where(scope, veil, x, false, value)
 }
+
+/// 2^32
+const RAISE: f64 = 4_294_967_296.0;
 
 fn log1p(scope: &mut Scope, veil: Veil, x: Variable) -> Variable {
     let ty = x.ty.elem_type();
@@ -172,6 +183,7 @@ pub(super) fn pow(scope: &mut Scope, veil: Veil, x: Variable, y: Variable) -> Va
     let magnitude = veil.hide(scope, magnitude);
     let (lhs, rhs) = (magnitude, y);
     let power = put(scope, Arithmetic::Powf(BinaryOperator { lhs, rhs }), ty);
+    let power = limits(scope, veil, magnitude, y, power);
     let power = veil.hide(scope, power);
     let one = float(1.0, ty);
     let is =
@@ -213,6 +225,30 @@ pub(super) fn pow(scope: &mut Scope, veil: Veil, x: Variable, y: Variable) -> Va
     let ones = either(scope, unit, x_one);
     let ones = either(scope, ones, y_zero);
     select(scope, ones, one, value)
+}
+
+/// The power of a magnitude where one of both is zero or infinite: 0 or infinite, by whether it grows.
+fn limits(
+    scope: &mut Scope,
+    veil: Veil,
+    magnitude: Variable,
+    y: Variable,
+    power: Variable,
+) -> Variable {
+    let ty = y.ty.elem_type();
+    let (zero, one) = (float(0.0, ty), float(1.0, ty));
+    let none = compared(scope, veil, Binary::Eq, magnitude, zero);
+    let all = is_infinite(scope, veil, magnitude);
+    let endless = is_infinite(scope, veil, y);
+    let limit = either(scope, none, all);
+    let limit = either(scope, limit, endless);
+    let large = compared(scope, veil, Binary::Gt, magnitude, one);
+    let up = compared(scope, veil, Binary::Gt, y, zero);
+    let down = not(scope, up);
+    let grows = select(scope, large, up, down);
+    let infinity = veil.hide(scope, float(f64::INFINITY, ty));
+    let bound = select(scope, grows, infinity, zero);
+    select(scope, limit, bound, power)
 }
 
 pub(super) fn atan2(scope: &mut Scope, veil: Veil, y: Variable, x: Variable) -> Variable {
