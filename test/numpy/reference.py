@@ -156,6 +156,9 @@ def function(name, dtype, *args):
     }
     exact = (functions.get(name) or getattr(np, name))(*wide)
     relative, absolute = ERRORS[name]
+    if name == "sigmoid" and dtype == "f16":
+        # Its exponential is infinite from 65,520 on, in NumPy too.
+        absolute = 2e-5
     if dtype in ("f16", "bf16"):
         relative, absolute = (relative + (2**-10 if dtype == "f16" else 2**-7), absolute + 6e-8)
     return near(exact, dtype, relative * np.abs(exact) + absolute)

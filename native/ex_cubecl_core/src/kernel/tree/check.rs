@@ -10,6 +10,8 @@ const MAX_NODES: usize = 20_000;
 /// 4,000 half a minute and two gigabytes. So this is what all of them may cost.
 const MAX_BRANCHES: usize = 1_000 * BRANCH;
 const BRANCH: usize = 2;
+/// The steps of a division of floats (`runtime/emit/functions.rs`).
+const REMAINDER: usize = 7 * BRANCH;
 const READ: usize = 1;
 /// Where an index outside of its buffer is told, which takes a branch and four stores.
 const CHECKED_READ: usize = 4;
@@ -196,6 +198,9 @@ impl<'a> Check<'a> {
             Expr::Binary(op, left, right) => {
                 let (left, right) = (self.expr(left, depth)?, self.expr(right, depth)?);
                 expect(left, right)?;
+                if *op == Binary::Rem && kind(left) == Some(Kind::Float) {
+                    self.branch(REMAINDER)?;
+                }
                 binary(*op, left)?
             }
         })
