@@ -165,6 +165,31 @@ defmodule ExCubecl.NumberTest do
     end
   end
 
+  test "integers become the nearest float, in casts as in convert", %{types: types} do
+    for {from, {low, high}} <- @ends, from in types, to <- floats(types) do
+      near = [low, low + 1, high, high - 1, 16_777_217, 65_519, 65_520, 2049, 100, 0]
+      x = near |> Enum.filter(&(&1 in low..high)) |> buffer(from)
+      kernel = NumpyCases.kernel_of([:x], {:cast, [], [{:x, [], nil}, to]})
+      assert {from, to, run(kernel, [x])} == {from, to, list(Buffer.convert!(x, to))}
+      # As part of more.
+      difference = NumpyCases.kernel_of([:x], difference(to))
+
+      assert {from, to, run(difference, [x])} ==
+               {from, to, Enum.map(list(Buffer.convert!(x, to)), &less_itself/1)}
+    end
+  end
+
+  defp difference(to) do
+    cast = {:cast, [], [{:x, [], nil}, to]}
+    {:-, [], [{:max, [], [cast, 0]}, cast]}
+  end
+
+  # What max(x, 0) - x is.
+  defp less_itself(:infinity), do: :nan
+  defp less_itself(x) when x == :neg_infinity, do: :infinity
+  defp less_itself(x) when x < 0, do: -x
+  defp less_itself(_), do: 0.0
+
   # Mesa 22 took a negative integer of 32 bits that became one of 64 for a large one.
   test "wide integers are compared with constants by their sign", %{types: types} do
     kernels = [
