@@ -416,7 +416,7 @@ impl Emitter {
             lhs = self.unknown(scope, lhs);
         } else if op == Binary::Sub && is_float(lhs.ty.elem_type()) && lhs.as_const().is_none() {
             // Drivers make 0 of a difference of the same, even if that is infinite.
-            rhs = self.veil.hide(scope, rhs);
+            rhs = self.veil.hide_apart(scope, rhs);
         }
         binary(scope, self.veil, op, lhs, rhs)
     }

@@ -44,6 +44,11 @@ fn two(
     put(scope, op(BinaryOperator { lhs, rhs }), lhs.ty.elem_type())
 }
 
+fn plus(scope: &mut Scope, lhs: Variable, rhs: Variable) -> Variable {
+    let sum = Arithmetic::Add(BinaryOperator { lhs, rhs });
+    put(scope, sum, lhs.ty.elem_type())
+}
+
 fn compare(
     scope: &mut Scope,
     op: fn(BinaryOperator) -> Comparison,
@@ -95,19 +100,26 @@ impl Veil {
         }
     }
 
-    /// The same value, of which no compiler knows where it comes from.
+    /// As `hide`, and not the same to a compiler as what was only hidden, however often.
+    pub fn hide_apart(self, scope: &mut Scope, value: Variable) -> Variable {
+        let zero = plus(scope, self.zero, self.zero);
+        Veil { zero, ..self }.hide(scope, value)
+    }
+
+    /// The same value, of which no compiler knows where it comes from. A sum, for twice an exclusive or is
+    /// none.
     pub fn hide(self, scope: &mut Scope, value: Variable) -> Variable {
         let ty = value.ty.elem_type();
         match ty {
             ElemType::Bool => {
                 let one = select(scope, value, word(1, U32), word(0, U32));
-                let hidden = two(scope, Bitwise::BitwiseXor, one, self.zero);
+                let hidden = plus(scope, one, self.zero);
                 compare(scope, Comparison::NotEqual, hidden, word(0, U32))
             }
             ElemType::Float(_) => self.hide_float(scope, value, ty),
             _ => {
                 let zero = cast(scope, self.zero, ty);
-                two(scope, Bitwise::BitwiseXor, value, zero)
+                plus(scope, value, zero)
             }
         }
     }
@@ -122,7 +134,7 @@ impl Veil {
             _ => reinterpret(scope, value, word),
         };
         let zero = cast(scope, self.zero, word);
-        let hidden = two(scope, Bitwise::BitwiseXor, bits, zero);
+        let hidden = plus(scope, bits, zero);
         reinterpret(scope, hidden, ty)
     }
 }
