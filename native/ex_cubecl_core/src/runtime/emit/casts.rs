@@ -85,11 +85,9 @@ fn float_of_integer(scope: &mut Scope, veil: Veil, value: Variable, to: DType) -
     if !is_narrow(ty) {
         return cast(scope, value, ty);
     }
-    // Integers up to 24 bits are exact in `f32`, and larger ones infinite in `f16`. Mesa would make one cast
-    // of the two, which is finite.
+    // Integers up to 24 bits are exact in `f32`, and larger ones infinite in `f16`.
     if to == DType::F16 || from.size() < 4 || !veil.words_of_16 {
         let wide = cast(scope, value, F32);
-        let wide = veil.hide(scope, wide);
         return cast(scope, wide, ty);
     }
     let source = match from {
