@@ -7,6 +7,8 @@ defimpl Inspect, for: ExCubecl.Buffer do
   alias ExCubecl.{Error, Native, Shape}
 
   @most 10
+  # Milliseconds.
+  @patience 500
 
   def inspect(%{device: {node, {runtime, index}}} = buffer, _opts)
       when is_atom(node) and is_atom(runtime) and is_integer(index) do
@@ -28,9 +30,28 @@ defimpl Inspect, for: ExCubecl.Buffer do
   defp kind(%{dtype: dtype, shape: shape}), do: "#{dtype}#{Enum.map_join(shape, &"[#{&1}]")}"
 
   defp content(%{ref: ref, shape: shape}, opts) do
-    case Error.from_native(fn -> Native.buffer_preview(ref, @most) end) do
+    case preview(ref) do
       {:ok, elements} -> elements(elements, Shape.size(shape), opts)
       {:error, error} -> state(error.reason)
+    end
+  end
+
+  # In a process of its own, so that an answer that comes too late goes nowhere.
+  defp preview(ref) do
+    read = fn ->
+      exit({:preview, Error.from_native(fn -> Native.buffer_preview(ref, @most) end)})
+    end
+
+    {pid, monitor} = spawn_monitor(read)
+
+    receive do
+      {:DOWN, ^monitor, :process, _, {:preview, result}} -> result
+      {:DOWN, ^monitor, :process, _, _} -> Error.new(:busy)
+    after
+      @patience ->
+        Process.demonitor(monitor, [:flush])
+        Process.exit(pid, :kill)
+        Error.new(:busy)
     end
   end
 

@@ -12,6 +12,7 @@ rustler::atoms! {
     idle,
     own,
     page,
+    pending,
     progress,
     slab,
     adapter,

@@ -2,6 +2,7 @@
 //! crate that knows rustler.
 
 mod atoms;
+mod call;
 mod cell;
 mod error;
 mod list;

@@ -2,15 +2,13 @@
 
 use std::panic::{RefUnwindSafe, UnwindSafe};
 
-use ex_cubecl_core::driver::HostBytes;
 use ex_cubecl_core::{Error, Result};
 use parking_lot::Mutex;
 use rustler::env::SavedTerm;
-use rustler::{Encoder, Env, LocalPid, OwnedEnv, Resource, ResourceArc, Term};
+use rustler::{Binary, Encoder, Env, LocalPid, OwnedBinary, OwnedEnv, Resource, ResourceArc, Term};
 
 use crate::atoms;
 use crate::error::{Answer, Fault};
-use crate::resource::binary;
 
 /// What the caller holds: the `ref` of the message.
 pub struct TransferRef {
@@ -95,11 +93,11 @@ impl Reply {
 
     /// Sends the bytes or the error unless it was cancelled. That the process has died meanwhile is
     /// no fault.
-    pub fn send(mut self, result: Result<HostBytes>) {
+    pub fn send(mut self, result: Result<OwnedBinary>) {
         self.answer(result);
     }
 
-    fn answer(&mut self, result: Result<HostBytes>) {
+    fn answer(&mut self, result: Result<OwnedBinary>) {
         let (Some((mut env, template)), transfer) = (self.letter.take(), &self.transfer) else {
             return;
         };
@@ -109,7 +107,7 @@ impl Reply {
         }
         let _ = env.send_and_clear(&transfer.owner, |env| {
             let result = match result {
-                Ok(bytes) => (atoms::ok(), binary(env, bytes)).encode(env),
+                Ok(bytes) => (atoms::ok(), Binary::from_owned(bytes, env)).encode(env),
                 Err(error) => failure(env, error, template.load(env)),
             };
             (transfer.clone(), result)

@@ -1,13 +1,14 @@
 //! Core types as Erlang resources. Their `Drop` runs on a normal scheduler and hands memory back
 //! without waiting for the device.
 
+use std::ops::Deref;
 use std::panic::{RefUnwindSafe, UnwindSafe};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
-use ex_cubecl_core::Buffer;
-use ex_cubecl_core::driver::HostBytes;
+use ex_cubecl_core::driver::PendingRead;
+use ex_cubecl_core::{Buffer, Error, Result};
 use parking_lot::Mutex;
-use rustler::{Binary, Env, LocalPid, Monitor, OwnedBinary, Resource, ResourceArc};
+use rustler::{Env, LocalPid, Monitor, OwnedBinary, Resource, ResourceArc};
 
 use crate::error::Answer;
 
@@ -40,10 +41,10 @@ pub fn handle<'a>(buffer: ex_cubecl_core::Result<Buffer>) -> Answer<'a, Resource
     Ok(ResourceArc::new(BufferRef::new(buffer?)))
 }
 
-/// A handle that goes back to its pool when `holder` dies.
-pub fn held(env: Env<'_>, buffer: Buffer, holder: LocalPid) -> ResourceArc<BufferRef> {
+/// A handle that goes back to its pool when `holder` dies. Threads of ours have no environment.
+pub fn held(env: Option<Env<'_>>, buffer: Buffer, holder: LocalPid) -> ResourceArc<BufferRef> {
     let handle = ResourceArc::new(BufferRef::new(buffer));
-    match handle.monitor(Some(env), &holder) {
+    match handle.monitor(env, &holder) {
         Some(monitor) => *handle.1.lock() = Some(monitor),
         None => handle.0.abandon(),
     }
@@ -51,40 +52,43 @@ pub fn held(env: Env<'_>, buffer: Buffer, holder: LocalPid) -> ResourceArc<Buffe
 }
 
 /// Its holder is no longer watched.
-pub fn unwatch(env: Env<'_>, handle: &ResourceArc<BufferRef>) {
+pub fn unwatch(env: Option<Env<'_>>, handle: &ResourceArc<BufferRef>) {
     if let Some(monitor) = handle.1.lock().take() {
-        handle.demonitor(Some(env), &monitor);
+        handle.demonitor(env, &monitor);
     }
 }
 
-/// From this size on a binary is the mapped memory of the read itself.
-const WORTH_PINNING: usize = 1 << 20;
-/// Binaries that pin more than this together are copied instead.
-const MAX_PINNED: u64 = 256 << 20;
-static PINNED: AtomicU64 = AtomicU64::new(0);
+/// The buffer of a handle, for calls that keep the handle alive.
+pub struct Held(pub ResourceArc<BufferRef>);
 
-/// Mapped memory under a binary, for as long as the binary lives.
-struct Pinned(HostBytes);
+impl Deref for Held {
+    type Target = Buffer;
 
-#[rustler::resource_impl]
-impl Resource for Pinned {}
-
-impl UnwindSafe for Pinned {}
-impl RefUnwindSafe for Pinned {}
-
-impl Drop for Pinned {
-    fn drop(&mut self) {
-        PINNED.fetch_sub(self.0.len() as u64, Relaxed);
+    fn deref(&self) -> &Buffer {
+        &self.0.0
     }
 }
 
-/// The bytes of a read as a binary: without a copy where that is worth it.
-pub fn binary<'a>(env: Env<'a>, bytes: HostBytes) -> Binary<'a> {
-    let len = bytes.len() as u64;
-    let fits = |pinned: u64| (pinned + len <= MAX_PINNED).then_some(pinned + len);
-    if bytes.len() >= WORTH_PINNING && PINNED.fetch_update(Relaxed, Relaxed, fits).is_ok() {
-        let pinned = ResourceArc::new(Pinned(bytes));
-        return pinned.make_binary(env, |pinned| &pinned.0);
+/// From this size on it is found out first whether there is memory for a binary: the VM ends where it
+/// gets none.
+const WORTH_ASKING: usize = 1 << 20;
+
+/// Waits for a read of `count` elements that was started; `Busy` once `patience` is over.
+pub fn finish_read(
+    buffer: &Buffer,
+    count: u64,
+    pending: Option<Box<dyn PendingRead>>,
+    patience: Option<Duration>,
+) -> Result<OwnedBinary> {
+    let elements = pending.as_ref().map_or(0, |_| count);
+    let len = (elements * buffer.dtype().size()) as usize;
+    if len >= WORTH_ASKING && Vec::<u8>::new().try_reserve_exact(len).is_err() {
+        return Err(Error::driver(format!(
+            "the host has no memory left for the {len} bytes of a read from {}",
+            buffer.device_id()
+        )));
     }
-    Binary::from_owned(OwnedBinary::from_slice(&bytes), env)
+    let mut bytes = OwnedBinary::new(len);
+    buffer.finish_read(pending, bytes.as_mut_slice(), patience)?;
+    Ok(bytes)
 }

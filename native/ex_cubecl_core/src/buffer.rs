@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::device::{Device, DeviceId};
-use crate::driver::{HostBytes, PendingRead, Progress, Region};
+use crate::driver::{PendingRead, Progress, Region};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::fault::{Stage, pause, point};
@@ -74,8 +74,7 @@ impl Buffer {
         let storage = &buffer.storage;
         let memory = buffer.memory_now()?;
         let region = storage.region(&memory, buffer.span)?;
-        let written = driver.write_now(region, data);
-        if !matches!(written, Ok(true)) {
+        if !driver.defer_write(region, data) {
             return None;
         }
         storage.fill_with(memory);
@@ -312,16 +311,6 @@ impl Buffer {
         self.overwrite(|region| driver.fill(region, bits, self.dtype.size()))
     }
 
-    /// The bytes of several buffers, for which it waits together.
-    pub fn read_all<'a>(buffers: impl IntoIterator<Item = &'a Buffer>) -> Result<Vec<HostBytes>> {
-        let buffers: Vec<&Buffer> = buffers.into_iter().collect();
-        let started = Buffer::start_read_all(&buffers)?;
-        let finished = buffers.iter().zip(started);
-        finished
-            .map(|(buffer, pending)| buffer.finish(pending, None))
-            .collect()
-    }
-
     /// Queues copies of several buffers to the host, with all of them locked: no other call comes
     /// between them.
     pub fn start_read_all(buffers: &[&Buffer]) -> Result<Vec<Option<Box<dyn PendingRead>>>> {
@@ -346,39 +335,36 @@ impl Buffer {
     }
 
     /// The bytes of `count` elements from `offset` on.
-    pub fn read(&self, offset: u64, count: u64) -> Result<HostBytes> {
-        self.read_watched(offset, count, None)
+    pub fn read(&self, offset: u64, count: u64) -> Result<Vec<u8>> {
+        let pending = self.start_read(offset, count, None)?;
+        let len = pending.as_ref().map_or(0, |_| count * self.dtype.size());
+        let mut bytes = vec![0; len as usize];
+        self.finish_read(pending, &mut bytes, None)?;
+        Ok(bytes)
     }
 
-    /// As `read`, telling how many bytes have arrived.
-    pub fn read_watched(
+    /// Starts a read, unless another call holds the storage for longer than `patience`.
+    pub fn start_read_within(
         &self,
-        offset: u64,
         count: u64,
-        progress: Option<&Progress>,
-    ) -> Result<HostBytes> {
-        self.finish(self.start_read(offset, count, progress)?, None)
-    }
-
-    /// As `read`, but `Busy` rather than a long wait.
-    pub fn read_soon(&self, offset: u64, count: u64, patience: Duration) -> Result<HostBytes> {
-        let part = self.view(offset, count)?;
+        patience: Duration,
+    ) -> Result<Option<Box<dyn PendingRead>>> {
+        let part = self.view(0, count)?;
         let content = self.storage.read_for(patience).ok_or(Error::Busy)?;
-        let pending = part.start_read_under(&content, None)?;
-        drop(content);
-        self.finish(pending, Some(patience))
+        part.start_read_under(&content, None)
     }
 
-    /// Waits for a read that was started.
-    pub fn finish(
+    /// Waits for a read that was started; `out` has its length. There is no read for no bytes.
+    pub fn finish_read(
         &self,
         pending: Option<Box<dyn PendingRead>>,
+        out: &mut [u8],
         patience: Option<Duration>,
-    ) -> Result<HostBytes> {
+    ) -> Result<()> {
         point(Stage::Waiting);
         match pending {
-            Some(pending) => self.device().explain(pending.wait(patience)),
-            None => Ok(HostBytes::new(Vec::new())),
+            Some(pending) => self.device().explain(pending.wait_into(0, out, patience)),
+            None => Ok(()),
         }
     }
 
@@ -398,12 +384,9 @@ impl Buffer {
         }
     }
 
-    /// Copies all elements of `self` into `target`, which keeps its place.
+    /// Copies all elements of `self` into `target` on the same device, which keeps its place. Between
+    /// devices there is [`crate::joint::copy_across`].
     pub fn copy_to(&self, target: &Buffer) -> Result<()> {
-        self.copy_watched(target, None)
-    }
-
-    fn copy_watched(&self, target: &Buffer, progress: Option<&Progress>) -> Result<()> {
         self.check_alike(target)?;
         if self.overlaps(target) {
             return Err(Error::Overlap);
@@ -411,11 +394,13 @@ impl Buffer {
         let driver = self.device().driver()?;
         if !Arc::ptr_eq(self.device(), target.device()) {
             target.device().driver()?;
-            let data = self.read(0, self.count())?;
-            return target.write_watched(0, &data, progress);
+            return Err(Error::OtherDevice {
+                device: self.device_id(),
+                expected: target.device_id(),
+            });
         }
         if self.shares_bytes(target) {
-            return self.duplicate_on(self.device().clone())?.copy_to(target);
+            return self.duplicate()?.copy_to(target);
         }
         if Arc::ptr_eq(&self.storage, &target.storage) {
             return self.copy_within(target);
@@ -436,7 +421,7 @@ impl Buffer {
         }
     }
 
-    fn check_alike(&self, target: &Buffer) -> Result<()> {
+    pub(crate) fn check_alike(&self, target: &Buffer) -> Result<()> {
         if self.dtype != target.dtype {
             return Err(Error::TypeMismatch {
                 expected: target.dtype,
@@ -452,21 +437,15 @@ impl Buffer {
         }
     }
 
-    /// The same elements in a storage of their own, on `device`.
-    pub fn duplicate_on(&self, device: Arc<Device>) -> Result<Buffer> {
-        self.duplicate_as(device, self.like(self.dtype), None)
+    /// The same elements in a storage of their own.
+    pub fn duplicate(&self) -> Result<Buffer> {
+        self.duplicate_as(self.like(self.dtype))
     }
 
-    /// As `duplicate_on`, with a description of the same type and number of elements.
-    /// Between devices it tells how many bytes are on their way.
-    pub fn duplicate_as(
-        &self,
-        device: Arc<Device>,
-        spec: Spec,
-        progress: Option<&Progress>,
-    ) -> Result<Buffer> {
-        let copy = Buffer::lazy(device, spec)?;
-        self.copy_watched(&copy, progress)?;
+    /// As `duplicate`, with a description of the same type and number of elements.
+    pub fn duplicate_as(&self, spec: Spec) -> Result<Buffer> {
+        let copy = Buffer::lazy(self.device().clone(), spec)?;
+        self.copy_to(&copy)?;
         Ok(copy)
     }
 
@@ -480,7 +459,7 @@ impl Buffer {
         let dtype = spec.dtype;
         let device = self.device().clone();
         if dtype == self.dtype {
-            return self.duplicate_as(device, spec, None);
+            return self.duplicate_as(spec);
         }
         let driver = self.device().driver()?;
         if !(driver.computes(self.dtype) && driver.computes(dtype)) {

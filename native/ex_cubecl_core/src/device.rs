@@ -102,7 +102,8 @@ pub struct Device {
     pub info: Info,
     /// Told apart from the device that had the same id before it was lost.
     pub generation: u64,
-    driver: Arc<dyn Driver>,
+    /// `None` only while the device is dropped.
+    driver: Option<Arc<dyn Driver>>,
     /// Given up by `reset`: its driver lives on in the next generation.
     retired: AtomicBool,
     meter: Arc<Meter>,
@@ -124,13 +125,14 @@ impl Device {
             meter: Meter::new(limit),
             worker: Worker::new(info.id.to_string()),
             retired: AtomicBool::new(false),
-            driver,
+            driver: Some(driver),
             info,
         })
     }
 
     pub fn is_lost(&self) -> bool {
-        self.retired.load(Acquire) || self.driver.is_lost()
+        let driver = self.driver.as_ref();
+        self.retired.load(Acquire) || driver.is_none_or(|driver| driver.is_lost())
     }
 
     pub fn id(&self) -> DeviceId {
@@ -139,9 +141,9 @@ impl Device {
 
     /// The driver, unless the device was lost: a lost one is never spoken to again.
     pub fn driver(&self) -> Result<&dyn Driver> {
-        match self.is_lost() {
-            true => Err(Error::DeviceLost { device: self.id() }),
-            false => Ok(&*self.driver),
+        match &self.driver {
+            Some(driver) if !self.is_lost() => Ok(&**driver),
+            _ => Err(Error::DeviceLost { device: self.id() }),
         }
     }
 
@@ -212,7 +214,7 @@ impl Device {
     }
 
     pub(crate) fn check_size(&self, bytes: u64) -> Result<()> {
-        let limit = self.driver.limits().max_page;
+        let limit = self.driver()?.limits().max_page;
         match bytes > limit {
             true => Err(Error::TooLarge {
                 requested: bytes,
@@ -306,17 +308,19 @@ impl Device {
         Ok(before.saturating_sub(driver.reserved()?))
     }
 
-    /// From now on everything on it answers `DeviceLost`.
-    fn give_up(&self) -> Result<()> {
-        let trimmed = self.trim();
-        self.retired.store(true, Release);
-        trimmed.map(|_| ())
-    }
-
     /// As `trim`, for somebody who has no room.
     pub fn reclaim(&self) -> Result<u64> {
         self.meter.count_reclaim();
         self.trim()
+    }
+
+    /// Gives up everything on the device. Each of its buffers answers `DeviceLost` from now on; the
+    /// next use of its id starts with an empty account, and memory returns as the old handles go.
+    pub fn reset(&self) -> Result<()> {
+        let trimmed = self.trim();
+        self.retired.store(true, Release);
+        shared_pools::forget_lost();
+        trimmed.map(|_| ())
     }
 
     pub fn start_timing(&self) -> Result<u64> {
@@ -329,6 +333,20 @@ impl Device {
 
     pub fn synchronize(&self) -> Result<()> {
         self.explain(self.driver().and_then(|driver| driver.sync()))
+    }
+}
+
+/// The last reference can go in a destructor on a scheduler of the BEAM, and closing a driver waits for
+/// its device.
+impl Drop for Device {
+    fn drop(&mut self) {
+        let driver = self.driver.take();
+        let Some(limits) = driver.as_ref().map(|driver| driver.limits()) else {
+            return;
+        };
+        let pages = std::mem::replace(&mut self.heap, Heap::new(limits));
+        let persistent = std::mem::replace(&mut self.persistent, Heap::new(limits));
+        let _ = self.worker.run(move || drop((pages, persistent, driver)));
     }
 }
 
@@ -410,12 +428,12 @@ pub fn remove(id: DeviceId) -> Result<()> {
             });
         }
         // What cannot be trimmed now goes with the driver.
-        let _ = device.give_up();
+        let _ = device.reset();
         // The driver of a CUDA card is that of the card itself.
         if id.runtime != Runtime::Cuda {
             let mut spare = SPARE.lock();
             spare.retain(|(_, driver)| !driver.is_lost());
-            spare.push((info.card, device.driver.clone()));
+            spare.extend(device.driver.clone().map(|driver| (info.card, driver)));
         }
     }
     LOGICAL.lock().retain(|info| info.id != id);
@@ -517,11 +535,14 @@ fn open_alone(id: DeviceId) -> Result<Arc<Device>> {
         Some(device) => device.meter.limit(),
         None => first_limit(id),
     };
-    let driver = match before {
-        Some(device) if !device.driver.is_lost() => device.driver.clone(),
+    let alive = before.and_then(|device| device.driver.clone());
+    let driver = match alive.filter(|driver| !driver.is_lost()) {
+        Some(driver) => driver,
         // CubeCL has one server for each CUDA card.
         _ if info.id != info.card && info.id.runtime == Runtime::Cuda => {
-            open_alone(info.card)?.driver.clone()
+            let card = open_alone(info.card)?;
+            let driver = card.driver.clone();
+            driver.ok_or(Error::DeviceLost { device: info.card })?
         }
         _ => match spare(&info) {
             Some(driver) => driver,
@@ -551,17 +572,9 @@ pub fn find_open(id: DeviceId) -> Option<Arc<Device>> {
     found.filter(|device| !device.is_lost()).cloned()
 }
 
-/// Gives a device and everything on it up. Each of its buffers answers `DeviceLost` from now on;
-/// the next use of the id starts with an empty account, and memory returns as the old handles go.
-pub fn reset(id: DeviceId) -> Result<()> {
-    let given_up = open(id)?.give_up();
-    shared_pools::forget_lost();
-    given_up
-}
-
 /// Makes a device lost as if its driver had said so, for tests of what follows.
 pub fn lose(id: DeviceId) -> Result<()> {
-    open(id)?.driver.lose();
+    open(id)?.driver()?.lose();
     Ok(())
 }
 
@@ -569,12 +582,20 @@ pub fn lose(id: DeviceId) -> Result<()> {
 mod tests {
     use super::*;
     use crate::buffer::Buffer;
+    use crate::joint::copy_across;
 
     /// A device beside the registered one, on the same adapter.
     fn another() -> Arc<Device> {
         let info = list().unwrap().into_iter().next().unwrap();
         let driver = runtime::open(&info).unwrap().into();
         Device::new(info, driver, None)
+    }
+
+    fn copied(source: Buffer, target: Buffer) -> Result<()> {
+        let (sender, outcome) = std::sync::mpsc::channel();
+        let done = move |outcome: Result<Box<Buffer>>| sender.send(outcome.map(|_| ())).unwrap();
+        copy_across(Box::new(source), Box::new(target), None, done)?;
+        outcome.recv().unwrap()
     }
 
     #[test]
@@ -584,18 +605,12 @@ mod tests {
             .map(|at| (at * 31 + at / 7) as u8)
             .collect();
         let source = Buffer::from_bytes(one.clone(), DType::U8, &data).unwrap();
-        let copy = source
-            .view(1, 3_000_000)
-            .unwrap()
-            .duplicate_on(other.clone())
-            .unwrap();
+        let copy = Buffer::lazy(other.clone(), (DType::U8, 3_000_000)).unwrap();
+        copied(source.view(1, 3_000_000).unwrap(), copy.share()).unwrap();
         assert_eq!(copy.read(0, copy.count()).unwrap()[..], data[1..]);
         assert_eq!(other.usage().unwrap().0.live_bytes, 3_000_000);
-        source
-            .view(0, 10)
-            .unwrap()
-            .copy_to(&copy.view(5, 10).unwrap())
-            .unwrap();
+        let part = copy.view(5, 10).unwrap();
+        copied(source.view(0, 10).unwrap(), part).unwrap();
         assert_eq!(copy.read(5, 10).unwrap()[..], data[..10]);
     }
 
@@ -604,9 +619,12 @@ mod tests {
         let (one, other) = (another(), another());
         let gone = Buffer::from_bytes(one.clone(), DType::U8, &[1; 100]).unwrap();
         let kept = Buffer::from_bytes(other.clone(), DType::U8, &[2; 100]).unwrap();
-        one.driver.lose();
-        assert!(matches!(gone.copy_to(&kept), Err(Error::DeviceLost { .. })));
-        assert!(matches!(kept.copy_to(&gone), Err(Error::DeviceLost { .. })));
+        one.driver().unwrap().lose();
+        let copies = [(&gone, &kept), (&kept, &gone)];
+        for (source, target) in copies {
+            let outcome = copied(source.share(), target.share());
+            assert!(matches!(outcome, Err(Error::DeviceLost { .. })));
+        }
         assert_eq!(kept.read(0, 100).unwrap()[..], [2; 100]);
     }
 }

@@ -2,7 +2,6 @@
 //! knows which runtime it speaks to.
 
 use std::any::Any;
-use std::ops::{Deref, Range};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,39 +40,16 @@ pub struct Limits {
     pub alignment: u64,
 }
 
-/// Bytes that arrived on the host. Where the runtime can, they are the mapped memory itself.
-pub struct HostBytes {
-    owner: Box<dyn Deref<Target = [u8]> + Send + Sync>,
-    range: Range<usize>,
-}
-
-impl HostBytes {
-    pub(crate) fn new(owner: impl Deref<Target = [u8]> + Send + Sync + 'static) -> Self {
-        let range = 0..owner.len();
-        let owner = Box::new(owner);
-        HostBytes { owner, range }
-    }
-
-    /// The same bytes without the first `skip`, and only `len` of them.
-    pub(crate) fn part(mut self, skip: usize, len: usize) -> Self {
-        let start = (self.range.start + skip).min(self.range.end);
-        self.range = start..(start + len).min(self.range.end);
-        self
-    }
-}
-
-impl Deref for HostBytes {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.owner[self.range.clone()]
-    }
-}
-
-/// A read whose copy is already on its way; what is written to the device later does not show.
+/// A read whose copy is already queued; later writes to the device do not show.
 pub trait PendingRead: Send {
-    /// Waits for the bytes, or gives `Error::Busy` once `patience` is over.
-    fn wait(self: Box<Self>, patience: Option<Duration>) -> Result<HostBytes>;
+    /// Waits for the bytes and copies those from `skip` on into `out`; `Error::Busy` once `patience`
+    /// is over.
+    fn wait_into(
+        self: Box<Self>,
+        skip: usize,
+        out: &mut [u8],
+        patience: Option<Duration>,
+    ) -> Result<()>;
 }
 
 /// A buffer as a kernel gets it; one without elements has no region.
@@ -116,8 +92,9 @@ pub trait Driver: Send + Sync {
     /// To be called before blocks of different owners lie on a page: each byte of it is defined then.
     fn share(&self, page: &Page) -> Result<()>;
     fn write(&self, dst: Region<'_>, data: &[u8], progress: Option<&Progress>) -> Result<()>;
-    /// As `write` where that neither waits nor enters the device; `false` where it would have to.
-    fn write_now(&self, dst: Region<'_>, data: &[u8]) -> Result<bool>;
+    /// As `write` to memory that no queued command uses, without calling the runtime or its driver: a
+    /// later call sends the bytes. `false` if that is not possible now.
+    fn defer_write(&self, dst: Region<'_>, data: &[u8]) -> bool;
     fn read(&self, src: Region<'_>, progress: Option<&Progress>) -> Result<Box<dyn PendingRead>>;
     /// The regions have the same length and share no byte.
     fn copy(&self, src: Region<'_>, dst: Region<'_>) -> Result<()>;

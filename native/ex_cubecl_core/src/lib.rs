@@ -16,6 +16,7 @@ pub mod element;
 pub mod error;
 pub mod fault;
 pub mod heap;
+pub mod joint;
 pub mod kernel;
 pub mod ledger;
 mod locks;

@@ -1,7 +1,5 @@
 //! One content in several buffers, on as many devices: all of them get it, or none.
 
-use std::thread;
-
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::fault::{Stage, pause, point};
@@ -9,16 +7,13 @@ use crate::ledger::Spec;
 use crate::locks::Locks;
 use crate::storage::Content;
 
-/// Below this many bytes a thread costs more than it saves.
-const WORTH_A_THREAD: usize = 256 << 10;
-
 /// The error of a call on several targets, with the place of its target.
 pub type FailedAt = (usize, Error);
 
 /// Replaces the content of each target by its data. Everything is uploaded next to what is there, and
 /// takes its place only once all of it has arrived.
 pub fn write_all(writes: &[(&Buffer, &[u8])]) -> std::result::Result<(), FailedAt> {
-    let uploads = upload_all(writes).into_iter().enumerate();
+    let uploads = writes.iter().map(|(target, data)| upload(target, data)).enumerate();
     let fresh = uploads
         .map(|(index, upload)| upload.map_err(|error| (index, error)))
         .collect::<std::result::Result<Vec<_>, _>>()?;
@@ -52,26 +47,6 @@ fn check(locks: &Locks<'_>, target: &Buffer, fresh: &Buffer) -> Result<()> {
         _ if target.is_exchangeable(fresh) => Ok(()),
         _ => Err(Error::NotRoot),
     }
-}
-
-/// Each device has its own queue, and copies to them run beside each other.
-fn upload_all(writes: &[(&Buffer, &[u8])]) -> Vec<Result<Buffer>> {
-    let bytes: usize = writes.iter().map(|(_, data)| data.len()).sum();
-    let run = |(target, data): &(&Buffer, &[u8])| upload(target, data);
-    if bytes < WORTH_A_THREAD || writes.len() < 2 {
-        return writes.iter().map(run).collect();
-    }
-    thread::scope(|scope| {
-        let threads: Vec<_> = writes
-            .iter()
-            .map(|write| scope.spawn(move || run(write)))
-            .collect();
-        let wait = |thread: thread::ScopedJoinHandle<'_, Result<Buffer>>| {
-            let died = |_| Err(Error::driver("an upload thread died"));
-            thread.join().unwrap_or_else(died)
-        };
-        threads.into_iter().map(wait).collect()
-    })
 }
 
 /// A buffer like the target, with the data, for `exchange_all`.
@@ -128,9 +103,13 @@ mod tests {
         assert_eq!(write_all(&writes), Ok(()));
         assert_eq!(passes.try_iter().count(), 3);
         watch(true);
-        let read = Buffer::read_all(replicas.iter().map(|buffer| &**buffer)).unwrap();
+        let started = Buffer::start_read_all(&replicas.each_ref().map(|buffer| &**buffer));
         assert_eq!(passes.try_iter().count(), 3);
-        assert!(read.iter().all(|bytes| bytes[..] == data));
+        for (buffer, pending) in replicas.iter().zip(started.unwrap()) {
+            let mut bytes = [0; SIZE as usize];
+            buffer.finish_read(pending, &mut bytes, None).unwrap();
+            assert_eq!(bytes, data);
+        }
     }
 
     #[test]

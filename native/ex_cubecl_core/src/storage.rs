@@ -106,13 +106,14 @@ impl Content {
 
 pub(crate) struct Storage {
     pub id: u64,
-    pub device: Arc<Device>,
     pub bytes: u64,
     /// The pool or arena that lent the memory.
     pub lender: Option<Lender>,
     spec: Spec,
     allocated: AtomicBool,
     content: RwLock<Content>,
+    /// Behind the content: what is left of a device is dropped after its blocks.
+    pub device: Arc<Device>,
 }
 
 impl Storage {

@@ -1,23 +1,36 @@
-//! One thread a device for reads that are answered later. It starts with the first job and ends
-//! with the device.
+//! The two threads of a device that work for processes. One runs their calls in order, which may
+//! block in the driver; the other waits for the reads that these started. Both start with their first
+//! job and end with the device.
 
-use std::sync::Arc;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{SendError, Sender, channel};
+use std::sync::{Arc, LazyLock};
 
 use parking_lot::{Condvar, Mutex};
 
 use crate::error::{Error, Result};
 use crate::runtime::caught;
 
-/// Reads under way hold staging memory; past this many bytes a new one waits for its turn.
+/// Reads in progress hold staging memory; past this many bytes a new one waits for its turn.
 const MAX_IN_FLIGHT: u64 = 256 << 20;
 
 type Job = Box<dyn FnOnce() + Send>;
 
+/// Runs what belongs to no open device: listing and opening them.
+pub static CONTROL: LazyLock<Lane> = LazyLock::new(|| Lane::new("control".into()));
+
+/// Runs what waits for several devices at once, so that no device waits for another.
+pub static JOINT: LazyLock<Lane> = LazyLock::new(|| Lane::new("joint".into()));
+
 pub struct Worker {
+    calls: Lane,
+    reads: Lane,
+    in_flight: Arc<InFlight>,
+}
+
+/// A thread that runs jobs in order.
+pub struct Lane {
     name: String,
     queue: Mutex<Option<Sender<Job>>>,
-    in_flight: Arc<InFlight>,
 }
 
 #[derive(Default)]
@@ -42,8 +55,8 @@ impl Drop for Turn {
 impl Worker {
     pub(crate) fn new(name: String) -> Self {
         Worker {
-            name,
-            queue: Mutex::new(None),
+            calls: Lane::new(name.clone()),
+            reads: Lane::new(format!("{name} reads")),
             in_flight: Arc::default(),
         }
     }
@@ -62,17 +75,39 @@ impl Worker {
         }
     }
 
+    /// Runs a call after those before it.
+    pub fn run(&self, job: impl FnOnce() + Send + 'static) -> Result<()> {
+        self.calls.run(job)
+    }
+
+    /// Waits for a read, after those before it.
+    pub fn wait(&self, job: impl FnOnce() + Send + 'static) -> Result<()> {
+        self.reads.run(job)
+    }
+}
+
+impl Lane {
+    fn new(name: String) -> Self {
+        Lane {
+            name,
+            queue: Mutex::new(None),
+        }
+    }
+
     /// Runs `job` after the jobs before it.
     pub fn run(&self, job: impl FnOnce() + Send + 'static) -> Result<()> {
-        let job = carry(job);
+        let job: Job = Box::new(carry(job));
         let mut queue = self.queue.lock();
-        let sender = match queue.take() {
-            Some(sender) => sender,
-            None => self.start()?,
+        // There may be no thread yet, or it has ended.
+        let job = match queue.as_ref() {
+            Some(sender) => match sender.send(job) {
+                Ok(()) => return Ok(()),
+                Err(SendError(job)) => job,
+            },
+            None => job,
         };
-        let sent = sender.send(Box::new(job));
-        *queue = Some(sender);
-        sent.map_err(|_| Error::driver("the worker of this device has ended"))
+        let sender = queue.insert(self.start()?);
+        sender.send(job).map_err(Error::driver)
     }
 
     fn start(&self) -> Result<Sender<Job>> {
@@ -128,6 +163,15 @@ mod tests {
         }
         drop(sender);
         assert!(results.iter().eq(0..100));
+    }
+
+    #[test]
+    fn a_thread_that_has_ended_is_replaced() {
+        let lane = Lane::new("test".into());
+        *lane.queue.lock() = Some(channel().0);
+        let (sender, results) = mpsc::channel();
+        lane.run(move || sender.send(7).unwrap()).unwrap();
+        assert_eq!(results.recv_timeout(Duration::from_secs(60)), Ok(7));
     }
 
     #[test]

@@ -178,7 +178,7 @@ impl World {
             }
             Call::Duplicate { of } => {
                 let pair = &self.pairs[at(of)];
-                let made = pair.real.duplicate_on(pair.real.device().clone());
+                let made = pair.real.duplicate();
                 match self.expected(pair).map(<[u8]>::to_vec) {
                     Some(bytes) => self.add(made.unwrap(), Some(bytes)),
                     None => prop_assert_eq!(made.err(), Some(Error::NotAllocated)),

@@ -5,13 +5,13 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 
 use ex_cubecl_core::arena::{Arena, Growth};
-use ex_cubecl_core::device;
 use ex_cubecl_core::parts::Parts;
-use ex_cubecl_core::{Buffer, DType, DeviceId, Error};
+use ex_cubecl_core::{Buffer, DType, Device, DeviceId, Error};
 use parking_lot::Mutex;
-use rustler::{Atom, Env, LocalPid, Monitor, Resource, ResourceArc};
+use rustler::{Atom, Encoder, Env, LocalPid, Monitor, Reference, Resource, ResourceArc};
 
 use crate::atoms;
+use crate::call::{Call, Pending};
 use crate::error::{Answer, soon};
 use crate::pid;
 use crate::resource::{BufferRef, handle};
@@ -53,64 +53,90 @@ impl RefUnwindSafe for ArenaRef {}
 type Ref = ResourceArc<ArenaRef>;
 type Tensor = ResourceArc<BufferRef>;
 
-/// The arena that the calling process has, if any.
-fn find(env: Env<'_>, arena: &Ref) -> Result<Option<Arc<Arena>>, Error> {
-    match &arena.kind {
-        Kind::One(arena) => Ok(Some(arena.clone())),
-        Kind::Parts { parts, .. } => parts.find(pid::caller(env)),
+impl ArenaRef {
+    fn device(&self) -> &Arc<Device> {
+        match &self.kind {
+            Kind::One(arena) => arena.device(),
+            Kind::Parts { parts, .. } => parts.device(),
+        }
+    }
+
+    /// The arena that a process has, if any.
+    fn find(&self, owner: u64) -> Result<Option<Arc<Arena>>, Error> {
+        match &self.kind {
+            Kind::One(arena) => Ok(Some(arena.clone())),
+            Kind::Parts { parts, .. } => parts.find(owner),
+        }
     }
 }
 
-/// The arena that the calling process has from now on.
-fn find_or_make(env: Env<'_>, arena: &Ref) -> Result<Arc<Arena>, Error> {
+/// The arena that a process has from now on.
+fn find_or_make(arena: &Ref, pid: LocalPid, owner: u64) -> Result<Arc<Arena>, Error> {
     let (parts, watched) = match &arena.kind {
         Kind::One(arena) => return Ok(arena.clone()),
         Kind::Parts { parts, watched } => (parts, watched),
     };
-    let owner = pid::caller(env);
     let found = parts.find_or_make(owner)?;
-    if watched.lock().insert(owner) && arena.monitor(Some(env), &env.pid()).is_none() {
+    if watched.lock().insert(owner) && arena.monitor(None, &pid).is_none() {
+        watched.lock().remove(&owner);
         parts.release(owner);
         return Err(Error::Stale);
     }
     Ok(found)
 }
 
-#[rustler::nif(schedule = "DirtyIo")]
+/// A call on an arena by its caller, on the thread of its device.
+fn on<'a, T: Encoder>(
+    env: Env<'a>,
+    tag: Reference<'a>,
+    arena: Ref,
+    work: impl FnOnce(&Ref, u64) -> Answer<'static, T> + Send + 'static,
+) -> Pending<'a> {
+    let (device, owner) = (arena.device().clone(), pid::caller(env));
+    Call::new(env, tag).run(&device, move || work(&arena, owner))
+}
+
+#[rustler::nif]
 fn arena_new<'a>(
     env: Env<'a>,
+    tag: Reference<'a>,
     id: Wire<DeviceId>,
     bytes: u64,
     growth: Atom,
     note: Note,
-) -> Answer<'a, Ref> {
+) -> Pending<'a> {
     let growth = match growth {
         growth if growth == atoms::fixed() => Growth::Fixed,
         growth if growth == atoms::measuring() => Growth::Measuring,
         _ => Growth::Extendable,
     };
     let spec = spec(env, Wire(DType::U8), Dims(vec![bytes]), note);
-    let arena = Arc::new(Arena::new(device::open(id.0)?, spec, growth)?);
-    let kind = Kind::One(arena);
-    Ok(ResourceArc::new(ArenaRef { kind }))
+    Call::new(env, tag).run_on(id.0, move |device| {
+        let arena = Arc::new(Arena::new(device.clone(), spec, growth)?);
+        let kind = Kind::One(arena);
+        Ok(ResourceArc::new(ArenaRef { kind }))
+    })
 }
 
-#[rustler::nif(schedule = "DirtyIo")]
+#[rustler::nif]
 fn arena_per_process<'a>(
     env: Env<'a>,
+    tag: Reference<'a>,
     id: Wire<DeviceId>,
     bytes: u64,
     max: u64,
     extendable: bool,
     note: Note,
-) -> Answer<'a, Ref> {
+) -> Pending<'a> {
     let spec = spec(env, Wire(DType::U8), Dims(vec![bytes]), note);
-    let parts = Parts::new(device::open(id.0)?, spec, max, extendable)?;
-    let kind = Kind::Parts {
-        parts: Arc::new(parts),
-        watched: Mutex::default(),
-    };
-    Ok(ResourceArc::new(ArenaRef { kind }))
+    Call::new(env, tag).run_on(id.0, move |device| {
+        let parts = Parts::new(device.clone(), spec, max, extendable)?;
+        let kind = Kind::Parts {
+            parts: Arc::new(parts),
+            watched: Mutex::default(),
+        };
+        Ok(ResourceArc::new(ArenaRef { kind }))
+    })
 }
 
 /// `nil` where the tensor takes new memory.
@@ -121,7 +147,7 @@ fn arena_alloc<'a>(
     dtype: Wire<DType>,
     dims: Dims,
 ) -> Answer<'a, Option<Tensor>> {
-    let Some(arena) = find(env, &arena)? else {
+    let Some(arena) = arena.find(pid::caller(env))? else {
         return Ok(None);
     };
     let spec = spec(env, dtype, dims, Note::default());
@@ -129,108 +155,125 @@ fn arena_alloc<'a>(
     tensor.map(|tensor| handle(Ok(tensor))).transpose()
 }
 
-#[rustler::nif(schedule = "DirtyIo")]
+#[rustler::nif]
 fn arena_alloc_wait<'a>(
     env: Env<'a>,
+    tag: Reference<'a>,
     arena: Ref,
     dtype: Wire<DType>,
     dims: Dims,
-) -> Answer<'a, Tensor> {
-    let arena = find_or_make(env, &arena)?;
-    handle(arena.alloc(spec(env, dtype, dims, Note::default()), true))
+) -> Pending<'a> {
+    let (spec, pid) = (spec(env, dtype, dims, Note::default()), env.pid());
+    on(env, tag, arena, move |arena, owner| {
+        handle(find_or_make(arena, pid, owner)?.alloc(spec, true))
+    })
 }
 
 /// `nil` where that would have to wait, or are many.
 #[rustler::nif]
 fn arena_drop(env: Env<'_>, arena: Ref, tensors: ListOf<Tensor>) -> Answer<'static, Option<Atom>> {
-    drop_tensors(env, &arena, &tensors, false)
+    drop_tensors(&arena, pid::caller(env), &tensors, false)
 }
 
-#[rustler::nif(schedule = "DirtyIo")]
-fn arena_drop_wait(
-    env: Env<'_>,
+#[rustler::nif]
+fn arena_drop_wait<'a>(
+    env: Env<'a>,
+    tag: Reference<'a>,
     arena: Ref,
     tensors: ListOf<Tensor>,
-) -> Answer<'static, Option<Atom>> {
-    drop_tensors(env, &arena, &tensors, true)
+) -> Pending<'a> {
+    on(env, tag, arena, move |arena, owner| {
+        drop_tensors(arena, owner, &tensors, true)
+    })
 }
 
 fn drop_tensors(
-    env: Env<'_>,
     arena: &Ref,
+    owner: u64,
     tensors: &[Tensor],
     may_wait: bool,
 ) -> Answer<'static, Option<Atom>> {
     let tensors: Vec<&Buffer> = tensors.iter().map(|tensor| &tensor.0).collect();
-    match find(env, arena)? {
+    match arena.find(owner)? {
         Some(arena) => Ok(soon(arena.drop_tensors(&tensors, may_wait))?.map(|()| atoms::ok())),
         None if tensors.is_empty() => Ok(Some(atoms::ok())),
         None => Err(Error::Stale.into()),
     }
 }
 
-#[rustler::nif(schedule = "DirtyIo")]
+#[rustler::nif]
 fn arena_window<'a>(
     env: Env<'a>,
+    tag: Reference<'a>,
     arena: Ref,
     dtype: Wire<DType>,
     dims: Dims,
     offset: u64,
-) -> Answer<'a, Tensor> {
-    let arena = find_or_make(env, &arena)?;
-    handle(arena.window(spec(env, dtype, dims, Note::default()), offset))
+) -> Pending<'a> {
+    let (spec, pid) = (spec(env, dtype, dims, Note::default()), env.pid());
+    on(env, tag, arena, move |arena, owner| {
+        handle(find_or_make(arena, pid, owner)?.window(spec, offset))
+    })
 }
 
 /// The part of a process goes back altogether.
-#[rustler::nif(schedule = "DirtyIo")]
-fn arena_reset(env: Env<'_>, arena: Ref) -> Answer<'static, Atom> {
-    match &arena.kind {
-        Kind::One(arena) => arena.reset()?,
-        Kind::Parts { parts, .. } => parts.release(pid::caller(env)),
-    }
-    Ok(atoms::ok())
+#[rustler::nif]
+fn arena_reset<'a>(env: Env<'a>, tag: Reference<'a>, arena: Ref) -> Pending<'a> {
+    on(env, tag, arena, |arena, owner| {
+        match &arena.kind {
+            Kind::One(arena) => arena.reset()?,
+            Kind::Parts { parts, .. } => parts.release(owner),
+        }
+        Ok(atoms::ok())
+    })
 }
 
 /// Frees what the calling process has.
-#[rustler::nif(schedule = "DirtyIo")]
-fn arena_release(env: Env<'_>, arena: Ref) -> Answer<'static, Atom> {
-    match &arena.kind {
-        Kind::One(arena) => arena.release(),
-        Kind::Parts { parts, .. } => parts.release(pid::caller(env)),
-    }
-    Ok(atoms::ok())
+#[rustler::nif]
+fn arena_release<'a>(env: Env<'a>, tag: Reference<'a>, arena: Ref) -> Pending<'a> {
+    on(env, tag, arena, |arena, owner| {
+        match &arena.kind {
+            Kind::One(arena) => arena.release(),
+            Kind::Parts { parts, .. } => parts.release(owner),
+        }
+        Ok(atoms::ok())
+    })
 }
 
 /// Frees what all processes have, for good.
-#[rustler::nif(schedule = "DirtyIo")]
-fn arena_free(arena: Ref) -> Answer<'static, Atom> {
-    match &arena.kind {
-        Kind::One(arena) => arena.release(),
-        Kind::Parts { parts, .. } => parts.release_all(),
-    }
-    Ok(atoms::ok())
+#[rustler::nif]
+fn arena_free<'a>(env: Env<'a>, tag: Reference<'a>, arena: Ref) -> Pending<'a> {
+    on(env, tag, arena, |arena, _| {
+        match &arena.kind {
+            Kind::One(arena) => arena.release(),
+            Kind::Parts { parts, .. } => parts.release_all(),
+        }
+        Ok(atoms::ok())
+    })
 }
 
-#[rustler::nif(schedule = "DirtyIo")]
-fn arena_used(env: Env<'_>, arena: Ref) -> Answer<'static, u64> {
-    match find(env, &arena)? {
+#[rustler::nif]
+fn arena_used<'a>(env: Env<'a>, tag: Reference<'a>, arena: Ref) -> Pending<'a> {
+    on(env, tag, arena, |arena, owner| match arena.find(owner)? {
         Some(arena) => Ok(arena.used()?),
         None => Ok(0),
-    }
+    })
 }
 
 /// `nil` for a process that has no part yet.
-#[rustler::nif(schedule = "DirtyIo")]
-fn arena_capacity(env: Env<'_>, arena: Ref) -> Answer<'static, Option<u64>> {
-    match find(env, &arena)? {
+#[rustler::nif]
+fn arena_capacity<'a>(env: Env<'a>, tag: Reference<'a>, arena: Ref) -> Pending<'a> {
+    on(env, tag, arena, |arena, owner| match arena.find(owner)? {
         Some(arena) => Ok(Some(arena.capacity()?)),
         None => Ok(None),
-    }
+    })
 }
 
-#[rustler::nif(schedule = "DirtyIo")]
-fn arena_peak(env: Env<'_>, arena: Ref) -> Answer<'static, u64> {
-    Ok(find(env, &arena)?.map_or(0, |arena| arena.peak()))
+#[rustler::nif]
+fn arena_peak<'a>(env: Env<'a>, tag: Reference<'a>, arena: Ref) -> Pending<'a> {
+    on(env, tag, arena, |arena, owner| {
+        Ok(arena.find(owner)?.map_or(0, |arena| arena.peak()))
+    })
 }
 
 #[rustler::nif]

@@ -1,24 +1,29 @@
 //! `ExCubecl.Buffer`.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use ex_cubecl_core::device;
-use ex_cubecl_core::driver::Progress;
-use ex_cubecl_core::{Buffer, DType, DeviceId};
-use rustler::{Atom, Binary, Encoder, Env, LocalPid, OwnedBinary, ResourceArc, Term};
+use ex_cubecl_core::driver::{PendingRead, Progress};
+use ex_cubecl_core::joint::{copy_across, gather};
+use ex_cubecl_core::worker::JOINT;
+use ex_cubecl_core::{Buffer, DType, Device, DeviceId, Error, Result, device};
+use rustler::{Atom, Binary, Encoder, Env, LocalPid, OwnedBinary, Reference, ResourceArc, Term};
 
 use crate::atoms;
+use crate::call::{Call, Data, Pending};
 use crate::error::{Answer, Fault};
 use crate::list;
 use crate::post::post;
-use crate::resource::{BufferRef, binary, handle};
+use crate::resource::{BufferRef, Held, finish_read, handle};
 use crate::term::{Dims, ListOf, Note, Wire, spec};
 
 type Ref = ResourceArc<BufferRef>;
 
 /// A preview of a busy device is given up rather than waited for.
-const PREVIEW_PATIENCE: Duration = Duration::from_millis(50);
+const PREVIEW_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Lists of so many bytes are made where the bytes arrive; longer ones on a dirty scheduler.
+const SHORT_LIST: usize = 16 << 10;
 
 /// Sends `{progress, bytes}` to a watcher while a transfer goes on.
 fn progress(watcher: Option<LocalPid>) -> Option<Progress> {
@@ -28,34 +33,51 @@ fn progress(watcher: Option<LocalPid>) -> Option<Progress> {
     }))
 }
 
-#[rustler::nif(schedule = "DirtyIo")]
+/// A call on a buffer, on the thread of its device.
+fn on<'a, T: Encoder>(
+    call: Call,
+    buffer: Ref,
+    work: impl FnOnce(&Buffer) -> Answer<'static, T> + Send + 'static,
+) -> Pending<'a> {
+    let device = buffer.0.device().clone();
+    call.run(&device, move || work(&buffer.0))
+}
+
+#[rustler::nif(schedule = "DirtyCpu")]
 fn buffer_from_list<'a>(
     env: Env<'a>,
+    tag: Reference<'a>,
     id: Wire<DeviceId>,
     dtype: Wire<DType>,
     dims: Dims,
     data: Term<'a>,
     note: Note,
-) -> Answer<'a, Ref> {
-    let device = device::open(id.0)?;
+) -> Pending<'a> {
     let bytes = list::decode(data, dtype.0, &dims)?;
-    handle(Buffer::new(device, spec(env, dtype, dims, note), &bytes))
+    let spec = spec(env, dtype, dims, note);
+    Call::new(env, tag).run_on(id.0, move |device| {
+        handle(Buffer::new(device.clone(), spec, &bytes))
+    })
 }
 
-#[rustler::nif(schedule = "DirtyIo")]
+#[rustler::nif]
+#[allow(clippy::too_many_arguments)] // what makes a buffer
 fn buffer_from_binary<'a>(
     env: Env<'a>,
+    tag: Reference<'a>,
     id: Wire<DeviceId>,
     dtype: Wire<DType>,
     dims: Dims,
     data: Binary<'a>,
     note: Note,
     watcher: Option<LocalPid>,
-) -> Answer<'a, Ref> {
-    let device = device::open(id.0)?;
+) -> Pending<'a> {
     let spec = spec(env, dtype, dims, note);
-    let progress = progress(watcher);
-    handle(Buffer::new_watched(device, spec, &data, progress.as_ref()))
+    let (data, progress) = (Data::keep(data), progress(watcher));
+    Call::new(env, tag).run_on(id.0, move |device| {
+        let device = device.clone();
+        handle(data.read(|data| Buffer::new_watched(device, spec, data, progress.as_ref())))
+    })
 }
 
 /// For a few bytes, on the caller's scheduler; `nil` where that would have to wait.
@@ -97,95 +119,227 @@ fn buffer_empty<'a>(
     handle(Ok(buffer)).map(Some)
 }
 
-#[rustler::nif(schedule = "DirtyIo")]
+#[rustler::nif]
 fn buffer_iota<'a>(
     env: Env<'a>,
+    tag: Reference<'a>,
     id: Wire<DeviceId>,
     dtype: Wire<DType>,
     dims: Dims,
     note: Note,
-) -> Answer<'a, Ref> {
+) -> Pending<'a> {
     let spec = spec(env, dtype, dims, note);
-    handle(Buffer::iota(device::open(id.0)?, spec))
+    Call::new(env, tag).run_on(id.0, move |device| {
+        handle(Buffer::iota(device.clone(), spec))
+    })
 }
 
-#[rustler::nif(schedule = "DirtyIo")]
-fn buffer_allocate(buffer: Ref) -> Answer<'static, Atom> {
-    buffer.0.ensure_allocated()?;
-    Ok(atoms::ok())
+#[rustler::nif]
+fn buffer_allocate<'a>(env: Env<'a>, tag: Reference<'a>, buffer: Ref) -> Pending<'a> {
+    on(Call::new(env, tag), buffer, |buffer| {
+        buffer.ensure_allocated()?;
+        Ok(atoms::ok())
+    })
 }
 
-#[rustler::nif(schedule = "DirtyIo")]
-fn buffer_fill<'a>(buffer: Ref, value: Term<'a>) -> Answer<'a, Atom> {
+#[rustler::nif]
+fn buffer_fill<'a>(env: Env<'a>, tag: Reference<'a>, buffer: Ref, value: Term<'a>) -> Pending<'a> {
     let dtype = buffer.0.dtype();
     let bits = list::bits(value, dtype).ok_or(Fault::Value {
         index: 0,
         value,
         dtype,
     })?;
-    buffer.0.fill(bits)?;
-    Ok(atoms::ok())
+    on(Call::new(env, tag), buffer, move |buffer| {
+        buffer.fill(bits)?;
+        Ok(atoms::ok())
+    })
 }
 
-#[rustler::nif(schedule = "DirtyIo")]
-fn buffer_read<'a>(
-    env: Env<'a>,
-    buffer: Ref,
-    watcher: Option<LocalPid>,
-) -> Answer<'static, Binary<'a>> {
-    let progress = progress(watcher);
-    let bytes = buffer
-        .0
-        .read_watched(0, buffer.0.count(), progress.as_ref())?;
-    Ok(binary(env, bytes))
-}
-
-#[rustler::nif(schedule = "DirtyIo")]
-fn buffer_read_part<'a>(
-    env: Env<'a>,
+/// Starts a read on this thread of its device, and has the other wait for it.
+pub fn read(
     buffer: Ref,
     offset: u64,
     count: u64,
-) -> Answer<'static, Binary<'a>> {
-    Ok(binary(env, buffer.0.read(offset, count)?))
+    progress: Option<Progress>,
+    done: impl FnOnce(Result<OwnedBinary>) + Send + 'static,
+) {
+    let bytes = count.saturating_mul(buffer.0.dtype().size());
+    let turn = {
+        let worker = buffer.0.device().worker();
+        worker.turn(bytes.min(buffer.0.bytes()))
+    };
+    let started = buffer.0.start_read(offset, count, progress.as_ref());
+    wait(buffer, count, started, None, move |bytes| {
+        done(bytes);
+        drop(turn);
+    });
 }
 
-#[rustler::nif(schedule = "DirtyIo")]
-fn buffer_read_all<'a>(env: Env<'a>, buffers: ListOf<Ref>) -> Answer<'static, Vec<Binary<'a>>> {
-    let all = Buffer::read_all(buffers.iter().map(|buffer| &buffer.0))?;
-    Ok(all.into_iter().map(|bytes| binary(env, bytes)).collect())
+fn wait(
+    buffer: Ref,
+    count: u64,
+    started: Result<Option<Box<dyn PendingRead>>>,
+    patience: Option<Duration>,
+    done: impl FnOnce(Result<OwnedBinary>) + Send + 'static,
+) {
+    let pending = match started {
+        Ok(pending) => pending,
+        Err(error) => return done(Err(error)),
+    };
+    let device = buffer.0.device().clone();
+    // Where no thread can be had, `done` is dropped, which answers.
+    let _ = device.worker().wait(move || {
+        let bytes = finish_read(&buffer.0, count, pending, patience);
+        drop(buffer);
+        done(bytes);
+    });
 }
 
-#[rustler::nif(schedule = "DirtyIo")]
-fn buffer_to_list<'a>(env: Env<'a>, buffer: Ref, dims: Dims) -> Answer<'a, Term<'a>> {
-    let bytes = buffer.0.read(0, buffer.0.count())?;
-    list::encode(env, &bytes, buffer.0.dtype(), &dims)
+fn answer_read<'a>(
+    call: Call,
+    buffer: Ref,
+    (offset, count): (u64, u64),
+    progress: Option<Progress>,
+) -> Pending<'a> {
+    let device = buffer.0.device().clone();
+    call.then(&device, move |call| {
+        read(buffer, offset, count, progress, move |bytes| {
+            call.answer_with(|env| Ok(Binary::from_owned(bytes?, env).to_term(env)));
+        });
+    })
 }
 
-#[rustler::nif(schedule = "DirtyIo")]
-fn buffer_preview<'a>(env: Env<'a>, buffer: Ref, most: u64) -> Answer<'static, Term<'a>> {
-    let count = buffer.0.count().min(most);
-    let bytes = buffer.0.read_soon(0, count, PREVIEW_PATIENCE)?;
-    Ok(list::flat(env, &bytes, buffer.0.dtype()))
+#[rustler::nif]
+fn buffer_read<'a>(
+    env: Env<'a>,
+    tag: Reference<'a>,
+    buffer: Ref,
+    watcher: Option<LocalPid>,
+) -> Pending<'a> {
+    let part = (0, buffer.0.count());
+    answer_read(Call::new(env, tag), buffer, part, progress(watcher))
 }
 
-#[rustler::nif(schedule = "DirtyIo")]
+#[rustler::nif]
+fn buffer_read_part<'a>(
+    env: Env<'a>,
+    tag: Reference<'a>,
+    buffer: Ref,
+    offset: u64,
+    count: u64,
+) -> Pending<'a> {
+    answer_read(Call::new(env, tag), buffer, (offset, count), None)
+}
+
+/// No other call comes between the reads; each device then waits for its own.
+#[rustler::nif]
+fn buffer_read_all<'a>(env: Env<'a>, tag: Reference<'a>, buffers: ListOf<Ref>) -> Pending<'a> {
+    let call = Call::new(env, tag);
+    let first = buffers.first().map(|buffer| buffer.0.device().clone());
+    let is_on = |device: &Arc<Device>| buffers.iter().all(|it| Arc::ptr_eq(it.0.device(), device));
+    match first.filter(is_on) {
+        Some(device) => call.then(&device, |call| read_all(call, buffers.0)),
+        None => {
+            JOINT.run(|| read_all(call, buffers.0))?;
+            Ok(atoms::pending())
+        }
+    }
+}
+
+fn read_all(call: Call, buffers: Vec<Ref>) {
+    let all: Vec<&Buffer> = buffers.iter().map(|buffer| &buffer.0).collect();
+    let started = match Buffer::start_read_all(&all) {
+        Ok(started) => started,
+        Err(error) => return call.answer::<Atom>(Err(error.into())),
+    };
+    let done = |all: Vec<Result<OwnedBinary>>| {
+        call.answer_with(|env| {
+            let all = all.into_iter().collect::<Result<Vec<_>>>()?.into_iter();
+            let all: Vec<_> = all.map(|bytes| Binary::from_owned(bytes, env)).collect();
+            Ok(all.encode(env))
+        });
+    };
+    // Where no thread can be had, `done` is dropped, which answers.
+    let slots = gather(started.len(), done).unwrap_or_default();
+    for ((buffer, pending), slot) in buffers.into_iter().zip(started).zip(slots) {
+        let count = buffer.0.count();
+        wait(buffer, count, Ok(pending), None, move |bytes| slot.fill(bytes));
+    }
+}
+
+/// The elements as a list, or the bytes of which `buffer_list` makes a long one.
+fn elements<'a>(
+    env: Env<'a>,
+    bytes: Result<OwnedBinary>,
+    dtype: DType,
+    dims: &[u64],
+) -> Answer<'a, Term<'a>> {
+    let bytes = bytes?;
+    match bytes.len() <= SHORT_LIST {
+        true => list::encode(env, &bytes, dtype, dims),
+        false => Ok((atoms::bytes(), Binary::from_owned(bytes, env)).encode(env)),
+    }
+}
+
+#[rustler::nif]
+fn buffer_elements<'a>(env: Env<'a>, tag: Reference<'a>, buffer: Ref, dims: Dims) -> Pending<'a> {
+    let (dtype, count) = (buffer.0.dtype(), buffer.0.count());
+    let device = buffer.0.device().clone();
+    Call::new(env, tag).then(&device, move |call| {
+        read(buffer, 0, count, None, move |bytes| {
+            call.answer_with(|env| elements(env, bytes, dtype, &dims));
+        });
+    })
+}
+
+/// The first elements, unless the device is too busy for them.
+#[rustler::nif]
+fn buffer_preview<'a>(env: Env<'a>, tag: Reference<'a>, buffer: Ref, most: u64) -> Pending<'a> {
+    let (count, dtype) = (buffer.0.count().min(most), buffer.0.dtype());
+    let (device, deadline) = (buffer.0.device().clone(), Instant::now() + PREVIEW_PATIENCE);
+    Call::new(env, tag).then(&device, move |call| {
+        let patience = deadline.saturating_duration_since(Instant::now());
+        if patience.is_zero() {
+            return call.answer::<Atom>(Err(Error::Busy.into()));
+        }
+        let started = buffer.0.start_read_within(count, patience);
+        wait(buffer, count, started, Some(patience), move |bytes| {
+            call.answer_with(|env| elements(env, bytes, dtype, &[count]));
+        });
+    })
+}
+
+#[rustler::nif]
 fn buffer_write<'a>(
+    env: Env<'a>,
+    tag: Reference<'a>,
     buffer: Ref,
     offset: u64,
     data: Binary<'a>,
     watcher: Option<LocalPid>,
-) -> Answer<'a, Atom> {
-    let progress = progress(watcher);
-    buffer.0.write_watched(offset, &data, progress.as_ref())?;
-    Ok(atoms::ok())
+) -> Pending<'a> {
+    let (data, progress) = (Data::keep(data), progress(watcher));
+    on(Call::new(env, tag), buffer, move |buffer| {
+        data.read(|data| buffer.write_watched(offset, data, progress.as_ref()))?;
+        Ok(atoms::ok())
+    })
 }
 
-#[rustler::nif(schedule = "DirtyIo")]
-fn buffer_write_list<'a>(buffer: Ref, offset: u64, dims: Dims, data: Term<'a>) -> Answer<'a, Atom> {
+#[rustler::nif(schedule = "DirtyCpu")]
+fn buffer_write_list<'a>(
+    env: Env<'a>,
+    tag: Reference<'a>,
+    buffer: Ref,
+    offset: u64,
+    dims: Dims,
+    data: Term<'a>,
+) -> Pending<'a> {
     let bytes = list::decode(data, buffer.0.dtype(), &dims)?;
-    buffer.0.write(offset, &bytes)?;
-    Ok(atoms::ok())
+    on(Call::new(env, tag), buffer, move |buffer| {
+        buffer.write(offset, &bytes)?;
+        Ok(atoms::ok())
+    })
 }
 
 #[rustler::nif]
@@ -209,46 +363,72 @@ fn buffer_detach(buffer: Ref) -> Answer<'static, Ref> {
     handle(Ok(buffer.0.detach()))
 }
 
-#[rustler::nif(schedule = "DirtyIo")]
+#[rustler::nif]
 fn buffer_duplicate<'a>(
     env: Env<'a>,
+    tag: Reference<'a>,
     buffer: Ref,
     id: Wire<DeviceId>,
     dims: Dims,
     note: Note,
     watcher: Option<LocalPid>,
-) -> Answer<'a, Ref> {
+) -> Pending<'a> {
     let spec = spec(env, Wire(buffer.0.dtype()), dims, note);
-    let (device, progress) = (device::open(id.0)?, progress(watcher));
-    handle(buffer.0.duplicate_as(device, spec, progress.as_ref()))
+    let progress = progress(watcher);
+    Call::new(env, tag).opened(id.0, move |device, call| {
+        if Arc::ptr_eq(&device, buffer.0.device()) {
+            return call.queue(device.worker(), move |call| {
+                call.answer(handle(buffer.0.duplicate_as(spec)));
+            });
+        }
+        let copy = Box::new(Buffer::lazy(device, spec)?);
+        copy_across(Held(buffer), copy, progress, move |copy| {
+            call.answer(handle(copy.map(|copy| *copy)));
+        })
+    })
 }
 
-#[rustler::nif(schedule = "DirtyIo")]
+#[rustler::nif]
 fn buffer_convert<'a>(
     env: Env<'a>,
+    tag: Reference<'a>,
     buffer: Ref,
     dtype: Wire<DType>,
     dims: Dims,
     note: Note,
-) -> Answer<'a, Ref> {
-    handle(buffer.0.convert(spec(env, dtype, dims, note)))
+) -> Pending<'a> {
+    let spec = spec(env, dtype, dims, note);
+    on(Call::new(env, tag), buffer, move |buffer| {
+        handle(buffer.convert(spec))
+    })
 }
 
-#[rustler::nif(schedule = "DirtyIo")]
-fn buffer_copy(source: Ref, target: Ref) -> Answer<'static, Atom> {
-    source.0.copy_to(&target.0)?;
-    Ok(atoms::ok())
+#[rustler::nif]
+fn buffer_copy<'a>(env: Env<'a>, tag: Reference<'a>, source: Ref, target: Ref) -> Pending<'a> {
+    let call = Call::new(env, tag);
+    if Arc::ptr_eq(source.0.device(), target.0.device()) {
+        return on(call, source, move |source| {
+            source.copy_to(&target.0)?;
+            Ok(atoms::ok())
+        });
+    }
+    copy_across(Held(source), Held(target), None, move |copied| {
+        call.answer(copied.map(|_| atoms::ok()).map_err(Fault::from));
+    })?;
+    Ok(atoms::pending())
 }
 
-#[rustler::nif(schedule = "DirtyIo")]
-fn buffer_synchronize(buffer: Ref) -> Answer<'static, Atom> {
-    buffer.0.device().synchronize()?;
-    Ok(atoms::ok())
+#[rustler::nif]
+fn buffer_synchronize<'a>(env: Env<'a>, tag: Reference<'a>, buffer: Ref) -> Pending<'a> {
+    on(Call::new(env, tag), buffer, |buffer| {
+        buffer.device().synchronize()?;
+        Ok(atoms::ok())
+    })
 }
 
-#[rustler::nif(schedule = "DirtyIo")]
-fn buffer_pointer(buffer: Ref) -> Answer<'static, u64> {
-    Ok(buffer.0.pointer()?)
+#[rustler::nif]
+fn buffer_pointer<'a>(env: Env<'a>, tag: Reference<'a>, buffer: Ref) -> Pending<'a> {
+    on(Call::new(env, tag), buffer, |buffer| Ok(buffer.pointer()?))
 }
 
 #[rustler::nif]
@@ -300,6 +480,17 @@ fn list_to_binary<'a>(
 ) -> Answer<'a, Binary<'a>> {
     let bytes = list::decode(data, dtype.0, &dims)?;
     Ok(Binary::from_owned(OwnedBinary::from_slice(&bytes), env))
+}
+
+/// The list of bytes that were read from a buffer.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn buffer_list<'a>(
+    env: Env<'a>,
+    buffer: Ref,
+    data: Binary<'a>,
+    dims: Dims,
+) -> Answer<'a, Term<'a>> {
+    list::encode(env, &data, buffer.0.dtype(), &dims)
 }
 
 /// The list of bytes that came from elsewhere.

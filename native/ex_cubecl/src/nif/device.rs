@@ -1,11 +1,12 @@
 //! `ExCubecl.Device`.
 
 use ex_cubecl_core::DeviceId;
-use ex_cubecl_core::device::{self, Info};
-use rustler::Atom;
+use ex_cubecl_core::device;
+use ex_cubecl_core::worker::{CONTROL, JOINT};
+use rustler::{Env, Reference};
 
 use crate::atoms;
-use crate::error::Answer;
+use crate::call::{Call, Pending};
 use crate::term::Wire;
 
 #[rustler::nif]
@@ -13,41 +14,55 @@ fn version() -> &'static str {
     env!("CARGO_PKG_VERSION")
 }
 
-#[rustler::nif(schedule = "DirtyIo")]
-fn device_list() -> Answer<'static, Vec<Wire<Info>>> {
-    Ok(device::list()?.into_iter().map(Wire).collect())
+#[rustler::nif]
+fn device_list<'a>(env: Env<'a>, tag: Reference<'a>) -> Pending<'a> {
+    Call::new(env, tag).on(&CONTROL, || {
+        let devices = device::list()?.into_iter();
+        Ok(devices.map(Wire).collect::<Vec<_>>())
+    })
 }
 
-#[rustler::nif(schedule = "DirtyIo")]
-fn device_default() -> Answer<'static, Wire<DeviceId>> {
-    Ok(Wire(device::default_id()?))
+#[rustler::nif]
+fn device_default<'a>(env: Env<'a>, tag: Reference<'a>) -> Pending<'a> {
+    Call::new(env, tag).on(&CONTROL, || Ok(Wire(device::default_id()?)))
 }
 
-#[rustler::nif(schedule = "DirtyIo")]
-fn device_reset(id: Wire<DeviceId>) -> Answer<'static, Atom> {
-    device::reset(id.0)?;
-    Ok(atoms::ok())
+#[rustler::nif]
+fn device_reset<'a>(env: Env<'a>, tag: Reference<'a>, id: Wire<DeviceId>) -> Pending<'a> {
+    Call::new(env, tag).run_on(id.0, |device| {
+        device.reset()?;
+        Ok(atoms::ok())
+    })
 }
 
-#[rustler::nif(schedule = "DirtyIo")]
-fn device_synchronize(id: Wire<DeviceId>) -> Answer<'static, Atom> {
-    device::open(id.0)?.synchronize()?;
-    Ok(atoms::ok())
+#[rustler::nif]
+fn device_synchronize<'a>(env: Env<'a>, tag: Reference<'a>, id: Wire<DeviceId>) -> Pending<'a> {
+    Call::new(env, tag).run_on(id.0, |device| {
+        device.synchronize()?;
+        Ok(atoms::ok())
+    })
 }
 
-#[rustler::nif(schedule = "DirtyIo")]
-fn device_add(on: Wire<DeviceId>, id: Wire<DeviceId>) -> Answer<'static, Wire<Info>> {
-    Ok(Wire(device::add(on.0, id.0)?))
+#[rustler::nif]
+fn device_add<'a>(
+    env: Env<'a>,
+    tag: Reference<'a>,
+    on: Wire<DeviceId>,
+    id: Wire<DeviceId>,
+) -> Pending<'a> {
+    Call::new(env, tag).on(&CONTROL, move || Ok(Wire(device::add(on.0, id.0)?)))
 }
 
-#[rustler::nif(schedule = "DirtyIo")]
-fn device_remove(id: Wire<DeviceId>) -> Answer<'static, Atom> {
-    device::remove(id.0)?;
-    Ok(atoms::ok())
+/// It waits for what is left of the device's work.
+#[rustler::nif]
+fn device_remove<'a>(env: Env<'a>, tag: Reference<'a>, id: Wire<DeviceId>) -> Pending<'a> {
+    Call::new(env, tag).on(&JOINT, move || {
+        device::remove(id.0)?;
+        Ok(atoms::ok())
+    })
 }
 
-#[rustler::nif(schedule = "DirtyIo")]
-fn device_open(id: Wire<DeviceId>) -> Answer<'static, Atom> {
-    device::open(id.0)?;
-    Ok(atoms::ok())
+#[rustler::nif]
+fn device_open<'a>(env: Env<'a>, tag: Reference<'a>, id: Wire<DeviceId>) -> Pending<'a> {
+    Call::new(env, tag).opened(id.0, |_, call| CONTROL.run(|| call.answer(Ok(atoms::ok()))))
 }

@@ -9,9 +9,10 @@ use ex_cubecl_core::kernel::source::Source;
 use ex_cubecl_core::kernel::tree::Program;
 use ex_cubecl_core::ledger::Spec;
 use ex_cubecl_core::{Buffer, DeviceId, device};
-use rustler::{Atom, Env, Resource, ResourceArc, Term};
+use rustler::{Atom, Env, Reference, Resource, ResourceArc, Term};
 
 use crate::atoms;
+use crate::call::{Call, Pending};
 use crate::error::{Answer, Fault};
 use crate::list;
 use crate::resource::BufferRef;
@@ -60,45 +61,57 @@ fn buffers(refs: &[Ref]) -> Vec<&Buffer> {
 }
 
 /// Compiles it for a device.
-#[rustler::nif(schedule = "DirtyIo")]
-fn kernel_compile(kernel: ResourceArc<KernelRef>, id: Wire<DeviceId>) -> Answer<'static, Atom> {
-    kernel.0.compile(&device::open(id.0)?)?;
-    Ok(atoms::ok())
+#[rustler::nif]
+fn kernel_compile<'a>(
+    env: Env<'a>,
+    tag: Reference<'a>,
+    kernel: ResourceArc<KernelRef>,
+    id: Wire<DeviceId>,
+) -> Pending<'a> {
+    Call::new(env, tag).run_on(id.0, move |device| {
+        kernel.0.compile(device)?;
+        Ok(atoms::ok())
+    })
 }
 
-#[rustler::nif(schedule = "DirtyIo")]
-fn kernel_profile_start(id: Wire<DeviceId>) -> Answer<'static, u64> {
-    Ok(device::open(id.0)?.start_timing()?)
+#[rustler::nif]
+fn kernel_profile_start<'a>(env: Env<'a>, tag: Reference<'a>, id: Wire<DeviceId>) -> Pending<'a> {
+    Call::new(env, tag).run_on(id.0, |device| Ok(device.start_timing()?))
 }
 
 /// Nanoseconds, and whose.
-#[rustler::nif(schedule = "DirtyIo")]
-fn kernel_profile_stop(id: Wire<DeviceId>, token: u64) -> Answer<'static, (u64, Atom)> {
-    let time = device::open(id.0)?.stop_timing(token)?;
-    let clock = match time.clock {
-        Clock::Device => atoms::device(),
-        Clock::Host => atoms::host(),
-    };
-    let nanoseconds = u64::try_from(time.passed.as_nanos());
-    Ok((nanoseconds.unwrap_or(u64::MAX), clock))
+#[rustler::nif]
+fn kernel_profile_stop<'a>(
+    env: Env<'a>,
+    tag: Reference<'a>,
+    id: Wire<DeviceId>,
+    token: u64,
+) -> Pending<'a> {
+    Call::new(env, tag).run_on(id.0, move |device| {
+        let time = device.stop_timing(token)?;
+        let clock = match time.clock {
+            Clock::Device => atoms::device(),
+            Clock::Host => atoms::host(),
+        };
+        let nanoseconds = u64::try_from(time.passed.as_nanos());
+        Ok((nanoseconds.unwrap_or(u64::MAX), clock))
+    })
 }
 
 /// What a new buffer is made of.
-struct Mapping<'a> {
+struct Mapping {
     scalars: Vec<u64>,
     spec: Spec,
     positions: u64,
-    inputs: &'a [Ref],
 }
 
-fn mapping<'a, 'b>(
+fn mapping<'a>(
     env: Env<'a>,
     kernel: &Kernel,
-    inputs: &'b [Ref],
     scalars: &[Term<'a>],
     dims: Dims,
     note: Note,
-) -> Answer<'a, Mapping<'b>> {
+) -> Answer<'a, Mapping> {
     let Some(dtype) = kernel.program().outputs.first() else {
         return Err(ex_cubecl_core::Error::NotAllocated.into());
     };
@@ -107,7 +120,6 @@ fn mapping<'a, 'b>(
         scalars: numbers(kernel, scalars)?,
         positions: spec.count().unwrap_or(u64::MAX),
         spec,
-        inputs,
     })
 }
 
@@ -118,21 +130,27 @@ fn handle_of<'a>(made: Vec<Buffer>) -> Answer<'a, Ref> {
 }
 
 /// Into a new buffer.
-#[rustler::nif(schedule = "DirtyIo")]
+#[rustler::nif]
+#[allow(clippy::too_many_arguments)] // what makes a buffer
 fn kernel_map<'a>(
     env: Env<'a>,
+    tag: Reference<'a>,
     kernel: ResourceArc<KernelRef>,
     id: Wire<DeviceId>,
     inputs: ListOf<Ref>,
     scalars: ListOf<Term<'a>>,
     dims: Dims,
     note: Note,
-) -> Answer<'a, Ref> {
-    let kernel = &kernel.0;
-    let it = mapping(env, kernel, &inputs, &scalars, dims, note)?;
-    let device = device::open(id.0)?;
-    let inputs = buffers(it.inputs);
-    handle_of(kernel.map(&device, &inputs, &it.scalars, vec![it.spec], it.positions)?)
+) -> Pending<'a> {
+    let it = mapping(env, &kernel.0, &scalars, dims, note)?;
+    Call::new(env, tag).run_on(id.0, move |device| {
+        let (inputs, outputs) = (buffers(&inputs), vec![it.spec]);
+        handle_of(
+            kernel
+                .0
+                .map(device, &inputs, &it.scalars, outputs, it.positions)?,
+        )
+    })
 }
 
 /// Into a new buffer, on the caller's scheduler; `nil` where that would have to wait.
@@ -147,11 +165,11 @@ fn kernel_map_now<'a>(
     note: Note,
 ) -> Answer<'a, Option<Ref>> {
     let kernel = &kernel.0;
-    let it = mapping(env, kernel, &inputs, &scalars, dims, note)?;
+    let it = mapping(env, kernel, &scalars, dims, note)?;
     let Some(device) = device::find_open(id.0) else {
         return Ok(None);
     };
-    let inputs = buffers(it.inputs);
+    let inputs = buffers(&inputs);
     let made = kernel.map_now(&device, &inputs, &it.scalars, vec![it.spec], it.positions)?;
     made.map(handle_of).transpose()
 }
@@ -165,30 +183,52 @@ type Step<'a> = (
     u64,
 );
 
-fn launch<'a>(
-    (kernel, inputs, _, outputs, positions): &'a Step<'_>,
-    scalars: &'a [u64],
-) -> Launch<'a> {
-    Launch {
-        kernel: &kernel.0,
-        buffers: [buffers(inputs), buffers(outputs)].concat(),
-        scalars,
-        positions: *positions,
+/// A step whose numbers are decoded.
+struct Prepared {
+    kernel: ResourceArc<KernelRef>,
+    inputs: ListOf<Ref>,
+    scalars: Vec<u64>,
+    outputs: ListOf<Ref>,
+    positions: u64,
+}
+
+fn prepared<'a>((kernel, inputs, scalars, outputs, positions): Step<'a>) -> Answer<'a, Prepared> {
+    Ok(Prepared {
+        scalars: numbers(&kernel.0, &scalars)?,
+        kernel,
+        inputs,
+        outputs,
+        positions,
+    })
+}
+
+impl Prepared {
+    fn launch(&self) -> Launch<'_> {
+        Launch {
+            kernel: &self.kernel.0,
+            buffers: [buffers(&self.inputs), buffers(&self.outputs)].concat(),
+            scalars: &self.scalars,
+            positions: self.positions,
+        }
     }
 }
 
 /// Into buffers that are there, one after the other, in one submission.
-#[rustler::nif(schedule = "DirtyIo")]
-fn kernel_run<'a>(steps: ListOf<Step<'a>>) -> Answer<'a, Atom> {
-    let scalars = steps
-        .iter()
-        .map(|(kernel, _, scalars, _, _)| numbers(&kernel.0, scalars))
-        .collect::<Result<Vec<_>, _>>()?;
-    let launches: Vec<Launch> = steps
-        .iter()
-        .zip(&scalars)
-        .map(|(step, scalars)| launch(step, scalars))
-        .collect();
+#[rustler::nif]
+fn kernel_run<'a>(env: Env<'a>, tag: Reference<'a>, steps: ListOf<Step<'a>>) -> Pending<'a> {
+    let steps = steps.0.into_iter().map(prepared);
+    let steps = steps.collect::<Result<Vec<_>, _>>()?;
+    let call = Call::new(env, tag);
+    let first = steps.first().and_then(|step| step.outputs.first());
+    match first.map(|output| output.0.device().clone()) {
+        Some(device) => call.run(&device, move || Ok(run_steps(&steps)?)),
+        // Nothing to run, or nothing to write: no device is asked.
+        None => Ok(run_steps(&steps)?),
+    }
+}
+
+fn run_steps(steps: &[Prepared]) -> ex_cubecl_core::Result<Atom> {
+    let launches: Vec<Launch> = steps.iter().map(Prepared::launch).collect();
     launch::run_all(&launches)?;
     Ok(atoms::ok())
 }
@@ -196,25 +236,27 @@ fn kernel_run<'a>(steps: ListOf<Step<'a>>) -> Answer<'a, Atom> {
 /// One step, on the caller's scheduler; `nil` where that would have to wait.
 #[rustler::nif]
 fn kernel_run_now<'a>(step: Step<'a>) -> Answer<'a, Option<Atom>> {
-    let scalars = numbers(&step.0.0, &step.2)?;
-    let ran = launch::run_now(&launch(&step, &scalars))?;
+    let ran = launch::run_now(&prepared(step)?.launch())?;
     Ok(ran.then(atoms::ok))
 }
 
 /// `nil` where the device has no way of its own for these.
-#[rustler::nif(schedule = "DirtyIo")]
+#[rustler::nif]
 fn kernel_matmul<'a>(
     env: Env<'a>,
+    tag: Reference<'a>,
     left: Ref,
     right: Ref,
     lengths: (u64, u64, u64),
     dims: Dims,
     note: Note,
-) -> Answer<'a, Option<Ref>> {
+) -> Pending<'a> {
     let spec = spec(env, Wire(left.0.dtype()), dims, note);
-    let lengths = [lengths.0, lengths.1, lengths.2];
-    let made = matmul(&left.0, &right.0, spec, lengths)?;
-    Ok(made.map(|made| ResourceArc::new(BufferRef::new(made))))
+    let (device, lengths) = (left.0.device().clone(), [lengths.0, lengths.1, lengths.2]);
+    Call::new(env, tag).run(&device, move || {
+        let made = matmul(&left.0, &right.0, spec, lengths)?;
+        Ok(made.map(|made| ResourceArc::new(BufferRef::new(made))))
+    })
 }
 
 struct SourceRef(Source);
@@ -235,13 +277,24 @@ fn source_new(
     )?)))
 }
 
-#[rustler::nif(schedule = "DirtyIo")]
-fn source_run(
+#[rustler::nif]
+fn source_run<'a>(
+    env: Env<'a>,
+    tag: Reference<'a>,
     source: ResourceArc<SourceRef>,
     arguments: ListOf<Ref>,
     groups: (u32, u32, u32),
-) -> Answer<'static, Atom> {
+) -> Pending<'a> {
     let groups = [groups.0, groups.1, groups.2];
-    source.0.run(&buffers(&arguments), groups)?;
-    Ok(atoms::ok())
+    let device = arguments.first().map(|buffer| buffer.0.device().clone());
+    let run = move || {
+        source
+            .0
+            .run(&buffers(&arguments), groups)
+            .map(|()| atoms::ok())
+    };
+    match device {
+        Some(device) => Call::new(env, tag).run(&device, move || Ok(run()?)),
+        None => Ok(run()?),
+    }
 }

@@ -2,32 +2,44 @@
 
 use ex_cubecl_core::heap::PageInfo;
 use ex_cubecl_core::ledger::{Entry, Report};
-use ex_cubecl_core::meter::{Usage, Watcher, watch_frees};
+use ex_cubecl_core::meter::{Watcher, watch_frees};
 use ex_cubecl_core::pool::Stats;
 use ex_cubecl_core::{DType, DeviceId, device, shared_pools};
-use rustler::{Atom, Encoder, Env, LocalPid, ResourceArc, Term};
+use rustler::{Atom, Encoder, Env, LocalPid, Reference, ResourceArc, Term};
 
 use crate::atoms;
+use crate::call::{Call, Later, Pending, ask};
 use crate::error::{Answer, soon};
 use crate::pid;
 use crate::post::post;
 use crate::resource::{BufferRef, held, unwatch};
 use crate::term::{Dims, Note, Wire, spec};
 
-#[rustler::nif(schedule = "DirtyIo")]
-fn memory_usage(id: Wire<DeviceId>) -> Answer<'static, Wire<(Usage, u64)>> {
-    Ok(Wire(device::open(id.0)?.usage()?))
+#[rustler::nif]
+fn memory_usage<'a>(env: Env<'a>, tag: Reference<'a>, id: Wire<DeviceId>) -> Pending<'a> {
+    Call::new(env, tag).run_on(id.0, |device| Ok(Wire(device.usage()?)))
 }
 
-#[rustler::nif(schedule = "DirtyIo")]
-fn memory_total(id: Wire<DeviceId>) -> Answer<'static, Option<u64>> {
-    Ok(device::open(id.0)?.info.total_memory)
+#[rustler::nif]
+fn memory_total<'a>(
+    env: Env<'a>,
+    tag: Reference<'a>,
+    id: Wire<DeviceId>,
+) -> Answer<'a, Later<Option<u64>>> {
+    ask(env, tag, id.0, |device| device.info.total_memory)
 }
 
-#[rustler::nif(schedule = "DirtyIo")]
-fn memory_set_limit(id: Wire<DeviceId>, limit: Option<u64>) -> Answer<'static, Atom> {
-    device::open(id.0)?.set_limit(limit);
-    Ok(atoms::ok())
+#[rustler::nif]
+fn memory_set_limit<'a>(
+    env: Env<'a>,
+    tag: Reference<'a>,
+    id: Wire<DeviceId>,
+    limit: Option<u64>,
+) -> Answer<'a, Later<Atom>> {
+    ask(env, tag, id.0, move |device| {
+        device.set_limit(limit);
+        atoms::ok()
+    })
 }
 
 /// The limit that a device starts with; an open one keeps what it has.
@@ -37,21 +49,35 @@ fn memory_first_limit(id: Wire<DeviceId>, limit: u64) -> Answer<'static, Atom> {
     Ok(atoms::ok())
 }
 
-#[rustler::nif(schedule = "DirtyIo")]
-fn memory_report(id: Wire<DeviceId>, most: u64) -> Answer<'static, Wire<Report>> {
-    Ok(Wire(device::open(id.0)?.report(most as usize)))
+#[rustler::nif(schedule = "DirtyCpu")]
+fn memory_report<'a>(
+    env: Env<'a>,
+    tag: Reference<'a>,
+    id: Wire<DeviceId>,
+    most: u64,
+) -> Answer<'a, Later<Wire<Report>>> {
+    ask(env, tag, id.0, move |device| {
+        Wire(device.report(most as usize))
+    })
 }
 
 type Map = (Vec<Wire<PageInfo>>, Vec<Wire<Entry>>);
 
 /// The pages of a device, and its largest allocations.
-#[rustler::nif(schedule = "DirtyIo")]
-fn memory_map(id: Wire<DeviceId>, most: u64) -> Answer<'static, Map> {
-    let (pages, entries) = device::open(id.0)?.map(most as usize);
-    Ok((
-        pages.into_iter().map(Wire).collect(),
-        entries.into_iter().map(Wire).collect(),
-    ))
+#[rustler::nif(schedule = "DirtyCpu")]
+fn memory_map<'a>(
+    env: Env<'a>,
+    tag: Reference<'a>,
+    id: Wire<DeviceId>,
+    most: u64,
+) -> Answer<'a, Later<Map>> {
+    ask(env, tag, id.0, move |device| {
+        let (pages, entries) = device.map(most as usize);
+        (
+            pages.into_iter().map(Wire).collect(),
+            entries.into_iter().map(Wire).collect(),
+        )
+    })
 }
 
 /// The devices that are open.
@@ -61,33 +87,52 @@ fn memory_open() -> Vec<Wire<DeviceId>> {
 }
 
 /// The processes that made what is live, with its bytes, the one with the most first.
-#[rustler::nif(schedule = "DirtyIo")]
-fn memory_owners<'a>(env: Env<'a>, id: Wire<DeviceId>) -> Answer<'a, Vec<(Term<'a>, u64)>> {
-    let report = device::open(id.0)?.report(0);
-    let owners = report.by_owner.into_iter();
-    Ok(owners
-        .map(|(owner, sum)| (pid::term(env, owner), sum.bytes))
-        .collect())
+#[rustler::nif(schedule = "DirtyCpu")]
+fn memory_owners<'a>(
+    env: Env<'a>,
+    tag: Reference<'a>,
+    id: Wire<DeviceId>,
+) -> Answer<'a, Later<Vec<(Owner, u64)>>> {
+    ask(env, tag, id.0, |device| {
+        let owners = device.report(0).by_owner.into_iter();
+        owners
+            .map(|(owner, sum)| (Owner(owner), sum.bytes))
+            .collect()
+    })
+}
+
+/// A process by its key.
+struct Owner(u64);
+
+impl Encoder for Owner {
+    fn encode<'a>(&self, env: Env<'a>) -> Term<'a> {
+        pid::term(env, self.0)
+    }
 }
 
 /// Counts an allocation that failed for good, and tells what is live and its limit.
-#[rustler::nif(schedule = "DirtyIo")]
-fn memory_failed(id: Wire<DeviceId>) -> Answer<'static, (u64, Option<u64>)> {
-    let device = device::open(id.0)?;
-    device.count_failure();
-    let usage = device.account();
-    Ok((usage.live_bytes, usage.limit))
+#[rustler::nif]
+fn memory_failed<'a>(
+    env: Env<'a>,
+    tag: Reference<'a>,
+    id: Wire<DeviceId>,
+) -> Answer<'a, Later<(u64, Option<u64>)>> {
+    ask(env, tag, id.0, |device| {
+        device.count_failure();
+        let usage = device.account();
+        (usage.live_bytes, usage.limit)
+    })
 }
 
 /// Live bytes, without asking the device.
-#[rustler::nif(schedule = "DirtyIo")]
-fn memory_live(id: Wire<DeviceId>) -> Answer<'static, u64> {
-    Ok(device::open(id.0)?.account().live_bytes)
+#[rustler::nif]
+fn memory_live<'a>(env: Env<'a>, tag: Reference<'a>, id: Wire<DeviceId>) -> Answer<'a, Later<u64>> {
+    ask(env, tag, id.0, |device| device.account().live_bytes)
 }
 
-#[rustler::nif(schedule = "DirtyIo")]
-fn memory_reclaim(id: Wire<DeviceId>) -> Answer<'static, u64> {
-    Ok(device::open(id.0)?.reclaim()?)
+#[rustler::nif]
+fn memory_reclaim<'a>(env: Env<'a>, tag: Reference<'a>, id: Wire<DeviceId>) -> Pending<'a> {
+    Call::new(env, tag).run_on(id.0, |device| Ok(device.reclaim()?))
 }
 
 /// A buffer of a shared pool that is kept there, or `nil`, also where that would have to wait.
@@ -108,41 +153,45 @@ fn memory_take<'a>(
         return Ok(None);
     };
     let taken = pool.take(&spec.label)?;
-    Ok(taken.map(|buffer| held(env, buffer, env.pid())))
+    Ok(taken.map(|buffer| held(Some(env), buffer, env.pid())))
 }
 
 /// As `memory_take`, or a new one.
-#[rustler::nif(schedule = "DirtyIo")]
+#[rustler::nif]
 fn memory_get<'a>(
     env: Env<'a>,
+    tag: Reference<'a>,
     id: Wire<DeviceId>,
     dtype: Wire<DType>,
     dims: Dims,
     max: u64,
     note: Note,
-) -> Answer<'a, ResourceArc<BufferRef>> {
-    let device = device::open(id.0)?;
-    let spec = spec(env, dtype, dims, note);
-    let label = spec.label.clone();
-    let buffer = shared_pools::find_or_make(&device, spec, max)?.check_out(&label)?;
-    Ok(held(env, buffer, env.pid()))
+) -> Pending<'a> {
+    let (spec, holder) = (spec(env, dtype, dims, note), env.pid());
+    Call::new(env, tag).run_on(id.0, move |device| {
+        let label = spec.label.clone();
+        let buffer = shared_pools::find_or_make(device, spec, max)?.check_out(&label)?;
+        Ok(held(None, buffer, holder))
+    })
 }
 
 #[rustler::nif]
 fn memory_return(env: Env<'_>, buffer: ResourceArc<BufferRef>) -> Answer<'static, Option<Atom>> {
-    returned(env, &buffer, false)
+    returned(Some(env), &buffer, false)
 }
 
-#[rustler::nif(schedule = "DirtyIo")]
-fn memory_return_wait(
-    env: Env<'_>,
+#[rustler::nif]
+fn memory_return_wait<'a>(
+    env: Env<'a>,
+    tag: Reference<'a>,
     buffer: ResourceArc<BufferRef>,
-) -> Answer<'static, Option<Atom>> {
-    returned(env, &buffer, true)
+) -> Pending<'a> {
+    let device = buffer.0.device().clone();
+    Call::new(env, tag).run(&device, move || returned(None, &buffer, true))
 }
 
 fn returned(
-    env: Env<'_>,
+    env: Option<Env<'_>>,
     buffer: &ResourceArc<BufferRef>,
     wait: bool,
 ) -> Answer<'static, Option<Atom>> {
@@ -164,15 +213,21 @@ fn memory_stats() -> Answer<'static, Vec<SharedPool>> {
         .collect())
 }
 
-#[rustler::nif(schedule = "DirtyIo")]
-fn memory_reset_peak(id: Wire<DeviceId>) -> Answer<'static, Atom> {
-    device::open(id.0)?.reset_peak();
-    Ok(atoms::ok())
+#[rustler::nif]
+fn memory_reset_peak<'a>(
+    env: Env<'a>,
+    tag: Reference<'a>,
+    id: Wire<DeviceId>,
+) -> Answer<'a, Later<Atom>> {
+    ask(env, tag, id.0, |device| {
+        device.reset_peak();
+        atoms::ok()
+    })
 }
 
-#[rustler::nif(schedule = "DirtyIo")]
-fn memory_trim(id: Wire<DeviceId>) -> Answer<'static, u64> {
-    Ok(device::open(id.0)?.trim()?)
+#[rustler::nif]
+fn memory_trim<'a>(env: Env<'a>, tag: Reference<'a>, id: Wire<DeviceId>) -> Pending<'a> {
+    Call::new(env, tag).run_on(id.0, |device| Ok(device.trim()?))
 }
 
 /// Sends `{freed, allocation, microseconds}` to a process for everything that is freed, or to nobody.

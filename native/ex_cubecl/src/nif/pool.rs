@@ -5,13 +5,13 @@ use std::collections::HashMap;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::{Arc, OnceLock};
 
-use ex_cubecl_core::device;
 use ex_cubecl_core::pool::{Pool, Stats};
-use ex_cubecl_core::{Buffer, DType, DeviceId};
+use ex_cubecl_core::{DType, DeviceId};
 use parking_lot::RwLock;
-use rustler::{Atom, Env, LocalPid, Monitor, Resource, ResourceArc, Term};
+use rustler::{Atom, Env, LocalPid, Monitor, Reference, Resource, ResourceArc, Term};
 
 use crate::atoms;
+use crate::call::{Call, Pending};
 use crate::error::{Answer, Fault, soon};
 use crate::pid;
 use crate::post::post;
@@ -51,15 +51,16 @@ fn find<'a>(env: Env<'_>, pid: LocalPid) -> Answer<'a, Arc<Pool>> {
 }
 
 /// A pool without a process.
-#[rustler::nif(schedule = "DirtyIo")]
+#[rustler::nif]
 fn pool_open<'a>(
     env: Env<'a>,
+    tag: Reference<'a>,
     id: Wire<DeviceId>,
     dtype: Wire<DType>,
     dims: Dims,
     max: u64,
     note: Note,
-) -> Answer<'a, ResourceArc<PoolRef>> {
+) -> Pending<'a> {
     let process = Arc::new(OnceLock::new());
     let awaited = process.clone();
     let waker = Box::new(move || {
@@ -68,8 +69,10 @@ fn pool_open<'a>(
         }
     });
     let spec = spec(env, dtype, dims, note);
-    let pool = Pool::new(device::open(id.0)?, spec, max, Some(waker))?;
-    Ok(ResourceArc::new(PoolRef { pool, process }))
+    Call::new(env, tag).run_on(id.0, move |device| {
+        let pool = Pool::new(device.clone(), spec, max, Some(waker))?;
+        Ok(ResourceArc::new(PoolRef { pool, process }))
+    })
 }
 
 /// From now on the pool is known by the calling process, and ends with it.
@@ -91,7 +94,10 @@ fn pool_run(env: Env<'_>, pool: ResourceArc<PoolRef>) -> Answer<'static, Atom> {
 fn pool_take<'a>(env: Env<'a>, pid: LocalPid, note: Note) -> Answer<'a, Term<'a>> {
     let pool = find(env, pid)?;
     match pool.take(&note.label(pid::caller(env)))? {
-        Some(buffer) => Ok(lease(env, &pool, buffer, env.pid())),
+        Some(buffer) => {
+            let handle = held(Some(env), buffer, env.pid());
+            Ok(lease(env, &pool, handle))
+        }
         None => {
             let bytes = pool.spec().bytes().unwrap_or(0);
             let grow = (atoms::grow(), Wire(pool.device().id()), bytes);
@@ -101,24 +107,29 @@ fn pool_take<'a>(env: Env<'a>, pid: LocalPid, note: Note) -> Answer<'a, Term<'a>
 }
 
 /// As `pool_take`, or a new one, for `holder`.
-#[rustler::nif(schedule = "DirtyIo")]
+#[rustler::nif]
 fn pool_check_out<'a>(
     env: Env<'a>,
+    tag: Reference<'a>,
     pid: LocalPid,
     holder: LocalPid,
     note: Note,
-) -> Answer<'a, Term<'a>> {
+) -> Pending<'a> {
     let pool = find(env, pid)?;
-    let buffer = pool.check_out(&note.label(pid::key(env, holder)))?;
-    Ok(lease(env, &pool, buffer, holder))
+    let label = note.label(pid::key(env, holder));
+    let device = pool.device().clone();
+    Call::new(env, tag).then(&device, move |call| {
+        let buffer = pool.check_out(&label);
+        call.answer_with(|env| Ok(lease(env, &pool, held(None, buffer?, holder))));
+    })
 }
 
-fn lease<'a>(env: Env<'a>, pool: &Pool, buffer: Buffer, holder: LocalPid) -> Term<'a> {
+fn lease<'a>(env: Env<'a>, pool: &Pool, handle: ResourceArc<BufferRef>) -> Term<'a> {
     let spec = pool.spec();
     map(
         env,
         &[
-            (atoms::r#ref(), &held(env, buffer, holder)),
+            (atoms::r#ref(), &handle),
             (atoms::dtype(), &Wire(spec.dtype)),
             (atoms::shape(), &spec.shape.to_vec()),
             (atoms::device(), &Wire(pool.device().id())),
@@ -132,25 +143,28 @@ fn pool_check_in(
     pid: LocalPid,
     buffer: ResourceArc<BufferRef>,
 ) -> Answer<'static, Option<Atom>> {
-    check_in(env, pid, &buffer, false)
+    check_in(Some(env), &*find(env, pid)?, &buffer, false)
 }
 
-#[rustler::nif(schedule = "DirtyIo")]
-fn pool_check_in_wait(
-    env: Env<'_>,
+#[rustler::nif]
+fn pool_check_in_wait<'a>(
+    env: Env<'a>,
+    tag: Reference<'a>,
     pid: LocalPid,
     buffer: ResourceArc<BufferRef>,
-) -> Answer<'static, Option<Atom>> {
-    check_in(env, pid, &buffer, true)
+) -> Pending<'a> {
+    let pool = find(env, pid)?;
+    let device = buffer.0.device().clone();
+    Call::new(env, tag).run(&device, move || check_in(None, &pool, &buffer, true))
 }
 
 fn check_in(
-    env: Env<'_>,
-    pid: LocalPid,
+    env: Option<Env<'_>>,
+    pool: &Pool,
     buffer: &ResourceArc<BufferRef>,
     wait: bool,
 ) -> Answer<'static, Option<Atom>> {
-    let back = soon(find(env, pid)?.check_in(&buffer.0, wait))?;
+    let back = soon(pool.check_in(&buffer.0, wait))?;
     Ok(back.map(|()| {
         unwatch(env, buffer);
         atoms::ok()

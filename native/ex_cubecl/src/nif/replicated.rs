@@ -1,57 +1,120 @@
 //! `ExCubecl.Replicated`.
 
-use ex_cubecl_core::{DType, Error, replica};
-use rustler::{Atom, Binary, ResourceArc, Term};
+use std::ops::Range;
+use std::sync::Arc;
+
+use ex_cubecl_core::joint::gather;
+use ex_cubecl_core::worker::JOINT;
+use ex_cubecl_core::{Buffer, DType, Error, Result, replica};
+use rustler::{Atom, Binary, Env, Reference, ResourceArc, Term};
 
 use crate::atoms;
+use crate::call::{Call, Data, Pending};
 use crate::error::{Answer, Fault};
 use crate::list;
 use crate::resource::BufferRef;
 use crate::term::{Dims, ListOf, Wire};
 
+type Ref = ResourceArc<BufferRef>;
+
 /// The bytes of data, decoded once: all of them for each buffer, or each its part in turn.
-#[rustler::nif(schedule = "DirtyIo")]
+#[rustler::nif(schedule = "DirtyCpu")]
 fn replicated_write<'a>(
-    buffers: ListOf<ResourceArc<BufferRef>>,
+    env: Env<'a>,
+    tag: Reference<'a>,
+    buffers: ListOf<Ref>,
     dtype: Wire<DType>,
     dims: Dims,
     data: Term<'a>,
     split: bool,
-) -> Answer<'a, Atom> {
+) -> Pending<'a> {
+    let call = Call::new(env, tag);
     match data.decode::<Binary>() {
-        Ok(binary) => write(&buffers, &binary, split),
-        Err(_) => write(&buffers, &list::decode(data, dtype.0, &dims)?, split),
+        Ok(binary) => {
+            let uploads = uploads(&buffers, binary.len(), split)?.into_iter();
+            write(
+                call,
+                buffers.0,
+                uploads.map(|part| Source::Binary(Data::keep(binary), part)),
+            )
+        }
+        Err(_) => {
+            let bytes = Arc::new(list::decode(data, dtype.0, &dims)?);
+            let uploads = uploads(&buffers, bytes.len(), split)?.into_iter();
+            write(
+                call,
+                buffers.0,
+                uploads.map(|part| Source::List(bytes.clone(), part)),
+            )
+        }
     }
 }
 
-fn write<'a>(buffers: &[ResourceArc<BufferRef>], bytes: &[u8], split: bool) -> Answer<'a, Atom> {
-    let sizes: Vec<usize> = buffers
-        .iter()
-        .map(|buffer| buffer.0.bytes() as usize)
-        .collect();
-    let expected = match split {
-        true => sizes.iter().sum(),
-        false => sizes.first().copied().unwrap_or(0),
-    };
-    if bytes.len() != expected {
-        return Err(Error::ByteMismatch {
-            expected: expected as u64,
-            actual: bytes.len() as u64,
-        }
-        .into());
-    }
+/// Where the bytes of each buffer are.
+fn uploads<'a>(buffers: &[Ref], bytes: usize, split: bool) -> Answer<'a, Vec<Range<usize>>> {
     let mut start = 0;
-    let mut writes = Vec::with_capacity(buffers.len());
-    for (buffer, size) in buffers.iter().zip(sizes) {
-        writes.push((
-            &buffer.0,
-            bytes.get(start..start + size).unwrap_or_default(),
-        ));
-        start += if split { size } else { 0 };
+    let mut end = 0;
+    let mut parts = Vec::with_capacity(buffers.len());
+    for buffer in buffers {
+        end = start + buffer.0.bytes() as usize;
+        parts.push(start..end);
+        start = if split { end } else { 0 };
     }
-    replica::write_all(&writes).map_err(|(index, error)| {
-        let device = buffers[index].0.device_id();
-        Fault::On { device, error }
-    })?;
+    match bytes == end {
+        true => Ok(parts),
+        false => Err(Error::ByteMismatch {
+            expected: end as u64,
+            actual: bytes as u64,
+        }
+        .into()),
+    }
+}
+
+enum Source {
+    Binary(Data, Range<usize>),
+    List(Arc<Vec<u8>>, Range<usize>),
+}
+
+impl Source {
+    fn upload(&self, target: &Buffer) -> Result<Buffer> {
+        let upload = |bytes: &[u8], part: &Range<usize>| {
+            replica::upload(target, bytes.get(part.clone()).unwrap_or_default())
+        };
+        match self {
+            Source::Binary(data, part) => data.read(|bytes| upload(bytes, part)),
+            Source::List(bytes, part) => upload(bytes, part),
+        }
+    }
+}
+
+/// Each device uploads to its own replica; all of them are exchanged once all have arrived.
+fn write<'a>(call: Call, targets: Vec<Ref>, sources: impl Iterator<Item = Source>) -> Pending<'a> {
+    let targets = Arc::new(targets);
+    let all = targets.clone();
+    let slots = gather(targets.len(), move |uploads| {
+        // Another device may hold the lock of its replica for as long as it is busy.
+        let _ = JOINT.run(move || call.answer(exchange(&all, uploads)));
+    });
+    for (index, (source, slot)) in sources.zip(slots).enumerate() {
+        let targets = targets.clone();
+        let device = targets[index].0.device().clone();
+        device
+            .worker()
+            .run(move || slot.fill(source.upload(&targets[index].0)))?;
+    }
+    Ok(atoms::pending())
+}
+
+fn exchange(targets: &[Ref], uploads: Vec<Result<Buffer>>) -> Answer<'static, Atom> {
+    let on = |index: usize, error| Fault::On {
+        device: targets[index].0.device_id(),
+        error,
+    };
+    let mut fresh = Vec::with_capacity(uploads.len());
+    for (index, upload) in uploads.into_iter().enumerate() {
+        fresh.push(upload.map_err(|error| on(index, error))?);
+    }
+    let pairs: Vec<(&Buffer, &Buffer)> = targets.iter().map(|it| &it.0).zip(&fresh).collect();
+    replica::exchange_all(&pairs).map_err(|(index, error)| on(index, error))?;
     Ok(atoms::ok())
 }

@@ -1,38 +1,46 @@
 //! `ExCubecl.Transfer`.
 
-use rustler::{Atom, Env, ResourceArc, Term};
+use rustler::{Atom, Env, Reference, ResourceArc, Term};
 
 use crate::atoms;
+use crate::call::{Call, Pending};
 use crate::error::Answer;
 use crate::reply::{Reply, TransferRef};
-use crate::resource::BufferRef;
+use crate::resource::{BufferRef, finish_read};
 
 type Transfer = ResourceArc<TransferRef>;
 
-/// The copy is queued before this returns, so that later writes do not show; the worker of the
-/// device waits for it. `template` is an error of Elixir's making, without its reason.
-#[rustler::nif(schedule = "DirtyIo")]
+/// Answers once the copy is queued, so that later writes do not show. `template` is an error of
+/// Elixir's making, without its reason.
+#[rustler::nif]
 fn buffer_read_async<'a>(
     env: Env<'a>,
+    tag: Reference<'a>,
     buffer: ResourceArc<BufferRef>,
     template: Term<'a>,
     offset: u64,
     count: u64,
-) -> Answer<'static, Transfer> {
+) -> Pending<'a> {
     let (mut reply, transfer) = Reply::new(env, template);
-    let size = buffer.0.dtype().size();
-    let bytes = count.saturating_mul(size).min(buffer.0.bytes());
-    let turn = buffer.0.device().worker().turn(bytes);
-    let pending = buffer.0.start_read(offset, count, None)?;
-    let source = buffer.clone();
-    buffer.0.device().worker().run(move || {
-        reply.begin();
-        let result = source.0.finish(pending, None);
-        drop(source);
-        reply.send(result);
-        drop(turn);
-    })?;
-    Ok(transfer)
+    let device = buffer.0.device().clone();
+    Call::new(env, tag).then(&device, move |call| {
+        let worker = buffer.0.device().worker();
+        let size = buffer.0.dtype().size();
+        let turn = worker.turn(count.saturating_mul(size).min(buffer.0.bytes()));
+        let pending = match buffer.0.start_read(offset, count, None) {
+            Ok(pending) => pending,
+            Err(error) => return call.answer::<Atom>(Err(error.into())),
+        };
+        call.answer(Ok(transfer));
+        let source = buffer.clone();
+        let _ = worker.wait(move || {
+            reply.begin();
+            let result = finish_read(&source.0, count, pending, None);
+            drop(source);
+            reply.send(result);
+            drop(turn);
+        });
+    })
 }
 
 /// A transfer whose answer comes from another node, through a process.

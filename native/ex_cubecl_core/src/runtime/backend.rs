@@ -45,9 +45,20 @@ pub trait Backend: Send + Sync + Sized + 'static {
         cube.write_through_server(dst, data)
     }
 
-    /// As `write` where that takes microseconds; `false` where it would not.
-    fn write_now(_cube: &Cube<Self>, _dst: Region<'_>, _data: &[u8]) -> Result<bool> {
+    /// As `write` for few bytes, in a way that costs less; `false` where there is none.
+    fn write_small(_cube: &Cube<Self>, _dst: Region<'_>, _data: &[u8]) -> Result<bool> {
         Ok(false)
+    }
+
+    /// Keeps a write on the host until `deferred_writes` is called. It takes no lock that is held during
+    /// a call of the runtime or the driver; `false` if it cannot be kept.
+    fn defer_write(_cube: &Cube<Self>, _dst: Region<'_>, _data: &[u8]) -> bool {
+        false
+    }
+
+    /// Sends the writes that were kept.
+    fn deferred_writes(&self) -> Arc<dyn Fn() + Send + Sync> {
+        Arc::new(|| ())
     }
 
     /// Offset and length are multiples of four.

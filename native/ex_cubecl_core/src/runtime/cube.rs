@@ -14,6 +14,7 @@ use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use cubecl::bytes::Bytes;
 use cubecl::client::ComputeClient;
 use cubecl::device::Device as CubeDevice;
 use cubecl::device_handle::DeviceHandle;
@@ -31,7 +32,7 @@ use super::rest::{Task, Thread};
 use super::timing::Timings;
 use crate::device::DeviceId;
 use crate::driver::{
-    Argument, Clock, Driver, HostBytes, Limits, Page, PendingRead, Progress, Region, Run, Timing,
+    Argument, Clock, Driver, Limits, Page, PendingRead, Progress, Region, Run, Timing,
 };
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -67,6 +68,8 @@ pub struct Cube<B: Backend> {
     compiled: Compiled,
     pub(super) stops_loops: OnceLock<bool>,
     pub(super) timings: Arc<Timings>,
+    /// Sends the writes that callers left behind without waiting, before anything uses their memory.
+    send_deferred: Arc<dyn Fn() + Send + Sync>,
     pub backend: B,
 }
 
@@ -100,6 +103,7 @@ impl<B: Backend> Cube<B> {
             compiled: Compiled::new(B::MAX_PROGRAMS),
             stops_loops: OnceLock::new(),
             timings,
+            send_deferred: backend.deferred_writes(),
             backend,
         }
     }
@@ -107,7 +111,10 @@ impl<B: Backend> Cube<B> {
     /// A call of the driver, behind all kernels of earlier ones.
     pub(super) fn entry<T>(&self, call: impl FnOnce() -> Result<T>) -> Result<T> {
         self.thread.settle();
-        self.entry_unordered(call)
+        self.entry_unordered(|| {
+            (self.send_deferred)();
+            call()
+        })
     }
 
     fn entry_unordered<T>(&self, call: impl FnOnce() -> Result<T>) -> Result<T> {
@@ -165,7 +172,7 @@ impl<B: Backend> Cube<B> {
     pub(super) fn write_through_server(&self, dst: Region<'_>, data: &[u8]) -> Result<()> {
         let handle = part(dst.page, dst.offset, data.len() as u64);
         let descriptor = handle.copy_descriptor([data.len()].into(), [1].into(), 1);
-        let bytes = cubecl::bytes::Bytes::from_elems(data.to_vec());
+        let bytes = Bytes::from_elems(data.to_vec());
         self.awake(|| {
             self.server
                 .submit(move |server| server.write(vec![(descriptor, bytes)], STREAM));
@@ -183,12 +190,8 @@ impl<B: Backend> Cube<B> {
                 .map_err(|fault| Error::driver(format!("{fault:?}")))
         })?;
         Ok(Box::new(ClientRead(Box::new(move || {
-            caught(|| {
-                let mut all = block_on(reading).map_err(Error::driver)?;
-                all.pop()
-                    .map(HostBytes::new)
-                    .ok_or_else(|| Error::driver("an empty answer"))
-            })
+            let mut all = block_on(reading).map_err(Error::driver)?;
+            all.pop().ok_or_else(|| Error::driver("an empty answer"))
         }))))
     }
 
@@ -219,12 +222,14 @@ impl<B: Backend> Cube<B> {
     ) -> Result<()> {
         let (target, (answer, launched)) = (self.target(), sync_channel(1));
         let (timings, flush) = (self.timings.clone(), self.flush.clone());
+        let send_deferred = self.send_deferred.clone();
         let run = move || {
             // CubeCL tells of a failed launch once, to whoever flushes next: those before are not
             // this caller's.
             flush();
             let outcome = caught(|| {
                 STREAM.executes(|| {
+                    send_deferred();
                     timings.before();
                     kernel(&target).map_err(Error::driver)?;
                     flushed(&target.client).map(|()| timings.behind())
@@ -245,9 +250,10 @@ impl<B: Backend> Cube<B> {
     /// launched all the same, the device counts as lost.
     pub(super) fn later(&self, launches: Vec<emit::Launch>) -> Task {
         let (target, broken) = (self.target(), self.broken.clone());
-        let timings = self.timings.clone();
+        let (timings, send_deferred) = (self.timings.clone(), self.send_deferred.clone());
         let run = move || {
             let all = || {
+                send_deferred();
                 timings.before();
                 launch_all(&target, &launches).map_err(Error::driver)
             };
@@ -408,12 +414,14 @@ impl<B: Backend> Driver for Cube<B> {
         })
     }
 
-    fn write_now(&self, dst: Region<'_>, data: &[u8]) -> Result<bool> {
+    /// A command that uses the memory of `dst` was queued before its block was freed. Without launches
+    /// that have not run yet, the runtime has all of those.
+    fn defer_write(&self, dst: Region<'_>, data: &[u8]) -> bool {
         let padded = (4 - dst.len % 4) % 4;
-        match dst.offset.is_multiple_of(4) && padded <= dst.slack && !self.thread.is_busy() {
-            true => self.entry_unordered(|| B::write_now(self, dst, data)),
-            false => Ok(false),
-        }
+        dst.offset.is_multiple_of(4)
+            && padded <= dst.slack
+            && !self.thread.is_busy()
+            && B::defer_write(self, dst, data)
     }
 
     fn read(&self, src: Region<'_>, progress: Option<&Progress>) -> Result<Box<dyn PendingRead>> {
@@ -428,7 +436,6 @@ impl<B: Backend> Driver for Cube<B> {
         Ok(Box::new(PartRead {
             inner,
             skip: (src.offset - offset) as usize,
-            len: src.len as usize,
         }))
     }
 
@@ -450,7 +457,7 @@ impl<B: Backend> Driver for Cube<B> {
         if aligned && dst.len <= SMALL_FILL {
             let element = &pattern.to_le_bytes()[..size as usize];
             let bytes = element.repeat((dst.len / size) as usize);
-            return match self.entry(|| B::write_now(self, dst, &bytes))? {
+            return match self.entry(|| B::write_small(self, dst, &bytes))? {
                 true => Ok(()),
                 false => self.write(dst, &bytes, None),
             };
@@ -664,11 +671,21 @@ impl<B: Backend> Driver for Cube<B> {
 }
 
 /// A read that CubeCL does. It has no way to wait for a limited time.
-struct ClientRead(Box<dyn FnOnce() -> Result<HostBytes> + Send>);
+struct ClientRead(Box<dyn FnOnce() -> Result<Bytes> + Send>);
 
 impl PendingRead for ClientRead {
-    fn wait(self: Box<Self>, _patience: Option<Duration>) -> Result<HostBytes> {
-        (self.0)()
+    fn wait_into(
+        self: Box<Self>,
+        skip: usize,
+        out: &mut [u8],
+        _patience: Option<Duration>,
+    ) -> Result<()> {
+        caught(|| {
+            let bytes = (self.0)()?;
+            let part = bytes.get(skip..skip + out.len());
+            out.copy_from_slice(part.ok_or_else(|| Error::driver("a read came back too short"))?);
+            Ok(())
+        })
     }
 }
 
@@ -676,12 +693,15 @@ impl PendingRead for ClientRead {
 struct PartRead {
     inner: Box<dyn PendingRead>,
     skip: usize,
-    len: usize,
 }
 
 impl PendingRead for PartRead {
-    fn wait(self: Box<Self>, patience: Option<Duration>) -> Result<HostBytes> {
-        let PartRead { inner, skip, len } = *self;
-        caught(|| Ok(inner.wait(patience)?.part(skip, len)))
+    fn wait_into(
+        self: Box<Self>,
+        skip: usize,
+        out: &mut [u8],
+        patience: Option<Duration>,
+    ) -> Result<()> {
+        caught(|| self.inner.wait_into(self.skip + skip, out, patience))
     }
 }

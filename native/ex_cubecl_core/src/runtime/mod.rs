@@ -10,6 +10,8 @@ mod cube;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod emit;
+#[cfg(feature = "wgpu")]
+mod gpu;
 mod guard;
 mod kernels;
 mod matmul;

@@ -1,125 +1,30 @@
 //! Host memory that the device can reach, kept between transfers. Uploads go through a bounded
-//! ring of mapped chunks; a read lands in a buffer whose mapped memory is the answer itself.
+//! ring of mapped chunks; a read lands in a mapped buffer and is copied from there.
 
-use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{
-    AtomicBool, AtomicU8, AtomicU64,
+    AtomicU8, AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
 };
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, RwLock};
-use wgpu::{BufferUsages, MapMode, PollError, PollType, SubmissionIndex};
+use parking_lot::Mutex;
+use wgpu::{BufferUsages, MapMode, SubmissionIndex};
 
+use super::gpu::{Gpu, SMALL, write_words};
 use super::guard::caught;
-use crate::driver::{HostBytes, PendingRead, Progress};
+use crate::driver::{PendingRead, Progress};
 use crate::error::{Error, Result};
 
 const MIB: u64 = 1 << 20;
-/// Uploads up to this size ride along with wgpu's own write.
-const SMALL: usize = 64 << 10;
-/// Small writes that may wait for a submission together.
-const MAX_UNSENT: u64 = 64;
 const CHUNK: u64 = 4 * MIB;
 const MAX_CHUNKS: u64 = 8;
 /// Pieces of a read whose progress is told.
 const WATCHED: u64 = 16 * MIB;
 /// Read buffers kept for the next read, in bytes.
 const IDLE_READS: u64 = 128 * MIB;
-/// wgpu holds a lock that submissions need while it waits; no wait holds it for longer.
-const SLICE: Duration = Duration::from_micros(500);
-
-/// A wgpu device with its queue.
-///
-/// A device that turns out to be lost frees all of its buffers at the end of the next poll, also
-/// those that are mapped under somebody's binary. So a lost device is never polled again, and the
-/// gate keeps submissions, which may find it lost, out of the time of a poll.
-pub struct Gpu {
-    pub device: wgpu::Device,
-    queue: wgpu::Queue,
-    pub lost: Arc<AtomicBool>,
-    gate: RwLock<()>,
-    /// Writes that wgpu holds until the next submission.
-    unsent: AtomicU64,
-}
-
-impl Gpu {
-    pub fn new(device: wgpu::Device, queue: wgpu::Queue, lost: Arc<AtomicBool>) -> Self {
-        Gpu {
-            device,
-            queue,
-            lost,
-            gate: RwLock::new(()),
-            unsent: AtomicU64::new(0),
-        }
-    }
-
-    pub fn submit(&self, commands: Option<wgpu::CommandBuffer>) -> SubmissionIndex {
-        let _gate = self.gate.write();
-        self.unsent.store(0, Relaxed);
-        self.queue.submit(commands)
-    }
-
-    /// Nanoseconds of a tick of the device's clock.
-    pub fn tick(&self) -> f64 {
-        f64::from(self.queue.get_timestamp_period())
-    }
-
-    /// Hands a few bytes to wgpu, which copies them at once and sends them with the next
-    /// submission, whoever makes it. `false` when it holds enough of them already.
-    pub fn write_now(&self, target: &wgpu::Buffer, offset: u64, data: &[u8]) -> bool {
-        if self.unsent.fetch_add(1, Relaxed) >= MAX_UNSENT || data.len() > SMALL {
-            return false;
-        }
-        write_words(&self.queue, target, offset, data);
-        true
-    }
-
-    /// One look at the device, or one short wait for `index`.
-    fn poll(&self, index: Option<&SubmissionIndex>) -> Result<()> {
-        let _gate = self.gate.read();
-        if self.lost.load(Acquire) {
-            return Err(Error::driver("the device was lost"));
-        }
-        let slice = PollType::Wait {
-            submission_index: index.cloned(),
-            timeout: Some(SLICE),
-        };
-        match self.device.poll(slice) {
-            Ok(_) | Err(PollError::Timeout) => Ok(()),
-            Err(fault) => Err(Error::driver(fault)),
-        }
-    }
-
-    /// Waits until `done`, or gives `false` at the deadline. `index` is what has to finish first.
-    fn wait(
-        &self,
-        index: Option<&SubmissionIndex>,
-        deadline: Option<Instant>,
-        done: impl Fn() -> bool,
-    ) -> Result<bool> {
-        while !done() {
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return Ok(false);
-            }
-            self.poll(index)?;
-            std::thread::yield_now();
-        }
-        Ok(true)
-    }
-
-    /// Waits for everything that was submitted so far.
-    pub fn sync(&self) -> Result<()> {
-        let finished = Arc::new(AtomicBool::new(false));
-        let index = self.submit(None);
-        let signal = finished.clone();
-        self.queue
-            .on_submitted_work_done(move || signal.store(true, Release));
-        self.wait(Some(&index), None, || finished.load(Acquire))
-            .map(|_| ())
-    }
-}
+/// What is copied from mapped memory between two looks at whether the device is lost.
+const COPIED: usize = 4 * MIB as usize;
 
 /// The staging memory of one device.
 #[derive(Default)]
@@ -168,7 +73,7 @@ impl Staging {
         progress: Option<&Progress>,
     ) -> Result<()> {
         if data.len() <= SMALL {
-            write_words(&gpu.queue, target, offset, data);
+            write_words(gpu.queue(), target, offset, data);
             gpu.submit(None);
             return Ok(());
         }
@@ -203,7 +108,7 @@ impl Staging {
             encoder.copy_buffer_to_buffer(source, offset + start, &buffer, start, end - start);
             index = Some(gpu.submit(Some(encoder.finish())));
             if let Some(progress) = progress.cloned() {
-                gpu.queue.on_submitted_work_done(move || progress(end));
+                gpu.queue().on_submitted_work_done(move || progress(end));
             }
         }
         let state = Arc::new(AtomicU8::new(WAITING));
@@ -222,17 +127,6 @@ impl Staging {
             index,
             state,
         }))
-    }
-}
-
-/// wgpu writes whole words: the last one is completed with zeros.
-fn write_words(queue: &wgpu::Queue, target: &wgpu::Buffer, offset: u64, data: &[u8]) {
-    if data.len().is_multiple_of(4) {
-        queue.write_buffer(target, offset, data);
-    } else {
-        let mut padded = data.to_vec();
-        padded.resize(data.len().next_multiple_of(4), 0);
-        queue.write_buffer(target, offset, &padded);
     }
 }
 
@@ -366,7 +260,12 @@ struct Download {
 }
 
 impl PendingRead for Download {
-    fn wait(mut self: Box<Self>, patience: Option<Duration>) -> Result<HostBytes> {
+    fn wait_into(
+        mut self: Box<Self>,
+        skip: usize,
+        out: &mut [u8],
+        patience: Option<Duration>,
+    ) -> Result<()> {
         let deadline = patience.map(|patience| Instant::now() + patience);
         let arrived = || self.state.load(Acquire) != WAITING;
         if !self.gpu.wait(self.index.as_ref(), deadline, arrived)? {
@@ -375,32 +274,18 @@ impl PendingRead for Download {
         if self.state.load(Acquire) == FAILED {
             return Err(Error::driver("the read could not be mapped"));
         }
-        let view = self.slot.buffer.slice(..self.len).get_mapped_range();
         self.slot.mapped = true;
-        Ok(HostBytes::new(Mapped {
-            view: Some(view),
-            _slot: self.slot,
-        }))
-    }
-}
-
-/// The mapped memory of a finished read.
-struct Mapped {
-    view: Option<wgpu::BufferView>,
-    _slot: Slot,
-}
-
-impl Drop for Mapped {
-    fn drop(&mut self) {
-        // Before the slot unmaps the buffer.
-        self.view = None;
-    }
-}
-
-impl Deref for Mapped {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        self.view.as_deref().unwrap_or_default()
+        for (at, piece) in out.chunks_mut(COPIED).enumerate() {
+            let start = (skip + at * COPIED) as u64;
+            let end = start + piece.len() as u64;
+            self.gpu.while_mapped(|| {
+                let words = start / 4 * 4..end.next_multiple_of(4).min(self.len);
+                let view = self.slot.buffer.slice(words).get_mapped_range();
+                let skip = (start % 4) as usize;
+                piece.copy_from_slice(&view[skip..skip + piece.len()]);
+                Ok(())
+            })?;
+        }
+        Ok(())
     }
 }

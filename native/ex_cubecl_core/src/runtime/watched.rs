@@ -73,7 +73,8 @@ impl<B: Backend> Cube<B> {
         };
         let launches = runs.iter().map(watched).collect::<Result<Vec<_>>>()?;
         self.entry(|| self.queue_and_wait(move |target| launch_all(target, &launches)))?;
-        let told = self.read(status, None)?.wait(None)?;
+        let mut told = [0; 4];
+        self.read(status, None)?.wait_into(0, &mut told, None)?;
         match told.iter().any(|byte| *byte != 0) {
             true => Err(Error::TooManyRounds { device: self.id }),
             false => Ok(()),

@@ -19,8 +19,9 @@ use wgpu::{Adapter, Backend as Api, DeviceType, Features};
 
 use super::backend::Backend;
 use super::cube::Cube;
+use super::gpu::Gpu;
 use super::room::Room;
-use super::staging::{Gpu, Staging};
+use super::staging::Staging;
 use super::timing::Stamps;
 use super::wgsl::Pipelines;
 use crate::device::{DeviceId, Hardware, Info, Runtime};
@@ -325,7 +326,8 @@ impl Stamps for Readings {
         encoder.resolve_query_set(&self.set, 0..2, &self.ticks, 0);
         self.gpu.submit(Some(encoder.finish()));
         let reading = Staging::default().download(&self.gpu, &self.ticks, 0, 16, None)?;
-        let bytes = reading.wait(None)?;
+        let mut bytes = [0; 16];
+        reading.wait_into(0, &mut bytes, None)?;
         let ticks: Vec<u64> = bytes
             .as_chunks::<8>()
             .0
@@ -423,9 +425,19 @@ impl Backend for Wgpu {
             .upload(&backend.gpu, raw(dst)?, dst.offset, data, progress)
     }
 
-    fn write_now(cube: &Cube<Self>, dst: Region<'_>, data: &[u8]) -> Result<bool> {
+    fn write_small(cube: &Cube<Self>, dst: Region<'_>, data: &[u8]) -> Result<bool> {
         let backend = &cube.backend;
-        Ok(backend.gpu.write_now(raw(dst)?, dst.offset, data))
+        Ok(backend.gpu.write_small(raw(dst)?, dst.offset, data))
+    }
+
+    fn defer_write(cube: &Cube<Self>, dst: Region<'_>, data: &[u8]) -> bool {
+        let gpu = &cube.backend.gpu;
+        raw(dst).is_ok_and(|target| gpu.defer_write(target, dst.offset, data))
+    }
+
+    fn deferred_writes(&self) -> Arc<dyn Fn() + Send + Sync> {
+        let gpu = self.gpu.clone();
+        Arc::new(move || gpu.send_deferred())
     }
 
     fn read(

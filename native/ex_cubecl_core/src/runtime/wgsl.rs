@@ -11,7 +11,7 @@ use wgpu::naga::front::wgsl::parse_str;
 use wgpu::naga::valid::{Capabilities, ValidationFlags, Validator};
 
 use super::compiler_thread::Bounded;
-use super::staging::Gpu;
+use super::gpu::Gpu;
 use crate::error::{Error, Result};
 use crate::kernel::source::{Interface, Source, bounds};
 use crate::lru::Lru;

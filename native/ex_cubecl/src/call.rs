@@ -1,0 +1,202 @@
+//! Calls that a thread of ours answers, with a message `{tag, {:ok, value} | {:error, fault}}`. No
+//! scheduler of the BEAM waits for a device: a NIF queues the call, and `ExCubecl.Native` receives.
+
+use std::sync::Arc;
+
+use ex_cubecl_core::worker::{CONTROL, Lane, Worker};
+use ex_cubecl_core::{Device, DeviceId, Error, Result, device};
+use rustler::env::SavedTerm;
+use rustler::{Atom, Binary, Encoder, Env, LocalPid, OwnedEnv, Reference, Term};
+
+use crate::atoms;
+use crate::error::{Answer, Fault};
+
+/// What a NIF returns whose answer comes as a message.
+pub type Pending<'a> = Answer<'a, Atom>;
+
+/// The process that waits, and the tag of its message. One that is dropped on a thread of ours
+/// answers with an error, so that nobody waits for ever.
+pub struct Call {
+    pid: LocalPid,
+    letter: Option<(OwnedEnv, SavedTerm)>,
+}
+
+impl Call {
+    pub fn new(env: Env<'_>, tag: Reference<'_>) -> Call {
+        let own = OwnedEnv::new();
+        let tag = own.save(tag);
+        Call {
+            pid: env.pid(),
+            letter: Some((own, tag)),
+        }
+    }
+
+    pub fn answer<T: Encoder>(mut self, answer: Answer<'static, T>) {
+        self.send(|env| encoded(env, answer));
+    }
+
+    /// Answers with a term that is made in the environment of the message.
+    pub fn answer_with(mut self, answer: impl for<'a> FnOnce(Env<'a>) -> Answer<'a, Term<'a>>) {
+        self.send(|env| encoded(env, answer(env)));
+    }
+
+    fn send(&mut self, answer: impl for<'a> FnOnce(Env<'a>) -> Term<'a>) {
+        // The VM lets no NIF send from another environment; there the error is what the NIF returns.
+        let Some((mut env, tag)) = self.letter.take().filter(|_| on_our_thread()) else {
+            return;
+        };
+        let _ = env.send_and_clear(&self.pid, |env| (tag.load(env), answer(env)));
+    }
+
+    /// Whether its process still lives.
+    fn is_wanted(&self) -> bool {
+        let letter = self.letter.as_ref();
+        letter.is_some_and(|(env, _)| env.run(|env| self.pid.is_alive(env)))
+    }
+
+    /// Answers with what `work` gives, after the jobs before it on a thread.
+    pub fn on<'a, T: Encoder>(
+        self,
+        lane: &Lane,
+        work: impl FnOnce() -> Answer<'static, T> + Send + 'static,
+    ) -> Pending<'a> {
+        lane.run(move || {
+            if self.is_wanted() {
+                self.answer(work());
+            }
+        })?;
+        Ok(atoms::pending())
+    }
+
+    /// Goes on with the call on the thread of a device.
+    pub fn then<'a>(
+        self,
+        device: &Device,
+        next: impl FnOnce(Call) + Send + 'static,
+    ) -> Pending<'a> {
+        self.queue(device.worker(), next)?;
+        Ok(atoms::pending())
+    }
+
+    pub fn queue(self, worker: &Worker, next: impl FnOnce(Call) + Send + 'static) -> Result<()> {
+        worker.run(move || {
+            if self.is_wanted() {
+                next(self);
+            }
+        })
+    }
+
+    /// Answers with what `work` gives, on the thread of a device.
+    pub fn run<'a, T: Encoder>(
+        self,
+        device: &Device,
+        work: impl FnOnce() -> Answer<'static, T> + Send + 'static,
+    ) -> Pending<'a> {
+        self.then(device, |call| call.answer(work()))
+    }
+
+    /// As `run`, on a device that is opened if need be.
+    pub fn run_on<'a, T: Encoder>(
+        self,
+        id: DeviceId,
+        work: impl FnOnce(&Arc<Device>) -> Answer<'static, T> + Send + 'static,
+    ) -> Pending<'a> {
+        self.opened(id, move |device, call| {
+            let own = device.clone();
+            call.queue(device.worker(), move |call| call.answer(work(&own)))
+        })
+    }
+
+    /// Goes on with the device of this name, once it is open.
+    pub fn opened<'a>(
+        self,
+        id: DeviceId,
+        next: impl FnOnce(Arc<Device>, Call) -> Result<()> + Send + 'static,
+    ) -> Pending<'a> {
+        match device::find_open(id) {
+            Some(device) => next(device, self)?,
+            None => CONTROL.run(move || match device::open(id) {
+                // Where `next` fails it drops the call, which answers.
+                Ok(device) => drop(next(device, self)),
+                Err(error) => self.answer::<Atom>(Err(error.into())),
+            })?,
+        }
+        Ok(atoms::pending())
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        // Nobody waits for the answer of a call whose process has ended.
+        if self.letter.is_some() && self.is_wanted() {
+            let broken = Fault::from(Error::driver("the call broke off"));
+            self.send(|env| encoded::<Atom>(env, Err(broken)));
+        }
+    }
+}
+
+fn encoded<'a, T: Encoder>(env: Env<'a>, answer: Answer<'_, T>) -> Term<'a> {
+    match answer {
+        Ok(value) => (atoms::ok(), value).encode(env),
+        Err(fault) => (atoms::error(), fault).encode(env),
+    }
+}
+
+/// Threads of ours carry the library's name.
+fn on_our_thread() -> bool {
+    let thread = std::thread::current();
+    thread
+        .name()
+        .is_some_and(|name| name.starts_with("ex_cubecl"))
+}
+
+/// An answer that is there at once, or comes as a message.
+pub enum Later<T> {
+    Now(T),
+    Pending,
+}
+
+impl<T: Encoder> Encoder for Later<T> {
+    fn encode<'a>(&self, env: Env<'a>) -> Term<'a> {
+        match self {
+            Later::Now(value) => value.encode(env),
+            Later::Pending => atoms::pending().to_term(env),
+        }
+    }
+}
+
+/// Asks a device what it knows without its driver: at once where it is open.
+pub fn ask<'a, T: Encoder>(
+    env: Env<'a>,
+    tag: Reference<'a>,
+    id: DeviceId,
+    work: impl FnOnce(&Device) -> T + Send + 'static,
+) -> Answer<'a, Later<T>> {
+    if let Some(device) = device::find_open(id) {
+        return Ok(Later::Now(work(&device)));
+    }
+    Call::new(env, tag).run_on(id, move |device| Ok(work(device)))?;
+    Ok(Later::Pending)
+}
+
+/// The bytes of a binary, kept without copying them until a thread of ours is done with them.
+pub struct Data {
+    env: OwnedEnv,
+    binary: SavedTerm,
+}
+
+impl Data {
+    pub fn keep(binary: Binary<'_>) -> Data {
+        let env = OwnedEnv::new();
+        let binary = env.save(binary);
+        Data { env, binary }
+    }
+
+    pub fn read<T>(&self, with: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
+        self.env
+            .run(|env| match self.binary.load(env).decode::<Binary>() {
+                Ok(binary) => with(&binary),
+                Err(_) => Err(Error::driver("the data of a call was lost")),
+            })
+    }
+}

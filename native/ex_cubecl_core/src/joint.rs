@@ -1,0 +1,112 @@
+//! Calls that concern several devices. Each part runs on the threads of its own device, so that a busy
+//! device holds up none of the others.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::buffer::Buffer;
+use crate::driver::Progress;
+use crate::error::{Error, Result};
+
+type Done<T> = Box<dyn FnOnce(Vec<Result<T>>) + Send>;
+
+struct Gathering<T> {
+    outcomes: Vec<Option<Result<T>>>,
+    missing: usize,
+    done: Option<Done<T>>,
+}
+
+/// The place of one outcome among several. One that is dropped counts as failed.
+pub struct Slot<T> {
+    index: usize,
+    gathering: Arc<Mutex<Gathering<T>>>,
+    filled: bool,
+}
+
+/// `count` places; the thread that fills the last one calls `done` with all outcomes in order.
+pub fn gather<T>(count: usize, done: impl FnOnce(Vec<Result<T>>) + Send + 'static) -> Vec<Slot<T>> {
+    let gathering = Arc::new(Mutex::new(Gathering {
+        outcomes: (0..count).map(|_| None).collect(),
+        missing: count,
+        done: Some(Box::new(done)),
+    }));
+    let slot = |index| Slot {
+        index,
+        gathering: gathering.clone(),
+        filled: false,
+    };
+    (0..count).map(slot).collect()
+}
+
+impl<T> Slot<T> {
+    pub fn fill(mut self, outcome: Result<T>) {
+        self.put(outcome);
+    }
+
+    fn put(&mut self, outcome: Result<T>) {
+        self.filled = true;
+        let mut gathering = self.gathering.lock();
+        gathering.outcomes[self.index] = Some(outcome);
+        gathering.missing -= 1;
+        if gathering.missing > 0 {
+            return;
+        }
+        let outcomes = std::mem::take(&mut gathering.outcomes);
+        let done = gathering.done.take();
+        drop(gathering);
+        if let Some(done) = done {
+            done(outcomes.into_iter().flatten().collect());
+        }
+    }
+}
+
+impl<T> Drop for Slot<T> {
+    fn drop(&mut self) {
+        if !self.filled {
+            self.put(Err(Error::driver("the call broke off")));
+        }
+    }
+}
+
+/// Copies all elements of `source` to `target` on another device, which `done` gets back.
+pub fn copy_across<S, T>(
+    source: S,
+    target: T,
+    progress: Option<Progress>,
+    done: impl FnOnce(Result<T>) + Send + 'static,
+) -> Result<()>
+where
+    S: Deref<Target = Buffer> + Send + 'static,
+    T: Deref<Target = Buffer> + Send + 'static,
+{
+    let (from, to) = (source.device().clone(), target.device().clone());
+    let reads = from.clone();
+    from.worker().run(move || {
+        let started = source.check_alike(&target).and_then(|()| {
+            target.device().driver()?;
+            source.start_read(0, source.count(), None)
+        });
+        let pending = match started {
+            Ok(pending) => pending,
+            Err(error) => return done(Err(error)),
+        };
+        let turn = reads.worker().turn(source.bytes());
+        let wait = move || {
+            let mut bytes = vec![0; source.bytes() as usize];
+            let read = source.finish_read(pending, &mut bytes, None);
+            drop(turn);
+            if let Err(error) = read {
+                return done(Err(error));
+            }
+            let write = move || {
+                let written = target.write_watched(0, &bytes, progress.as_ref());
+                done(written.map(|()| target));
+            };
+            // Where no thread can be had, `write` is dropped, and `done` with it.
+            let _ = to.worker().run(write);
+        };
+        let _ = reads.worker().wait(wait);
+    })
+}

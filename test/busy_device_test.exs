@@ -1,0 +1,179 @@
+defmodule ExCubecl.BusyDeviceTest do
+  # A device that is busy for long holds up nobody but those who need what it is busy with.
+  use ExCubecl.Case, async: false
+
+  import Bitwise
+
+  require ExCubecl.Kernel
+
+  alias ExCubecl.{Arena, Batch, Context, Kernel, Ops, Pool, Replicated}
+
+  @moduletag timeout: 600_000
+
+  # Kernels of this kind run for a time that depends on the machine: as many are launched as it takes to
+  # be busy until everything else of the test is done. `busy?` is how a test knows that they still run.
+  defmodule Long do
+    use ExCubecl.Kernel
+
+    defkernel spin(out, rounds) do
+      value = 0
+
+      for i <- 1..rounds do
+        value = band(value * 1_664_525 + i, 0xFFFFFF)
+      end
+
+      out[index()] = value
+    end
+  end
+
+  @positions 1 <<< 17
+  @rounds 50_000
+
+  # Launches kernels for some seconds and returns a task that ends when they are done.
+  defp keep_busy(device) do
+    out = Buffer.empty!([@positions], :s32, device: device)
+    Long.spin!(out, 1)
+    ExCubecl.read!(out)
+    {time, _} = :timer.tc(fn -> Long.spin!(out, 500) && ExCubecl.read!(out) end)
+    # A launch of all rounds takes a hundred times as long; some six seconds of them.
+    launches = max(1, ceil(6_000_000 / (time * div(@rounds, 500))))
+    for _ <- 1..launches, do: Long.spin!(out, @rounds)
+    parent = self()
+
+    task =
+      Task.async(fn ->
+        send(parent, :reading)
+        ExCubecl.read!(Buffer.view!(out, 0, [1]))
+      end)
+
+    assert_receive :reading, 60_000
+    {task, out}
+  end
+
+  defp busy?({task, _}), do: Process.alive?(task.pid)
+
+  defp other_device do
+    {:ok, {runtime, _} = on} = ExCubecl.default_device()
+    id = {runtime, 977}
+    if match?({:error, _}, Device.info(id)), do: {:ok, _} = Device.open(on, as: id)
+    id
+  end
+
+  # Runs `work` on each normal scheduler, by a process that is bound to it.
+  defp on_each_scheduler(work) do
+    for scheduler <- 1..System.schedulers_online() do
+      {pid, monitor} = :erlang.spawn_opt(work, [:monitor, scheduler: scheduler])
+
+      {pid, monitor}
+    end
+  end
+
+  defp done(processes) do
+    for {_, monitor} <- processes, do: assert_receive({:DOWN, ^monitor, _, _, :normal}, 60_000)
+  end
+
+  test "while a kernel runs, every scheduler, file, module and other device is free" do
+    other = other_device()
+    warm = ExCubecl.buffer!([1.0], [1], :f32, device: other)
+    assert ExCubecl.to_list!(warm) == [1.0]
+    device = ExCubecl.default_device!()
+    views = for n <- 1..4, do: ExCubecl.buffer!(List.duplicate(n, 8), [8], :u8)
+    {:ok, pool} = Pool.start_link(size: 4, max: 1_000)
+    arena = Arena.new!(1 <<< 20)
+    busy = keep_busy(device)
+
+    callers =
+      for n <- 1..32,
+          do: Task.async(fn -> call_everything(n, views, pool, arena, {device, other}) end)
+
+    # Every call has begun before the first look.
+    for _ <- 1..32, do: assert_receive({:called, _}, 60_000)
+
+    for n <- 1..20 do
+      done(on_each_scheduler(fn -> Enum.sum(1..1000) end))
+      assert {:ok, _} = File.read(__ENV__.file)
+
+      assert [{_, _}] =
+               Code.compile_string("defmodule ExCubecl.BusyDeviceTest.Loaded#{n}, do: nil")
+
+      assert ExCubecl.to_list!(ExCubecl.buffer!([2, 3], [2], :u8, device: other)) == [2, 3]
+    end
+
+    assert busy?(busy), "the kernels were done before the other calls: nothing was proved"
+    Task.await_many([elem(busy, 0) | callers], 300_000)
+    GenServer.stop(pool)
+    assert {:messages, []} = Process.info(self(), :messages)
+  end
+
+  # A call of each kind, the first of them while the device is busy.
+  defp call_everything(n, views, pool, arena, {device, other}) do
+    parent = Process.get(:"$callers") |> hd()
+    [view | _] = Enum.drop(views, rem(n, 4))
+
+    calls = [
+      fn -> Buffer.new!(<<n>>, [1], :u8) end,
+      fn -> ExCubecl.read!(view) end,
+      fn -> Buffer.new!(:binary.copy(<<n>>, 300_000), [300_000], :u8) end,
+      fn -> Buffer.new!(Enum.to_list(1..100), [100], :s64) end,
+      fn -> Buffer.empty!([9], :f32, lazy: false) end,
+      fn -> Buffer.full!([9], :f32, 1) end,
+      fn -> Buffer.iota!([9], :f32) end,
+      fn -> Buffer.duplicate!(view) end,
+      fn -> Buffer.convert!(view, :f32) end,
+      fn -> Buffer.copy!(view, Buffer.empty!([8], :u8)) end,
+      fn -> Buffer.write!(Buffer.empty!([8], :u8), [1, 2, 3, 4, 5, 6, 7, 8]) end,
+      fn -> Buffer.fill!(Buffer.empty!([8], :u8), 1) end,
+      fn -> Buffer.transfer!(view, other) end,
+      fn -> Buffer.read_part!(view, 1, 2) end,
+      fn -> Buffer.read_all!(views) end,
+      fn -> Buffer.to_list!(view) end,
+      fn -> Buffer.item!(Buffer.view!(view, 0, [1])) end,
+      fn -> Buffer.await!(Buffer.read_async!(view)) end,
+      fn -> Buffer.synchronize!(view) end,
+      fn -> Buffer.pointer(view) end,
+      fn -> inspect(view) end,
+      fn -> Memory.usage!() end,
+      fn -> Memory.report!() end,
+      fn -> Memory.map!() end,
+      fn -> Memory.trim!() end,
+      fn -> Memory.set_limit(device, nil) end,
+      fn -> Device.synchronize(device) end,
+      fn -> Device.list() end,
+      fn -> Pool.with_buffer!(pool, &Buffer.fill!(&1, 1)) end,
+      fn -> Arena.used!(arena) end,
+      fn -> Ops.sum!(view) end,
+      fn -> Ops.add!(view, 1) end,
+      fn -> Kernel.run!(Kernel.kernel(fn x -> x + 1 end), [view]) end,
+      fn -> Batch.submit(Batch.fill(Batch.new(), Buffer.empty!([8], :u8), 1), []) end,
+      fn -> Replicated.write!(Replicated.new!([2], :u8, devices: [device, other]), [3, 4]) end,
+      fn -> Context.default!() end
+    ]
+
+    {before, behind} = Enum.split(calls, rem(n, length(calls)))
+    [first | others] = behind ++ before
+    send(parent, {:called, n})
+    first.()
+    for call <- others, do: call.()
+    :ok
+  end
+
+  test "an answer that was not waited for leaves no message behind" do
+    view = ExCubecl.buffer!(List.duplicate(7, 8), [8], :u8)
+    busy = keep_busy(ExCubecl.default_device!())
+    text = inspect(view)
+    assert text =~ "busy" or not busy?(busy)
+    Task.await(elem(busy, 0), 300_000)
+    assert inspect(view) =~ "[7, 7"
+    refute_received _
+  end
+
+  test "calls of processes that were killed are not run" do
+    target = ExCubecl.buffer!([0], [1], :u8)
+    busy = keep_busy(ExCubecl.default_device!())
+    writers = for _ <- 1..50, do: spawn(fn -> Buffer.write(target, [9]) end)
+    for writer <- writers, do: Process.exit(writer, :kill)
+    Task.await(elem(busy, 0), 300_000)
+    assert ExCubecl.to_list!(target) in [[0], [9]]
+    assert Buffer.ref_count(target) == 1
+  end
+end
