@@ -57,7 +57,8 @@ defmodule ExCubecl.LibraryTest do
     {:ok, _} = ExCubecl.read(buffer)
     """
 
-    assert in_own_vm(script, [{"XDG_RUNTIME_DIR", nil}]) == {"", "", 0}
+    # Without the variable, Mesa's own layer writes a line: the doctor says so.
+    assert in_own_vm(script, [{"XDG_RUNTIME_DIR", System.tmp_dir!()}]) == {"", "", 0}
   end
 
   @tag timeout: 120_000

@@ -113,7 +113,8 @@ defmodule ExCubecl.Doctor do
     unless env("XDG_RUNTIME_DIR"),
       do:
         {:note,
-         "XDG_RUNTIME_DIR is not set: Mesa prints a complaint about it, which does no harm"}
+         "XDG_RUNTIME_DIR is not set: Mesa may print a line about it, which does no harm; " <>
+           "set it to a private directory, or NODEVICE_SELECT to 1"}
   end
 
   ## CUDA

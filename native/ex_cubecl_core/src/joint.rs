@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use crate::buffer::Buffer;
 use crate::driver::Progress;
 use crate::error::{Error, Result};
+use crate::worker::JOINT;
 
 type Done<T> = Box<dyn FnOnce(Vec<Result<T>>) + Send>;
 
@@ -26,7 +27,14 @@ pub struct Slot<T> {
 }
 
 /// `count` places; the thread that fills the last one calls `done` with all outcomes in order.
-pub fn gather<T>(count: usize, done: impl FnOnce(Vec<Result<T>>) + Send + 'static) -> Vec<Slot<T>> {
+pub fn gather<T: 'static>(
+    count: usize,
+    done: impl FnOnce(Vec<Result<T>>) + Send + 'static,
+) -> Result<Vec<Slot<T>>> {
+    if count == 0 {
+        JOINT.run(|| done(Vec::new()))?;
+        return Ok(Vec::new());
+    }
     let gathering = Arc::new(Mutex::new(Gathering {
         outcomes: (0..count).map(|_| None).collect(),
         missing: count,
@@ -37,7 +45,7 @@ pub fn gather<T>(count: usize, done: impl FnOnce(Vec<Result<T>>) + Send + 'stati
         gathering: gathering.clone(),
         filled: false,
     };
-    (0..count).map(slot).collect()
+    Ok((0..count).map(slot).collect())
 }
 
 impl<T> Slot<T> {
@@ -109,4 +117,35 @@ where
         };
         let _ = reads.worker().wait(wait);
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// What `done` gets where the slots are treated so.
+    fn outcomes(count: usize, fill: impl FnOnce(Vec<Slot<u8>>)) -> Vec<Result<u8>> {
+        let (sender, outcomes) = channel();
+        fill(gather(count, move |all| sender.send(all).unwrap()).unwrap());
+        outcomes.recv_timeout(Duration::from_secs(60)).unwrap()
+    }
+
+    #[test]
+    fn outcomes_come_in_the_order_of_their_slots() {
+        let backwards = |slots: Vec<Slot<u8>>| {
+            let slots = slots.into_iter().zip(0..).rev();
+            slots.for_each(|(slot, number)| slot.fill(Ok(number)));
+        };
+        assert_eq!(outcomes(3, backwards), [Ok(0), Ok(1), Ok(2)]);
+    }
+
+    #[test]
+    fn nothing_to_wait_for_is_done_at_once_and_a_dropped_slot_has_failed() {
+        assert_eq!(outcomes(0, drop), []);
+        let broken = || Err(Error::driver("the call broke off"));
+        assert_eq!(outcomes(2, drop), [broken(), broken()]);
+    }
 }

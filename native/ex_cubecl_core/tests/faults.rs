@@ -106,9 +106,12 @@ fn calls() -> Vec<(&'static str, Call)> {
         let (sender, answer) = channel();
         let source = house.kept.share();
         let pending = source.start_read(0, SIZE, None).unwrap();
-        let job =
-            move || drop(sender.send(source.finish(pending, None).map(|bytes| bytes.to_vec())));
-        house.device.worker().run(job).unwrap();
+        let job = move || {
+            let mut bytes = vec![0; SIZE as usize];
+            let read = source.finish_read(pending, &mut bytes, None);
+            drop(sender.send(read.map(|()| bytes)));
+        };
+        house.device.worker().wait(job).unwrap();
         // An answer, or none because the job broke off, but no silence for ever.
         if let Ok(bytes) = answer.recv_timeout(Duration::from_secs(20)) {
             assert_eq!(bytes.unwrap(), pattern(1, SIZE as usize));

@@ -94,7 +94,7 @@ fn write<'a>(call: Call, targets: Vec<Ref>, sources: impl Iterator<Item = Source
     let slots = gather(targets.len(), move |uploads| {
         // Another device may hold the lock of its replica for as long as it is busy.
         let _ = JOINT.run(move || call.answer(exchange(&all, uploads)));
-    });
+    })?;
     for (index, (source, slot)) in sources.zip(slots).enumerate() {
         let targets = targets.clone();
         let device = targets[index].0.device().clone();

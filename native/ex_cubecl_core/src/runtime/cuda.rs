@@ -39,10 +39,10 @@ fn load(names: &[&str]) -> Option<Library> {
     })
 }
 
-/// CubeCL compiles its kernels with NVRTC and panics without it.
+/// CubeCL compiles its kernels with NVRTC and panics without it. It stays loaded, as libcuda does.
 fn has_compiler() -> bool {
-    static FOUND: OnceLock<bool> = OnceLock::new();
-    *FOUND.get_or_init(|| load(COMPILER).is_some())
+    static FOUND: OnceLock<Option<Library>> = OnceLock::new();
+    FOUND.get_or_init(|| load(COMPILER)).is_some()
 }
 
 /// The few calls of the driver's C interface that tell what there is.
@@ -51,13 +51,24 @@ struct DriverApi {
 }
 
 impl DriverApi {
+    /// The driver, which is never unloaded: it has threads and exit handlers from `cuInit` on.
+    fn get() -> Option<&'static Self> {
+        static LOADED: OnceLock<Option<DriverApi>> = OnceLock::new();
+        LOADED.get_or_init(DriverApi::open).as_ref()
+    }
+
     fn open() -> Option<Self> {
         let api = DriverApi {
             library: load(DRIVER)?,
         };
         // SAFETY: `cuInit(unsigned)` as in cuda.h.
-        let ready = unsafe { api.call1(b"cuInit", 0 as c_uint)? };
-        (ready == 0).then_some(api)
+        let ready = unsafe { api.call1(b"cuInit", 0 as c_uint) };
+        if ready != Some(0) {
+            // A driver that failed to start may have started threads all the same.
+            std::mem::forget(api);
+            return None;
+        }
+        Some(api)
     }
 
     /// SAFETY: the symbol must be a function of one argument of type `A` that returns a `CUresult`.
@@ -125,10 +136,8 @@ impl DriverApi {
 
 pub fn enumerate() -> Vec<Info> {
     static FOUND: OnceLock<Vec<Info>> = OnceLock::new();
-    let found = FOUND.get_or_init(|| match DriverApi::open() {
-        Some(api) => (0..api.count())
-            .map(|index| describe(&api, index))
-            .collect(),
+    let found = FOUND.get_or_init(|| match DriverApi::get() {
+        Some(api) => (0..api.count()).map(|index| describe(api, index)).collect(),
         None => Vec::new(),
     });
     found.clone()

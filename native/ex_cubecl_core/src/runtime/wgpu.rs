@@ -40,31 +40,7 @@ const HOST_RESERVE: u64 = 512 << 20;
 /// Smaller requests do not decide whether a machine runs out of memory.
 const WORTH_ASKING: u64 = 1 << 20;
 
-/// Mesa's device-select layer looks for a Wayland display and complains on stderr where there is
-/// no `XDG_RUNTIME_DIR`; without a display it has nothing to select by.
-#[cfg(target_os = "linux")]
-fn silence_device_select() {
-    static ONCE: std::sync::Once = std::sync::Once::new();
-    ONCE.call_once(|| {
-        let set = |name| std::env::var_os(name).is_some();
-        let wanted = [
-            "XDG_RUNTIME_DIR",
-            "MESA_VK_DEVICE_SELECT",
-            "NODEVICE_SELECT",
-        ]
-        .into_iter()
-        .any(set);
-        if !wanted {
-            // SAFETY: done once, before this library loads its first driver. glibc locks its
-            // table against other writers, and the BEAM reads its environment from a copy.
-            unsafe { std::env::set_var("NODEVICE_SELECT", "1") };
-        }
-    });
-}
-
 fn adapters() -> (wgpu::Instance, Vec<Adapter>) {
-    #[cfg(target_os = "linux")]
-    silence_device_select();
     let backends = match cfg!(target_os = "macos") {
         true => wgpu::Backends::METAL,
         false => wgpu::Backends::VULKAN | wgpu::Backends::DX12,
@@ -158,7 +134,9 @@ fn feature_types(adapter: &Adapter) -> Vec<DType> {
 fn vulkan_facts(adapter: &Adapter) -> Option<(Option<u64>, Vec<DType>)> {
     use ash::vk;
     // SAFETY: the raw handles are used while `hal` keeps the instance and the adapter alive, for
-    // queries that change nothing; `narrow` outlives the query that fills it.
+    // queries that change nothing; `narrow` outlives the query that fills it. ash has a function that
+    // panics for each one that the loader or the driver lacks, and a panic may not leave it: what is
+    // called beyond Vulkan 1.0 is called where both say that they have 1.1.
     unsafe {
         let hal = adapter.as_hal::<wgpu::hal::api::Vulkan>()?;
         let instance = hal.shared_instance().raw_instance();
@@ -171,6 +149,11 @@ fn vulkan_facts(adapter: &Adapter) -> Option<(Option<u64>, Vec<DType>)> {
             .filter(local)
             .map(|heap| heap.size)
             .sum();
+        let device_version = instance.get_physical_device_properties(card).api_version;
+        let version = device_version.min(hal.shared_instance().instance_api_version());
+        if version < vk::API_VERSION_1_1 {
+            return Some((Some(total), feature_types(adapter)));
+        }
         let mut narrow = vk::PhysicalDeviceShaderFloat16Int8Features::default();
         let mut all = vk::PhysicalDeviceFeatures2::default().push_next(&mut narrow);
         instance.get_physical_device_features2(card, &mut all);
