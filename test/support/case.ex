@@ -81,6 +81,9 @@ defmodule ExCubecl.Case do
         &if(to_string(&1) =~ "ex_cubecl", do: ["-pa", to_string(&1)], else: [])
       )
 
+    # Mesa writes a line where it is not set.
+    runtime_dir = System.get_env("XDG_RUNTIME_DIR") || System.tmp_dir!()
+    env = Map.merge(%{"XDG_RUNTIME_DIR" => runtime_dir}, Map.new(env))
     command = ~s(#{before}exec elixir "$@" 2>#{path})
     {out, status} = System.cmd("sh", ["-c", command, "sh" | paths] ++ ["-e", script], env: env)
     errors = File.read!(path)

@@ -136,8 +136,9 @@ mod tests {
     #[test]
     fn outcomes_come_in_the_order_of_their_slots() {
         let backwards = |slots: Vec<Slot<u8>>| {
-            let slots = slots.into_iter().zip(0..).rev();
-            slots.for_each(|(slot, number)| slot.fill(Ok(number)));
+            for (number, slot) in slots.into_iter().enumerate().rev() {
+                slot.fill(Ok(number as u8));
+            }
         };
         assert_eq!(outcomes(3, backwards), [Ok(0), Ok(1), Ok(2)]);
     }

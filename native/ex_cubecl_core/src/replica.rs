@@ -62,6 +62,7 @@ pub fn upload(target: &Buffer, data: &[u8]) -> Result<Buffer> {
 mod tests {
     use std::sync::Arc;
     use std::sync::mpsc::{RecvTimeoutError, channel};
+    use std::thread;
     use std::time::Duration;
 
     use super::*;

@@ -48,7 +48,9 @@ fn region(page: &Page, offset: u64, len: u64) -> Region<'_> {
 
 fn read(cube: &Cube<Portable>, page: &Page, offset: u64, len: u64) -> Vec<u8> {
     let pending = cube.read(region(page, offset, len), None).unwrap();
-    pending.wait(None).unwrap().to_vec()
+    let mut bytes = vec![0; len as usize];
+    pending.wait_into(0, &mut bytes, None).unwrap();
+    bytes
 }
 
 #[test]
