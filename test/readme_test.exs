@@ -80,7 +80,7 @@ defmodule ExCubecl.ReadmeTest do
   defp step({code, expected}, {binding, env}) do
     quoted = Code.string_to_quoted!(code)
     {value, binding, env} = Code.eval_quoted_with_env(quoted, binding, env)
-    if expected, do: assert({code, inspect(value)} == {code, expected})
+    if expected, do: assert({code, inspect(value, charlists: :as_lists)} == {code, expected})
     {binding, env}
   end
 end

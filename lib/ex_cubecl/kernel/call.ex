@@ -199,7 +199,7 @@ defmodule ExCubecl.Kernel.Call do
   def made(%{parsed: parsed, key: key}, kinds, id, check) do
     Cache.fetch({key, kinds, check, id}, fn ->
       with {:ok, typed} <- typed(parsed, kinds, check),
-           {:ok, ref} <- sound(typed.tree),
+           {:ok, ref} <- Error.from_native(fn -> Native.kernel_new(typed.tree) end),
            {:ok, time} <- compiled(ref, parsed.name, id),
            do: {:ok, Map.merge(typed, %{ref: ref, name: parsed.name, time: time})}
     end)
@@ -210,15 +210,6 @@ defmodule ExCubecl.Kernel.Call do
       # What is about the whole kernel, or a kernel of the library, has no line.
       details = %{kernel: parsed.name, text: text}
       Error.new(:type_mismatch, if(line == 0, do: details, else: Map.put(details, :line, line)))
-    end
-  end
-
-  # Of what the typer makes, only too much depth is refused without a word.
-  defp sound(tree) do
-    with {:error, %{details: %{argument: :reference}}} <-
-           Error.from_native(fn -> Native.kernel_new(tree) end) do
-      reason = "it is nested deeper than 200 levels: use variables"
-      Error.new(:invalid_argument, argument: :kernel, reason: reason)
     end
   end
 

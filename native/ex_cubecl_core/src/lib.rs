@@ -38,3 +38,4 @@ pub use device::{Device, DeviceId};
 pub use dtype::DType;
 pub use error::{Error, Result};
 pub use ledger::{Label, Spec};
+pub use runtime::on_large_stack;

@@ -236,8 +236,7 @@ fn a_call_about_no_elements_is_checked_and_changes_nothing() {
         }),
         ("duplicate", |lazy| {
             let none = lazy.view(10, 0)?;
-            none.duplicate_on(lazy.device().clone())
-                .map(|copy| assert_eq!(copy.bytes(), 0))
+            none.duplicate().map(|copy| assert_eq!(copy.bytes(), 0))
         }),
         ("convert", |lazy| {
             let none = lazy.view(10, 0)?;

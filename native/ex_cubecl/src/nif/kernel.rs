@@ -8,8 +8,8 @@ use ex_cubecl_core::kernel::matmul::matmul;
 use ex_cubecl_core::kernel::source::Source;
 use ex_cubecl_core::kernel::tree::Program;
 use ex_cubecl_core::ledger::Spec;
-use ex_cubecl_core::{Buffer, DeviceId, device};
-use rustler::{Atom, Env, Reference, Resource, ResourceArc, Term};
+use ex_cubecl_core::{Buffer, DeviceId, Error, device, on_large_stack};
+use rustler::{Atom, Env, OwnedEnv, Reference, Resource, ResourceArc, Term};
 
 use crate::atoms;
 use crate::call::{Call, Pending};
@@ -30,8 +30,19 @@ impl RefUnwindSafe for KernelRef {}
 
 /// Decodes, checks and hashes up to 20,000 nodes; a call of a kernel that is known does not come here.
 #[rustler::nif(schedule = "DirtyCpu")]
-fn kernel_new(program: Wire<Program>) -> Answer<'static, ResourceArc<KernelRef>> {
-    Ok(ResourceArc::new(KernelRef(Kernel::new(program.0)?)))
+fn kernel_new<'a>(program: Term<'a>) -> Answer<'a, ResourceArc<KernelRef>> {
+    let own = OwnedEnv::new();
+    let saved = own.save(program);
+    // The decoder calls itself for each level of the tree, and how much stack a scheduler has is a flag of the VM.
+    let decode = move || {
+        let decoded = own.run(|env| saved.load(env).decode::<Wire<Program>>());
+        decoded.map_err(|_| Error::BadKernel {
+            // What Elixir typed fails for nothing else.
+            reason: "it is nested deeper than 200 levels: use variables".into(),
+        })
+    };
+    let program = on_large_stack(decode)?.0;
+    Ok(ResourceArc::new(KernelRef(Kernel::new(program)?)))
 }
 
 /// How many different kernels are kept. Goes over all of them.
@@ -113,7 +124,7 @@ fn mapping<'a>(
     note: Note,
 ) -> Answer<'a, Mapping> {
     let Some(dtype) = kernel.program().outputs.first() else {
-        return Err(ex_cubecl_core::Error::NotAllocated.into());
+        return Err(Error::NotAllocated.into());
     };
     let spec = spec(env, Wire(*dtype), dims, note);
     Ok(Mapping {
@@ -125,7 +136,7 @@ fn mapping<'a>(
 
 fn handle_of<'a>(made: Vec<Buffer>) -> Answer<'a, Ref> {
     let made = made.into_iter().next();
-    let made = made.ok_or(ex_cubecl_core::Error::NotAllocated)?;
+    let made = made.ok_or(Error::NotAllocated)?;
     Ok(ResourceArc::new(BufferRef::new(made)))
 }
 
