@@ -105,7 +105,8 @@ defmodule ExCubecl.Kernel do
 
   defmacro __before_compile__(env) do
     Definition.finish(env)
-    kernels = Map.new(Module.get_attribute(env.module, :ex_cubecl_kernels))
+    made = Module.get_attribute(env.module, :ex_cubecl_kernels)
+    kernels = Map.new(made, fn {name, kernel} -> {name, struct!(__MODULE__, kernel)} end)
 
     quote do
       @doc false

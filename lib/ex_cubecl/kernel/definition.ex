@@ -4,7 +4,6 @@ defmodule ExCubecl.Kernel.Definition do
 
   import ExCubecl.Kernel.Mistake
 
-  alias ExCubecl.Kernel
   alias ExCubecl.Kernel.{Below, Expressions, Lookup, Parser, Unknown}
 
   # Kernels by name and arity, and those that call what was not defined yet.
@@ -45,11 +44,16 @@ defmodule ExCubecl.Kernel.Definition do
 
     quote do
       def unquote(name)(unquote_splicing(names)),
-        do: ExCubecl.Kernel.run(unquote(Macro.escape(kernel)), unquote(names))
+        do: ExCubecl.Kernel.run(unquote(struct_of(kernel)), unquote(names))
 
       def unquote(:"#{name}!")(unquote_splicing(names)),
-        do: ExCubecl.Kernel.run!(unquote(Macro.escape(kernel)), unquote(names))
+        do: ExCubecl.Kernel.run!(unquote(struct_of(kernel)), unquote(names))
     end
+  end
+
+  # The code of the struct, for the module that has the kernel.
+  defp struct_of(%{parsed: parsed, key: key}) do
+    quote do: %ExCubecl.Kernel{parsed: unquote(Macro.escape(parsed)), key: unquote(key)}
   end
 
   defp head({:when, meta, _}, env),
@@ -101,7 +105,7 @@ defmodule ExCubecl.Kernel.Definition do
 
   @doc "A kernel without a module."
   def anonymous({:fn, _, [{:->, _, [args, body]}]}, opts, env) do
-    Macro.escape(make(:kernel, args, body, opts, env))
+    struct_of(make(:kernel, args, body, opts, env))
   rescue
     below in Below ->
       {name, arity} = below.called
@@ -128,15 +132,15 @@ defmodule ExCubecl.Kernel.Definition do
 
   defp make(name, args, body, opts, env) do
     parsed = Parser.parse(name, args, body, opts, env, &Lookup.find(&1, &2, &3, env))
-    %Kernel{parsed: parsed, key: key(parsed)}
+    %{parsed: parsed, key: key(parsed)}
   end
 
   defp key(parsed), do: :erlang.md5(:erlang.term_to_binary(parsed))
 
   @doc "A kernel under another name, in messages and lists."
-  def named(%Kernel{parsed: parsed}, name) do
+  def named(%{parsed: parsed} = kernel, name) do
     parsed = %{parsed | name: name}
-    %Kernel{parsed: parsed, key: key(parsed)}
+    %{kernel | parsed: parsed, key: key(parsed)}
   end
 
   @doc "At the end of a module: what its kernels call is there, and their names are theirs alone."

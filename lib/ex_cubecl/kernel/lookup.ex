@@ -2,8 +2,6 @@ defmodule ExCubecl.Kernel.Lookup do
   @moduledoc false
   # Finds the kernel that a call in a kernel means, or says what the name is instead.
 
-  alias ExCubecl.Kernel
-
   @typedoc """
   What a name is that is no kernel: of the module that is compiled, possibly something `:below`; a `{:function, module}`
   of Elixir; a kernel of other `{:arities, list}`; a `{:module, module}` that is not there, or that has
@@ -41,7 +39,7 @@ defmodule ExCubecl.Kernel.Lookup do
   defp of_module(module, name, arity) do
     with {:module, _} <- Code.ensure_compiled(module),
          true <- function_exported?(module, :__kernel__, 2),
-         %Kernel{parsed: parsed} <- module.__kernel__(name, arity) do
+         %{parsed: parsed} <- module.__kernel__(name, arity) do
       parsed
     else
       {:error, _} -> {:other, {:no_module, module}}

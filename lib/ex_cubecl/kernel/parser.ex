@@ -40,6 +40,7 @@ defmodule ExCubecl.Kernel.Parser do
       line: env.line,
       name: name,
       module: env.module,
+      in_library: in_library?(env),
       args: Enum.map(args, &argument(&1, env)),
       known: MapSet.new(),
       find: find,

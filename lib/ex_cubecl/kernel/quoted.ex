@@ -7,11 +7,14 @@ defmodule ExCubecl.Kernel.Quoted do
   def lines(nil), do: []
   def lines(line), do: [line]
 
-  # A line of this library tells nobody anything.
-  @ours [ExCubecl.Ops, ExCubecl.Ops.Kernels, ExCubecl.NamedKernels, ExCubecl.Batch]
+  # The files of this library.
+  @library Path.expand("..", __DIR__)
+
+  @doc "Whether code stands in this library, whose lines are of no use to its users."
+  def in_library?(env), do: String.starts_with?(env.file, @library)
 
   @doc "The line of a node, as errors of a call tell it; 0 for none."
-  def line(_meta, %{module: module}) when module in @ours, do: 0
+  def line(_meta, %{in_library: true}), do: 0
   def line(meta, state), do: meta[:line] || state.line
 
   def meta({_, meta, _}) when is_list(meta), do: meta

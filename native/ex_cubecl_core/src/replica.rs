@@ -13,7 +13,10 @@ pub type FailedAt = (usize, Error);
 /// Replaces the content of each target by its data. Everything is uploaded next to what is there, and
 /// takes its place only once all of it has arrived.
 pub fn write_all(writes: &[(&Buffer, &[u8])]) -> std::result::Result<(), FailedAt> {
-    let uploads = writes.iter().map(|(target, data)| upload(target, data)).enumerate();
+    let uploads = writes
+        .iter()
+        .map(|(target, data)| upload(target, data))
+        .enumerate();
     let fresh = uploads
         .map(|(index, upload)| upload.map_err(|error| (index, error)))
         .collect::<std::result::Result<Vec<_>, _>>()?;

@@ -157,7 +157,7 @@ fn a_logical_device_is_removed_unless_something_lives_on_it() {
     assert_eq!(device::remove(logical(3002)), Ok(()));
     let reset = logical(3003);
     let old = bytes_buffer(&device::open(reset).unwrap(), &[1]);
-    device::reset(reset).unwrap();
+    device::open(reset).unwrap().reset().unwrap();
     assert_eq!(device::remove(reset), Ok(()));
     drop(old);
 }
@@ -186,7 +186,7 @@ fn devices_that_come_and_go_share_their_threads() {
     for _ in 0..100 {
         let device = test_device();
         bytes_buffer(&device, &[1]);
-        device::reset(test_device_id()).unwrap();
+        device::open(test_device_id()).unwrap().reset().unwrap();
     }
     assert_eq!(device_threads(), before);
 }

@@ -191,7 +191,8 @@ proptest! {
     ) {
         let arena = arena(1 << 20, Growth::Fixed);
         // Of each tensor its bytes with padding, itself, its content; none once it was dropped.
-        let mut stack: Vec<(u64, Option<(Buffer, Vec<u8>)>)> = Vec::new();
+        type Content = Option<(Buffer, Vec<u8>)>;
+        let mut stack: Vec<(u64, Content)> = Vec::new();
         for (drops, count, seed) in steps {
             let there: Vec<usize> = (0..stack.len()).filter(|at| stack[*at].1.is_some()).collect();
             if !drops || there.is_empty() {

@@ -264,7 +264,9 @@ fn read_all(call: Call, buffers: Vec<Ref>) {
     let slots = gather(started.len(), done).unwrap_or_default();
     for ((buffer, pending), slot) in buffers.into_iter().zip(started).zip(slots) {
         let count = buffer.0.count();
-        wait(buffer, count, Ok(pending), None, move |bytes| slot.fill(bytes));
+        wait(buffer, count, Ok(pending), None, move |bytes| {
+            slot.fill(bytes)
+        });
     }
 }
 
