@@ -62,6 +62,7 @@ pub fn upload(target: &Buffer, data: &[u8]) -> Result<Buffer> {
 }
 
 #[cfg(all(test, feature = "faults"))]
+#[allow(clippy::unwrap_used)] // also in what is no test function itself
 mod tests {
     use std::sync::Arc;
     use std::sync::mpsc::{RecvTimeoutError, channel};

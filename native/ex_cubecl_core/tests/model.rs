@@ -221,6 +221,7 @@ impl World {
                 let read = pair.real.read(offset as u64, count as u64);
                 match self.expected(pair) {
                     _ if offset + count > pair.len / size => prop_assert!(read.is_err()),
+                    _ if count == 0 => prop_assert_eq!(read, Ok(Vec::new())),
                     None => prop_assert_eq!(read.err(), Some(Error::NotAllocated)),
                     Some(bytes) => {
                         let part = &bytes[offset * size..(offset + count) * size];
