@@ -255,6 +255,8 @@ defmodule ExCubecl.Kernel.Expressions do
     end
   end
 
+  @spec not_found(Macro.t() | nil, atom, arity, ExCubecl.Kernel.Lookup.other(), keyword, map) ::
+          no_return
   defp not_found(nil, name, arity, other, meta, state) do
     cond do
       name == state.name and arity == length(state.args) and state.module != nil ->
