@@ -29,14 +29,14 @@ defmodule ExCubecl.BusyDeviceTest do
   @positions 1 <<< 17
   @rounds 50_000
 
-  # Launches kernels for some seconds and returns a task that ends when they are done.
-  defp keep_busy(device) do
+  # Launches kernels for about so many seconds and returns a task that ends when they are done.
+  defp keep_busy(device, seconds) do
     out = Buffer.empty!([@positions], :s32, device: device)
     Long.spin!(out, 1)
     ExCubecl.read!(out)
     {time, _} = :timer.tc(fn -> Long.spin!(out, 500) && ExCubecl.read!(out) end)
-    # A launch of all rounds takes a hundred times as long; some six seconds of them.
-    launches = max(1, ceil(6_000_000 / (time * div(@rounds, 500))))
+    # A launch of all rounds takes a hundred times as long.
+    launches = max(1, ceil(seconds * 1_000_000 / (time * div(@rounds, 500))))
     for _ <- 1..launches, do: Long.spin!(out, @rounds)
     parent = self()
 
@@ -80,7 +80,7 @@ defmodule ExCubecl.BusyDeviceTest do
     views = for n <- 1..4, do: ExCubecl.buffer!(List.duplicate(n, 8), [8], :u8)
     {:ok, pool} = Pool.start_link(size: 4, max: 1_000)
     arena = Arena.new!(1 <<< 20)
-    busy = keep_busy(device)
+    busy = keep_busy(device, 15)
 
     callers =
       for n <- 1..32,
@@ -159,7 +159,7 @@ defmodule ExCubecl.BusyDeviceTest do
 
   test "an answer that was not waited for leaves no message behind" do
     view = ExCubecl.buffer!(List.duplicate(7, 8), [8], :u8)
-    busy = keep_busy(ExCubecl.default_device!())
+    busy = keep_busy(ExCubecl.default_device!(), 3)
     text = inspect(view)
     assert text =~ "busy" or not busy?(busy)
     Task.await(elem(busy, 0), 300_000)
@@ -169,7 +169,7 @@ defmodule ExCubecl.BusyDeviceTest do
 
   test "calls of processes that were killed are not run" do
     target = ExCubecl.buffer!([0], [1], :u8)
-    busy = keep_busy(ExCubecl.default_device!())
+    busy = keep_busy(ExCubecl.default_device!(), 3)
     writers = for _ <- 1..50, do: spawn(fn -> Buffer.write(target, [9]) end)
     for writer <- writers, do: Process.exit(writer, :kill)
     Task.await(elem(busy, 0), 300_000)
