@@ -32,6 +32,24 @@ pub fn decode<'a>(data: Term<'a>, dtype: DType, dims: &[u64]) -> Answer<'a, Vec<
     }
 }
 
+/// Whether a list and those in it have at most so many cells. It looks at no more of them.
+pub fn is_short(data: Term<'_>, most: u64) -> bool {
+    let (mut lists, mut cells) = (vec![data], 0);
+    while let Some(mut rest) = lists.pop() {
+        while let Some((head, tail)) = cell::split(rest) {
+            cells += 1;
+            if cells > most {
+                return false;
+            }
+            if head.is_list() {
+                lists.push(head);
+            }
+            rest = tail;
+        }
+    }
+    true
+}
+
 fn length(list: Term<'_>) -> Answer<'_, u64> {
     list.list_length()
         .map(|length| length as u64)
