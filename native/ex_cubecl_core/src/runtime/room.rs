@@ -2,8 +2,14 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::AcqRel};
 
-/// Left to the VM, to threads, and to what a driver takes beside buffers.
+/// Left to the VM, to threads (each may reserve 64 MiB for its allocations), and to what a driver
+/// takes beside buffers.
 const HEADROOM: u64 = 256 << 20;
+
+/// What a small request leaves. Large ones stop earlier, so that the reads and writes of buffers
+/// that are there still find room when the rest of the process has grown since.
+const SMALL_HEADROOM: u64 = 32 << 20;
+const SMALL_BYTES: u64 = 1 << 20;
 
 /// What calls that are under way are about to map.
 static PENDING: AtomicU64 = AtomicU64::new(0);
@@ -22,7 +28,7 @@ impl Room {
         };
         let room = Room(bytes);
         let others = PENDING.fetch_add(bytes, AcqRel);
-        let taken = size().unwrap_or(0) + others + HEADROOM;
+        let taken = size().unwrap_or(0) + others + headroom(bytes);
         let available = limit.saturating_sub(taken);
         // A refused room is dropped here, which takes it off again.
         if bytes > available {
@@ -36,6 +42,14 @@ impl Room {
 impl Drop for Room {
     fn drop(&mut self) {
         PENDING.fetch_sub(self.0, AcqRel);
+    }
+}
+
+fn headroom(bytes: u64) -> u64 {
+    if bytes <= SMALL_BYTES {
+        SMALL_HEADROOM
+    } else {
+        HEADROOM
     }
 }
 
