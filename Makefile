@@ -13,10 +13,10 @@ export XDG_RUNTIME_DIR ?= $(CURDIR)/_build/runtime
 CARGO_FLAGS := --release --locked
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-core test-elixir matrix soak model numpy fuzz bench lint audit docs clean
+.PHONY: help setup build demo test test-core test-elixir matrix soak schedulers model numpy fuzz bench lint audit docs clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
 setup: ## install what the other targets need (Debian, Ubuntu), or say what is missing
 	@for goal in run test lint; do scripts/setup $$goal || exit 1; done
@@ -44,6 +44,9 @@ matrix: test-elixir ## the Elixir tests on this Elixir, then on Debian 13 in a c
 
 soak: setup-test ## use everything at random for SOAK_SECONDS (600); SOAK_SEED replays
 	MIX_ENV=test mix run test/soak.exs
+
+schedulers: setup-test ## how long calls with large arguments keep a scheduler; nothing else may run meanwhile
+	MIX_ENV=test mix run test/schedulers.exs
 
 model: setup-test ## the model tests, with far more sequences of calls
 	PROPTEST_CASES=50000 cargo test $(CARGO_FLAGS) -p ex_cubecl_core --test model

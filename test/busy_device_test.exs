@@ -2,55 +2,11 @@ defmodule ExCubecl.BusyDeviceTest do
   # A device that is busy for long holds up nobody but those who need what it is busy with.
   use ExCubecl.Case, async: false
 
-  import Bitwise
-
   require ExCubecl.Kernel
 
-  alias ExCubecl.{Arena, Batch, Context, Kernel, Ops, Pool, Replicated}
+  alias ExCubecl.{Arena, Batch, Busy, Context, Kernel, Ops, Pool, Replicated}
 
   @moduletag timeout: 600_000
-
-  # Kernels of this kind run for a time that depends on the machine: as many are launched as it takes to
-  # be busy until everything else of the test is done. `busy?` is how a test knows that they still run.
-  defmodule Long do
-    use ExCubecl.Kernel
-
-    defkernel spin(out, rounds) do
-      value = 0
-
-      for i <- 1..rounds do
-        value = band(value * 1_664_525 + i, 0xFFFFFF)
-      end
-
-      out[index()] = value
-    end
-  end
-
-  @positions 1 <<< 17
-  @rounds 50_000
-
-  # Launches kernels for about so many seconds and returns a task that ends when they are done.
-  defp keep_busy(device, seconds) do
-    out = Buffer.empty!([@positions], :s32, device: device)
-    Long.spin!(out, 1)
-    ExCubecl.read!(out)
-    {time, _} = :timer.tc(fn -> Long.spin!(out, 500) && ExCubecl.read!(out) end)
-    # A launch of all rounds takes a hundred times as long.
-    launches = max(1, ceil(seconds * 1_000_000 / (time * div(@rounds, 500))))
-    for _ <- 1..launches, do: Long.spin!(out, @rounds)
-    parent = self()
-
-    task =
-      Task.async(fn ->
-        send(parent, :reading)
-        ExCubecl.read!(Buffer.view!(out, 0, [1]))
-      end)
-
-    assert_receive :reading, 60_000
-    {task, out}
-  end
-
-  defp busy?({task, _}), do: Process.alive?(task.pid)
 
   defp other_device do
     {:ok, {runtime, _} = on} = ExCubecl.default_device()
@@ -79,8 +35,8 @@ defmodule ExCubecl.BusyDeviceTest do
     device = ExCubecl.default_device!()
     views = for n <- 1..4, do: ExCubecl.buffer!(List.duplicate(n, 8), [8], :u8)
     {:ok, pool} = Pool.start_link(size: 4, max: 1_000)
-    arena = Arena.new!(1 <<< 20)
-    busy = keep_busy(device, 15)
+    arena = Arena.new!(1_048_576)
+    busy = Busy.keep(device, 15)
 
     callers =
       for n <- 1..32,
@@ -99,8 +55,8 @@ defmodule ExCubecl.BusyDeviceTest do
       assert ExCubecl.to_list!(ExCubecl.buffer!([2, 3], [2], :u8, device: other)) == [2, 3]
     end
 
-    assert busy?(busy), "the kernels were done before the other calls: nothing was proved"
-    Task.await_many([elem(busy, 0) | callers], 300_000)
+    assert Busy.busy?(busy), "the kernels were done before the other calls: nothing was proved"
+    Task.await_many([busy | callers], 300_000)
     GenServer.stop(pool)
     assert {:messages, []} = Process.info(self(), :messages)
   end
@@ -159,20 +115,20 @@ defmodule ExCubecl.BusyDeviceTest do
 
   test "an answer that was not waited for leaves no message behind" do
     view = ExCubecl.buffer!(List.duplicate(7, 8), [8], :u8)
-    busy = keep_busy(ExCubecl.default_device!(), 3)
+    busy = Busy.keep(ExCubecl.default_device!(), 3)
     text = inspect(view)
-    assert text =~ "busy" or not busy?(busy)
-    Task.await(elem(busy, 0), 300_000)
+    assert text =~ "busy" or not Busy.busy?(busy)
+    Task.await(busy, 300_000)
     assert inspect(view) =~ "[7, 7"
     refute_received _
   end
 
   test "calls of processes that were killed are not run" do
     target = ExCubecl.buffer!([0], [1], :u8)
-    busy = keep_busy(ExCubecl.default_device!(), 3)
+    busy = Busy.keep(ExCubecl.default_device!(), 3)
     writers = for _ <- 1..50, do: spawn(fn -> Buffer.write(target, [9]) end)
     for writer <- writers, do: Process.exit(writer, :kill)
-    Task.await(elem(busy, 0), 300_000)
+    Task.await(busy, 300_000)
     assert ExCubecl.to_list!(target) in [[0], [9]]
     assert Buffer.ref_count(target) == 1
   end

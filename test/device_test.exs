@@ -53,6 +53,12 @@ defmodule ExCubecl.DeviceTest do
         do: assert(ExCubecl.buffer!([1], [1], :u8, device: name).device == id)
   end
 
+  test "a name longer than any device's is not looked into", %{id: {runtime, index}} do
+    long = "#{runtime}:" <> String.duplicate("0", 10_000_000) <> "#{index}"
+    assert reason(Device.info(long)) == :unknown_device
+    assert byte_size(Exception.message(elem(Device.info(long), 1))) < 1_000
+  end
+
   test "device_info is about the default device", %{id: {runtime, _} = id} do
     assert {:ok, %{id: ^id, backend: ^runtime, total_memory: _}} = ExCubecl.device_info()
   end

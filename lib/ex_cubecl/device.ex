@@ -288,7 +288,10 @@ defmodule ExCubecl.Device do
       else: unknown(id)
   end
 
-  defp parse(name) when is_binary(name) do
+  # No device has a longer name. Splitting one of megabytes takes a scheduler for as long.
+  @longest_name 32
+
+  defp parse(name) when is_binary(name) and byte_size(name) <= @longest_name do
     with [runtime, index] <- String.split(name, ":"),
          runtime when runtime != nil <- Enum.find(@runtimes, &(Atom.to_string(&1) == runtime)),
          {index, ""} <- Integer.parse(index) do

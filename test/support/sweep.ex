@@ -95,7 +95,8 @@ defmodule ExCubecl.Sweep do
       else: [{module, name, length(args), error}]
   end
 
-  defp values do
+  @doc "What the names of parameters stand for."
+  def values do
     device = device()
     buffer = made(device, [2, 2])
     pool = pool(device)
