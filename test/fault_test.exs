@@ -112,6 +112,36 @@ defmodule ExCubecl.FaultTest do
     assert ExCubecl.to_list!(ExCubecl.buffer!([1], [1], :u8)) == [1]
   end
 
+  # Lavapipe compiles on a thread of its own, with a library whose destructors run when the process exits.
+  test "a VM that ends while kernels are compiled ends well" do
+    script = ~S"""
+    alias ExCubecl.{Buffer, Kernel}
+    [how, wait] = String.split(System.get_env("ENDING"), ",")
+    buffer = Buffer.full!([100_000], :f32, 1.0)
+    work = fn work, n ->
+      # Never the same twice, in any run.
+      number = "#{n}.0e-3 + #{System.os_time()}.0"
+      code = "@compute @workgroup_size(64) fn main(@builtin(global_invocation_id) id: vec3<u32>) " <>
+        "{ if (id.x < arrayLength(&x)) { x[id.x] = x[id.x] + #{number}; } }"
+      {:ok, kernel} = Kernel.source(wgsl: "@group(0) @binding(0) var<storage, read_write> x: array<f32>;" <> code)
+      Kernel.run(kernel, [buffer], size: 100_000)
+      ExCubecl.Ops.exp!(buffer)
+      work.(work, n + 1)
+    end
+    for n <- 1..4, do: spawn(fn -> work.(work, n * 1_000_000) end)
+    Process.sleep(String.to_integer(wait))
+    case how do
+      "halt" -> System.halt(3)
+      "no_flush" -> :erlang.halt(3, flush: false)
+    end
+    """
+
+    for how <- [:halt, :no_flush], wait <- [150, 230, 310, 390] do
+      {_, errors, ended} = in_own_vm(script, [{"ENDING", "#{how},#{wait}"}])
+      assert {how, wait, errors, ended} == {how, wait, "", 3}
+    end
+  end
+
   test "others never notice that a device is lost" do
     {runtime, _} = id = ExCubecl.default_device!()
     {:ok, doomed} = Device.open(id, as: {runtime, 7900})

@@ -76,6 +76,7 @@ defmodule ExCubecl.ReplicatedTest do
              for([a, b] <- rows, into: <<>>, do: <<a::16-native, b::16-native>>)
 
     assert for(d <- devices, do: elem(live(d), 0)) |> Enum.all?(&(&1 >= 8))
+    assert Replicated.devices!(rep) == devices
 
     refused(Replicated.new([7, 2], :u8, devices: devices, shards: true), :invalid_argument,
       says: "divide"

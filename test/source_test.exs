@@ -90,6 +90,7 @@ defmodule ExCubecl.SourceTest do
           {head <> main, [workgroup: 128], "not [128, 1, 1]"},
           {head <> main, [workgroup: {8, 8}], "not [8, 8, 1]"},
           {head <> "@fragment fn main() {}", [], "no compute shader"},
+          {head, [], "no entry point: write @compute"},
           {"@compute @workgroup_size(1) fn main() {}", [], "needs a buffer"},
           {head <> "@compute @workgroup_size(100000) fn main() {}", [], "out of range"},
           {String.replace(head, "binding(0)", "binding(1)") <> main, [], "not 0, 1, 2"},

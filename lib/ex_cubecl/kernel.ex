@@ -407,7 +407,7 @@ defmodule ExCubecl.Kernel do
   @doc """
   Returns `%{size: kernels, max: max, hits: hits, misses: misses, programs: count}`: how many kernels are kept, one for each
   combination of types, how often one was there, and how many different programs are kept for them and by the devices that have
-  them compiled. Of both the least recently used go: a device keeps 1,024 compiled, and fewer of large ones. What went is compiled
+  them compiled. Of both the least recently used go: a device keeps 512 compiled, and fewer of large ones. What went is compiled
   again with its next call. A CUDA device frees none; it takes 16,384.
 
       iex> ExCubecl.Kernel.cache().max

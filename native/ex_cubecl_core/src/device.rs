@@ -363,8 +363,8 @@ const MOST_LOGICAL: usize = 64;
 /// device, so that the next one on the card goes on with it.
 static SPARE: Mutex<Vec<(DeviceId, Arc<dyn Driver>)>> = Mutex::new(Vec::new());
 
-/// How often devices may be opened in the life of a process. CubeCL 0.10 has no way to end the thread of a
-/// device that was lost, and numbers devices by 16 bits.
+/// How often devices may be opened in the life of a process. CubeCL 0.10 never ends the thread of a device
+/// that was lost, with its queue of a quarter of a MiB, and numbers devices by 16 bits.
 const MOST_OPENED: u64 = 1000;
 
 /// All devices of this machine, those that were added too, none of them opened.

@@ -9,6 +9,7 @@ use common::{bytes_buffer, contents, pattern, test_device, test_device_id};
 use ex_cubecl_core::{Buffer, DType, DeviceId, Error, device, shared_pools};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 static ALONE: Mutex<()> = Mutex::new(());
 
@@ -210,6 +211,30 @@ fn there_are_so_many_logical_devices_at_most() {
         device::remove(id).unwrap();
     }
     device::remove(logical(5000)).unwrap();
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_device_that_was_lost_leaves_one_thread() {
+    const CYCLES: usize = 12;
+    let _alone = ALONE.lock();
+    let id = logical(3100);
+    let threads = || std::fs::read_dir("/proc/self/task").unwrap().count();
+    let reopen = || {
+        device::lose(id).unwrap();
+        let device = device::open(id).unwrap();
+        assert_eq!(contents(&bytes_buffer(&device, &[1, 2])), [1, 2]);
+    };
+    reopen();
+    let before = threads();
+    (0..CYCLES).for_each(|_| reopen());
+    // Those of their drivers end a moment after the drivers were dropped.
+    let patience = Instant::now() + Duration::from_secs(60);
+    while threads() > before + CYCLES && Instant::now() < patience {
+        std::thread::yield_now();
+    }
+    assert!(threads() <= before + CYCLES);
+    device::remove(id).unwrap();
 }
 
 /// Run by hand: what a device costs that was lost and opened again.

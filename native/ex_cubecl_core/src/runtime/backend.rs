@@ -16,6 +16,9 @@ use crate::kernel::source::Source;
 pub trait Backend: Send + Sync + Sized + 'static {
     type Runtime: cubecl::Runtime;
 
+    /// Whether each opening makes a device of CubeCL's of its own, which ends with its driver.
+    const ENDS: bool = false;
+
     /// How many programs it compiles at most, where CubeCL frees none of them: CUDA modules stay loaded.
     const MAX_PROGRAMS: Option<usize> = None;
 

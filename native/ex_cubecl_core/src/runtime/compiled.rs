@@ -19,12 +19,12 @@ use crate::kernel::tree::Program;
 use crate::lru::Lru;
 
 /// Programs that a device keeps compiled where it can let go of others.
-const MOST: usize = 1_024;
+const MOST: usize = 512;
 /// What their code may take by the estimate below.
 const MOST_BYTES: u64 = 256 << 20;
 
 /// What a driver keeps of a program, an estimate after lavapipe: of any, and for each node of its tree.
-const BYTES: u64 = 100 << 10;
+const BYTES: u64 = 200 << 10;
 const BYTES_OF_NODE: u64 = 1 << 10;
 
 /// A key of CubeCL's map, in its two forms: plain, and watched.

@@ -29,6 +29,7 @@ use super::guard::caught;
 use super::kernels::{self, Launched};
 use super::matmul::Product;
 use super::rest::{Task, Thread};
+use super::retire::retire;
 use super::timing::Timings;
 use crate::device::DeviceId;
 use crate::driver::{
@@ -71,6 +72,14 @@ pub struct Cube<B: Backend> {
     /// Sends the writes that callers left behind without waiting, before anything uses their memory.
     send_deferred: Arc<dyn Fn() + Send + Sync>,
     pub backend: B,
+}
+
+impl<B: Backend> Drop for Cube<B> {
+    fn drop(&mut self) {
+        if B::ENDS {
+            retire(&self.thread, &self.server);
+        }
+    }
 }
 
 impl<B: Backend> Cube<B> {

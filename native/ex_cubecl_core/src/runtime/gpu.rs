@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 use wgpu::{PollError, PollType, SubmissionIndex};
 
+use super::exit;
 use crate::error::{Error, Result};
 
 /// Writes up to this size go through wgpu's own staging memory.
@@ -30,6 +31,8 @@ pub struct Gpu {
     pub device: wgpu::Device,
     queue: wgpu::Queue,
     pub lost: Arc<AtomicBool>,
+    /// The driver computes on the CPU, in this process.
+    on_cpu: bool,
     gate: RwLock<()>,
     /// Held during a poll and while mapped memory is read.
     polling: Mutex<()>,
@@ -54,11 +57,17 @@ struct Deferring {
 }
 
 impl Gpu {
-    pub fn new(device: wgpu::Device, queue: wgpu::Queue, lost: Arc<AtomicBool>) -> Self {
+    pub fn new(
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        lost: Arc<AtomicBool>,
+        on_cpu: bool,
+    ) -> Self {
         Gpu {
             device,
             queue,
             lost,
+            on_cpu,
             gate: RwLock::new(()),
             polling: Mutex::new(()),
             unsent: AtomicU64::new(0),
@@ -67,6 +76,9 @@ impl Gpu {
     }
 
     pub fn submit(&self, commands: Option<wgpu::CommandBuffer>) -> SubmissionIndex {
+        if self.on_cpu {
+            exit::without_destructors();
+        }
         let _gate = self.gate.write();
         self.unsent.store(0, Relaxed);
         self.queue.submit(commands)

@@ -11,6 +11,8 @@ mod cube;
 mod cuda;
 mod emit;
 #[cfg(feature = "wgpu")]
+mod exit;
+#[cfg(feature = "wgpu")]
 mod gpu;
 mod guard;
 mod kernels;
@@ -18,6 +20,7 @@ mod matmul;
 #[cfg(all(test, feature = "wgpu"))]
 mod portable_tests;
 mod rest;
+mod retire;
 #[cfg_attr(not(feature = "wgpu"), allow(dead_code))]
 mod room;
 mod sources;

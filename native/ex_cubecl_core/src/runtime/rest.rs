@@ -78,6 +78,8 @@ impl State {
     }
 }
 
+static KNOWN: Mutex<Vec<(DeviceId, Thread)>> = Mutex::new(Vec::new());
+
 /// The device thread of one device of CubeCL's.
 #[derive(Clone)]
 pub struct Thread {
@@ -90,10 +92,8 @@ pub struct Awake<'a>(&'a Thread);
 
 impl Thread {
     /// One for each device of CubeCL's, however often it is opened: two that rest on one thread would
-    /// wait for each other. CubeCL never ends its threads, and neither does this list: how many there are
-    /// is bounded where devices are opened.
+    /// wait for each other.
     pub fn of(device: DeviceId) -> Thread {
-        static KNOWN: Mutex<Vec<(DeviceId, Thread)>> = Mutex::new(Vec::new());
         let mut known = KNOWN.lock();
         if let Some((_, thread)) = known.iter().find(|known| known.0 == device) {
             return thread.clone();
@@ -106,6 +106,12 @@ impl Thread {
         // It starts out awake.
         drop(thread.enter());
         thread
+    }
+
+    /// To be called before the thread is ended.
+    pub fn forget(&self) {
+        let device = self.idle.device_id();
+        KNOWN.lock().retain(|known| known.0 != device);
     }
 
     /// Wakes the device thread and keeps it awake until the answer is dropped.

@@ -201,6 +201,7 @@ pub fn register(info: &Info) -> Result<(WgpuDevice, Gpu)> {
     let adapter = found.map(|(_, adapter)| adapter.clone());
     let adapter = adapter.ok_or_else(|| Error::driver(format!("{} has gone away", info.id)))?;
     let (device, queue) = request(&adapter)?;
+    let on_cpu = adapter.get_info().device_type == DeviceType::Cpu;
     let lost = Arc::new(AtomicBool::new(false));
     let signal = lost.clone();
     device.set_device_lost_callback(move |_, _| signal.store(true, Release));
@@ -215,7 +216,8 @@ pub fn register(info: &Info) -> Result<(WgpuDevice, Gpu)> {
         tasks_max: 32,
         memory_config: MemoryConfiguration::ExclusivePages,
     };
-    Ok((init_device(setup, options), Gpu::new(device, queue, lost)))
+    let gpu = Gpu::new(device, queue, lost, on_cpu);
+    Ok((init_device(setup, options), gpu))
 }
 
 fn request(adapter: &Adapter) -> Result<(wgpu::Device, wgpu::Queue)> {
@@ -344,6 +346,8 @@ fn raw(region: Region<'_>) -> Result<&wgpu::Buffer> {
 
 impl Backend for Wgpu {
     type Runtime = WgpuRuntime;
+
+    const ENDS: bool = true;
 
     fn adopt(cube: &Cube<Self>, handle: &Handle) -> Result<Box<dyn Any + Send + Sync>> {
         let resource = cube

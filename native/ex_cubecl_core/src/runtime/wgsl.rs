@@ -59,7 +59,10 @@ fn parsed(text: &str, entry: &str) -> std::result::Result<Interface, String> {
     let found = found.ok_or_else(|| {
         let names = module.entry_points.iter().map(|point| point.name.as_str());
         let names = names.collect::<Vec<_>>().join(", ");
-        format!("no entry point {entry}: there is {names}")
+        match names.is_empty() {
+            true => "no entry point: write @compute @workgroup_size(64) before a function".into(),
+            false => format!("no entry point {entry}: there is {names}"),
+        }
     })?;
     if found.stage != naga::ShaderStage::Compute {
         return Err(format!("{entry} is no compute shader"));
