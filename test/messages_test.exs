@@ -25,6 +25,27 @@ defmodule ExCubecl.MessagesTest do
     "#{runtime}:#{index}"
   end
 
+  test "a device is named in printable words, whatever was given for one" do
+    for device <- [
+          {:"a\0b", 3},
+          {:n@h, <<255>>},
+          {:"\0@h", "vulkan:0"},
+          {:n@h, {:"\n", 1}},
+          <<255>>
+        ] do
+      message = Exception.message(elem(ExCubecl.Device.info(device), 1))
+      assert String.printable?(message) and not (message =~ "\n"), inspect({device, message})
+    end
+
+    message =
+      Exception.message(%ExCubecl.Error{
+        reason: :unknown_device,
+        details: %{device: {:n@h, "vulkan:9"}, known: []}
+      })
+
+    assert message =~ "vulkan:9 of node n@h"
+  end
+
   test "lists of small integers are shapes, and no text" do
     error = elem(ExCubecl.buffer([1], [100], :u8), 1)
     assert Exception.message(error) == "shape [100] needs 100 elements, but the data has 1"

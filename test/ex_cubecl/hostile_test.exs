@@ -54,7 +54,10 @@ defmodule ExCubecl.HostileTest do
       {:error, error} ->
         assert is_struct(error, Error), "call #{number}, #{inspect(call)}: #{inspect(error)}"
         message = Exception.message(error)
-        assert String.printable?(message) and byte_size(message) in 10..3_000
+
+        assert String.printable?(message) and byte_size(message) in 10..3_000,
+               "call #{number}, #{inspect(call)}: #{inspect(message)}"
+
         # The words of a reason that has none: the details as a map.
         refute message =~ ~r/^\w+: %{/, "call #{number}, #{inspect(call)}: #{message}"
 

@@ -10,7 +10,9 @@ defmodule ExCubecl.Error.Message do
 
     case details do
       %{node: node} when is_atom(node) ->
-        if String.contains?(text, "node #{node}"), do: text, else: "on node #{node}: #{text}"
+        if String.contains?(text, "node #{word(node)}"),
+          do: text,
+          else: "on node #{word(node)}: #{text}"
 
       _ ->
         text
@@ -216,7 +218,7 @@ defmodule ExCubecl.Error.Message do
 
   defp text(:stale, %{node: node}),
     do:
-      "node #{node} does not keep it: it was given back, the connection broke, or the handle came from another node"
+      "node #{word(node)} does not keep it: it was given back, the connection broke, or the handle came from another node"
 
   defp text(:stale, _),
     do: "it was given back to its pool or arena: take a new one there"
@@ -244,13 +246,14 @@ defmodule ExCubecl.Error.Message do
 
   defp text(:node_down, %{node: node}),
     do:
-      "node #{node} cannot be reached: connect it with Node.connect/1; what it held is gone if it has ended"
+      "node #{word(node)} cannot be reached: connect it with Node.connect/1; what it held is gone if it has ended"
 
   defp text(:unsupported, %{operation: :no_library, node: node}),
-    do: "node #{node} has no ExCubecl: add it to what runs there, in the version of this node"
+    do:
+      "node #{word(node)} has no ExCubecl: add it to what runs there, in the version of this node"
 
   defp text(:unsupported, %{operation: {:version, version}, node: node}),
-    do: "node #{node} has version #{version} of ExCubecl: both nodes need the same"
+    do: "node #{word(node)} has version #{version} of ExCubecl: both nodes need the same"
 
   defp text(:unsupported, %{operation: :remote_buffer, device: device}),
     do:
@@ -344,11 +347,20 @@ defmodule ExCubecl.Error.Message do
   defp short(term), do: Text.show(term)
 
   defp name({runtime, index}) when is_atom(runtime) and is_integer(index),
-    do: "#{runtime}:#{index}"
+    do: "#{word(runtime)}:#{short(index)}"
 
-  defp name({node, {_, _} = id}) when is_atom(node), do: "#{name(id)} of node #{node}"
-  defp name({node, id}) when is_atom(node) and is_binary(id), do: "#{id} of node #{node}"
+  defp name({node, {_, _} = id}) when is_atom(node), do: "#{name(id)} of node #{word(node)}"
+
+  defp name({node, id}) when is_atom(node) and is_binary(id),
+    do: "#{word(id)} of node #{word(node)}"
+
   defp name(other), do: short(other)
+
+  # Without quotes where it is the name of anything.
+  defp word(atom) when is_atom(atom), do: atom |> Atom.to_string() |> word()
+
+  defp word(text),
+    do: if(text =~ ~r/\A[\w.:@-]{1,255}\z/u, do: text, else: short(text))
 
   defp count(n), do: Text.count(n, "element")
 
