@@ -9,11 +9,12 @@ defmodule ExCubecl.NumpyCases do
 
   @doc "A Python that has NumPy, or nil. `scripts/numpy` installs one."
   def python do
-    candidates = [System.get_env("PYTHON"), "python3", "_build/numpy/bin/python"]
+    candidates = [System.get_env("PYTHON"), "python3", Path.expand("_build/numpy/bin/python")]
 
-    Enum.find(candidates, fn python ->
+    Enum.find_value(candidates, fn python ->
       path = python && System.find_executable(python)
-      path && match?({_, 0}, System.cmd(path, ["-c", "import numpy"], stderr_to_stdout: true))
+      import = ["-c", "import numpy"]
+      if path && match?({_, 0}, System.cmd(path, import, stderr_to_stdout: true)), do: path
     end)
   end
 
