@@ -10,7 +10,7 @@ defmodule ExCubecl.NodesTest do
   @mib 1_048_576
 
   setup_all do
-    # Distribution ends with the process that started it, here the one of this module.
+    # Distribution ends with the process that started it, here the process of this module's setup.
     true = Peer.distributed?()
     peer = Peer.start()
     on_exit(fn -> Peer.stop(peer) end)
@@ -27,7 +27,7 @@ defmodule ExCubecl.NodesTest do
     {usage.live_bytes, usage.live_buffers}
   end
 
-  # What this process has dropped is told to the other node when it is collected.
+  # The other node is notified of dropped handles when this process is garbage collected.
   defp collected(check), do: until(fn -> :erlang.garbage_collect() && check.() end)
 
   test "devices of other nodes are named with their node", %{node: node} do
@@ -114,7 +114,7 @@ defmodule ExCubecl.NodesTest do
     assert buffer.device == ExCubecl.default_device!()
   end
 
-  # Where its bytes are, a handle of another node is only a name.
+  # On the node that has its bytes, a handle from another node cannot be used.
   test "a handle that came home is stale for every function, and none loops", %{
     node: node,
     device: device
@@ -123,7 +123,7 @@ defmodule ExCubecl.NodesTest do
     said = :erpc.call(node, ExCubecl.Calls, :said, [buffer], 60_000)
 
     for {name, reason, message} <- said do
-      # Storages of different nodes share nothing; what is read later is answered later.
+      # Storages of different nodes share nothing, and `read_async` returns its error later.
       unless name in [:same_storage?, :overlap?, :read_async],
         do: assert({name, reason, message =~ "#{node}"} == {name, :stale, true}, message)
     end
@@ -140,7 +140,7 @@ defmodule ExCubecl.NodesTest do
       assert {name, {:error, error}} = {name, call.(buffer)}
       message = Exception.message(error)
 
-      # Kernels and batches say which argument it is, too.
+      # Kernels and batches also name the argument.
       assert {name,
               String.replace(message, ~r/^(step 1: )?(argument \d \(.*\) of kernel .*?: )?/, "")} ==
                {name,
@@ -155,6 +155,7 @@ defmodule ExCubecl.NodesTest do
     assert buffer.device == device.id
     assert Buffer.device!(Buffer.transfer!(ExCubecl.buffer!([1], [1], :u8), device)) == device.id
     assert Memory.usage!(device).live_bytes >= 1
+    assert Buffer.size!(buffer) == 1
     message = "cannot be used from here: buffers of ExCubecl.Buffer, and questions of"
 
     for call <- [
@@ -211,7 +212,7 @@ defmodule ExCubecl.NodesTest do
     device: device
   } do
     until(fn -> kept(node) == 0 end)
-    # In a process that ends: what is left of its heap is nobody's.
+    # In a process that exits, so that no garbage on its heap keeps a handle alive.
     make = fn -> for _ <- 1..3, do: Buffer.zeros!([10], :u8, device: device) end
     parent = self()
 
@@ -228,7 +229,7 @@ defmodule ExCubecl.NodesTest do
     send(holder, :drop)
     assert_receive {:dropped, 3}, 10_000
     until(fn -> kept(node) == 0 end)
-    # The one that keeps buffers for others is killed: they are stale, and new ones work.
+    # After a kill of the Keeper the buffers that it held are stale, and new ones work.
     old = Buffer.zeros!([10], :u8, device: device)
     there(node, Process, :exit, [there(node, Process, :whereis, [Keeper]), :kill])
     refused(Buffer.read(old), :stale, says: "#{node}")
@@ -322,7 +323,7 @@ defmodule ExCubecl.NodesTest do
     refused(Buffer.write(far, other <> <<1>>), :shape_mismatch)
   end
 
-  # The most binary memory that a call took here beyond what there was.
+  # The peak of binary memory on this node during a call, above the level before it.
   defp watched(call) do
     base = :erlang.memory(:binary)
     parent = self()
@@ -346,7 +347,7 @@ defmodule ExCubecl.NodesTest do
     here = {node(), ExCubecl.default_device!()}
     before = settled()
 
-    # It holds a buffer of ours, in a process of its own.
+    # A process on the other node holds a buffer of this node.
     there(other, Kernel, :spawn, [Peer, :hold, [here, self()]])
     assert_receive :held, 10_000
     assert elem(live(), 0) == elem(before, 0) + 5_000
@@ -367,7 +368,7 @@ defmodule ExCubecl.NodesTest do
     local = Buffer.full!([100 * @mib], :u8, 1)
     before = settled()
 
-    # As soon as there is a buffer over there, which the content is on its way to.
+    # Kills the node as soon as it has the target buffer, while the content is being sent.
     killer =
       Task.async(fn ->
         until(fn -> there(other, Memory, :usage!, []).live_buffers > 0 end)

@@ -1,7 +1,7 @@
 defmodule ExCubecl.Schedule do
   @moduledoc false
-  # Measures how long calls with large arguments stay on a normal scheduler: what the VM reports
-  # as long schedules, and what a process sees that is bound to each scheduler.
+  # Measures how long calls with large arguments occupy a normal scheduler: the long schedules that the VM
+  # reports, and the delays of a process that is bound to each scheduler.
 
   alias ExCubecl.{Batch, Buffer, Busy, Device, Memory, Sweep}
 
@@ -9,13 +9,13 @@ defmodule ExCubecl.Schedule do
 
   @long 5
 
-  # They end what keeps the device busy, and what the other calls need.
+  # These would stop the kernels that keep the device busy, and break the other calls.
   @not_called [{Device, :reset}, {Device, :reset!}, {Memory, :set_limit}, {Memory, :set_limit!}]
 
-  @doc "Calls every public function with large arguments of each kind, and prints what it saw."
+  @doc "Calls every public function with large arguments of each kind, and prints the measurements."
   def large_arguments(only \\ nil) do
     hearts = hearts()
-    # A limit would refuse everything else.
+    # A limit would refuse all other calls.
     base = Map.put(Sweep.values(), {Memory, :set_limit, :bytes}, nil)
     IO.puts("| arguments | calls | long schedules | heartbeat | of a call that does nothing |")
     IO.puts("|---|---|---|---|---|")
@@ -34,7 +34,7 @@ defmodule ExCubecl.Schedule do
 
   defp print(kind, rows, hearts) do
     gap = rows |> Enum.map(fn {_, _, _, {_, _, gap}} -> gap end) |> Enum.max()
-    # What it takes to have such arguments at all.
+    # The cost of passing such arguments to a function that does nothing.
     idle =
       for {_, _, args, _} <- rows do
         {_, _, gap} = measured(Function, :identity, [args], hearts)
@@ -64,7 +64,7 @@ defmodule ExCubecl.Schedule do
     {:ok, _} = Device.open(on, as: {runtime, 977})
     other = {runtime, 977}
     ExCubecl.read!(ExCubecl.buffer!([1.0], [1], :f32, device: other))
-    # These wait for the device, or lose it.
+    # All calls except those that reset the device or set a limit.
     calls =
       for {module, name, _} = call <- Sweep.calls(Sweep.values()),
           {module, name} not in @not_called,
@@ -117,7 +117,7 @@ defmodule ExCubecl.Schedule do
 
   defp hearts, do: for(scheduler <- 1..System.schedulers_online(), do: heart(scheduler))
 
-  # A process that is bound to a scheduler, and how long it was kept from running at most.
+  # A process that is bound to a scheduler and records the longest time for which it could not run.
   defp heart(scheduler) do
     :erlang.spawn_opt(fn -> beat(0, now()) end, scheduler: scheduler, priority: :high)
   end
@@ -145,7 +145,7 @@ defmodule ExCubecl.Schedule do
 
   defp now, do: System.monotonic_time(:microsecond)
 
-  # Long schedules of the least disturbed of a few calls.
+  # The best of up to four measurements, which other load disturbed the least.
   defp measured(module, name, args, hearts) do
     Enum.reduce_while(1..4, nil, fn _, best ->
       {_, long, gap} = new = measured_once(module, name, args, hearts)
@@ -165,7 +165,7 @@ defmodule ExCubecl.Schedule do
         exit(ended(module, name, args))
       end)
 
-    # The copy of the arguments is not what is measured.
+    # Collects the garbage of copying the arguments, which is not to be measured.
     :erlang.garbage_collect(pid)
     Process.sleep(2)
     longest(hearts)
@@ -254,7 +254,7 @@ defmodule ExCubecl.Schedule do
       {"a large kernel",
        %{
          kernel: kernel(2_000),
-         batch: Enum.reduce(1..5_000, Batch.new(), fn _, b -> Batch.fill(b, base.buffer, 1) end)
+         batch: Enum.reduce(1..100_000, Batch.new(), fn _, b -> Batch.fill(b, base.buffer, 1) end)
        }},
       {"a source of 120 KiB", %{opts: [wgsl: wgsl(2_500)]}},
       {"a source of 10 MiB", %{opts: [wgsl: wgsl(200_000)]}},
@@ -276,7 +276,7 @@ defmodule ExCubecl.Schedule do
     ]
   end
 
-  # Its own values first: nothing of Bitwise is imported into user code.
+  # Defined here, so that nothing of Bitwise is imported.
   defp a <<< b, do: Bitwise.bsl(a, b)
 
   defp kernel(statements) do

@@ -17,7 +17,7 @@ use crate::pid;
 use crate::resource::{BufferRef, handle};
 use crate::term::{Dims, ListOf, Note, Wire, spec};
 
-/// One arena, or one for each process.
+/// The resource of an arena: one arena, or one for each process.
 struct ArenaRef {
     kind: Kind,
 }
@@ -26,7 +26,7 @@ enum Kind {
     One(Arc<Arena>),
     Parts {
         parts: Arc<Parts>,
-        /// The processes whose end is awaited.
+        /// The processes that are monitored.
         watched: Mutex<HashSet<u64>>,
     },
 }
@@ -39,14 +39,14 @@ impl Resource for ArenaRef {
         if let Kind::Parts { parts, watched } = &self.kind {
             let owner = pid::key(env, pid);
             watched.lock().remove(&owner);
-            // Ending an arena may have to wait for a call that uses it.
+            // Freeing an arena may wait for a call that uses it.
             let (parts, worker) = (parts.clone(), parts.device().clone());
             let _ = worker.worker().run(move || parts.release(owner));
         }
     }
 }
 
-// As for buffers: no lock poisons, and each change under one is one step.
+// As for buffers: the locks do not poison, and each change under one is a single step.
 impl UnwindSafe for ArenaRef {}
 impl RefUnwindSafe for ArenaRef {}
 
@@ -70,7 +70,7 @@ impl ArenaRef {
     }
 }
 
-/// The arena that a process has from now on.
+/// The arena of a process, made and its process monitored if it has none.
 fn find_or_make(arena: &Ref, pid: LocalPid, owner: u64) -> Result<Arc<Arena>, Error> {
     let (parts, watched) = match &arena.kind {
         Kind::One(arena) => return Ok(arena.clone()),
@@ -85,7 +85,7 @@ fn find_or_make(arena: &Ref, pid: LocalPid, owner: u64) -> Result<Arc<Arena>, Er
     Ok(found)
 }
 
-/// A call on an arena by its caller, on the thread of its device.
+/// Runs `work` on the thread of the arena's device, with the key of the calling process.
 fn on<'a, T: Encoder>(
     env: Env<'a>,
     tag: Reference<'a>,
@@ -139,7 +139,7 @@ fn arena_per_process<'a>(
     })
 }
 
-/// `nil` where the tensor takes new memory.
+/// `nil` if the tensor needs new memory, or the call would block.
 #[rustler::nif]
 fn arena_alloc<'a>(
     env: Env<'a>,
@@ -169,13 +169,13 @@ fn arena_alloc_wait<'a>(
     })
 }
 
-/// `nil` where that would have to wait, or are many.
+/// `nil` if the call would block, or there are too many tensors to drop on a scheduler.
 #[rustler::nif]
 fn arena_drop(env: Env<'_>, arena: Ref, tensors: ListOf<Tensor>) -> Answer<'static, Option<Atom>> {
     drop_tensors(&arena, pid::caller(env), &tensors, false)
 }
 
-#[rustler::nif]
+#[rustler::nif(schedule = "DirtyCpu")]
 fn arena_drop_wait<'a>(
     env: Env<'a>,
     tag: Reference<'a>,
@@ -216,7 +216,7 @@ fn arena_window<'a>(
     })
 }
 
-/// The part of a process goes back altogether.
+/// Resets the arena. An arena of one process is freed.
 #[rustler::nif]
 fn arena_reset<'a>(env: Env<'a>, tag: Reference<'a>, arena: Ref) -> Pending<'a> {
     on(env, tag, arena, |arena, owner| {
@@ -228,7 +228,7 @@ fn arena_reset<'a>(env: Env<'a>, tag: Reference<'a>, arena: Ref) -> Pending<'a> 
     })
 }
 
-/// Frees what the calling process has.
+/// Frees the arena; of an arena for each process, only that of the calling process.
 #[rustler::nif]
 fn arena_release<'a>(env: Env<'a>, tag: Reference<'a>, arena: Ref) -> Pending<'a> {
     on(env, tag, arena, |arena, owner| {
@@ -240,7 +240,7 @@ fn arena_release<'a>(env: Env<'a>, tag: Reference<'a>, arena: Ref) -> Pending<'a
     })
 }
 
-/// Frees what all processes have, for good.
+/// Frees the arenas of all processes. No new ones can be made afterwards.
 #[rustler::nif]
 fn arena_free<'a>(env: Env<'a>, tag: Reference<'a>, arena: Ref) -> Pending<'a> {
     on(env, tag, arena, |arena, _| {
@@ -260,7 +260,7 @@ fn arena_used<'a>(env: Env<'a>, tag: Reference<'a>, arena: Ref) -> Pending<'a> {
     })
 }
 
-/// `nil` for a process that has no part yet.
+/// `nil` for a process that has no arena yet.
 #[rustler::nif]
 fn arena_capacity<'a>(env: Env<'a>, tag: Reference<'a>, arena: Ref) -> Pending<'a> {
     on(env, tag, arena, |arena, owner| match arena.find(owner)? {

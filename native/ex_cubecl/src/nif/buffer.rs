@@ -19,16 +19,17 @@ use crate::term::{Dims, ListOf, Note, Wire, spec};
 
 type Ref = ResourceArc<BufferRef>;
 
-/// A preview of a busy device is given up rather than waited for.
+/// How long a preview waits for a busy device.
 const PREVIEW_PATIENCE: Duration = Duration::from_millis(500);
 
-/// Lists of so many bytes are made where the bytes arrive; longer ones on a dirty scheduler.
+/// Lists of up to this many bytes are made on the thread that read the bytes; longer ones on a
+/// dirty scheduler.
 const SHORT_LIST: usize = 16 << 10;
 
-/// Cells of the lists that are decoded on the caller's scheduler: microseconds.
+/// Lists of up to this many cells are decoded on the caller's scheduler, which takes microseconds.
 const MOST_CELLS: u64 = 32 << 10;
 
-/// Sends `{progress, bytes}` to a watcher while a transfer goes on.
+/// Sends `{progress, bytes}` to a watcher process during a transfer.
 fn progress(watcher: Option<LocalPid>) -> Option<Progress> {
     let pid = watcher?;
     Some(Arc::new(move |bytes| {
@@ -36,7 +37,7 @@ fn progress(watcher: Option<LocalPid>) -> Option<Progress> {
     }))
 }
 
-/// A call on a buffer, on the thread of its device.
+/// Runs a call on a buffer on the thread of its device.
 fn on<'a, T: Encoder>(
     call: Call,
     buffer: Ref,
@@ -64,7 +65,7 @@ fn buffer_from_list<'a>(
 }
 
 #[rustler::nif]
-#[allow(clippy::too_many_arguments)] // what makes a buffer
+#[allow(clippy::too_many_arguments)] // they describe a new buffer
 fn buffer_from_binary<'a>(
     env: Env<'a>,
     tag: Reference<'a>,
@@ -83,7 +84,7 @@ fn buffer_from_binary<'a>(
     })
 }
 
-/// For a few bytes, on the caller's scheduler; `nil` where that would have to wait.
+/// Makes a small buffer on the caller's scheduler; `nil` if that would block.
 #[rustler::nif]
 fn buffer_from_small<'a>(
     env: Env<'a>,
@@ -98,7 +99,7 @@ fn buffer_from_small<'a>(
     };
     let made = match data.decode::<Binary>() {
         Ok(data) => Buffer::from_bytes_now(&device, spec(env, dtype, dims, note), &data),
-        // A list may have any length, whatever the shape says.
+        // A list can have any length, whatever its shape.
         Err(_) if !list::is_short(data, MOST_CELLS) => None,
         Err(_) => {
             let bytes = list::decode(data, dtype.0, &dims)?;
@@ -108,7 +109,7 @@ fn buffer_from_small<'a>(
     Ok(made.map(|buffer| ResourceArc::new(BufferRef::new(buffer))))
 }
 
-/// `nil` where the device is not open yet.
+/// `nil` if the device is not open yet.
 #[rustler::nif]
 fn buffer_empty<'a>(
     env: Env<'a>,
@@ -161,7 +162,8 @@ fn buffer_fill<'a>(env: Env<'a>, tag: Reference<'a>, buffer: Ref, value: Term<'a
     })
 }
 
-/// Starts a read on this thread of its device, and has the other wait for it.
+/// Starts a read on the calling worker thread of its device; the device's other thread waits for
+/// it.
 pub fn read(
     buffer: Ref,
     offset: u64,
@@ -193,7 +195,7 @@ fn wait(
         Err(error) => return done(Err(error)),
     };
     let device = buffer.0.device().clone();
-    // Where no thread can be had, `done` is dropped, which answers.
+    // If no thread can be started, `done` is dropped, which sends an error.
     let _ = device.worker().wait(move || {
         let bytes = finish_read(&buffer.0, count, pending, patience);
         drop(buffer);
@@ -237,8 +239,8 @@ fn buffer_read_part<'a>(
     answer_read(Call::new(env, tag), buffer, (offset, count), None)
 }
 
-/// No other call comes between the reads; each device then waits for its own.
-#[rustler::nif]
+/// Queues the reads with no other call between them; each device then waits for its own.
+#[rustler::nif(schedule = "DirtyCpu")]
 fn buffer_read_all<'a>(env: Env<'a>, tag: Reference<'a>, buffers: ListOf<Ref>) -> Pending<'a> {
     let call = Call::new(env, tag);
     let first = buffers.first().map(|buffer| buffer.0.device().clone());
@@ -265,7 +267,7 @@ fn read_all(call: Call, buffers: Vec<Ref>) {
             Ok(all.encode(env))
         });
     };
-    // Where no thread can be had, `done` is dropped, which answers.
+    // If no thread can be started, `done` is dropped, which sends an error.
     let slots = gather(started.len(), done).unwrap_or_default();
     for ((buffer, pending), slot) in buffers.into_iter().zip(started).zip(slots) {
         let count = buffer.0.count();
@@ -275,7 +277,7 @@ fn read_all(call: Call, buffers: Vec<Ref>) {
     }
 }
 
-/// The elements as a list, or the bytes of which `buffer_list` makes a long one.
+/// The elements as a list, or, for a long list, the bytes from which `buffer_list` makes it.
 fn elements<'a>(
     env: Env<'a>,
     bytes: Result<OwnedBinary>,
@@ -300,7 +302,7 @@ fn buffer_elements<'a>(env: Env<'a>, tag: Reference<'a>, buffer: Ref, dims: Dims
     })
 }
 
-/// The first elements, unless the device is too busy for them.
+/// The first elements, unless the device is too busy.
 #[rustler::nif]
 fn buffer_preview<'a>(env: Env<'a>, tag: Reference<'a>, buffer: Ref, most: u64) -> Pending<'a> {
     let (count, dtype) = (buffer.0.count().min(most), buffer.0.dtype());
@@ -364,7 +366,7 @@ fn buffer_clone(buffer: Ref) -> Answer<'static, Ref> {
     handle(Ok(buffer.0.share()))
 }
 
-/// As `buffer_clone`, with an identity of its own.
+/// As `buffer_clone`, with a new identity.
 #[rustler::nif]
 fn buffer_detach(buffer: Ref) -> Answer<'static, Ref> {
     handle(Ok(buffer.0.detach()))
@@ -468,7 +470,7 @@ fn buffer_ref_count(buffer: Ref) -> u64 {
     buffer.0.handles() as u64
 }
 
-/// Bytes of memory that the first write would take.
+/// The bytes of memory that the first write would allocate.
 #[rustler::nif]
 fn buffer_missing(buffer: Ref) -> u64 {
     match buffer.0.is_allocated() {
@@ -489,7 +491,7 @@ fn list_to_binary<'a>(
     Ok(Binary::from_owned(OwnedBinary::from_slice(&bytes), env))
 }
 
-/// The list of bytes that were read from a buffer.
+/// Makes the list of bytes that were read from a buffer.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn buffer_list<'a>(
     env: Env<'a>,
@@ -500,7 +502,7 @@ fn buffer_list<'a>(
     list::encode(env, &data, buffer.0.dtype(), &dims)
 }
 
-/// The list of bytes that came from elsewhere.
+/// Makes the list of bytes that come from elsewhere than a buffer.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn binary_to_list<'a>(
     env: Env<'a>,

@@ -53,7 +53,7 @@ fn device_add<'a>(
     Call::new(env, tag).on(&CONTROL, move || Ok(Wire(device::add(on.0, id.0)?)))
 }
 
-/// It waits for what is left of the device's work.
+/// It waits for the remaining work of the device.
 #[rustler::nif]
 fn device_remove<'a>(env: Env<'a>, tag: Reference<'a>, id: Wire<DeviceId>) -> Pending<'a> {
     Call::new(env, tag).on(&JOINT, move || {

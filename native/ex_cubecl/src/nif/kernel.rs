@@ -28,16 +28,16 @@ impl Resource for KernelRef {}
 impl UnwindSafe for KernelRef {}
 impl RefUnwindSafe for KernelRef {}
 
-/// Decodes, checks and hashes up to 20,000 nodes; a call of a kernel that is known does not come here.
+/// Decodes, checks and hashes up to 20,000 nodes. A call of a cached kernel does not use it.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn kernel_new<'a>(program: Term<'a>) -> Answer<'a, ResourceArc<KernelRef>> {
     let own = OwnedEnv::new();
     let saved = own.save(program);
-    // The decoder calls itself for each level of the tree, and how much stack a scheduler has is a flag of the VM.
+    // The decoder recurses for each level of the tree, and the stack size of a scheduler is set by a flag of the VM.
     let decode = move || {
         let decoded = own.run(|env| saved.load(env).decode::<Wire<Program>>());
         decoded.map_err(|_| Error::BadKernel {
-            // What Elixir typed fails for nothing else.
+            // A tree that Elixir has typed fails for no other reason.
             reason: "it is nested deeper than 200 levels: use variables".into(),
         })
     };
@@ -45,13 +45,13 @@ fn kernel_new<'a>(program: Term<'a>) -> Answer<'a, ResourceArc<KernelRef>> {
     Ok(ResourceArc::new(KernelRef(Kernel::new(program)?)))
 }
 
-/// How many different kernels are kept. Goes over all of them.
+/// How many different programs are alive. It visits all of them.
 #[rustler::nif]
 fn kernel_count() -> u64 {
     Kernel::count() as u64
 }
 
-/// Numbers as the bits of the types that the kernel has them in.
+/// The scalars as the bits of the types that the kernel declares for them.
 fn numbers<'a>(kernel: &Kernel, scalars: &[Term<'a>]) -> Answer<'a, Vec<u64>> {
     let types = kernel.program().scalars.iter();
     let pairs = scalars.iter().zip(types).enumerate();
@@ -71,7 +71,7 @@ fn buffers(refs: &[Ref]) -> Vec<&Buffer> {
     refs.iter().map(|buffer| &buffer.0).collect()
 }
 
-/// Compiles it for a device.
+/// Compiles a kernel for a device.
 #[rustler::nif]
 fn kernel_compile<'a>(
     env: Env<'a>,
@@ -90,7 +90,7 @@ fn kernel_profile_start<'a>(env: Env<'a>, tag: Reference<'a>, id: Wire<DeviceId>
     Call::new(env, tag).run_on(id.0, |device| Ok(device.start_timing()?))
 }
 
-/// Nanoseconds, and whose.
+/// Nanoseconds, and the clock that measured them.
 #[rustler::nif]
 fn kernel_profile_stop<'a>(
     env: Env<'a>,
@@ -109,7 +109,7 @@ fn kernel_profile_stop<'a>(
     })
 }
 
-/// What a new buffer is made of.
+/// The scalars of a map, the spec of its new buffer and the number of positions.
 struct Mapping {
     scalars: Vec<u64>,
     spec: Spec,
@@ -140,9 +140,9 @@ fn handle_of<'a>(made: Vec<Buffer>) -> Answer<'a, Ref> {
     Ok(ResourceArc::new(BufferRef::new(made)))
 }
 
-/// Into a new buffer.
+/// Runs a kernel into a new buffer.
 #[rustler::nif]
-#[allow(clippy::too_many_arguments)] // what makes a buffer
+#[allow(clippy::too_many_arguments)] // they describe a new buffer
 fn kernel_map<'a>(
     env: Env<'a>,
     tag: Reference<'a>,
@@ -164,7 +164,7 @@ fn kernel_map<'a>(
     })
 }
 
-/// Into a new buffer, on the caller's scheduler; `nil` where that would have to wait.
+/// Runs a kernel into a new buffer, on the caller's scheduler; `nil` if that would block.
 #[rustler::nif]
 fn kernel_map_now<'a>(
     env: Env<'a>,
@@ -185,7 +185,7 @@ fn kernel_map_now<'a>(
     made.map(handle_of).transpose()
 }
 
-/// A kernel, its inputs, numbers, outputs and how often it runs.
+/// A kernel, its inputs, scalars, outputs and number of positions.
 type Step<'a> = (
     ResourceArc<KernelRef>,
     ListOf<Ref>,
@@ -194,7 +194,7 @@ type Step<'a> = (
     u64,
 );
 
-/// A step whose numbers are decoded.
+/// A step whose scalars are decoded.
 struct Prepared {
     kernel: ResourceArc<KernelRef>,
     inputs: ListOf<Ref>,
@@ -224,8 +224,8 @@ impl Prepared {
     }
 }
 
-/// Into buffers that are there, one after the other, in one submission.
-#[rustler::nif]
+/// Runs kernels into existing buffers, one after the other, in one submission.
+#[rustler::nif(schedule = "DirtyCpu")]
 fn kernel_run<'a>(env: Env<'a>, tag: Reference<'a>, steps: ListOf<Step<'a>>) -> Pending<'a> {
     let steps = steps.0.into_iter().map(prepared);
     let steps = steps.collect::<Result<Vec<_>, _>>()?;
@@ -233,7 +233,7 @@ fn kernel_run<'a>(env: Env<'a>, tag: Reference<'a>, steps: ListOf<Step<'a>>) -> 
     let first = steps.first().and_then(|step| step.outputs.first());
     match first.map(|output| output.0.device().clone()) {
         Some(device) => call.run(&device, move || Ok(run_steps(&steps)?)),
-        // Nothing to run, or nothing to write: no device is asked.
+        // Nothing to run, or nothing to write: no device is used.
         None => Ok(run_steps(&steps)?),
     }
 }
@@ -244,14 +244,14 @@ fn run_steps(steps: &[Prepared]) -> ex_cubecl_core::Result<Atom> {
     Ok(atoms::ok())
 }
 
-/// One step, on the caller's scheduler; `nil` where that would have to wait.
+/// Runs one step on the caller's scheduler; `nil` if that would block.
 #[rustler::nif]
 fn kernel_run_now<'a>(step: Step<'a>) -> Answer<'a, Option<Atom>> {
     let ran = launch::run_now(&prepared(step)?.launch())?;
     Ok(ran.then(atoms::ok))
 }
 
-/// `nil` where the device has no way of its own for these.
+/// `nil` if the device's library has no kernel for these matrices, or compiling it would not pay.
 #[rustler::nif]
 fn kernel_matmul<'a>(
     env: Env<'a>,
@@ -275,7 +275,7 @@ struct SourceRef(Source);
 #[rustler::resource_impl]
 impl Resource for SourceRef {}
 
-/// A source in WGSL, its entry point and, if it is said, the threads of its groups.
+/// Checks a WGSL source, its entry point and, if given, its workgroup size.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn source_new(
     text: String,

@@ -42,7 +42,7 @@ fn memory_set_limit<'a>(
     })
 }
 
-/// The limit that a device starts with; an open one keeps what it has.
+/// Sets the limit with which a device is opened. A device that is open keeps its limit.
 #[rustler::nif]
 fn memory_first_limit(id: Wire<DeviceId>, limit: u64) -> Answer<'static, Atom> {
     device::set_first_limit(id.0, limit);
@@ -86,7 +86,7 @@ fn memory_open() -> Vec<Wire<DeviceId>> {
     device::opened().into_iter().map(Wire).collect()
 }
 
-/// The processes that made what is live, with its bytes, the one with the most first.
+/// The owners of live allocations with their bytes, in descending order of bytes.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn memory_owners<'a>(
     env: Env<'a>,
@@ -101,7 +101,7 @@ fn memory_owners<'a>(
     })
 }
 
-/// A process by its key.
+/// A process, by its key.
 struct Owner(u64);
 
 impl Encoder for Owner {
@@ -110,7 +110,7 @@ impl Encoder for Owner {
     }
 }
 
-/// Counts an allocation that failed for good, and tells what is live and its limit.
+/// Counts an allocation that failed and is not retried, and returns the live bytes and the limit.
 #[rustler::nif]
 fn memory_failed<'a>(
     env: Env<'a>,
@@ -124,7 +124,7 @@ fn memory_failed<'a>(
     })
 }
 
-/// Live bytes, without asking the device.
+/// Live bytes, without calling the driver.
 #[rustler::nif]
 fn memory_live<'a>(env: Env<'a>, tag: Reference<'a>, id: Wire<DeviceId>) -> Answer<'a, Later<u64>> {
     ask(env, tag, id.0, |device| device.account().live_bytes)
@@ -135,7 +135,7 @@ fn memory_reclaim<'a>(env: Env<'a>, tag: Reference<'a>, id: Wire<DeviceId>) -> P
     Call::new(env, tag).run_on(id.0, |device| Ok(device.reclaim()?))
 }
 
-/// A buffer of a shared pool that is kept there, or `nil`, also where that would have to wait.
+/// An idle buffer of a shared pool, or `nil` if there is none or the call would block.
 #[rustler::nif]
 fn memory_take<'a>(
     env: Env<'a>,
@@ -156,7 +156,7 @@ fn memory_take<'a>(
     Ok(taken.map(|buffer| held(Some(env), buffer, env.pid())))
 }
 
-/// As `memory_take`, or a new one.
+/// An idle or a new buffer of a shared pool.
 #[rustler::nif]
 fn memory_get<'a>(
     env: Env<'a>,
@@ -202,7 +202,7 @@ fn returned(
     }))
 }
 
-/// Device, bytes of each buffer, whether they are persistent, counts.
+/// Device, bytes of each buffer, whether the buffers are persistent, and the pool's stats.
 type SharedPool = (Wire<DeviceId>, u64, bool, Wire<Stats>);
 
 #[rustler::nif]
@@ -230,7 +230,8 @@ fn memory_trim<'a>(env: Env<'a>, tag: Reference<'a>, id: Wire<DeviceId>) -> Pend
     Call::new(env, tag).run_on(id.0, |device| Ok(device.trim()?))
 }
 
-/// Sends `{freed, allocation, microseconds}` to a process for everything that is freed, or to nobody.
+/// Sends `{freed, allocation, microseconds}` to a process for every allocation that is freed; `nil`
+/// stops it.
 #[rustler::nif]
 fn memory_watch(pid: Option<LocalPid>) -> Answer<'static, Atom> {
     watch_frees(pid.map(|pid| -> Watcher {

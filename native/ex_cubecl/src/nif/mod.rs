@@ -1,5 +1,5 @@
-//! One file an Elixir module, one function a stub: decode, one call of core, encode. What may
-//! wait for a device runs on a dirty I/O scheduler.
+//! One file for each Elixir module, one function for each stub: decode, one call of core, encode.
+//! Calls that may wait for a device run on a thread of the library.
 
 mod arena;
 mod buffer;

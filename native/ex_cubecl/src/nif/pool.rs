@@ -1,5 +1,5 @@
-//! `ExCubecl.Pool`. A pool is known by the process that runs it, so that a checkout needs no
-//! message to it.
+//! `ExCubecl.Pool`. A pool is looked up by the pid of its server process, so that a checkout sends
+//! no message to that process.
 
 use std::collections::HashMap;
 use std::panic::{RefUnwindSafe, UnwindSafe};
@@ -18,7 +18,7 @@ use crate::post::post;
 use crate::resource::{BufferRef, held, unwatch};
 use crate::term::{Dims, DynEncoder, Note, Wire, map, spec};
 
-/// A pool, and the process that it ends with once there is one.
+/// A pool and, once it is set, its server process. The pool is closed when the process ends.
 struct PoolRef {
     pool: Arc<Pool>,
     process: Arc<OnceLock<LocalPid>>,
@@ -36,7 +36,7 @@ impl Resource for PoolRef {
     }
 }
 
-// Core's locks do not poison, and each change under them is one step.
+// Core's locks do not poison, and each change under them is a single step.
 impl UnwindSafe for PoolRef {}
 impl RefUnwindSafe for PoolRef {}
 
@@ -50,7 +50,7 @@ fn find<'a>(env: Env<'_>, pid: LocalPid) -> Answer<'a, Arc<Pool>> {
     Ok(found.ok_or(Fault::Closed)?.pool.clone())
 }
 
-/// A pool without a process.
+/// Makes a pool that has no server process yet.
 #[rustler::nif]
 fn pool_open<'a>(
     env: Env<'a>,
@@ -75,7 +75,8 @@ fn pool_open<'a>(
     })
 }
 
-/// From now on the pool is known by the calling process, and ends with it.
+/// Makes the calling process the server of the pool: the pool is found by its pid, and ends with
+/// it.
 #[rustler::nif]
 fn pool_run(env: Env<'_>, pool: ResourceArc<PoolRef>) -> Answer<'static, Atom> {
     let pid = env.pid();
@@ -89,7 +90,7 @@ fn pool_run(env: Env<'_>, pool: ResourceArc<PoolRef>) -> Answer<'static, Atom> {
     Ok(atoms::ok())
 }
 
-/// A kept buffer, or `{grow, device, bytes}`.
+/// Checks out an idle buffer, or returns `{grow, device, bytes}`.
 #[rustler::nif]
 fn pool_take<'a>(env: Env<'a>, pid: LocalPid, note: Note) -> Answer<'a, Term<'a>> {
     let pool = find(env, pid)?;
@@ -106,7 +107,7 @@ fn pool_take<'a>(env: Env<'a>, pid: LocalPid, note: Note) -> Answer<'a, Term<'a>
     }
 }
 
-/// As `pool_take`, or a new one, for `holder`.
+/// Checks out an idle or a new buffer for `holder`.
 #[rustler::nif]
 fn pool_check_out<'a>(
     env: Env<'a>,
@@ -171,7 +172,7 @@ fn check_in(
     }))
 }
 
-/// So many wait from now on.
+/// Sets how many processes wait for a buffer.
 #[rustler::nif]
 fn pool_set_waiting(env: Env<'_>, pid: LocalPid, waiting: u64) -> Answer<'static, Atom> {
     find(env, pid)?.set_waiting(waiting);

@@ -1,4 +1,4 @@
-//! `ExCubecl.Remote`: handles of what another node keeps.
+//! `ExCubecl.Remote`: handles of buffers that another node holds.
 
 use parking_lot::Mutex;
 use rustler::{Binary, Encoder, Env, LocalPid, OwnedBinary, Resource, ResourceArc};
@@ -7,7 +7,8 @@ use crate::atoms;
 use crate::error::Answer;
 use crate::post::post;
 
-/// The process that is told which handles were collected, and the names that came while it was dead.
+/// The process that is notified of garbage-collected handles, and the names of the handles that
+/// were collected while no such process was alive.
 struct Releaser {
     pid: Option<LocalPid>,
     untold: Vec<Vec<u8>>,
@@ -18,7 +19,8 @@ static RELEASER: Mutex<Releaser> = Mutex::new(Releaser {
     untold: Vec::new(),
 });
 
-/// When the last copy of it on this node is collected, the releaser is told its name.
+/// A handle of a remote buffer. When its last copy on this node is garbage-collected, the releaser
+/// process is sent its name.
 struct RemoteRef {
     name: Vec<u8>,
 }
@@ -46,7 +48,8 @@ fn tell(pid: LocalPid, name: Vec<u8>) {
     });
 }
 
-/// From now on `releaser` is told of all handles, older ones too: a process that was killed has a successor.
+/// Makes a handle, and makes `releaser` the process that is notified of all handles, older ones too:
+/// a releaser that was killed is replaced by a new process.
 #[rustler::nif]
 fn remote_handle<'a>(releaser: LocalPid, name: Binary<'a>) -> Answer<'a, ResourceArc<RemoteRef>> {
     let untold = {

@@ -17,7 +17,8 @@ use crate::term::{Dims, ListOf, Wire};
 
 type Ref = ResourceArc<BufferRef>;
 
-/// The bytes of data, decoded once: all of them for each buffer, or each its part in turn.
+/// Decodes the data once and writes it to the buffers: all of it to each buffer, or a part to each
+/// in turn.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn replicated_write<'a>(
     env: Env<'a>,
@@ -50,7 +51,7 @@ fn replicated_write<'a>(
     }
 }
 
-/// Where the bytes of each buffer are.
+/// The range of bytes for each buffer.
 fn uploads<'a>(buffers: &[Ref], bytes: usize, split: bool) -> Answer<'a, Vec<Range<usize>>> {
     let mut start = 0;
     let mut end = 0;
@@ -87,7 +88,8 @@ impl Source {
     }
 }
 
-/// Each device uploads to its own replica; all of them are exchanged once all have arrived.
+/// Each device uploads to a new buffer for its replica; after all uploads, all replicas are
+/// exchanged.
 fn write<'a>(call: Call, targets: Vec<Ref>, sources: impl Iterator<Item = Source>) -> Pending<'a> {
     let targets = Arc::new(targets);
     let all = targets.clone();

@@ -10,8 +10,8 @@ use crate::resource::{BufferRef, finish_read};
 
 type Transfer = ResourceArc<TransferRef>;
 
-/// Answers once the copy is queued, so that later writes do not show. `template` is an error of
-/// Elixir's making, without its reason.
+/// Returns after the copy is queued, so that later writes do not change the result. `template` is
+/// an error made by Elixir, without its reason.
 #[rustler::nif]
 fn buffer_read_async<'a>(
     env: Env<'a>,
@@ -43,7 +43,7 @@ fn buffer_read_async<'a>(
     })
 }
 
-/// A transfer whose answer comes from another node, through a process.
+/// A transfer whose result comes from another node, sent by a process.
 #[rustler::nif]
 fn transfer_new(env: Env<'_>) -> Answer<'static, Transfer> {
     Ok(TransferRef::pending(env.pid()))
@@ -54,14 +54,14 @@ fn transfer_wanted(transfer: Transfer) -> bool {
     transfer.is_wanted()
 }
 
-/// Lets the process that started a transfer wait for it, once.
+/// Claims a transfer, so that the process that started it can wait for it, once.
 #[rustler::nif]
 fn transfer_claim(env: Env<'_>, transfer: Transfer) -> Answer<'static, Atom> {
     transfer.claim(env.pid())?;
     Ok(atoms::ok())
 }
 
-/// From now on the answer is not sent; one that was sent before is in the mailbox.
+/// After this call the result is not sent. A result that was sent before is in the mailbox.
 #[rustler::nif]
 fn transfer_cancel(transfer: Transfer) -> Answer<'static, Atom> {
     transfer.cancel();

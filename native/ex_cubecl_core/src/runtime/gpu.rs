@@ -17,16 +17,17 @@ use crate::error::{Error, Result};
 pub const SMALL: usize = 64 << 10;
 /// Small writes that may wait for a submission together.
 const MAX_UNSENT: u64 = 64;
-/// Deferred writes at most; further ones take the other path.
+/// Limit of deferred writes; further ones are not deferred.
 const MAX_DEFERRED: usize = 256;
-/// wgpu holds a lock that submissions need while it waits; no wait holds it for longer.
+/// Longest single wait in wgpu, which holds a lock that submissions need meanwhile.
 const SLICE: Duration = Duration::from_micros(500);
 
 /// A wgpu device with its queue.
 ///
-/// A device that turns out to be lost frees all of its buffers at the end of the next poll, also
-/// those that are mapped. So a lost device is never polled again, the gate keeps submissions, which
-/// may find it lost, out of the time of a poll, and mapped memory is read between polls only.
+/// When wgpu finds a device lost, it frees all buffers of the device at the end of the next poll,
+/// including mapped ones. Therefore a lost device is never polled again. The gate keeps
+/// submissions, which may find the device lost, from running during a poll. Mapped memory is read
+/// only between polls.
 pub struct Gpu {
     pub device: wgpu::Device,
     queue: wgpu::Queue,
@@ -41,12 +42,13 @@ pub struct Gpu {
     deferred: Deferred,
 }
 
-/// Small writes that schedulers of the BEAM left here: wgpu's own locks can be held for as long as a
-/// kernel runs, and theirs never are.
+/// Small writes that BEAM schedulers left here. wgpu's own locks can be held for as long as a
+/// kernel runs; the lock of `writes` never is.
 #[derive(Default)]
 struct Deferred {
     writes: Mutex<Vec<Deferring>>,
-    /// Held by the thread that hands them to wgpu, so that others wait until that is done.
+    /// Held by the thread that hands the writes to wgpu, so that other threads wait until that is
+    /// done.
     sending: Mutex<()>,
 }
 
@@ -88,22 +90,23 @@ impl Gpu {
         &self.queue
     }
 
-    /// Nanoseconds of a tick of the device's clock.
+    /// Nanoseconds per tick of the device's clock.
     pub fn tick(&self) -> f64 {
         f64::from(self.queue.get_timestamp_period())
     }
 
-    /// Hands a few bytes to wgpu, which copies them at once and sends them with the next submission.
-    /// `false` when it holds enough of them already.
+    /// Hands a few bytes to wgpu, which copies them at once and sends them with the next
+    /// submission. `false` if wgpu holds enough such writes already, or `data` is too large.
     pub fn write_small(&self, target: &wgpu::Buffer, offset: u64, data: &[u8]) -> bool {
-        if self.unsent.fetch_add(1, Relaxed) >= MAX_UNSENT || data.len() > SMALL {
+        if data.len() > SMALL || self.unsent.fetch_add(1, Relaxed) >= MAX_UNSENT {
             return false;
         }
         write_words(&self.queue, target, offset, data);
         true
     }
 
-    /// Keeps a few bytes for `send_deferred`; `false` where another thread has the list, or it is full.
+    /// Keeps a few bytes for `send_deferred`; `false` if another thread has locked the list, or if
+    /// the list is full or `data` too large.
     pub fn defer_write(&self, target: &wgpu::Buffer, offset: u64, data: &[u8]) -> bool {
         let Some(mut writes) = self.deferred.writes.try_lock() else {
             return false;
@@ -119,7 +122,7 @@ impl Gpu {
         fits
     }
 
-    /// Hands the deferred writes to wgpu, in front of everything that is submitted from now on.
+    /// Hands the deferred writes to wgpu, before everything that is submitted from now on.
     pub fn send_deferred(&self) {
         let _sending = self.deferred.sending.lock();
         let writes = std::mem::take(&mut *self.deferred.writes.lock());
@@ -131,7 +134,7 @@ impl Gpu {
         }
     }
 
-    /// One look at the device, or one short wait for `index`.
+    /// Polls the device once, which includes one short wait (for `index`, if given).
     fn poll(&self, index: Option<&SubmissionIndex>) -> Result<()> {
         let _gate = self.gate.read();
         let _polling = self.polling.lock();
@@ -146,7 +149,7 @@ impl Gpu {
         }
     }
 
-    /// Reads mapped memory, which no poll frees meanwhile.
+    /// Reads mapped memory, and prevents polls meanwhile, which could free it.
     pub fn while_mapped<T>(&self, read: impl FnOnce() -> Result<T>) -> Result<T> {
         let _polling = self.polling.lock();
         self.check()?;
@@ -160,7 +163,8 @@ impl Gpu {
         }
     }
 
-    /// Waits until `done`, or gives `false` at the deadline. `index` is what has to finish first.
+    /// Waits until `done` returns `true`; returns `false` at the deadline. `index` is the
+    /// submission that has to finish first.
     pub fn wait(
         &self,
         index: Option<&SubmissionIndex>,
@@ -177,7 +181,7 @@ impl Gpu {
         Ok(true)
     }
 
-    /// Waits for everything that was submitted so far.
+    /// Waits until everything that was submitted so far has finished.
     pub fn sync(&self) -> Result<()> {
         let finished = Arc::new(AtomicBool::new(false));
         let index = self.submit(None);
@@ -189,7 +193,7 @@ impl Gpu {
     }
 }
 
-/// wgpu writes whole words: the last one is completed with zeros.
+/// wgpu writes whole words: the last one is padded with zeros.
 pub fn write_words(queue: &wgpu::Queue, target: &wgpu::Buffer, offset: u64, data: &[u8]) {
     if data.len().is_multiple_of(4) {
         queue.write_buffer(target, offset, data);
