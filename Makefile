@@ -1,13 +1,13 @@
-# `make help` lists the targets. Each first makes sure of its tools (scripts/setup).
+# `make help` lists the targets. Each target first checks its tools (scripts/setup).
 
-# rustup puts cargo where a shell that was open before does not look.
+# rustup installs cargo into a directory that is not in the PATH of shells that were already open.
 export PATH := $(PATH):$(HOME)/.cargo/bin
-# Elixir wants UTF-8, which a bare machine or a CI runner may not have set.
+# Elixir needs a UTF-8 locale, which a minimal machine or a CI runner may not have set.
 export ELIXIR_ERL_OPTIONS ?= +fnu
 ifeq ($(filter %UTF-8 %utf8,$(LC_ALL) $(LANG)),)
 export LC_ALL := C.UTF-8
 endif
-# Mesa's drivers complain when there is none; it has to be private.
+# Mesa's drivers print a warning without XDG_RUNTIME_DIR. The directory has to be private.
 export XDG_RUNTIME_DIR ?= $(CURDIR)/_build/runtime
 
 CARGO_FLAGS := --release --locked
@@ -18,7 +18,7 @@ CARGO_FLAGS := --release --locked
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
-setup: ## install what the other targets need (Debian, Ubuntu), or say what is missing
+setup: ## install what the other targets need (Debian, Ubuntu), or list what is missing
 	@for goal in run test lint; do scripts/setup $$goal || exit 1; done
 
 setup-%:
@@ -39,20 +39,20 @@ test-core: setup-test
 test-elixir: setup-test
 	MIX_ENV=test mix test
 
-matrix: test-elixir ## the Elixir tests on this Elixir, then on Debian 13 in a chroot where it can be made
+matrix: test-elixir ## the Elixir tests on this Elixir, then on Debian 13 in a chroot if one can be created
 	scripts/matrix
 
-soak: setup-test ## use everything at random for SOAK_SECONDS (600); SOAK_SEED replays
+soak: setup-test ## random calls of everything for SOAK_SECONDS (600); SOAK_SEED replays a run
 	MIX_ENV=test mix run test/soak.exs
 
-schedulers: setup-test ## how long calls with large arguments keep a scheduler; nothing else may run meanwhile
+schedulers: setup-test ## how long calls with large arguments block a scheduler; run nothing else meanwhile
 	MIX_ENV=test mix run test/schedulers.exs
 
 model: setup-test ## the model tests, with far more sequences of calls
 	PROPTEST_CASES=50000 cargo test $(CARGO_FLAGS) -p ex_cubecl_core --test model
 	MIX_ENV=test EX_CUBECL_MODEL_TESTS=50000 mix test test/model_test.exs
 
-# NumPy is no part of the suite; scripts/numpy finds it, or installs it below _build.
+# The test suite does not need NumPy; scripts/numpy finds it, or installs it in _build.
 numpy: setup-test ## random programs in all types against NumPy: NUMPY_PROGRAMS (2000), NUMPY_SEED
 	PYTHON=$$(scripts/numpy) MIX_ENV=test mix run test/numpy/compare.exs $${NUMPY_PROGRAMS:-2000} $(NUMPY_SEED)
 
@@ -68,7 +68,7 @@ bench: setup-run ## measure against plain Elixir, raw wgpu and plain CubeCL
 	cargo build $(CARGO_FLAGS) -p peers
 	mix run bench/run.exs
 
-# The second clippy run is a build without CUDA.
+# The second clippy run checks the build without CUDA.
 lint: setup-lint ## formatting, warnings, import cycles, clippy, Rust docs, Dialyzer
 	mix format --check-formatted
 	cargo fmt --all --check

@@ -3,11 +3,11 @@ defmodule Mix.Tasks.Compile.CargoNif do
   Builds the NIF library with Cargo and copies it to `priv/native`.
 
   It runs before the Elixir compiler, because `ExCubecl.Native` loads the library as soon as it
-  is compiled, and lives in mix.exs, because a task in `lib/` would not exist by then.
+  is compiled. It is defined in mix.exs, because a task in `lib/` would not be compiled yet at that time.
 
-    * `EX_CUBECL_NIF` - path of a finished library; then nothing is built
+    * `EX_CUBECL_NIF` - path of a prebuilt library; then nothing is built
     * `EX_CUBECL_FEATURES` - Cargo features to build with instead of the default ones
-    * `CARGO_TARGET_DIR` - where Cargo builds; by default `target`, for all Mix environments
+    * `CARGO_TARGET_DIR` - the build directory of Cargo; by default `target`, for all Mix environments
   """
 
   use Mix.Task.Compiler
@@ -30,7 +30,7 @@ defmodule Mix.Tasks.Compile.CargoNif do
     target_dir = Path.expand(env("CARGO_TARGET_DIR") || "target", @root)
     built = Path.join([target_dir, env("CARGO_BUILD_TARGET") || "", "release", artifact()])
 
-    # The first build takes minutes and shows its progress; a later one tells only its errors.
+    # The first build takes minutes and shows its progress; later builds print only errors.
     quiet = if File.exists?(built), do: ["--quiet"], else: []
     args = ["build", "--release", "--locked", "-p", "ex_cubecl"] ++ features() ++ quiet
 
@@ -54,14 +54,14 @@ defmodule Mix.Tasks.Compile.CargoNif do
   defp same?({:ok, one}, {:ok, other}), do: one.size == other.size
   defp same?(_, _), do: false
 
-  # A running VM may have the old file mapped: it is replaced by a rename, never written into.
+  # A running VM may have the old file mapped, so it is replaced by a rename instead of written in place.
   defp copy(built) do
     temporary = "#{library()}.#{System.pid()}.tmp"
 
     with :ok <- File.mkdir_p(Path.dirname(library())),
          :ok <- File.cp(built, temporary),
          :ok <- File.rename(temporary, library()) do
-      # Links priv into _build; Mix itself has done so only if priv was there before.
+      # Links priv into _build; Mix itself has done so only if priv existed before.
       Mix.Project.build_structure()
       {:ok, []}
     else
@@ -125,7 +125,7 @@ defmodule ExCubecl.MixProject do
       description: "Real GPU memory for Elixir, through CubeCL.",
       compilers: [:cargo_nif] ++ Mix.compilers(),
       elixirc_paths: if(Mix.env() == :test, do: ["lib", "test/support"], else: ["lib"]),
-      # The property tests use PropEr where Erlang has it; it is not a dependency.
+      # The property tests use PropEr if it is installed with Erlang; it is not a dependency.
       prune_code_paths: Mix.env() != :test,
       xref: [exclude: [:proper, :proper_statem, :proper_types]],
       deps: deps(Mix.env(), Mix.Project.get()),
@@ -139,8 +139,8 @@ defmodule ExCubecl.MixProject do
     ]
   end
 
-  # Without Hex there are none: all of this is optional, and used where it is loaded. A project that
-  # depends on this one has them compiled first if it has them.
+  # Without Hex there are no dependencies: all of them are optional, and used if they are loaded. If a project that
+  # depends on this one has them too, they are compiled before this one.
   defp deps(:docs, nil), do: [{:ex_doc, "~> 0.34", runtime: false}]
   defp deps(_env, nil), do: []
 

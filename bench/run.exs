@@ -1,11 +1,11 @@
-# What a buffer costs against plain Elixir, raw wgpu and plain CubeCL, on this machine: make bench
+# Compares the cost of buffers with plain Elixir, raw wgpu and plain CubeCL, on this machine: make bench
 #
-# The peers in Rust are measured by native/peers just before, one after the other, with medians too.
-# The table goes to bench/results/table.txt and its picture to bench/results/table.svg.
+# native/peers measures the peers in Rust just before, one after the other, also as medians.
+# The table is written to bench/results/table.txt and its chart to bench/results/table.svg.
 #
 # Both sides of a row take turns in the same process, so that a machine that slows down slows both.
-# A sample is as many calls as take 2 ms, at least one; garbage is collected between samples, not
-# within them; a row shows medians.
+# A sample is as many calls as take 2 ms, at least one. Garbage is collected between samples, not
+# within them. A row shows medians.
 
 defmodule Bench do
   alias ExCubecl.{Batch, Buffer, Kernel, Ops, Replicated}
@@ -59,7 +59,7 @@ defmodule Bench do
     {_, 0} = System.cmd(@peers, ["plot", @ratios, Path.join(@results, "table.svg")])
   end
 
-  # Medians in nanoseconds of what wgpu and CubeCL do by themselves.
+  # Medians in nanoseconds of raw wgpu and plain CubeCL.
   defp peers do
     {out, 0} = System.cmd(@peers, ["measure"], stderr_to_stdout: false)
 
@@ -106,12 +106,12 @@ defmodule Bench do
     if ExCubecl.read!(buffer) != data, do: raise("the device returned other bytes")
     copy = fn -> :binary.copy(data) end
 
-    # Synchronized, so that the bytes have arrived and are not just queued.
+    # Synchronized, so that the bytes have arrived on the device and are not only queued.
     upload = fn -> Buffer.synchronize(ExCubecl.buffer!(data, [bytes], :u8)) end
     row("upload #{name}", upload, ":binary.copy/1", copy)
     peer("upload #{name}", upload, "plain CubeCL", peers["cubecl upload #{name}"])
 
-    # What wgpu is measured with: a buffer that is there already.
+    # wgpu is measured with an existing buffer, so this is too.
     write = fn -> Buffer.write!(buffer, data) && Buffer.synchronize(buffer) end
     peer("write in place #{name}", write, "raw wgpu", peers["raw upload #{name}"])
 
@@ -130,7 +130,7 @@ defmodule Bench do
     peer("copy on the device #{name}", duplicate, "raw wgpu", peers["raw copy #{name}"])
   end
 
-  # One more small buffer beside so many others, made and dropped.
+  # Creates and drops one small buffer while `live` others are alive.
   defp create(live, peers) do
     data = :binary.copy(<<1>>, 256)
     kept = for _ <- 1..live, do: ExCubecl.buffer!(data, [256], :u8)
@@ -140,7 +140,7 @@ defmodule Bench do
     ^live = length(kept)
   end
 
-  # CubeCL's pools alias memory past 65,536 buffers: beyond, only our own cost is compared.
+  # CubeCL's pools alias memory past 65,536 buffers: with more, only ExCubecl is measured.
   defp crowd do
     data = :binary.copy(<<1>>, 256)
     make = fn -> ExCubecl.buffer!(data, [256], :u8) end
@@ -151,7 +151,7 @@ defmodule Bench do
     100_000 = length(kept)
   end
 
-  # Memory that is there already, against a buffer of its own.
+  # Memory of a pool or an arena, compared with a buffer that has its own allocation.
   defp reuse do
     {:ok, pool} = ExCubecl.Pool.start_link(size: 4096, max: 1)
     arena = ExCubecl.Arena.new!(1_048_576)
@@ -196,7 +196,7 @@ defmodule Bench do
     )
   end
 
-  # The same work by more and more processes: how much each of them is held up by the others.
+  # The same work in a growing number of processes: how much they delay each other.
   defp processes do
     data = :binary.copy(<<7>>, 65_536)
 
@@ -217,7 +217,7 @@ defmodule Bench do
           row("1024 round trips by #{processes}", share.(processes), "by 1 process", share.(1), 5)
   end
 
-  # Pauses of a process that wakes up every millisecond: by itself, and beside one that reads 64 MiB
+  # Pauses of a process that wakes up every millisecond: alone, and while another process reads 64 MiB
   # in a loop.
   defp heartbeats do
     buffer = Buffer.zeros!([16 * 1_048_576], :f32)
@@ -240,7 +240,7 @@ defmodule Bench do
 
   defp pauses, do: Enum.sort(for _ <- 1..1000, do: sample(fn -> Process.sleep(1) end, 1))
 
-  # Nanoseconds a byte as transfers grow, against those of one MiB.
+  # Nanoseconds per byte as transfers grow, compared with transfers of one MiB.
   defp growth do
     round_trip = fn bytes ->
       data = :binary.copy(<<7>>, bytes)
@@ -290,7 +290,7 @@ defmodule Bench do
     Process.put(:table, [text <> "\n" | Process.get(:table)])
   end
 
-  # Kernels of Elixir: 16 Mi elements, and launches that do next to nothing.
+  # Kernels written in Elixir: 16 Mi elements, and launches with almost no work.
   defp kernels(peers) do
     count = 16 * 1_048_576
     saxpy = Kernel.kernel(fn a, x, y -> a * x + y end)
@@ -325,7 +325,7 @@ defmodule Bench do
     submit = fn -> Batch.submit!(batch) end
     done = fn work -> fn -> work.() && Buffer.synchronize!(b) end end
     settled = fn -> Buffer.synchronize!(b) end
-    # What the caller spends, on a device that has nothing to do; and until the device is done.
+    # The time in the caller, on an idle device, and the time until the device is done.
     row_of_single(
       "launch of a kernel, in the caller",
       launch,
@@ -362,7 +362,7 @@ defmodule Bench do
     end
   end
 
-  # The same content on three logical devices of one adapter, against one of them.
+  # The same content on three logical devices of one adapter, compared with one of them.
   defp replicas do
     {runtime, _} = adapter = ExCubecl.default_device!()
     bytes = 67_108_864
@@ -416,7 +416,7 @@ defmodule Bench do
     if sample(fun, calls) * calls >= @sample_ns, do: calls, else: calls(fun, calls * 2)
   end
 
-  # Nanoseconds a call.
+  # Nanoseconds per call.
   defp sample(fun, calls) do
     :erlang.garbage_collect()
     :erlang.yield()
@@ -449,7 +449,7 @@ defmodule Bench do
     )
   end
 
-  # Linux names the processor in a file that other systems, and some architectures, lack.
+  # The processor's name from a file that exists on Linux only, and not on all architectures.
   defp cpu do
     with {:ok, text} <- File.read("/proc/cpuinfo"),
          [_, model] <- Regex.run(~r/^model name\s*: (.*)$/m, text) do

@@ -9,8 +9,8 @@ defmodule Demo do
 
     hold(create())
 
-    # Nothing refers to the buffers any more. They are freed once this process has collected its
-    # garbage and yielded; nobody calls a `free`.
+    # No term refers to the buffers any more. They are freed when this process has collected its
+    # garbage and yielded, without a call of a `free` function.
     :erlang.garbage_collect()
     Process.sleep(50)
     memory("Memory after garbage collection")

@@ -3,7 +3,7 @@
 defmodule Example do
   use ExCubecl.Kernel
 
-  # How many rounds until z = z * z + c leaves the circle.
+  # The number of iterations until z = z * z + c leaves the circle.
   defkernel mandelbrot(out, left, top, step, rise) do
     cx = left + cast(index(:x), :f32) * step
     cy = top + cast(index(:y), :f32) * rise
@@ -23,7 +23,7 @@ defmodule Example do
     out[index()] = rounds
   end
 
-  # How often each number of rounds occurs: in the memory of a group first, then for all.
+  # Counts how often each number of iterations occurs: first in the shared memory of each group, then over all groups.
   defkernel histogram(rounds, bins) do
     mine = shared(:u32, 256)
     if index() >= 0, do: atomic_add(mine[rounds[index()]], 1)

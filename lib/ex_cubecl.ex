@@ -2,7 +2,7 @@ defmodule ExCubecl do
   @moduledoc """
   Real GPU memory for Elixir.
 
-  Data lives on a device, and Elixir holds a handle:
+  The elements are in device memory, and Elixir holds a handle:
 
       iex> {:ok, matrix} = ExCubecl.buffer([1.0, 2.0, 3.0, 4.0], [2, 2], :f32)
       iex> ExCubecl.to_list(matrix)
@@ -10,12 +10,12 @@ defmodule ExCubecl do
       iex> ExCubecl.size(matrix)
       {:ok, 16}
 
-  When the last handle is garbage collected, the memory goes back to the device. There is no
+  When the last handle is garbage collected, the memory is freed. There is no
   `free`.
 
-  These are the verbs that a newcomer needs. `ExCubecl.Buffer` has the rest: views, writes, copies,
-  conversion, reads that do not block. `ExCubecl.Device` and `ExCubecl.Memory` show what there is and
-  what it holds; `ExCubecl.Error` lists what can go wrong.
+  This module has the basic functions. `ExCubecl.Buffer` has the rest: views, writes, copies,
+  conversion, non-blocking reads. `ExCubecl.Device` describes the devices and `ExCubecl.Memory` their
+  memory usage; `ExCubecl.Error` lists the error reasons.
   """
 
   use ExCubecl.Bang,
@@ -43,11 +43,11 @@ defmodule ExCubecl do
   Returns `{:ok, buffer}` with the given elements on a device.
 
   `data` is a flat list in row-major order, a list nested as the shape, or a native-endian binary.
-  The shape is a list of dimensions, or a tuple; `[]` is a scalar, 64 axes are the most. Types are `:f32`, `:f64`, `:s32`,
+  The shape is a list of dimensions, or a tuple; `[]` is a scalar, the maximum is 64 axes. Types are `:f32`, `:f64`, `:s32`,
   `:s64`, `:u32`, `:u8`, `:f16`, `:bf16`, `:s8`, `:s16`, `:u16`, `:u64`; float types also take `:nan`,
   `:infinity` and `:neg_infinity`.
 
-  `device:` says where; by default that is `default_device/0`.
+  `device:` is the device of the buffer, by default `default_device/0`.
 
   Errors: `:invalid_shape`, `:unsupported_dtype`, `:shape_mismatch`, `:invalid_value`,
   `:invalid_argument`, `:unknown_device`, `:no_device`, `:too_large`, `:out_of_memory`,
@@ -120,7 +120,7 @@ defmodule ExCubecl do
   defdelegate to_flat_list(buffer), to: Buffer
 
   @doc """
-  Returns `{:ok, element}` of a buffer that has exactly one.
+  Returns `{:ok, element}` of a buffer that has exactly one element.
 
       iex> ExCubecl.item(ExCubecl.buffer!(42, [], :u16))
       {:ok, 42}
@@ -130,10 +130,10 @@ defmodule ExCubecl do
 
   @doc """
   Returns `{:ok, devices}`, every device of this machine, or of the connected `nodes:`. The id of a device
-  of another node is `{node, id}`: with it as `device:`, a buffer is made there.
+  of another node is `{node, id}`; a buffer with this id as `device:` is made on that node.
 
-  Errors: `:no_device`, `:node_down`, and `:unsupported` for a node that has no ExCubecl, or another
-  version.
+  Errors: `:no_device`, `:node_down`, and `:unsupported` for a node without ExCubecl, or with another
+  version of it.
 
       iex> {:ok, [device | _]} = ExCubecl.devices()
       iex> device.kind in [:discrete_gpu, :integrated_gpu, :virtual_gpu, :cpu, :other]
@@ -151,7 +151,7 @@ defmodule ExCubecl do
   end
 
   @doc """
-  Returns `{:ok, id}` of the device that is used where none is named; see `ExCubecl.Device`.
+  Returns `{:ok, id}` of the default device, which is used if no device is given; see `ExCubecl.Device`.
 
       iex> {:ok, {_runtime, 0}} = ExCubecl.default_device()
   """
@@ -159,7 +159,7 @@ defmodule ExCubecl do
   defdelegate default_device(), to: Device, as: :default
 
   @doc """
-  Returns whether buffers can be made here: the native library is there, and a device.
+  Returns whether buffers can be made: the native library is loaded, and there is a device.
 
       iex> ExCubecl.available?()
       true
@@ -168,7 +168,7 @@ defmodule ExCubecl do
   def available?, do: match?({:ok, _}, Device.default())
 
   @doc """
-  Returns `{:ok, count}` of devices, zero where there is none.
+  Returns `{:ok, count}`, the number of devices; zero if there is no device.
 
       iex> {:ok, count} = ExCubecl.device_count()
       iex> count >= 1
@@ -184,10 +184,10 @@ defmodule ExCubecl do
   end
 
   @doc """
-  Returns `{:ok, map}` about the default device.
+  Returns `{:ok, map}` with the description of the default device.
 
   The keys are `:backend` (its runtime), `:device_type` (its kind), `:device_name`, `:driver`,
-  `:total_memory` (bytes, or `nil` where the driver does not tell), `:max_buffer_size`, `:dtypes`
+  `:total_memory` (bytes, or `nil` if the driver does not report it), `:max_buffer_size`, `:dtypes`
   and `:id`.
 
       iex> {:ok, info} = ExCubecl.device_info()
@@ -212,8 +212,8 @@ defmodule ExCubecl do
   end
 
   @doc """
-  Returns `{:ok, %{used: bytes, total: bytes}}` of the default device: what live buffers hold, and
-  the memory of the device, `nil` where its driver does not tell. `ExCubecl.Memory` knows more.
+  Returns `{:ok, %{used: bytes, total: bytes}}` of the default device: the bytes of live buffers, and
+  the total memory of the device, `nil` if its driver does not report it. `ExCubecl.Memory` has more.
 
       iex> {:ok, %{used: used, total: _}} = ExCubecl.memory_info()
       iex> used >= 0
@@ -238,8 +238,8 @@ defmodule ExCubecl do
   defdelegate supported_dtypes(), to: DType, as: :all
 
   @doc """
-  Returns `{:ok, names}` of the kernels that `run_kernel/4` knows: the element-wise and activation kernels of the Hex package
-  of this name. `ExCubecl.Kernel` makes any other, `ExCubecl.Ops` has many.
+  Returns `{:ok, names}` of the kernels that `run_kernel/4` accepts: the element-wise and activation kernels of the Hex package
+  of this name. `ExCubecl.Kernel` compiles other kernels, and `ExCubecl.Ops` has many ready-made operations.
 
       iex> {:ok, names} = ExCubecl.kernels()
       iex> "elementwise_add" in names
@@ -249,10 +249,10 @@ defmodule ExCubecl do
   def kernels, do: {:ok, NamedKernels.names()}
 
   @doc """
-  Returns `{:ok, id}` and runs a kernel of `kernels/0` over `inputs` into `output`, on the device.
+  Queues a kernel of `kernels/0` that reads `inputs` and writes `output`, and returns `{:ok, id}`.
 
-  What it writes is there for every call that comes later: there is nothing to wait for, and the id is
-  only for logs. `params` is `%{}`, for none of these kernels has any.
+  Every later call sees what the kernel writes, so the caller does not need to wait for it; the id is
+  only for logs. `params` is `%{}`, because none of these kernels has parameters.
 
   Errors: `:invalid_argument` for another name or other inputs, and those of `ExCubecl.Kernel.run/3`.
 

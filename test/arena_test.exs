@@ -1,5 +1,5 @@
 defmodule ExCubecl.ArenaTest do
-  # Bump allocation: tensors never overlap, leave in any order, and are stale afterwards.
+  # Bump allocation: tensors never overlap, can be dropped in any order, and are stale afterwards.
   use ExCubecl.Case, async: false
 
   import ExCubecl.Refusal
@@ -102,7 +102,7 @@ defmodule ExCubecl.ArenaTest do
     refute Buffer.same_storage?(a, free) or Buffer.overlap?(a, free)
     assert Buffer.storage_id(free) != Buffer.storage_id(a)
     assert reason(Buffer.copy(Buffer.view!(a, 0, [4]), Buffer.view!(a, 2, [4]))) == :overlap
-    # Nothing is refused any more, and the bytes are right all the same.
+    # The same copy is no longer refused, and the bytes are still right.
     assert Buffer.copy(Buffer.view!(free, 0, [6]), Buffer.view!(a, 2, [6])) == :ok
     assert Buffer.to_list!(free) == [1, 2, 1, 2, 3, 4, 5, 6]
     Arena.reset!(arena)

@@ -1,5 +1,5 @@
 defmodule ExCubecl.BadInputTest do
-  # Whatever is wrong is an error with a reason and a readable message, and nothing is changed.
+  # Every invalid call returns an error with a reason and a readable message, and changes nothing.
   use ExCubecl.Case, async: false
 
   setup do
@@ -241,7 +241,7 @@ defmodule ExCubecl.BadInputTest do
   test "an array without elements but with endless rows is no list" do
     buffer = ExCubecl.buffer!([], [1_000_000_000_000, 0], :f32)
     assert reason(ExCubecl.to_list(buffer)) == :too_large
-    # Rows of rows count, too.
+    # The rows of all levels count, too.
     deep = ExCubecl.buffer!([], [10_000_000] ++ List.duplicate(1, 20) ++ [0], :f32)
     assert reason(ExCubecl.to_list(deep)) == :too_large
     thin = Buffer.zeros!([1_000_000] ++ List.duplicate(1, 40), :u8)
@@ -290,7 +290,7 @@ defmodule ExCubecl.BadInputTest do
     eventually(before)
   end
 
-  # Of a function and of its twin.
+  # The name of a function without its `!`.
   defp plain(name),
     do: name |> to_string() |> String.trim_trailing("!") |> String.to_existing_atom()
 

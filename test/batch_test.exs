@@ -22,7 +22,7 @@ defmodule ExCubecl.BatchTest do
 
     assert Batch.submit(batch, a: a, b: b) == :ok
     assert {ExCubecl.to_list!(a), ExCubecl.to_list!(b)} == {[100, 100], [99, 99]}
-    # Again, with others.
+    # The same batch with other buffers.
     assert Batch.submit(batch, a: s32([5]), b: c = s32([0])) == :ok
     assert ExCubecl.to_list!(c) == [104]
   end

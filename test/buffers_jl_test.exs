@@ -1,5 +1,5 @@
 defmodule ExCubecl.BuffersJlTest do
-  # The examples of the Buffers.jl guide, in our words.
+  # The examples of the Buffers.jl guide, as ExCubecl calls.
   use ExCubecl.Case, async: false
 
   alias ExCubecl.Arena

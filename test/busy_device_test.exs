@@ -1,5 +1,5 @@
 defmodule ExCubecl.BusyDeviceTest do
-  # A device that is busy for long holds up nobody but those who need what it is busy with.
+  # A device that is busy for long delays only the callers that need the results of its work.
   use ExCubecl.Case, async: false
 
   require ExCubecl.Kernel
@@ -42,7 +42,7 @@ defmodule ExCubecl.BusyDeviceTest do
       for n <- 1..32,
           do: Task.async(fn -> call_everything(n, views, pool, arena, {device, other}) end)
 
-    # Every call has begun before the first look.
+    # Every call has started before the first check.
     for _ <- 1..32, do: assert_receive({:called, _}, 60_000)
 
     for n <- 1..20 do
@@ -61,7 +61,7 @@ defmodule ExCubecl.BusyDeviceTest do
     assert {:messages, []} = Process.info(self(), :messages)
   end
 
-  # A call of each kind, the first of them while the device is busy.
+  # One call of each kind, the first ones while the device is busy.
   defp call_everything(n, views, pool, arena, {device, other}) do
     parent = Process.get(:"$callers") |> hd()
     [view | _] = Enum.drop(views, rem(n, 4))

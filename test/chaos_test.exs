@@ -1,5 +1,5 @@
 defmodule ExCubecl.ChaosTest do
-  # Processes with pools, arenas and buffers that are killed at any moment leave nothing behind.
+  # Processes with pools, arenas and buffers that are killed at any moment leak no memory.
   use ExCubecl.Case, async: false
 
   alias ExCubecl.{Arena, Pool}
@@ -29,7 +29,7 @@ defmodule ExCubecl.ChaosTest do
     for _ <- 1..50, do: {:ok, _} = Pool.checkout(pool, timeout: 1000)
   end
 
-  # A wrong byte ends the VM's test run, for this process has nobody to tell.
+  # A wrong byte stops the whole test run, because no other process would notice a failure of this one.
   defp live(pool, shared, i, seed) do
     :rand.seed(:exsss, {seed, i, 3})
     step(:rand.uniform(6), pool, shared, rem(i, 256))

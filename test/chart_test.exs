@@ -1,5 +1,5 @@
 defmodule ExCubecl.ChartTest do
-  # Timelines, maps and their pictures.
+  # Timelines, maps and their charts.
   use ExCubecl.Case, async: false
 
   import ExCubecl.Refusal
@@ -10,13 +10,13 @@ defmodule ExCubecl.ChartTest do
     on_exit(fn -> Memory.timeline(false) end)
   end
 
-  # Well-formed, by Erlang's own parser, which fetches nothing.
+  # Checks that the SVG is well-formed, with Erlang's own parser, which loads no external files.
   defp parse(svg) do
     {document, []} = svg |> String.to_charlist() |> :xmerl_scan.string(quiet: true)
     document
   end
 
-  # Titles of rectangles of a class, each with its place.
+  # The titles of the rectangles, each with its x position and width.
   defp boxes(svg) do
     for [_, x, width, title] <-
           Regex.scan(~r|x="([0-9.]+)" y="[0-9.]+" width="([0-9.]+)".*?<title>(.*?)</title>|, svg),
@@ -42,7 +42,7 @@ defmodule ExCubecl.ChartTest do
     {x, width, title} = Enum.find(boxes(svg), fn {_, _, title} -> title =~ "tag :one" end)
     assert title =~ "u8[100000], 97.7 KiB, owner #PID&lt;" or title =~ "u8[100000], 97.7 KiB"
     assert title =~ "storage #{Buffer.storage_id(first)}"
-    # The bar of a page is 660 pixels from 190 on.
+    # The bar of a page starts at x = 190 and is 660 pixels wide.
     assert_in_delta x, 190 + 660 * found.offset / page.bytes, 0.1
     assert_in_delta width, max(660 * 100_000 / page.bytes, 0.8), 0.1
     assert svg =~ "&quot;two &amp; &lt;b&gt;&quot;"
@@ -88,7 +88,7 @@ defmodule ExCubecl.ChartTest do
     peak = Memory.usage!().live_bytes
     until(fn -> length(samples()) == 8 end)
     [last] = Enum.take(samples(), -1)
-    # Older ones make way.
+    # The oldest samples are dropped.
     until(fn -> hd(samples()).at > last.at end)
     assert Buffer.size!(buffer) == 3_000_000
     assert Memory.timeline(false) == :ok
@@ -98,7 +98,7 @@ defmodule ExCubecl.ChartTest do
     assert samples == Enum.sort_by(samples, & &1.at)
     assert Enum.all?(samples, &(&1.live_bytes <= &1.reserved_bytes))
     assert Enum.max(Enum.map(samples, & &1.peak_bytes)) >= peak
-    # Nothing more comes after the end: the next sample is on its way, and is not taken.
+    # No samples are recorded after the stop: a pending timer message is ignored.
     send(ExCubecl.Memory.Timeline, {:sample, make_ref()})
     assert {:ok, ^all} = Memory.timeline()
     assert Memory.timeline(every: 60_000) == :ok

@@ -1,5 +1,5 @@
 defmodule ExCubecl.ConcurrencyTest do
-  # Many processes at once: nobody reads another's bytes, nobody waits for nothing.
+  # Many concurrent processes: no process reads the bytes of another one, and none waits without need.
   use ExCubecl.Case, async: false
 
   test "fifty processes that create, read and drop always read their own bytes" do
@@ -60,7 +60,7 @@ defmodule ExCubecl.ConcurrencyTest do
     buffer = Buffer.zeros!([16 * 1_048_576], :f32)
     beats = :counters.new(1, [])
 
-    # Both on the first scheduler: what held it would hold the heart from the start of a read to its end.
+    # Both run on the first scheduler: a read that blocked it would stop the heartbeat for the whole read.
     heart = :erlang.spawn_opt(fn -> beat(beats) end, [:link, scheduler: 1])
     parent = self()
 

@@ -1,5 +1,5 @@
 defmodule ExCubecl.ConvertTest do
-  # Conversion against its definition in convert/2, written down once more in plain Elixir.
+  # Compares conversion with its definition in convert/2, implemented again in plain Elixir.
   use ExCubecl.Case, async: false
 
   alias ExCubecl.Conversion
@@ -69,7 +69,7 @@ defmodule ExCubecl.ConvertTest do
       exact = ExCubecl.to_list!(buffer)
 
       for target <- ExCubecl.DType.all() do
-        # At an odd place of a larger storage, so that offsets count.
+        # At an odd offset in a larger storage, so that offsets are tested.
         shifted = Buffer.zeros!([length(values) + 1], source) |> Buffer.view!(1, [length(values)])
         :ok = Buffer.copy(buffer, shifted)
         expected = Enum.map(exact, &Conversion.bits(&1, target))

@@ -1,5 +1,5 @@
 defmodule ExCubecl.DeviceTest do
-  # Which devices there are, which one is meant, and what happens when one goes away.
+  # Listing devices, selecting one, and removing one.
   use ExCubecl.Case, async: false
 
   setup do
@@ -142,7 +142,7 @@ defmodule ExCubecl.DeviceTest do
              "#{runtime}:#{elem(adapter, 1)} is an adapter of this machine: only logical devices of " <>
                "ExCubecl.Device.open/2 can be removed"
 
-    # The id is free again.
+    # The id can be used again.
     again = Device.open!(adapter, as: {runtime, 23})
     assert ExCubecl.read!(ExCubecl.buffer!([3], [1], :u8, device: again)) == <<3>>
 

@@ -1,5 +1,5 @@
 defmodule ExCubecl.DoctestTest do
-  # Examples set limits and count what is live: none runs beside another.
+  # Examples set limits and count live buffers, so none runs concurrently with another.
   use ExUnit.Case, async: false
 
   doctest ExCubecl

@@ -1,5 +1,5 @@
 defmodule ExCubecl.ErrorTest do
-  # Every reason is documented and has words.
+  # Every reason is documented and has a message.
   use ExUnit.Case, async: true
 
   alias ExCubecl.Error

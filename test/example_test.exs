@@ -1,5 +1,5 @@
 defmodule ExCubecl.ExampleTest do
-  # What is in examples/ runs, and says what it should.
+  # The scripts in examples/ run, and print what they should.
   use ExCubecl.Case, async: false
 
   import ExUnit.CaptureIO

@@ -1,10 +1,10 @@
 defmodule ExCubecl.FaultTest do
-  # What goes wrong outside of any call: the library is replaced, the VM ends, a device is lost under others.
+  # Failures outside of any call: the library is replaced, the VM ends, a device is lost while other processes use it.
   use ExCubecl.Case, async: false
 
   @moduletag timeout: 300_000
 
-  # More than CubeCL's own pools keep apart.
+  # More buffers than CubeCL's own pools can hold without aliasing.
   test "65,537 results of reads live at once, each with its own bytes" do
     before = settled()
     buffer = Buffer.iota!([100], :u32)
@@ -20,7 +20,7 @@ defmodule ExCubecl.FaultTest do
     for {result, n} <- Enum.with_index(results, 1),
         do: assert(result == <<n::32-native>> <> rest)
 
-    # Of mapped memory there is less: what is past it is copied.
+    # Mapped memory is smaller: results that do not fit into it are copied.
     large = for n <- 1..300, do: {n, Buffer.read!(Buffer.full!([1_048_576], :u8, rem(n, 256)))}
     for {n, bytes} <- large, do: assert(bytes == :binary.copy(<<rem(n, 256)>>, 1_048_576))
     eventually({elem(before, 0) + 400, elem(before, 1) + 1})
@@ -42,7 +42,7 @@ defmodule ExCubecl.FaultTest do
     view = Buffer.view!(buffer, 1, [2])
     pending = Buffer.read_async!(buffer)
 
-    # A file of another name is another library to the linker, as that of a new release is.
+    # The dynamic linker takes a file with another name for another library, as with a new release.
     newer = System.get_env("NEWER_LIBRARY")
     File.cp!(ExCubecl.Native.library_path(), newer)
     System.put_env("EX_CUBECL_NIF", newer)
@@ -58,7 +58,7 @@ defmodule ExCubecl.FaultTest do
     end
 
     <<1, 2, 3>> = Buffer.await!(pending)
-    # All other modules can be loaded anew.
+    # All other modules can be reloaded.
     for module <- [ExCubecl, Buffer, ExCubecl.Error, ExCubecl.Memory] do
       :code.purge(module)
       {:module, ^module} = :code.load_file(module)
@@ -108,18 +108,18 @@ defmodule ExCubecl.FaultTest do
       refute errors =~ ~r/panick|Segmentation|SIG[A-Z]+|core dumped/
     end
 
-    # And the next VM finds the device as ever.
+    # The next VM can still use the device.
     assert ExCubecl.to_list!(ExCubecl.buffer!([1], [1], :u8)) == [1]
   end
 
-  # Lavapipe compiles on a thread of its own, with a library whose destructors run when the process exits.
+  # Lavapipe compiles on its own thread, with a library whose destructors run when the process exits.
   test "a VM that ends while kernels are compiled ends well" do
     script = ~S"""
     alias ExCubecl.{Buffer, Kernel}
     [how, wait] = String.split(System.get_env("ENDING"), ",")
     buffer = Buffer.full!([100_000], :f32, 1.0)
     work = fn work, n ->
-      # Never the same twice, in any run.
+      # A different source for each kernel, in every run.
       number = "#{n}.0e-3 + #{System.os_time()}.0"
       code = "@compute @workgroup_size(64) fn main(@builtin(global_invocation_id) id: vec3<u32>) " <>
         "{ if (id.x < arrayLength(&x)) { x[id.x] = x[id.x] + #{number}; } }"

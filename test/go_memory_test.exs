@@ -1,5 +1,5 @@
 defmodule ExCubecl.GoMemoryTest do
-  # The functions of go-metal's `memory` package, in our words, do what its documentation says.
+  # The functions of go-metal's `memory` package, as ExCubecl calls, do what its documentation says.
   use ExCubecl.Case, async: false
 
   import ExCubecl.Refusal

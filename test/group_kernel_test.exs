@@ -38,13 +38,13 @@ defmodule ExCubecl.GroupKernelTest do
 
     defkernel histogram(input, bins) do
       mine = shared(:u32, 16)
-      # There are threads behind the end, to fill the last group.
+      # The last group has threads past the end, which only fill it.
       if index() >= 0, do: atomic_add(mine[input[index()]], 1)
       barrier()
       if local() < 16, do: atomic_add(bins[local()], mine[local()])
     end
 
-    # Those that pass take a place each, in no order.
+    # Each matching element takes one slot of the output, in no order.
     defkernel passing(input, count, out) do
       if input[index()] > 50 do
         place = atomic_add(count[0], 1)

@@ -1,5 +1,5 @@
 defmodule ExCubecl.GuideTest do
-  # The guide's five calls: every type and every form of data comes back as it went.
+  # The guide's five calls: every type and every form of data is read back unchanged.
   use ExCubecl.Case, async: false
 
   @floats [0.0, 1.0, -2.5, :nan, :infinity, :neg_infinity]

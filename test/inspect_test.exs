@@ -1,5 +1,5 @@
 defmodule ExCubecl.InspectTest do
-  # What a person sees in IEx.
+  # How IEx shows buffers.
   use ExCubecl.Case, async: false
 
   test "type, shape, device and at most ten elements" do

@@ -1,5 +1,5 @@
 defmodule ExCubecl.IntegrationTest do
-  # What is compiled only beside other libraries, in VMs of their own, so that no other test sees them.
+  # Modules that are compiled only if other libraries are present, in separate VMs so that no other test loads these.
   use ExCubecl.Case, async: false
 
   @root Path.expand("..", __DIR__)
@@ -9,7 +9,7 @@ defmodule ExCubecl.IntegrationTest do
     refute Code.ensure_loaded?(Kino.Render.ExCubecl.Memory.Chart)
   end
 
-  # The part of Kino that is used, as its documentation has it.
+  # Defines the part of Kino that is used, as its documentation describes it.
   test "where Kino is, a chart shows itself" do
     script = """
     defprotocol Kino.Render do
@@ -61,7 +61,7 @@ defmodule ExCubecl.IntegrationTest do
       true = ExCubecl.shape!(buffer) == Tuple.to_list(shape)
     end
 
-    # Conversion has the bits of Nx; but Nx does not round to bf16, and wraps floats around.
+    # Conversion gives the same bits as Nx, except that Nx does not round to bf16, and wraps floats around.
     odd = Nx.tensor([1.5, -1.0, 300.7, 65504.0, 3.0e38, -0.0], type: :f32)
     buffer = ExCubecl.Nx.from_tensor!(odd)
     for {type, dtype} <- [{{:f, 16}, :f16}, {{:f, 64}, :f64}] do

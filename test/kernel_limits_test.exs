@@ -1,5 +1,5 @@
 defmodule ExCubecl.KernelLimitsTest do
-  # Kernels and sources that are too deep, too large or too many. Where one could end the VM, it is another VM's.
+  # Kernels and sources that are too deep, too large or too many. Those that could crash the VM run in another VM.
   use ExCubecl.Case, async: false
 
   import ExCubecl.Refusal
@@ -19,7 +19,7 @@ defmodule ExCubecl.KernelLimitsTest do
   defp nested(open, close, times),
     do: String.duplicate(open, times) <> "1.0" <> String.duplicate(close, times)
 
-  # Functions of which each calls the one before, and constants that are made of the one before.
+  # Functions that each call the previous one, and constants that each contain the previous one.
   defp calls(count, body),
     do:
       "fn g0(a: f32) -> f32 { return a + 1.0; }\n" <>
@@ -164,7 +164,7 @@ defmodule ExCubecl.KernelLimitsTest do
     assert Kernel.cache() == %{before | hits: before.hits + 1}
   end
 
-  # Kernels whose code is put together.
+  # Compiles kernels from generated code.
   defp compiled(ast) do
     {kernel, _} =
       Code.eval_quoted(
@@ -238,7 +238,7 @@ defmodule ExCubecl.KernelLimitsTest do
 
     for n <- 0..(3 * max) do
       assert {:ok, _} = Cache.fetch(fake.(n), make)
-      # Used all the time: it is never made again.
+      # This entry is used in each iteration, so it is not evicted.
       assert {:ok, %{name: :fake}} = Cache.fetch(fake.(0), fn -> if n == 0, do: make.() end)
       assert Kernel.cache().size <= max
     end

@@ -37,7 +37,7 @@ defmodule ExCubecl.KernelTest do
     assert ExCubecl.to_list!(result) == [[3.0, 6.0], [9.0, 12.0]]
     assert ExCubecl.to_list!(Sample.scaled!(f32([1.0, 4.0]))) == [1.0, 3.0]
     assert ExCubecl.to_list!(Other.bent!(f32([-2.0, 4.0]))) == [-1.0, 6.0]
-    # A number, or a buffer of one element, stands for all.
+    # A number, or a buffer of one element, is used for all elements.
     assert ExCubecl.to_list!(Sample.saxpy!(f32([10.0]), x, 1)) == [[11.0, 21.0], [31.0, 41.0]]
     assert ExCubecl.to_list!(Sample.saxpy!(1, f32([5.0]), 1)) == [6.0]
     assert ExCubecl.to_list!(Sample.saxpy!(1, f32([]), 1)) == []
@@ -64,7 +64,7 @@ defmodule ExCubecl.KernelTest do
       sum
     end
 
-    # Twice, in each other, in a condition and in a loop; the variables of each are its own.
+    # A kernel called twice, nested, in a condition and in a loop; each call has its own variables.
     defkernel both(x) do
       sum = horner(horner(x, 1, 0), 0, x + 1)
       i = 7
@@ -93,7 +93,7 @@ defmodule ExCubecl.KernelTest do
     assert ExCubecl.to_list!(Called.both!(f32(Enum.map(list, &(&1 * 1.0))))) ==
              Enum.map(list, &(both.(&1) * 1.0))
 
-    # What is named often is calculated once.
+    # An argument that is used several times is computed once.
     assert ExCubecl.to_list!(Called.eight!(f32([1.0, -1.0]))) == [1.0, 1.0]
     swap = Kernel.kernel(fn x, out -> out[len(x) - 1 - index()] = Called.both(x[index()]) end)
     out = Buffer.zeros!([9], :s32)
@@ -419,7 +419,7 @@ defmodule ExCubecl.KernelTest do
       refused(Sample.saxpy(1, narrow, 1), :unsupported_dtype, says: "convert to one of")
     end
 
-    # And work goes on.
+    # Other kernels still work.
     assert ExCubecl.to_list!(Sample.saxpy!(1, x, x)) == [2.0, 4.0]
   end
 
@@ -446,10 +446,10 @@ defmodule ExCubecl.KernelTest do
     Kernel.run!(kernel, [s32([1])])
     now = Kernel.cache()
     assert {now.size - before.size, now.hits - before.hits} == {2, 9}
-    # Another kernel that says the same is the same program.
+    # Another kernel with the same code is the same program.
     Kernel.run!(Kernel.kernel(fn y -> y * 3 + 77_123 end), [f32([1.0])])
     assert Kernel.cache().programs == now.programs
-    # What is known when it is typed is calculated then.
+    # Constant expressions are folded when the kernel is typed.
     folded =
       Kernel.kernel(fn x -> if 1 > 2, do: x, else: x * max(6 / 2 - 1, rem(7, 4)) + 77_120 + 3 end)
 
@@ -466,7 +466,7 @@ defmodule ExCubecl.KernelTest do
     assert time > 0
     before = Kernel.cache()
     assert ExCubecl.to_list!(Kernel.run!(kernel, [s32([1]), 2])) == [4323]
-    # One element stands for one: nothing was compiled.
+    # With a result of one element a buffer of one element is not broadcast: nothing was compiled.
     assert Kernel.cache().misses == before.misses
     assert Memory.report!().kernels == Kernel.cache()
     assert Kernel.warm({Sample, :saxpy}, [1.0, :f32, f32([1.0])]) == :ok

@@ -1,5 +1,5 @@
 defmodule ExCubecl.KernelWordsTest do
-  # What is no kernel is said to be so when it is compiled, each thing in a sentence of its own.
+  # Invalid kernels are compile errors, each with its own message.
   use ExCubecl.Case, async: false
 
   import ExUnit.CaptureIO
@@ -17,7 +17,7 @@ defmodule ExCubecl.KernelWordsTest do
     def plain(x), do: x
   end
 
-  # The message of a compile error, without file and line, which must be there.
+  # The message of a compile error without file and line. Both must be in the error.
   defp words(code) do
     capture_io(:stderr, fn ->
       error = assert_raise CompileError, fn -> Code.eval_string(code, [], file: "my.exs") end
@@ -239,7 +239,7 @@ defmodule ExCubecl.KernelWordsTest do
 
   test "whatever stands there, it is a kernel or a compile error" do
     :rand.seed(:exsss, {14, 15, 16})
-    # Elixir warns of some of this.
+    # Elixir prints warnings for some of this code.
     capture_io(:stderr, fn -> send(self(), {:kinds, some_kinds()}) end)
     assert_received {:kinds, %{kernel: _, refused: _}}
   end

@@ -1,5 +1,5 @@
 defmodule ExCubecl.LibraryTest do
-  # The native library: all of it is there, and what happens where it, or a device, is not.
+  # The native library: it has all functions, and errors are clear if the library or a device is missing.
   use ExCubecl.Case, async: false
 
   test "every stub has its function in the library" do
@@ -62,7 +62,7 @@ defmodule ExCubecl.LibraryTest do
 
   @tag timeout: 120_000
   test "where there is no memory left that is an error, and everything goes on" do
-    # The limit is one of the operating system: the driver really finds none.
+    # The limit is set in the operating system, so that the driver itself runs out of memory.
     script = ~S"""
     alias ExCubecl.Buffer
     kept = ExCubecl.buffer!([1, 2, 3], [3], :u8)
@@ -74,10 +74,10 @@ defmodule ExCubecl.LibraryTest do
     end
     {:out_of_memory, buffers} = fill.(fill, [])
     true = length(buffers) > 2
-    # The rest of the VM takes more of what was left, and what there is can still be read.
+    # The rest of the VM takes more of the remaining memory, and existing buffers can still be read.
     grown = :binary.copy(<<1>>, 128 * 1_048_576)
     true = Enum.all?(buffers, &(Buffer.read_part!(&1, 67_108_863, 1) == <<7>>))
-    # A whole one needs as much again.
+    # Reading a whole buffer needs the same amount of memory again.
     case Buffer.read(hd(buffers)) do
       {:ok, bytes} -> 67_108_864 = byte_size(bytes)
       {:error, error} -> :out_of_memory = error.reason

@@ -1,5 +1,5 @@
 defmodule ExCubecl.LifetimeTest do
-  # Memory lives as long as somebody can reach it, and not longer.
+  # Memory lives exactly as long as a process can reach it.
   use ExCubecl.Case, async: false
 
   test "ten thousand buffers of short-lived processes leave nothing behind" do

@@ -1,5 +1,5 @@
 defmodule ExCubecl.MemoryTest do
-  # The account is exact.
+  # Memory accounting is exact.
   use ExCubecl.Case, async: false
 
   setup do
@@ -14,7 +14,7 @@ defmodule ExCubecl.MemoryTest do
     assert live() == {bytes + 8000, count + 1}
     copy = Buffer.duplicate!(buffer)
     assert live() == {bytes + 16_000, count + 2}
-    # Whoever is not used any more may be collected before.
+    # A variable that is not used any more may be garbage collected before the assertion.
     assert Enum.map([copy, buffer | views], &Buffer.size!/1) == [8000, 8000, 80, 8000, 40_000]
   end
 
@@ -44,7 +44,7 @@ defmodule ExCubecl.MemoryTest do
     Buffer.zeros!([3_000_000], :u8)
     :erlang.garbage_collect()
     assert Memory.usage!().peak_bytes == bytes + 3_000_000
-    # The destructor of what was collected may run a moment later.
+    # The destructor of a collected buffer may run a moment later.
     until(fn ->
       :ok = Memory.reset_peak()
       usage = Memory.usage!()

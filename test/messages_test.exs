@@ -1,5 +1,5 @@
 defmodule ExCubecl.MessagesTest do
-  # Messages in full: they name the operation and the argument, and no line of the library.
+  # Complete messages: they name the operation and the argument, and no line of the library's code.
   use ExCubecl.Case, async: false
 
   alias ExCubecl.{Arena, Batch, Kernel, Ops, Replicated}

@@ -1,6 +1,6 @@
 defmodule ExCubecl.ModelTest do
   # Random sequences of every call on buffers, each compared with a model of plain binaries.
-  # EX_CUBECL_MODEL_TESTS asks for more of them.
+  # EX_CUBECL_MODEL_TESTS sets the number of sequences.
   use ExCubecl.Case, async: false
 
   alias ExCubecl.{Conversion, Model}

@@ -1,6 +1,6 @@
 defmodule ExCubecl.NumberTest do
-  # What numbers become: NaN, the ends of each type, casts and stores, long sums. The same rules, by an
-  # evaluation in Elixir, for random programs over all types.
+  # Numeric results: NaN, the ends of each type, casts and stores, long sums. Random programs over all types are
+  # compared with an evaluation of the same rules in Elixir.
   use ExCubecl.Case, async: false
 
   import ExCubecl.Refusal
@@ -59,7 +59,7 @@ defmodule ExCubecl.NumberTest do
         for name <- [:reduce_min, :reduce_max],
             do: assert(ExCubecl.item!(made(name, long)) == :nan)
 
-        # The place of the first one, as in NumPy.
+        # The index of the first NaN, as in NumPy.
         for name <- [:argmin, :argmax], do: assert(ExCubecl.item!(made(name, long)) == at)
       end
     end
@@ -171,7 +171,7 @@ defmodule ExCubecl.NumberTest do
       x = near |> Enum.filter(&(&1 in low..high)) |> buffer(from)
       kernel = NumpyCases.kernel_of([:x], {:cast, [], [{:x, [], nil}, to]})
       assert {from, to, run(kernel, [x])} == {from, to, list(Buffer.convert!(x, to))}
-      # As part of more.
+      # The cast as a part of a larger expression.
       difference = NumpyCases.kernel_of([:x], difference(to))
 
       assert {from, to, run(difference, [x])} ==
@@ -184,10 +184,10 @@ defmodule ExCubecl.NumberTest do
     {:-, [], [{:max, [], [cast, cast]}, cast]}
   end
 
-  # What max(x, x) - x is.
+  # The value of max(x, x) - x.
   defp less_itself(x), do: if(is_atom(x), do: :nan, else: 0.0)
 
-  # Mesa 22 took a negative integer of 32 bits that became one of 64 for a large one.
+  # Mesa 22 took a negative 32-bit integer that was widened to 64 bits for a large positive one.
   test "wide integers are compared with constants by their sign", %{types: types} do
     kernels = [
       {Kernel.kernel(fn x -> cast(x, :s64) >= 0 end), [0, 1, 0, 1]},
@@ -238,7 +238,7 @@ defmodule ExCubecl.NumberTest do
       assert {type, ExCubecl.item!(Ops.mean!(ones))} == {type, 1.0}
       assert ExCubecl.item!(Ops.mean!(Buffer.full!([2000], type, 100))) == 100.0
       assert list(Ops.mean!(Buffer.full!([3, 1000], type, 100), axis: 1)) == [100.0, 100.0, 100.0]
-      # Above 2048 a half has no odd numbers: added up with 16 bits, the ones are lost.
+      # An f16 has no odd numbers above 2048: a sum in 16 bits would lose the ones.
       assert ExCubecl.item!(Ops.sum!(Buffer.full!([4096], type, 1))) == 4096.0
       assert list(Ops.cumulative_sum!(Buffer.full!([4096], type, 1))) |> List.last() == 4096.0
       matrix = Buffer.full!([1, 4096], type, 1)
@@ -285,7 +285,7 @@ defmodule ExCubecl.NumberTest do
     assert run(lost, [buffer([0.0], :f32)]) == [0.0]
   end
 
-  # What a random program leaves is compared bit for bit, but for the payload of NaN.
+  # The results of random programs are compared bit for bit, except for the payload of NaN.
   describe "random programs over all types mean what Elixir makes of them:" do
     for form <- [:element_wise, :indexed] do
       test "#{form}", %{types: types, exact: exact} do
@@ -316,7 +316,7 @@ defmodule ExCubecl.NumberTest do
       end
     end
 
-    # Both zeros are equal to Elixir.
+    # Elixir compares 0.0 and -0.0 as equal, so floats are compared by their bits.
     defp signs(values), do: Enum.map(values, &if(is_float(&1), do: <<&1::float>>, else: &1))
   end
 end

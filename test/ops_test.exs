@@ -9,7 +9,7 @@ defmodule ExCubecl.OpsTest do
   defp ints(shape, dtype \\ :s32), do: Buffer.iota!(shape, dtype)
   defp list(buffer), do: ExCubecl.to_list!(buffer)
 
-  # As the device has them.
+  # Rounds a number to f32, as on the device.
   defp single(number) do
     <<rounded::float-32>> = <<number::float-32>>
     rounded
@@ -219,7 +219,7 @@ defmodule ExCubecl.OpsTest do
     assert list(Ops.select!(pred, f32([1, 2, 3], [3]), -1)) == [1.0, -1.0, 3.0]
   end
 
-  # Large ones of f32 go to a library, all others to a kernel of ours.
+  # Large products of f32 use a library, all others a kernel of ExCubecl.
   test "products of matrices, large and small, are sums of products" do
     for {m, k, n} <- [
           {1, 1, 1},

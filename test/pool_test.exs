@@ -1,5 +1,5 @@
 defmodule ExCubecl.PoolTest do
-  # Buffers that go from holder to holder: none is lost, none is shared, none can be read by the next.
+  # Buffers that go from holder to holder: none is lost, none has two holders, and the next holder cannot read old bytes.
   use ExCubecl.Case, async: false
 
   import ExCubecl.Refusal

@@ -19,7 +19,7 @@ defmodule ExCubecl.ProgressTest do
     end
   end
 
-  # It grows, and it ends with everything. A listener that comes late hears of the newest state only.
+  # The reported bytes grow and end with the total. A slow listener receives only the newest state.
   defp assert_told do
     seen = told()
     assert List.last(seen) == @bytes
@@ -113,7 +113,7 @@ defmodule ExCubecl.ProgressTest do
     make = fn bytes -> Buffer.new!(:binary.copy(<<1>>, bytes), [bytes], :u8) end
     assert capture_io(fn -> make.(@bytes) end) == ""
 
-    # Stands for a Livebook runtime, which is known by this module.
+    # Simulates a Livebook runtime, which is detected by this module.
     Code.compile_string("defmodule Livebook.Runtime.Evaluator, do: nil")
 
     on_exit(fn ->

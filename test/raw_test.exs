@@ -1,5 +1,5 @@
 defmodule ExCubecl.RawTest do
-  # The native library under arguments that Elixir would have refused. EX_CUBECL_RAW_CALLS asks for more.
+  # Calls the native library with arguments that Elixir would refuse. EX_CUBECL_RAW_CALLS sets the number of calls.
   use ExCubecl.Case, async: false
 
   alias ExCubecl.{Pool, RawCalls}
@@ -20,7 +20,7 @@ defmodule ExCubecl.RawTest do
       property = :proper.forall(RawCalls.call(), &good?(&1, context.pool))
       options = [:quiet, :noshrink, numtests: wanted, max_size: 30]
 
-      # Worth keeping: what is found here goes into the corpus.
+      # Add counterexamples that are found here to the corpus.
       caller =
         Task.async(fn ->
           :proper.quickcheck(property, options) == true || :proper.counterexample()
@@ -53,7 +53,7 @@ defmodule ExCubecl.RawTest do
       world = RawCalls.world(pool)
       Process.put(:call, call)
       result = RawCalls.run(call, world)
-      # It goes back, unless the call did that.
+      # Returns the buffer to the pool, unless the call did so.
       ExCubecl.Native.pool_check_in_wait(pool, world.pool_buffer)
       flush()
       result == :ok

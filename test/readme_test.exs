@@ -1,13 +1,13 @@
 defmodule ExCubecl.ReadmeTest do
-  # Examples set limits and count what is live: none runs beside another.
+  # Examples set limits and count live buffers, so none runs concurrently with another.
   use ExUnit.Case, async: false
 
-  # `doctest_file` came with Elixir 1.15 and would want iex> prompts, which nobody can copy.
-  # Here a block is plain code, and a line that starts with #=> holds what the code above it
-  # returns, as inspect/1 prints it.
+  # `doctest_file` exists since Elixir 1.15 and needs iex> prompts, which readers cannot paste.
+  # Here a block is plain code, and a line that starts with #=> has the return value of the code
+  # above it, as inspect/1 prints it.
   @root Path.expand("..", __DIR__)
 
-  # Pages are read by people whose VM has just started: nothing was refused in it yet.
+  # Readers run the examples in a new VM, in which no call was refused yet.
   setup do
     :ok = ExCubecl.Device.reset(nil)
   end
@@ -25,7 +25,7 @@ defmodule ExCubecl.ReadmeTest do
     end
   end
 
-  # Mix.install/1 adds to the code path, as this does, when the line runs.
+  # Mix.install/1 adds to the code path at run time, and so does this line.
   test "a script can use kernels in a module and in evaluated code, but not on its own lines" do
     install = ~s|Code.prepend_path("#{:code.lib_dir(:ex_cubecl)}/ebin")\n|
     [_, script] = Regex.run(~r/^Mix\.install.*?\n(.*?)^```$/ms, read("README.md"))
@@ -59,7 +59,7 @@ defmodule ExCubecl.ReadmeTest do
 
   defp read(file), do: File.read!(Path.join(@root, file))
 
-  # What shows how to install or configure it is no example to run.
+  # Blocks that show how to install or configure the library are not run.
   defp blocks(readme) do
     for [_, code] <- Regex.scan(~r/^```elixir\n(.*?)^```$/ms, readme),
         not (code =~ ~r/\{:ex_cubecl, |config :ex_cubecl/),

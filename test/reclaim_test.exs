@@ -1,5 +1,5 @@
 defmodule ExCubecl.ReclaimTest do
-  # Where there is no room, garbage makes room: the caller's own, its maker's, anybody's.
+  # Without free memory, garbage is collected: that of the caller, of the process that made it, of any process.
   use ExCubecl.Case, async: false
 
   @mib 1_048_576
@@ -12,7 +12,7 @@ defmodule ExCubecl.ReclaimTest do
     %{bytes: elem(before, 0), before: before}
   end
 
-  # A process that does what it is told, in calls of its own, and keeps its garbage.
+  # A process that runs the functions it receives, each in a call of its own, and keeps its garbage.
   defp actor do
     spawn_link(fn -> serve(nil) end)
   end

@@ -1,5 +1,5 @@
 defmodule ExCubecl.ReplicatedTest do
-  # One content on three devices. They are logical ones on one adapter here, and could be three GPUs.
+  # The same content on three devices. Here they are logical devices on one adapter; they could be three GPUs.
   use ExCubecl.Case, async: false
 
   import ExCubecl.Refusal
@@ -184,7 +184,7 @@ defmodule ExCubecl.ReplicatedTest do
       rep =
         Replicated.from!(:binary.copy(<<0>>, 999), [999], :u8, devices: devices, shards: shards)
 
-      # In another order of the devices: the same replicas.
+      # The same replicas, with the devices in another order.
       other = %{rep | buffers: Enum.reverse(rep.buffers)}
 
       writers =

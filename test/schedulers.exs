@@ -1,3 +1,3 @@
-# make schedulers: how long calls keep a scheduler. Only a machine that does nothing else shows that.
+# make schedulers: measures how long calls block a scheduler. Run it on an otherwise idle machine.
 ExCubecl.Schedule.busy_device()
 ExCubecl.Schedule.large_arguments(List.first(System.argv()))

@@ -1,6 +1,6 @@
 defmodule ExCubecl.ServicesTest do
-  # The library's own processes: what they are sent by mistake does not end them, and everything goes on after one
-  # was killed.
+  # The library's own processes: unexpected messages do not crash them, and everything works after one of them was
+  # killed.
   use ExCubecl.Case, async: false
 
   import ExCubecl.Refusal
@@ -13,7 +13,7 @@ defmodule ExCubecl.ServicesTest do
     for {name, pid, _, _} <- Supervisor.which_children(ExCubecl.Supervisor), do: {name, pid}
   end
 
-  # Messages that mean something to one of them are malformed here.
+  # Includes malformed versions of messages that the processes handle.
   defp junk do
     [
       :junk,
@@ -86,7 +86,7 @@ defmodule ExCubecl.ServicesTest do
     assert Enum.all?(children(), fn {_, pid} -> is_pid(pid) end)
   end
 
-  # What runs the application itself: another one would be another start.
+  # The application master: a different pid would mean that the application was restarted.
   defp master, do: :application_controller.get_master(:ex_cubecl)
 
   @tag :capture_log

@@ -39,7 +39,7 @@ defmodule ExCubecl.SourceTest do
   end
 
   test "nothing outside of the buffers is read or written, wherever they are" do
-    # Far out on both sides: a place is taken modulo 2^32.
+    # Far out of bounds on both sides: an index is taken modulo 2^32.
     wild =
       source!("""
       for (var n = 0u; n < 70u; n++) {
@@ -59,7 +59,7 @@ defmodule ExCubecl.SourceTest do
       assert Enum.take(list, from) == List.duplicate(7, from), inspect({dtype, from, count})
       rest = Enum.drop(list, from + count)
       assert rest == List.duplicate(7, 300 - from - count), inspect({dtype, from, count})
-      # What is read is of x, all of which is 0, or 0xDEADBEEF, which was written.
+      # Values are read from x, which is all 0, or are 0xDEADBEEF, which was written.
       refute 9 in Enum.slice(list, from, count)
     end
   end
@@ -133,7 +133,7 @@ defmodule ExCubecl.SourceTest do
       refused(Kernel.run(twice, args, opts), reason)
     end
 
-    # More threads than a group can have there: the device says so.
+    # More threads than a workgroup can have on the device: the error names the number.
     huge = source!("out[id.x] = 1u;", "", 4096)
     error = refused(Kernel.run(huge, [x, out], groups: 1), :invalid_argument)
     assert Exception.message(error) =~ "4096"

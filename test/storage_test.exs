@@ -1,5 +1,5 @@
 defmodule ExCubecl.StorageTest do
-  # What buffers share and what they do not.
+  # Which storage buffers share and which they do not.
   use ExCubecl.Case, async: false
 
   test "a lazy buffer takes no memory before its first write, fill or copy" do

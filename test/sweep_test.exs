@@ -1,5 +1,5 @@
 defmodule ExCubecl.SweepTest do
-  # Every public function, in VMs in which something is wrong: each call answers, or raises our error.
+  # Every public function, in VMs with a fault: each call returns, or raises ExCubecl.Error.
   use ExCubecl.Case, async: false
 
   alias ExCubecl.Sweep
@@ -8,7 +8,7 @@ defmodule ExCubecl.SweepTest do
 
   @nothing for name <- ~w(VK_ICD_FILENAMES VK_DRIVER_FILES), do: {name, "/dev/null"}
 
-  # What a VM is told before all functions are called.
+  # Runs `before` in a VM with this environment, and then calls all functions.
   defp sweep(env, before) do
     script = """
     #{before}
@@ -61,7 +61,7 @@ defmodule ExCubecl.SweepTest do
 
   defp spec(name, spec), do: name |> Code.Typespec.spec_to_quoted(spec) |> Macro.to_string()
 
-  # Of functions with defaults the documentation names the longest only.
+  # For functions with default arguments the documentation has only the highest arity.
   defp public?(module, name, arity) do
     {:docs_v1, _, _, _, _, _, docs} = Code.fetch_docs(module)
 
@@ -119,7 +119,7 @@ defmodule ExCubecl.SweepTest do
 
   test "where the application is not started" do
     assert sweep([], "") == {"", "", 0}
-    # Elixir tells of the stop.
+    # Elixir logs the stop of the application.
     stop = "Logger.configure(level: :error); Application.stop(:ex_cubecl)"
     assert sweep([], "#{started()}; #{stop}") == {"", "", 0}
   end

@@ -1,5 +1,5 @@
 defmodule ExCubecl.TasksTest do
-  # What a person types into a terminal: mix ex_cubecl.devices, .doctor, .top.
+  # The Mix tasks: mix ex_cubecl.devices, .doctor, .top.
   use ExCubecl.Case, async: false
 
   import ExUnit.CaptureIO
@@ -17,7 +17,7 @@ defmodule ExCubecl.TasksTest do
     %{dir: dir}
   end
 
-  # Runs with other variables, and puts back those that were there.
+  # Runs with other environment variables, and restores the old ones.
   defp with_env(env, run) do
     before = for {name, _} <- env, do: {name, System.get_env(name)}
     System.put_env(env)
@@ -142,7 +142,7 @@ defmodule ExCubecl.TasksTest do
     end)
   end
 
-  # Code that waits until so many views were drawn; the one who draws shares its group leader.
+  # Code that waits until this number of views was drawn; the drawing process has the same group leader.
   defp shown(views) do
     """
     drawn = fn -> Process.group_leader() |> StringIO.contents() |> elem(1) |> String.split("memory on") end

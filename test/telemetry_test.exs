@@ -1,10 +1,10 @@
 defmodule ExCubecl.TelemetryTest do
-  # The events, heard through a module that stands in for the `:telemetry` library: Hex is not needed
-  # to test. It has the functions that ExCubecl calls, as the library documents them.
+  # The events, received through a module that replaces the `:telemetry` library, so that the test does not need
+  # Hex. It has the functions that ExCubecl calls, as the library documents them.
   use ExCubecl.Case, async: false
 
   setup do
-    # What earlier tests left with the runner would be collected, and told of, in the middle of these.
+    # Garbage that earlier tests left in the runner would be collected, with events, during these tests.
     settled()
     :persistent_term.put(:heard_by, self())
 
@@ -33,7 +33,7 @@ defmodule ExCubecl.TelemetryTest do
     end)
   end
 
-  # The process that reports frees ends once nobody listens.
+  # The process that reports frees exits when no handler is attached any more.
   defp gone do
     monitor = Process.monitor(ExCubecl.Telemetry)
     assert_receive {:DOWN, ^monitor, _, _, _}, 60_000
@@ -45,7 +45,7 @@ defmodule ExCubecl.TelemetryTest do
     for junk <- [:junk, {:freed, 1, 2}, {:freed, %{}, 5}, {self(), :junk}], do: send(pid, junk)
     taken(pid, 500)
     assert Process.alive?(pid)
-    # And one that is killed has a successor with the next buffer.
+    # After a kill the next buffer starts a new process.
     Process.exit(pid, :kill)
     gone()
     ExCubecl.buffer!([1], [1], :u8)
@@ -121,8 +121,8 @@ defmodule ExCubecl.TelemetryTest do
     Process.exit(garbage, :kill)
   end
 
-  # A process whose buffer is garbage that only a collection from outside finds: it has room on its heap
-  # and does nothing any more.
+  # A process whose buffer is garbage that only a collection from another process finds: it is idle, with room on
+  # its heap.
   defp leave_garbage(bytes) do
     parent = self()
 

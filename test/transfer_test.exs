@@ -29,7 +29,7 @@ defmodule ExCubecl.TransferTest do
       end
     end
 
-    # Whatever was under way is answered before this one.
+    # All earlier reads are answered before this one.
     assert {:ok, _} = Buffer.await(Buffer.read_async!(buffer), 30_000)
     refute_received {_, _}
   end

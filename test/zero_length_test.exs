@@ -1,5 +1,5 @@
 defmodule ExCubecl.ZeroLengthTest do
-  # Calls about no elements: each is checked like any other, and changes nothing.
+  # Calls on zero elements: each is checked like any other, and changes nothing.
   use ExCubecl.Case, async: false
 
   require ExCubecl.Kernel
@@ -12,7 +12,7 @@ defmodule ExCubecl.ZeroLengthTest do
   defp none(dtype \\ :s32), do: ExCubecl.buffer!([], [0], dtype)
   defp none_of(buffer), do: Buffer.view!(buffer, 10, [0])
 
-  # A call, on a lazy buffer of ten :s32.
+  # Calls that write no elements, on a lazy buffer of ten :s32.
   @writes [
     write: &__MODULE__.write/1,
     write_binary: &__MODULE__.write_binary/1,
@@ -70,7 +70,7 @@ defmodule ExCubecl.ZeroLengthTest do
       assert done.(call.(lazy))
       assert Buffer.to_list!(lazy) == List.duplicate(5, 10)
 
-      # What a pool or an arena lends stays unreadable, and is stale afterwards.
+      # A buffer of a pool or an arena stays unreadable, and is stale after its return.
       {:ok, pool} = Pool.start_link(shape: [10], dtype: :s32)
       lent = Pool.checkout!(pool)
       assert done.(call.(lent))
@@ -134,7 +134,7 @@ defmodule ExCubecl.ZeroLengthTest do
     assert reason(Buffer.read_part(lazy, 9, 1)) == :not_allocated
     assert inspect(view) =~ "s32[0]"
     refute Buffer.allocated?(lazy)
-    # Memory is taken where it is asked for, whichever part of the storage asks.
+    # `ensure_allocated` allocates the whole storage, even through an empty view.
     assert Buffer.ensure_allocated(view) == :ok
     assert Buffer.to_list!(lazy) == List.duplicate(0, 10)
   end
@@ -179,7 +179,7 @@ defmodule ExCubecl.ZeroLengthTest do
       end
     end
 
-    # What has no bytes is not counted.
+    # Buffers without bytes are not counted.
     buffers = for {shape, _} <- @shapes, do: Buffer.zeros!(shape, :f32, tag: :nothing)
     assert live() == before
     {:ok, report} = Memory.report(nil, most: 1000)
@@ -195,12 +195,12 @@ defmodule ExCubecl.ZeroLengthTest do
     plus = Kernel.kernel(fn x, y -> x + y end)
     assert Kernel.run!(plus, [none(), none()]).shape == [0]
     assert Kernel.run!(plus, [none(), 3]).shape == [0]
-    # One element goes with any shape.
+    # A buffer of one element goes with any shape.
     one = ExCubecl.buffer!([1], [1], :s32)
     assert Kernel.run!(plus, [none(), one]).shape == [0]
     three = Kernel.kernel(fn x, out -> out[index()] = x[index()] + len(x) end)
     out = ExCubecl.buffer!([9, 9], [2], :s32)
-    # Reads outside of what has no elements are zero.
+    # Reads from a buffer without elements are out of bounds, and return zero.
     assert Kernel.run(three, [none(), out]) == :ok
     assert Buffer.to_list!(out) == [0, 0]
     assert Kernel.run(three, [out, none()]) == :ok
@@ -231,7 +231,7 @@ defmodule ExCubecl.ZeroLengthTest do
     refused(Kernel.run(source, [none(), lazy], groups: 1), :invalid_argument)
     refused(Kernel.run(source, [x, none()], groups: 1), :invalid_argument)
     refute Buffer.allocated?(lazy)
-    # Of no groups nothing is written.
+    # A run of zero groups writes nothing.
     assert Kernel.run(source, [x, lazy], groups: 0) == :ok
     refute Buffer.allocated?(lazy)
     refused(Kernel.run(source, [lazy, x], groups: 0), :not_allocated)

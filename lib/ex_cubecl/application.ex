@@ -1,6 +1,7 @@
 defmodule ExCubecl.Application do
   @moduledoc false
-  # Two processes for buffers on other nodes, and one that records a timeline on demand; everything else works without any.
+  # Starts two processes for buffers on other nodes, one that records a timeline on demand, and the owner of the kernel
+  # cache; all other functions work without these processes.
 
   use Application
 
@@ -21,11 +22,11 @@ defmodule ExCubecl.Application do
          [children, [strategy: :one_for_one, name: ExCubecl.Supervisor] ++ often()]}
     }
 
-    # The outer one has no name, by which a stray message could reach it: a supervisor ends with a call that is none
-    # of its own, and the application with its last supervisor.
+    # The outer supervisor has no name, so that no stray message can reach it: a supervisor exits at a call that it
+    # does not know, and the application stops with its top supervisor.
     Supervisor.start_link([inner], [strategy: :one_for_one] ++ often())
   end
 
-  # Each process starts again with nothing that could be wrong, however often somebody kills it.
+  # Each process restarts with empty state, so it can be restarted any number of times.
   defp often, do: [max_restarts: 1_000, max_seconds: 1]
 end

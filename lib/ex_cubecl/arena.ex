@@ -1,9 +1,9 @@
 defmodule ExCubecl.Arena do
   @moduledoc """
-  One allocation, and tensors that are laid into it one behind the other.
+  A linear allocator: one allocation of device memory, in which tensors are placed one after the other.
 
-  Allocating in an arena takes a microsecond and asks nothing of the device. Tensors leave by `drop/2`,
-  in any order, or all at once, by `reset/1`:
+  Allocating in an arena takes a microsecond and does not involve the device. `drop/2` frees tensors
+  in any order, `reset/1` frees all at once:
 
       iex> arena = ExCubecl.Arena.new!(1000, dtype: :f64)
       iex> a = ExCubecl.Arena.alloc!(arena, [10, 10])
@@ -18,20 +18,20 @@ defmodule ExCubecl.Arena do
       iex> error.reason
       :stale
 
-  Tensors are buffers like any other, for every function of `ExCubecl.Buffer`. A fresh one is
-  `:not_allocated` until it is written: nothing of what was there before can be read. Once it was
-  dropped, or the arena reset or freed, every handle of it answers `:stale`, whoever has it.
+  Tensors are buffers and work with every function of `ExCubecl.Buffer`. Reading a new tensor is
+  `:not_allocated` until it is written: the previous contents of its bytes cannot be read. Once the tensor is
+  dropped, or the arena is reset or freed, operations on any handle of it return `:stale`, in every process.
 
-  An arena is a stack: the bytes of a dropped tensor are free for the next one once all tensors that were
-  allocated after it are dropped too. Until then `used/1` counts them. A tensor whose handles were
-  collected was not dropped: it and those below it keep their bytes until `reset/1`, so that what an arena
-  needs does not depend on the garbage collector.
+  An arena is a stack: the bytes of a dropped tensor can be reused once all tensors that were
+  allocated after it are dropped too. Until then `used/1` counts them. Garbage collection of the handles of a
+  tensor does not drop it: the tensor and those allocated before it keep their bytes until `reset/1`, so that the
+  memory that an arena needs does not depend on the garbage collector.
 
   Each tensor starts at a multiple of the device's alignment; `used/1` counts the padding.
 
-  An arena is its bytes: one live allocation in `ExCubecl.Memory.report/1`. It is freed by
+  An arena is one live allocation of bytes in `ExCubecl.Memory.report/1`. It is freed by
   `release/1`, at the end of `scoped/2`, or when the last handle of it and of its tensors is
-  collected. Any process may use it; `per_process/2` gives each process its own.
+  garbage collected. Any process may use it; `per_process/2` gives each process its own arena.
   """
 
   use ExCubecl.Bang,
@@ -76,14 +76,14 @@ defmodule ExCubecl.Arena do
   ## Making arenas
 
   @doc """
-  Returns `{:ok, arena}` of `size` elements of `dtype`, or of `size` bytes where no type is given.
+  Returns `{:ok, arena}` of `size` elements of `dtype`, or of `size` bytes if no type is given.
 
   ## Options
 
-    * `:size` - instead of the argument. Without any the arena is empty at first, and grows
-    * `:dtype` - the type that `size` counts, and that `alloc/2` makes
-    * `:extendable` - whether it takes more memory when it is full, `true` by default. Tensors stay where
-      they are, and what is taken doubles each time. A fixed one answers `:limit_exceeded`
+    * `:size` - instead of the argument. Without a size the arena starts empty and grows
+    * `:dtype` - the type whose elements `size` counts, and the default type of `alloc/2`
+    * `:extendable` - whether the arena allocates more memory when it is full, `true` by default. Tensors keep
+      their addresses, and the allocated size doubles each time. A full fixed arena returns `:limit_exceeded`
     * `:device`, `:tag`, `:allocation` - as for `ExCubecl.Buffer.new/4`
 
   Errors: `:invalid_argument` for a size below one, `:unsupported_dtype`, `:unknown_device`,
@@ -106,14 +106,14 @@ defmodule ExCubecl.Arena do
   end
 
   @doc """
-  Returns `{:ok, arena}` of which every process has a part of its own, of `size` each.
+  Returns `{:ok, arena}`, which gives each process a separate arena of `size`.
 
-  A process gets its part when it first allocates in it, and gives it back by `reset/1` or `release/1`,
-  or when it ends. Tensors are then stale. Options are those of `new/2`, and
+  The arena of a process is made at its first allocation, and freed by `reset/1` or `release/1` in that process,
+  or when the process exits. Its tensors are then stale. Options are those of `new/2`, and
 
-    * `:max` - the most parts there are at once, any number by default; `:pool_exhausted` beyond
+    * `:max` - the maximum number of processes that have an arena at once, unlimited by default; beyond it, `:pool_exhausted`
 
-  `free/1` ends the parts of all processes.
+  `free/1` frees the arenas of all processes.
 
       iex> arena = ExCubecl.Arena.per_process!(1000, dtype: :f32)
       iex> ExCubecl.Arena.alloc!(arena, [100])
@@ -132,11 +132,11 @@ defmodule ExCubecl.Arena do
   end
 
   @doc """
-  Makes a fixed arena, returns `{:ok, result}` of `fun` with it, and frees it, also when `fun`
+  Makes a fixed arena, calls `fun` with it, returns `{:ok, result}`, and frees the arena, also when `fun`
   raises, throws or exits.
 
-  Options are a size or those of `new/2`; `extendable: true` makes it grow, `per_process: true`
-  makes it one of `per_process/2`. A list of several makes several arenas, for a function of as many
+  Options are a size or those of `new/2`; `extendable: true` makes an extendable arena, `per_process: true`
+  makes one of `per_process/2`. A list of several options makes several arenas, for a function of as many
   arguments.
 
       iex> ExCubecl.Arena.scoped([size: 1000, dtype: :s64], fn arena ->
@@ -187,10 +187,10 @@ defmodule ExCubecl.Arena do
   defp for_scope(size), do: new(size, extendable: false)
 
   @doc """
-  Runs `fun` with an arena without memory, and returns `{:ok, peak}`: what an arena must hold for it, in
-  bytes, or in elements where `dtype:` is given.
+  Runs `fun` with an arena without memory, and returns `{:ok, peak}`: the size that an arena needs for `fun`, in
+  bytes, or in elements if `dtype:` is given.
 
-  Tensors of that arena take memory only when they are written, so that `fun` may also do its work.
+  Tensors of that arena allocate memory only when they are written, so that `fun` can also compute with them.
   The options are `:dtype` and `:device`.
 
       iex> {:ok, peak} = ExCubecl.Arena.measure(fn arena ->
@@ -277,11 +277,10 @@ defmodule ExCubecl.Arena do
   ## Tensors
 
   @doc """
-  Returns `{:ok, tensor}`, a buffer of this shape in the arena. The type is the arena's where none is
-  given.
+  Returns `{:ok, tensor}`, a buffer of this shape in the arena. The type defaults to that of the arena.
 
-  Errors: `:limit_exceeded` where a fixed arena is full, `:stale` where it was released,
-  `:invalid_argument` while it has windows (see `reshape/3`), those of making a buffer where it grows.
+  Errors: `:limit_exceeded` if a fixed arena is full, `:stale` if the arena was released,
+  `:invalid_argument` while it has windows (see `reshape/3`), and the errors of `ExCubecl.Buffer.new/4` when it grows.
 
       iex> arena = ExCubecl.Arena.new!(100, dtype: :u8)
       iex> tensor = ExCubecl.Arena.alloc!(arena, [2, 2])
@@ -319,12 +318,12 @@ defmodule ExCubecl.Arena do
     do: struct!(Buffer, ref: ref, dtype: dtype, shape: shape, device: arena.device)
 
   @doc """
-  Returns `:ok` and drops a tensor, or a list of them, in any order: all of them, or none.
+  Returns `:ok` and drops a tensor, or a list of tensors in any order: all of them, or none on error.
 
-  Every handle of a dropped tensor is stale from now on. Its bytes are free for the next tensor as soon as
-  all that were allocated after it are dropped too; until then they count as used.
+  Every handle of a dropped tensor is stale from then on. Its bytes can be reused as soon as
+  all tensors that were allocated after it are dropped too; until then they count as used.
 
-  Errors: `:invalid_argument` for views, `:stale` for those that were dropped before or belong to another
+  Errors: `:invalid_argument` for views, `:stale` for tensors that were dropped before or belong to another
   arena.
 
       iex> arena = ExCubecl.Arena.new!(1000, dtype: :f64)
@@ -352,7 +351,7 @@ defmodule ExCubecl.Arena do
     end
   end
 
-  # A long list is none for a normal scheduler.
+  # A long list would occupy the scheduler for too long.
   defp few(ref, refs) do
     if length(refs) <= 32,
       do: Error.from_native(fn -> Native.arena_drop(ref, refs) end),
@@ -360,18 +359,18 @@ defmodule ExCubecl.Arena do
   end
 
   @doc """
-  Returns `{:ok, window}`: elements of the whole arena as this shape, without allocating them.
+  Returns `{:ok, window}`: a buffer of this shape over a range of the arena, without an allocation.
 
-  Windows may overlap, and see what is written through each other. They and tensors exclude each
-  other until `reset/1`, which makes them stale.
+  Windows may overlap; a write through one is visible through the others. An arena has either windows or
+  tensors until `reset/1`, which makes them stale.
 
   ## Options
 
     * `:offset` - the element to start at, 0 by default
-    * `:dtype` - the type, by default the arena's
+    * `:dtype` - the type, by default that of the arena
 
-  Errors: `:invalid_argument` while there are tensors, `:limit_exceeded` past the end of a fixed
-  arena, `:out_of_bounds` past the end of one that has windows already.
+  Errors: `:invalid_argument` while the arena has tensors, `:limit_exceeded` past the end of a fixed
+  arena, `:out_of_bounds` past the end of an arena that has windows already.
 
       iex> arena = ExCubecl.Arena.new!(1000, dtype: :s32)
       iex> a = ExCubecl.Arena.reshape!(arena, [10, 10])
@@ -395,10 +394,10 @@ defmodule ExCubecl.Arena do
   end
 
   @doc """
-  Returns `{:ok, buffer}`: the same elements, in which no aliasing check sees the arena.
+  Returns `{:ok, buffer}`: the same elements, as a buffer that aliasing checks do not relate to the arena.
 
-  Tensors of one arena are of the same storage (`ExCubecl.Buffer.same_storage?/2`); a detached one
-  is of none but its own, and overlaps nothing. It lives as long as the tensor: it is stale with it.
+  Tensors of one arena have the same storage (`ExCubecl.Buffer.same_storage?/2`); a detached buffer
+  has a separate storage id and overlaps no other buffer. It has the lifetime of the tensor and becomes stale with it.
 
       iex> arena = ExCubecl.Arena.new!(100)
       iex> {a, b} = {ExCubecl.Arena.alloc!(arena, [4], :f32), ExCubecl.Arena.alloc!(arena, [4], :f32)}
@@ -417,8 +416,8 @@ defmodule ExCubecl.Arena do
   ## The whole arena
 
   @doc """
-  Returns `:ok` and takes all tensors and windows back. The memory is kept, as one piece. Of an arena
-  of `per_process/2` the part of the calling process is given back.
+  Returns `:ok` and drops all tensors and windows. The memory is kept, as one allocation. For an arena
+  of `per_process/2` it frees the arena of the calling process.
 
       iex> arena = ExCubecl.Arena.new!(100)
       iex> tensor = ExCubecl.Arena.alloc!(arena, [10], :u8)
@@ -431,8 +430,8 @@ defmodule ExCubecl.Arena do
   def reset(arena), do: ask(arena, &Native.arena_reset/1)
 
   @doc """
-  Returns `:ok` and frees the arena with all that is in it; of one of `per_process/2` only the part of
-  the calling process. A second time does nothing.
+  Returns `:ok` and frees the arena with all of its tensors and windows; for an arena of `per_process/2` only the
+  arena of the calling process. A second call does nothing.
 
       iex> arena = ExCubecl.Arena.new!(100)
       iex> ExCubecl.Arena.release(arena)
@@ -445,7 +444,7 @@ defmodule ExCubecl.Arena do
   def release(arena), do: ask(arena, &Native.arena_release/1)
 
   @doc """
-  Returns `:ok` and frees the arena with all that is in it, the parts of other processes too.
+  Returns `:ok` and frees the arena with all of its tensors and windows; for an arena of `per_process/2` those of all processes.
 
       iex> ExCubecl.Arena.free(ExCubecl.Arena.per_process!(100))
       :ok
@@ -454,9 +453,9 @@ defmodule ExCubecl.Arena do
   def free(arena), do: ask(arena, &Native.arena_free/1)
 
   @doc """
-  Returns `{:ok, used}`, in elements of the arena's type, or bytes where it has none; padding between
-  tensors counts, and so does a dropped tensor below one that is not. While there are windows, all of
-  it is used.
+  Returns `{:ok, used}`, in elements of the arena's type, or in bytes if it has none. Padding between
+  tensors counts, and so does a dropped tensor if a later tensor is not dropped. While the arena has windows,
+  all of it counts as used.
 
       iex> arena = ExCubecl.Arena.new!(1000, dtype: :f64)
       iex> ExCubecl.Arena.alloc!(arena, [20, 5])
@@ -467,7 +466,7 @@ defmodule ExCubecl.Arena do
   def used(arena), do: in_units(arena, ask(arena, &Native.arena_used/1))
 
   @doc """
-  Returns `{:ok, capacity}`, in the same unit as `used/1`: how much there is room for now.
+  Returns `{:ok, capacity}`, in the same unit as `used/1`: the current size of the arena.
 
       iex> ExCubecl.Arena.capacity(ExCubecl.Arena.new!(1000, dtype: :f64))
       {:ok, 1000}
@@ -489,7 +488,7 @@ defmodule ExCubecl.Arena do
   defp in_units(_arena, {:error, error}), do: {:error, error}
 
   @doc """
-  Returns whether the arena takes more memory when it is full.
+  Returns whether the arena allocates more memory when it is full.
 
       iex> arena = ExCubecl.Arena.new!(1000)
       iex> ExCubecl.Arena.set_extendable(arena, false)
@@ -501,7 +500,8 @@ defmodule ExCubecl.Arena do
   def extendable?(arena), do: Error.unwrap!(ask(arena, &Native.arena_extendable/1))
 
   @doc """
-  Returns `:ok` and lets the arena, and all parts of it, take more memory when full, or not.
+  Returns `:ok` and sets whether the arena allocates more memory when it is full; for an arena of `per_process/2`
+  that holds for the arenas of all processes.
 
       iex> arena = ExCubecl.Arena.new!(100)
       iex> ExCubecl.Arena.set_extendable(arena, false)
@@ -520,7 +520,7 @@ defmodule ExCubecl.Arena do
     with {:ok, arena} <- check(arena), do: Error.from_native(fn -> call.(arena.ref) end)
   end
 
-  # A struct that somebody put together may hold anything.
+  # A struct that was built by hand may hold any terms.
   defp check(%__MODULE__{ref: ref, device: {_, _}, size: size, unit: unit} = arena)
        when is_reference(ref) and is_integer(size) do
     if unit == :bytes or DType.valid?(unit), do: {:ok, arena}, else: no_arena(arena)
@@ -534,7 +534,7 @@ defmodule ExCubecl.Arena do
     def inspect(%{unit: unit, device: {runtime, index}} = arena, _opts) do
       "#ExCubecl.Arena<#{unit} #{runtime}:#{index} #{state(arena)}>"
     rescue
-      # A struct that somebody made by hand.
+      # A struct that was built by hand.
       _ -> Inspect.Any.inspect(arena, %Inspect.Opts{})
     end
 

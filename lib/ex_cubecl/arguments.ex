@@ -1,6 +1,7 @@
 defmodule ExCubecl.Arguments do
   @moduledoc false
-  # What callers pass, checked once before it goes to the native side: terms here, meaning there.
+  # Checks the arguments of callers once, before the native call: this module checks the terms, the native side
+  # their meaning.
 
   alias ExCubecl.{DType, Error, Shape}
 
@@ -15,7 +16,7 @@ defmodule ExCubecl.Arguments do
     with {:error, details} <- Shape.validate(term, dtype), do: Error.new(:invalid_shape, details)
   end
 
-  @doc "Data for a shape: a number stands for the one element of a scalar."
+  @doc "Data for a shape: for a scalar, a number is accepted as its only element."
   def data(number, []) when is_number(number), do: {:ok, [number]}
 
   def data(atom, []) when atom in [:nan, :infinity, :neg_infinity], do: {:ok, [atom]}
@@ -26,17 +27,17 @@ defmodule ExCubecl.Arguments do
     invalid(:data, other, expected)
   end
 
-  @doc "A number of bytes or the like."
+  @doc "A non-negative integer, such as a number of bytes."
   def index(_name, term) when is_integer(term) and term >= 0 and term <= @most, do: {:ok, term}
   def index(name, term), do: invalid(name, term, "a non-negative integer below 2^64")
 
-  @doc "Milliseconds, samples and the like, of which there must be some."
+  @doc "A positive integer, such as milliseconds or a number of samples."
   def positive(_name, term) when is_integer(term) and term in 1..0xFFFF_FFFF, do: {:ok, term}
   def positive(name, term), do: invalid(name, term, "an integer from 1 to 4,294,967,295")
 
   @doc """
-  A part of `size` elements or bytes. What lies outside is found on the native side, but for
-  numbers that would not get there.
+  A range of `count` elements or bytes, of `size`. The native side checks the bounds, except for
+  numbers that do not fit into its 64 bits, which are checked here.
   """
   def part(offset, count, size) do
     cond do

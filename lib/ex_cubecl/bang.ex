@@ -1,6 +1,6 @@
 defmodule ExCubecl.Bang do
   @moduledoc false
-  # Writes the raising twin of each function that is named, so that nobody writes one by hand.
+  # Generates the raising variant, with a `!`, of each listed function.
   #
   #     use ExCubecl.Bang, read: 1, write: 2, write: 3
 

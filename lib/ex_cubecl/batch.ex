@@ -2,9 +2,9 @@ defmodule ExCubecl.Batch do
   @moduledoc """
   Kernels, copies and fills that are recorded once and submitted together.
 
-  A batch goes to the device in one call, which is checked as a whole before anything runs, and what it writes is seen by others as a whole.
-  What waits for no name is prepared once, when it is recorded; undisturbed, a hundred small steps take the caller a quarter of what a hundred
-  calls take. The device takes as long for either.
+  A batch is submitted to the device in one call. All of it is checked before any step runs, and other calls see either all or none of its writes.
+  A step without names is prepared once, when it is recorded. Without contention, a hundred small steps take the caller a quarter of the time of a
+  hundred calls. The time on the device is the same.
 
       iex> require ExCubecl.Kernel
       iex> alias ExCubecl.Batch
@@ -21,8 +21,9 @@ defmodule ExCubecl.Batch do
       iex> {ExCubecl.to_list!(y), ExCubecl.to_list!(z)}
       {[0, 0, 0], [4, 8, 12]}
 
-  Arguments are buffers, numbers, or names (atoms), which `submit/2` gives buffers or numbers to: so a batch is used again with others.
-  `:nan`, `:infinity` and `:neg_infinity` are numbers, and no names. All of it is checked before anything runs. Each step runs after those before it.
+  Arguments are buffers, numbers, or names (atoms). `submit/2` binds names to buffers or numbers, so that a batch can be submitted again with others.
+  `:nan`, `:infinity` and `:neg_infinity` are numbers, not names. All steps are checked before any step runs. Steps run in the order in which they were
+  recorded.
   """
 
   require ExCubecl.Kernel
@@ -46,7 +47,7 @@ defmodule ExCubecl.Batch do
   def new, do: %__MODULE__{}
 
   @doc """
-  Returns the batch with a run of a kernel behind it. Options are those of `ExCubecl.Kernel.run/3`; an element-wise kernel
+  Returns the batch with a run of a kernel appended. Options are those of `ExCubecl.Kernel.run/3`; an element-wise kernel
   needs `into:`, a buffer or a name.
   """
   @spec run(t, Kernel.t() | {module, atom}, [argument], keyword) :: t
@@ -60,19 +61,19 @@ defmodule ExCubecl.Batch do
     raise error
   end
 
-  @doc "Returns the batch with a copy of all elements behind it; types and shapes are alike."
+  @doc "Returns the batch with a copy of all elements appended; types and shapes must be equal."
   @spec copy(t, argument, argument) :: t
   def copy(batch, source, target), do: run(batch, @copy, [source], into: target)
 
-  @doc "Returns the batch with a fill behind it: each element becomes `value`."
+  @doc "Returns the batch with a fill appended: each element becomes `value`."
   @spec fill(t, argument, argument) :: t
   def fill(batch, target, value), do: run(batch, @fill, [value, target])
 
   @doc """
-  Returns `:ok` and runs all steps, with what the names stand for.
+  Returns `:ok` and runs all steps. `names` is a keyword list that binds each name to a buffer or a number.
 
-  Errors: those of `ExCubecl.Kernel.run/3`, of the first step that has one, before any step ran;
-  `:invalid_argument` for a name that stands for nothing.
+  Errors: those of `ExCubecl.Kernel.run/3`, of the first step that fails its check; no step has run then.
+  `:invalid_argument` for a name that is not bound.
 
       iex> {:error, error} = ExCubecl.Batch.submit(ExCubecl.Batch.new() |> ExCubecl.Batch.fill(:x, 1))
       iex> error.reason
@@ -98,7 +99,7 @@ defmodule ExCubecl.Batch do
 
   use ExCubecl.Bang, submit: 1, submit: 2
 
-  # What waits for no name is prepared only once. What is wrong with it is told when it is submitted.
+  # A step without names is prepared only once. An error in it is returned by `submit/2`.
   defp recorded({_, args, opts} = step) do
     if named?(args) or (Keyword.keyword?(opts) and opts[:into] != nil and is_atom(opts[:into])),
       do: step,
@@ -120,7 +121,7 @@ defmodule ExCubecl.Batch do
     end
   end
 
-  # The first step of which an argument is wrong; what is wrong with the device is no step's.
+  # Names the first step that the error belongs to; an error of the device belongs to no step.
   defp told(error, steps) do
     steps
     |> Enum.with_index(1)
@@ -180,7 +181,7 @@ defmodule ExCubecl.Batch do
     end
   end
 
-  # No names.
+  # Atoms that are numbers, not names.
   @numbers [:nan, :infinity, :neg_infinity]
 
   defp resolved([], _names, done), do: {:ok, Enum.reverse(done)}

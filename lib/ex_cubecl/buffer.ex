@@ -2,25 +2,25 @@ defmodule ExCubecl.Buffer do
   @moduledoc """
   Typed, shaped pieces of device memory.
 
-  A buffer is a handle: its elements live on a device, and when the last handle is garbage
-  collected the memory goes back. There is no `free`.
+  A buffer is a handle: its elements are in device memory, which is freed when the last handle is garbage
+  collected. There is no `free`.
 
   Several handles may share one storage: `view/3`, `reshape/2`, `slice_bytes/3` and `clone/1` copy
-  nothing, and what is written through one is seen through all. `duplicate/1`, `convert/2` and
-  `transfer/2` make a storage of their own.
+  nothing, and a write through one handle is visible through all. `duplicate/1`, `convert/2` and
+  `transfer/2` make a new storage.
 
-  Any process may use a buffer, several at once too. Each single call is atomic: a read never sees
-  half of a write, fill or copy. The order of calls from different processes is theirs to arrange.
+  Any process may use a buffer, also several processes at once. Each single call is atomic: a read never sees
+  half of a write, fill or copy. Processes that need an order between their calls must synchronize themselves.
 
-  A call about no elements, such as a fill of a view of none, is checked like any other and changes
-  nothing: a lazy buffer stays lazy. Where nothing is read, nothing needs to have been written.
+  A call on zero elements, such as a fill of an empty view, checks its arguments like any other and changes
+  nothing: a lazy buffer stays lazy. A read of zero elements does not require an earlier write.
 
-  A buffer may live on another Erlang node: made with `device: {node, id}`, it takes every call of this
-  module, which runs over there. Content crosses the wire to be read and written only.
+  A buffer may be on another Erlang node: it is made with `device: {node, id}`, and every function of this
+  module accepts it and runs on that node. Elements cross the network only for reads and writes.
 
   Functions return `:ok`, `{:ok, value}` or `{:error, %ExCubecl.Error{}}`; those with a `!` return
-  the value or raise. Every function that takes a buffer answers `:invalid_argument` for something
-  that is none, and every one that touches the device `:device_lost` once the device was lost.
+  the value or raise. Every function that takes a buffer returns `:invalid_argument` for any other
+  term, and every function that uses the device returns `:device_lost` once the device was lost.
 
       iex> alias ExCubecl.Buffer
       iex> matrix = Buffer.iota!([2, 3], :f32)
@@ -116,15 +116,15 @@ defmodule ExCubecl.Buffer do
 
   ## Options
 
-    * `:device` - where to make it, `{node, id}` for another node. Defaults to
+    * `:device` - the device of the buffer, `{node, id}` for a device of another node. Defaults to
       `ExCubecl.default_device/0`
-    * `:tag` - a short term under which `ExCubecl.Memory.report/1` sums it
-    * `:allocation` - `:persistent` for a buffer that will live long: it lies apart from those that
-      come and go, so that it does not keep their memory from being given back
-    * `:progress` - for a binary, a function that is called with the bytes that are through and all
-      bytes, some times during the transfer and once at its end, in a process of its own. Without
-      one, IEx and Livebook show a bar from 256 MiB on; `false` shows none. What goes to another
-      node tells nothing
+    * `:tag` - a short term; `ExCubecl.Memory.report/1` has a sum for each tag
+    * `:allocation` - `:persistent` for a long-lived buffer: it is placed apart from short-lived
+      buffers, so that it does not prevent their memory from being given back to the driver
+    * `:progress` - for a binary, a function that is called with the transferred bytes and the total
+      bytes, several times during the transfer and once at its end, in a separate process. Without
+      one, IEx and Livebook show a progress bar for 256 MiB and more; `false` shows none. Transfers to another
+      node report no progress
 
   ## Errors
 
@@ -152,7 +152,7 @@ defmodule ExCubecl.Buffer do
     end)
   end
 
-  # Up to so many bytes are written on the caller's own scheduler, if nothing is in the way.
+  # Up to this many bytes are written on the caller's scheduler, if that does not block.
   @small 16 * 1024
 
   defp from_data(target, data, progress) do
@@ -179,13 +179,13 @@ defmodule ExCubecl.Buffer do
     do: Native.buffer_from_list(id, dtype, shape, data, note)
 
   @doc """
-  Returns `{:ok, buffer}` without content. It takes no device memory before the first write, fill
+  Returns `{:ok, buffer}` without content. It allocates no device memory before the first write, fill
   or copy into it; until then reading it is `:not_allocated`.
 
   ## Options
 
     * `:device`, `:tag`, `:allocation` - as for `new/4`
-    * `:lazy` - `false` takes the memory now, and it reads as zeros. Defaults to `true`
+    * `:lazy` - `false` allocates the memory in this call; its elements are zeros. Defaults to `true`
 
   Errors: as `new/4`.
 
@@ -231,8 +231,8 @@ defmodule ExCubecl.Buffer do
   end
 
   @doc """
-  Returns `{:ok, buffer}` with 0, 1, 2, ... in row-major order, made on the device. Where an integer
-  type ends it starts again, as in `convert/2`. Options and errors as `new/4`.
+  Returns `{:ok, buffer}` with 0, 1, 2, ... in row-major order, made on the device. Integer types
+  wrap around, as in `convert/2`. Options and errors as `new/4`.
 
       iex> ExCubecl.Buffer.to_list!(ExCubecl.Buffer.iota!([2, 2], :f32))
       [[0.0, 1.0], [2.0, 3.0]]
@@ -246,7 +246,7 @@ defmodule ExCubecl.Buffer do
     end)
   end
 
-  # Everything that is known of a buffer before it is made.
+  # Checks the arguments that all constructors share, and passes them to `call`.
   defp make(shape, dtype, opts, more, call) do
     with {:ok, dtype} <- Arguments.dtype(dtype),
          {:ok, shape, count} <- Arguments.shape(shape, dtype),
@@ -284,7 +284,7 @@ defmodule ExCubecl.Buffer do
   end
 
   @doc """
-  Returns `:ok` once the buffer has its memory. What was not written yet reads as zeros.
+  Returns `:ok` once the memory of the buffer is allocated. Elements that were not written yet are zeros.
 
       iex> buffer = ExCubecl.Buffer.empty!([2], :s32)
       iex> ExCubecl.Buffer.ensure_allocated(buffer)
@@ -299,7 +299,7 @@ defmodule ExCubecl.Buffer do
   end
 
   @doc """
-  Returns whether the storage of a buffer has its memory; `false` for something that is no buffer.
+  Returns whether the memory of the buffer's storage is allocated; `false` for a term that is not a buffer.
 
       iex> buffer = ExCubecl.Buffer.empty!([2], :f32)
       iex> view = ExCubecl.Buffer.view!(buffer, 1, [1])
@@ -315,10 +315,10 @@ defmodule ExCubecl.Buffer do
   @doc """
   Returns `{:ok, view}`: the elements from `offset` on, in row-major order, as `shape`.
 
-  A view shares the storage; a view of a view counts from the inner start; a view of a lazy buffer
-  is lazy too. Offsets count elements, and any one works.
+  A view shares the storage; the offset of a view of a view is relative to the inner view; a view of a lazy buffer
+  is lazy too. Offsets count elements; no alignment is required.
 
-  Errors: `:out_of_bounds`, `:invalid_shape`, `:invalid_argument` for an offset that is no
+  Errors: `:out_of_bounds`, `:invalid_shape`, `:invalid_argument` for an offset that is not a
   non-negative integer.
 
       iex> buffer = ExCubecl.Buffer.iota!([10], :u8)
@@ -354,7 +354,7 @@ defmodule ExCubecl.Buffer do
   @doc """
   Returns `{:ok, buffer}`: the same elements of the same storage in another shape.
 
-  Errors: `:shape_mismatch` for another number of elements.
+  Errors: `:shape_mismatch` if the number of elements differs.
 
       iex> buffer = ExCubecl.Buffer.iota!([6], :s64)
       iex> ExCubecl.Buffer.to_list!(ExCubecl.Buffer.reshape!(buffer, {2, 3}))
@@ -376,7 +376,7 @@ defmodule ExCubecl.Buffer do
   end
 
   @doc """
-  Returns `{:ok, buffer}`, another handle of the same elements, with an id of its own.
+  Returns `{:ok, buffer}`, another handle of the same elements, with a new id.
 
       iex> buffer = ExCubecl.Buffer.zeros!([2], :u8)
       iex> clone = ExCubecl.Buffer.clone!(buffer)
@@ -392,11 +392,11 @@ defmodule ExCubecl.Buffer do
   ## Copies
 
   @doc """
-  Returns `{:ok, copy}`: the same elements in a storage of their own on the same device.
+  Returns `{:ok, copy}`: the same elements in a new storage on the same device.
 
   Options: `:tag` and `:allocation`, as for `new/4`.
 
-  Errors: `:not_allocated`, and those of making a buffer.
+  Errors: `:not_allocated`, and those of `new/4`.
 
       iex> buffer = ExCubecl.Buffer.iota!([3], :u8)
       iex> copy = ExCubecl.Buffer.duplicate!(buffer)
@@ -411,11 +411,11 @@ defmodule ExCubecl.Buffer do
   end
 
   @doc """
-  Returns `{:ok, copy}`: the same elements in a storage of their own on another device.
+  Returns `{:ok, copy}`: the same elements in a new storage on another device.
 
   Options: `:tag`, `:allocation` and `:progress`, as for `new/4`.
 
-  Errors: `:unknown_device`, `:not_allocated`, and those of making a buffer.
+  Errors: `:unknown_device`, `:not_allocated`, and those of `new/4`.
 
       iex> {:ok, device} = ExCubecl.default_device()
       iex> copy = ExCubecl.Buffer.transfer!(ExCubecl.Buffer.iota!([3], :u8), device)
@@ -432,20 +432,20 @@ defmodule ExCubecl.Buffer do
   end
 
   @doc """
-  Returns `{:ok, converted}`: the elements as another type, in a storage of their own.
+  Returns `{:ok, converted}`: the elements converted to another type, in a new storage.
 
-  Every device gives the same bits. The rule is that of `cast` and of stores in kernels:
+  Every device gives the same bits. The rules are those of `cast` and of stores in kernels:
 
-    * float to integer: cut off toward zero; beyond the type's range the nearest end of it (300.7 as
+    * float to integer: truncated toward zero and clamped to the range of the type (300.7 as
       `:u8` is 255, -1.0 is 0); NaN is 0
-    * integer to integer: the low bits stay, so that it wraps around (300 as `:u8` is 44)
-    * anything to float: the nearest value, ties to even; past the largest value that is infinity;
+    * integer to integer: the low bits are kept, so that it wraps around (300 as `:u8` is 44)
+    * any type to float: the nearest value, ties to even; infinity past the largest value;
       subnormal numbers and the sign of zero are kept; NaN becomes the quiet NaN without payload
-    * to the same type: a copy, bit by bit
+    * to the same type: a bitwise copy
 
   Options: `:tag` and `:allocation`, as for `new/4`.
 
-  Errors: `:unsupported_dtype`, `:not_allocated`, and those of making a buffer.
+  Errors: `:unsupported_dtype`, `:not_allocated`, and those of `new/4`.
 
       iex> buffer = ExCubecl.buffer!([1.5, -1.0, 300.7, :nan, :infinity], [5], :f32)
       iex> ExCubecl.Buffer.to_list!(ExCubecl.Buffer.convert!(buffer, :u8))
@@ -476,11 +476,11 @@ defmodule ExCubecl.Buffer do
   end
 
   @doc """
-  Returns `:ok` and copies all elements of `source` into `target`, on the device where both are on
-  the same one. Type and number of elements must agree; the shapes need not.
+  Returns `:ok` and copies all elements of `source` into `target`; if both are on the same device, the copy
+  runs on it. Type and number of elements must be equal; the shapes need not.
 
   Errors: `:type_mismatch`, `:shape_mismatch`, `:not_allocated` for a lazy source, `:overlap` for
-  buffers that share bytes, also a buffer and itself. The target is unchanged then.
+  buffers that share bytes, also a buffer and itself. On error the target is unchanged.
 
       iex> target = ExCubecl.Buffer.zeros!([2, 2], :f32)
       iex> ExCubecl.Buffer.copy(ExCubecl.Buffer.iota!([4], :f32), target)
@@ -502,17 +502,17 @@ defmodule ExCubecl.Buffer do
   ## Changing elements
 
   @doc """
-  Returns `:ok` and replaces elements in place; every view of them sees it.
+  Returns `:ok` and replaces elements in place; the write is visible through every view of them.
 
-  Without an offset, `data` is what `new/4` takes for the buffer's shape. With one it is a flat
-  list or a binary of as many elements as are to be replaced.
+  Without an offset, `data` is as for `new/4` with the buffer's shape. With an offset it is a flat
+  list or a binary with the elements that replace those from the offset on.
 
   ## Options
 
     * `:offset` - the first element to replace
     * `:progress` - as for `new/4`
 
-  Errors: `:shape_mismatch`, `:invalid_value`, `:out_of_bounds`. The buffer is unchanged then.
+  Errors: `:shape_mismatch`, `:invalid_value`, `:out_of_bounds`. On error the buffer is unchanged.
 
       iex> buffer = ExCubecl.Buffer.zeros!([4], :s32)
       iex> ExCubecl.Buffer.write(buffer, [7, 8], offset: 2)
@@ -538,7 +538,7 @@ defmodule ExCubecl.Buffer do
     end)
   end
 
-  # What writes to a buffer takes its memory where it has none yet. Of no elements nothing is written.
+  # A write to a buffer without memory allocates it. A write of zero elements allocates nothing.
   defp change(buffer, 0, call), do: Pressure.create(buffer.device, 0, call)
 
   defp change(%{ref: ref} = buffer, _count, call) do
@@ -548,8 +548,8 @@ defmodule ExCubecl.Buffer do
     end
   end
 
-  # Where data goes, and the shape of a list. A whole must fill the buffer; a part has no shape: it
-  # is as many elements as there are.
+  # The offset to write at, and the shape of a list (`nil` for a binary). Without an offset the data must fill
+  # the buffer; with an offset it is flat, and its length is the number of elements to write.
   defp place(buffer, data, nil) when is_binary(data) do
     case Shape.size(buffer.shape) * DType.size(buffer.dtype) do
       expected when expected == byte_size(data) ->
@@ -610,8 +610,8 @@ defmodule ExCubecl.Buffer do
   @doc """
   Returns `{:ok, binary}`, the elements in row-major order, native-endian.
 
-  A large binary is the memory in which the device delivered it; `:binary.copy/1` a small part of
-  one that is to be kept.
+  A part of the binary keeps all of it in memory, as with any binary: to keep only a small part, copy that part with
+  `:binary.copy/1`.
 
   Option: `:progress`, as for `new/4`.
 
@@ -657,9 +657,9 @@ defmodule ExCubecl.Buffer do
   end
 
   @doc """
-  Returns `{:ok, binaries}` of several buffers, as `read/1` of each, but waits only once.
+  Returns `{:ok, binaries}` of several buffers, as `read/1` of each, but waits for the device only once.
 
-  Errors: those of `read/1`, if any of them has one.
+  Errors: those of `read/1`, of any of the buffers.
 
       iex> buffers = for value <- 1..3, do: ExCubecl.Buffer.full!([2], :u8, value)
       iex> ExCubecl.Buffer.read_all(buffers)
@@ -717,7 +717,7 @@ defmodule ExCubecl.Buffer do
   @doc """
   Returns `{:ok, element}` of a buffer with exactly one element.
 
-  Errors: `:shape_mismatch` for any other number of them.
+  Errors: `:shape_mismatch` for any other number of elements.
 
       iex> ExCubecl.Buffer.item(ExCubecl.buffer!([2.5], [1, 1], :f32))
       {:ok, 2.5}
@@ -733,12 +733,12 @@ defmodule ExCubecl.Buffer do
   end
 
   @doc """
-  Returns `{:ok, transfer}`, a reference, and has the bytes sent to the calling process, which is not
-  blocked meanwhile.
+  Returns `{:ok, transfer}`, a reference, and starts a read whose bytes are sent to the calling process
+  without blocking it.
 
-  The answer is a message `{transfer, result}` with a result as of `read/1`; take it with `await/2`,
+  The reply is a message `{transfer, result}` with a result as of `read/1`; receive it with `await/2`,
   or in `handle_info/2` of a GenServer. The bytes are those at the time of the call: later writes do
-  not show. The process may die, stop waiting or drop the buffer; nothing leaks.
+  not change them. The process may exit, stop waiting or drop the buffer without a leak.
 
   Errors: `:not_allocated`.
 
@@ -754,10 +754,10 @@ defmodule ExCubecl.Buffer do
   end
 
   @doc """
-  Returns the result of a transfer when it comes.
+  Waits for a transfer and returns its result.
 
-  Errors: `:timeout` after `timeout` milliseconds, and the answer is thrown away when it comes;
-  `:invalid_argument` for a transfer of another process and for one that was awaited before.
+  Errors: `:timeout` after `timeout` milliseconds, and a later reply is discarded;
+  `:invalid_argument` for a transfer of another process and for a transfer that was awaited before.
 
       iex> {:ok, transfer} = ExCubecl.Buffer.read_async(ExCubecl.Buffer.zeros!([2], :u8))
       iex> ExCubecl.Buffer.await(transfer, 10_000)
@@ -815,8 +815,8 @@ defmodule ExCubecl.Buffer do
   def device(buffer), do: with({:ok, buffer} <- Handle.check(buffer), do: {:ok, buffer.device})
 
   @doc """
-  Returns the id of this handle. Each handle, views and clones included, has its own; ids are never
-  used again.
+  Returns the id of this handle. Each handle, views and clones included, has a unique id; ids are never
+  reused.
 
       iex> buffer = ExCubecl.Buffer.zeros!([1], :f32)
       iex> ExCubecl.Buffer.id(buffer) == ExCubecl.Buffer.id(ExCubecl.Buffer.clone!(buffer))
@@ -837,7 +837,7 @@ defmodule ExCubecl.Buffer do
   def storage_id(buffer), do: ask!(buffer, &Native.buffer_storage_id/1)
 
   @doc """
-  Returns the bytes of the storage that a buffer looks into; for a view more than its own.
+  Returns the size in bytes of the buffer's storage; for a view this may be more than the size of the view.
 
       iex> view = ExCubecl.Buffer.view!(ExCubecl.Buffer.zeros!([100], :f32), 0, [1])
       iex> ExCubecl.Buffer.total_size(view)
@@ -847,7 +847,7 @@ defmodule ExCubecl.Buffer do
   def total_size(buffer), do: ask!(buffer, &Native.buffer_total_size/1)
 
   @doc """
-  Returns how many handles share the storage now. One that is garbage but was not collected yet
+  Returns the number of handles that share the storage now. A handle that is garbage but was not collected yet
   still counts.
 
       iex> ExCubecl.Buffer.ref_count(ExCubecl.Buffer.zeros!([1], :f32))
@@ -857,7 +857,7 @@ defmodule ExCubecl.Buffer do
   def ref_count(buffer), do: ask!(buffer, &Native.buffer_ref_count/1)
 
   @doc """
-  Returns whether two buffers look into the same storage.
+  Returns whether two buffers share one storage.
 
       iex> buffer = ExCubecl.Buffer.zeros!([4], :u8)
       iex> ExCubecl.Buffer.same_storage?(buffer, ExCubecl.Buffer.reshape!(buffer, [2, 2]))
@@ -884,9 +884,9 @@ defmodule ExCubecl.Buffer do
   end
 
   @doc """
-  Returns `:ok` once everything that was queued is done, on the device of a buffer or on a device.
+  Returns `:ok` once all queued work is done, on the device of a buffer or on a device.
 
-  Errors: those of earlier work that nobody waited for.
+  Errors: those of earlier work that no call has waited for.
 
       iex> buffer = ExCubecl.Buffer.full!([1000], :f32, 1)
       iex> ExCubecl.Buffer.synchronize(buffer)
@@ -903,8 +903,8 @@ defmodule ExCubecl.Buffer do
   @doc """
   Returns `{:ok, address}` of the first element in the device's memory, for other CUDA libraries.
 
-  It is good for as long as a handle of the buffer lives, and the caller waits with `synchronize/1`
-  between work here and there.
+  The address is valid as long as a handle of the buffer is alive. The caller must call `synchronize/1`
+  between work of this library and work of the other one.
 
   Errors: `:unsupported` on devices that have no such addresses.
 

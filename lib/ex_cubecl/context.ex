@@ -1,10 +1,10 @@
 defmodule ExCubecl.Context do
   @moduledoc """
-  A list of devices that are used together: where `ExCubecl.Replicated` puts its copies when none are
-  named.
+  A list of devices that are used together: `ExCubecl.Replicated` puts its copies on them if no devices
+  are given.
 
-  Without one of its own, a VM uses all devices of the machine that have an adapter to themselves,
-  the CUDA one where a card is reached in several ways.
+  Unless `set_default/1` sets another, the default context of a VM has all adapters of the default device's runtime, without
+  logical devices: on a machine with an NVIDIA card and another one, it has the CUDA devices only.
 
       iex> {:ok, default} = ExCubecl.default_device()
       iex> {:ok, context} = ExCubecl.Context.new([default])
@@ -53,10 +53,10 @@ defmodule ExCubecl.Context do
     do: Arguments.invalid(:devices, devices, "a list of one or more different devices")
 
   @doc """
-  Returns `{:ok, context}`: the one of `set_default/1`, else that of all devices.
+  Returns `{:ok, context}`: the context of `set_default/1` if one is set, else that of all adapters of the default device's runtime.
 
-  Errors: `:no_device`, and `:unknown_device` where the environment or the configuration names one that is
-  not there.
+  Errors: `:no_device`, and `:unknown_device` if the environment or the configuration names a device that does
+  not exist.
 
       iex> {:ok, %ExCubecl.Context{devices: [_ | _]}} = ExCubecl.Context.default()
   """
@@ -68,8 +68,8 @@ defmodule ExCubecl.Context do
     end
   end
 
-  # One device for each card. The same card has the same place in the list of each runtime at best,
-  # so that one runtime is chosen: that of the default device.
+  # One device for each adapter. At best an adapter has the same index in every runtime, so devices of different
+  # runtimes cannot be matched reliably; only the runtime of the default device is used.
   defp own do
     with {:ok, {runtime, _}} <- Device.default(),
          {:ok, devices} <- Device.list() do
@@ -78,7 +78,7 @@ defmodule ExCubecl.Context do
   end
 
   @doc """
-  Returns `:ok` and makes a context the default of this VM; `nil` takes it back.
+  Returns `:ok` and makes a context the default of this VM; `nil` removes it.
 
       iex> ExCubecl.Context.set_default(nil)
       :ok

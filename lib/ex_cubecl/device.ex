@@ -1,17 +1,17 @@
 defmodule ExCubecl.Device do
   @moduledoc """
-  Devices: what there is, and which one is used where none is named.
+  The devices of this machine, and the default device.
 
-  A device has a short id, `{runtime, index}`, such as `{:vulkan, 0}` or `{:cuda, 0}`. Wherever a
-  device is asked for, its id, its string (`"cuda:0"`) or its `%ExCubecl.Device{}` will do.
+  A device has a short id, `{runtime, index}`, such as `{:vulkan, 0}` or `{:cuda, 0}`. Every function
+  that takes a device accepts its id, its string (`"cuda:0"`) or its `%ExCubecl.Device{}`.
 
   The default device is, in this order: the one that the environment variable `EX_CUBECL_DEVICE`
   names, the one in `config :ex_cubecl, default_device: {:cuda, 0}`, the first discrete GPU (CUDA
   before Vulkan on the same card), an integrated GPU, a virtual one, a CPU. Mesa's lavapipe is a
   real Vulkan driver on the CPU: it runs everywhere, and its `kind` says `:cpu`.
 
-  A device is opened at its first use. One that was lost, or given up by `reset/1`, opens again at
-  the next use; its old buffers answer `:device_lost`.
+  A device is opened at its first use. A device that was lost, or was reset by `reset/1`, is opened again
+  at the next use; operations on its old buffers return `:device_lost`.
   """
 
   use ExCubecl.Bang,
@@ -43,9 +43,9 @@ defmodule ExCubecl.Device do
   @type kind :: :discrete_gpu | :integrated_gpu | :virtual_gpu | :cpu | :other
 
   @typedoc """
-  `adapter` is the device of the machine: the id itself, but for a logical device of `open/2`.
-  `max_buffer_size` and `total_memory` are bytes; `total_memory` is `nil` where the driver does not
-  tell. `dtypes` are the types that its kernels calculate with; storing, reading, copying, filling
+  `adapter` is the id of the adapter: the device's own id, except for a logical device of `open/2`.
+  `max_buffer_size` and `total_memory` are bytes; `total_memory` is `nil` if the driver does not
+  report it. `dtypes` are the types that its kernels calculate with; storing, reading, copying, filling
   and converting work for every type on every device.
   """
   @type t :: %__MODULE__{
@@ -96,10 +96,10 @@ defmodule ExCubecl.Device do
   end
 
   @doc """
-  Returns `{:ok, id}` of the device that is used where none is named.
+  Returns `{:ok, id}` of the default device, which is used if no device is given.
 
-  Errors: `:no_device`, and `:unknown_device` where the environment or the configuration names one
-  that is not there.
+  Errors: `:no_device`, and `:unknown_device` if the environment or the configuration names a device
+  that does not exist.
 
       iex> {:ok, {runtime, index}} = ExCubecl.Device.default()
       iex> is_atom(runtime) and index >= 0
@@ -121,7 +121,7 @@ defmodule ExCubecl.Device do
   defp configured(named),
     do: named_by(existing(named), "`config :ex_cubecl, default_device: ...`")
 
-  # Whoever asked for no device has to learn where its name came from.
+  # The caller named no device, so the error reports where the name came from.
   defp named_by({:error, %{reason: reason} = error}, source)
        when reason in [:unknown_device, :unsupported],
        do: {:error, %{error | details: Map.put(error.details, :source, source)}}
@@ -129,7 +129,7 @@ defmodule ExCubecl.Device do
   defp named_by(result, _source), do: result
 
   @doc false
-  # The id of a device that is there.
+  # The id of a device that exists.
   def existing(named) do
     with {:ok, id} <- parse(named), {:ok, ids} <- known() do
       if id in ids, do: {:ok, id}, else: Error.new(:unknown_device, device: id, known: ids)
@@ -148,7 +148,7 @@ defmodule ExCubecl.Device do
     end
   end
 
-  # Hardware does not change while a VM runs; the answer is kept once there is one.
+  # Hardware does not change while a VM runs, so the first successful result is cached.
   defp best do
     with nil <- :persistent_term.get({__MODULE__, :best}, nil),
          {:ok, id} <- Error.from_native(&Native.device_default/0) do
@@ -161,14 +161,14 @@ defmodule ExCubecl.Device do
   end
 
   @doc """
-  Returns `{:ok, device}`: another logical device on an adapter, known as `as:` from now on.
+  Returns `{:ok, device}`: another logical device on an adapter, with the id `as:`.
 
-  It has a queue and an account of its own, with its own limit; the memory of the adapter is shared.
-  Several of them on one adapter stand in for several GPUs, in tests too. The id must be of the same
-  runtime and not be taken: `:invalid_argument`, else. There are 64 of them at most: `:limit_exceeded`, else;
-  `remove/1` takes one away.
+  It has its own queue, memory accounting and memory limit; the memory of the adapter is shared.
+  Several logical devices on one adapter can replace several GPUs, for example in tests. The id must be of the same
+  runtime and not in use, otherwise `:invalid_argument`. At most 64 logical devices exist, beyond that `:limit_exceeded`;
+  `remove/1` removes one.
 
-  On CUDA logical devices of one card share its queue.
+  On CUDA, logical devices of one adapter share its queue.
 
       iex> {:ok, {runtime, _} = default} = ExCubecl.default_device()
       iex> {:ok, device} = ExCubecl.Device.open(default, as: {runtime, 1001})
@@ -186,7 +186,7 @@ defmodule ExCubecl.Device do
          {:ok, on} <- resolve(adapter),
          {:ok, id} <- new_id(opts[:as]),
          {:ok, added} <- Error.from_native(fn -> Native.device_add(on, id) end) do
-      # What was known is known no longer.
+      # Invalidates the cached device ids.
       :persistent_term.erase({__MODULE__, :known})
       {:ok, new(added)}
     end
@@ -199,11 +199,11 @@ defmodule ExCubecl.Device do
   defp new_id(other), do: Arguments.invalid(:as, other, "an id such as {:vulkan, 10}")
 
   @doc """
-  Returns `:ok` and takes a logical device of `open/2` away, on which nothing lives.
+  Returns `:ok` and removes a logical device of `open/2` that has no live allocations.
 
-  Its id is free again. Handles that are left have no memory, and answer `:device_lost`.
+  Its id can be used again. Remaining handles have no memory, and operations on them return `:device_lost`.
 
-  Errors: `:device_in_use` while buffers, tensors or arenas live on it: drop them, or give them up by
+  Errors: `:device_in_use` while buffers, tensors or arenas are live on it: drop them, or call
   `reset/1` first; `:invalid_argument` for an adapter of the machine, `:unknown_device`.
 
       iex> {:ok, {runtime, _} = first} = ExCubecl.Device.default()
@@ -227,9 +227,9 @@ defmodule ExCubecl.Device do
   end
 
   @doc """
-  Returns `:ok` once everything that was queued on the device is done.
+  Returns `:ok` once all work that was queued on the device is done.
 
-  Errors: `:device_lost`, `:driver` for a fault of earlier work.
+  Errors: `:device_lost`, `:driver` for an error of earlier work.
 
       iex> ExCubecl.Device.synchronize(nil)
       :ok
@@ -241,10 +241,10 @@ defmodule ExCubecl.Device do
   end
 
   @doc """
-  Returns `:ok` and gives the device up with everything on it.
+  Returns `:ok` and closes the device with all of its allocations.
 
-  Each of its buffers answers `:device_lost` from now on, whoever holds it. The next use of the
-  device starts with an empty account. The memory of the old buffers returns as they are collected.
+  From then on, operations on any of its buffers return `:device_lost`, in every process. The next use opens the
+  device again, with no live allocations. The memory of the old buffers is freed when they are garbage collected.
 
       iex> {:ok, {runtime, _} = first} = ExCubecl.Device.default()
       iex> {:ok, other} = ExCubecl.Device.open(first, as: {runtime, 1003})
@@ -263,7 +263,7 @@ defmodule ExCubecl.Device do
   use ExCubecl.Remote.Dispatch, info: 1, remove: 1, synchronize: 1, reset: 1
 
   @doc false
-  # The id of whatever names a device; `nil` is the default one.
+  # The id of a device that is given in any of its forms; `nil` is the default device.
   @spec resolve(term) :: {:ok, id} | {:error, Error.t()}
   def resolve(device) do
     with :ok <- Limits.apply_once(&known/0, &parse/1), do: parse(device)
@@ -272,7 +272,7 @@ defmodule ExCubecl.Device do
   defp parse(nil), do: default()
   defp parse(%__MODULE__{id: id}) when id != nil, do: parse(id)
 
-  # Of a node.
+  # A device of a node.
   defp parse({node, id} = device)
        when is_atom(node) and (is_tuple(id) or is_binary(id) or is_map(id)) do
     cond do
@@ -288,7 +288,7 @@ defmodule ExCubecl.Device do
       else: unknown(id)
   end
 
-  # No device has a longer name. Splitting one of megabytes takes a scheduler for as long.
+  # No device has a longer name. Splitting a name of megabytes would block the scheduler.
   @longest_name 32
 
   defp parse(name) when is_binary(name) and byte_size(name) <= @longest_name do

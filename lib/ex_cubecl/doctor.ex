@@ -1,19 +1,19 @@
 defmodule ExCubecl.Doctor do
   @moduledoc false
-  # Looks for what each runtime needs on this machine, without loading any of it here: a driver that
-  # crashes would take the VM with it. So devices are tried in a VM of their own.
+  # Looks for the libraries and drivers that each runtime needs on this machine, without loading them into
+  # this VM: a driver that crashes would crash the VM. So devices are tried in a separate VM.
 
   alias ExCubecl.{Error, Native}
 
   @type check :: {:ok | :missing | :note, String.t()}
 
-  @doc "What was found, by section."
+  @doc "The checks, by section."
   @spec run() :: [{String.t(), [check]}]
   def run do
     [{"Native library", library()} | runtimes(:os.type())] ++ [{"Devices", devices()}]
   end
 
-  @doc "Whether buffers can be made here."
+  @doc "Whether buffers can be made on this machine."
   def well?(sections), do: Enum.any?(sections, &match?({"Devices", [{:ok, _} | _]}, &1))
 
   defp library do
@@ -78,7 +78,7 @@ defmodule ExCubecl.Doctor do
     end
   end
 
-  # A bare name is looked for as any library is.
+  # A name without a slash is looked up in the search path of libraries.
   defp driver(path, library) do
     place = if String.contains?(library, "/"), do: Path.expand(library, Path.dirname(path))
     there = if place, do: File.exists?(place), else: where(library) != nil
@@ -165,7 +165,7 @@ defmodule ExCubecl.Doctor do
     Enum.find(Enum.map(paths ++ cuda, &Path.join(&1, name)), &File.exists?/1) || cached(name)
   end
 
-  # The linker's own list; some systems keep it from the PATH of users.
+  # The cache of the dynamic linker; on some systems `ldconfig` is not in the PATH of users.
   defp cached(name) do
     ldconfig = System.find_executable("ldconfig") || "/sbin/ldconfig"
 
@@ -196,7 +196,7 @@ defmodule ExCubecl.Doctor do
     end
   end
 
-  # The attempts are made without it.
+  # The separate VMs run without EX_CUBECL_DEVICE, so it is checked here.
   defp chosen(out) do
     name = env("EX_CUBECL_DEVICE")
 
@@ -220,7 +220,7 @@ defmodule ExCubecl.Doctor do
     end)
   end
 
-  # Bytes there and back, and a conversion, which is a kernel.
+  # Writes bytes, reads them back, and converts them, which runs a kernel.
   defp try_out(name) do
     script = """
     data = :binary.copy(<<1, 2, 3, 200>>, 5_000)

@@ -8,8 +8,8 @@ defmodule ExCubecl.DType do
   | `:s8` `:s16` `:s32` `:s64` | 1 2 4 8 | signed integers |
   | `:u8` `:u16` `:u32` `:u64` | 1 2 4 8 | unsigned integers |
 
-  A float that lies between two values of its type is rounded to the nearest, ties to even; past
-  the largest value that is infinity. An integer out of its type's range is an error.
+  A float that lies between two values of its type is rounded to the nearest, ties to even; a float past
+  the largest value becomes infinity. An integer out of its type's range is an error.
   """
 
   @type t :: :f16 | :bf16 | :f32 | :f64 | :s8 | :s16 | :s32 | :s64 | :u8 | :u16 | :u32 | :u64
@@ -61,7 +61,7 @@ defmodule ExCubecl.DType do
   def valid?(term), do: is_atom(term) and Keyword.has_key?(@sizes, term)
 
   @doc false
-  # What elements of a type may be, in words.
+  # The valid elements of a type, as text for messages.
   def range(dtype) do
     bits = 8 * size(dtype)
 

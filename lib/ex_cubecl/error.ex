@@ -1,10 +1,10 @@
 defmodule ExCubecl.Error do
   @moduledoc """
-  What a function of ExCubecl returns as `{:error, error}`, and what its `!` twin raises. `guides/errors.md` says which functions
-  raise without one.
+  The error that functions of ExCubecl return as `{:error, error}`, and that their `!` variants raise. `guides/errors.md` lists the functions
+  that raise although they have no `!`.
 
-  Match on `reason`; `details` holds the numbers; `Exception.message/1` says what was wrong, what
-  was expected and what to do.
+  Match on `reason`; `details` holds the numbers; `Exception.message/1` describes the error, the
+  expected value and the remedy.
 
       iex> {:error, error} = ExCubecl.buffer([1, 2, 300], [3], :u8)
       iex> error.reason
@@ -16,30 +16,30 @@ defmodule ExCubecl.Error do
 
   | reason | what happened |
   |---|---|
-  | `:invalid_shape` | a shape that is no list or tuple of non-negative integers, or too many elements |
-  | `:shape_mismatch` | the data has another number of elements than the shape |
-  | `:invalid_value` | an element that its type cannot hold; `index` says which |
+  | `:invalid_shape` | a shape that is not a list or tuple of non-negative integers, or that has too many elements |
+  | `:shape_mismatch` | the number of elements of the data differs from that of the shape |
+  | `:invalid_value` | an element that its type cannot hold; `index` is its index |
   | `:unsupported_dtype` | an element type that does not exist |
   | `:type_mismatch` | two buffers of different element types |
   | `:out_of_bounds` | a view, read or write past the end |
   | `:overlap` | a copy between buffers that share bytes |
-  | `:not_allocated` | a read of a lazy buffer to which nothing was written |
-  | `:too_large` | more bytes than the device takes in one buffer |
-  | `:out_of_memory` | the device, or the host for a CPU device, has no room left |
-  | `:limit_exceeded` | the limit of `ExCubecl.Memory.set_limit/2` stands in the way, or a fixed arena is full |
+  | `:not_allocated` | a read of a lazy buffer that was never written |
+  | `:too_large` | more bytes than the device supports in one buffer |
+  | `:out_of_memory` | the device, or the host for a CPU device, is out of memory |
+  | `:limit_exceeded` | the allocation would exceed the limit of `ExCubecl.Memory.set_limit/2`, or a fixed arena is full |
   | `:too_many_rounds` | the device's driver stopped a loop of a kernel before its end |
-  | `:pool_exhausted` | every buffer of the pool is held |
-  | `:stale` | the buffer was given back to its pool or arena, or never came from there |
+  | `:pool_exhausted` | every buffer of the pool is checked out |
+  | `:stale` | the buffer was given back to its pool or arena, or does not belong to it |
   | `:no_device` | no device on this machine |
   | `:unknown_device` | no device of that name |
-  | `:device_in_use` | a logical device cannot be removed while buffers live on it |
-  | `:device_lost` | the device was reset or lost; its buffers are gone |
-  | `:node_down` | the node that has the buffer or device cannot be reached |
-  | `:unsupported` | the device cannot do this, or the other node has another version, or none |
-  | `:invalid_argument` | an argument of the wrong kind, such as something that is no buffer |
-  | `:timeout` | an answer did not come in time |
+  | `:device_in_use` | a logical device cannot be removed while it has live buffers |
+  | `:device_lost` | the device was reset or lost; the contents of its buffers are lost |
+  | `:node_down` | the node of the buffer or device cannot be reached |
+  | `:unsupported` | the device does not support the operation, or the other node has another version of ExCubecl, or none |
+  | `:invalid_argument` | an argument of the wrong kind, such as a term that is not a buffer |
+  | `:timeout` | a reply did not arrive in time |
   | `:busy` | the device was too busy for a preview |
-  | `:driver` | a fault inside CubeCL or the driver, with its own words |
+  | `:driver` | an error inside CubeCL or the driver, with its message |
   | `:nif_not_loaded` | the native library is missing |
   """
 
@@ -83,8 +83,8 @@ defmodule ExCubecl.Error do
     do: {:error, %__MODULE__{reason: reason, details: Map.new(details)}}
 
   @doc false
-  # The one way from the native side: `{reason, details}` becomes an exception, `{:ok, :ok}`
-  # becomes `:ok`, and a reference that is no buffer or a library that is missing an error too.
+  # Converts every result of a native call: `{reason, details}` becomes an exception, `{:ok, :ok}` becomes
+  # `:ok`, and a reference that is not a resource of the library, or a missing library, becomes an error.
   @spec from_native((() -> term)) :: {:ok, term} | :ok | {:error, t}
   def from_native(call) do
     case call.() do
@@ -97,7 +97,7 @@ defmodule ExCubecl.Error do
     ArgumentError ->
       new(:invalid_argument, argument: :reference, expected: "one that ExCubecl made on this node")
 
-    # What a stub raises, and what Rustler makes of a panic.
+    # A stub raises `:nif_not_loaded`, and Rustler raises `:nif_panicked` after a panic.
     error in ErlangError ->
       case error do
         %{original: :nif_not_loaded} ->
@@ -122,6 +122,6 @@ defmodule ExCubecl.Error do
 end
 
 defimpl Inspect, for: ExCubecl.Error do
-  # Shapes in the details are lists of numbers, and no text.
+  # Shapes in the details are lists of numbers, not charlists.
   def inspect(error, opts), do: Inspect.Any.inspect(error, %{opts | charlists: :as_lists})
 end

@@ -1,10 +1,10 @@
 defmodule ExCubecl.Handle do
   @moduledoc false
-  # Whether a term is a buffer. A struct that somebody put together may hold anything.
+  # Checks that a term is a buffer. A struct that was built by hand may hold any terms.
 
   alias ExCubecl.{Arguments, DType, Error, Shape}
 
-  # Named as an atom, for buffers are made of this and not this of them.
+  # An atom instead of an alias: `ExCubecl.Buffer` depends on this module at compile time, and not the reverse.
   @buffer :"Elixir.ExCubecl.Buffer"
 
   def check(%{__struct__: @buffer, ref: ref, device: {_, _}, dtype: dtype, shape: shape} = buffer)
@@ -24,7 +24,7 @@ defmodule ExCubecl.Handle do
       else: Arguments.invalid(:buffers, buffers, "a list of %ExCubecl.Buffer{}")
   end
 
-  @doc "A buffer of this node, for what knows of no other."
+  @doc "A buffer of this node, for functions that do not support other nodes."
   def local(buffer), do: with({:ok, buffer} <- check(buffer), do: here(buffer))
 
   @doc "A list of buffers of this node."
@@ -33,7 +33,7 @@ defmodule ExCubecl.Handle do
          do: Enum.find(Enum.map(buffers, &here/1), {:ok, buffers}, &match?({:error, _}, &1))
   end
 
-  # Of a handle that came home nobody knows any more whose it is.
+  # A remote handle that was sent back to the node of its buffer: the buffer that it refers to is no longer known.
   defp here(%{device: {node, {_, _}}}) when node == node(), do: Error.new(:stale, node: node)
 
   defp here(%{device: {_node, {_, _}} = device}),
@@ -44,7 +44,7 @@ defmodule ExCubecl.Handle do
   @doc "The native reference of a buffer of this node."
   def reference(buffer), do: with({:ok, buffer} <- local(buffer), do: {:ok, buffer.ref})
 
-  @doc "Those of one buffer or of a list of them."
+  @doc "The native references of one buffer or of a list of buffers, as a list."
   def references(buffers) when is_list(buffers) do
     with {:ok, buffers} <- local_all(buffers), do: {:ok, Enum.map(buffers, & &1.ref)}
   end

@@ -1,6 +1,6 @@
 defimpl Inspect, for: ExCubecl.Buffer do
-  # Prints type, shape, device and the first elements, which are all that is read. It never fails
-  # and never waits long: what cannot be shown is named instead.
+  # Prints type, shape, device and the first elements; only those elements are read. It never fails
+  # and never waits long: if the elements cannot be read, it prints the reason instead.
 
   import Inspect.Algebra
 
@@ -12,7 +12,7 @@ defimpl Inspect, for: ExCubecl.Buffer do
 
   def inspect(%{device: {node, {runtime, index}}} = buffer, _opts)
       when is_atom(node) and is_atom(runtime) and is_integer(index) do
-    # Content does not cross the wire for a look.
+    # Elements of a remote buffer are not fetched for a preview.
     "#ExCubecl.Buffer<#{kind(buffer)} #{runtime}:#{index} on #{node}>"
   rescue
     _ -> Inspect.Any.inspect(buffer, %Inspect.Opts{})
@@ -21,7 +21,7 @@ defimpl Inspect, for: ExCubecl.Buffer do
   def inspect(buffer, opts) do
     concat(["#ExCubecl.Buffer<", head(buffer), " ", content(buffer, opts), ">"])
   rescue
-    # A struct that somebody made by hand.
+    # A struct that was built by hand.
     _ -> Inspect.Any.inspect(buffer, opts)
   end
 
@@ -36,7 +36,7 @@ defimpl Inspect, for: ExCubecl.Buffer do
     end
   end
 
-  # In a process of its own, so that an answer that comes too late goes nowhere.
+  # In a separate process, so that a late reply does not reach the mailbox of the caller.
   defp preview(ref) do
     read = fn ->
       exit({:preview, Error.from_native(fn -> Native.buffer_preview(ref, @most) end)})
@@ -68,7 +68,7 @@ end
 
 defimpl Inspect,
   for: [ExCubecl.Kernel, ExCubecl.Batch, ExCubecl.Memory.Chart, ExCubecl.Replicated] do
-  # What they are, not how they are made. A struct that somebody put together is shown as such.
+  # Prints a summary instead of the fields. A struct that was built by hand is printed with its fields.
 
   alias ExCubecl.Text
 

@@ -19,7 +19,7 @@ defmodule ExCubecl.Kernel do
       {:ok, result} = Blend.saxpy(2.0, x, y)
       :ok = Blend.blur(result, output)
 
-  In IEx and Livebook, `kernel/1` makes one without a module:
+  In IEx and Livebook, `kernel/1` makes a kernel without a module:
 
       iex> require ExCubecl.Kernel, as: Kernel
       iex> x = ExCubecl.buffer!([1.0, 2.0, 3.0], [3], :f32)
@@ -30,13 +30,13 @@ defmodule ExCubecl.Kernel do
 
   ## Two forms
 
-  An **element-wise** kernel is an expression. Its arguments are buffers of one shape, buffers of one
-  element, and numbers; the result is a new buffer. However much it calculates, each element is read and
+  An **element-wise** kernel is an expression. Its arguments are buffers of the same shape, buffers of one
+  element, and numbers; the result is a new buffer. However long the expression is, each element is read and
   written once.
 
-  An **indexed** kernel writes into arguments, `output[i] = ...`, and reads any element of any. It
-  runs once for each element of the first output, or as `size:` of `run/3` says, in no particular order; `index()`
-  says which one it is. A read outside of a buffer gives 0, a write outside does nothing.
+  An **indexed** kernel writes into its arguments, `output[i] = ...`, and reads any element of any argument. It
+  runs once for each element of the first output, or for each index of the `size:` of `run/3`, in no particular order;
+  `index()` is the index of the invocation. A read outside of a buffer gives 0, a write outside does nothing.
 
   ## The language
 
@@ -47,27 +47,27 @@ defmodule ExCubecl.Kernel do
   | functions | `exp log log1p sin cos tan tanh sinh cosh asin acos atan atan2 sqrt rsqrt erf round floor ceil trunc nan? infinite?` |
   | comparisons | `== != < <= > >=`, `and`, `or`, `not` |
   | bits | `band bor bxor bnot bsl bsr`, `&&& \\|\\|\\| <<< >>>`, `count_ones` |
-  | choices | `if`, `cond`, with values or with statements |
-  | variables | `x = ...`, again and again; set before an `if` or a loop, they can be changed in it |
-  | loops | `for i <- first..last do ... end`, both included |
-  | places | `index()`, `index(:x)`, `index(:y)`, `index(:z)`, `len(buffer)`, `buffer[i]` |
+  | conditionals | `if`, `cond`, as expressions or as statements |
+  | variables | `x = ...`, any number of times; a variable set before an `if` or a loop can be reassigned in it |
+  | loops | `for i <- first..last do ... end`, both bounds included |
+  | indices | `index()`, `index(:x)`, `index(:y)`, `index(:z)`, `len(buffer)`, `buffer[i]` |
   | types | `cast(x, :f32)` |
-  | groups | `local()`, `group()`, `group_size()`, each also with `:x`, `:y`, `:z`; `tile = shared(:f32, 256)`; `barrier()` |
+  | workgroups | `local()`, `group()`, `group_size()`, each also with `:x`, `:y`, `:z`; `tile = shared(:f32, 256)`; `barrier()` |
   | atomic operations | `atomic_add(out[i], x)`, `atomic_min`, `atomic_max`, `atomic_and`, `atomic_or`, `atomic_xor`, `atomic_exchange`, alone or as `before = atomic_add(...)` |
-  | kernels | element-wise ones of the same module above, or of others: `Other.scale(x)`; they become part of this one. No kernel has the name of a function of this table, or that of another kernel or function of its module |
+  | kernels | element-wise kernels defined earlier in the same module, or in another module: `Other.scale(x)`; they are inlined. A kernel cannot have the name of a function of this table, or of another kernel or function of its module |
 
-  In a kernel of groups, threads run together: `defkernel sum(input, out), group: 64 do ... end`, `group: {16, 16}` for two axes, 256 threads along one
-  if nothing is said. The guide tells how.
+  The threads of a workgroup run together: `defkernel sum(input, out), group: 64 do ... end`, `group: {16, 16}` for two axes; the default is
+  256 threads along one axis. `guides/kernels.md` describes workgroups.
 
-  `index(:x)` counts along the last axis of the first output's shape, or of `size:`, `index(:y)` along the one before.
+  `index(:x)` counts along the last axis of the first output's shape, or of `size:`, `index(:y)` along the axis before it.
 
   ## Types
 
-  They follow from the buffers of the call and mix as in Nx; a number takes the type of what it meets, a float among
-  integers makes `:f32`. `/` of integers is `:f32`; `div` and `rem` cut towards zero, and by zero they are 0. Results of comparisons are
-  stored as 0 and 1 (`:u8`). `cast` of a float to an integer type cuts it off and holds it within the range, NaN is 0; integers
-  keep their low bits; what is stored in an output is cast to its type. `min` and `max` are NaN where one of both is. Shifts take the distance
-  modulo the bits of the type. The guide has all of it. Each combination of types is compiled once.
+  Types are inferred from the buffers of the call and promoted as in Nx; a number takes the type of the other operand, a float together with
+  integers gives `:f32`. `/` of integers is `:f32`; `div` and `rem` truncate towards zero, and are 0 if the divisor is 0. Results of comparisons are
+  stored as 0 and 1 (`:u8`). `cast` of a float to an integer type truncates it and clamps it to the range, NaN becomes 0; `cast` of an integer
+  keeps its low bits; a value that is stored in an output is cast to the type of the output. `min` and `max` are NaN if either operand is NaN.
+  Shifts take the distance modulo the number of bits of the type. `guides/kernels.md` has all rules. Each combination of types is compiled once.
   """
 
   alias ExCubecl.{
@@ -90,11 +90,11 @@ defmodule ExCubecl.Kernel do
 
   @type t :: %__MODULE__{}
 
-  # Neither something else nor an improper list.
+  # Proper lists only.
   defguardp proper(args) when length(args) >= 0
 
   defmacro __using__(_opts) do
-    # Here, and not in the module's body, which is evaluated when all of it was expanded.
+    # Here, and not in the quoted code: the module body is evaluated only after all of it was expanded.
     Definition.prepare(__CALLER__)
 
     quote do
@@ -118,20 +118,20 @@ defmodule ExCubecl.Kernel do
   end
 
   @doc """
-  Defines a kernel as two functions of its name, of which the one with `!` raises.
+  Defines a kernel as two functions: one with its name, and one with `!` that raises.
 
-  They take the arguments and return `{:ok, buffer}` for an element-wise kernel, `:ok` for an indexed
+  They take the arguments of the kernel and return `{:ok, buffer}` for an element-wise kernel, `:ok` for an indexed
   one; see `run/3` for the errors.
   """
   defmacro defkernel(call, body), do: Definition.define(call, body, __CALLER__)
 
   @doc """
-  As `defkernel/2`, with the threads of a group: `defkernel sum(input, out), group: 64 do ... end`.
+  As `defkernel/2`, with the size of a workgroup: `defkernel sum(input, out), group: 64 do ... end`.
   """
   defmacro defkernel(call, opts, body), do: Definition.define(call, [opts, body], __CALLER__)
 
   @doc """
-  Returns a kernel made of an anonymous function, for `run/3`.
+  Returns a kernel made from an anonymous function, for `run/3`.
 
       iex> require ExCubecl.Kernel
       iex> relu = ExCubecl.Kernel.kernel(fn x -> if x > 0, do: x, else: 0 end)
@@ -142,25 +142,25 @@ defmodule ExCubecl.Kernel do
   defmacro kernel(function, opts \\ []), do: Definition.anonymous(function, opts, __CALLER__)
 
   @doc """
-  Runs a kernel, or one of a module as `{module, name}`, and returns `{:ok, buffer}` with the result of an element-wise one, `:ok` for an
-  indexed one. What it writes is there for every call that comes later; nobody waits for it here.
+  Queues a kernel, or the kernel `name` of a module as `{module, name}`. Returns `{:ok, buffer}` with the result of an element-wise kernel, `:ok` for
+  an indexed one. Every later call sees what the kernel writes; `run/3` itself does not wait for the kernel to finish.
 
   ## Options
 
-    * `:into` - for an element-wise kernel, a buffer of the result's shape and type to write into; the answer is
-      `:ok` then
-    * `:size` - for an indexed kernel, how often it runs: a number, or the lengths of two or three axes,
+    * `:into` - for an element-wise kernel, a buffer of the result's shape and type to write into; the call then
+      returns `:ok`
+    * `:size` - for an indexed kernel, the global size: a number of invocations, or the lengths of two or three axes,
       the last one for `index(:x)`
-    * `:check` - `true` to be told of an index outside of its buffer, as `:out_of_bounds` with the argument, the index
-      and the position; of several, any one. It waits for the kernel, and what the kernel writes stays written. To find mistakes
-      with
+    * `:check` - for debugging: `true` returns `:out_of_bounds`, with the argument, the index and the position, if the kernel used
+      an index outside of its buffer; of several such indices, any one. The call then waits for the kernel, and the kernel's writes
+      remain
     * `:tag`, `:allocation` - of the result, as for `ExCubecl.Buffer.new/4`
 
-  Errors: `:invalid_argument` for another number of arguments, or ones that are neither buffers nor
-  numbers, and for buffers of several devices; `:type_mismatch` with the line where types do not go
-  together; `:shape_mismatch`; `:too_many_rounds` where the driver of the device ended a loop; `:overlap` where an output shares bytes with another argument;
+  Errors: `:invalid_argument` for the wrong number of arguments, for arguments that are neither buffers nor
+  numbers, and for buffers of several devices; `:type_mismatch` with the line whose types do not match;
+  `:shape_mismatch`; `:too_many_rounds` if the driver of the device stopped a loop; `:overlap` if an output shares bytes with another argument;
   `:unsupported_dtype` for a type that the device cannot calculate with; `:invalid_value` for a number
-  that its type cannot hold; `:not_allocated`, and those of making a buffer.
+  that its type cannot hold; `:not_allocated`, and the errors of `ExCubecl.Buffer.new/4`.
 
       iex> require ExCubecl.Kernel
       iex> next = ExCubecl.Kernel.kernel(fn x, out -> out[index()] = x[index() + 1] end)
@@ -247,20 +247,20 @@ defmodule ExCubecl.Kernel do
   end
 
   @doc """
-  Returns `{:ok, source}`, a kernel in WGSL, for `run/3`: for what the language of kernels does not have.
+  Returns `{:ok, source}`, a kernel in WGSL, for `run/3`. WGSL has features that the kernel language does not have.
 
   ## Options
 
     * `:wgsl` - the source. Its buffers are `var<storage, read>` or `var<storage, read_write>` at the bindings 0, 1, 2, ... of group 0
     * `:entry` - the name of its compute shader, `"main"` by default
-    * `:workgroup` - the `@workgroup_size` that you count on: a number, or `{x, y, z}`. It is compared with the source
+    * `:workgroup` - the `@workgroup_size` that the caller expects: a number, or `{x, y, z}`. It is compared with the source
 
-  `run/3` takes buffers only, in the order of the bindings, and `groups:`, how many groups there are: a number, or `{x, y, z}`. What a thread
-  reads or writes outside of a buffer is kept inside of it or dropped, as WGSL says. The elements are yours to interpret: a buffer of `:u8`
-  is words there, and the last one is filled up with zeros.
+  `run/3` takes buffers only, in the order of the bindings, and `groups:`, the number of workgroups: a number, or `{x, y, z}`. A read or write
+  outside of a buffer is moved inside of it or dropped, as WGSL specifies. The source chooses the element types: it sees a buffer of `:u8`
+  as words, and the last word is padded with zeros.
 
-  Errors: `:invalid_argument` with the line for what does not compile, for an entry point, a binding or a workgroup that is not there, and for groups
-  that no device takes; `:overlap`; `:unsupported` on CUDA devices.
+  Errors: `:invalid_argument` with the line for source that does not compile, for an entry point, a binding or a workgroup size that the source does
+  not have, and for `groups:` that no device accepts; `:overlap`; `:unsupported` on CUDA devices.
 
       iex> {:ok, double} =
       ...>   ExCubecl.Kernel.source(
@@ -290,8 +290,8 @@ defmodule ExCubecl.Kernel do
   @doc """
   Compiles a kernel before its first run, and returns `:ok`.
 
-  Arguments are as those of `run/3`, or a type such as `:f32` where a buffer of it will be. `device:` is the default device if
-  nothing else is said.
+  Arguments are as those of `run/3`, or a type such as `:f32` in place of a buffer of that type. `device:` is the default device
+  unless given.
 
       iex> require ExCubecl.Kernel
       iex> half = ExCubecl.Kernel.kernel(fn x, by -> x / by end)
@@ -319,9 +319,9 @@ defmodule ExCubecl.Kernel do
   def warm(other, _args, _opts), do: no_kernel(other)
 
   @doc """
-  Returns the kernels that are compiled and kept, the latest of `warm/3` or `run/3` among them: what they are called, for which
-  device and which kinds of arguments (`{:buffer, dtype}`, `{:one, dtype}` for a buffer of one element that stands for all, `:int`,
-  `:float`), and how many microseconds it took to compile them.
+  Returns the compiled kernels in the cache, among them the latest ones of `warm/3` and `run/3`: for each its name, its device,
+  the kinds of its arguments (`{:buffer, dtype}`, `{:one, dtype}` for a buffer of one element that is broadcast, `:int`,
+  `:float`), and the compile time in microseconds.
 
       iex> require ExCubecl.Kernel
       iex> third = ExCubecl.Kernel.kernel(fn x -> x / 3 end)
@@ -345,12 +345,12 @@ defmodule ExCubecl.Kernel do
   end
 
   @doc """
-  Runs a function and returns `{:ok, {result, timing}}`: how long the device took from the beginning of the first kernel to the end of the
-  last one meanwhile, whoever launched them.
+  Runs a function and returns `{:ok, {result, timing}}`: the time on the device from the start of the first kernel to the end of the
+  last kernel that runs during the call, kernels of other processes included.
 
-  `timing` is a map of nanoseconds: `device_time`, and `time` that passed for the caller until the device was done. `clock` says whose
-  `device_time` is: `:device` for its own timestamps, `:host` where it has none, which includes the way there and back. `device:` is
-  the default device if nothing else is said.
+  `timing` is a map with nanoseconds: `device_time`, and `time`, the wall time of the caller until the device was done. `clock` is the source of
+  `device_time`: `:device` for timestamps of the device, `:host` if the device has none; `device_time` then includes the round trip to the device.
+  `device:` is the default device unless given.
 
       iex> x = ExCubecl.Ops.random_uniform!([100_000], 1)
       iex> {:ok, {result, timing}} = ExCubecl.Kernel.profile(fn -> ExCubecl.Ops.sqrt!(x) end)
@@ -384,7 +384,7 @@ defmodule ExCubecl.Kernel do
 
   def profile(other, _opts), do: Arguments.invalid(:fun, other, "a function without arguments")
 
-  # The device stops its clock, whatever the function does.
+  # The profile on the device is stopped also when the function raises, throws or exits.
   defp measured(fun, id, token) do
     started = System.monotonic_time(:nanosecond)
     stop = fn -> Error.from_native(fn -> Native.kernel_profile_stop(id, token) end) end
@@ -405,10 +405,10 @@ defmodule ExCubecl.Kernel do
   use ExCubecl.Bang, run: 2, run: 3, source: 1, warm: 2, warm: 3, profile: 1, profile: 2
 
   @doc """
-  Returns `%{size: kernels, max: max, hits: hits, misses: misses, programs: count}`: how many kernels are kept, one for each
-  combination of types, how often one was there, and how many different programs are kept for them and by the devices that have
-  them compiled. Of both the least recently used go: a device keeps 512 compiled, and fewer of large ones. What went is compiled
-  again with its next call. A CUDA device frees none; it takes 16,384.
+  Returns `%{size: kernels, max: max, hits: hits, misses: misses, programs: count}`: the number of kernels in the cache, one for each
+  combination of types, the cache hits and misses, and the number of different programs that the cache and the devices that compiled
+  them keep. Both evict the least recently used entry: a device keeps 512 compiled kernels, and fewer if they are large. An evicted kernel is
+  compiled again at its next call. A CUDA device evicts none; it accepts 16,384.
 
       iex> ExCubecl.Kernel.cache().max
       1024
@@ -433,7 +433,7 @@ defmodule ExCubecl.Kernel do
       else: Arguments.invalid(:check, opts[:check], "true or false")
   end
 
-  # With one more output, in which the kernel leaves one of the indices that were outside.
+  # Runs with one more output, a report, into which the kernel writes one of the indices that were out of bounds.
   defp run_checked(kernel, %{made: made, shape: shape} = prepared, opts) do
     device = prepared.device
 
@@ -455,7 +455,7 @@ defmodule ExCubecl.Kernel do
 
   defp result(_prepared, _made, _shape, _device, _opts), do: {:ok, nil}
 
-  # The slots of the native side: inputs, outputs, the report, and what a group shares.
+  # The order of slots on the native side: inputs, outputs, the report, and the shared memory of a workgroup.
   defp outside(%{parsed: parsed}, %{made: made, args: args}, slot, index, position) do
     buffers = for name <- made.inputs ++ parsed.outputs, do: {name, Shape.size(args[name].shape)}
     shared = for {name, _type, length} <- parsed.shared, do: {name, length}
@@ -477,7 +477,7 @@ defmodule ExCubecl.Kernel do
          do: {:ok, %Buffer{ref: ref, dtype: made.dtype, shape: shape, device: id}}
   end
 
-  # On this scheduler where nothing is in the way: another one would have to wake up first.
+  # Launches on the calling scheduler if that does not block: a thread of the library would have to wake up first.
   defp run_step(step),
     do: with({:ok, nil} <- Native.kernel_run_now(step), do: Native.kernel_run([step]))
 end

@@ -1,6 +1,6 @@
 defmodule ExCubecl.Limits do
   @moduledoc false
-  # The limits of the configuration, told to the native side once, before a device is opened:
+  # Passes the memory limits of the configuration to the native side once, before a device is opened:
   #
   #     config :ex_cubecl, memory_limit: 2_000_000_000
   #     config :ex_cubecl, memory_limit: %{{:cuda, 0} => 8_000_000_000, "vulkan:0" => 1_000_000_000}
@@ -9,7 +9,7 @@ defmodule ExCubecl.Limits do
 
   @key {__MODULE__, :applied}
 
-  @doc "`ids` tells all devices, `parse` makes an id of what a person wrote."
+  @doc "`ids` returns the ids of all devices, `parse` converts a device of the configuration to its id."
   @spec apply_once((() -> {:ok, list} | {:error, Error.t()}), (term -> {:ok, term} | term)) ::
           :ok | {:error, Error.t()}
   def apply_once(ids, parse) do

@@ -1,26 +1,26 @@
 defmodule ExCubecl.Memory do
   @moduledoc """
-  What lives on a device, whose it is, and how much may.
+  Memory usage of a device, its owners, and limits.
 
   The BEAM collects a process's garbage when its own heap fills up, and it cannot see device
   memory: a process that makes and drops large buffers may hold many dead ones. So a process that
-  has made 64 MiB of buffers collects its young garbage before it makes the next one (`config
-  :ex_cubecl, gc_every: bytes`, or `:infinity` for never). Where the device has no room, or its limit is
-  reached, the process collects everything it has, then the processes that made buffers there do,
-  then all; unused memory goes back to the driver, and only if there is still no room the answer is
-  `:out_of_memory` or `:limit_exceeded`, which name who holds most.
+  has made 64 MiB of buffers runs a minor garbage collection before it makes the next one (`config
+  :ex_cubecl, gc_every: bytes`, or `:infinity` for never). If the device is out of memory, or its limit is
+  reached, the process runs a full garbage collection, then the processes that made buffers on the device do,
+  then all processes; unused memory is given back to the driver. Only if the allocation still fails it returns
+  `:out_of_memory` or `:limit_exceeded`, with the processes that own the most memory.
 
-  A limit is set by `set_limit/2` or in the configuration, for every device or for some:
+  A limit is set by `set_limit/2` or in the configuration, for all devices or for single ones:
 
       config :ex_cubecl, memory_limit: 2_000_000_000
       config :ex_cubecl, memory_limit: %{{:cuda, 0} => 8_000_000_000}
 
-  A device of another node is `{node, id}` here too.
+  The functions of this module accept a device of another node as `{node, id}`.
 
-  Memory that a collected buffer leaves is kept for the next one. `trim/1` gives it back to the
+  The memory of a collected buffer is cached for later allocations. `trim/1` gives it back to the
   driver.
 
-  `report/1` tells what lives there. Every function that makes a buffer takes a `tag:` for it:
+  `report/1` returns the live allocations. Every function that makes a buffer takes a `tag:` for this report:
 
       iex> buffer = ExCubecl.Buffer.zeros!([1024], :u8, tag: :doc_weights)
       iex> report = ExCubecl.Memory.report!()
@@ -76,15 +76,15 @@ defmodule ExCubecl.Memory do
   @typedoc """
   Bytes, and counts of buffers since the device was opened:
 
-    * `live_bytes`, `live_buffers` - of what holds memory now: buffers, buffers of pools while they are
-      held, and arenas. Views share it, lazy buffers have none yet; a buffer without elements
+    * `live_bytes`, `live_buffers` - the allocations that hold memory now: buffers, buffers of pools while they are
+      checked out, and arenas. Views share memory, lazy buffers have none yet; a buffer without elements
       counts once it was written
-    * `peak_bytes` - the most that `live_bytes` has been since the start or `reset_peak/1`
-    * `reserved_bytes` - what the device's runtime holds for us, used or not, staging included
-    * `allocations`, `frees` - buffers that took memory and gave it back
-    * `failed` - allocations that were refused for good
-    * `reclaims` - how often garbage was collected because there was no room
-    * `limit` - the bytes that may live, `nil` for any number
+    * `peak_bytes` - the maximum of `live_bytes` since the start or `reset_peak/1`
+    * `reserved_bytes` - the memory that the device's runtime holds for the library, used or not, staging included
+    * `allocations`, `frees` - buffers that allocated memory, and buffers that freed it
+    * `failed` - allocations that were refused after all retries
+    * `reclaims` - how often garbage was collected because an allocation did not fit
+    * `limit` - the maximum of `live_bytes`, `nil` for no limit
   """
   @type usage :: %{
           live_bytes: non_neg_integer,
@@ -99,7 +99,7 @@ defmodule ExCubecl.Memory do
         }
 
   @doc """
-  Returns `{:ok, usage}` of a device, by default the default one.
+  Returns `{:ok, usage}` of a device, by default the default device.
 
   Errors: `:unknown_device`, `:no_device`.
 
@@ -115,7 +115,7 @@ defmodule ExCubecl.Memory do
   def usage(device \\ nil), do: on(device, &Native.memory_usage/1)
 
   @doc """
-  Returns `{:ok, bytes}`, the memory of the device, or `{:ok, nil}` where its driver does not tell.
+  Returns `{:ok, bytes}`, the total memory of the device, or `{:ok, nil}` if its driver does not report it.
 
   For a CPU that is the memory of the machine.
 
@@ -127,7 +127,7 @@ defmodule ExCubecl.Memory do
   def total(device \\ nil), do: on(device, &Native.memory_total/1)
 
   @doc """
-  Returns `{:ok, bytes}`: how much unused memory was given back to the driver.
+  Gives unused memory back to the driver, and returns `{:ok, bytes}` with its size.
 
       iex> {:ok, bytes} = ExCubecl.Memory.trim()
       iex> bytes >= 0
@@ -137,10 +137,10 @@ defmodule ExCubecl.Memory do
   def trim(device \\ nil), do: on(device, &Native.memory_trim/1)
 
   @doc """
-  Returns `:ok` and lets at most `bytes` live on the device from now on, or any number for `nil`.
+  Returns `:ok` and limits the live bytes of the device to `bytes`; `nil` removes the limit.
 
-  A limit below what is live already is accepted: nothing new fits until enough was collected.
-  What does not fit answers `:limit_exceeded`.
+  A limit below the current live bytes is accepted: allocations fail until enough was freed.
+  An allocation that would exceed the limit returns `:limit_exceeded`.
 
       iex> ExCubecl.Memory.set_limit(nil, nil)
       :ok
@@ -159,7 +159,7 @@ defmodule ExCubecl.Memory do
   end
 
   @doc """
-  Returns `:ok` and lets `peak_bytes` start again from what is live now.
+  Returns `:ok` and resets `peak_bytes` to the current `live_bytes`.
 
       iex> ExCubecl.Memory.reset_peak()
       :ok
@@ -168,8 +168,8 @@ defmodule ExCubecl.Memory do
   def reset_peak(device \\ nil), do: on(device, &Native.memory_reset_peak/1)
 
   @typedoc """
-  One live allocation: `owner` is the process that made it, `stacktrace` is there while
-  `trace/1` is on; it lies on page `page` at byte `offset`, unless it has no bytes.
+  One live allocation: `owner` is the process that made it, `stacktrace` is set if `trace/1` was on
+  at that time; it is on page `page` at byte `offset`, unless it has no bytes.
   """
   @type allocation :: %{
           storage_id: pos_integer,
@@ -189,9 +189,9 @@ defmodule ExCubecl.Memory do
   @doc """
   Returns `{:ok, report}`: the largest live allocations, and sums of all of them by owner and by tag.
 
-  `most:` says how many allocations to list, 10 by default. A process that has ended may still own
-  what others hold on to. The memory of an arena is one allocation of bytes. `kernels` is `ExCubecl.Kernel.cache/0`: what is kept of
-  compiled kernels, for all devices.
+  `most:` is the number of allocations to list, 10 by default. A process that has exited may still be the owner of
+  allocations that other processes have handles of. An arena is one allocation of bytes. `kernels` is `ExCubecl.Kernel.cache/0`:
+  the cache of compiled kernels, for all devices.
 
       iex> buffer = ExCubecl.Buffer.zeros!([3, 1000], :f32, tag: "report")
       iex> {:ok, report} = ExCubecl.Memory.report(nil, most: 1000)
@@ -220,8 +220,8 @@ defmodule ExCubecl.Memory do
   end
 
   @typedoc """
-  A page of device memory. A `:slab` is shared by many allocations, an `:own` page belongs to one, an
-  `:idle` one is kept for the next of its size. `used` bytes include padding and what pools keep.
+  A page of device memory. A `:slab` page is shared by many allocations, an `:own` page is dedicated to one, an
+  `:idle` page is cached for the next allocation of its size. `used` bytes include padding and the idle buffers of pools.
   """
   @type page :: %{
           page: pos_integer,
@@ -231,11 +231,11 @@ defmodule ExCubecl.Memory do
         }
 
   @doc """
-  Returns `{:ok, %{pages: pages, allocations: allocations}}`: the memory of a device as it lies there.
+  Returns `{:ok, %{pages: pages, allocations: allocations}}`: the memory layout of a device.
 
-  Each allocation says on which `page` and at which byte `offset` it is. `most:` says how many of
-  them to list, the largest first, 1000 by default; the pages of those that are not listed are
-  listed if they are slabs. `ExCubecl.Memory.Chart` draws it.
+  Each allocation has its `page` and its byte `offset` on it. `most:` is the number of
+  allocations to list, the largest first, 1000 by default; the page of an allocation that is not listed is
+  listed if it is a slab. `ExCubecl.Memory.Chart` draws the map.
 
       iex> buffer = ExCubecl.Buffer.zeros!([10], :u8, tag: :mapped)
       iex> {:ok, %{pages: pages, allocations: all}} = ExCubecl.Memory.map()
@@ -256,7 +256,7 @@ defmodule ExCubecl.Memory do
     end
   end
 
-  @typedoc "What lived on a device at a moment, in milliseconds since 1970."
+  @typedoc "The memory usage of a device at one time; `at` is in milliseconds since 1970."
   @type sample :: %{
           at: integer,
           live_bytes: non_neg_integer,
@@ -266,11 +266,11 @@ defmodule ExCubecl.Memory do
         }
 
   @doc """
-  Returns `:ok` and records what lives on each open device from now on, or no longer for `false`.
+  Returns `:ok` and starts to record the memory usage of each open device; `false` stops recording.
 
-  Starting forgets what was recorded before; after stopping it is still there to be read. `true` is
+  Starting discards the earlier samples; after stopping the samples can still be read. `true` is
   `[every: 100, keep: 600]`: a sample each 100 milliseconds, of which each device keeps the last 600.
-  What comes and goes between two samples shows in their `peak_bytes` alone.
+  An allocation that is made and freed between two samples is visible only in their `peak_bytes`.
 
       iex> ExCubecl.Memory.timeline(every: 5, keep: 10)
       iex> buffer = ExCubecl.Buffer.zeros!([1000], :u8)
@@ -306,8 +306,8 @@ defmodule ExCubecl.Memory do
   def timeline, do: Timeline.samples()
 
   @doc """
-  Returns `:ok` and keeps the stacktrace of whoever makes a buffer from now on, or no longer.
-  `report/1` shows it. It costs some microseconds for each buffer.
+  Returns `:ok` and starts or stops to record the stacktrace of each call that makes a buffer.
+  `report/1` includes it. Recording costs some microseconds for each buffer.
 
       iex> ExCubecl.Memory.trace(true)
       iex> buffer = ExCubecl.Buffer.zeros!([77], :u8, tag: :traced)
@@ -324,17 +324,17 @@ defmodule ExCubecl.Memory do
 
   @doc """
   Returns `{:ok, buffer}` of at least `bytes` bytes, from a pool of its size class that all processes
-  share. Give it back by `return_buffer/1`; the buffer of a process that dies comes back by itself.
+  share. Give it back by `return_buffer/1`; the buffer of a process that exits is given back automatically.
 
-  The size classes are 1, 4, 16, 64 and 256 KiB, 1, 4, 16 and 64 MiB, and each larger size is its
-  own. Of each, a device has at most 100 (to 4 KiB), 50 (to 64 KiB), 20 (to 16 MiB) or 15 buffers
-  at once. `config :ex_cubecl, size_classes: [{bytes, max}, ...]` sets others, and `larger_max: max`
-  how many there may be of each larger size.
+  The size classes are 1, 4, 16, 64 and 256 KiB, 1, 4, 16 and 64 MiB, and each larger size is a class
+  itself. Of each class, a device has at most 100 (to 4 KiB), 50 (to 64 KiB), 20 (to 16 MiB) or 15 buffers
+  at once. `config :ex_cubecl, size_classes: [{bytes, max}, ...]` replaces the classes, and `larger_max: max`
+  the maximum for each larger size.
 
-  The pools of 256 sizes and devices are kept. Where there are more, those that were not used for longest, and of
-  which no buffer is held, are forgotten with the memory they keep.
+  256 pools are kept, one for each size and device. If there are more, the least recently used pools of which no buffer
+  is checked out are dropped with the memory that they keep.
 
-  The buffer holds nothing of what it held before: reading it is `:not_allocated` until it is
+  The previous contents of the buffer cannot be read: reading it is `:not_allocated` until it is
   written.
 
   ## Options
@@ -343,7 +343,7 @@ defmodule ExCubecl.Memory do
     * `:tag`, `:allocation` - as for `ExCubecl.Buffer.new/4`
 
   Errors: `:pool_exhausted` at the maximum, `:invalid_argument` for bytes below one, `:too_large`, and
-  those of making a buffer.
+  those of `ExCubecl.Buffer.new/4`.
 
       iex> buffer = ExCubecl.Memory.get_buffer!(1500, nil, dtype: :f32)
       iex> {ExCubecl.shape!(buffer), ExCubecl.size!(buffer)}
@@ -376,9 +376,9 @@ defmodule ExCubecl.Memory do
   end
 
   @doc """
-  Returns `:ok` and takes back a buffer of `get_buffer/3`. Every handle of it is stale from then on.
+  Returns `:ok` and gives a buffer of `get_buffer/3` back to its pool. Every handle of it is stale from then on.
 
-  Errors: `:stale` for one that was given back before or came from elsewhere, `:invalid_argument` for
+  Errors: `:stale` for a buffer that was given back before or is not from `get_buffer/3`, `:invalid_argument` for
   a view or clone, `:device_lost`.
 
       iex> {:error, error} = ExCubecl.Memory.return_buffer(ExCubecl.Buffer.zeros!([10], :u8))
@@ -395,7 +395,7 @@ defmodule ExCubecl.Memory do
     end
   end
 
-  @typedoc "Counts of buffers, and of the checkouts that were served by a kept or a new one."
+  @typedoc "Counts of buffers, and of checkouts: `hits` reused an idle buffer, `misses` allocated a new one, `waits` had to wait."
   @type pool_stats :: %{
           available: non_neg_integer,
           allocated: non_neg_integer,

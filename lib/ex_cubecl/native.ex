@@ -1,13 +1,13 @@
 defmodule ExCubecl.Native do
   @moduledoc false
-  # The stubs of the NIF library, one section a module, no logic beyond loading it and waiting for calls. A stub that
-  # runs means that the library is not there; `ExCubecl.Error.from_native/1` makes an error of it.
+  # The stubs of the NIF library, one section for each module, with no logic but loading the library and waiting for
+  # replies. A stub runs only if the library is not loaded; `ExCubecl.Error.from_native/1` converts that to an error.
 
   import ExCubecl.Native.Call
 
-  # A library cannot be exchanged under live buffers, whose code and devices are in the old one. So a
-  # module that is loaded again in the same VM is refused: the one that is there goes on, with the
-  # buffers it has. A new library takes effect when the VM starts again.
+  # The library cannot be replaced while buffers are alive, because their code and devices are in the old
+  # library. So loading this module again in the same VM is refused: the loaded module stays in use, with its
+  # buffers. A new library takes effect when the VM is restarted.
   @on_load :load
 
   @doc false
@@ -21,8 +21,8 @@ defmodule ExCubecl.Native do
     end
   end
 
-  # Without its library the module loads all the same: its callers get an error that says what is
-  # missing instead of an undefined function.
+  # The module loads also without its library, so that callers get an error with the cause instead of
+  # an undefined function.
   defp miss(text), do: :persistent_term.put({__MODULE__, :fault}, to_string(text))
 
   @doc false
@@ -168,7 +168,7 @@ defmodule ExCubecl.Native do
   def list_to_binary(_dtype, _dims, _list), do: missing()
   def binary_to_list(_binary, _dtype, _dims), do: missing()
 
-  @doc "A long list is not made where its bytes arrive, but on a scheduler for long work."
+  @doc "A long list is built on a dirty scheduler, not on the thread on which its bytes arrive."
   def buffer_to_list(ref, dims) do
     with {:ok, {:bytes, bytes}} <- buffer_elements(ref, dims), do: buffer_list(ref, bytes, dims)
   end

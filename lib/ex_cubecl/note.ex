@@ -1,7 +1,7 @@
 defmodule ExCubecl.Note do
   @moduledoc false
-  # What a creating call says of its buffer beyond type and shape: a tag, the stacktrace while
-  # allocations are traced, and whether it will live long. `nil` for the usual nothing.
+  # The allocation options of a new buffer: a tag, the stacktrace (while allocations are traced), and whether
+  # the buffer is long-lived. `nil` if none of them is set, the usual case.
 
   alias ExCubecl.{Arguments, Error}
 
@@ -12,7 +12,7 @@ defmodule ExCubecl.Note do
   @most_frames 16
   @key {__MODULE__, :tracing}
 
-  @doc "The options that a note is made of."
+  @doc "The option keys that `from/1` accepts."
   def options, do: @options
 
   @spec from(keyword) :: {:ok, t} | {:error, Error.t()}
@@ -51,7 +51,7 @@ defmodule ExCubecl.Note do
   defp persistent(other),
     do: Arguments.invalid(:allocation, other, ":default or :persistent")
 
-  # Without arguments, which may be large, and without our own frames.
+  # Process.info/2 gives frames without arguments, which may be large; frames of ExCubecl are removed.
   defp trace do
     {:current_stacktrace, [_ | frames]} = Process.info(self(), :current_stacktrace)
 

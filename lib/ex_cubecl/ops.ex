@@ -9,19 +9,19 @@ defmodule ExCubecl.Ops do
       iex> ExCubecl.to_list!(Ops.sum!(x, axis: 0))
       [4.0, 6.0]
 
-  Element-wise operations take buffers and numbers; shapes broadcast and types mix as in Nx. Each operation reads and
-  writes memory once, and a broadcast makes its buffer first: for several in a row, a kernel of your own that does all of them is faster.
+  Element-wise operations take buffers and numbers; shapes broadcast and types are promoted as in Nx. Each operation reads and
+  writes memory once, and a broadcast first writes a buffer of the full shape. For several operations in a row, one kernel that does all of them is faster.
 
-  Reductions go over all elements or along `axis:` (from 0, or from -1 at the end), which disappears from the shape. They add up 64 elements at a time, and the
-  results 64 at a time again: the error of a sum of n floats is at most 64 * ceil(log64(n)) * 2^-24 (for `:f64`, 2^-53) of the sum of their magnitudes. Sums and products of `:f16` and `:bf16` are
-  calculated with `:f32` and rounded once, so that a mean of numbers is never an infinity that they are not; those of integers are 64 bits wide (32 where the
-  device has no more) and wrap around. Cumulative sums and products of matrices have the type of their elements.
+  Reductions are over all elements or along `axis:` (from 0, or from -1 at the end), which is removed from the shape. They add up 64 elements at a time, and
+  then 64 of those results at a time: the error of a sum of n floats is at most 64 * ceil(log64(n)) * 2^-24 (for `:f64`, 2^-53) of the sum of their magnitudes. Sums and products of `:f16` and
+  `:bf16` are calculated with `:f32` and rounded once, so that the mean of finite `:f16` numbers does not overflow to infinity; those of integers are 64 bits wide (32 if the
+  device has no 64-bit integers) and wrap around. Cumulative sums and matrix products have the type of their elements.
 
-  NaN wins: `min/2`, `max/2`, `relu/1`, `reduce_min/2` and `reduce_max/2` are NaN where there is one, and `argmin/2` and `argmax/2` are the place of the first one, as in NumPy
+  NaN propagates: `min/2`, `max/2`, `relu/1`, `reduce_min/2` and `reduce_max/2` are NaN if any input is NaN, and `argmin/2` and `argmax/2` return the index of the first NaN, as in NumPy
   and Nx. The guide on kernels has the other rules of types and numbers.
 
-  Errors are those of `ExCubecl.Kernel.run/3`, `:invalid_argument` for an axis that is not there, and `:shape_mismatch` for shapes that do not
-  go together.
+  Errors are those of `ExCubecl.Kernel.run/3`, `:invalid_argument` for an axis that does not exist, and `:shape_mismatch` for shapes that do not
+  match.
   """
 
   import Elixir.Kernel, except: [abs: 1, ceil: 1, floor: 1, max: 2, min: 2, round: 1]
@@ -51,7 +51,7 @@ defmodule ExCubecl.Ops do
   @type operand :: Buffer.t() | number
   @type result :: {:ok, Buffer.t()} | {:error, Error.t()}
 
-  # What one position of a reduction goes over.
+  # The number of elements that one invocation of a reduction reads.
   @chunk 64
   @most_axes 4
 
@@ -66,8 +66,8 @@ defmodule ExCubecl.Ops do
       {Kernel.kernel(fn a, b -> rem(a, b) end), "the remainders, with the sign of the first"},
     pow: {Kernel.kernel(fn a, b -> a ** b end), "the powers, floats"},
     atan2: {Kernel.kernel(fn a, b -> atan2(a, b) end), "the angles"},
-    min: {Kernel.kernel(fn a, b -> min(a, b) end), "the lesser ones"},
-    max: {Kernel.kernel(fn a, b -> max(a, b) end), "the greater ones"},
+    min: {Kernel.kernel(fn a, b -> min(a, b) end), "the smaller elements"},
+    max: {Kernel.kernel(fn a, b -> max(a, b) end), "the larger elements"},
     equal: {Kernel.kernel(fn a, b -> a == b end), "1 where they are equal, else 0 (`:u8`)"},
     not_equal: {Kernel.kernel(fn a, b -> a != b end), "1 where they differ, else 0 (`:u8`)"},
     less: {Kernel.kernel(fn a, b -> a < b end), "1 where the first is less, else 0 (`:u8`)"},
@@ -82,7 +82,7 @@ defmodule ExCubecl.Ops do
   for {name, {kernel, what}} <- @binary do
     kernel = Definition.named(kernel, name)
 
-    @doc "Returns `{:ok, buffer}` with #{what} of two operands, of which one at least is a buffer."
+    @doc "Returns `{:ok, buffer}` with #{what} of two operands, at least one of which is a buffer."
     @spec unquote(name)(operand, operand) :: result
     def unquote(name)(a, b), do: each(unquote(Macro.escape(kernel)), [a, b])
   end
@@ -119,7 +119,7 @@ defmodule ExCubecl.Ops do
           )
 
   @doc """
-  Returns `{:ok, buffer}` with an element of `a` where `pred` is not 0, else of `b`.
+  Returns `{:ok, buffer}` with the element of `a` where `pred` is not 0, and the element of `b` elsewhere.
 
       iex> pred = ExCubecl.buffer!([1, 0], [2], :u8)
       iex> ExCubecl.to_list!(ExCubecl.Ops.select!(pred, 5, 7))
@@ -135,7 +135,7 @@ defmodule ExCubecl.Ops do
          {:ok, shape} <- together(Enum.map(buffers, & &1.shape)),
          {:ok, args} <- spread(args, shape, []) do
       with {:ok, %{shape: made} = result} <- Kernel.run(kernel, args) do
-        # All had one element, but not all the same axes.
+        # All arguments have one element, but their numbers of axes differ.
         if made == shape, do: {:ok, result}, else: Buffer.reshape(result, shape)
       end
     end
@@ -153,7 +153,7 @@ defmodule ExCubecl.Ops do
 
   defp spread([other | rest], shape, done), do: spread(rest, shape, [other | done])
 
-  # The shape of several together, from the last axis on.
+  # The broadcast shape of several shapes, aligned at the last axis.
   defp together([]), do: {:ok, []}
 
   defp together([first | rest]) do
@@ -175,7 +175,7 @@ defmodule ExCubecl.Ops do
 
   defp padded(shape, rank), do: List.duplicate(1, rank - length(shape)) ++ shape
 
-  # The last axis at which two shapes do not fit, counted from the end, and their lengths there.
+  # The last axis at which two shapes do not match, counted from the end, and the lengths of that axis.
   defp misfit(a, b, fits? \\ fn a, b -> a == b or a == 1 or b == 1 end) do
     rank = Enum.max([length(a), length(b)])
     pairs = Enum.zip(Enum.reverse(padded(a, rank)), Enum.reverse(padded(b, rank)))
@@ -189,10 +189,10 @@ defmodule ExCubecl.Ops do
     Error.new(:shape_mismatch, details |> Map.merge(sizes) |> Map.merge(more))
   end
 
-  ## Places
+  ## Layout
 
   @doc """
-  Returns `{:ok, buffer}` with the elements repeated along axes of length 1, and along new ones in front.
+  Returns `{:ok, buffer}` with the elements repeated along axes of length 1, and along new leading axes.
 
       iex> x = ExCubecl.buffer!([1, 2], [2, 1], :s32)
       iex> ExCubecl.to_list!(ExCubecl.Ops.broadcast_to!(x, [2, 3]))
@@ -220,7 +220,7 @@ defmodule ExCubecl.Ops do
   defp no_broadcast(from, to), do: misfit(from, to, fn from, to -> from == to or from == 1 end)
 
   @doc """
-  Returns `{:ok, buffer}` with the axes in another order, by default the reverse one.
+  Returns `{:ok, buffer}` with the axes in another order, by default reversed.
 
       iex> x = ExCubecl.buffer!([[1, 2, 3], [4, 5, 6]], [2, 3], :s32)
       iex> ExCubecl.to_list!(ExCubecl.Ops.transpose!(x))
@@ -283,7 +283,7 @@ defmodule ExCubecl.Ops do
 
   defp at(list, index), do: Enum.at(list, index)
 
-  # Axes that follow each other in memory are one, and an axis of length 1 is none.
+  # Merges axes that are contiguous in memory, and removes axes of length 1.
   defp joined(axes) do
     axes
     |> Enum.reject(fn {length, _} -> length == 1 end)
@@ -298,8 +298,8 @@ defmodule ExCubecl.Ops do
   end
 
   @doc """
-  Returns `{:ok, buffer}` with buffers of one type side by side along `axis:`, 0 by default. Their other axes
-  are alike.
+  Returns `{:ok, buffer}` with buffers of one type concatenated along `axis:`, 0 by default. The lengths of their other
+  axes must be equal.
 
       iex> x = ExCubecl.buffer!([[1, 2]], [1, 2], :s32)
       iex> ExCubecl.to_list!(ExCubecl.Ops.concatenate!([x, x], axis: 1))
@@ -356,7 +356,7 @@ defmodule ExCubecl.Ops do
     end
   end
 
-  # The axis at which two shapes differ beside the one along which they are put together.
+  # The axis at which two shapes differ, other than the axis along which they are concatenated.
   defp beside(shape, other, _along) when length(shape) != length(other), do: %{axis: nil}
 
   defp beside(shape, other, along) do
@@ -367,8 +367,8 @@ defmodule ExCubecl.Ops do
   end
 
   @doc """
-  Returns `{:ok, buffer}` with the places along `axis:` (0 by default) that a vector of integers names; one that is not
-  there gives zeros.
+  Returns `{:ok, buffer}` with the slices along `axis:` (0 by default) at the indices in a vector of integers; an index out of
+  bounds gives zeros.
 
       iex> x = ExCubecl.buffer!([[1, 2], [3, 4], [5, 6]], [3, 2], :s32)
       iex> ExCubecl.to_list!(ExCubecl.Ops.gather!(x, ExCubecl.buffer!([2, 0, 9], [3], :s32)))
@@ -397,7 +397,7 @@ defmodule ExCubecl.Ops do
   ## Reductions
 
   @doc """
-  Returns `{:ok, buffer}` with the sums over all elements, or along `axis:`.
+  Returns `{:ok, buffer}` with the sum of all elements, or the sums along `axis:`.
 
       iex> ExCubecl.item!(ExCubecl.Ops.sum!(ExCubecl.Buffer.iota!([100_000], :s32)))
       4999950000
@@ -406,7 +406,7 @@ defmodule ExCubecl.Ops do
   def sum(buffer, opts \\ []), do: reduce(:sum, buffer, opts, 0)
 
   @doc """
-  Returns `{:ok, buffer}` with the products over all elements, or along `axis:`.
+  Returns `{:ok, buffer}` with the product of all elements, or the products along `axis:`.
 
       iex> ExCubecl.item!(ExCubecl.Ops.product!(ExCubecl.buffer!([2, 3, 4], [3], :u8)))
       24
@@ -415,7 +415,7 @@ defmodule ExCubecl.Ops do
   def product(buffer, opts \\ []), do: reduce(:product, buffer, opts, 1)
 
   @doc """
-  Returns `{:ok, buffer}` with the least of all elements, or along `axis:`; `:invalid_argument` where there is none.
+  Returns `{:ok, buffer}` with the minimum of all elements, or the minima along `axis:`; `:invalid_argument` if there are no elements.
 
       iex> ExCubecl.item!(ExCubecl.Ops.reduce_min!(ExCubecl.buffer!([2, -3, 4], [3], :s8)))
       -3
@@ -424,7 +424,7 @@ defmodule ExCubecl.Ops do
   def reduce_min(buffer, opts \\ []), do: reduce(:least, buffer, opts, nil)
 
   @doc """
-  Returns `{:ok, buffer}` with the greatest of all elements, or along `axis:`; `:invalid_argument` where there is none.
+  Returns `{:ok, buffer}` with the maximum of all elements, or the maxima along `axis:`; `:invalid_argument` if there are no elements.
 
       iex> ExCubecl.to_list!(ExCubecl.Ops.reduce_max!(ExCubecl.buffer!([[2, 9], [4, 1]], [2, 2], :u8), axis: 1))
       [9, 4]
@@ -433,7 +433,7 @@ defmodule ExCubecl.Ops do
   def reduce_max(buffer, opts \\ []), do: reduce(:greatest, buffer, opts, nil)
 
   @doc """
-  Returns `{:ok, buffer}` with the means over all elements, or along `axis:`, as floats.
+  Returns `{:ok, buffer}` with the mean of all elements, or the means along `axis:`, as floats.
 
       iex> ExCubecl.item!(ExCubecl.Ops.mean!(ExCubecl.buffer!([1, 2], [2], :u8)))
       1.5
@@ -447,18 +447,18 @@ defmodule ExCubecl.Ops do
     end
   end
 
-  # Back to the type of the result, rounded once.
+  # Converts to the type of the result, which rounds once.
   defp narrowed(%{dtype: dtype} = buffer, dtype), do: {:ok, buffer}
   defp narrowed(buffer, dtype), do: Buffer.convert(buffer, dtype)
 
-  # Floats of 16 bits are calculated with 32.
+  # 16-bit floats are calculated as 32-bit floats.
   defp widened(%{dtype: dtype} = buffer) when dtype in [:f16, :bf16],
     do: Buffer.convert(buffer, :f32)
 
   defp widened(buffer), do: {:ok, buffer}
 
   @doc """
-  Returns `{:ok, buffer}` with the first places (`:s32`) of the least elements over all, or along `axis:`.
+  Returns `{:ok, buffer}` with the index (`:s32`) of the first minimum of all elements, or the indices along `axis:`.
 
       iex> ExCubecl.item!(ExCubecl.Ops.argmin!(ExCubecl.buffer!([2, -3, -3], [3], :s8)))
       1
@@ -467,7 +467,7 @@ defmodule ExCubecl.Ops do
   def argmin(buffer, opts \\ []), do: first_place(:least, buffer, opts)
 
   @doc """
-  Returns `{:ok, buffer}` with the first places (`:s32`) of the greatest elements over all, or along `axis:`.
+  Returns `{:ok, buffer}` with the index (`:s32`) of the first maximum of all elements, or the indices along `axis:`.
 
       iex> ExCubecl.to_list!(ExCubecl.Ops.argmax!(ExCubecl.buffer!([[2, 9], [4, 1]], [2, 2], :u8), axis: 0))
       [1, 0]
@@ -492,7 +492,7 @@ defmodule ExCubecl.Ops do
     end
   end
 
-  # `result` says which type the result has, of the one that is calculated with; by default that of sums.
+  # `result` maps the type of the calculation to the type of the result; by default that of sums.
   defp reduce(which, buffer, opts, neutral, result \\ nil) do
     with {:ok, buffer} <- Handle.local(buffer),
          {:ok, opts} <- Arguments.options(opts, [:axis]),
@@ -525,7 +525,7 @@ defmodule ExCubecl.Ops do
 
   defp kernel(which, _wide), do: Kernels.__kernel__(which, 6)
 
-  # Only the last step, which leaves one element, rounds to the type of the result.
+  # Only the last step, which leaves one element along the axis, rounds to the type of the result.
   defp in_chunks(kernel, buffer, {wide, dtype}, {outer, n, inner}, shape) do
     chunks = div(n + @chunk - 1, @chunk)
     type = if chunks == 1, do: dtype, else: wide
@@ -542,7 +542,7 @@ defmodule ExCubecl.Ops do
     end
   end
 
-  # The sum of many integers of 64 bits may not fit 64 bits.
+  # The sum of many 64-bit integers may exceed 64 bits.
   defp wide(:mean, %{dtype: dtype, device: device}) when dtype in [:u64, :s64] do
     with {:ok, info} <- Device.info(device),
          do: {:ok, if(:f64 in info.dtypes, do: :f64, else: :f32)}
@@ -550,7 +550,7 @@ defmodule ExCubecl.Ops do
 
   defp wide(:mean, buffer), do: wide(:sum, buffer)
 
-  # Sums and products of integers need room.
+  # Sums and products of integers are calculated in the widest integer type of the device.
   defp wide(which, %{dtype: dtype, device: device}) when which in [:sum, :product] do
     with {:ok, info} <- Device.info(device) do
       {:ok,
@@ -573,8 +573,8 @@ defmodule ExCubecl.Ops do
   defp wide(_which, %{dtype: dtype}), do: {:ok, dtype}
 
   @doc """
-  Returns `{:ok, buffer}` with the sums of all elements up to each one, along `axis:`, the last one by default. They
-  are added up in chunks, as those of `sum/2`.
+  Returns `{:ok, buffer}` with the cumulative sums (inclusive) along `axis:`, the last axis by default. They
+  are added up in chunks, as in `sum/2`.
 
       iex> ExCubecl.to_list!(ExCubecl.Ops.cumulative_sum!(ExCubecl.buffer!([1.0, 2.0, 3.0], [3], :f32)))
       [1.0, 3.0, 6.0]
@@ -593,7 +593,7 @@ defmodule ExCubecl.Ops do
     end
   end
 
-  # Sums within chunks; the sums of the chunks, again summed up; and those added to all behind.
+  # Cumulative sums within chunks; cumulative sums of the chunk totals (recursively); which are then added to the chunks behind.
   defp running_sums(buffer, {outer, n, inner}) do
     chunks = div(n + @chunk - 1, @chunk)
     args = [n, inner, @chunk, some_or_one(chunks)]
@@ -639,7 +639,7 @@ defmodule ExCubecl.Ops do
     end
   end
 
-  # In the device's own way, if it has one for these.
+  # Uses the matrix multiplication of the device if it has one for these operands.
   defp product(a, b, {m, k, n} = lengths) do
     bytes = m * n * DType.size(a.dtype)
 
@@ -666,7 +666,7 @@ defmodule ExCubecl.Ops do
     end
   end
 
-  # A few products at a time: a driver may end a loop that is too long for it.
+  # The number of products of one launch: a driver may stop a kernel whose loop runs too long.
   @products 8192
 
   defp add_products(_a, _b, {_n, k}, from, _out, _size) when from >= k, do: :ok
@@ -681,9 +681,9 @@ defmodule ExCubecl.Ops do
   ## Random numbers
 
   @doc """
-  Returns `{:ok, buffer}` of `:f32` numbers from `low` to below `high` (`0.0` and `1.0` by default), all equally likely.
+  Returns `{:ok, buffer}` of `:f32` numbers, uniformly distributed from `low` to below `high` (`0.0` and `1.0` by default).
 
-  The same `seed` gives the same numbers on every device: each is a hash of the seed and its place.
+  The same `seed` gives the same numbers on every device: each number is a hash of the seed and its index.
   `low:`, `high:` and `device:` are options.
 
       iex> x = ExCubecl.Ops.random_uniform!([1000], 42)
@@ -701,8 +701,8 @@ defmodule ExCubecl.Ops do
   end
 
   @doc """
-  Returns `{:ok, buffer}` of `:f32` numbers around `mean:` (0.0) with `deviation:` (1.0), normally distributed; seed and
-  `device:` as `random_uniform/3`.
+  Returns `{:ok, buffer}` of `:f32` numbers, normally distributed with `mean:` (0.0) and standard `deviation:` (1.0); seed and
+  `device:` as for `random_uniform/3`.
 
       iex> x = ExCubecl.Ops.random_normal!([1000], 7)
       iex> abs(ExCubecl.item!(ExCubecl.Ops.mean!(x))) < 0.15
@@ -735,7 +735,7 @@ defmodule ExCubecl.Ops do
 
   ## Axes
 
-  # Memory is [outer, n, inner] around an axis; without one, all is n.
+  # The shape as `{outer, n, inner}` with `n` the length of the axis; without an axis, `n` counts all elements.
   defp around(shape, nil), do: {1, Shape.size(shape), 1}
 
   defp around(shape, axis) do
@@ -763,11 +763,11 @@ defmodule ExCubecl.Ops do
   defp axes(0), do: "none: there is no axis"
   defp axes(rank), do: "an axis from 0 to #{rank - 1}, or from -#{rank} to -1 at the end,"
 
-  # A kernel divides by it.
+  # Kernels divide by this number, so it must not be 0.
   defp some_or_one(0), do: 1
   defp some_or_one(n), do: n
 
-  # A new buffer beside another, which `run` fills.
+  # A new buffer on the device of `beside`, which `run` fills.
   defp filled(beside, shape, dtype, run) do
     with {:ok, out} <- Buffer.empty(shape, dtype, device: beside.device),
          :ok <- run.(out),

@@ -1,9 +1,9 @@
 defmodule ExCubecl.Pool do
   @moduledoc """
-  Buffers of one size that are kept for reuse.
+  A pool of buffers of one size for reuse.
 
   A pool is a process of your supervision tree. Checking out and in costs a few microseconds and
-  sends it no message; only who has to wait for a buffer asks the process.
+  sends no message to that process; only a caller that has to wait for a buffer calls it.
 
       iex> {:ok, pool} = ExCubecl.Pool.start_link(size: 4096, max: 2)
       iex> {:ok, buffer} = ExCubecl.Pool.checkout(pool)
@@ -12,13 +12,13 @@ defmodule ExCubecl.Pool do
       :ok
       iex> {:ok, %{available: 1, allocated: 1, max: 2}} = ExCubecl.Pool.stats(pool)
 
-  A buffer that was checked in is stale: every handle of it, view or clone, answers `:stale` from
-  then on, whoever has it, and the next holder cannot read what the last one left. A holder that dies
-  gives its buffer back, and so does one that forgets the buffer.
+  A buffer that was checked in is stale: operations on any handle of it, view or clone, return `:stale` from
+  then on, in every process, and the next holder cannot read the previous contents. A buffer is also given back
+  when its holder exits, and when all of its handles are garbage collected.
 
-  What is held counts as live in `ExCubecl.Memory.usage/1`, for its holder. What is kept counts as
-  reserved only, and is freed when the device has no room, by `ExCubecl.Memory.trim/1`, and when the
-  pool ends. Buffers that are held then stay good.
+  A checked-out buffer counts as live in `ExCubecl.Memory.usage/1`, owned by its holder. An idle buffer counts as
+  reserved only, and is freed when an allocation on the device does not fit, by `ExCubecl.Memory.trim/1`, and when the
+  pool exits. Buffers that are checked out at that time remain valid.
   """
 
   use ExCubecl.Bang,
@@ -76,9 +76,9 @@ defmodule ExCubecl.Pool do
     * `:size` - bytes of each buffer; or
     * `:shape` - the shape of each buffer
     * `:dtype` - the type of each buffer, `:u8` by default
-    * `:max` - the most buffers there are at once; by default as many as
-      `ExCubecl.Memory.get_buffer/3` keeps of that size
-    * `:device` - where they are
+    * `:max` - the maximum number of buffers at once; by default the maximum of
+      `ExCubecl.Memory.get_buffer/3` for that size
+    * `:device` - the device of the buffers
     * `:name` - as for `GenServer.start_link/3`
     * `:tag`, `:allocation` - as for `ExCubecl.Buffer.new/4`
 
@@ -136,16 +136,16 @@ defmodule ExCubecl.Pool do
   defp most(max, _bytes), do: Arguments.invalid(:max, max, "a positive integer")
 
   @doc """
-  Returns `{:ok, buffer}`, a kept one or a new one. It is as a lazy one: reading it is
+  Returns `{:ok, buffer}`, an idle buffer or a new one. As with a lazy buffer, reading it is
   `:not_allocated` until it is written.
 
   ## Options
 
-    * `:timeout` - milliseconds to wait where all are held, `5000` by default
-    * `:tag` - as for `ExCubecl.Buffer.new/4`, instead of the pool's
+    * `:timeout` - milliseconds to wait if all buffers are checked out, `5000` by default
+    * `:tag` - as for `ExCubecl.Buffer.new/4`, instead of the tag of the pool
 
-  Errors: `:pool_exhausted` where none came back in time, `:stale` for a pool that has ended, and those
-  of making a buffer.
+  Errors: `:pool_exhausted` if no buffer was given back in time, `:stale` for a pool that has exited, and those
+  of `ExCubecl.Buffer.new/4`.
 
       iex> {:ok, pool} = ExCubecl.Pool.start_link(size: 100, max: 1)
       iex> {:ok, held} = ExCubecl.Pool.checkout(pool)
@@ -185,11 +185,11 @@ defmodule ExCubecl.Pool do
   defp made({:error, error}), do: {:error, error}
 
   @doc """
-  Returns `:ok` and takes a buffer back. Every handle of it is stale from then on.
+  Returns `:ok` and gives a buffer back to the pool. Every handle of it is stale from then on.
 
-  Any process may give a buffer back, not only the one that took it.
+  Any process may give a buffer back, not only the one that checked it out.
 
-  Errors: `:stale` for one that was given back before or came from elsewhere, `:invalid_argument` for
+  Errors: `:stale` for a buffer that was given back before or is not from this pool, `:invalid_argument` for
   a view or clone, `:device_lost`.
 
       iex> {:ok, pool} = ExCubecl.Pool.start_link(size: 100)
@@ -211,7 +211,7 @@ defmodule ExCubecl.Pool do
   end
 
   @doc """
-  Checks a buffer out, returns `{:ok, result}` of `fun` with it, and checks it in, also when `fun`
+  Checks a buffer out, calls `fun` with it, returns `{:ok, result}`, and checks the buffer in, also when `fun`
   raises. Options and errors as `checkout/2`.
 
       iex> {:ok, pool} = ExCubecl.Pool.start_link(size: 4)
@@ -230,7 +230,7 @@ defmodule ExCubecl.Pool do
       try do
         {:ok, fun.(buffer)}
       after
-        # That `fun` gave it back itself is no fault.
+        # The result is ignored: it is `:stale` if `fun` gave the buffer back itself.
         checkin(pool, buffer)
       end
     end
@@ -240,9 +240,9 @@ defmodule ExCubecl.Pool do
     do: Arguments.invalid(:fun, fun, "a function of one argument")
 
   @doc """
-  Returns `{:ok, stats}`: how many buffers are `:available`, how many are `:allocated`, held or not, and
-  the `:max`; how many checkouts a kept buffer served (`:hits`), how many took new memory
-  (`:misses`), and how many had to wait (`:waits`).
+  Returns `{:ok, stats}`: the number of buffers that are `:available`, the number that are `:allocated`, checked out or
+  not, and the `:max`; the number of checkouts that reused an idle buffer (`:hits`), that allocated a new one
+  (`:misses`), and that had to wait (`:waits`).
 
       iex> {:ok, pool} = ExCubecl.Pool.start_link(size: 100, max: 3)
       iex> ExCubecl.Pool.stats(pool)
@@ -262,7 +262,7 @@ defmodule ExCubecl.Pool do
       _ -> Error.new(:stale, reason: :closed)
     end
   rescue
-    # What is no name at all.
+    # `GenServer.whereis/1` raises for a term that is not a name.
     _ -> Arguments.invalid(:pool, pool, "the pid or name of a pool on this node")
   end
 end

@@ -1,29 +1,29 @@
 defmodule ExCubecl.Pressure do
   @moduledoc false
   # The BEAM does not see device memory: a handle of a few words keeps megabytes alive until its
-  # process happens to collect its garbage. This is the one place that makes it happen.
+  # process happens to collect its garbage. This module forces these collections.
 
   alias ExCubecl.{Error, Native, Reclaim, Telemetry}
 
   @default_every 64 * 1024 * 1024
   @key {__MODULE__, :bytes}
 
-  # Whose garbage is collected before each new try, and for how many milliseconds its buffers are
-  # waited for: destructors run when the schedulers come to it. A buffer may have gone from its maker
-  # to another process, so in the end everybody is asked.
+  # For each retry: the processes that collect their garbage before it, and the milliseconds to wait for the
+  # destructors of their buffers, which run when the schedulers get to them. A buffer may have been sent from its
+  # owner to another process, so the last retries collect in all processes.
   @steps [self: 0, self: 1, owners: 1, owners: 5, all: 10, all: 20]
   @biggest 3
 
   @doc """
   Makes a buffer of about `bytes` on device `id` by `call`.
 
-  Before, a process that made `gc_every` bytes since its last time here collects its young garbage
-  and yields, for destructors run only then. Where there is no room, garbage is collected step by
-  step, unused memory goes back to the driver, and the call is tried again.
+  A process that made `gc_every` bytes since its last collection by this function first runs a minor garbage
+  collection and yields, because destructors run only then. If the allocation does not fit, garbage is collected
+  step by step, unused memory is given back to the driver, and `call` is retried.
   """
   def create(id, bytes, call)
 
-  # It takes no memory, or has it already.
+  # The call allocates no memory.
   def create(_id, 0, call), do: attempt(Error.from_native(call), call, @steps)
 
   def create(id, bytes, call) do
@@ -35,8 +35,8 @@ defmodule ExCubecl.Pressure do
     end)
   end
 
-  # The device that has no room is in the error, for a call may be about several. A fixed arena that is
-  # full is no device that is full.
+  # The error names the device that is out of memory, because a call may involve several devices. The error of a
+  # full fixed arena names no device and is not retried.
   defp attempt({:error, %Error{reason: reason, details: %{device: id}} = error}, call, steps)
        when reason in [:out_of_memory, :limit_exceeded] do
     if steps == @steps, do: reclaim(error, id, call), else: try_again(error, id, call, steps)
@@ -44,7 +44,7 @@ defmodule ExCubecl.Pressure do
 
   defp attempt(result, _call, _steps), do: result
 
-  # The first refusal.
+  # Emits the telemetry events of an allocation that was refused for the first time, and retries it.
   defp reclaim(%{reason: reason} = error, id, call) do
     metadata = %{device: id, reason: reason}
     if Telemetry.on?(), do: Telemetry.execute(:limit, %{bytes: error.details.requested}, metadata)
@@ -84,7 +84,7 @@ defmodule ExCubecl.Pressure do
   defp collect(:self, _id), do: :erlang.garbage_collect()
   defp collect(whose, id), do: Reclaim.run(whose, id)
 
-  # Who has the memory, for somebody who has to find out why there is none.
+  # Adds the live bytes, the limit and the owners of the most memory to the error, for debugging.
   defp explain(error, id) do
     with {:ok, {live, limit}} <- Native.memory_failed(id),
          {:ok, owners} <- Native.memory_owners(id) do

@@ -1,8 +1,8 @@
 defmodule ExCubecl.Progress do
   @moduledoc false
-  # Tells how far a transfer is, from a process of its own: the caller is in the native library
-  # meanwhile. A callback is told of every transfer that it was given to; without one, a bar shows
-  # those of 256 MiB and more in IEx and Livebook.
+  # Reports the progress of a transfer from a separate process, because the caller waits for the
+  # native library meanwhile. A callback is called for every transfer that it was passed to; without
+  # one, IEx and Livebook show a progress bar for transfers of 256 MiB and more.
 
   alias ExCubecl.Arguments
 
@@ -18,7 +18,7 @@ defmodule ExCubecl.Progress do
   def check(other), do: Arguments.invalid(:progress, other, "a function of two numbers, or false")
 
   @doc """
-  Runs `call` with the process to tell of progress, or with `nil` where nobody wants to know.
+  Runs `call` with the pid of the process that receives progress messages, or with `nil` if progress is not reported.
   """
   @spec watch(non_neg_integer, t, (pid | nil -> result)) :: result when result: term
   def watch(bytes, progress, call) do
@@ -36,7 +36,7 @@ defmodule ExCubecl.Progress do
     if bytes >= from and interactive?(), do: bar(System.monotonic_time(:millisecond))
   end
 
-  # Neither is a dependency: where one runs, it is there.
+  # Neither IEx nor Livebook is a dependency, so both are looked up at run time.
   defp interactive? do
     (Code.ensure_loaded?(IEx) and apply(IEx, :started?, [])) or
       :erlang.module_loaded(Livebook.Runtime.Evaluator)
@@ -73,7 +73,7 @@ defmodule ExCubecl.Progress do
     end
   end
 
-  # A listener that is slower than the transfer hears of the newest state only.
+  # A listener that is slower than the transfer is called with the newest state only.
   defp newest(bytes, told, total, listener) do
     receive do
       {:progress, more} -> newest(max(bytes, more), told, total, listener)

@@ -1,14 +1,14 @@
 defmodule ExCubecl.Reclaim do
   @moduledoc false
-  # Has other processes collect their garbage, so that the buffers in it are freed. One run at a time
-  # in the whole VM: who comes meanwhile waits for the end of that one, which serves him too.
+  # Makes other processes collect their garbage, so that the buffers in it are freed. One run at a time
+  # in the whole VM: concurrent callers wait for the run in progress and share its result.
 
   alias ExCubecl.{Error, Native}
 
-  # Milliseconds. A process that is busy in a long call does not hold the others up.
+  # Milliseconds to wait for replies, so that a process that is busy in a long call does not block the callers.
   @patience 100
 
-  @doc "Collects in the processes that made buffers of device `id`, or in all there are."
+  @doc "Collects garbage in the processes that made buffers of device `id`, or in all processes."
   @spec run(:owners | :all, ExCubecl.Device.id()) :: :ok
   def run(which, id) do
     {_, ref} = spawn_monitor(fn -> work(which, id) end)
@@ -44,14 +44,14 @@ defmodule ExCubecl.Reclaim do
     end
   end
 
-  # The requests go out together; answers that come too late go to a process that has ended.
+  # All requests are sent before the first reply is received; a late reply is sent to a process that has exited.
   defp collect(pids) do
     asked = Enum.count(pids, &(&1 != self() and ask(&1)))
     deadline = System.monotonic_time(:millisecond) + @patience
     answers(asked, deadline)
   end
 
-  # A pid of another node that was kept for an owner cannot be: owners are local.
+  # `:erlang.garbage_collect/2` accepts only local pids, and owners are always local.
   defp ask(pid), do: :erlang.garbage_collect(pid, async: __MODULE__) == :async
 
   defp answers(0, _deadline), do: :ok

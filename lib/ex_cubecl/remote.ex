@@ -1,8 +1,8 @@
 defmodule ExCubecl.Remote do
   @moduledoc false
-  # Buffers on other nodes. Erlang distribution is the engine: a handle here stands for a buffer that
-  # the other node's keeper holds, and calls on it run there. Content crosses the wire only to be read
-  # and written, in chunks.
+  # Buffers on other nodes, over Erlang distribution: a handle on this node refers to a buffer that
+  # `ExCubecl.Remote.Keeper` keeps on the other node, and calls on it run on that node. Elements cross
+  # the network only for reads and writes, in chunks.
 
   alias ExCubecl.{Arguments, DType, Error, Native, Note, Progress, Service, Shape, Text}
   alias ExCubecl.Remote.{Keeper, Releaser, Server}
@@ -10,10 +10,10 @@ defmodule ExCubecl.Remote do
   @buffer :"Elixir.ExCubecl.Buffer"
   @device :"Elixir.ExCubecl.Device"
 
-  # Bytes of one message. One chunk is under way at a time.
+  # Bytes of one message. One chunk is in transit at a time.
   @chunk 8 * 1024 * 1024
 
-  # A node with a device of it.
+  # `{node, device}`.
   defguardp is_place(device)
             when is_tuple(device) and tuple_size(device) == 2 and is_atom(elem(device, 0)) and
                    (is_tuple(elem(device, 1)) or is_binary(elem(device, 1)) or
@@ -25,10 +25,10 @@ defmodule ExCubecl.Remote do
 
   @creating [:new, :empty, :full, :iota]
 
-  @doc "`:here`, or `{:there, call}` for a call that another node has a part in."
+  @doc "`:here`, or `{:there, call}` for a call that involves another node."
   def elsewhere(@buffer, function, args), do: elsewhere(function, args)
 
-  # What is asked of a device.
+  # Calls whose first argument is a device.
   def elsewhere(module, function, [%{__struct__: @device, id: id} | rest]) when is_place(id),
     do: elsewhere(module, function, [id | rest])
 
@@ -120,7 +120,7 @@ defmodule ExCubecl.Remote do
 
   defp create(node, function, args), do: call(node, @buffer, function, args)
 
-  # Decoded here, so that a mistake is found before anything goes out.
+  # A list is encoded on this node, so that invalid data is found before anything is sent.
   defp encode(list, dtype, shape, _count) when is_list(list),
     do: Error.from_native(fn -> Native.list_to_binary(dtype, shape, list) end)
 
@@ -154,7 +154,7 @@ defmodule ExCubecl.Remote do
   defp on(buffer, :read_async, []), do: read_async(buffer)
 
   defp on(buffer, function, rest) when function in [:to_list, :to_flat_list, :item] do
-    # As bytes, which are smaller than terms.
+    # The elements are sent as bytes, which are smaller than terms.
     shape = if function == :to_list, do: buffer.shape, else: [Shape.size(buffer.shape)]
 
     with :ok <- single(function, buffer), {:ok, binary} <- read(buffer) do
@@ -171,7 +171,7 @@ defmodule ExCubecl.Remote do
     if function in [:id, :storage_id, :total_size, :ref_count], do: bare(result), else: result
   end
 
-  # A callback stays here, and what crosses the wire does not tell of its progress.
+  # A progress callback is not sent to the other node, and transfers between nodes report no progress.
   defp unwatched(opts, known) do
     with {:ok, opts} <- Arguments.options(opts, [:progress | known]),
          {:ok, _} <- Progress.check(opts[:progress]),
@@ -190,11 +190,11 @@ defmodule ExCubecl.Remote do
   defp first({:ok, [element]}), do: {:ok, element}
   defp first(other), do: other
 
-  # These return values, and raise: so do they from afar.
+  # These functions return bare values and raise errors, also for remote buffers.
   defp bare({:error, %Error{} = error}), do: raise(error)
   defp bare(value), do: value
 
-  # One call sees one state: what takes several messages is read from a copy over there.
+  # A read is atomic: if it takes several messages, they read from a copy of the buffer on the other node.
   defp read(buffer) do
     if bytes(buffer) <= @chunk do
       call(node_of(buffer), @buffer, :read, [buffer, []])
@@ -225,7 +225,7 @@ defmodule ExCubecl.Remote do
     end
   end
 
-  # A new buffer like this one, on the same device.
+  # A new buffer of the same shape and type, on the same device.
   defp beside(%{device: {node, id}} = buffer),
     do: call(node, @buffer, :empty, [buffer.shape, buffer.dtype, [device: id]])
 
@@ -294,7 +294,7 @@ defmodule ExCubecl.Remote do
     end
   end
 
-  # Nobody else has the source: it does not change meanwhile.
+  # `source` is a copy that no other process has a handle of, so it does not change meanwhile.
   defp pour(source, target) do
     size = DType.size(source.dtype)
 
@@ -313,7 +313,7 @@ defmodule ExCubecl.Remote do
 
         with {:ok, data} <- part.(offset, len),
              :ok <- apply(@buffer, :write, [buffer, data, [offset: first]]) do
-          # What was sent is garbage that the collector does not see in time.
+          # The chunk that was sent is a garbage binary outside of the heap, which would be collected too late.
           :erlang.garbage_collect(self(), type: :minor)
           send_parts(buffer, part, offset + len)
         end
@@ -359,8 +359,8 @@ defmodule ExCubecl.Remote do
   defp call(node, module, function, args) do
     names = Enum.map(args, &outgoing/1)
     result = :erpc.call(node, Server, :run, [Server.version(), self(), module, function, names])
-    # A handle that is used for the last time here must not be collected before the answer: its
-    # buffer would be released while the call is on its way.
+    # Keeps the handles in `args` alive until the reply: if one was collected earlier, its buffer
+    # would be released while the call is in transit.
     Enum.each(args, &outgoing/1)
 
     case result do
@@ -391,13 +391,13 @@ defmodule ExCubecl.Remote do
     {_node, key} = :erlang.binary_to_term(binary)
     {:kept, key}
   rescue
-    # A struct that somebody put together: nobody keeps anything under this.
+    # A struct that was built by hand: no buffer is kept under this key.
     _ -> {:kept, nil}
   end
 
   defp outgoing(other), do: other
 
-  # The keeper waits for the end of this process until it is told that the handle is there.
+  # The keeper monitors this process until it is notified by `:had` that the handle exists.
   defp handle(node, key, dtype, shape, id) do
     name = :erlang.term_to_binary({node, key})
 

@@ -11,15 +11,15 @@ defmodule ExCubecl.Replicated do
       iex> Enum.map(0..1, &ExCubecl.to_list!(ExCubecl.Replicated.shard!(rep, &1)))
       [[4, 5, 6], [1, 2, 3]]
 
-  What is written to all of them is on all of them afterwards, or on none: it is uploaded beside the old
-  content on every device at once, and takes its place only when all of it has arrived. An error
-  names the device in its details, and every device keeps what it had.
+  A write to all devices changes all of them or none: the new content is uploaded to separate memory on every
+  device at once, and replaces the old content only when all uploads are complete. An error
+  names the device in its details, and every device keeps its old content.
 
-  All replicas change at once: of two processes that write, one is the last on every device, and what is read of
-  all of them together, by `read/1` or `gather/1`, is from one write. `write/3`, and what is written to
-  `shard/2`, is about one device.
+  All replicas change together: of two concurrent writes, the same one is last on every device, and `read/1` and
+  `gather/1` return the content of a single write. `write/3`, and a write to the buffer of `shard/2`, change one
+  device only.
 
-  Where no `devices:` are given, those of `ExCubecl.Context.default/0` are used.
+  If no `devices:` are given, those of `ExCubecl.Context.default/0` are used.
   """
 
   use ExCubecl.Bang,
@@ -63,17 +63,17 @@ defmodule ExCubecl.Replicated do
   @type result(value) :: Buffer.result(value)
 
   @doc """
-  Returns `{:ok, replicated}` without content: it takes no memory before it is written.
+  Returns `{:ok, replicated}` without content: it allocates no memory before it is written.
 
   ## Options
 
-    * `:devices` - where to put it, or `:context` - an `ExCubecl.Context`
-    * `:shards` - `true` gives each device its part of the first dimension, in the order of the
-      devices, instead of a copy of everything
+    * `:devices` - the list of devices, or `:context` - an `ExCubecl.Context`
+    * `:shards` - `true` gives each device an equal range of the first dimension, in the order of the
+      devices, instead of a copy of all elements
     * `:tag`, `:allocation` - as for `ExCubecl.Buffer.new/4`
 
-  Errors: `:invalid_argument` for a list of devices that is empty or names one twice, and for shards
-  that do not divide; `:unknown_device`, and those of `ExCubecl.Buffer.empty/3`.
+  Errors: `:invalid_argument` for a list of devices that is empty or names a device twice, and for shards
+  if the number of devices does not divide the first dimension; `:unknown_device`, and those of `ExCubecl.Buffer.empty/3`.
 
       iex> rep = ExCubecl.Replicated.new!([2, 3], :f32)
       iex> {:error, error} = ExCubecl.Replicated.read(rep, 0)
@@ -140,11 +140,11 @@ defmodule ExCubecl.Replicated do
   end
 
   @doc """
-  Returns `:ok` and replaces the elements on every device, or, with shards, on each its part. A list
+  Returns `:ok` and replaces the elements on every device, or, with shards, on each device its shard. A list
   is decoded once. Other processes see the old elements on all devices, or the new ones on all.
 
   Errors: `:shape_mismatch`, `:invalid_value`, `:device_lost`, `:out_of_memory`, `:limit_exceeded`;
-  each device keeps what it had.
+  each device then keeps its old content.
 
       iex> rep = ExCubecl.Replicated.new!([2], :u8)
       iex> ExCubecl.Replicated.write(rep, [7, 8])
@@ -171,9 +171,9 @@ defmodule ExCubecl.Replicated do
   end
 
   @doc """
-  Returns `:ok` and replaces the elements on the device at this place of the list only, in place.
+  Returns `:ok` and replaces the elements, in place, only on the device at `index` of the device list.
 
-  Errors: `:out_of_bounds` for a place that is not there, and those of `ExCubecl.Buffer.write/3`.
+  Errors: `:out_of_bounds` for an index past the end of the list, and those of `ExCubecl.Buffer.write/3`.
 
       iex> rep = ExCubecl.Replicated.from!([1, 2], [2], :u8)
       iex> ExCubecl.Replicated.write(rep, [3, 4], 0)
@@ -187,10 +187,10 @@ defmodule ExCubecl.Replicated do
   end
 
   @doc """
-  Returns `{:ok, binaries}`, the elements of each device in the order of the list, for which it waits
-  together. A `write/2` in another process is in all of them or in none.
+  Returns `{:ok, binaries}`, the elements of each device in the order of the device list; it waits for all
+  devices together. A `write/2` in another process is visible in all of the binaries or in none.
 
-  Errors: `:not_allocated`, `:device_lost`: those that are left can be read one by one.
+  Errors: `:not_allocated`, `:device_lost`; `read/2` can still read the remaining devices.
 
       iex> ExCubecl.Replicated.read(ExCubecl.Replicated.from!([1], [1], :u8)) |> elem(1) |> hd()
       <<1>>
@@ -201,7 +201,7 @@ defmodule ExCubecl.Replicated do
   end
 
   @doc """
-  Returns `{:ok, binary}`, the elements on the device at this place of the list.
+  Returns `{:ok, binary}`, the elements on the device at `index` of the device list.
 
   Errors: `:out_of_bounds`, and those of `ExCubecl.Buffer.read/1`.
 
@@ -215,7 +215,7 @@ defmodule ExCubecl.Replicated do
   end
 
   @doc """
-  Returns `{:ok, binary}`, the whole: all shards one behind the other, or the first copy.
+  Returns `{:ok, binary}` with all elements: all shards concatenated, or the first copy.
 
       iex> rep = ExCubecl.Replicated.from!([1, 2], [2], :u8, shards: true)
       iex> ExCubecl.Replicated.gather(rep)
@@ -233,9 +233,9 @@ defmodule ExCubecl.Replicated do
   end
 
   @doc """
-  Returns `{:ok, buffer}` of the device at this place of the list, to use like any other.
+  Returns `{:ok, buffer}`, the buffer on the device at `index` of the device list.
 
-  Errors: `:out_of_bounds`, `:invalid_argument` for what is no place.
+  Errors: `:out_of_bounds`, `:invalid_argument` for an index that is not a non-negative integer.
 
       iex> rep = ExCubecl.Replicated.from!([1, 2], [2], :u8)
       iex> ExCubecl.to_list(ExCubecl.Replicated.shard!(rep, 0))
@@ -255,7 +255,7 @@ defmodule ExCubecl.Replicated do
   end
 
   @doc """
-  Returns `{:ok, shape}` of the whole.
+  Returns `{:ok, shape}` of all elements; with shards, the shape before the split.
 
       iex> ExCubecl.Replicated.shape(ExCubecl.Replicated.from!([1, 2], [2], :u8))
       {:ok, [2]}
@@ -273,7 +273,7 @@ defmodule ExCubecl.Replicated do
   def dtype(rep), do: with({:ok, rep} <- check(rep), do: {:ok, Atom.to_string(rep.dtype)})
 
   @doc """
-  Returns `{:ok, ids}` of its devices, in order.
+  Returns `{:ok, ids}` of the devices, in the order of the device list.
 
       iex> ExCubecl.Replicated.devices(ExCubecl.Replicated.new!([1], :u8, devices: [ExCubecl.default_device!()]))
       {:ok, [ExCubecl.default_device!()]}
@@ -282,7 +282,7 @@ defmodule ExCubecl.Replicated do
   def devices(rep),
     do: with({:ok, rep} <- check(rep), do: {:ok, Enum.map(rep.buffers, & &1.device)})
 
-  # A struct that somebody put together may hold anything.
+  # A struct that was built by hand may hold any terms.
   defp check(%__MODULE__{buffers: [_ | _], dtype: dtype, shape: shape, shards: shards} = rep)
        when is_boolean(shards) do
     with true <- DType.valid?(dtype) and is_list(shape),

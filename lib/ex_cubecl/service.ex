@@ -1,7 +1,7 @@
 defmodule ExCubecl.Service do
   @moduledoc false
-  # A GenServer of the library. What it is sent by mistake is refused or dropped and never ends it; a caller
-  # finds it again after it was killed.
+  # A GenServer of the library. It refuses unknown calls and drops unknown messages instead of crashing; callers
+  # find it again after it was killed and restarted.
 
   alias ExCubecl.{Arguments, Error}
 
@@ -11,7 +11,7 @@ defmodule ExCubecl.Service do
 
   defmacro __using__(_opts) do
     quote do
-      # Not `use GenServer`, whose own clauses for the unknown would be these.
+      # Not `use GenServer`, because it defines its own clauses for unknown messages.
       @behaviour GenServer
       @before_compile ExCubecl.Service
 
@@ -19,7 +19,7 @@ defmodule ExCubecl.Service do
     end
   end
 
-  # Behind the clauses of the module itself.
+  # Appended after the clauses of the module itself.
   defmacro __before_compile__(_env) do
     quote do
       def handle_call(message, from, state), do: ExCubecl.Service.refuse(message, from, state)
@@ -30,15 +30,15 @@ defmodule ExCubecl.Service do
     end
   end
 
-  @doc "The answer to a call that is none. Only an address that can be answered is."
+  @doc "Replies to an unknown call with an error, if `from` has a pid to reply to."
   def refuse(message, {pid, _tag}, state) when is_pid(pid),
     do: {:reply, Arguments.invalid(:message, message, "one of the library's own"), state}
 
   def refuse(_message, _from, state), do: {:noreply, state}
 
   @doc """
-  What a service answers, or an error where there is none. The application is started where only its code was
-  loaded; a process that was killed is asked again once it is back.
+  Calls a service and returns its reply, or an error if the service is not running. Starts the application if only
+  its code was loaded; calls again if the process was killed, once it is restarted.
   """
   @spec call(module, term) :: term | {:error, Error.t()}
   def call(name, message), do: call(name, message, deadline())

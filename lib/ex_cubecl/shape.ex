@@ -6,13 +6,13 @@ defmodule ExCubecl.Shape do
 
   # Counts of elements and of bytes cross to the native side as 63-bit numbers.
   @most 0x7FFF_FFFF_FFFF_FFFF
-  # Nested lists are made and taken apart by functions that call themselves.
+  # Nested lists are built and read by recursive functions, whose depth must be bounded.
   @most_axes 64
 
   @type t :: [non_neg_integer]
 
   @doc """
-  Makes a shape of a list or tuple and counts its elements.
+  Converts a list or tuple to a shape and counts its elements.
 
       iex> ExCubecl.Shape.validate({2, 3}, :f32)
       {:ok, [2, 3], 6}
@@ -39,7 +39,7 @@ defmodule ExCubecl.Shape do
   defp dimensions?([dim | rest]) when is_integer(dim) and dim >= 0, do: dimensions?(rest)
   defp dimensions?(rest), do: rest == []
 
-  # Every dimension must fit on its own, also beside a zero: the native side sees them all.
+  # Each dimension must be in range even if another one is zero: the native side receives all of them.
   defp count(shape) do
     cond do
       Enum.any?(shape, &(&1 > @most)) -> :too_many

@@ -1,6 +1,6 @@
 defmodule ExCubecl.SizeClass do
   @moduledoc false
-  # The sizes that shared pools keep, and how many of each.
+  # The size classes of the shared pools, and the maximum number of buffers of each.
 
   alias ExCubecl.Arguments
 
@@ -17,7 +17,7 @@ defmodule ExCubecl.SizeClass do
   ]
   @larger_max 15
 
-  @doc "The smallest class that has room for `bytes`, with its maximum; beyond all the size itself."
+  @doc "The smallest class of at least `bytes`, with its maximum; above the largest class, the size itself."
   def of(bytes) when is_integer(bytes) and bytes > 0 do
     with {:ok, bytes} <- Arguments.index(:bytes, bytes),
          {:ok, classes} <- classes(),

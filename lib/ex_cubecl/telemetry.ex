@@ -1,23 +1,24 @@
 defmodule ExCubecl.Telemetry do
   @moduledoc """
-  Events for `:telemetry`, where that library is loaded. Nothing else of ExCubecl knows of it.
+  Events for `:telemetry`, emitted if that library is loaded. No other module of ExCubecl depends on it.
 
   | event | measurements | metadata | when |
   |---|---|---|---|
-  | `[:ex_cubecl, :allocate]` | `bytes`, `duration` | `device` | memory was taken for a buffer or an arena |
-  | `[:ex_cubecl, :free]` | `bytes`, `duration` | `device`, `dtype`, `shape`, `owner`, `tag` | memory was given back; the duration is that of its life |
-  | `[:ex_cubecl, :limit]` | `bytes` | `device`, `reason` | there was no room for so many bytes: `:limit_exceeded` or `:out_of_memory` |
-  | `[:ex_cubecl, :reclaim]` | `bytes`, `duration` | `device`, `reason` | garbage was collected to make room; `bytes` is how much less is live |
-  | `[:ex_cubecl, :upload]` | `bytes`, `duration` | `device`, `dtype` | a list or binary went to the device |
-  | `[:ex_cubecl, :read]` | `bytes`, `duration` | `device`, `dtype` | elements came from the device; for several buffers at once `dtype` is `nil` |
+  | `[:ex_cubecl, :allocate]` | `bytes`, `duration` | `device` | memory was allocated for a buffer or an arena |
+  | `[:ex_cubecl, :free]` | `bytes`, `duration` | `device`, `dtype`, `shape`, `owner`, `tag` | memory was freed; `duration` is the lifetime of the allocation |
+  | `[:ex_cubecl, :limit]` | `bytes` | `device`, `reason` | an allocation of `bytes` did not fit: `:limit_exceeded` or `:out_of_memory` |
+  | `[:ex_cubecl, :reclaim]` | `bytes`, `duration` | `device`, `reason` | garbage was collected to make room; `bytes` is the decrease of the live bytes |
+  | `[:ex_cubecl, :upload]` | `bytes`, `duration` | `device`, `dtype` | a list or binary was written to the device |
+  | `[:ex_cubecl, :read]` | `bytes`, `duration` | `device`, `dtype` | elements were read from the device; for several buffers at once `dtype` is `nil` |
   | `[:ex_cubecl, :compile]` | `duration` | `device`, `kernel` | a kernel was compiled, before its first launch with these types |
-  | `[:ex_cubecl, :launch]` | `bytes`, `duration` | `device`, `kernel` | a kernel was queued that writes so many bytes |
+  | `[:ex_cubecl, :launch]` | `bytes`, `duration` | `device`, `kernel` | a kernel that writes `bytes` was queued |
 
-  Durations are in native units, as `System.convert_time_unit/3` takes them. Events come from the
-  process that called, but for `:free`, which comes from one of ours: destructors run nowhere in
-  particular. Frees are watched from the first allocation on that finds a handler for them.
+  Durations are in native time units, as `System.convert_time_unit/3` takes them. Events are emitted by
+  the calling process, except for `:free`, which is emitted by a process of the library, because
+  destructors do not run in any particular process. `:free` events start with the first allocation that
+  is made while a handler for them is attached.
 
-  Without `:telemetry` an operation costs one check more, and without handlers a look into its table.
+  Without `:telemetry` an operation costs one extra check; with it but without handlers, one lookup in its handler table.
   """
 
   alias ExCubecl.{Error, Native}
@@ -26,7 +27,7 @@ defmodule ExCubecl.Telemetry do
   def on?, do: :erlang.function_exported(:telemetry, :execute, 3)
 
   @doc false
-  # Runs `call`, and tells of it if it went well.
+  # Runs `call`, and emits the event if it succeeded.
   def span(event, bytes, metadata, call) do
     if on?() do
       started = System.monotonic_time()
@@ -48,13 +49,13 @@ defmodule ExCubecl.Telemetry do
     do: apply(:telemetry, :execute, [[:ex_cubecl, event], measurements, metadata])
 
   @doc false
-  # Has frees watched from now on, if somebody listens and nobody watches yet.
+  # Starts the process that watches frees if a handler for `:free` is attached and no such process runs yet.
   def watch_frees do
     if on?() and Process.whereis(__MODULE__) == nil and listening?(), do: start_watching()
     :ok
   end
 
-  # It waits until the watch is on, so that what is allocated next is watched.
+  # Waits until the process watches, so that the next allocation is watched too.
   defp start_watching do
     caller = self()
     {pid, ref} = spawn_monitor(fn -> watch(caller) end)
@@ -78,7 +79,7 @@ defmodule ExCubecl.Telemetry do
     end
   end
 
-  # One of those that start at once gets the name; the others end.
+  # If several processes start at once, one registers the name and the others exit.
   defp watch(caller) do
     Process.register(self(), __MODULE__)
     Error.from_native(fn -> Native.memory_watch(self()) end)

@@ -1,11 +1,11 @@
 defmodule ExCubecl.Text do
   @moduledoc false
-  # Terms and numbers as messages show them. Lists of small integers are shapes here, and never text.
+  # Formats terms and numbers for messages. Lists of small integers are shapes here, never charlists.
 
   @most 400
 
   @doc """
-  A term in a few words.
+  A term as short text.
 
       iex> ExCubecl.Text.show([100, 101])
       "[100, 101]"

@@ -1,16 +1,16 @@
 defmodule ExCubecl.Transfer do
   @moduledoc false
-  # Answers that come later, as a message `{transfer, result}`. `ExCubecl.Buffer.read_async/1` and
-  # `await/2` are the public side.
+  # Asynchronous reads, whose result arrives as a message `{transfer, result}`. `ExCubecl.Buffer.read_async/1` and
+  # `await/2` are the public functions.
 
   alias ExCubecl.{Arguments, Error, Native}
 
   @type t :: reference
 
-  @doc "Has `count` elements sent to the calling process."
+  @doc "Starts a read of `count` elements, whose result is sent to the calling process."
   @spec start(reference, non_neg_integer) :: {:ok, t} | {:error, Error.t()}
   def start(ref, count) do
-    # The native side knows no Elixir names: it completes the error that it is given.
+    # The native side does not depend on the struct of the error: it fills in this template.
     template = %Error{reason: nil}
     Error.from_native(fn -> Native.buffer_read_async(ref, template, 0, count) end)
   end
@@ -39,7 +39,7 @@ defmodule ExCubecl.Transfer do
     end
   end
 
-  # The answer may have come in this moment: it must not stay behind in the mailbox.
+  # The result may have arrived before the cancellation; it must not stay in the mailbox.
   defp give_up(transfer, timeout) do
     Native.transfer_cancel(transfer)
 

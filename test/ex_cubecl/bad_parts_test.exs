@@ -1,5 +1,5 @@
 defmodule ExCubecl.BadPartsTest do
-  # Views, reads, writes and copies that do not fit: the error has the numbers, and not one byte of
+  # Views, reads, writes and copies that are out of range: the error has the numbers, and not one byte of
   # the buffer or of its neighbours in the same storage changes.
   use ExCubecl.Case, async: false
 
@@ -302,7 +302,7 @@ defmodule ExCubecl.BadPartsTest do
           do: refused(call.(source), :not_allocated, says: "written")
     end
 
-    # Of no elements nothing is missing.
+    # Reading no elements of an unwritten buffer is allowed.
     assert Buffer.read_part(lazy, 0, 0) == {:ok, ""}
     assert Buffer.read(Buffer.view!(lazy, 0, [0])) == {:ok, ""}
     refute Buffer.allocated?(lazy)

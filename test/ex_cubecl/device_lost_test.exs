@@ -1,5 +1,5 @@
 defmodule ExCubecl.DeviceLostTest do
-  # A device that is given up: whoever holds one of its buffers is told so, and everything goes on.
+  # A device that is reset: calls on its old buffers return `:device_lost`, and new buffers work.
   use ExCubecl.Case, async: false
 
   import ExCubecl.Refusal
@@ -26,7 +26,7 @@ defmodule ExCubecl.DeviceLostTest do
     assert Device.reset(id) == :ok
     new = ExCubecl.buffer!([2.0], [1], :f32)
 
-    # A view needs no device, nor does an address that there never is.
+    # A view needs no device, nor does `pointer` where addresses are unsupported.
     quiet = ~w(view slice_bytes reshape clone pointer)a
 
     for buffer <- old, {name, call} <- Calls.touching(new), name not in quiet do
@@ -46,7 +46,7 @@ defmodule ExCubecl.DeviceLostTest do
     [first, second] = for _ <- 1..2, do: Memory.get_buffer!(1000)
     Device.reset(nil)
     refused(Memory.return_buffer(first), :device_lost)
-    # This one forgets the shared pools of the old device.
+    # This call discards the shared pools of the old device.
     new = Memory.get_buffer!(1000)
     refused(Memory.return_buffer(second), :device_lost)
     refused(ExCubecl.Pool.checkin(pool, lent), :device_lost)
@@ -73,7 +73,7 @@ defmodule ExCubecl.DeviceLostTest do
     assert %{live_bytes: 0, live_buffers: 0, peak_bytes: 0, limit: nil} = Memory.usage!()
     new = Buffer.zeros!([100], :u8)
     assert live() == {100, 1}
-    # The old buffer is collected only now.
+    # The old buffer can be garbage collected only from here on.
     assert reason(Buffer.read(old)) == :device_lost
     eventually({100, 1})
     for _ <- 1..5, do: :erlang.garbage_collect()

@@ -1,18 +1,18 @@
 defmodule ExCubecl.HostileTest do
-  # Random malformed calls of every public function: an error with words or a legitimate value, from
-  # functions with bare values our exception; nothing else, nothing endless, nothing left behind.
+  # Random malformed calls of every public function return an error with a message or a valid value; functions
+  # with bare values raise ExCubecl.Error. No other exceptions, no endless calls, no leaked memory.
   use ExCubecl.Case, async: false
 
   alias ExCubecl.Junk
 
   @calls 3_000
-  # Functions whose value stands for itself: they raise where others return an error.
+  # Functions that return a bare value: they raise where others return an error.
   @bare ~w(id storage_id total_size ref_count same_storage? overlap?)a
 
   test "thousands of malformed calls" do
     seed = System.system_time(:microsecond)
 
-    # Calls and errors may be printed, and messages kept, so the account is looked at from outside.
+    # The calls run in another process: messages and printed calls may keep buffers alive until it exits.
     before = settled()
     {pid, monitor} = spawn_monitor(fn -> storm(seed) end)
 
@@ -58,7 +58,7 @@ defmodule ExCubecl.HostileTest do
         assert String.printable?(message) and byte_size(message) in 10..3_000,
                "call #{number}, #{inspect(call)}: #{inspect(message)}"
 
-        # The words of a reason that has none: the details as a map.
+        # The fallback message of a reason without a message of its own: the details as a map.
         refute message =~ ~r/^\w+: %{/, "call #{number}, #{inspect(call)}: #{message}"
 
       value ->
@@ -77,11 +77,11 @@ defmodule ExCubecl.HostileTest do
         "call #{number}, #{inspect(call)} raised #{Exception.format(:error, error, __STACKTRACE__)}"
       )
   after
-    # What a limit refuses would hide everything behind it.
+    # A limit would refuse all later calls and hide their errors.
     if name in [:set_limit, :set_limit!], do: Memory.set_limit(nil)
   end
 
-  # One argument, or none, becomes junk; twice.
+  # Twice replaces one argument, or none, by junk.
   defp spoil([]), do: []
 
   defp spoil(args) do
@@ -91,7 +91,7 @@ defmodule ExCubecl.HostileTest do
     end
   end
 
-  # Good calls, to be spoilt. Those with a bang follow from them.
+  # Valid calls, whose arguments are then replaced. The calls with a bang are derived from them.
   defp calls([buffer, lazy, nothing]) do
     any = Enum.random([buffer, lazy, nothing, Buffer.view!(buffer, 1, [2])])
     transfer = Enum.random([make_ref(), Buffer.read_async!(buffer)])

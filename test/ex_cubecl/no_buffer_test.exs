@@ -1,5 +1,5 @@
 defmodule ExCubecl.NoBufferTest do
-  # Something that is no buffer, passed to every function that takes one.
+  # A term that is not a buffer, passed to every function that takes one.
   use ExCubecl.Case, async: false
 
   import ExCubecl.Refusal
@@ -52,7 +52,7 @@ defmodule ExCubecl.NoBufferTest do
         term <- junk,
         do: refused(call.(term), :invalid_argument, says: "expected")
 
-    # A reference to something else is found out where it is used.
+    # A reference that is not a buffer's is detected when it is used.
     for {_name, call} <- Calls.touching(buffer),
         do: refused(call.(%{buffer | ref: make_ref()}), :invalid_argument, says: "expected")
 
@@ -106,8 +106,8 @@ defmodule ExCubecl.NoBufferTest do
   end
 
   test "a struct that claims to be more than it is never gets at other bytes", %{buffer: buffer} do
-    # Neighbours in memory, to be seen if bounds were taken from the struct; no reference or pid
-    # is printed with a minus.
+    # Neighbours in memory, whose values would be read if bounds were taken from the struct. The value is negative
+    # because no reference or pid is printed with a minus.
     neighbours = for _ <- 1..20, do: Buffer.full!([3], :f32, -777.25)
 
     for forged <- [

@@ -1,8 +1,8 @@
-# `make numpy`: random programs on the device, and what NumPy makes of them.
+# `make numpy`: runs random programs on the device and compares the results with NumPy's.
 #
 #     mix run test/numpy/compare.exs [programs] [seed]
 #
-# PYTHON names the interpreter that has NumPy. EX_CUBECL_DEVICE chooses the device.
+# PYTHON is the path of an interpreter with NumPy. EX_CUBECL_DEVICE selects the device.
 {count, seed} =
   case Enum.map(System.argv(), &String.to_integer/1) do
     [] -> {2_000, System.system_time(:second)}

@@ -1,7 +1,7 @@
 defmodule ExCubecl.Busy do
   @moduledoc false
-  # A device that computes for some seconds. How long a kernel takes depends on the machine: `busy?`
-  # says whether they still run.
+  # Keeps a device busy for some seconds. The time of a kernel depends on the machine: `busy?` returns whether
+  # the kernels still run.
 
   alias ExCubecl.Buffer
 
@@ -23,13 +23,13 @@ defmodule ExCubecl.Busy do
   @positions 131_072
   @rounds 50_000
 
-  @doc "Launches kernels for about so many seconds; the task ends when they are done."
+  @doc "Launches kernels for about this many seconds; the task ends when they are done."
   def keep(device, seconds) do
     out = Buffer.empty!([@positions], :s32, device: device)
     Spin.spin!(out, 1)
     ExCubecl.read!(out)
     {time, _} = :timer.tc(fn -> Spin.spin!(out, 500) && ExCubecl.read!(out) end)
-    # A launch of all rounds takes a hundred times as long.
+    # A launch of @rounds iterations takes a hundred times as long as this one of 500.
     launches = max(1, ceil(seconds * 1_000_000 / (time * div(@rounds, 500))))
     for _ <- 1..launches, do: Spin.spin!(out, @rounds)
     parent = self()
@@ -43,6 +43,6 @@ defmodule ExCubecl.Busy do
     receive do: ({:reading, pid} when pid == task.pid -> task)
   end
 
-  @doc "Whether its kernels still run."
+  @doc "Whether the kernels of the task still run."
   def busy?(task), do: Process.alive?(task.pid)
 end

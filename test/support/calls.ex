@@ -1,11 +1,11 @@
 defmodule ExCubecl.Calls do
   @moduledoc false
-  # Every public function that takes a buffer, with arguments that are good otherwise. The tests of
-  # misuse go through this table; `none/0` names the functions that take none.
+  # Every public function that takes a buffer, with valid other arguments. The tests of misuse use this table;
+  # `none/0` lists the functions that take no buffer.
 
   alias ExCubecl.Buffer
 
-  @doc "Functions that answer with a tuple or `:ok` and look at more than the struct."
+  @doc "Functions that return a tuple or `:ok` and use more than the struct."
   def touching(other) do
     [
       ensure_allocated: &Buffer.ensure_allocated/1,
@@ -39,7 +39,7 @@ defmodule ExCubecl.Calls do
     ]
   end
 
-  @doc "Functions that ask the struct alone."
+  @doc "Functions that use only the struct."
   def pure do
     [
       shape: &Buffer.shape/1,
@@ -52,7 +52,7 @@ defmodule ExCubecl.Calls do
     ]
   end
 
-  @doc "Functions that answer with the bare value and raise otherwise."
+  @doc "Functions that return a bare value and raise on errors."
   def bare(other) do
     [
       id: &Buffer.id/1,
@@ -114,7 +114,7 @@ defmodule ExCubecl.Calls do
     pool
   end
 
-  @doc "What each call says of a handle: `{name, reason, message}`; run where the handle is."
+  @doc "The error of each call with a handle: `{name, reason, message}`. Runs on the node of the handle."
   def said(handle) do
     other = ExCubecl.buffer!([1, 2, 3, 4], [4], :u8)
 
@@ -130,7 +130,7 @@ defmodule ExCubecl.Calls do
     end
   end
 
-  @doc "Functions of the two modules that take no buffer, or anything at all."
+  @doc "Functions of the two modules that take no buffer, or accept any term."
   def none do
     ~w(buffer new empty zeros full iota await allocated? devices default_device device_count device_info
        memory_info available? supported_dtypes version kernels __struct__)a

@@ -1,6 +1,6 @@
 defmodule ExCubecl.Case do
   @moduledoc false
-  # What the tests share: the account of the default device, and garbage that is really gone.
+  # Helpers of all tests: the memory accounting of the default device, and complete garbage collection.
 
   use ExUnit.CaseTemplate
 
@@ -11,7 +11,7 @@ defmodule ExCubecl.Case do
     end
   end
 
-  @doc "The reason of an error, whose message must be fit to be read."
+  @doc "The reason of an error; asserts that its message is readable."
   def reason({:error, %ExCubecl.Error{reason: reason} = error}) do
     message = Exception.message(error)
     true = String.printable?(message) and byte_size(message) > 10
@@ -24,7 +24,7 @@ defmodule ExCubecl.Case do
     term
   end
 
-  @doc "Waits until the account stands at `expected`, for destructors run after a collection."
+  @doc "Waits until `live/0` returns `expected`, because destructors run after a garbage collection."
   def eventually(expected, tries \\ 2000) do
     :erlang.garbage_collect()
     :erlang.yield()
@@ -42,8 +42,8 @@ defmodule ExCubecl.Case do
   end
 
   @doc """
-  Live bytes and buffers once what earlier tests left behind is gone: their garbage, in whatever
-  process it is, and the heaps of those that have just ended, which nothing tells the end of.
+  Live bytes and buffers after all remains of earlier tests are freed: their garbage in any process, and the heaps of
+  processes that have just exited, of which no message notifies.
   """
   def settled(last \\ nil, same \\ 0) do
     for pid <- Process.list(), do: :erlang.garbage_collect(pid)
@@ -56,7 +56,7 @@ defmodule ExCubecl.Case do
     end
   end
 
-  @doc "Waits until `check` holds, for what no message tells of."
+  @doc "Waits until `check` returns true, for events without a message."
   def until(check, tries \\ 2000) do
     cond do
       check.() -> :ok
@@ -71,7 +71,7 @@ defmodule ExCubecl.Case do
     {usage.live_bytes, usage.live_buffers}
   end
 
-  @doc "Runs a script in a VM of its own; returns what it printed, and what it printed as errors."
+  @doc "Runs a script in a separate VM; returns its standard output, its standard error and its exit status."
   def in_own_vm(script, env, before \\ "") do
     path = Path.join(System.tmp_dir!(), "ex_cubecl_#{System.unique_integer([:positive])}.err")
 
@@ -81,7 +81,7 @@ defmodule ExCubecl.Case do
         &if(to_string(&1) =~ "ex_cubecl", do: ["-pa", to_string(&1)], else: [])
       )
 
-    # Mesa writes a line where it is not set.
+    # Mesa prints a warning if it is not set.
     runtime_dir = System.get_env("XDG_RUNTIME_DIR") || System.tmp_dir!()
     env = Map.merge(%{"XDG_RUNTIME_DIR" => runtime_dir}, Map.new(env))
     command = ~s(#{before}exec elixir "$@" 2>#{path})

@@ -1,7 +1,7 @@
 defmodule ExCubecl.Conversion do
   @moduledoc false
-  # What `ExCubecl.Buffer.convert/2` promises, in plain Elixir and in another way: rational numbers
-  # instead of bit fields.
+  # The documented result of `ExCubecl.Buffer.convert/2` in plain Elixir, implemented in another way: with rational
+  # numbers instead of bit fields.
 
   @fields %{f16: {5, 10}, bf16: {8, 7}, f32: {8, 23}, f64: {11, 52}}
 
@@ -38,7 +38,7 @@ defmodule ExCubecl.Conversion do
   end
 
   defp signed(0, number), do: number
-  # A difference would lose the sign of zero.
+  # A subtraction would lose the sign of zero.
   defp signed(1, number), do: number * -1.0
 
   @doc "The bits of a value as an element of `dtype`."
@@ -81,8 +81,8 @@ defmodule ExCubecl.Conversion do
     sign + min(nearest(abs(value), e, m), float_bits(:infinity, {e, m}))
   end
 
-  # A positive number is `numerator / denominator`; its bits grow with it, so the nearest are found
-  # by rounding in units of the last place.
+  # A positive number is `numerator / denominator`. Its bits, as an integer, grow with it, so the nearest bits are
+  # found by rounding in units of the last place.
   defp nearest(value, e, m) do
     {numerator, denominator} = if is_integer(value), do: {value, 1}, else: Float.ratio(value)
     bias = Integer.pow(2, e - 1) - 1

@@ -1,7 +1,7 @@
 defmodule ExCubecl.Junk do
   @moduledoc false
-  # Terms that nobody should pass, drawn from the process's random numbers. No integer lies between
-  # a few and more than any device has, so that no draw is a real request for gigabytes.
+  # Invalid arguments, drawn from the process's random numbers. Integers are either small or larger than the memory
+  # of any device, so that no draw is a real request for gigabytes.
 
   @doc "A term of any kind."
   def term(depth \\ 3)
@@ -15,7 +15,7 @@ defmodule ExCubecl.Junk do
   defp draw(:integer, _) do
     power = Enum.random([31, 32, 40, 53, 62, 63, 64, 65, 70, 200])
     near = Integer.pow(2, power) + Enum.random(-1..1)
-    # 2^31 and 2^32 elements are more than the devices take that the tests run on.
+    # 2^31 and 2^32 elements are more than the devices of the tests can allocate.
     Enum.random([0, 1, 2, 3, 4, -1, -2, near, -near])
   end
 

@@ -1,7 +1,7 @@
 defmodule ExCubecl.KernelModel do
   @moduledoc false
-  # Random programs in the language of kernels, and what they mean: an evaluation of the same quoted code in
-  # Elixir, with integers of 32 bits.
+  # Random programs in the language of kernels, and their expected results: an evaluation of the same quoted code in
+  # Elixir, with 32-bit integers.
 
   import Bitwise
 
@@ -24,7 +24,7 @@ defmodule ExCubecl.KernelModel do
     end
   end
 
-  # The first operand holds a variable: constants among each other are folded, with endless digits.
+  # The first operand contains a variable: operations on two constants are folded, with unlimited precision.
   defp number(depth, names, _buffers) when depth <= 0, do: leaf(names)
 
   defp number(depth, names, buffers) do
@@ -120,12 +120,12 @@ defmodule ExCubecl.KernelModel do
     {:__block__, [], lines}
   end
 
-  ## What they mean
+  ## Evaluation
 
-  @doc "The value of an expression, with numbers for the names."
+  @doc "The value of an expression; `env` has the numbers of the names."
   def value(quoted, env), do: eval(quoted, env) |> elem(0)
 
-  @doc "What an indexed kernel leaves in its output. Each position sees and changes its own place only."
+  @doc "The output of an indexed kernel. Each position reads and writes only its own element of it."
   def run(body, a, b) do
     for i <- 0..(@size - 1) do
       env = %{index: i, a: a, b: b, out: %{}, len: length(a)}

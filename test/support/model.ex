@@ -1,8 +1,8 @@
 if Code.ensure_loaded?(:proper) do
   defmodule ExCubecl.Model do
     @moduledoc false
-    # Buffers as plain binaries, for PropEr's stateful testing. The state knows each storage as its
-    # bytes, or `:lazy`, and each handle as a window into one; a handle itself is only known once a
+    # A model of buffers as plain binaries, for PropEr's stateful testing. The state has each storage as its
+    # bytes, or `:lazy`, and each handle as a window into a storage. A handle itself exists only when a
     # sequence runs, so the state holds PropEr's variable for it.
 
     alias ExCubecl.{Buffer, Conversion, DType, Error}
@@ -71,7 +71,7 @@ if Code.ensure_loaded?(:proper) do
       ])
     end
 
-    # Shrinking leaves calls out: what is left must speak of handles that are there, as they were.
+    # Shrinking removes calls: the remaining calls must use handles that still exist, with the same window.
     def precondition(state, {:call, _, _, [_, name | args]}) do
       case {name, args} do
         {:create, _} ->
@@ -111,7 +111,7 @@ if Code.ensure_loaded?(:proper) do
       bind(
         {integer(0, at.count), elements([[], [0], [1], [2], [2, 2], [at.count]])},
         fn {offset, shape} ->
-          # Kept inside: a view that is refused makes no handle. Those outside have tests of their own.
+          # Clamped to the buffer: a view that is refused makes no handle. Views out of range have their own tests.
           offset =
             if offset + count(shape) <= at.count,
               do: offset,
@@ -147,7 +147,7 @@ if Code.ensure_loaded?(:proper) do
     defp form, do: elements([:binary, :flat, :nested])
     defp data(dtype, count), do: vector(count, bits(dtype))
 
-    # Of floats only such that a list can say which they are.
+    # Only floats whose bits a list determines.
     defp bits(dtype) when dtype in [:f16, :bf16, :f32, :f64],
       do: elements(Enum.map(@floats, &Conversion.bits(&1, dtype)))
 
@@ -156,7 +156,7 @@ if Code.ensure_loaded?(:proper) do
     defp count(shape), do: Enum.product(shape)
     defp same_size(shape), do: [shape, [count(shape)], [1, count(shape)], [count(shape), 1, 1]]
 
-    ## What the model expects
+    ## Expected results
 
     defp expected(state, name, args) do
       case {name, args} do
@@ -245,7 +245,7 @@ if Code.ensure_loaded?(:proper) do
         at.start < bt.start + size(bt) and bt.start < at.start + size(at)
     end
 
-    # Where nothing is read, nothing needs to have been written.
+    # A read of no elements does not need an earlier write.
     defp bytes(state, at) do
       case state.storages[at.storage] do
         _ when at.count == 0 -> ""
@@ -254,7 +254,7 @@ if Code.ensure_loaded?(:proper) do
       end
     end
 
-    ## How the model changes
+    ## State changes
 
     defp step(state, result, :create, [way, dtype, shape, content, _]) do
       count = count(shape)
@@ -343,13 +343,13 @@ if Code.ensure_loaded?(:proper) do
     defp add_storage(state, result, dtype, shape, bytes) do
       id = map_size(state.storages)
       total = count(shape) * DType.size(dtype)
-      # Without bytes there is nothing to be lazy about, but the first write is still to come.
+      # A buffer without bytes is lazy, too, until its first write.
       state = put_in(state.storages[id], {total, bytes})
 
       add(state, result, %{storage: id, start: 0, shape: shape, count: count(shape), dtype: dtype})
     end
 
-    # Of nothing nothing is written: what is lazy stays lazy.
+    # A write of no bytes leaves a lazy storage lazy.
     defp change(state, _at, _offset, ""), do: state
 
     defp change(state, at, offset, new) do

@@ -1,6 +1,6 @@
 defmodule ExCubecl.Notebook do
   @moduledoc false
-  # Runs a Livebook file as Livebook does: cell after cell, each with what those before it bound.
+  # Runs a Livebook file as Livebook does: cell after cell, each with the bindings of the cells before it.
 
   import ExUnit.Assertions
   import ExUnit.CaptureIO
@@ -9,7 +9,7 @@ defmodule ExCubecl.Notebook do
   @outputs ~r/\A(?:\s*<!-- livebook:\{"output":true\} -->\s*^```\n.*?^```\n)+/ms
   @output ~r/^```\n(.*?)^```\n/ms
 
-  @doc "Runs each cell but the setup; where outputs are shown they must be what the cell gives now."
+  @doc "Runs each cell but the setup. Outputs in the file must equal the outputs of the run."
   def run(path) do
     env = Code.env_for_eval(file: path)
     [{setup, _} | cells] = path |> File.read!() |> cells()
@@ -48,7 +48,7 @@ defmodule ExCubecl.Notebook do
     {value, String.trim_trailing(printed), binding, env}
   end
 
-  # As Livebook prints them.
+  # In the format that Livebook prints.
   defp outputs("", value), do: [inspect(value, pretty: true, width: 100)]
   defp outputs(printed, value), do: [printed | outputs("", value)]
 end

@@ -1,13 +1,13 @@
 defmodule ExCubecl.NumpyCases do
   @moduledoc false
-  # Programs that run on the device and are written down with what came of them, for
-  # `test/numpy/reference.py` to compare with NumPy.
+  # Runs programs on the device and writes them to a file with their results, which
+  # `test/numpy/reference.py` compares with NumPy.
 
   alias ExCubecl.{Buffer, DType, Kernel, Ops, TypedPrograms}
 
   require Kernel
 
-  @doc "A Python that has NumPy, or nil. `scripts/numpy` installs one."
+  @doc "The path of a Python with NumPy, or nil. `scripts/numpy` installs one."
   def python do
     candidates = [System.get_env("PYTHON"), "python3", Path.expand("_build/numpy/bin/python")]
 
@@ -18,7 +18,7 @@ defmodule ExCubecl.NumpyCases do
     end)
   end
 
-  @doc "Writes so many cases; the same for a seed, where the device has the same types."
+  @doc "Writes this many cases. They depend only on the seed and the types of the device."
   def write(path, count, seed) do
     :rand.seed(:exsss, {seed, 14, 4})
     {:ok, info} = ExCubecl.Device.info(nil)
@@ -133,7 +133,7 @@ defmodule ExCubecl.NumpyCases do
   defp binary(a, b) do
     {name, op} = Enum.random(@binary)
     mixed = TypedPrograms.mix(a, b)
-    # What the device has no exact remainder for.
+    # The device has no exact remainder for f64.
     {name, op} = if name == :remainder and mixed == :f64, do: {:add, "+"}, else: {name, op}
     {first, x} = input(:x, a, [4, 4])
     {second, y} = input(:y, b, Enum.random([[4, 4], [4], [1, 4], [4, 1], [1]]))
@@ -165,7 +165,7 @@ defmodule ExCubecl.NumpyCases do
     %{name: "#{name}", inputs: [data], python: "out = " <> python, out: ok(apply(Ops, name, [x]))}
   end
 
-  # The error of a sine grows with its argument.
+  # The error of sin, cos and tan grows with the argument.
   defp moderate(name, type) when name in [:sin, :cos, :tan] do
     special = [:nan, :infinity, :neg_infinity, 0.0, -0.0, 1.0e-6]
     values = special ++ for _ <- 1..10, do: :rand.uniform() * 20 - 10
@@ -229,7 +229,7 @@ defmodule ExCubecl.NumpyCases do
     ])
   end
 
-  # Without NaN and infinities, so that sums mean something.
+  # Without NaN and infinities, so that sums are meaningful.
   defp tame(type, count) do
     for _ <- 1..count, into: <<>> do
       number =

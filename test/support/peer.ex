@@ -2,10 +2,10 @@ defmodule ExCubecl.Peer do
   @moduledoc false
   # Other nodes on this machine, for tests.
 
-  # Nodes come and go here as they should not in a cluster, and their loggers print to our terminal.
+  # The tests start and kill nodes in ways that a cluster should not, and the loggers of the nodes print to our terminal.
   @quiet ~w(-kernel prevent_overlapping_partitions false -kernel logger_level emergency)c
 
-  @doc "Makes this VM a node; `false` where that cannot be done."
+  @doc "Makes this VM a node; `false` if that is not possible."
   def distributed? do
     if Node.alive?() do
       true
@@ -35,10 +35,10 @@ defmodule ExCubecl.Peer do
     :exit, _ -> :ok
   end
 
-  @doc "As a machine that loses its power."
+  @doc "Halts a node without cleanup, as if its machine lost power."
   def kill({_peer, node}), do: :rpc.cast(node, :erlang, :halt, [1, [flush: false]])
 
-  @doc "Makes a buffer on a device and holds it for ever; for another node to run."
+  @doc "Makes a buffer on a device and holds it without end; another node runs this function."
   def hold(device, parent) do
     buffer = ExCubecl.Buffer.zeros!([5_000], :u8, device: device)
     send(parent, :held)

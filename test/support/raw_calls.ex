@@ -1,14 +1,14 @@
 if Code.ensure_loaded?(:proper) do
   defmodule ExCubecl.RawCalls do
     @moduledoc false
-    # Calls of the native library itself, past everything that Elixir checks, for PropEr. Arguments are
-    # often nearly right, which is how decoding is brought to its corners.
+    # Calls of the NIFs without the checks in Elixir, for PropEr. Arguments are often almost valid, so that they
+    # reach the edge cases of decoding.
 
     alias ExCubecl.{Arena, Buffer, DType, Native, Pool}
 
     import :proper_types, only: [any: 0, binary: 0, elements: 1, frequency: 1, list: 1, oneof: 1]
 
-    # A device that is reset, or a limit, is everybody's; loading is not a call.
+    # A device reset or a limit would affect all processes; the loading functions are not NIFs.
     @left_out ~w(load library_path fault device_reset memory_set_limit memory_first_limit)a
     @powers for power <- [0, 7, 8, 15, 16, 31, 32, 52, 53, 62, 63, 64, 65, 128, 1024],
                 near <- [-1, 0, 1],
@@ -19,7 +19,7 @@ if Code.ensure_loaded?(:proper) do
       for {name, arity} <- Native.__info__(:functions), name not in @left_out, do: {name, arity}
     end
 
-    @doc "A function's name with arguments; things of ours are named, as they live only while a call runs."
+    @doc "A function's name with arguments. Resources are given by name, as they live only while a call runs."
     def call do
       :proper_types.bind(elements(functions()), &with_arguments/1, false)
     end
@@ -52,7 +52,7 @@ if Code.ensure_loaded?(:proper) do
 
     defp size, do: frequency([{4, elements(Enum.to_list(0..9))}, {1, elements(@powers)}])
 
-    @doc "What the named things stand for."
+    @doc "The resources by name."
     def world(pool) do
       buffer = ExCubecl.buffer!([1, 2, 3, 4], [4], :s16)
 
@@ -71,7 +71,7 @@ if Code.ensure_loaded?(:proper) do
       }
     end
 
-    @doc "Makes the call: `:ok`, or what is wrong with how it ended."
+    @doc "Makes the call: `:ok`, or how it failed."
     def run({name, args}, world) do
       args = Enum.map(args, &named(&1, world))
 
@@ -97,7 +97,7 @@ if Code.ensure_loaded?(:proper) do
     defp named(list, world) when is_list(list) and list != [], do: each(list, world)
     defp named(other, _world), do: other
 
-    # An improper list keeps its end.
+    # The tail of an improper list is kept.
     defp each([head | tail], world), do: [named(head, world) | each(tail, world)]
     defp each(other, _world), do: other
 

@@ -1,15 +1,15 @@
 defmodule ExCubecl.Refusal do
   @moduledoc false
-  # What every refusal has to be: an error with a reason, its numbers in the details and in words
-  # that a person can read.
+  # Assertions on refused calls: an error has a reason, and its numbers are in the details and in a readable
+  # message.
 
   import ExUnit.Assertions
 
   @doc """
   Asserts that a call was refused for this reason.
 
-    * `:details` - what the details must hold, among other things
-    * `:says` - what the message must contain
+    * `:details` - keys and values that the details must contain
+    * `:says` - text that the message must contain
   """
   def refused(result, reason, expected \\ []) do
     assert {:error, %ExCubecl.Error{} = error} = result
@@ -24,7 +24,7 @@ defmodule ExCubecl.Refusal do
     error
   end
 
-  @doc "Asserts that a bare-value function raised our error, for this reason."
+  @doc "Asserts that a bare-value function raised ExCubecl.Error, for this reason."
   def raises(reason, call) do
     error = assert_raise ExCubecl.Error, call
     assert error.reason == reason

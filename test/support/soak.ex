@@ -1,9 +1,9 @@
 defmodule ExCubecl.Soak do
   @moduledoc false
-  # Processes that use everything at random, on several devices under limits, and die at random, for as long
-  # as asked. Each round ends with everybody gone: then the accounts must be zero. The memory of the VM must
-  # stay where it was after the first rounds. What a worker does follows from the seed, its slot and its
-  # generation; who is first at a shared pool does not.
+  # Processes that make random calls of everything, on several devices with memory limits, and die at random, for a
+  # given time. At the end of each round all of them have exited, and the live bytes must be zero. The memory of the
+  # VM must stay at the level after the first rounds. The calls of a worker depend on the seed, its slot and its
+  # generation; the order in which workers get buffers of a shared pool does not.
 
   alias ExCubecl.{Arena, Buffer, Device, Error, Memory, Pool}
   alias ExCubecl.Soak.Worker
@@ -14,7 +14,7 @@ defmodule ExCubecl.Soak do
   @mib 1024 * 1024
   @limits [48 * @mib, 24 * @mib, 6 * @mib]
 
-  @doc "Runs for so many seconds; raises where something is wrong, with the seed in the message."
+  @doc "Runs for this many seconds; raises on a failure, with the seed in the message."
   def run(seconds, seed) do
     Process.flag(:trap_exit, true)
     IO.puts("soak: #{seconds} s, SOAK_SEED=#{seed}")
@@ -34,7 +34,7 @@ defmodule ExCubecl.Soak do
         level
       end
 
-    # The driver's blocks of host memory, 16 to 64 MiB each, come one by one in the first minutes.
+    # The driver allocates its blocks of host memory, 16 to 64 MiB each, one by one in the first minutes.
     most = if seconds < 300, do: 20, else: 5
     compare(Enum.at(levels, @warm_up - 1), List.last(levels), most, seed)
   end
@@ -52,7 +52,7 @@ defmodule ExCubecl.Soak do
     id
   end
 
-  # What the workers of a round share ends with it.
+  # The pools and arenas that the workers share live for one round.
   defp round(world, round, until) do
     pools =
       for device <- world.devices do
@@ -63,7 +63,7 @@ defmodule ExCubecl.Soak do
     arenas = for device <- world.devices, do: Arena.per_process!(16_384, device: device)
     counts = :counters.new(3, [])
     shared = Map.merge(world, %{pools: pools, arenas: arenas, counts: counts, control: self()})
-    # Warm is what has seen more than will come: a flood, twice the load, and rare things often.
+    # Warm-up has more load than later rounds: a flood, twice the workers, many device losses.
     if round <= @warm_up, do: Enum.each(world.devices, &flood/1)
     {slots, rare} = if round <= @warm_up, do: {2 * @slots, 40}, else: {@slots, 200}
     shared = Map.put(shared, :rare, rare)
@@ -82,7 +82,7 @@ defmodule ExCubecl.Soak do
     }
   end
 
-  # The driver keeps a block of host memory for transfers that grows with how many there are at once.
+  # The driver keeps a block of host memory for transfers that grows with the number of concurrent transfers.
   defp flood(device) do
     buffer = Buffer.full!([1_500_000], :u8, 7, device: device)
     transfers = for _ <- 1..40, do: Buffer.read_async!(buffer)
@@ -105,7 +105,7 @@ defmodule ExCubecl.Soak do
     end
   end
 
-  # Somebody is killed, wherever it is, or gets what another one holds.
+  # Kills a random worker, at any point of its work, or makes it give a buffer to another one.
   defp disturb(workers) do
     {pid, _} = Enum.random(workers)
     {other, _} = Enum.random(workers)
@@ -113,7 +113,7 @@ defmodule ExCubecl.Soak do
     workers
   end
 
-  # The last device, with everything on it.
+  # Resets the last device, with all its buffers.
   defp lose(shared) do
     {device, limit} = List.last(shared.limits)
     :ok = Device.reset(device)
@@ -147,7 +147,7 @@ defmodule ExCubecl.Soak do
     end
   end
 
-  # Nobody is left: neither may memory be.
+  # No worker is left, so no memory may be live.
   defp quiet(world, tries \\ 500) do
     for pid <- Process.list(), do: :erlang.garbage_collect(pid)
 
@@ -200,7 +200,7 @@ defmodule ExCubecl.Soak do
   @doc "Whether an error says that the buffer's device was lost."
   def lost?(%Error{reason: reason}), do: reason == :device_lost
 
-  @doc "What a buffer must hold, read in one of the ways there are."
+  @doc "Reads a buffer in one of three ways."
   def read(buffer, way) do
     case way do
       1 -> Buffer.read(buffer)

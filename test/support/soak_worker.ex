@@ -1,6 +1,6 @@
 defmodule ExCubecl.Soak.Worker do
   @moduledoc false
-  # One process of the soak: it holds buffers whose bytes it knows, and does one thing after another.
+  # One process of the soak test: it holds buffers with known bytes, and makes one random call after another.
 
   alias ExCubecl.{Arena, Buffer, Kernel, Memory, Ops, Pool, Soak}
 
@@ -18,7 +18,7 @@ defmodule ExCubecl.Soak.Worker do
     end)
   end
 
-  # Some end well, some badly, some are killed before.
+  # Some workers exit normally, some with an error, some are killed before that.
   defp live(_shared, _name, _held, 0), do: if(:rand.uniform(2) == 1, do: exit(:bored), else: :ok)
 
   defp live(shared, name, held, steps) do
@@ -30,7 +30,7 @@ defmodule ExCubecl.Soak.Worker do
     live(shared, name, Enum.take(held, @most), steps - 1)
   end
 
-  # A step answers what is held now, or the error that it met.
+  # A step returns the buffers that the worker now holds, or an error.
   defp settle({:error, error}, shared, name, held) do
     cond do
       Soak.no_room?(error) ->
@@ -56,7 +56,7 @@ defmodule ExCubecl.Soak.Worker do
   defp tl_or_empty([_ | rest]), do: rest
   defp tl_or_empty([]), do: []
 
-  # What others gave, and what others are to be given.
+  # Receives buffers from other workers, and requests to give a buffer to another worker.
   defp take(shared, name, held) do
     receive do
       {:give, other} when other != self() ->
@@ -64,7 +64,7 @@ defmodule ExCubecl.Soak.Worker do
         take(shared, name, held)
 
       {:take, item} ->
-        # Held by two from now on: neither may change it.
+        # Two workers now hold this buffer, so neither may change it.
         case check(item) do
           {:error, error} -> settle({:error, error}, shared, name, held)
           :ok -> held
@@ -95,7 +95,7 @@ defmodule ExCubecl.Soak.Worker do
   defp opts(shared), do: [device: device(shared), tag: :rand.uniform(5)]
   defp bytes, do: :rand.bytes(Enum.random(@sizes))
 
-  ## Making
+  ## Creating
 
   defp step(shared, n, held) when n in 1..3 do
     bytes = bytes()
@@ -120,7 +120,7 @@ defmodule ExCubecl.Soak.Worker do
          do: [{buffer, :binary.copy(<<byte>>, count)} | held]
   end
 
-  ## What changes is alone: it was made here and is seen by nobody else until it is dropped.
+  ## Writing: only to buffers that this step made and that no other process holds.
 
   defp step(shared, 6, held) do
     bytes = :rand.bytes(5000)
@@ -149,7 +149,7 @@ defmodule ExCubecl.Soak.Worker do
     end
   end
 
-  ## Looking
+  ## Reading
 
   defp step(_shared, n, [_ | _] = held) when n in 8..9 do
     with :ok <- check(Enum.random(held)), do: held
@@ -181,7 +181,7 @@ defmodule ExCubecl.Soak.Worker do
          do: held
   end
 
-  ## What is lent
+  ## Pools and arenas
 
   defp step(shared, 13, held) do
     pool = Enum.random(shared.pools)
@@ -218,7 +218,7 @@ defmodule ExCubecl.Soak.Worker do
     end
   end
 
-  ## Kernels, which nobody waits for: what they read is dropped, changed and lent to others meanwhile.
+  ## Kernels, without waiting for them: their inputs are dropped, changed and lent to other processes meanwhile.
 
   defp step(_shared, 17, [{buffer, bytes} | _] = held) when byte_size(bytes) in 1..40_000 do
     keys = for _ <- 1..:rand.uniform(6), do: :rand.uniform(256) - 1
@@ -268,7 +268,7 @@ defmodule ExCubecl.Soak.Worker do
     end)
   end
 
-  # The second of two reads of one device may find it lost, or a device without room.
+  # A call after the first one may find the device lost, or without free memory.
   defp other_device({:error, error}, _shared, held),
     do: if(Soak.no_room?(error), do: held, else: {:error, error})
 
@@ -279,7 +279,7 @@ defmodule ExCubecl.Soak.Worker do
     {start, :rand.uniform(size - start)}
   end
 
-  # Nothing of the last holder, and what is written now.
+  # A lent buffer is unreadable until it is written, and then has only the bytes that were written.
   defp lent(buffer) do
     case Buffer.read(buffer) do
       {:error, %{reason: :not_allocated}} ->

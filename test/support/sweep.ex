@@ -1,13 +1,13 @@
 defmodule ExCubecl.Sweep do
   @moduledoc false
-  # Every public function of every public module, with arguments that are good as far as this VM has any, made of the
-  # names of its parameters. Whatever is wrong with the VM, a call answers, or raises our error.
+  # Calls every public function of every public module, with arguments that are valid as far as this VM allows, chosen
+  # by the names of its parameters. Whatever fault the VM has, a call returns, or raises ExCubecl.Error.
 
   alias ExCubecl.{Arena, Batch, Buffer, Context, Device, Error, Kernel, Memory, Replicated}
 
   require Kernel
 
-  @doc "Public modules that are compiled here."
+  @doc "The public modules that are compiled in this VM."
   def modules do
     Application.load(:ex_cubecl)
     {:ok, all} = :application.get_key(:ex_cubecl, :modules)
@@ -16,13 +16,13 @@ defmodule ExCubecl.Sweep do
 
   defp public?(module), do: match?({:docs_v1, _, _, _, %{}, _, _}, Code.fetch_docs(module))
 
-  @doc "What is wrong with how the calls ended: nothing, with luck."
+  @doc "The calls that ended in another way than with a value or an ExCubecl.Error; `[]` if all is well."
   def run do
     values = values()
     for {module, name, args} <- calls(values), problem <- ended(module, name, args), do: problem
   end
 
-  @doc "The calls, as `{module, name, args}`; one whose parameters are unknown is raised."
+  @doc "The calls, as `{module, name, args}`. Raises for a function with unknown parameters."
   def calls(values) do
     for module <- modules(),
         {:docs_v1, _, _, _, _, _, docs} = Code.fetch_docs(module),
@@ -32,7 +32,7 @@ defmodule ExCubecl.Sweep do
         do: {module, name, args}
   end
 
-  # A twin has the arguments of its sister.
+  # A function with a bang has the arguments of the function without it.
   defp arguments(module, name, signature, values, docs) do
     text = Atom.to_string(name)
 
@@ -56,7 +56,7 @@ defmodule ExCubecl.Sweep do
     end
   end
 
-  # With all of the defaults, with the first of them given, and so on.
+  # With all default values, with the first default argument given, and so on.
   defp all_arities(parameters) do
     defaults = Enum.count(parameters, &match?({:\\, _, _}, &1))
     for given <- 0..defaults, do: given(parameters, given)
@@ -95,7 +95,7 @@ defmodule ExCubecl.Sweep do
       else: [{module, name, length(args), error}]
   end
 
-  @doc "What the names of parameters stand for."
+  @doc "The arguments by the names of parameters."
   def values do
     device = device()
     buffer = made(device, [2, 2])
@@ -165,7 +165,7 @@ defmodule ExCubecl.Sweep do
     }
   end
 
-  # One that works, whatever the default is.
+  # A device of the list, even if the default device is not valid.
   defp device do
     case Device.list() do
       {:ok, [%{id: id} | _]} -> id

@@ -1,8 +1,8 @@
 defmodule ExCubecl.TypedModel do
   @moduledoc false
-  # What the trees of `ExCubecl.TypedPrograms` mean, element by element, in plain Elixir: the rules of the guide
-  # on kernels. Floats are numbers of Elixir, or `:nan`, `:infinity` and `:neg_infinity`; those of fewer than
-  # 64 bits are calculated with 64 and rounded, which for one operation is the same as rounding once.
+  # Evaluates the trees of `ExCubecl.TypedPrograms`, element by element, in plain Elixir, by the rules of the guide
+  # on kernels. Floats are Elixir numbers, or `:nan`, `:infinity` and `:neg_infinity`; floats of fewer than 64 bits
+  # are computed with 64 bits and rounded, which for one operation is the same as rounding once.
 
   import Bitwise
 
@@ -77,7 +77,7 @@ defmodule ExCubecl.TypedModel do
   defp compared(_, a, b) when a == :nan or b == :nan, do: false
   defp compared(op, a, b), do: apply(Kernel, op, [place(a), place(b)])
 
-  # Infinities among numbers.
+  # The order of infinities and numbers.
   defp place(:infinity), do: {1, 0}
   defp place(:neg_infinity), do: {-1, 0}
   defp place(number), do: {0, number + 0}
@@ -126,18 +126,18 @@ defmodule ExCubecl.TypedModel do
   defp whole(:ceil, a), do: ceil(a)
   defp whole(:trunc, a), do: trunc(a)
 
-  # To nearest, ties to even.
+  # Rounds to nearest, ties to even.
   defp whole(:round, a) do
     below = floor(a)
     rest = a - below
     if rest > 0.5 or (rest == 0.5 and rem(below, 2) != 0), do: below + 1, else: below
   end
 
-  # Zero keeps the sign that it came from.
+  # A zero result has the sign of the operand.
   defp like(number, a) when number == 0, do: zero(minus?(a))
   defp like(number, _), do: number
 
-  # Both are the same literal to some compilers.
+  # Built from bits, because some compilers take both zeros for the same literal.
   defp zero(minus) do
     <<zero::float>> = <<if(minus, do: 1, else: 0)::1, 0::63>>
     zero
@@ -174,7 +174,7 @@ defmodule ExCubecl.TypedModel do
   defp float(op, a, b) do
     apply(:erlang, op, [a, b])
   rescue
-    # Past what Elixir's floats hold.
+    # The result is out of range for an Elixir float.
     ArithmeticError -> infinite(if op == :+, do: minus?(a), else: minus?(a) != minus?(b))
   end
 end

@@ -1,10 +1,10 @@
 defmodule ExCubecl.TypedPrograms do
   @moduledoc false
-  # Random kernels over all types, as trees in which each expression has its type. A tree becomes quoted
-  # Elixir for `ExCubecl.Kernel`, and a text of Python that `test/numpy/reference.py` evaluates.
+  # Random kernels over all types, as trees in which each expression has its type. A tree is turned into quoted
+  # Elixir for `ExCubecl.Kernel`, and into Python code that `test/numpy/reference.py` evaluates.
   #
-  # Only what IEEE 754 and two's complement settle bit for bit: functions with an error of their own are
-  # compared alone, in `ExCubecl.NumpyCases`.
+  # Only operations that IEEE 754 and two's complement define bit for bit: functions with an error of their own are
+  # compared separately, in `ExCubecl.NumpyCases`.
 
   alias ExCubecl.DType
 
@@ -93,7 +93,7 @@ defmodule ExCubecl.TypedPrograms do
     end
   end
 
-  # A number that adapts to the first, or another expression, which may be of another type.
+  # A literal of the type of the first operand, or another expression, which may have another type.
   defp second(a, depth, env) do
     case :rand.uniform(4) do
       1 -> literal(type(a))
@@ -101,7 +101,7 @@ defmodule ExCubecl.TypedPrograms do
     end
   end
 
-  # Types mix to one that the device has.
+  # The merged type must be one that the device supports.
   defp fitting(b, a, env) do
     if mix(type(a), type(b)) in env.types, do: b, else: {:cast, b, type(a)}
   end
@@ -115,7 +115,7 @@ defmodule ExCubecl.TypedPrograms do
         do: Enum.random([:+, :-, :*, :/, :+, :-, :*, :min, :max, :rem]),
         else: Enum.random([:+, :-, :*, :div, :rem, :min, :max, :band, :bor, :bxor, :bsl, :bsr])
 
-    # `rem` of `f64` has the error of the quotient.
+    # `rem` on `f64` is not exact: it has the error of the quotient.
     op = if op == :rem and mixed == :f64, do: :+, else: op
     op = if op == :/ and not env.exact, do: :*, else: op
     {:binary, op, a, b, mixed}
@@ -176,7 +176,7 @@ defmodule ExCubecl.TypedPrograms do
 
   def unsigned?(type), do: type in [:u8, :u16, :u32, :u64]
 
-  # As the guide has it.
+  # The merge rules of the guide.
   def mix(same, same), do: same
   def mix(a, b) when a in @floats and b in @floats, do: if(:f64 in [a, b], do: :f64, else: :f32)
   def mix(a, _) when a in @floats, do: a
@@ -198,7 +198,7 @@ defmodule ExCubecl.TypedPrograms do
 
   ## Elements
 
-  @doc "Sixteen elements, half of them those at which programs break."
+  @doc "Sixteen elements, half of them edge cases."
   def elements(type) do
     for _ <- 1..@length,
         into: <<>>,
@@ -291,9 +291,9 @@ defmodule ExCubecl.TypedPrograms do
 
   ## Python
 
-  @doc "A text that leaves the result in `out`: all elements at once, with a mask where they part."
+  @doc "Python code that leaves the result in `out`: it computes all elements at once, with a mask for each branch."
   def python(program) do
-    # The first two give the variables their types; what follows may set them again.
+    # The first two lines give the variables their types; later lines may set them again.
     {first, rest} = Enum.split(program.lines, 2)
     text = for {:let, name, value} <- first, do: "#{name} = #{py(value)}\n"
     body = for line <- rest, do: py_line(line, "ALL", "")
@@ -306,7 +306,7 @@ defmodule ExCubecl.TypedPrograms do
   defp py_line({:if, condition, then, other}, mask, indent) do
     {yes, no} = {"y#{String.length(mask)}", "n#{String.length(mask)}"}
     {inner, outer} = {"(#{mask} & #{yes})", "(#{mask} & #{no})"}
-    # The condition is known before anything changes.
+    # The condition is evaluated before a branch changes a variable.
     [
       "#{indent}#{yes} = #{py(condition)}; #{no} = ~#{yes}\n",
       for(line <- then, do: py_line(line, inner, indent)),

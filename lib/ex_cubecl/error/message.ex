@@ -1,10 +1,10 @@
 defmodule ExCubecl.Error.Message do
   @moduledoc false
-  # The words of every error, made of its details.
+  # Builds the message of every error from its details.
 
   alias ExCubecl.{DType, Text}
 
-  @doc "What was wrong, what was expected, and what to do. What another node refused names the node."
+  @doc "The message: what was wrong, what was expected, and what to do. An error from another node names that node."
   def of(%{reason: reason, details: details}) do
     text = step(details) <> argument(details) <> text(reason, details)
 
@@ -19,11 +19,11 @@ defmodule ExCubecl.Error.Message do
     end
   end
 
-  # Of a batch.
+  # The step of a batch.
   defp step(%{step: step}), do: "step #{step}: "
   defp step(_details), do: ""
 
-  # Of a kernel.
+  # The argument of a kernel.
   defp argument(%{kernel: kernel, number: number, name: name}),
     do: "argument #{number} (#{name}) of kernel #{kernel}: "
 
@@ -356,7 +356,7 @@ defmodule ExCubecl.Error.Message do
 
   defp name(other), do: short(other)
 
-  # Without quotes where it is the name of anything.
+  # Unquoted if it consists only of word characters and . : @ -
   defp word(atom) when is_atom(atom), do: atom |> Atom.to_string() |> word()
 
   defp word(text),

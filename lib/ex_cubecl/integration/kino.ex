@@ -1,4 +1,4 @@
-# Compiled where Kino is there. A chart shows itself as a cell's result.
+# Compiled if Kino is available. Livebook then renders a chart that is the result of a cell.
 if Code.ensure_loaded?(Kino.Render) do
   defimpl Kino.Render, for: ExCubecl.Memory.Chart do
     def to_livebook(chart) do

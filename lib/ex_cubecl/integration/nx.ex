@@ -1,11 +1,11 @@
-# Compiled where Nx is there.
+# Compiled if Nx is available.
 if Code.ensure_loaded?(Nx.Tensor) do
   defmodule ExCubecl.Nx do
     @moduledoc """
-    Buffers from Nx tensors and back. It is there where Nx is among the dependencies.
+    Converts Nx tensors to buffers and back. The module exists if Nx is among the dependencies.
 
-    Data goes through a binary of the host: a tensor of `Nx.BinaryBackend` has one already, one of
-    another backend is read from there.
+    Data goes through a binary in host memory: a tensor of `Nx.BinaryBackend` already has one, a tensor of
+    another backend is read from that backend.
 
         {:ok, buffer} = ExCubecl.Nx.from_tensor(Nx.iota({2, 3}, type: :f32))
         {:ok, tensor} = ExCubecl.Nx.to_tensor(buffer)
@@ -20,7 +20,7 @@ if Code.ensure_loaded?(Nx.Tensor) do
 
     Options and errors as `ExCubecl.Buffer.new/4`; `:unsupported_dtype` for types that buffers do not
     have, such as complex numbers and integers of less than eight bits; `:invalid_argument` for a
-    vectorized tensor: take its dimensions first, by `Nx.devectorize/2`.
+    vectorized tensor: devectorize it first, with `Nx.devectorize/2`.
     """
     @spec from_tensor(Nx.Tensor.t(), keyword) :: {:ok, Buffer.t()} | {:error, Error.t()}
     def from_tensor(tensor, opts \\ [])
@@ -38,7 +38,7 @@ if Code.ensure_loaded?(Nx.Tensor) do
     @doc """
     Returns `{:ok, tensor}` with the type, shape and elements of a buffer.
 
-    `opts` go to `Nx.from_binary/3`: `backend:` says where the tensor is made, by default on Nx's
+    `opts` are passed to `Nx.from_binary/3`: `backend:` is the backend of the tensor, by default Nx's
     default backend. Errors as `ExCubecl.Buffer.read/2`.
     """
     @spec to_tensor(Buffer.t(), keyword) :: {:ok, Nx.Tensor.t()} | {:error, Error.t()}

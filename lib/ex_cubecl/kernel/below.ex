@@ -1,6 +1,6 @@
 defmodule ExCubecl.Kernel.Below do
   @moduledoc false
-  # A kernel calls something that is not there yet. What that is is known at the end of its module.
+  # Raised when a kernel calls a name that is not defined yet. `Definition.finish/1` checks it at the end of the module.
 
   defexception [:called, :kernel, :file, :line]
 

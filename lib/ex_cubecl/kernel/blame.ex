@@ -1,6 +1,6 @@
 defmodule ExCubecl.Kernel.Blame do
   @moduledoc false
-  # Finds the argument that an error of a run is about. The native side knows slots and references only.
+  # Finds the argument that an error of a run is about. The native side has only slots and references, no names.
 
   alias ExCubecl.{Buffer, Device, Error, Native, Shape}
 
@@ -18,7 +18,7 @@ defmodule ExCubecl.Kernel.Blame do
     Error.new(:invalid_argument, Map.merge(details, argument(parsed, name)))
   end
 
-  @doc "Buffers of different shapes in an element-wise kernel; `name` is `:into` for what it writes."
+  @doc "The error for buffers of different shapes in an element-wise kernel; `name` is `:into` for the result buffer."
   def shapes(parsed, name, shape, {other, expected}) do
     details = %{expected: Shape.size(expected), actual: Shape.size(shape), shape: shape}
     beside = %{other: other && argument(parsed, other), other_shape: expected}
@@ -44,12 +44,12 @@ defmodule ExCubecl.Kernel.Blame do
   defp about(%{reason: :invalid_value, details: details}, parsed, args, numbers, _into) do
     name =
       case Enum.at(numbers, details.index) do
-        # It goes into integers (see `Types.coerce/3`).
+        # A float that is converted to an integer type (see `Types.coerce/3`).
         {:whole, name} -> name
         name -> name
       end
 
-    # In a batch it may be the number of another step.
+    # In a batch the error may be about the number of another step.
     if is_map_key(args, name) and args[name] == details.value, do: argument(parsed, name)
   end
 
@@ -58,7 +58,7 @@ defmodule ExCubecl.Kernel.Blame do
   end
 
   defp about(%{reason: :unsupported_dtype, details: details}, parsed, args, _, _) do
-    # Where the device calculates with the type, it is atomic operations that it does not have.
+    # If the device computes with the type, it is the atomic operations on it that are not supported.
     atomic? = match?({:ok, %{dtypes: _}}, calculating(details))
     typed? = &(&1.buffer.dtype == details.dtype and (not atomic? or &1.name in parsed.outputs))
 
@@ -94,7 +94,7 @@ defmodule ExCubecl.Kernel.Blame do
 
   defp about(_error, _parsed, _args, _numbers, _into), do: nil
 
-  # The first argument that is a buffer and does not go.
+  # The first argument that is a buffer for which `wrong?` returns true.
   defp find(parsed, args, wrong?) do
     Enum.find_value(parsed.args, fn name ->
       with %Buffer{} = buffer <- args[name],

@@ -1,8 +1,8 @@
 defmodule ExCubecl.Kernel.Cache do
   @moduledoc false
-  # Typed kernels by what they are and the kinds of their arguments. The table is everybody's; this
-  # process only owns it. Full, it lets go of what was not used since it was full the last time. Where there is no
-  # table, as before the application is started, kernels run all the same, and nothing is kept.
+  # Caches typed and compiled kernels by kernel, kinds of arguments and device. The ETS table is public; this
+  # process only owns it. When the table is full, entries that were not used since the last round are evicted.
+  # Without the table, as before the application is started, kernels run and nothing is cached.
 
   use ExCubecl.Service
 
@@ -14,7 +14,7 @@ defmodule ExCubecl.Kernel.Cache do
 
   def start_link(_), do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
 
-  @doc "The map that is kept under a key, or what `make` makes for it: `{:ok, map}` is kept, an error is not."
+  @doc "The map that is cached under a key, or the result of `make`: `{:ok, map}` is cached, an error is not."
   def fetch(key, make) do
     case lookup(key) do
       [{_, entry, round}] ->
@@ -30,7 +30,7 @@ defmodule ExCubecl.Kernel.Cache do
 
   defp lookup(key), do: table([], fn -> :ets.lookup(__MODULE__, key) end)
 
-  @doc "Keys and maps of all that is kept."
+  @doc "The keys and maps of all entries."
   def all,
     do: for({key, entry, _} <- table([], fn -> :ets.tab2list(__MODULE__) end), do: {key, entry})
 
@@ -53,8 +53,8 @@ defmodule ExCubecl.Kernel.Cache do
     {:ok, entry}
   end
 
-  # A round ends when the table is full, and the first one when half of it is. Entries of earlier ones were not used in
-  # this one.
+  # A round ends when the table is full, and when it is filled to half. Entries of earlier rounds were not used in this
+  # one.
   defp make_room do
     :ets.select_delete(__MODULE__, [{{:_, :_, :"$1"}, [{:<, :"$1", round()}], [true]}])
     if size() >= @most, do: :ets.delete_all_objects(__MODULE__)
@@ -75,7 +75,7 @@ defmodule ExCubecl.Kernel.Cache do
     end
   end
 
-  # What is done with the table, or `otherwise` where there is none.
+  # The result of `call`, or `otherwise` if there is no table.
   defp table(otherwise, call) do
     call.()
   rescue
@@ -84,7 +84,7 @@ defmodule ExCubecl.Kernel.Cache do
 
   defp count(at), do: :counters.add(counters(), at, 1)
 
-  # Those of before outlive a process that was killed.
+  # The counters outlive this process if it is killed.
   defp counters do
     with nil <- :persistent_term.get(__MODULE__, nil) do
       counters = :counters.new(3, [])

@@ -1,15 +1,15 @@
 defmodule ExCubecl.Kernel.Call do
   @moduledoc false
-  # One call of a kernel: its arguments, checked as far as Elixir can, with the kernel that is compiled for their
-  # types, and what the native side takes for it.
+  # Prepares one call of a kernel: checks the arguments as far as Elixir can, compiles the kernel for their types, and
+  # builds the arguments of the NIF.
 
   alias ExCubecl.{Arguments, Buffer, DType, Error, Handle, Native, Shape, Telemetry}
   alias ExCubecl.Kernel.{Blame, Cache, Typer, Types}
 
-  # Numbers that Elixir has no floats for.
+  # Numbers that Elixir floats cannot represent.
   @special [:nan, :infinity, :neg_infinity]
 
-  @doc "Everything that a run needs: for `ExCubecl.Kernel.run/3`, and for batches."
+  @doc "Everything that `ExCubecl.Kernel.run/3` or a batch needs to run the kernel."
   def prepare(%{parsed: parsed} = kernel, args, opts) do
     with {:ok, args} <- arguments(parsed, args),
          {:ok, shape} <- shape(parsed, args, opts),
@@ -38,18 +38,18 @@ defmodule ExCubecl.Kernel.Call do
     end
   end
 
-  @doc "What the native side takes for a run."
+  @doc "The tuple that the native side takes for a run."
   def step(%{made: made} = prepared),
     do: {made.ref, prepared.inputs, prepared.numbers, prepared.outputs, prepared.positions}
 
-  @doc "The result of a run, which names the argument that an error is about."
+  @doc "The result of a run. An error about an argument names that argument."
   def told(result, %{parsed: parsed, args: args, made: made, into: into}),
     do: Blame.tell(result, parsed, args, made.scalars, into)
 
-  @doc "Whether a term is a number for a kernel."
+  @doc "Whether a term can be passed to a kernel as a number."
   def number?(term), do: is_number(term) or term in @special
 
-  @doc "Bytes of what a run writes into."
+  @doc "Total bytes of the buffers that a run writes into."
   def written(%{made: %{dtype: nil}, args: args, names: names}),
     do:
       Enum.sum(
@@ -94,7 +94,7 @@ defmodule ExCubecl.Kernel.Call do
     end
   end
 
-  # What the positions run over.
+  # The shape that the global positions iterate over.
   defp shape(%{outputs: []} = parsed, args, opts) do
     buffers = for {name, %Buffer{shape: shape}} <- args, do: {name, shape}
 
@@ -162,13 +162,13 @@ defmodule ExCubecl.Kernel.Call do
     end
   end
 
-  # One element for all.
+  # Whether a buffer of one element is broadcast.
   defp one?(%{outputs: []}, buffer, shape),
     do: Shape.size(buffer.shape) == 1 and Shape.size(shape) != 1
 
   defp one?(_parsed, _buffer, _shape), do: false
 
-  # An element-wise kernel writes into a new buffer, or into one that is there.
+  # An element-wise kernel writes into a new buffer, or into the buffer given as `:into`.
   defp outputs(%{outputs: []}, _made, _args, _shape, :error), do: {:ok, []}
 
   defp outputs(%{outputs: []} = parsed, made, _args, shape, {:ok, into}) do
@@ -207,7 +207,7 @@ defmodule ExCubecl.Kernel.Call do
 
   defp typed(parsed, kinds, check) do
     with {:error, %{line: line, text: text}} <- Typer.type(parsed, Map.new(kinds), check) do
-      # What is about the whole kernel, or a kernel of the library, has no line.
+      # An error about the whole kernel, or in a kernel of this library, has no line.
       details = %{kernel: parsed.name, text: text}
       Error.new(:type_mismatch, if(line == 0, do: details, else: Map.put(details, :line, line)))
     end
@@ -224,7 +224,7 @@ defmodule ExCubecl.Kernel.Call do
     end
   end
 
-  @doc "Compiles a kernel for arguments that may be types instead of buffers, on a device."
+  @doc "Compiles a kernel on a device. The arguments may be types instead of buffers."
   def warm(%{parsed: parsed} = kernel, args, id) do
     kinds = fn -> for {name, arg} <- Enum.zip(parsed.args, args), do: {name, like(arg)} end
 
@@ -246,15 +246,15 @@ defmodule ExCubecl.Kernel.Call do
     end
   end
 
-  ## What a run takes
+  ## Arguments of the NIF
 
   defp refs(names, args), do: for(name <- names, do: args[name].ref)
 
-  # Of a kernel of groups, how many of them; else how many threads.
+  # The number of groups for a kernel with groups, else the number of threads.
   defp positions(nil, shape), do: Shape.size(shape)
   defp positions(group, shape), do: Shape.size(groups(group, shape))
 
-  # Groups of one axis go over all of the shape, others along its axes.
+  # Groups with one axis cover the flattened shape; groups with several cover the shape axis by axis.
   defp groups([threads, 1, 1], shape), do: [full(Shape.size(shape), threads), 1, 1]
 
   defp groups(threads, shape),
@@ -262,7 +262,7 @@ defmodule ExCubecl.Kernel.Call do
 
   defp full(length, threads), do: div(length + threads - 1, threads)
 
-  # Along x, y and z; what is left is along z.
+  # The lengths along x, y and z; all further axes are merged into z.
   defp lengths(shape) do
     case Enum.reverse(shape) do
       [x, y | rest] -> [x, y, Shape.size(rest)]
@@ -275,7 +275,7 @@ defmodule ExCubecl.Kernel.Call do
     for name <- made.scalars do
       case name do
         {:dim, :all} -> Shape.size(shape)
-        # Never zero: these divide.
+        # Never zero: the kernel divides by it.
         {:dim, axis} -> max(along(axis, lengths(shape)), 1)
         {:groups, axis} -> max(along(axis, groups(group, shape)), 1)
         {:cast, name, dtype} -> Types.number_as(args[name], dtype)
@@ -286,7 +286,7 @@ defmodule ExCubecl.Kernel.Call do
   end
 
   defp along(axis, lengths), do: Enum.at(lengths, %{x: 0, y: 1, z: 2}[axis])
-  # Of the first buffer: there is one in every call.
+  # The device of the first buffer: every call has at least one.
   defp device(args) do
     {_, %{device: id}} = Enum.find(args, &is_struct(elem(&1, 1), Buffer))
     id

@@ -1,16 +1,16 @@
 defmodule ExCubecl.Kernel.Definition do
   @moduledoc false
-  # What the macros of `ExCubecl.Kernel` make of their arguments.
+  # The implementation of the macros of `ExCubecl.Kernel`.
 
   import ExCubecl.Kernel.Mistake
 
   alias ExCubecl.Kernel.{Below, Expressions, Lookup, Parser, Unknown}
 
-  # Kernels by name and arity, and those that call what was not defined yet.
+  # Module attributes: kernels by name and arity, and kernels that call a name that is not defined yet.
   @kernels :ex_cubecl_kernels
   @open :ex_cubecl_open
 
-  @doc "Before anything of a module is expanded."
+  @doc "Registers the module attributes, before any kernel of the module is expanded."
   def prepare(%{module: nil} = env),
     do:
       fail(
@@ -23,7 +23,7 @@ defmodule ExCubecl.Kernel.Definition do
     for name <- [@kernels, @open], do: Module.register_attribute(module, name, accumulate: true)
   end
 
-  @doc "Two functions for a kernel, of which one raises."
+  @doc "The code of the two functions of a kernel, `name` and `name!`; the latter raises."
   def define(call, given, env) do
     {name, args} = head(call, env)
     arity = length(args)
@@ -31,7 +31,7 @@ defmodule ExCubecl.Kernel.Definition do
     free(name, arity, env)
     functions(name, arity, make(name, args, body, opts, env), env)
   rescue
-    # What it calls may be defined below, as a kernel or not: at the end of the module that is known.
+    # The called name may be defined further down, as a kernel or a function: `finish/1` checks at the end of the module.
     below in Below ->
       {name, args} = head(call, env)
       Module.put_attribute(env.module, @open, %{below | kernel: {name, length(args)}})
@@ -51,7 +51,7 @@ defmodule ExCubecl.Kernel.Definition do
     end
   end
 
-  # The code of the struct, for the module that has the kernel.
+  # The code of the struct, for the module that defines the kernel.
   defp struct_of(%{parsed: parsed, key: key}) do
     quote do: %ExCubecl.Kernel{parsed: unquote(Macro.escape(parsed)), key: unquote(key)}
   end
@@ -66,7 +66,7 @@ defmodule ExCubecl.Kernel.Definition do
     fail(env, env.line, text)
   end
 
-  # Of `defkernel f(x), group: 64, do: ...` all is one list.
+  # `defkernel f(x), group: 64, do: ...` passes the options and the body in one list.
   defp body(given, env) do
     given = List.flatten(List.wrap(given))
 
@@ -83,7 +83,7 @@ defmodule ExCubecl.Kernel.Definition do
     end
   end
 
-  # Whether a name may be that of a kernel.
+  # Raises if a kernel cannot have this name and arity.
   defp free(name, arity, %{module: module} = env) do
     if module == nil or not Module.has_attribute?(module, @kernels),
       do: fail(env, env.line, "defkernel is for a module that says: use ExCubecl.Kernel")
@@ -137,13 +137,13 @@ defmodule ExCubecl.Kernel.Definition do
 
   defp key(parsed), do: :erlang.md5(:erlang.term_to_binary(parsed))
 
-  @doc "A kernel under another name, in messages and lists."
+  @doc "A kernel with another name, which messages and lists show."
   def named(%{parsed: parsed} = kernel, name) do
     parsed = %{parsed | name: name}
     %{kernel | parsed: parsed, key: key(parsed)}
   end
 
-  @doc "At the end of a module: what its kernels call is there, and their names are theirs alone."
+  @doc "Checks at the end of a module that every kernel called is defined, and that no function has the name and arity of a kernel."
   def finish(%{module: module} = env) do
     kernels = Lookup.defined(env)
     open = module |> Module.get_attribute(@open) |> Enum.reverse()
@@ -165,7 +165,7 @@ defmodule ExCubecl.Kernel.Definition do
       List.keymember?(kernels, {name, arity}, 0) ->
         :below
 
-      # One of several that wait for something else.
+      # It is a kernel that itself calls a name that is not defined.
       Enum.any?(open, &(&1.kernel == {name, arity})) ->
         :below
 

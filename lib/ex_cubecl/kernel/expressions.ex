@@ -1,6 +1,6 @@
 defmodule ExCubecl.Kernel.Expressions do
   @moduledoc false
-  # The part of `ExCubecl.Kernel.Parser` for whatever has a value.
+  # The part of `ExCubecl.Kernel.Parser` for expressions.
 
   import ExCubecl.Kernel.Mistake
   import ExCubecl.Kernel.Quoted
@@ -71,7 +71,7 @@ defmodule ExCubecl.Kernel.Expressions do
 
   @atomics ~w(atomic_add atomic_min atomic_max atomic_and atomic_or atomic_xor atomic_exchange)a
 
-  # How many arguments the words take that are neither @unary nor @binary; :+ and :- are of one too.
+  # Arities of the built-ins that are not in @unary, @binary or @atomics. Unary :+ is here, unary :- is in @unary.
   @words [
     index: [0, 1],
     len: [1],
@@ -84,7 +84,7 @@ defmodule ExCubecl.Kernel.Expressions do
     +: [1]
   ]
 
-  @doc "How many arguments a function of the language takes: none of them for a name that is none."
+  @doc "The arities of a built-in function; `[]` for any other name."
   @spec arities(atom) :: [arity]
   def arities(name) do
     one = if is_map_key(@unary, name), do: [1], else: []
@@ -218,7 +218,7 @@ defmodule ExCubecl.Kernel.Expressions do
   def clause(other, state),
     do: fail(state, meta(other), "a clause of cond is written as: condition -> ...")
 
-  # A branch of an expression: one value, nothing that is set.
+  # A branch whose value is used: one expression, no assignments.
   defp one(block, state) do
     case lines(block) do
       [line] ->
@@ -236,7 +236,7 @@ defmodule ExCubecl.Kernel.Expressions do
     end
   end
 
-  # The element-wise function of another kernel, in place of its call.
+  # Replaces the call of an element-wise kernel by its body.
   defp inline({module, name}, meta, args, state) do
     case state.find.(module, name, length(args)) do
       %{result: nil} ->

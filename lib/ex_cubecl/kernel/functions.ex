@@ -1,10 +1,10 @@
 defmodule ExCubecl.Kernel.Functions do
   @moduledoc false
-  # What a function of the language makes of typed arguments. Number against number is calculated here.
+  # Types the calls of built-in functions. Operations on two literals are folded here.
 
   import ExCubecl.Kernel.Types
 
-  # Not in Vulkan's instruction set for 64 bits.
+  # Vulkan's instruction set does not have these for 64 bits.
   @narrow ~w(exp log log1p sin cos tan tanh sinh cosh asin acos atan erf pow atan2)a
 
   @arithmetic ~w(add sub mul min max)a
@@ -22,7 +22,7 @@ defmodule ExCubecl.Kernel.Functions do
   def call(:neg, [{:number, n}], _line, state), do: {{:number, -n}, state}
   def call(function, args, line, state), do: calculated(function, args, line, state)
 
-  # What is no float of Elixir's is left to the device.
+  # A result that an Elixir float cannot hold is not folded: the device computes it.
   defp folded(function, a, b) do
     fold(function, a, b)
   rescue

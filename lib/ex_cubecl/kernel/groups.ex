@@ -1,6 +1,6 @@
 defmodule ExCubecl.Kernel.Groups do
   @moduledoc false
-  # What the parser has to know of kernels whose threads run in groups.
+  # The part of the parser for kernels whose threads run in groups (workgroups).
 
   import ExCubecl.Kernel.Mistake
 
@@ -9,7 +9,7 @@ defmodule ExCubecl.Kernel.Groups do
   @words [:local, :group, :group_size, :shared, :barrier]
   @threads 256
 
-  @doc "The threads along x, y and z, of a kernel that has groups."
+  @doc "The threads of a group along x, y and z; `nil` for a kernel without groups."
   def threads(opts, body, state) do
     case opts do
       [] -> if grouped?(body), do: [@threads, 1, 1]
@@ -18,7 +18,7 @@ defmodule ExCubecl.Kernel.Groups do
     end
   end
 
-  # Braces of three are quoted, those of two are not.
+  # A tuple of three is quoted as `{:{}, _, list}`; a tuple of two is quoted as itself.
   defp axes({:{}, _, axes}), do: axes
   defp axes({y, x}), do: [y, x]
   defp axes(x), do: List.wrap(x)
@@ -44,7 +44,7 @@ defmodule ExCubecl.Kernel.Groups do
     found
   end
 
-  @doc "The state with one more piece of memory that a group shares."
+  @doc "The state with the shared memory that a line declares."
   def shared({:=, meta, [{name, _, context}, {:shared, _, [type, length]}]}, state)
       when is_atom(name) and is_atom(context) do
     if MapSet.member?(state.known, name) or List.keymember?(state.shared, name, 0),
@@ -97,7 +97,7 @@ defmodule ExCubecl.Kernel.Groups do
   defp constant({:group_size, _, [axis]}, state) when axis in [:x, :y, :z], do: size(axis, state)
   defp constant(_, _state), do: nil
 
-  @doc "Whether a value is the same for all threads of a group, as far as it can be seen: what they need to meet at a barrier."
+  @doc "Whether a value is known to be the same for all threads of a group. Control flow around a barrier needs that."
   def same?({:number, _}, _state), do: true
   def same?({:bool, _}, _state), do: true
   def same?({:len, _}, _state), do: true
@@ -107,7 +107,7 @@ defmodule ExCubecl.Kernel.Groups do
   def same?({:cast, _, value}, state), do: same?(value, state)
   def same?(_, _state), do: false
 
-  @doc "Threads of a group, along one axis or all of them."
+  @doc "The threads of a group along one axis, or in total for `nil`."
   def size(nil, state), do: Enum.product(state.group)
   def size(axis, state), do: Enum.at(state.group, %{x: 0, y: 1, z: 2}[axis])
 end

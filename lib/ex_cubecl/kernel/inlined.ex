@@ -1,11 +1,11 @@
 defmodule ExCubecl.Kernel.Inlined do
   @moduledoc false
-  # A kernel as part of another one: the elements that it reads of its arguments are those of the buffers that are passed.
+  # Inlines a kernel into its caller: element reads of its arguments become element reads of the caller's buffers.
 
   import ExCubecl.Kernel.Mistake
   import ExCubecl.Kernel.Quoted
 
-  @doc "The kernel, with the names of the caller where it reads elements; `passed` are the caller's expressions by argument."
+  @doc "The kernel with the caller's buffer names where it reads elements; `passed` has the caller's expressions by argument."
   def kernel(kernel, passed, meta, state) do
     names =
       for name <- kernel.args, reads?([kernel.statements, kernel.result], name), into: %{} do

@@ -1,11 +1,18 @@
 defmodule ExCubecl.Kernel.Lookup do
   @moduledoc false
-  # Finds the kernel that a call in a kernel means, or says what the name is instead.
+  # Finds the kernel that a call in a kernel refers to, or reports what else the name means.
 
   @typedoc """
-  What a name is that is no kernel: of the module that is compiled, possibly something `:below`; a `{:function, module}`
-  of Elixir; a kernel of other `{:arities, list}`; a `{:module, module}` that is not there, or that has
-  the kernels of the `{:kernels, module, list}`.
+  The meaning of a name that is not a kernel:
+
+    * `:unknown` - not found
+    * `:below` - possibly defined further down in the module being compiled
+    * `:plain` - a function of the module being compiled
+    * `{:function, module}` - a function or macro of Elixir
+    * `{:import, module}` - a kernel of an imported module
+    * `{:arities, list}` - a kernel with other arities
+    * `{:no_module, module}` - the module does not exist
+    * `{:kernels, module, list}` - the module has only these kernels
   """
   @type other ::
           :unknown
@@ -17,7 +24,7 @@ defmodule ExCubecl.Kernel.Lookup do
           | {:no_module, module}
           | {:kernels, module, keyword(arity)}
 
-  @doc "The parsed kernel, or what the name is instead."
+  @doc "The parsed kernel, or what else the name means."
   @spec find(Macro.t() | nil, atom, arity, Macro.Env.t()) :: map | {:other, other}
   def find(nil, name, arity, env) do
     kernels = defined(env)
@@ -48,14 +55,14 @@ defmodule ExCubecl.Kernel.Lookup do
     end
   end
 
-  @doc "The kernels that were defined so far in the module that is compiled, the latest first."
+  @doc "The kernels defined so far in the module being compiled, the latest first."
   def defined(%{module: module}) do
     if module && Module.open?(module),
       do: Module.get_attribute(module, :ex_cubecl_kernels) || [],
       else: []
   end
 
-  @doc "What a name of the module that is compiled is, which is no kernel."
+  @doc "The meaning of a name that is not a kernel of the module being compiled."
   @spec local(list, atom, arity, Macro.Env.t()) :: other
   def local(kernels, name, arity, env) do
     others = for {{^name, other}, _} <- kernels, do: other
@@ -78,7 +85,7 @@ defmodule ExCubecl.Kernel.Lookup do
     end)
   end
 
-  # It would be called here, but Elixir would call the import unused.
+  # Calling it without the module name would work, but Elixir would warn that the import is unused.
   defp imported(module, name, arity) do
     if function_exported?(module, :__kernel__, 2) and module.__kernel__(name, arity) != nil,
       do: {:import, module},
@@ -91,7 +98,7 @@ defmodule ExCubecl.Kernel.Lookup do
       else: :unknown
   end
 
-  # A module with kernels may have functions too.
+  # A module with kernels may also have functions.
   defp of_kernels(module, name, arity) do
     kernels = module.__kernels__()
 

@@ -1,6 +1,6 @@
 defmodule ExCubecl.Kernel.Mistake do
   @moduledoc false
-  # What is not of the language of kernels: a CompileError with its line.
+  # Raises a CompileError, with its line, for code that is not valid in a kernel.
 
   @spec fail(map, keyword | integer, String.t()) :: no_return
   def fail(state, meta, text) do

@@ -1,7 +1,7 @@
 defmodule ExCubecl.Kernel.Parser do
   @moduledoc false
-  # From Elixir's quoted code to the language of kernels: plain tuples, untyped, checked for what can
-  # be known without types. Whatever is not of the language is a CompileError with its line.
+  # Turns Elixir's quoted code into the intermediate form of kernels: plain tuples, untyped, checked as far
+  # as possible without types. Code that is not valid in a kernel raises a CompileError with its line.
   #
   #   expression  {:number, n} {:bool, b} {:var, name} {:index, axis} {:len, name} {:at, line, name, e}
   #               {:call, line, function, [e]} {:cast, dtype, e} {:if, line, c, e, e} {:inline, kernel, [e]}
@@ -27,12 +27,12 @@ defmodule ExCubecl.Kernel.Parser do
     atomic_exchange: :exchange
   }
 
-  # As the native side has it.
+  # The same limit as on the native side.
   @max_size 20_000
 
   @doc """
-  A kernel of these arguments and this body; `find` looks up others: `(module | nil, name, arity)`, and returns a
-  parsed kernel or `{:other, what}` as `ExCubecl.Kernel.Lookup`.
+  Parses a kernel with these arguments and this body. `find` looks up other kernels: it takes
+  `(module | nil, name, arity)` and returns a parsed kernel or `{:other, what}` as `ExCubecl.Kernel.Lookup` does.
   """
   def parse(name, args, body, opts, env, find) do
     state = %{
@@ -46,7 +46,7 @@ defmodule ExCubecl.Kernel.Parser do
       find: find,
       shared: [],
       group: nil,
-      # Whether all threads of a group come by, and the loop variables that are the same for all.
+      # Whether all threads of a group execute the line, and the loop variables that have the same value in all of them.
       together: true,
       same: MapSet.new()
     }
@@ -101,8 +101,8 @@ defmodule ExCubecl.Kernel.Parser do
         %{kernel | statements: statements}
       end
 
-    # Kernels that call one another twice double with each, so that the last would not be found to be too large by
-    # anything that goes over all of it.
+    # Where each kernel calls the previous one twice, the size doubles with each kernel. A traversal of the whole
+    # expanded code would not end, so the sizes are added up instead.
     size = size([kernel.statements, kernel.result], 0)
 
     if size > @max_size,
@@ -132,7 +132,7 @@ defmodule ExCubecl.Kernel.Parser do
   defp argument(other, env),
     do: fail(env, env.line, "arguments are names, not #{Macro.to_string(other)}")
 
-  # The buffers that are written to, wherever that is.
+  # The buffers that are written to, anywhere in the body.
   defp written(lines) do
     {_, names} =
       Macro.prewalk(lines, [], fn
@@ -155,7 +155,7 @@ defmodule ExCubecl.Kernel.Parser do
 
   defp statements(lines, state), do: Enum.map_reduce(lines, state, &statement/2)
 
-  # Statements, and a last line with the value.
+  # Statements, and the last line, which has the value.
   defp value_block([], state),
     do:
       fail(
@@ -219,7 +219,7 @@ defmodule ExCubecl.Kernel.Parser do
        when is_list(branches) do
     condition = expression(condition, state)
     state = together(state, [condition])
-    # What is set in one branch only is not known behind it.
+    # A variable that is set in one branch only is not known after the branch.
     {then, _} = statements(lines(branches[:do]), state)
 
     {other, _} =
@@ -244,7 +244,7 @@ defmodule ExCubecl.Kernel.Parser do
     do: fail(state, meta, "a loop is written as: for i <- first..last do ... end")
 
   defp statement(other, state) do
-    # What is wrong with itself comes first.
+    # An error in the expression itself is reported first.
     expression(other, state)
 
     fail(

@@ -1,6 +1,7 @@
 defmodule ExCubecl.Kernel.Source do
   @moduledoc """
-  A kernel in a language of the device, which `ExCubecl.Kernel.source/1` makes and `ExCubecl.Kernel.run/3` runs.
+  A kernel written in a language of the device, such as WGSL. `ExCubecl.Kernel.source/1` creates it and
+  `ExCubecl.Kernel.run/3` runs it.
   """
 
   alias ExCubecl.{Arguments, DType, Error, Handle, Native, Shape, Telemetry}
@@ -76,7 +77,7 @@ defmodule ExCubecl.Kernel.Source do
     end
   end
 
-  # Arguments have no names here; their bindings have numbers.
+  # The arguments of a source have no names: the error gives the number of the binding.
   defp no_buffer(buffers, entry) do
     index = Enum.find_index(buffers, &match?({:error, _}, Handle.check(&1)))
     details = %{kernel: entry, number: index + 1, name: "binding #{index}"}

@@ -1,10 +1,10 @@
 defmodule ExCubecl.Kernel.Typer do
   @moduledoc false
-  # From a parsed kernel and the kinds of its arguments to the typed tree that the native side takes.
-  # Types mix as in Nx; a number adapts to what it meets. Number against number is folded here.
+  # Turns a parsed kernel and the kinds of its arguments into the typed tree that the native side takes.
+  # Types merge as in Nx; a number takes the type of the other operand. Operations on two literals are folded here.
   #
   # A typed expression is `{type, tree}` with a dtype or `:bool`, `{:number, n}`, or `{:given, kind, name}`
-  # for a number that comes with the call and takes its type where it is used.
+  # for a number that is an argument of the call and takes its type where it is used.
 
   import ExCubecl.Kernel.Types
 
@@ -13,11 +13,11 @@ defmodule ExCubecl.Kernel.Typer do
   @most_rounds 20
 
   @doc """
-  The tree with the result's type and the order of buffers and numbers, or the clash.
+  The tree with the result's type and the order of buffers and numbers, or the type error.
 
   Kinds are `{:buffer, dtype}`, `{:one, dtype}` for a buffer of one element that stands for all, `:int`
-  and `:float` for numbers. With `report?` the tree has one more output, which is told of indices outside of
-  their buffers.
+  and `:float` for numbers. With `report?` the tree has one more output, into which the kernel writes indices that
+  are out of bounds.
   """
   @spec type(map, %{atom => term}, boolean) :: {:ok, map} | {:error, Exception.t()}
   def type(kernel, kinds, report?) do
@@ -37,7 +37,7 @@ defmodule ExCubecl.Kernel.Typer do
 
   defp memory(dtype, _kinds), do: {:shared, dtype}
 
-  # A variable has one type, which is known once nothing that is assigned to it changes it any more.
+  # A variable has one type. The kernel is typed again until no assignment changes the type of a variable.
   defp settle(kernel, kinds, variables, rounds) do
     state = start(kernel, kinds, variables)
     {body, state} = block(kernel.statements, state)
@@ -54,7 +54,7 @@ defmodule ExCubecl.Kernel.Typer do
     outputs = kernel.outputs
     inputs = for name <- kernel.args, buffer?(kinds[name]), name not in outputs, do: name
     shared = for {name, _, _} <- kernel.shared, do: name
-    # No names: an argument may be called result or report.
+    # Tuples, not atoms: an argument may be named result or report.
     report = if kernel.report?, do: [{:report}], else: []
     results = if outputs == [], do: [{:result}], else: outputs
 
@@ -110,7 +110,7 @@ defmodule ExCubecl.Kernel.Typer do
 
   ## Statements
 
-  # What a called kernel sets comes before the statement that calls it.
+  # The assignments of a called kernel are inserted before the statement that calls it.
   defp block(statements, %{prefix: outer} = state) do
     {blocks, state} =
       Enum.map_reduce(statements, state, fn statement, state ->
@@ -195,7 +195,7 @@ defmodule ExCubecl.Kernel.Typer do
   defp expression({:bool, value}, state), do: {{:bool, {:bool, value}}, state}
   defp expression({:index, nil}, %{group: nil} = state), do: {{:s32, :position}, state}
 
-  # -1 behind the end, where there are threads only to fill the group.
+  # -1 past the end: the last group has threads without an element, which only fill it.
   defp expression({:index, nil}, %{group: [threads, 1, 1]} = state) do
     {total, state} = scalar({:dim, :all}, :s32, state)
     at = {:binary, :add, {:binary, :mul, :group, int(threads)}, :member}
@@ -274,7 +274,7 @@ defmodule ExCubecl.Kernel.Typer do
     {{type, chosen(condition, then, other)}, state}
   end
 
-  # The arguments become what the other kernel calls them; its variables are its own.
+  # Binds the argument names of the called kernel to the caller's values; its variables get names of their own.
   defp expression({:inline, kernel, args}, state) do
     {typed, state} = Enum.map_reduce(args, state, &expression/2)
     state = %{state | calls: state.calls + 1}
@@ -309,7 +309,7 @@ defmodule ExCubecl.Kernel.Typer do
     {{dtype, {:read, slot(name, state), at}}, state}
   end
 
-  # Where a thread is along an axis, in a kernel whose groups have several.
+  # The global position of a thread along an axis, in a kernel whose groups have several axes.
   defp along(axis, state) do
     {group, state} = group(axis, state)
     first = {:binary, :mul, group, int(threads(axis, state))}
@@ -332,7 +332,7 @@ defmodule ExCubecl.Kernel.Typer do
   defp threads(axis, state), do: Enum.at(state.group, %{x: 0, y: 1, z: 2}[axis])
   defp int(number), do: {:const, :s32, number}
 
-  # What an argument is, calculated once, however often the called kernel names it.
+  # The value of an argument, computed once even if the called kernel uses it several times.
   defp once(_name, {kind, _} = number, state) when kind == :number, do: {{:bound, number}, state}
   defp once(_name, {:given, _, _} = given, state), do: {{:bound, given}, state}
 
@@ -345,7 +345,7 @@ defmodule ExCubecl.Kernel.Typer do
     {{:var, name}, %{state | prefix: [set | state.prefix]}}
   end
 
-  # A kernel's code in another: its arguments are bound, its variables get names that nobody else has.
+  # Rewrites the code of a called kernel for its caller: arguments become their bound values, variables get unique names.
   defp renamed({:var, name}, bound, own), do: Map.get(bound, name, {:var, own.(name)})
   defp renamed(list, bound, own) when is_list(list), do: Enum.map(list, &renamed(&1, bound, own))
 
@@ -372,7 +372,7 @@ defmodule ExCubecl.Kernel.Typer do
     end
   end
 
-  # Of a variable of a called kernel.
+  # A variable of a called kernel.
   defp shown({_, name}), do: shown(name)
   defp shown(name), do: name
 

@@ -1,6 +1,6 @@
 defmodule ExCubecl.Kernel.Types do
   @moduledoc false
-  # Types of typed expressions: how they mix, as in Nx, and how a number takes the type of what it meets.
+  # Types of typed expressions: how they merge, as in Nx, and how a number takes the type of the other operand.
 
   alias ExCubecl.DType
 
@@ -8,7 +8,7 @@ defmodule ExCubecl.Kernel.Types do
     @moduledoc false
     defexception [:line, :text]
     @impl true
-    # What is about the whole kernel has no line.
+    # An error about the whole kernel has no line.
     def message(%{line: 0, text: text}), do: text
     def message(%{line: line, text: text}), do: "line #{line}: #{text}"
   end
@@ -19,7 +19,7 @@ defmodule ExCubecl.Kernel.Types do
 
   def unsigned?(type), do: type in [:u8, :u16, :u32, :u64]
 
-  # A number that meets nothing with a type has the usual one.
+  # A number without a typed operand gets its default type.
   def settled({{:number, n}, state}), do: settle_at({:number, n}, usual(n), state)
   def settled({{:given, :int, _} = given, state}), do: settle_at(given, :s32, state)
   def settled({{:given, :float, _} = given, state}), do: settle_at(given, :f32, state)
@@ -50,7 +50,7 @@ defmodule ExCubecl.Kernel.Types do
   def merged({type, _}, other, line), do: join(type, other, line)
   def merged(given, {type, _}, line), do: join(type, given, line)
 
-  # The type of something that has one, once it has met something else.
+  # The type of a typed value combined with another operand.
   def join(:bool, {:bool, _}, _line), do: :bool
 
   def join(:bool, _, line),
@@ -67,7 +67,7 @@ defmodule ExCubecl.Kernel.Types do
   defp with_number(type, true) when type not in @floats, do: :f32
   defp with_number(type, _float?), do: type
 
-  @doc "The type of two types together, as `Nx.Type.merge/2`."
+  @doc "The type that two types merge to, as `Nx.Type.merge/2`."
   def mix(same, same), do: same
 
   def mix(a, b) do
@@ -124,7 +124,7 @@ defmodule ExCubecl.Kernel.Types do
   def whole(n) when is_float(n), do: if(trunc(n) == n, do: trunc(n), else: n)
   def whole(n), do: n
 
-  @doc "What `cast` makes of a typed expression."
+  @doc "The result of `cast` on a typed expression."
   def converted({:number, n}, type, state) when type not in @floats,
     do: {{:const, type, number_as(n, type)}, state}
 
@@ -133,7 +133,7 @@ defmodule ExCubecl.Kernel.Types do
 
   def converted(typed, type, state), do: coerce(typed, type, state)
 
-  @doc "A number as the device casts it to an integer type: held within the range, or its low bits."
+  @doc "A number as the device casts it to an integer type: a float is clamped to the range, an integer keeps its low bits."
   def number_as(:nan, _type), do: 0
   def number_as(:infinity, type), do: type |> range() |> elem(1)
   def number_as(:neg_infinity, type), do: type |> range() |> elem(0)

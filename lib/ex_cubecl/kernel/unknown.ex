@@ -1,6 +1,6 @@
 defmodule ExCubecl.Kernel.Unknown do
   @moduledoc false
-  # What is written in a kernel and is not of its language: a sentence for each, with what to write instead.
+  # The messages for code that is not valid in a kernel, with what to write instead.
 
   alias ExCubecl.Text
 
@@ -22,7 +22,7 @@ defmodule ExCubecl.Kernel.Unknown do
     sum: "ExCubecl.Ops.sum, or a loop"
   }
 
-  @doc "What is wrong with a call: `other` is of `ExCubecl.Kernel.Lookup`."
+  @doc "The message for a call that is neither a kernel nor a built-in; `other` is a `t:ExCubecl.Kernel.Lookup.other/0`."
   def call(called, arity, other)
 
   def call(name, arity, :recursion),
@@ -79,7 +79,7 @@ defmodule ExCubecl.Kernel.Unknown do
 
   defp instead(name), do: "#{name} is not known in kernels: use #{@instead[name]}"
 
-  @doc "What is wrong with what stands where a value is expected."
+  @doc "The message for code that has no value in a kernel, where a value is expected."
   def value({:=, _, [{name, _, context}, _]}) when is_atom(name) and is_atom(context),
     do: "#{name} = ... sets a variable and has no value: it is a line of its own, before this one"
 
@@ -126,6 +126,6 @@ defmodule ExCubecl.Kernel.Unknown do
 
   def value(other), do: "#{short(other)} is not known in kernels: they have numbers only"
 
-  @doc "Code as it was written, in a few words."
+  @doc "Quoted code as text, at most 60 characters of it."
   def short(quoted), do: quoted |> Macro.to_string() |> String.slice(0, 60)
 end

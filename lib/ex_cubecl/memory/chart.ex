@@ -1,10 +1,9 @@
 defmodule ExCubecl.Memory.Chart do
   @moduledoc """
-  Pictures of a device's memory: its timeline, and the map of what lies where.
+  Charts of a device's memory: its timeline, and the map of its pages and allocations.
 
-  A chart is an SVG picture, alone or in an HTML page. It needs nothing from outside, and it tells more
-  about what is under the mouse. In Livebook a chart shows itself where Kino is loaded; `save/2`
-  writes it to a file.
+  A chart is an SVG picture, alone or in an HTML page. It loads nothing from elsewhere, and it shows details of the
+  element under the mouse pointer. Livebook renders a chart if Kino is loaded; `save/2` writes it to a file.
 
       iex> buffer = ExCubecl.Buffer.zeros!([512, 512], :f32, tag: :weights)
       iex> {:ok, chart} = ExCubecl.Memory.Chart.map()
@@ -28,10 +27,10 @@ defmodule ExCubecl.Memory.Chart do
   @most 5_000
 
   @doc """
-  Returns `{:ok, chart}` of what `ExCubecl.Memory.timeline/1` has recorded of a device: live and
-  reserved bytes over time.
+  Returns `{:ok, chart}` of the live and reserved bytes of a device over time, as `ExCubecl.Memory.timeline/1`
+  recorded them.
 
-  Errors: `:unknown_device`, `:invalid_argument` where nothing was recorded.
+  Errors: `:unknown_device`, `:invalid_argument` if nothing was recorded.
 
       iex> ExCubecl.Memory.timeline(every: 5)
       iex> buffer = ExCubecl.Buffer.zeros!([1000], :f32)
@@ -56,8 +55,8 @@ defmodule ExCubecl.Memory.Chart do
   @doc """
   Returns `{:ok, chart}`, the map of a device: each page of memory with the allocations on it.
 
-  A slab is a page that many buffers share, an idle page is kept for the next buffer of its size.
-  Colours stand for tags, or for owners where there is no tag. `most:` says how many allocations to
+  A slab is a page that many buffers share; an idle page is kept for the next buffer of its size.
+  Colours stand for tags, or for owners of allocations without a tag. `most:` is the number of allocations to
   draw, the largest first, #{@most} by default. The largest #{@rows} pages are drawn.
 
       iex> {:ok, chart} = ExCubecl.Memory.Chart.map(nil, most: 100)
@@ -72,7 +71,7 @@ defmodule ExCubecl.Memory.Chart do
          do: {:ok, chart("Memory of #{name(id)}", Svg.Map.draw(map, @rows))}
   end
 
-  # A chart of a device of another node is drawn over there.
+  # A chart of a device of another node is drawn on that node.
   use ExCubecl.Remote.Dispatch, timeline: 1, map: 2
 
   defp chart(title, drawing), do: %__MODULE__{title: title, svg: drawing}
@@ -116,9 +115,9 @@ defmodule ExCubecl.Memory.Chart do
   end
 
   @doc """
-  Returns `:ok` and writes the chart to a file, as a page if its name ends in `.html`, as SVG else.
+  Writes the chart to a file and returns `:ok`: as an HTML page if the name ends in `.html`, otherwise as SVG.
 
-  Errors: `:invalid_argument` with the reason of the file system.
+  Errors: `:invalid_argument` with the reason from the file system.
 
       iex> path = Path.join(System.tmp_dir!(), "ex_cubecl_chart.html")
       iex> ExCubecl.Memory.Chart.save(ExCubecl.Memory.Chart.map!(), path)

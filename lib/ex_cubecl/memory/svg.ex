@@ -1,8 +1,8 @@
 defmodule ExCubecl.Memory.Svg do
   @moduledoc false
-  # What both charts draw with.
+  # Drawing functions that both charts use.
 
-  @doc "A picture of this size; its parts are given in pixels."
+  @doc "An SVG document of this size; its parts are given in pixels."
   def document(width, height, parts) do
     [
       ~s(<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 #{width} #{height}" width="#{width}" ),
@@ -17,7 +17,7 @@ defmodule ExCubecl.Memory.Svg do
   def text(x, y, text, more \\ ""),
     do: ~s(<text x="#{n(x)}" y="#{n(y)}" #{more}>#{escape(text)}</text>)
 
-  @doc "A rectangle that tells `title` under the mouse."
+  @doc "A rectangle with `title` as its tooltip."
   def box(x, y, width, height, fill, title, class \\ "b") do
     ~s(<rect class="#{class}" x="#{n(x)}" y="#{n(y)}" width="#{n(width)}" height="#{n(height)}" ) <>
       ~s(fill="#{fill}"><title>#{escape(title)}</title></rect>)
@@ -26,11 +26,11 @@ defmodule ExCubecl.Memory.Svg do
   def line(x1, y1, x2, y2, stroke),
     do: ~s(<line x1="#{n(x1)}" y1="#{n(y1)}" x2="#{n(x2)}" y2="#{n(y2)}" stroke="#{stroke}"/>)
 
-  @doc "A number with as many digits as a picture needs."
+  @doc "A number with at most one decimal."
   def n(number) when is_integer(number), do: Integer.to_string(number)
   def n(number), do: :erlang.float_to_binary(number, decimals: 1)
 
-  @doc "Text that was somebody else's, safe inside of a document. Control characters have no place in XML."
+  @doc "Escapes untrusted text for a document. Control characters, which XML does not allow, become spaces."
   def escape(text) do
     text
     |> String.replace(~r/[\x00-\x1f\x7f]/, " ")

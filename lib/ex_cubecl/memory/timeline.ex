@@ -1,7 +1,7 @@
 defmodule ExCubecl.Memory.Timeline do
   @moduledoc false
-  # Writes down from time to time what lives on each open device. The newest samples are kept, the
-  # oldest go. `ExCubecl.Memory.timeline/1` is the public side.
+  # Samples the memory usage of each open device periodically. The newest samples are kept, the oldest are
+  # dropped. `ExCubecl.Memory.timeline/1` is the public function.
 
   use ExCubecl.Service
 
@@ -14,15 +14,15 @@ defmodule ExCubecl.Memory.Timeline do
 
   def start_link(_), do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
 
-  @doc "Starts anew with `%{every: milliseconds, keep: samples}`, or stops with `nil`."
+  @doc "Starts a new recording with `%{every: milliseconds, keep: samples}`, or stops it with `nil`."
   def record(settings), do: Service.call(__MODULE__, {:record, settings})
 
-  @doc "What was written down, the oldest first, by device."
+  @doc "The recorded samples by device, the oldest first."
   def samples do
     with %{} = samples <- Service.call(__MODULE__, :samples), do: {:ok, samples}
   end
 
-  # One that was killed goes on recording.
+  # After a crash the restarted process goes on recording with the same settings.
   @impl true
   def init(_), do: {:ok, recording(:persistent_term.get(__MODULE__, nil))}
 
@@ -58,7 +58,7 @@ defmodule ExCubecl.Memory.Timeline do
     {:noreply, %{state | rings: rings}}
   end
 
-  # Of a recording that was stopped.
+  # A timer of a recording that was stopped.
   def handle_info({:sample, _}, state), do: {:noreply, state}
 
   defp recording(nil), do: %{settings: nil, round: nil, rings: %{}}
@@ -74,7 +74,7 @@ defmodule ExCubecl.Memory.Timeline do
       {:ok, usage} ->
         Map.update(rings, id, put({0, :queue.new()}, usage, keep), &put(&1, usage, keep))
 
-      # It was lost in this moment.
+      # The device was lost after `memory_open` returned it.
       {:error, _} ->
         rings
     end

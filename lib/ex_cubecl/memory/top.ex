@@ -1,13 +1,13 @@
 defmodule ExCubecl.Memory.Top do
   @moduledoc false
-  # What `mix ex_cubecl.top` shows: gathered where the buffers are, drawn where one looks.
+  # The view of `mix ex_cubecl.top`: the snapshot is taken on the node of the buffers and drawn on the node of the task.
 
   alias ExCubecl.{Device, Memory, Native, Text}
   alias ExCubecl.Memory.Svg
 
   @most 8
 
-  @doc "The open devices of this node with their usage and their biggest owners and tags."
+  @doc "The open devices of this node, with their usage and their largest owners and tags."
   def snapshot do
     opened = Native.memory_open()
     names = with {:ok, devices} <- Device.list(), do: Map.new(devices, &{&1.id, &1.name})
@@ -76,7 +76,7 @@ defmodule ExCubecl.Memory.Top do
   defp limit(nil), do: "none"
   defp limit(bytes), do: Svg.bytes(bytes)
 
-  # Live bytes of what there could be: the limit, or the most that was ever reserved.
+  # Live bytes relative to the largest of the limit, the reserved bytes and the peak.
   defp bar(usage, width) do
     most = Enum.max([usage.limit || 0, usage.reserved_bytes, usage.peak_bytes, 1])
     wide = max(min(width, 100) - 2, 10)

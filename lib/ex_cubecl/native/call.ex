@@ -1,12 +1,12 @@
 defmodule ExCubecl.Native.Call do
   @moduledoc false
-  # Functions whose NIF queues the call for a thread of the native library and returns at once. The answer
-  # comes as a message `{tag, result}`, so that no scheduler waits for a device.
+  # Functions whose NIF queues the call for a thread of the native library and returns at once. The result
+  # arrives as a message `{tag, result}`, so that no scheduler waits for a device.
 
   @doc """
-  Defines a function that calls the NIF of the same name, which has a tag in front of its arguments.
+  Defines a function that calls the NIF of the same name, which takes a tag before its arguments.
 
-  What is known without a device is returned by the NIF. The tag is made where it is received: the VM then
+  A result that needs no device is returned by the NIF. The tag is created in the function that receives it: the VM then
   skips all messages that were in the mailbox before it.
   """
   defmacro call({name, _, arguments}) do

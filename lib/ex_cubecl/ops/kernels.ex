@@ -1,10 +1,10 @@
 defmodule ExCubecl.Ops.Kernels do
   @moduledoc false
-  # What ExCubecl.Ops runs. A buffer is seen as [outer, n, inner] around the axis that it is about.
+  # The kernels of ExCubecl.Ops. A buffer is treated as [outer, n, inner], where n is the length of the axis of the operation.
 
   use ExCubecl.Kernel
 
-  ## Places: up to four axes, each with its stride in the input
+  ## Layout: up to four axes, each with its stride in the input
 
   defkernel strided(input, out, d1, d2, d3, s0, s1, s2, s3) do
     i = index()
@@ -15,7 +15,7 @@ defmodule ExCubecl.Ops.Kernels do
       input[div(planes, d1) * s0 + rem(planes, d1) * s1 + rem(rows, d2) * s2 + rem(i, d3) * s3]
   end
 
-  # Each input at its place along the axis.
+  # Copies one input of a concatenation to its offset `start` along the axis.
   defkernel place(input, n, inner, total, start, out) do
     i = index()
     k = rem(i, inner)
@@ -33,9 +33,9 @@ defmodule ExCubecl.Ops.Kernels do
     out[i] = if inside, do: input[(o * n + at) * inner + k], else: 0
   end
 
-  ## Reductions: each position goes over one chunk of the axis
+  ## Reductions: each invocation reduces one chunk of the axis
 
-  # Sums and products have a type of their own, which is wider than that of the elements or the same.
+  # The result type of sums and products is the element type or a wider one.
   wide =
     for dtype <- [:f32, :f64, :s32, :u32, :s64, :u64] do
       one = quote(do: cast(input[at], unquote(dtype)))
@@ -71,11 +71,11 @@ defmodule ExCubecl.Ops.Kernels do
         end
       end
 
-    # The names are those of the quoted code, not of this module.
+    # The variable names belong to the quoted code, not to this module.
     Code.eval_quoted(kernel, [], __ENV__)
   end
 
-  # Where along the axis the value is first: past its end where it is not.
+  # The index of each element along the axis if it equals the value, else n. The minimum is the first such index.
   defkernel places(input, values, n, inner, out) do
     i = index()
     o = div(i, inner * n)
@@ -83,7 +83,7 @@ defmodule ExCubecl.Ops.Kernels do
     out[i] = if input[i] == values[o * inner + rem(i, inner)], do: j, else: n
   end
 
-  # Of floats, where NaN is the least and the greatest and is not equal to itself.
+  # The same for floats: NaN counts as the minimum and as the maximum, and does not compare equal to itself.
   defkernel places_of_float(input, values, n, inner, out) do
     i = index()
     o = div(i, inner * n)
@@ -93,7 +93,7 @@ defmodule ExCubecl.Ops.Kernels do
     out[i] = if x == value or (nan?(x) and nan?(value)), do: j, else: n
   end
 
-  # The sums up to each element within its chunk. What was summed before the chunk comes later.
+  # Running sums within each chunk. `add_before` adds the sum of the preceding chunks.
   defkernel running_sum(input, n, inner, chunk, chunks, out) do
     i = index()
     start = rem(div(i, inner), chunks) * chunk
@@ -108,7 +108,7 @@ defmodule ExCubecl.Ops.Kernels do
     end
   end
 
-  # The last sum of each chunk, and none for the last chunk, which nobody comes behind.
+  # The last sum of each chunk; 0 for an incomplete last chunk, which no chunk follows.
   defkernel last_sums(sums, n, inner, chunk, chunks, out) do
     i = index()
     last = (rem(div(i, inner), chunks) + 1) * chunk - 1
@@ -123,7 +123,7 @@ defmodule ExCubecl.Ops.Kernels do
     if c > 0, do: out[i] = out[i] + before[(o * chunks + c - 1) * inner + rem(i, inner)]
   end
 
-  # Each position adds to 4 by 4 elements, so that what it reads serves four times.
+  # Each invocation accumulates a tile of 4 by 4 elements, so that each value it reads is used four times.
   name = fn letter, number -> {:"#{letter}#{number}", [], nil} end
   [rows, columns] = [for(n <- 0..3, do: name.("a", n)), for(n <- 0..3, do: name.("b", n))]
 
@@ -170,7 +170,7 @@ defmodule ExCubecl.Ops.Kernels do
 
   Code.eval_quoted(kernel, [], __ENV__)
 
-  ## Random numbers: a hash of the position and the seed (PCG)
+  ## Random numbers: a hash of the global position and the seed (PCG)
 
   defkernel uniform(seed, salt, low, high, out) do
     state =

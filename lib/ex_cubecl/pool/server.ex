@@ -1,6 +1,6 @@
 defmodule ExCubecl.Pool.Server do
   @moduledoc false
-  # The process with which a pool ends, and the queue of those who wait for a buffer of it.
+  # The process of a pool: the pool ends when it exits. It has the queue of callers that wait for a buffer.
 
   use ExCubecl.Service
 
@@ -33,8 +33,8 @@ defmodule ExCubecl.Pool.Server do
     {:noreply, serve(%{state | queue: :queue.from_list(queue)})}
   end
 
-  # In the order of their coming. A buffer may come back between a try and the wait for it, so
-  # that the wait is announced before the try.
+  # Serves the waiting callers in FIFO order. A buffer may be returned between an attempt to take it and the wait
+  # for it, so the wait is announced before the attempt.
   defp serve(state) do
     Native.pool_set_waiting(self(), :queue.len(state.queue))
 
@@ -58,7 +58,7 @@ defmodule ExCubecl.Pool.Server do
     end
   end
 
-  # Who waits no longer, or is dead, does not take the answer: what it holds is collected and
-  # comes back.
+  # A caller that no longer waits, or is dead, ignores the reply: the buffer in it is garbage collected and returns
+  # to the pool.
   defp reply(waiter, result), do: GenServer.reply(waiter.from, result)
 end

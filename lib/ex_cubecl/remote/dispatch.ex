@@ -1,7 +1,7 @@
 defmodule ExCubecl.Remote.Dispatch do
   @moduledoc false
-  # Lets functions run where their buffer or device is. The functions themselves know of no other
-  # node: each is overridden by one that asks first.
+  # Runs functions on the node of their buffer or device. The functions themselves do not depend on other
+  # nodes: each is overridden by one that first looks up the node.
 
   alias ExCubecl.Remote
 

@@ -1,8 +1,8 @@
 defmodule ExCubecl.Remote.Keeper do
   @moduledoc false
-  # Keeps the buffers of this node that other nodes have handles of. A buffer goes when its handle was
-  # collected there, when its node goes away, and when the process that asked for it dies before it
-  # had it.
+  # Keeps the buffers of this node that other nodes have handles of. A buffer is released when its handle is
+  # garbage collected on the other node, when that node disconnects, and when the process that requested the
+  # buffer dies before it has received the handle.
 
   use ExCubecl.Service
 
@@ -22,7 +22,7 @@ defmodule ExCubecl.Remote.Keeper do
       [] -> :error
     end
   rescue
-    # It was killed: what it kept is gone.
+    # The keeper was killed: the buffers that it kept are released.
     ArgumentError -> :error
   end
 
@@ -31,7 +31,7 @@ defmodule ExCubecl.Remote.Keeper do
 
   @impl true
   def init(nil) do
-    # Freed at once with the process, so that nothing outlives its keys.
+    # The table is deleted with the process, so no buffer outlives its key.
     :ets.new(@table, [:named_table, :protected, read_concurrency: true])
     {:ok, %{nodes: MapSet.new(), waited_for: %{}}}
   end
@@ -68,7 +68,7 @@ defmodule ExCubecl.Remote.Keeper do
     {:noreply, %{state | nodes: MapSet.delete(state.nodes, node)}, :hibernate}
   end
 
-  # Its handle is there: from now on that decides.
+  # The caller has the handle: from now on the buffer lives as long as the handle, not as the caller.
   defp had(state, key) do
     {mine, others} = Enum.split_with(state.waited_for, fn {_, waiting} -> waiting == key end)
     for {monitor, _} <- mine, do: Process.demonitor(monitor, [:flush])

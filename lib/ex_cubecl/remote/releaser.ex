@@ -1,18 +1,19 @@
 defmodule ExCubecl.Remote.Releaser do
   @moduledoc false
-  # Tells the owners of remote buffers that a handle of this node was collected.
+  # Notifies the node of a remote buffer when a handle on this node is garbage collected.
 
   use ExCubecl.Service
 
   alias ExCubecl.{Error, Native}
   alias ExCubecl.Remote.Keeper
 
-  # Milliseconds until an owner whose connection is full is told again.
+  # Milliseconds until the next attempt to notify a node whose distribution connection is busy.
   @again 100
 
   def start_link(_), do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
 
-  # It is told of the handles of its predecessor too: the newest process that a handle was made for is told of all.
+  # It also gets the notifications for the handles of its predecessor: the newest process that a handle was made for
+  # gets all of them.
   @impl true
   def init(nil) do
     Error.from_native(fn -> Native.remote_handle(self(), :erlang.term_to_binary(:none)) end)
@@ -22,7 +23,7 @@ defmodule ExCubecl.Remote.Releaser do
   @impl true
   def handle_info({:released, handle} = message, state) do
     with {node, key} when is_atom(node) <- owner(handle),
-         # A node that has gone away has released everything by itself.
+         # A node that is disconnected (`:noconnect`) has released the buffers by itself.
          :nosuspend <-
            :erlang.send({Keeper, node}, {:release, key}, [:nosuspend, :noconnect]),
          do: Process.send_after(self(), message, @again)

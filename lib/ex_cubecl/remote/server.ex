@@ -1,7 +1,7 @@
 defmodule ExCubecl.Remote.Server do
   @moduledoc false
-  # What other nodes call here: one function of `ExCubecl.Buffer` or `ExCubecl.Device`, on buffers that
-  # this node keeps for them.
+  # The entry point for calls from other nodes: runs one function of `ExCubecl.Buffer` or `ExCubecl.Device` on
+  # buffers that this node keeps for them.
 
   alias ExCubecl.{DType, Error}
   alias ExCubecl.Remote.Keeper
@@ -9,9 +9,9 @@ defmodule ExCubecl.Remote.Server do
   @buffer :"Elixir.ExCubecl.Buffer"
   @version Mix.Project.config()[:version]
 
-  @doc "The result of `function`, or `{:made, key, type, shape, device}` where that is a buffer."
+  @doc "The result of `function`, or `{:made, key, type, shape, device}` if the result is a buffer."
   def run(version, caller, module, function, args) do
-    # Where the application was not started, on a node that only has the code.
+    # On a node that only has the code the application is not started yet.
     with {:ok, _} <- Application.ensure_all_started(:ex_cubecl),
          :ok <- same(version),
          {:ok, args} <- local(args, []),

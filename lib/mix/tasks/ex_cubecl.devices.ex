@@ -1,12 +1,12 @@
 defmodule Mix.Tasks.ExCubecl.Devices do
-  @shortdoc "Lists the devices that buffers can live on"
+  @shortdoc "Lists the devices of this machine"
 
   @moduledoc """
-  Lists the devices of this machine, the default one marked by a star.
+  Lists the devices of this machine. A star marks the default device.
 
       mix ex_cubecl.devices
 
-  None of them is opened. Where there is none, `mix ex_cubecl.doctor` says why.
+  The task opens none of them. If it finds none, `mix ex_cubecl.doctor` reports why.
   """
 
   use Mix.Task

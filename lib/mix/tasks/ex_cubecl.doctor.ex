@@ -1,13 +1,13 @@
 defmodule Mix.Tasks.ExCubecl.Doctor do
-  @shortdoc "Says what is missing on this machine, and how to get it"
+  @shortdoc "Reports what is missing on this machine, and how to get it"
 
   @moduledoc """
-  Looks for what each runtime needs, and tries each device: bytes there, a kernel, and back.
+  Checks what each runtime needs, and tests each device: writes bytes, runs a kernel, reads the result.
 
       mix ex_cubecl.doctor
 
-  Drivers are tried in a VM of their own, so that one that crashes is found and named. The task fails
-  where no device works.
+  Drivers are tested in a separate VM, so that the task can report a driver that crashes. The task fails if no device
+  works.
   """
 
   use Mix.Task

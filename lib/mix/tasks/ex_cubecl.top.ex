@@ -1,21 +1,21 @@
 defmodule Mix.Tasks.ExCubecl.Top do
-  @shortdoc "Shows live device memory in the terminal: devices, live, peak, biggest owners"
+  @shortdoc "Shows live device memory in the terminal: devices, live, peak, largest owners"
 
   @moduledoc """
-  Shows who holds device memory, again each second, until Ctrl+C.
+  Shows which processes own device memory, updated each second, until Ctrl+C.
 
       mix ex_cubecl.top --node app@host --cookie secret    # a running node
       mix ex_cubecl.top --run train.exs                    # a script, run in this VM
 
-  `|` is what is live, `.` the peak; a full bar is the limit of the device, or what is reserved.
+  In the bar `|` is live memory and `.` the peak; a full bar is the limit of the device, or the reserved memory.
 
   ## Options
 
-    * `--node` - the node to look at; it runs ExCubecl
-    * `--cookie` - its cookie, unless it is in `~/.erlang.cookie`
-    * `--run` - a script to run here and to look at; the view ends with it
-    * `--every` - milliseconds between two looks, 1000 by default
-    * `--once` - one look, without clearing the screen
+    * `--node` - the node to show; it runs ExCubecl
+    * `--cookie` - the cookie of the node, unless it is in `~/.erlang.cookie`
+    * `--run` - a script to run in this VM and to show; the task ends with it
+    * `--every` - milliseconds between two updates, 1000 by default
+    * `--once` - shows the memory once, without clearing the screen
   """
 
   use Mix.Task
@@ -50,7 +50,7 @@ defmodule Mix.Tasks.ExCubecl.Top do
 
   defp look(opts), do: watch(&Top.snapshot/0, node(), Map.put(opts, :once, true), fn -> false end)
 
-  # What it raises is raised where it was asked for, below the last view.
+  # An exception of the script is raised again in the task process, so that it is printed below the last view.
   defp evaluate(path) do
     Code.eval_file(path)
     :ok
@@ -95,7 +95,7 @@ defmodule Mix.Tasks.ExCubecl.Top do
     end
   end
 
-  # One write a screen, so that it does not flicker.
+  # One write per screen, so that the screen does not flicker.
   defp print(snapshot, node, before),
     do: IO.write([before, Enum.intersperse(Top.draw(snapshot, node, width()), "\n"), "\n"])
 

@@ -1,4 +1,4 @@
-//! All atoms that cross the seam, except those of dtypes and runtimes, which have tables.
+//! All atoms that Elixir and Rust exchange, except dtypes and runtimes, which have tables.
 
 rustler::atoms! {
     ok,

@@ -1,5 +1,5 @@
-//! Calls that a thread of ours answers, with a message `{tag, {:ok, value} | {:error, fault}}`. No
-//! scheduler of the BEAM waits for a device: a NIF queues the call, and `ExCubecl.Native` receives.
+//! Calls whose result a thread of the library sends as a message `{tag, {:ok, value} | {:error, fault}}`.
+//! No BEAM scheduler waits for a device: a NIF queues the call, and `ExCubecl.Native` receives the message.
 
 use std::sync::Arc;
 
@@ -11,11 +11,11 @@ use rustler::{Atom, Binary, Encoder, Env, LocalPid, OwnedEnv, Reference, Term};
 use crate::atoms;
 use crate::error::{Answer, Fault};
 
-/// What a NIF returns whose answer comes as a message.
+/// The return type of a NIF whose result comes as a message.
 pub type Pending<'a> = Answer<'a, Atom>;
 
-/// The process that waits, and the tag of its message. One that is dropped on a thread of ours
-/// answers with an error, so that nobody waits for ever.
+/// The process that waits, and the tag of its message. A `Call` that is dropped on a thread of the
+/// library sends an error, so that the process does not wait indefinitely.
 pub struct Call {
     pid: LocalPid,
     letter: Option<(OwnedEnv, SavedTerm)>,
@@ -35,26 +35,26 @@ impl Call {
         self.send(|env| encoded(env, answer));
     }
 
-    /// Answers with a term that is made in the environment of the message.
+    /// Sends a term that is made in the environment of the message.
     pub fn answer_with(mut self, answer: impl for<'a> FnOnce(Env<'a>) -> Answer<'a, Term<'a>>) {
         self.send(|env| encoded(env, answer(env)));
     }
 
     fn send(&mut self, answer: impl for<'a> FnOnce(Env<'a>) -> Term<'a>) {
-        // The VM lets no NIF send from another environment; there the error is what the NIF returns.
+        // `send_and_clear` panics on a thread of the VM; there the NIF returns the error itself.
         let Some((mut env, tag)) = self.letter.take().filter(|_| on_our_thread()) else {
             return;
         };
         let _ = env.send_and_clear(&self.pid, |env| (tag.load(env), answer(env)));
     }
 
-    /// Whether its process still lives.
+    /// Whether the calling process is still alive.
     fn is_wanted(&self) -> bool {
         let letter = self.letter.as_ref();
         letter.is_some_and(|(env, _)| env.run(|env| self.pid.is_alive(env)))
     }
 
-    /// Answers with what `work` gives, after the jobs before it on a thread.
+    /// Runs `work` on the thread of `lane`, after the jobs queued before it, and sends its result.
     pub fn on<'a, T: Encoder>(
         self,
         lane: &Lane,
@@ -68,7 +68,7 @@ impl Call {
         Ok(atoms::pending())
     }
 
-    /// Goes on with the call on the thread of a device.
+    /// Continues the call with `next` on the thread of a device.
     pub fn then<'a>(
         self,
         device: &Device,
@@ -86,7 +86,7 @@ impl Call {
         })
     }
 
-    /// Answers with what `work` gives, on the thread of a device.
+    /// Runs `work` on the thread of a device and sends its result.
     pub fn run<'a, T: Encoder>(
         self,
         device: &Device,
@@ -95,7 +95,7 @@ impl Call {
         self.then(device, |call| call.answer(work()))
     }
 
-    /// As `run`, on a device that is opened if need be.
+    /// As `run`, on a device that is opened first if necessary.
     pub fn run_on<'a, T: Encoder>(
         self,
         id: DeviceId,
@@ -107,7 +107,7 @@ impl Call {
         })
     }
 
-    /// Goes on with the device of this name, once it is open.
+    /// Continues the call with the device of this id once it is open.
     pub fn opened<'a>(
         self,
         id: DeviceId,
@@ -116,7 +116,7 @@ impl Call {
         match device::find_open(id) {
             Some(device) => next(device, self)?,
             None => CONTROL.run(move || match device::open(id) {
-                // Where `next` fails it drops the call, which answers.
+                // If `next` fails it drops the call, which then sends an error.
                 Ok(device) => drop(next(device, self)),
                 Err(error) => self.answer::<Atom>(Err(error.into())),
             })?,
@@ -127,7 +127,7 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        // Nobody waits for the answer of a call whose process has ended.
+        // If the calling process has ended, no message is needed.
         if self.letter.is_some() && self.is_wanted() {
             let broken = Fault::from(Error::driver("the call broke off"));
             self.send(|env| encoded::<Atom>(env, Err(broken)));
@@ -142,7 +142,7 @@ fn encoded<'a, T: Encoder>(env: Env<'a>, answer: Answer<'_, T>) -> Term<'a> {
     }
 }
 
-/// Threads of ours carry the library's name.
+/// Whether this is a thread of the library: their names start with the library's name.
 fn on_our_thread() -> bool {
     let thread = std::thread::current();
     thread
@@ -150,7 +150,7 @@ fn on_our_thread() -> bool {
         .is_some_and(|name| name.starts_with("ex_cubecl"))
 }
 
-/// An answer that is there at once, or comes as a message.
+/// A result that is returned at once, or comes as a message.
 pub enum Later<T> {
     Now(T),
     Pending,
@@ -165,7 +165,8 @@ impl<T: Encoder> Encoder for Later<T> {
     }
 }
 
-/// Asks a device what it knows without its driver: at once where it is open.
+/// Runs `work`, which does not use the device's driver: at once if the device is open, else after
+/// it was opened on a thread of the library.
 pub fn ask<'a, T: Encoder>(
     env: Env<'a>,
     tag: Reference<'a>,
@@ -179,7 +180,7 @@ pub fn ask<'a, T: Encoder>(
     Ok(Later::Pending)
 }
 
-/// The bytes of a binary, kept without copying them until a thread of ours is done with them.
+/// The bytes of a binary, kept without copying until a thread of the library is done with them.
 pub struct Data {
     env: OwnedEnv,
     binary: SavedTerm,

@@ -1,4 +1,4 @@
-//! The two calls per element that decoding a list consists of, without the error values that
+//! The two NIF API calls that decoding a list makes for each element, without the error values that
 //! rustler's own wrappers build and drop for each: they cost as much as the rest.
 
 #![allow(unsafe_code)]
@@ -13,8 +13,8 @@ use rustler::sys::{enif_get_double, enif_get_list_cell};
 pub fn split(list: Term<'_>) -> Option<(Term<'_>, Term<'_>)> {
     let env = list.get_env();
     let (mut head, mut tail) = (MaybeUninit::uninit(), MaybeUninit::uninit());
-    // SAFETY: the term belongs to its environment; both places are written where the answer is
-    // one, and what is written are terms of the same environment.
+    // SAFETY: the term belongs to its environment; if the call returns one, it has written both
+    // variables, with terms of the same environment.
     unsafe {
         match enif_get_list_cell(
             env.as_c_arg(),
@@ -31,7 +31,7 @@ pub fn split(list: Term<'_>) -> Option<(Term<'_>, Term<'_>)> {
     }
 }
 
-/// A float; `None` for anything else, integers too.
+/// A float; `None` for any other term, including integers.
 #[inline]
 pub fn float(term: Term<'_>) -> Option<f64> {
     let mut value = MaybeUninit::uninit();

@@ -1,4 +1,4 @@
-//! Errors as `{reason, details}`: an atom to match on and the numbers. Elixir has the words.
+//! Errors as `{reason, details}`: an atom to match on and the numbers. Elixir writes the messages.
 
 use ex_cubecl_core::{DType, DeviceId, Error};
 use rustler::{Atom, Encoder, Env, Term};
@@ -6,13 +6,13 @@ use rustler::{Atom, Encoder, Env, Term};
 use crate::atoms;
 use crate::term::{Wire, map};
 
-/// What a NIF answers. `Err` becomes `{:error, {reason, details}}`.
+/// The return type of a NIF. `Err` becomes `{:error, {reason, details}}`.
 pub type Answer<'a, T> = Result<T, Fault<'a>>;
 
-/// An error of core, or of terms that core never sees.
+/// An error of core, or an error in a term that core does not see.
 pub enum Fault<'a> {
     Core(Error),
-    /// An element that its type cannot hold.
+    /// An element that its type cannot represent.
     Value {
         index: u64,
         value: Term<'a>,
@@ -25,7 +25,7 @@ pub enum Fault<'a> {
         actual: u64,
         shape: Vec<u64>,
     },
-    /// Something else where a row of a nested list belongs.
+    /// A term that is not a list where a row of a nested list is expected.
     NoRow {
         depth: u64,
         expected: u64,
@@ -39,7 +39,7 @@ pub enum Fault<'a> {
         shape: Vec<u64>,
     },
     ImproperList,
-    /// A transfer that was awaited before, or that belongs to somebody else.
+    /// A transfer that was awaited before, or that belongs to another process.
     Transfer(Atom),
     /// An error of core on one device of several.
     On {
@@ -61,7 +61,7 @@ impl From<Error> for Fault<'_> {
     }
 }
 
-/// `nil` for what would have had to wait.
+/// Turns `Busy` into `None`, which becomes `nil`: the call would have blocked.
 pub fn soon<'a, T>(result: ex_cubecl_core::Result<T>) -> Answer<'a, Option<T>> {
     match result {
         Err(Error::Busy) => Ok(None),

@@ -1,5 +1,5 @@
-//! The NIF library of ExCubecl: Erlang terms in, one call of core, Erlang terms out. The only
-//! crate that knows rustler.
+//! The NIF library of ExCubecl: Erlang terms in, one call of core, Erlang terms out. Only this
+//! crate depends on rustler.
 
 mod atoms;
 mod call;

@@ -7,10 +7,11 @@ use crate::atoms;
 use crate::cell;
 use crate::error::{Answer, Fault};
 
-/// Rows on all levels together that `to_list` is willing to make, unless there are many elements, too.
+/// The largest number of rows, on all levels together, that `to_list` makes; four times the number of elements if that
+/// is more.
 const MAX_ROWS: u64 = 1 << 24;
 
-/// Memory for elements is taken for this much at once; more only as they come.
+/// The largest number of bytes that is allocated before any element is decoded; more is allocated as they come.
 const FIRST_BYTES: u64 = 64 << 20;
 
 /// The bytes of a flat list, or of one nested as `dims`.
@@ -32,7 +33,7 @@ pub fn decode<'a>(data: Term<'a>, dtype: DType, dims: &[u64]) -> Answer<'a, Vec<
     }
 }
 
-/// Whether a list and those in it have at most so many cells. It looks at no more of them.
+/// Whether a list and its nested lists have at most `most` cells. It visits no more cells than that.
 pub fn is_short(data: Term<'_>, most: u64) -> bool {
     let (mut lists, mut cells) = (vec![data], 0);
     while let Some(mut rest) = lists.pop() {
@@ -98,8 +99,8 @@ fn rows<'a>(
     Ok(())
 }
 
-/// Appends the elements of a flat list and tells how many there are. Of a list with more than
-/// `expected` only that many are decoded.
+/// Appends the elements of a flat list and returns how many there are. Of a list with more than
+/// `expected` elements, only that many are decoded.
 fn elements<'a>(list: Term<'a>, dtype: DType, expected: u64, out: &mut Vec<u8>) -> Answer<'a, u64> {
     use DType::*;
     let slow = |term: Term<'a>| bits(term, dtype);
@@ -187,11 +188,11 @@ pub fn bits(term: Term<'_>, dtype: DType) -> Option<u64> {
     found.and_then(|(_, value)| element::of_float(dtype, value))
 }
 
-/// The elements as a list nested like `dims`, or the element itself where there are no `dims`.
+/// The elements as a list nested like `dims`, or the element itself if `dims` is empty.
 pub fn encode<'a>(env: Env<'a>, bytes: &[u8], dtype: DType, dims: &[u64]) -> Answer<'a, Term<'a>> {
     let expected = dims.iter().fold(1u64, |n, dim| n.saturating_mul(*dim));
     let actual = bytes.len() as u64 / dtype.size();
-    // A struct may say anything of its shape.
+    // The shape field of a struct can hold anything.
     if expected != actual {
         return Err(Fault::Length {
             expected,
@@ -221,7 +222,7 @@ fn nested<'a>(env: Env<'a>, bytes: &[u8], dtype: DType, dims: &[u64]) -> Term<'a
 }
 
 /// A shape like `[1_000_000_000, 0]` has no elements, but as a list it would fill the memory. So would
-/// `[10_000_000, 1, 1, 1, 1, 1, 1]`: the rows of each level count.
+/// `[10_000_000, 1, 1, 1, 1, 1, 1]`, so the rows of all levels are counted.
 fn check_rows<'a>(dims: &[u64]) -> Answer<'a, ()> {
     let elements = dims.iter().fold(1u64, |n, dim| n.saturating_mul(*dim));
     let before_zero = dims.iter().take_while(|dim| **dim != 0);

@@ -1,4 +1,4 @@
-//! Messages from where there is no environment to send from, such as a destructor.
+//! Sends messages from code that has no environment to send from, such as a destructor.
 
 use ex_cubecl_core::notifier::Notifier;
 use rustler::{Env, LocalPid, OwnedEnv, Term};
@@ -10,7 +10,8 @@ type Letter = (
 
 static POST: Notifier<Letter> = Notifier::new("ex_cubecl post", deliver);
 
-/// Sends a message from a thread of our own. That the process has died meanwhile is no fault.
+/// Sends a message from a thread of the library. If the process has died meanwhile, that is not an
+/// error.
 pub fn post<M>(pid: LocalPid, message: M)
 where
     M: for<'a> FnOnce(Env<'a>) -> Term<'a> + Send + 'static,

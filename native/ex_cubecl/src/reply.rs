@@ -1,4 +1,5 @@
-//! An answer that comes later, as a message `{ref, result}` to the process that asked.
+//! The result of an asynchronous transfer, sent as a message `{ref, result}` to the process that
+//! started it.
 
 use std::panic::{RefUnwindSafe, UnwindSafe};
 
@@ -10,7 +11,7 @@ use rustler::{Binary, Encoder, Env, LocalPid, OwnedBinary, OwnedEnv, Resource, R
 use crate::atoms;
 use crate::error::{Answer, Fault};
 
-/// What the caller holds: the `ref` of the message.
+/// The caller's handle of a transfer: the `ref` of the message.
 pub struct TransferRef {
     owner: LocalPid,
     state: Mutex<State>,
@@ -25,7 +26,7 @@ struct State {
 #[rustler::resource_impl]
 impl Resource for TransferRef {}
 
-// Two flags under a lock that does not poison.
+// The state is two flags under a lock that does not poison.
 impl UnwindSafe for TransferRef {}
 impl RefUnwindSafe for TransferRef {}
 
@@ -40,7 +41,7 @@ impl TransferRef {
         }
     }
 
-    /// An answer that somebody else will send.
+    /// A transfer whose message another process sends.
     pub fn pending(owner: LocalPid) -> ResourceArc<Self> {
         ResourceArc::new(TransferRef {
             owner,
@@ -57,8 +58,8 @@ impl TransferRef {
     }
 }
 
-/// Answers its process at most once: `send` takes the reply away. One that is lost after `begin`,
-/// because whoever had it panicked, answers with an error.
+/// Sends at most one message to its process: `send` consumes the reply. If it is dropped after `begin`,
+/// because the code that held it panicked, it sends an error.
 pub struct Reply {
     begun: bool,
     transfer: ResourceArc<TransferRef>,
@@ -86,13 +87,14 @@ impl Reply {
         (reply, transfer)
     }
 
-    /// From now on there is an answer. Called on a thread of our own: the VM does not let others send.
+    /// After this call a message is always sent, unless the transfer is cancelled. It must be called on a
+    /// thread of the library: the VM does not let its own threads send.
     pub fn begin(&mut self) {
         self.begun = true;
     }
 
-    /// Sends the bytes or the error unless it was cancelled. That the process has died meanwhile is
-    /// no fault.
+    /// Sends the bytes or the error, unless the transfer was cancelled. If the process has died meanwhile,
+    /// that is not an error.
     pub fn send(mut self, result: Result<OwnedBinary>) {
         self.answer(result);
     }
@@ -115,7 +117,7 @@ impl Reply {
     }
 }
 
-/// `{:error, error}` with the template as an error.
+/// `{:error, error}`, where `error` is the template with its reason and details filled in.
 fn failure<'a>(env: Env<'a>, error: Error, template: Term<'a>) -> Term<'a> {
     let (reason, details) = Fault::from(error).parts(env);
     let filled = template.map_put(atoms::reason(), reason);

@@ -1,5 +1,5 @@
-//! Core types as Erlang resources. Their `Drop` runs on a normal scheduler and hands memory back
-//! without waiting for the device.
+//! Core types as Erlang resources. Their `Drop` runs on a normal scheduler and returns memory without
+//! waiting for the device.
 
 use std::ops::Deref;
 use std::panic::{RefUnwindSafe, UnwindSafe};
@@ -12,8 +12,8 @@ use rustler::{Env, LocalPid, Monitor, OwnedBinary, Resource, ResourceArc};
 
 use crate::error::Answer;
 
-/// A buffer handle, as the `ref` of `%ExCubecl.Buffer{}`, and the monitor of its holder where a
-/// pool lent it.
+/// A buffer handle, as the `ref` of `%ExCubecl.Buffer{}`, and the monitor of its holder if a pool lent
+/// it.
 pub struct BufferRef(pub Buffer, Mutex<Option<Monitor>>);
 
 #[rustler::resource_impl]
@@ -31,17 +31,18 @@ impl BufferRef {
     }
 }
 
-// A panic leaves no half-made state behind: core's locks do not poison, and every change of a
-// storage is one assignment under its lock.
+// A panic leaves no partial state behind: core's locks do not poison, and every change of a storage is
+// one assignment under its lock.
 impl UnwindSafe for BufferRef {}
 impl RefUnwindSafe for BufferRef {}
 
-/// Answers with a new handle.
+/// A new handle of a buffer.
 pub fn handle<'a>(buffer: ex_cubecl_core::Result<Buffer>) -> Answer<'a, ResourceArc<BufferRef>> {
     Ok(ResourceArc::new(BufferRef::new(buffer?)))
 }
 
-/// A handle that goes back to its pool when `holder` dies. Threads of ours have no environment.
+/// A handle whose buffer is returned to its pool when `holder` dies. `env` is `None` on threads of the
+/// library.
 pub fn held(env: Option<Env<'_>>, buffer: Buffer, holder: LocalPid) -> ResourceArc<BufferRef> {
     let handle = ResourceArc::new(BufferRef::new(buffer));
     match handle.monitor(env, &holder) {
@@ -51,14 +52,14 @@ pub fn held(env: Option<Env<'_>>, buffer: Buffer, holder: LocalPid) -> ResourceA
     handle
 }
 
-/// Its holder is no longer watched.
+/// Stops monitoring the holder.
 pub fn unwatch(env: Option<Env<'_>>, handle: &ResourceArc<BufferRef>) {
     if let Some(monitor) = handle.1.lock().take() {
         handle.demonitor(env, &monitor);
     }
 }
 
-/// The buffer of a handle, for calls that keep the handle alive.
+/// Keeps a handle alive during a call, and dereferences to its buffer.
 pub struct Held(pub ResourceArc<BufferRef>);
 
 impl Deref for Held {
@@ -69,8 +70,8 @@ impl Deref for Held {
     }
 }
 
-/// From this size on it is found out first whether there is memory for a binary: the VM ends where it
-/// gets none.
+/// From this size on, an allocation is tried before a binary is made: the VM terminates if it cannot
+/// allocate one.
 const WORTH_ASKING: usize = 1 << 20;
 
 /// Waits for a read of `count` elements that was started; `Busy` once `patience` is over.

@@ -1,4 +1,4 @@
-//! Small values on their way through the seam: dtypes, device ids, descriptions, statistics.
+//! Decodes and encodes small values: dtypes, device ids, specs, statistics.
 
 use std::sync::Arc;
 
@@ -13,14 +13,14 @@ use rustler::{Atom, Binary, Decoder, Encoder, Env, Error, NifResult, Term};
 use crate::atoms;
 use crate::pid;
 
-/// A core value in the shape that Elixir knows.
+/// A core value that is encoded and decoded as Elixir's terms.
 pub struct Wire<T>(pub T);
 
-/// A list as an argument. Rustler's own decoder of lists panics at an improper end.
+/// A list argument. Rustler's own list decoder panics on an improper list.
 pub struct ListOf<T>(pub Vec<T>);
 
-/// A shape has at most this many axes: lists nested as deep are made and taken apart by functions that
-/// call themselves, on the small stack of a dirty scheduler.
+/// The largest number of axes of a shape: lists nested as deep are encoded and decoded by recursive
+/// functions, on the small stack of a dirty scheduler.
 const MAX_AXES: usize = 64;
 
 /// The lengths of a shape's axes.
@@ -141,7 +141,7 @@ impl Encoder for Wire<Info> {
     }
 }
 
-/// What the account says, and the bytes that the runtime holds.
+/// The usage of a device, and the bytes that its runtime holds.
 impl Encoder for Wire<(Usage, u64)> {
     fn encode<'a>(&self, env: Env<'a>) -> Term<'a> {
         let (usage, reserved) = &self.0;
@@ -162,8 +162,8 @@ impl Encoder for Wire<(Usage, u64)> {
     }
 }
 
-/// What a creating call says beyond type and shape: `nil`, or a tag, a stacktrace and whether the
-/// buffer will live long. Tag and trace are terms in the external format.
+/// The options of a creating call beyond type and shape: `nil`, or a tag, a stacktrace and whether the
+/// buffer is long-lived. Tag and stacktrace are terms in the external term format.
 #[derive(Default)]
 pub struct Note {
     tag: Option<Arc<[u8]>>,
@@ -187,7 +187,7 @@ impl<'a> Decoder<'a> for Note {
 }
 
 impl Note {
-    /// What a process makes, under this note.
+    /// The label of a buffer that process `owner` makes with this note.
     pub fn label(self, owner: u64) -> Label {
         Label {
             owner,
@@ -197,7 +197,7 @@ impl Note {
     }
 }
 
-/// What the calling process makes.
+/// The spec of a buffer that the calling process makes.
 pub fn spec(env: Env<'_>, dtype: Wire<DType>, dims: Dims, note: Note) -> Spec {
     Spec {
         dtype: dtype.0,
@@ -207,7 +207,7 @@ pub fn spec(env: Env<'_>, dtype: Wire<DType>, dims: Dims, note: Note) -> Spec {
     }
 }
 
-/// A term in the external format.
+/// A term in the external term format.
 struct External<'b>(&'b [u8]);
 
 impl Encoder for External<'_> {
@@ -326,8 +326,7 @@ pub fn map<'a>(env: Env<'a>, pairs: &[(Atom, &dyn DynEncoder)]) -> Term<'a> {
     Term::map_from_term_arrays(env, &keys, &values).unwrap_or_else(|_| Term::map_new(env))
 }
 
-/// `Encoder` without its generic lifetime parameters, so that values of different types fit one
-/// table.
+/// An object-safe `Encoder`, so that one table can hold values of different types.
 pub trait DynEncoder {
     fn term<'a>(&self, env: Env<'a>) -> Term<'a>;
 }

@@ -1,4 +1,4 @@
-//! Kernels on their way through the seam: tuples become the tree of core.
+//! Decodes kernels: Elixir's tuples become core's tree.
 
 use std::cell::Cell;
 
@@ -9,14 +9,14 @@ use rustler::{Decoder, Error, NifResult, Term};
 use crate::list;
 use crate::term::{ListOf, Wire};
 
-/// Nothing that a person writes is deeper, and a decoder that calls itself needs an end: the stack of a dirty scheduler
-/// has 320 KB.
+/// No handwritten kernel is nested deeper, and the decoder is recursive, so its depth must be bounded: the stack of a
+/// dirty scheduler has 320 KB.
 const MAX_DEPTH: usize = 200;
 
-/// Core refuses trees far smaller than this in its own words.
+/// Core refuses trees far smaller than this, with a better error.
 const MAX_NODES: usize = 500_000;
 
-/// How much deeper a tree may go from here, and how many more nodes it may have.
+/// How many more levels and nodes a tree may have from here.
 #[derive(Clone, Copy)]
 struct Level<'l> {
     depth: usize,
@@ -92,7 +92,7 @@ fn block(term: Term<'_>, level: Level<'_>) -> NifResult<Vec<Stmt>> {
     Ok(decoded)
 }
 
-// What calls itself has functions of its own for all that does not, so that a level takes little of the stack.
+// The recursive function does its non-recursive work in separate functions, so that a level uses little of the stack.
 #[inline(never)]
 fn statement(term: Term<'_>, level: Level<'_>) -> NifResult<Stmt> {
     let level = level.deeper()?;
@@ -138,7 +138,7 @@ fn round(
     Ok(Stmt::For(slot(local)?, from, to, body))
 }
 
-/// One that has no others inside of it.
+/// A statement that contains no other statements.
 #[inline(never)]
 fn single(tag: &str, parts: &[Term<'_>], level: Level<'_>) -> NifResult<Stmt> {
     Ok(match (tag, parts) {

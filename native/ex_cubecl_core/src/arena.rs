@@ -1,7 +1,7 @@
-//! One allocation, and tensors that are laid into it one behind the other. They are dropped in any order:
-//! a dropped tensor is stale at once, and its bytes are used again once all above it were dropped too.
-//! Each tensor is a storage of its own over a piece of the arena's memory, so that it is unreadable
-//! until written.
+//! A stack (bump) allocator: one allocation, in which tensors are placed one after the other. They can be
+//! dropped in any order: a dropped tensor is stale at once, and its bytes are reused after all tensors
+//! above it were dropped too. Each tensor is its own storage over a part of the arena's memory, so that
+//! it is unreadable until written.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
@@ -19,25 +19,25 @@ use crate::meter::Reservation;
 use crate::span::Span;
 use crate::storage::{Lender, Lent, Memory, Storage, mint};
 
-/// The least that an arena grows by.
+/// The smallest number of bytes by which an arena grows.
 const GROWTH: u64 = 64 << 10;
 
-/// So many tensors are dropped without asking for time.
+/// Up to this many tensors are dropped on the caller's scheduler.
 const FEW: usize = 32;
 
-/// What an arena does when it is full.
+/// How an arena behaves when it is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Growth {
     Fixed,
     Extendable,
-    /// Nothing is allocated: it only finds out how much would have been.
+    /// It allocates nothing and only measures how much memory its tensors would need.
     Measuring,
 }
 
 pub struct Arena {
     id: u64,
     device: Arc<Device>,
-    /// The bytes to begin with, and whose they are.
+    /// The initial bytes, and their owner.
     spec: Spec,
     limits: Limits,
     extendable: AtomicBool,
@@ -47,7 +47,7 @@ pub struct Arena {
 
 #[derive(Default)]
 struct State {
-    /// One, but for an arena that grew: then further ones, in the order of their tensors.
+    /// One chunk, and further ones for an arena that grew, in the order of their tensors.
     chunks: Vec<Arc<Chunk>>,
     tensors: Vec<Tensor>,
     window: Option<Arc<Storage>>,
@@ -68,10 +68,11 @@ impl Lent for Arc<Chunk> {
     }
 }
 
-/// Where a tensor lies. One whose handles were collected keeps its bytes, and those below it, until a
-/// reset: what an arena needs must not depend on the garbage collector.
+/// The location of a tensor. A tensor whose handles were garbage-collected, but that was not dropped,
+/// keeps its bytes and those below it until a reset: the memory that an arena needs must not depend on
+/// the garbage collector.
 struct Tensor {
-    /// `None` once it was dropped.
+    /// `None` after the tensor was dropped.
     storage: Option<Weak<Storage>>,
     /// Tensors are in the order of their ids.
     id: u64,
@@ -86,7 +87,7 @@ struct Place {
 }
 
 impl Arena {
-    /// An arena of `spec.bytes()`, all of which is allocated now.
+    /// An arena of `spec.bytes()` bytes, all of which are allocated now.
     pub fn new(device: Arc<Device>, spec: Spec, growth: Growth) -> Result<Arena> {
         let bytes = spec.bytes().unwrap_or(u64::MAX);
         let limits = device.driver()?.limits();
@@ -131,7 +132,7 @@ impl Arena {
         self.state_if(true)
     }
 
-    /// The state; `Busy` where it would have to be waited for and may not.
+    /// Locks the state; returns `Busy` if that would block and `may_wait` is not set.
     fn state_if(&self, may_wait: bool) -> Result<MutexGuard<'_, State>> {
         let state = match may_wait {
             true => self.state.lock(),
@@ -143,8 +144,8 @@ impl Arena {
         }
     }
 
-    /// The next tensor. Where that takes new memory and `may_wait` is not given, or where another
-    /// process is at it, the answer is `Busy`.
+    /// Places the next tensor. Without `may_wait` it returns `Busy` if that takes new memory, or if another
+    /// process holds the lock.
     pub fn alloc(&self, spec: Spec, may_wait: bool) -> Result<Buffer> {
         let mut state = self.state_if(may_wait)?;
         if state.window.is_some() {
@@ -199,7 +200,7 @@ impl Arena {
         })
     }
 
-    /// Adds a chunk with room for `bytes`, as large as all before together where there is memory.
+    /// Adds a chunk with room for `bytes`, as large as all existing chunks together if there is memory.
     fn grow(&self, state: &mut State, bytes: u64, room: u64, may_wait: bool) -> Result<()> {
         let capacity = state.capacity();
         if !self.extendable.load(Relaxed) {
@@ -224,9 +225,9 @@ impl Arena {
         Ok(())
     }
 
-    /// Drops tensors in any order, or none of them: their handles are stale from now on, and their bytes
-    /// are free as soon as all tensors above are dropped too. Without `may_wait` the answer is `Busy`
-    /// where a call of another process uses one, and for many.
+    /// Drops all of the tensors, in any order, or none of them: their handles become stale, and their bytes
+    /// are free as soon as all tensors above them are dropped too. Without `may_wait` it returns `Busy` if
+    /// a call of another process uses one of them, or if there are more than `FEW`.
     pub fn drop_tensors(&self, tensors: &[&Buffer], may_wait: bool) -> Result<()> {
         let mut state = self.state_if(may_wait)?;
         let mut indices = Vec::with_capacity(tensors.len());
@@ -256,8 +257,8 @@ impl Arena {
         }
     }
 
-    /// Elements from `offset` on of the whole arena, which holds no tensors, without allocating
-    /// them: windows may overlap.
+    /// A window: the elements from `offset` on of the whole arena, which must hold no tensors. Windows
+    /// allocate nothing and may overlap.
     pub fn window(&self, spec: Spec, offset: u64) -> Result<Buffer> {
         let mut state = self.state()?;
         if !state.tensors.is_empty() {
@@ -279,7 +280,7 @@ impl Arena {
         Ok(Buffer::tensor(storage, span, spec.dtype, self.id))
     }
 
-    /// One storage under all windows, over one chunk that has all of the arena's bytes.
+    /// The storage that all windows share, over one chunk that has all of the arena's bytes.
     fn open_window(&self, state: &mut State, end: u64) -> Result<Arc<Storage>> {
         let bytes = match self.measuring {
             true => end,
@@ -295,12 +296,12 @@ impl Arena {
         let mut spec = self.spec.clone();
         spec.shape = Arc::new([bytes]);
         let storage = Storage::lent(self.device.clone(), spec, bytes, memory, self.lender());
-        // What is measured may be of any size: there each window is on its own.
+        // A measuring arena has no size, so each of its windows has its own storage.
         state.window = (!self.measuring).then(|| storage.clone());
         Ok(storage)
     }
 
-    /// Makes one chunk of at least `bytes` of what an empty arena has.
+    /// Replaces the chunks of an empty arena with one chunk of at least `bytes`.
     fn join(&self, state: &mut State, bytes: u64) -> Result<()> {
         let capacity = state.capacity();
         if bytes > capacity && !self.extendable.load(Relaxed) {
@@ -320,18 +321,18 @@ impl Arena {
         Ok(())
     }
 
-    /// Takes everything back and keeps the memory.
+    /// Makes all tensors and windows stale, and keeps the memory.
     pub fn reset(&self) -> Result<()> {
         let mut state = self.state()?;
         state.clear();
         if state.chunks.len() > 1 {
-            // One that cannot be had now is had when it is needed.
+            // If the joined chunk cannot be allocated now, it is allocated when it is needed.
             let _ = self.join(&mut state, 0);
         }
         Ok(())
     }
 
-    /// Takes everything back and frees the memory. A second time does nothing.
+    /// Makes all tensors and windows stale, and frees the memory. A second call does nothing.
     pub fn release(&self) {
         let mut state = self.state.lock();
         state.clear();
@@ -339,8 +340,8 @@ impl Arena {
         state.released = true;
     }
 
-    /// Bytes in use: padding counts, and so does a dropped tensor below one that is there. All of them
-    /// while there are windows.
+    /// Bytes in use, including padding and dropped tensors below one that is not dropped. While there are
+    /// windows, all bytes are in use.
     pub fn used(&self) -> Result<u64> {
         let state = self.state()?;
         Ok(match state.window {
@@ -386,7 +387,7 @@ impl State {
         self.peak = self.peak.max(self.used);
     }
 
-    /// Where a tensor is that was not dropped.
+    /// The index of a tensor that was not dropped.
     fn index_of(&self, id: u64) -> Option<usize> {
         let found = self.tensors.binary_search_by_key(&id, |tensor| tensor.id);
         found.ok().filter(|at| self.tensors[*at].storage.is_some())
@@ -397,7 +398,7 @@ impl State {
         storages.flatten().filter_map(Weak::upgrade).collect()
     }
 
-    /// As `end`, for a few tensors that nobody is using.
+    /// As `end`, without blocking: returns `false` if a tensor is in use or there are more than `FEW`.
     fn try_end(&mut self, indices: &[usize]) -> bool {
         if indices.len() > FEW {
             return false;
@@ -414,7 +415,7 @@ impl State {
         true
     }
 
-    /// Makes tensors stale: it waits for calls that are using them.
+    /// Makes tensors stale. It waits for calls that are using them.
     fn end(&mut self, indices: &[usize]) {
         for storage in self.storages(indices) {
             storage.end();
@@ -428,7 +429,7 @@ impl State {
         }
     }
 
-    /// The bytes of dropped tensors with nothing above them are free.
+    /// Frees the bytes of dropped tensors that have no tensor above them.
     fn free_top(&mut self) {
         while let Some(top) = self.tensors.pop_if(|top| top.storage.is_none()) {
             self.used -= top.place.end - top.place.start;

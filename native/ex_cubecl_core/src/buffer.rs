@@ -1,4 +1,4 @@
-//! Handles. A view is a buffer like any other: the same storage, another span.
+//! Buffer handles. A view is a buffer like any other: the same storage with another span.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,20 +14,20 @@ use crate::numeric;
 use crate::span::Span;
 use crate::storage::{Content, Lender, Memory, Storage, lock_both, mint};
 
-/// A handle: a span of some storage, read as elements of one type.
+/// A handle: a span of a storage, interpreted as elements of one type.
 pub struct Buffer {
     id: u64,
-    /// What aliasing is told by. Tensors of one arena share it, a detached one has its own.
+    /// Buffers with the same identity may alias. Tensors of one arena share it, a detached buffer has its own.
     identity: u64,
     storage: Arc<Storage>,
     span: Span,
     dtype: DType,
-    /// The handle that a pool or an arena gave out, and takes back.
+    /// Whether this is the handle that a pool or an arena gave out, and takes back.
     root: bool,
 }
 
 impl Buffer {
-    /// A buffer that takes no device memory before its first write.
+    /// A buffer that allocates no device memory before its first write.
     pub fn lazy(device: Arc<Device>, spec: impl Into<Spec>) -> Result<Buffer> {
         let spec = spec.into();
         let bytes = spec.bytes().ok_or(Error::TooLarge {
@@ -42,7 +42,7 @@ impl Buffer {
         Ok(Buffer::whole(storage, dtype))
     }
 
-    /// A buffer of one dimension that holds `data`.
+    /// A one-dimensional buffer that holds `data`.
     pub fn from_bytes(device: Arc<Device>, dtype: DType, data: &[u8]) -> Result<Buffer> {
         let count = data.len() as u64 / dtype.size();
         Buffer::new(device, (dtype, count), data)
@@ -53,7 +53,7 @@ impl Buffer {
         Buffer::new_watched(device, spec, data, None)
     }
 
-    /// As `new`, telling how many bytes are on their way.
+    /// As `new`, and reports the number of transferred bytes to `progress`.
     pub fn new_watched(
         device: Arc<Device>,
         spec: impl Into<Spec>,
@@ -66,7 +66,7 @@ impl Buffer {
         Ok(buffer)
     }
 
-    /// As `from_bytes` for a few bytes, or `None` where that would have to wait for anything.
+    /// As `from_bytes` for a few bytes, without blocking: returns `None` if it would block.
     pub fn from_bytes_now(device: &Arc<Device>, spec: Spec, data: &[u8]) -> Option<Buffer> {
         let driver = device.driver().ok()?;
         let buffer = Buffer::lazy(device.clone(), spec).ok()?;
@@ -88,8 +88,8 @@ impl Buffer {
         Some(Memory::own(block, reservation))
     }
 
-    /// Gives a fresh buffer that nobody else has its memory, all of which is going to be written;
-    /// `false` where that would have to wait.
+    /// Allocates the memory of a new buffer that no other call has, all of which will be written. Returns
+    /// `false` if that would block.
     pub(crate) fn allocate_now(&self) -> bool {
         let memory = self.memory_now();
         memory
@@ -105,7 +105,7 @@ impl Buffer {
         }
     }
 
-    /// 0, 1, 2, ... made on the device.
+    /// A buffer of 0, 1, 2, ..., filled on the device if it supports the type.
     pub fn iota(device: Arc<Device>, spec: impl Into<Spec>) -> Result<Buffer> {
         let buffer = Buffer::lazy(device, spec)?;
         let (driver, dtype) = (buffer.device().driver()?, buffer.dtype);
@@ -117,7 +117,7 @@ impl Buffer {
         Ok(buffer)
     }
 
-    /// The handle of a whole storage.
+    /// A handle of a whole storage.
     fn whole(storage: Arc<Storage>, dtype: DType) -> Buffer {
         Buffer {
             id: mint(),
@@ -137,7 +137,7 @@ impl Buffer {
         }
     }
 
-    /// The handle of a storage, or of a part of it, that arena `identity` gives out.
+    /// The handle of a storage, or of a part of it, that the arena with id `identity` gives out.
     pub(crate) fn tensor(storage: Arc<Storage>, span: Span, dtype: DType, identity: u64) -> Buffer {
         Buffer {
             identity,
@@ -146,7 +146,8 @@ impl Buffer {
         }
     }
 
-    /// Another handle of the same elements whose aliasing nobody can tell.
+    /// Another handle of the same elements, with a new identity: `same_storage` and `overlaps` do not
+    /// detect that it aliases this buffer.
     pub fn detach(&self) -> Buffer {
         Buffer {
             identity: mint(),
@@ -163,7 +164,8 @@ impl Buffer {
         self.storage.lender
     }
 
-    /// Ends the loan of a pool. Without `wait` the answer is `Busy` where another call uses it.
+    /// Returns the memory to the pool and makes every handle stale. Without `wait` it returns `Busy` if
+    /// another call uses the buffer.
     pub(crate) fn give_back(&self, wait: bool) -> Result<()> {
         if !self.root {
             return Err(Error::NotRoot);
@@ -178,7 +180,7 @@ impl Buffer {
         }
     }
 
-    /// Ends the loan of a holder that died, without waiting.
+    /// Returns the buffer of a holder that died, without blocking.
     pub fn abandon(&self) {
         if self.root && matches!(self.give_back(false), Err(Error::Busy)) {
             let storage = self.storage.clone();
@@ -218,27 +220,27 @@ impl Buffer {
         self.dtype
     }
 
-    /// Elements.
+    /// The number of elements.
     pub fn count(&self) -> u64 {
         self.span.len / self.dtype.size()
     }
 
-    /// Bytes of this buffer.
+    /// The size of this buffer in bytes.
     pub fn bytes(&self) -> u64 {
         self.span.len
     }
 
-    /// Bytes of the storage that this buffer looks into.
+    /// The size of the buffer's storage in bytes.
     pub fn total_bytes(&self) -> u64 {
         self.storage.bytes
     }
 
-    /// Whether the storage has its memory. One without bytes needs none.
+    /// Whether the storage has its memory. A storage of zero bytes needs none.
     pub fn is_allocated(&self) -> bool {
         self.storage.bytes == 0 || self.storage.is_allocated()
     }
 
-    /// Handles of the same storage.
+    /// The number of handles of the storage.
     pub fn handles(&self) -> usize {
         Arc::strong_count(&self.storage)
     }
@@ -251,7 +253,7 @@ impl Buffer {
         self.same_storage(other) && self.shares_bytes(other)
     }
 
-    /// As `overlaps`, whatever the handles say of themselves.
+    /// As `overlaps`, regardless of the handles' identities.
     pub(crate) fn shares_bytes(&self, other: &Buffer) -> bool {
         Arc::ptr_eq(&self.storage, &other.storage) && self.span.overlaps(other.span)
     }
@@ -273,7 +275,7 @@ impl Buffer {
         self.with_span(self.span, self.dtype)
     }
 
-    /// Takes the memory of the storage now. It reads as zeros.
+    /// Allocates the memory of the storage now. It reads as zeros.
     pub fn ensure_allocated(&self) -> Result<()> {
         let device = self.device();
         device.driver()?;
@@ -281,12 +283,12 @@ impl Buffer {
         device.explain(storage.modify(&mut storage.write(), whole, false, |_| Ok(())))
     }
 
-    /// Replaces the elements from `offset` on by those in `data`.
+    /// Replaces the elements from `offset` on with `data`.
     pub fn write(&self, offset: u64, data: &[u8]) -> Result<()> {
         self.write_watched(offset, data, None)
     }
 
-    /// As `write`, telling how many bytes are on their way.
+    /// As `write`, and reports the number of transferred bytes to `progress`.
     pub fn write_watched(
         &self,
         offset: u64,
@@ -305,14 +307,14 @@ impl Buffer {
         part.overwrite(|region| driver.write(region, data, progress))
     }
 
-    /// Sets each element to the one with these bits.
+    /// Sets each element to the value with these bits.
     pub fn fill(&self, bits: u64) -> Result<()> {
         let driver = self.device().driver()?;
         self.overwrite(|region| driver.fill(region, bits, self.dtype.size()))
     }
 
-    /// Queues copies of several buffers to the host, with all of them locked: no other call comes
-    /// between them.
+    /// Queues copies of several buffers to the host while all of them are locked: no write of another
+    /// call is queued between the copies.
     pub fn start_read_all(buffers: &[&Buffer]) -> Result<Vec<Option<Box<dyn PendingRead>>>> {
         let locks = Locks::wait_for(buffers.iter().map(|buffer| (*buffer, false)));
         let start = |buffer: &&Buffer| {
@@ -334,7 +336,7 @@ impl Buffer {
         part.start_read_under(&self.storage.read(), progress)
     }
 
-    /// The bytes of `count` elements from `offset` on.
+    /// Reads the bytes of `count` elements from `offset` on.
     pub fn read(&self, offset: u64, count: u64) -> Result<Vec<u8>> {
         let pending = self.start_read(offset, count, None)?;
         let len = pending.as_ref().map_or(0, |_| count * self.dtype.size());
@@ -354,7 +356,7 @@ impl Buffer {
         part.start_read_under(&content, None)
     }
 
-    /// Waits for a read that was started; `out` has its length. There is no read for no bytes.
+    /// Waits for a read that was started; `out` has its length. `pending` is `None` for a read of zero bytes.
     pub fn finish_read(
         &self,
         pending: Option<Box<dyn PendingRead>>,
@@ -384,8 +386,8 @@ impl Buffer {
         }
     }
 
-    /// Copies all elements of `self` into `target` on the same device, which keeps its place. Between
-    /// devices there is [`crate::joint::copy_across`].
+    /// Copies all elements of `self` into `target` on the same device; `target` keeps its memory.
+    /// [`crate::joint::copy_across`] copies between devices.
     pub fn copy_to(&self, target: &Buffer) -> Result<()> {
         self.check_alike(target)?;
         if self.overlaps(target) {
@@ -437,24 +439,24 @@ impl Buffer {
         }
     }
 
-    /// The same elements in a storage of their own.
+    /// A copy of the elements in a new storage.
     pub fn duplicate(&self) -> Result<Buffer> {
         self.duplicate_as(self.like(self.dtype))
     }
 
-    /// As `duplicate`, with a description of the same type and number of elements.
+    /// As `duplicate`, with a spec of the same type and number of elements.
     pub fn duplicate_as(&self, spec: Spec) -> Result<Buffer> {
         let copy = Buffer::lazy(self.device().clone(), spec)?;
         self.copy_to(&copy)?;
         Ok(copy)
     }
 
-    /// A description of as many elements as this buffer has.
+    /// A spec with as many elements as this buffer has.
     pub fn like(&self, dtype: DType) -> Spec {
         (dtype, self.count()).into()
     }
 
-    /// The elements as the type of `spec`, in a storage of their own.
+    /// The elements converted to the type of `spec`, in a new storage.
     pub fn convert(&self, spec: Spec) -> Result<Buffer> {
         let dtype = spec.dtype;
         let device = self.device().clone();
@@ -480,13 +482,14 @@ impl Buffer {
         Ok(target)
     }
 
-    /// Whether `fresh` may give this buffer its content: both are all of storages alike, on one device.
+    /// Whether this buffer and `fresh` may exchange contents: both cover a whole storage, of the same size,
+    /// on the same device.
     pub(crate) fn is_exchangeable(&self, fresh: &Buffer) -> bool {
         let alike = self.covers_all() && fresh.covers_all() && self.bytes() == fresh.bytes();
         alike && Arc::ptr_eq(self.device(), fresh.device())
     }
 
-    /// Whose it is.
+    /// The owner, tag and stacktrace of the storage.
     pub fn label(&self) -> &Label {
         &self.storage.spec().label
     }
@@ -503,7 +506,7 @@ impl Buffer {
         self.span.len == self.storage.bytes
     }
 
-    /// Runs `command` on this buffer's bytes, all of which it replaces.
+    /// Runs `command`, which replaces all bytes of this buffer.
     fn overwrite(&self, command: impl FnOnce(Region<'_>) -> Result<()>) -> Result<()> {
         self.modify(self.covers_all(), command)
     }
@@ -523,11 +526,11 @@ impl Buffer {
         device.explain(self.storage.modify(content, self.span, whole, command))
     }
 
-    /// Where to read from; `None` for a buffer without bytes.
+    /// The region to read from; `None` for a buffer of zero bytes.
     pub(crate) fn source<'a>(&self, content: &'a Content) -> Result<Option<Region<'a>>> {
         match content.written() {
             Ok(memory) => Ok(self.storage.region(memory, self.span)),
-            // Where nothing is read, nothing needs to have been written.
+            // A read of zero bytes needs no written content.
             Err(Error::NotAllocated) if self.span.len == 0 => Ok(None),
             Err(error) => Err(error),
         }

@@ -1,4 +1,4 @@
-//! A device with its account and its heap, and the registry that opens each one once.
+//! A device with its meter and its heaps, and the registry that opens each device once.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -50,7 +50,7 @@ impl Runtime {
     }
 }
 
-/// The short name of a device: its runtime and its place in that runtime's list.
+/// The short name of a device: its runtime and its index in that runtime's list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct DeviceId {
     pub runtime: Runtime,
@@ -63,7 +63,7 @@ impl fmt::Display for DeviceId {
     }
 }
 
-/// What the hardware is. Lavapipe is a CPU and says so.
+/// The kind of hardware. Lavapipe reports itself as a CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hardware {
     DiscreteGpu,
@@ -73,42 +73,42 @@ pub enum Hardware {
     Other,
 }
 
-/// What is known of a device without opening it.
+/// The properties of a device that are available without opening it.
 #[derive(Debug, Clone)]
 pub struct Info {
     pub id: DeviceId,
-    /// The device of the machine that this one is on: itself, but for a logical device.
+    /// The physical device that this one runs on. It is `id` itself, except for a logical device.
     pub card: DeviceId,
     pub name: String,
     pub hardware: Hardware,
     pub driver: String,
     /// The largest buffer in bytes.
     pub max_buffer: u64,
-    /// The memory of the device in bytes, where the driver tells.
+    /// The memory of the device in bytes, if the driver reports it.
     pub total_memory: Option<u64>,
     /// The types that kernels can calculate with natively.
     pub dtypes: Vec<DType>,
-    /// The same for each runtime that reaches the same card: its PCI address where there is one.
+    /// Identifies the card, the same in each runtime that reaches it: its PCI address if it has one.
     pub adapter: String,
 }
 
-/// Holds memory that nobody uses now, such as a pool.
+/// Holds unused memory that it can free on request, such as a pool.
 pub(crate) trait Reclaim: Send + Sync {
     fn reclaim(&self);
 }
 
-/// An open device. It lives until it is lost and its last buffer is gone.
+/// An open device. It lives until it is lost and its last buffer is dropped.
 pub struct Device {
     pub info: Info,
-    /// Told apart from the device that had the same id before it was lost.
+    /// Distinguishes this device from an earlier one of the same id that was lost.
     pub generation: u64,
     /// `None` only while the device is dropped.
     driver: Option<Arc<dyn Driver>>,
-    /// Given up by `reset`: its driver lives on in the next generation.
+    /// Set by `reset`. The next generation of the device uses the same driver.
     retired: AtomicBool,
     meter: Arc<Meter>,
     heap: Arc<Heap>,
-    /// For what lives long: it does not keep the slabs of what comes and goes from being freed.
+    /// For long-lived buffers, so that they do not keep the slabs of short-lived ones from being freed.
     persistent: Arc<Heap>,
     hoarders: Mutex<Vec<Weak<dyn Reclaim>>>,
     worker: Worker,
@@ -139,7 +139,7 @@ impl Device {
         self.info.id
     }
 
-    /// The driver, unless the device was lost: a lost one is never spoken to again.
+    /// The driver, unless the device was lost: the driver of a lost device is never called again.
     pub fn driver(&self) -> Result<&dyn Driver> {
         match &self.driver {
             Some(driver) if !self.is_lost() => Ok(&**driver),
@@ -147,13 +147,13 @@ impl Device {
         }
     }
 
-    /// Turns a fault into `DeviceLost` where the device went away during the call.
+    /// Turns a driver error into `DeviceLost` if the device was lost during the call.
     pub fn explain<T>(&self, result: Result<T>) -> Result<T> {
         match result {
             Err(Error::Driver { .. } | Error::OutOfMemory { .. }) if self.is_lost() => {
                 Err(Error::DeviceLost { device: self.id() })
             }
-            // Its driver may have been that of another logical device before.
+            // The driver may have been opened for another logical device, which the error then names.
             Err(error) => Err(error.on(self.id())),
             done => done,
         }
@@ -163,7 +163,7 @@ impl Device {
         &self.worker
     }
 
-    /// The account's line for a storage.
+    /// The ledger entry of a storage.
     pub(crate) fn entry(&self, id: u64, spec: &Spec, bytes: u64) -> Entry {
         Entry {
             id,
@@ -175,8 +175,8 @@ impl Device {
         }
     }
 
-    /// Memory for an entry, counted. The account is asked first, so that a refusal for the limit
-    /// never reaches the device.
+    /// Allocates and counts the memory of an entry. The limit is checked first, so that an allocation
+    /// that exceeds it never reaches the device.
     pub(crate) fn alloc(&self, entry: Entry) -> Result<(Block, Reservation)> {
         let driver = self.driver()?;
         let bytes = entry.bytes;
@@ -201,7 +201,7 @@ impl Device {
         Ok((block, reservation))
     }
 
-    /// As `alloc`, but `None` where it would have to wait for the device, or would fail.
+    /// As `alloc`, but returns `None` if it would wait for the device, or would fail.
     pub(crate) fn try_alloc(&self, entry: Entry) -> Option<(Block, Reservation)> {
         let bytes = entry.bytes;
         if entry.spec.persistent {
@@ -237,18 +237,18 @@ impl Device {
             })
     }
 
-    /// What lives on the device, and what its runtime holds for that.
+    /// The usage of the device, and the bytes that its runtime holds for it.
     pub fn usage(&self) -> Result<(Usage, u64)> {
         let reserved = self.driver().and_then(|driver| driver.reserved());
         Ok((self.meter.usage(), self.explain(reserved)?))
     }
 
-    /// What lives on the device, without asking it.
+    /// The usage of the device, without calling its driver.
     pub fn account(&self) -> Usage {
         self.meter.usage()
     }
 
-    /// The largest allocations, and sums of all.
+    /// The `most` largest allocations, and the sums of all.
     pub fn report(&self, most: usize) -> Report {
         self.meter.report(most)
     }
@@ -270,7 +270,7 @@ impl Device {
         (pages, entries)
     }
 
-    /// An allocation failed for good.
+    /// Counts an allocation that failed and is not retried.
     pub fn count_failure(&self) {
         self.meter.count_failure();
     }
@@ -283,7 +283,7 @@ impl Device {
         self.meter.reset_peak();
     }
 
-    /// From now on `trim` and `reclaim` ask this one too.
+    /// Registers a holder of unused memory, which `trim` and `reclaim` ask to free it.
     pub(crate) fn add_hoarder(&self, hoarder: Weak<dyn Reclaim>) {
         let mut hoarders = self.hoarders.lock();
         hoarders.retain(|known| known.strong_count() > 0);
@@ -296,7 +296,7 @@ impl Device {
         self.heap.trim(driver)
     }
 
-    /// Gives unused memory back to the driver; the answer is how many bytes were given.
+    /// Gives unused memory back to the driver, and returns how many bytes it gave back.
     pub fn trim(&self) -> Result<u64> {
         let driver = self.driver()?;
         let before = driver.reserved()?;
@@ -308,14 +308,14 @@ impl Device {
         Ok(before.saturating_sub(driver.reserved()?))
     }
 
-    /// As `trim`, for somebody who has no room.
+    /// As `trim`, for an allocation that does not fit. The meter counts it.
     pub fn reclaim(&self) -> Result<u64> {
         self.meter.count_reclaim();
         self.trim()
     }
 
-    /// Gives up everything on the device. Each of its buffers answers `DeviceLost` from now on; the
-    /// next use of its id starts with an empty account, and memory returns as the old handles go.
+    /// Abandons everything on the device. Calls on its buffers then return `DeviceLost`; the next use of
+    /// the id starts with an empty meter, and memory is freed as the old handles are dropped.
     pub fn reset(&self) -> Result<()> {
         let trimmed = self.trim();
         self.retired.store(true, Release);
@@ -336,8 +336,8 @@ impl Device {
     }
 }
 
-/// The last reference can go in a destructor on a scheduler of the BEAM, and closing a driver waits for
-/// its device.
+/// The last reference can be dropped by a destructor on a BEAM scheduler, and closing a driver waits
+/// for its device: the device's worker thread closes it instead.
 impl Drop for Device {
     fn drop(&mut self) {
         let driver = self.driver.take();
@@ -351,23 +351,24 @@ impl Drop for Device {
 }
 
 static OPEN: RwLock<Vec<Arc<Device>>> = RwLock::new(Vec::new());
-/// Opening is slow: callers of other devices do not wait for it, a second one of the same does.
+/// Held while a device is opened, which is slow. Callers of devices that are open do not take it; a
+/// second caller of the device that is being opened waits.
 static OPENING: Mutex<()> = Mutex::new(());
 
-/// Further devices on cards of this machine.
+/// Logical devices: further devices on the cards of this machine.
 static LOGICAL: Mutex<Vec<Info>> = Mutex::new(Vec::new());
-/// So many of them there are at most: each has a thread and a queue.
+/// The largest number of logical devices: each has a thread and a queue.
 const MOST_LOGICAL: usize = 64;
 
-/// Drivers of logical devices that were removed, with their cards: CubeCL never ends the thread of a
-/// device, so that the next one on the card goes on with it.
+/// Drivers of logical devices that were removed, with their cards. CubeCL never ends the thread of a
+/// device, so the next logical device on the card reuses the driver.
 static SPARE: Mutex<Vec<(DeviceId, Arc<dyn Driver>)>> = Mutex::new(Vec::new());
 
-/// How often devices may be opened in the life of a process. CubeCL 0.10 never ends the thread of a device
-/// that was lost, with its queue of a quarter of a MiB, and numbers devices by 16 bits.
+/// How often devices may be opened during the life of an OS process. CubeCL 0.10 never ends the thread
+/// of a lost device, with its queue of a quarter of a MiB, and numbers devices with 16 bits.
 const MOST_OPENED: u64 = 1000;
 
-/// All devices of this machine, those that were added too, none of them opened.
+/// All devices of this machine, including added logical devices. It opens none of them.
 pub fn list() -> Result<Vec<Info>> {
     let mut found = runtime::enumerate();
     found.extend(LOGICAL.lock().iter().cloned());
@@ -379,8 +380,8 @@ pub fn list() -> Result<Vec<Info>> {
     }
 }
 
-/// Makes `id` another device on the card of device `on`: with a queue and an account of its own,
-/// and the memory of the card in common.
+/// Adds `id` as a logical device on the card of device `on`. It has its own queue and meter, and
+/// shares the memory of the card.
 pub fn add(on: DeviceId, id: DeviceId) -> Result<Info> {
     let devices = list()?;
     let taken = devices.iter().any(|info| info.id == id);
@@ -393,7 +394,7 @@ pub fn add(on: DeviceId, id: DeviceId) -> Result<Info> {
     };
     let info = Info { id, ..card };
     let mut logical = LOGICAL.lock();
-    // Of two that come at once, the first has it.
+    // A concurrent call may have added the same id since the check above.
     if logical.iter().any(|info| info.id == id) {
         return Err(Error::BadDeviceId { device: id, on });
     }
@@ -405,10 +406,10 @@ pub fn add(on: DeviceId, id: DeviceId) -> Result<Info> {
     Ok(info)
 }
 
-/// Takes a logical device away on which nothing lives. Handles without memory that are left answer
-/// `DeviceLost`.
+/// Removes a logical device that has no live buffers. Calls on remaining handles without memory
+/// return `DeviceLost`.
 pub fn remove(id: DeviceId) -> Result<()> {
-    // Nobody opens it meanwhile.
+    // Keeps other threads from opening the device meanwhile.
     let _only_one = OPENING.lock();
     let devices = list()?;
     let Some(info) = devices.iter().find(|info| info.id == id) else {
@@ -427,9 +428,9 @@ pub fn remove(id: DeviceId) -> Result<()> {
                 live_buffers,
             });
         }
-        // What cannot be trimmed now goes with the driver.
+        // Memory that cannot be trimmed now is freed with the driver.
         let _ = device.reset();
-        // The driver of a CUDA card is that of the card itself.
+        // A logical CUDA device uses the driver of its card.
         if id.runtime != Runtime::Cuda {
             let mut spare = SPARE.lock();
             spare.retain(|(_, driver)| !driver.is_lost());
@@ -442,7 +443,7 @@ pub fn remove(id: DeviceId) -> Result<()> {
     Ok(())
 }
 
-/// A driver that a removed logical device left on the same card.
+/// A driver left by a removed logical device on the same card.
 fn spare(info: &Info) -> Option<Arc<dyn Driver>> {
     let mut spare = SPARE.lock();
     let alive =
@@ -465,15 +466,15 @@ fn new_driver(info: &Info) -> Result<Arc<dyn Driver>> {
     Ok(runtime::open(info)?.into())
 }
 
-/// Takes a device out of the open ones. It is dropped without their lock.
+/// Removes a device from `OPEN` and returns it, so that it is dropped after the lock is released.
 fn close(id: DeviceId) -> Option<Arc<Device>> {
     let mut open = OPEN.write();
     let at = open.iter().position(|device| device.id() == id)?;
     Some(open.swap_remove(at))
 }
 
-/// The first discrete GPU, else an integrated, a virtual one, a CPU. CUDA comes before Vulkan on
-/// the same card.
+/// The first discrete GPU, else an integrated GPU, else a virtual GPU, else a CPU. On the same card
+/// CUDA is preferred to Vulkan.
 pub fn default_id() -> Result<DeviceId> {
     let rank = |info: &Info| match info.hardware {
         Hardware::DiscreteGpu => 0,
@@ -496,10 +497,10 @@ pub fn default_id() -> Result<DeviceId> {
     Ok(twin.unwrap_or(best).id)
 }
 
-/// The limits that devices start with.
+/// The memory limits with which devices are opened.
 static LIMITS: Mutex<Vec<(DeviceId, u64)>> = Mutex::new(Vec::new());
 
-/// Lets `bytes` live on a device from its opening on, unless it is open already.
+/// Sets the memory limit with which a device is opened. A device that is open keeps its limit.
 pub fn set_first_limit(id: DeviceId, bytes: u64) {
     let mut limits = LIMITS.lock();
     limits.retain(|(known, _)| *known != id);
@@ -512,7 +513,7 @@ fn first_limit(id: DeviceId) -> Option<u64> {
     found.map(|(_, bytes)| *bytes)
 }
 
-/// The device of this name, opened at its first use and again after it was lost.
+/// The device with this id, opened at its first use and again after it was lost.
 pub fn open(id: DeviceId) -> Result<Arc<Device>> {
     if let Some(device) = find_open(id) {
         return Ok(device);
@@ -538,7 +539,7 @@ fn open_alone(id: DeviceId) -> Result<Arc<Device>> {
     let alive = before.and_then(|device| device.driver.clone());
     let driver = match alive.filter(|driver| !driver.is_lost()) {
         Some(driver) => driver,
-        // CubeCL has one server for each CUDA card.
+        // CubeCL has one server for each CUDA card, so logical devices share its driver.
         _ if info.id != info.card && info.id.runtime == Runtime::Cuda => {
             let card = open_alone(info.card)?;
             let driver = card.driver.clone();
@@ -565,14 +566,14 @@ pub fn opened() -> Vec<DeviceId> {
     alive.map(|device| device.id()).collect()
 }
 
-/// The device of this name if it is open already.
+/// The device with this id, if it is open.
 pub fn find_open(id: DeviceId) -> Option<Arc<Device>> {
     let open = OPEN.read();
     let found = open.iter().find(|device| device.id() == id);
     found.filter(|device| !device.is_lost()).cloned()
 }
 
-/// Makes a device lost as if its driver had said so, for tests of what follows.
+/// Marks a device as lost, as if its driver had reported it. For tests.
 pub fn lose(id: DeviceId) -> Result<()> {
     open(id)?.driver()?.lose();
     Ok(())
@@ -584,7 +585,7 @@ mod tests {
     use crate::buffer::Buffer;
     use crate::joint::copy_across;
 
-    /// A device beside the registered one, on the same adapter.
+    /// A second device on the same adapter, not registered.
     fn another() -> Arc<Device> {
         let info = list().unwrap().into_iter().next().unwrap();
         let driver = runtime::open(&info).unwrap().into();

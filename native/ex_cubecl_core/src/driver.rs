@@ -1,5 +1,5 @@
-//! What the rest of core asks of a device. One object-safe trait, so that nothing above this line
-//! knows which runtime it speaks to.
+//! The interface between core and a device: one object-safe trait, so that the rest of core does not
+//! depend on a particular runtime.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -17,12 +17,12 @@ use crate::kernel::tree::{Atomic, Group, Program};
 pub struct Page {
     pub(crate) handle: Handle,
     pub(crate) bytes: u64,
-    /// What a runtime keeps beside CubeCL's handle, such as the `wgpu::Buffer`.
+    /// Runtime-specific data beside CubeCL's handle, such as the `wgpu::Buffer`.
     pub(crate) raw: Box<dyn Any + Send + Sync>,
 }
 
-/// `len` bytes of a page from `offset` on. `slack` more bytes behind them belong to the same
-/// buffer's padding: they may be overwritten, and nobody ever reads them.
+/// `len` bytes of a page, starting at `offset`. The `slack` bytes that follow are padding of the same
+/// buffer: they may be overwritten and are never read.
 #[derive(Clone, Copy)]
 pub struct Region<'a> {
     pub page: &'a Page,
@@ -31,19 +31,19 @@ pub struct Region<'a> {
     pub slack: u64,
 }
 
-/// Bounds that the heap respects before the driver sees a request.
+/// Limits that the heap checks before it calls the driver.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// The largest single allocation in bytes.
     pub max_page: u64,
-    /// Offsets at which a kernel may bind a part of a page.
+    /// The alignment of the offsets at which a kernel may bind a part of a page.
     pub alignment: u64,
 }
 
-/// A read whose copy is already queued; later writes to the device do not show.
+/// A read whose copy is already queued; later writes do not change the bytes it returns.
 pub trait PendingRead: Send {
-    /// Waits for the bytes and copies those from `skip` on into `out`; `Error::Busy` once `patience`
-    /// is over.
+    /// Waits for the bytes and copies those from `skip` on into `out`; returns `Error::Busy` after
+    /// `patience`.
     fn wait_into(
         self: Box<Self>,
         skip: usize,
@@ -52,14 +52,15 @@ pub trait PendingRead: Send {
     ) -> Result<()>;
 }
 
-/// A buffer as a kernel gets it; one without elements has no region.
+/// A buffer as a kernel argument. `region` is `None` for a buffer without elements.
 pub struct Argument<'a> {
     pub region: Option<Region<'a>>,
     pub dtype: DType,
     pub count: u64,
 }
 
-/// A kernel over so many positions. Numbers are the bits of their elements.
+/// One kernel launch. `positions` is the global size, or the number of groups for a program with
+/// groups. Each scalar holds the bits of its element type.
 pub struct Run<'a> {
     pub program: &'a Arc<Program>,
     pub arguments: Vec<Argument<'a>>,
@@ -67,7 +68,7 @@ pub struct Run<'a> {
     pub positions: u64,
 }
 
-/// How long the kernels of a device took, by whose clock.
+/// The time that the kernels of a device took, and the clock that measured it.
 pub struct Timing {
     pub passed: Duration,
     pub clock: Clock,
@@ -79,40 +80,41 @@ pub enum Clock {
     Host,
 }
 
-/// Told how many bytes of a transfer are through, by whichever thread learns of it. It must not
-/// block.
+/// Called with the number of bytes of a transfer that are done, on any thread. It must not block.
 pub type Progress = Arc<dyn Fn(u64) + Send + Sync>;
 
-/// A device as core sees it. Everything that takes a [`Region`] is queued in the order of the
-/// calls; a region is never empty and always inside its page.
+/// A device as core sees it. Every operation that takes a [`Region`] is queued in the order of the
+/// calls; a region is never empty and always lies inside its page.
 pub trait Driver: Send + Sync {
     fn limits(&self) -> Limits;
-    /// At least `bytes` of memory whose content is not defined, or an error now, not later.
+    /// Allocates at least `bytes` of memory with undefined content. A failure is returned by this call,
+    /// not by a later one.
     fn alloc(&self, bytes: u64) -> Result<Page>;
-    /// To be called before blocks of different owners lie on a page: each byte of it is defined then.
+    /// Gives each byte of a page a defined value. Must be called before blocks of different owners are
+    /// placed on the page.
     fn share(&self, page: &Page) -> Result<()>;
     fn write(&self, dst: Region<'_>, data: &[u8], progress: Option<&Progress>) -> Result<()>;
-    /// As `write` to memory that no queued command uses, without calling the runtime or its driver: a
-    /// later call sends the bytes. `false` if that is not possible now.
+    /// As `write`, to memory that no queued command uses, without calling the runtime or its driver: a
+    /// later call sends the bytes. Returns `false` if that is not possible now.
     fn defer_write(&self, dst: Region<'_>, data: &[u8]) -> bool;
     fn read(&self, src: Region<'_>, progress: Option<&Progress>) -> Result<Box<dyn PendingRead>>;
     /// The regions have the same length and share no byte.
     fn copy(&self, src: Region<'_>, dst: Region<'_>) -> Result<()>;
-    /// Repeats the lowest `size` bytes of `pattern`; `dst` starts at a multiple of `size`.
+    /// Fills `dst` with the lowest `size` bytes of `pattern`; `dst` starts at a multiple of `size`.
     fn fill(&self, dst: Region<'_>, pattern: u64, size: u64) -> Result<()>;
-    /// 0, 1, 2, ... as `dtype`.
+    /// Writes 0, 1, 2, ... as `dtype`.
     fn iota(&self, dst: Region<'_>, dtype: DType) -> Result<()>;
     fn convert(&self, src: Region<'_>, from: DType, dst: Region<'_>, to: DType) -> Result<()>;
-    /// Runs kernels one after the other. Types, counts and places were checked.
-    /// Those that are compiled are only handed over; a failure that shows later loses the device.
+    /// Runs kernels one after the other. The caller has checked types, counts, devices and overlaps.
+    /// Compiled kernels are only submitted; a failure that is detected later makes the device lost.
     fn launch(&self, runs: &[Run<'_>]) -> Result<()>;
-    /// As `launch` where that does not wait; `false` where it would have to.
+    /// As `launch`, without blocking: returns `false` if it would block.
     fn launch_now(&self, run: &Run<'_>) -> Result<bool>;
     /// Compiles a kernel before it is launched.
     fn compile(&self, program: &Arc<Program>) -> Result<()>;
     fn is_compiled(&self, program: &Arc<Program>) -> bool;
-    /// The product of two matrices of `f32`, of so many rows, inner elements and columns; `false` where
-    /// there is no way for these.
+    /// The product of two `f32` matrices. `lengths` are rows, inner elements and columns. Returns `false`
+    /// if the driver has no kernel for this product.
     fn matmul(
         &self,
         left: Region<'_>,
@@ -120,31 +122,31 @@ pub trait Driver: Send + Sync {
         out: Region<'_>,
         lengths: [u64; 3],
     ) -> Result<bool>;
-    /// Runs a source over groups; no region overlaps one that is written.
+    /// Runs a WGSL source with `groups` workgroups per axis; no region overlaps one that is written.
     fn run_source(&self, source: &Source, buffers: &[Region<'_>], groups: [u32; 3]) -> Result<()>;
-    /// What there is not for a group of threads, in words.
+    /// Returns an error that describes why the device cannot run a workgroup of this shape.
     fn check_group(&self, group: &Group) -> std::result::Result<(), String>;
-    /// Whether elements of this type can be changed in one piece here.
+    /// Whether the device supports this atomic operation on `dtype`.
     fn changes(&self, op: Atomic, dtype: DType) -> bool;
-    /// Whether kernels can calculate with this type here.
+    /// Whether kernels on this device can calculate with `dtype`.
     fn calculates(&self, dtype: DType) -> bool;
-    /// Whether `convert` and `iota` can work on this type here.
+    /// Whether `convert` and `iota` support `dtype` on this device.
     fn computes(&self, dtype: DType) -> bool;
-    /// The number of a timing, for `stop_timing`.
+    /// Starts a timing and returns its number, for `stop_timing`.
     fn start_timing(&self) -> Result<u64>;
-    /// From the first kernel since then to the last.
+    /// The time from the first kernel since `start_timing` to the last one.
     fn stop_timing(&self, number: u64) -> Result<Timing>;
-    /// Waits until everything queued is done.
+    /// Waits until all queued work is done.
     fn sync(&self) -> Result<()>;
-    /// Bytes that the runtime holds for us, used or not, staging included.
+    /// Bytes that the runtime holds for this device, used or not, including staging memory.
     fn reserved(&self) -> Result<u64>;
-    /// Returns pages that nobody holds to the driver.
+    /// Returns unused pages to the driver.
     fn release_pages(&self) -> Result<()>;
-    /// As `release_pages`, once the device has done its work, and lets go of idle staging memory.
+    /// As `release_pages`, after the queued work is done; also frees idle staging memory.
     fn trim(&self) -> Result<()>;
-    /// The address of a region for other libraries.
+    /// The device address of a region, for other libraries.
     fn pointer(&self, region: Region<'_>) -> Result<u64>;
     fn is_lost(&self) -> bool;
-    /// From now on the device counts as lost, as if its driver had said so.
+    /// Marks the device as lost, as if its driver had reported it.
     fn lose(&self);
 }

@@ -1,4 +1,4 @@
-//! The element types: one row each. Whatever depends on a type asks this table.
+//! The element types, one table row each. All properties of a type come from this table.
 
 use std::fmt;
 
@@ -19,7 +19,7 @@ pub enum DType {
     U64,
 }
 
-/// What the bits of an element mean.
+/// How the bits of an element are interpreted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     Float,

@@ -1,9 +1,9 @@
-//! Numbers as the bits of an element.
+//! Conversion of numbers to the bits of an element.
 
 use crate::dtype::{DType, Kind};
 use crate::numeric::convert_bits;
 
-/// The bits of an integer, or `None` where the type cannot hold it. Float types take the nearest
+/// The bits of an integer, or `None` if the type cannot represent it. Float types take the nearest
 /// value, ties to even, of every integer that fits 64 bits.
 pub fn of_int(dtype: DType, value: i128) -> Option<u64> {
     let bits = 8 * dtype.size() as u32;
@@ -24,8 +24,8 @@ pub fn of_int(dtype: DType, value: i128) -> Option<u64> {
     }
 }
 
-/// The bits of a float, rounded to nearest, ties to even; past the largest finite value that is
-/// infinity. `None` for integer types.
+/// The bits of a float, rounded to nearest, ties to even; values beyond the largest finite one
+/// become infinity. `None` for integer types.
 pub fn of_float(dtype: DType, value: f64) -> Option<u64> {
     let is_float = dtype.kind() == Kind::Float;
     is_float.then(|| convert_bits(DType::F64.into(), dtype.into(), value.to_bits()))
@@ -55,7 +55,7 @@ mod tests {
         assert_eq!(of_int(F32, 16_777_217), f32_bits(16_777_216.0));
         assert_eq!(of_int(F32, u64::MAX.into()), f32_bits(u64::MAX as f32));
         assert_eq!(of_int(F16, 65_520), Some(0x7C00));
-        // Just above a tie of bf16 that an f64 cannot tell from the tie.
+        // Just above a tie of bf16; an f64 cannot distinguish it from the tie.
         let tie = (1i128 << 62) + (1i128 << 54);
         let down = of_float(Bf16, 2f64.powi(62));
         assert_eq!(of_int(Bf16, tie), down);

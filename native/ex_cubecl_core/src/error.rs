@@ -1,5 +1,5 @@
-//! Everything that can go wrong, with the numbers a caller needs to act on it.
-//! The words that a user reads are written once, in Elixir's `ExCubecl.Error`.
+//! All errors of core, with the numbers a caller needs to act on them.
+//! The messages for users are written in one place, Elixir's `ExCubecl.Error`.
 
 use std::borrow::Cow;
 
@@ -16,7 +16,8 @@ pub enum Error {
     ByteMismatch { expected: u64, actual: u64 },
     #[error("expected elements of type {expected}, got {actual}")]
     TypeMismatch { expected: DType, actual: DType },
-    /// Offset, count and size are in elements, or in bytes where the call speaks of bytes.
+    /// Offset, count and size are in elements, or in bytes if the arguments of the call are in
+    /// bytes.
     #[error("{count} at offset {offset} lie outside {size}")]
     OutOfBounds { offset: u64, count: u64, size: u64 },
     #[error("source and destination share bytes")]
@@ -66,7 +67,7 @@ pub enum Error {
         device: DeviceId,
         known: Vec<DeviceId>,
     },
-    /// A name for another device on `on` that is taken, or is of another runtime.
+    /// The id for a logical device on `on` is taken, or names another runtime.
     #[error("{device} cannot be another device on {on}")]
     BadDeviceId { device: DeviceId, on: DeviceId },
     #[error("{device} is an adapter of this machine, not a logical device")]
@@ -93,20 +94,20 @@ pub enum Error {
         device: DeviceId,
         expected: DeviceId,
     },
-    /// What was written is not what the kernel says.
+    /// The outputs do not hold what the kernel computes.
     #[error("the driver of {device} stopped a loop before its end")]
     TooManyRounds { device: DeviceId },
     #[error("{reason}")]
     BadKernel { reason: Cow<'static, str> },
     #[error("the device is busy")]
     Busy,
-    /// A fault inside CubeCL or the driver, with its own first line.
+    /// An error of CubeCL or the driver, with the first line of its message.
     #[error("driver fault: {message}")]
     Driver { message: String },
 }
 
 impl Error {
-    /// The same error of a driver, on the device that uses it now.
+    /// The same error, with `device` as the device that it names.
     pub(crate) fn on(self, device: DeviceId) -> Self {
         match self {
             Error::OutOfMemory {
@@ -124,7 +125,7 @@ impl Error {
         }
     }
 
-    /// CubeCL's messages carry backtraces; one line is what a person can use.
+    /// CubeCL's messages contain backtraces: only one line of a message is kept.
     pub fn driver(message: impl std::fmt::Display) -> Self {
         let text = message.to_string();
         let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());

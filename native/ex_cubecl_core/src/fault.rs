@@ -1,13 +1,13 @@
-//! Panics and pauses on demand at the stages of a call, so that tests can see that nothing is lost or mixed
-//! up wherever one happens. Without the feature `faults`, which no build for users has, a point is
-//! nothing.
+//! Failpoints: panics and pauses on demand at the stages of a call, so that tests can check that nothing is
+//! lost or mixed up at any of them. Without the feature `faults`, which no build for users has, a point
+//! compiles to nothing.
 
 /// A place where a call can be made to panic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// The account has been asked, the memory not yet.
+    /// The allocation is counted, its memory is not allocated yet.
     Reserved,
-    /// The memory is there and belongs to nobody yet.
+    /// The memory is allocated and has no owner yet.
     Allocated,
     /// A storage is about to be changed, under its lock.
     Changing,
@@ -15,25 +15,25 @@ pub enum Stage {
     Changed,
     /// A read was queued.
     Queued,
-    /// The bytes of a read are waited for.
+    /// A call waits for the bytes of a read.
     Waiting,
-    /// A pool has counted one more buffer that it does not have yet.
+    /// A pool has counted one more buffer, whose memory is not allocated yet.
     PoolGrown,
     /// An arena is about to place a tensor.
     Placing,
-    /// The contents of two storages are about to change places.
+    /// The contents of two storages are about to be exchanged.
     Exchanging,
-    /// One of several storages was locked, read or exchanged, the others were not yet. Nothing can fail here: a test
-    /// can pause here, and not panic.
+    /// One of several storages was read or exchanged, the others were not yet. Nothing can fail here: a test
+    /// can pause here, but not panic.
     Between,
-    /// The worker of a device has a job.
+    /// The worker of a device is about to run a job.
     Job,
-    /// A driver is entered.
+    /// A driver is about to be called.
     Driver,
 }
 
 impl Stage {
-    /// Those that can panic.
+    /// The stages that can panic.
     pub const ALL: [Stage; 11] = [
         Stage::Reserved,
         Stage::Allocated,
@@ -63,19 +63,19 @@ mod armed {
         static PAUSE: RefCell<Option<Pause>> = const { RefCell::new(None) };
     }
 
-    /// Lets the next pass of this thread through `stage` panic, after `skip` others.
+    /// Makes this thread panic the next time it passes `stage`, after it has passed it `skip` times.
     pub fn arm(stage: Stage, skip: u32) {
         HIT.set(false);
         NEXT.set(Some((stage, skip)));
     }
 
-    /// Nothing panics any more; whether something did.
+    /// Removes the armed fault. Returns whether it was triggered.
     pub fn disarm() -> bool {
         NEXT.set(None);
         HIT.replace(false)
     }
 
-    /// What is armed, for a job on its way to another thread.
+    /// Takes the armed fault of this thread, to move it with a job to another thread.
     pub fn take() -> Option<(Stage, u32)> {
         NEXT.take()
     }
@@ -86,7 +86,7 @@ mod armed {
     }
 
     pub fn pause(stage: Stage) {
-        // Taken out, for the hook may pass this stage itself.
+        // Taken out, because the hook may pass this stage itself.
         let Some((at, mut hook)) = PAUSE.take() else {
             return;
         };

@@ -1,8 +1,8 @@
-//! Sub-allocation above exact pages. Small blocks come from slabs in constant time, large ones
-//! have a page of their own; a page that is given back is kept for the next block of its size.
+//! Sub-allocation on top of exact pages. Small blocks come from slabs in constant time, large
+//! blocks have a dedicated page; a freed page is kept for the next block of its size.
 //!
-//! The lock of a heap is never held while the device is asked for something: a destructor on a
-//! normal scheduler takes it too.
+//! The lock of a heap is never held during a call of the driver, because destructors on normal
+//! schedulers take it too.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,19 +23,19 @@ const IDLE_BYTES: u64 = 256 * MIB;
 /// CubeCL 0.10 counts pages in 16 bits and hands out aliases past them.
 const MAX_PAGES: usize = 60_000;
 
-/// Where a block lies, and how it returns.
+/// Where a block lies, and how it is freed.
 enum Place {
     Slab { slab: usize, slot: Allocation },
     Own,
 }
 
-/// A piece of device memory. Dropping it gives it back to the heap at once.
+/// A piece of device memory. Dropping it returns it to the heap at once.
 pub struct Block {
     heap: Arc<Heap>,
     page: Arc<Page>,
     place: Place,
     pub offset: u64,
-    /// Bytes to the end of the block, padding included.
+    /// The size of the block in bytes, including padding.
     pub room: u64,
 }
 
@@ -59,7 +59,7 @@ impl Drop for Block {
     }
 }
 
-/// A page by its address: no two are at the same one at the same time.
+/// Identifies a page by its address, which is unique among live pages.
 fn key(page: &Arc<Page>) -> u64 {
     Arc::as_ptr(page) as u64
 }
@@ -69,7 +69,7 @@ fn key(page: &Arc<Page>) -> u64 {
 pub enum Use {
     /// Divided among many blocks.
     Slab,
-    /// One block alone has it.
+    /// Dedicated to one block.
     Own,
     /// Kept for the next block of its size.
     Idle,
@@ -80,7 +80,7 @@ pub enum Use {
 pub struct PageInfo {
     pub page: u64,
     pub bytes: u64,
-    /// Bytes of blocks, padding included.
+    /// Bytes of its blocks, including padding.
     pub used: u64,
     pub kind: Use,
 }
@@ -110,7 +110,7 @@ struct State {
     idle: Vec<Arc<Page>>,
     idle_bytes: u64,
     own_pages: usize,
-    /// Idle pages were let go since the driver was last trimmed.
+    /// Whether idle pages were dropped since the driver last released unused pages.
     untrimmed: bool,
 }
 
@@ -125,7 +125,8 @@ impl Heap {
         })
     }
 
-    /// A block of at least `bytes`, which the caller has checked against `Limits::max_page`.
+    /// Allocates a block of at least `bytes`, which the caller has checked against
+    /// `Limits::max_page`.
     pub fn alloc(self: &Arc<Self>, driver: &dyn Driver, bytes: u64) -> Result<Block> {
         let room = bytes.next_multiple_of(UNIT);
         self.trim_if_due(driver)?;
@@ -135,7 +136,8 @@ impl Heap {
         }
     }
 
-    /// A block from a slab that is there, or `None` where one would have to wait for it.
+    /// Allocates a block from an existing slab, without blocking: returns `None` if that is not
+    /// possible.
     pub fn try_alloc(self: &Arc<Self>, bytes: u64) -> Option<Block> {
         let room = bytes.next_multiple_of(UNIT);
         match room < self.own_from {
@@ -152,8 +154,8 @@ impl Heap {
                     return Ok(block);
                 }
                 let doubled = state.slab_bytes.clamp(FIRST_SLAB, self.largest_slab);
-                // The sub-allocator rounds its sizes: of a slab of any other size it would not
-                // give out the whole, and this loop would not end.
+                // The sub-allocator rounds sizes: it could not allocate the whole of a slab whose
+                // size is not a power of two, and this loop would not end.
                 doubled.max(room).next_power_of_two()
             };
             let page = Arc::new(driver.alloc(wanted)?);
@@ -235,7 +237,7 @@ impl Heap {
         driver.trim()
     }
 
-    /// Its slabs and idle pages. Pages that one block has alone are known by their blocks.
+    /// Its slabs and idle pages. Dedicated pages are not listed: their blocks refer to them.
     pub fn pages(&self) -> Vec<PageInfo> {
         let state = self.state.lock();
         let slabs = state.slabs.iter().flatten().map(|slab| PageInfo {
@@ -253,7 +255,7 @@ impl Heap {
         slabs.chain(idle).collect()
     }
 
-    /// Bytes that the next `trim` would let go.
+    /// Bytes that the next `trim` would free.
     pub fn idle_bytes(&self) -> u64 {
         let state = self.state.lock();
         let empty = state.slabs.iter().flatten().filter(|slab| slab.used == 0);
@@ -266,7 +268,7 @@ impl State {
         let units = (page.bytes / UNIT) as u32;
         self.slab_bytes += page.bytes;
         let slab = Slab {
-            // Two nodes for each block and gap; a slab that runs out of them is simply full.
+            // Two nodes for each block and gap; a slab that runs out of nodes counts as full.
             space: Allocator::with_max_allocs(units, (2 * units).clamp(64, 65_536)),
             page,
             units,
@@ -308,7 +310,8 @@ impl State {
         Some(page)
     }
 
-    /// What was used last is the likeliest to be asked for again: the oldest make room for it.
+    /// Keeps a page for reuse and drops the oldest idle pages beyond `IDLE_BYTES`: the page that
+    /// was used last is the most likely to be requested again.
     fn keep_idle(&mut self, page: Arc<Page>) {
         self.idle_bytes += page.bytes;
         self.idle.push(page);
@@ -324,7 +327,7 @@ impl State {
         }
     }
 
-    /// The pages are dropped by the caller, outside the lock.
+    /// Returns the idle pages. The caller drops them outside the lock.
     fn release_idle(&mut self) -> Vec<Arc<Page>> {
         let mut released = std::mem::take(&mut self.idle);
         self.own_pages -= released.len();

@@ -1,5 +1,5 @@
-//! Calls that concern several devices. Each part runs on the threads of its own device, so that a busy
-//! device holds up none of the others.
+//! Calls that involve several devices. Each part runs on the threads of its own device, so that a busy
+//! device does not delay the others.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -19,14 +19,14 @@ struct Gathering<T> {
     done: Option<Done<T>>,
 }
 
-/// The place of one outcome among several. One that is dropped counts as failed.
+/// The slot for one outcome of a gathering. A slot that is dropped without an outcome counts as failed.
 pub struct Slot<T> {
     index: usize,
     gathering: Arc<Mutex<Gathering<T>>>,
     filled: bool,
 }
 
-/// `count` places; the thread that fills the last one calls `done` with all outcomes in order.
+/// Makes `count` slots; the thread that fills the last one calls `done` with all outcomes in order.
 pub fn gather<T: 'static>(
     count: usize,
     done: impl FnOnce(Vec<Result<T>>) + Send + 'static,
@@ -78,7 +78,7 @@ impl<T> Drop for Slot<T> {
     }
 }
 
-/// Copies all elements of `source` to `target` on another device, which `done` gets back.
+/// Copies all elements of `source` to `target` on another device. `done` gets `target` back.
 pub fn copy_across<S, T>(
     source: S,
     target: T,
@@ -112,7 +112,7 @@ where
                 let written = target.write_watched(0, &bytes, progress.as_ref());
                 done(written.map(|()| target));
             };
-            // Where no thread can be had, `write` is dropped, and `done` with it.
+            // If no thread can be started, `write` is dropped, and `done` with it.
             let _ = to.worker().run(write);
         };
         let _ = reads.worker().wait(wait);
@@ -126,7 +126,7 @@ mod tests {
 
     use super::*;
 
-    /// What `done` gets where the slots are treated so.
+    /// The outcomes that `done` gets after `fill` has used the slots.
     fn outcomes(count: usize, fill: impl FnOnce(Vec<Slot<u8>>)) -> Vec<Result<u8>> {
         let (sender, outcomes) = channel();
         fill(gather(count, move |all| sender.send(all).unwrap()).unwrap());

@@ -1,4 +1,4 @@
-//! Who holds what: one entry for each allocation that is live.
+//! The live allocations and their owners: one entry for each allocation.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -11,10 +11,11 @@ use crate::device::DeviceId;
 use crate::dtype::DType;
 use crate::span::byte_count;
 
-/// Entries are spread over so many maps, so that callers rarely wait for each other.
+/// The number of maps over which entries are spread, so that callers rarely wait for each other.
 const SHARDS: usize = 16;
 
-/// Whose an allocation is, in the caller's own terms: core only keeps, sums and returns them.
+/// The owner, tag and stacktrace of an allocation. Core does not interpret them: it only keeps,
+/// sums and returns them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Label {
     pub owner: u64,
@@ -22,18 +23,18 @@ pub struct Label {
     pub trace: Option<Arc<[u8]>>,
 }
 
-/// What is to be made.
+/// The description of a buffer to be made.
 #[derive(Debug, Clone)]
 pub struct Spec {
     pub dtype: DType,
     pub shape: Arc<[u64]>,
     pub label: Label,
-    /// It will live long: it is kept apart from what comes and goes.
+    /// Whether the buffer is long-lived: it is allocated apart from short-lived ones.
     pub persistent: bool,
 }
 
 impl Spec {
-    /// Elements, unless there are too many to count.
+    /// The number of elements; `None` if it does not fit in 64 bits.
     pub fn count(&self) -> Option<u64> {
         match self.shape.contains(&0) {
             true => Some(0),
@@ -49,7 +50,7 @@ impl Spec {
     }
 }
 
-/// One dimension, nobody's.
+/// One dimension, without an owner.
 impl From<(DType, u64)> for Spec {
     fn from((dtype, count): (DType, u64)) -> Self {
         Spec {
@@ -61,13 +62,13 @@ impl From<(DType, u64)> for Spec {
     }
 }
 
-/// Where an allocation lies.
+/// The location of an allocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
-    /// The same for everything on one page, for as long as the page is there.
+    /// The same number for all allocations on one page, as long as the page exists.
     pub page: u64,
     pub page_bytes: u64,
-    /// Bytes of the page before it.
+    /// The byte offset within the page.
     pub offset: u64,
 }
 
@@ -80,11 +81,11 @@ pub struct Entry {
     pub bytes: u64,
     pub spec: Spec,
     pub since: Instant,
-    /// `None` for what has no bytes, and until its memory was found.
+    /// `None` for an allocation of zero bytes, and until its memory is allocated.
     pub place: Option<Place>,
 }
 
-/// Bytes and allocations that have something in common.
+/// The total bytes and the number of the allocations of one owner or one tag.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sum {
     pub bytes: u64,
@@ -93,9 +94,9 @@ pub struct Sum {
 
 #[derive(Debug, Default)]
 pub struct Report {
-    /// The largest allocations, the largest first.
+    /// The largest allocations, in descending order.
     pub largest: Vec<Entry>,
-    /// The largest sum first.
+    /// In descending order of bytes, as is `by_tag`.
     pub by_owner: Vec<(u64, Sum)>,
     pub by_tag: Vec<(Option<Arc<[u8]>>, Sum)>,
 }
@@ -124,7 +125,7 @@ impl Ledger {
         self.shard(id).lock().remove(&id)
     }
 
-    /// Everything summed, and the `most` largest entries.
+    /// The sums of all entries by owner and tag, and the `most` largest entries.
     pub fn report(&self, most: usize) -> Report {
         let mut sizes = Vec::new();
         let mut by_owner: HashMap<u64, Sum> = HashMap::new();

@@ -1,4 +1,4 @@
-//! Device memory over CubeCL: buffers, views, accounting. Knows nothing of Erlang.
+//! Device memory over CubeCL: buffers, views, accounting. Does not depend on Erlang.
 //!
 //! ```text
 //! Buffer (a handle) -> Storage -> Block -> Page      memory of the device, one CubeCL handle

@@ -1,5 +1,5 @@
-//! The locks of several buffers at once. They are taken in the order of the storages' ids, each once, so
-//! that two calls cannot wait for each other.
+//! The storage locks of several buffers at once. They are taken in the order of the storages' ids, each
+//! once, so that two calls cannot deadlock.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,7 +18,7 @@ enum Lock<'a> {
 pub(crate) struct Locks<'a>(BTreeMap<u64, Lock<'a>>);
 
 impl<'a> Locks<'a> {
-    /// Of buffers, each with whether it is written.
+    /// Locks the storages of buffers, each given with whether it is written.
     pub fn wait_for(buffers: impl Iterator<Item = (&'a Buffer, bool)>) -> Self {
         let lock = |(storage, written): (&'a Storage, bool)| match written {
             true => Lock::Write(storage.write()),
@@ -28,7 +28,7 @@ impl<'a> Locks<'a> {
         Locks(storages.map(|(id, known)| (id, lock(known))).collect())
     }
 
-    /// As `wait_for`, or `None` where somebody has one of them.
+    /// As `wait_for`, without blocking: returns `None` if another call holds one of the locks.
     pub fn take_now(buffers: impl Iterator<Item = (&'a Buffer, bool)>) -> Option<Self> {
         let lock = |(storage, written): (&'a Storage, bool)| match written {
             true => storage.try_write().map(Lock::Write),
@@ -47,7 +47,7 @@ impl<'a> Locks<'a> {
         }
     }
 
-    /// Of a call that writes nothing: whether it could read, and none of its buffers is stale.
+    /// Checks the buffers of a call that writes nothing: its inputs must be readable, and none may be stale.
     pub fn check(&self, buffers: impl Iterator<Item = (&'a Buffer, bool)>) -> Result<()> {
         for (buffer, written) in buffers {
             match buffer.source(self.content(buffer)?) {
@@ -58,7 +58,7 @@ impl<'a> Locks<'a> {
         Ok(())
     }
 
-    /// Of a buffer that is written.
+    /// The content of a buffer that was locked for writing.
     pub fn content_mut(&mut self, buffer: &Buffer) -> Option<&mut Content> {
         match self.0.get_mut(&buffer.storage().id) {
             Some(Lock::Write(content)) => Some(content),

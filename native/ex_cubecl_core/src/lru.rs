@@ -1,4 +1,4 @@
-//! What is kept until there is too much of it: least recently used, by count and by weight.
+//! A least-recently-used cache, bounded by count and by weight.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -12,7 +12,7 @@ struct Entry<V> {
 
 pub struct Lru<K, V> {
     entries: HashMap<K, Entry<V>>,
-    /// Counts uses: the entry of the lowest number is the next to go.
+    /// Counts uses: the entry with the lowest number is evicted next.
     clock: AtomicU64,
     weight: u64,
     max_count: usize,
@@ -30,14 +30,15 @@ impl<K: Hash + Eq + Clone, V> Lru<K, V> {
         }
     }
 
-    /// The value of a key, which counts as used.
+    /// The value of a key. This counts as a use.
     pub fn get(&self, key: &K) -> Option<&V> {
         let entry = self.entries.get(key)?;
         entry.used.store(self.tick(), Relaxed);
         Some(&entry.value)
     }
 
-    /// Keeps a value, and returns those that went for it. The new one stays, whatever it weighs.
+    /// Inserts a value, and returns the values that were evicted for it. The new value is kept,
+    /// whatever its weight.
     pub fn insert(&mut self, key: K, value: V, weight: u64) -> Vec<V> {
         let mut gone: Vec<V> = self.remove(&key).into_iter().collect();
         gone.extend(self.make_room(weight));
@@ -52,7 +53,7 @@ impl<K: Hash + Eq + Clone, V> Lru<K, V> {
         gone
     }
 
-    /// Lets go of what is in the way of something of this weight.
+    /// Evicts entries until an entry of this weight fits, and returns their values.
     pub fn make_room(&mut self, weight: u64) -> Vec<V> {
         let (count, room) = (self.max_count, self.max_weight.saturating_sub(weight));
         let mut gone = Vec::new();

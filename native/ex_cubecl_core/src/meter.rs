@@ -1,5 +1,5 @@
-//! What lives on a device, counted exactly: each allocation holds a [`Reservation`] whose `Drop`
-//! gives it back, so that a count cannot leak. The numbers are read without a lock.
+//! Exact counts of the live allocations of a device: each allocation holds a [`Reservation`] whose
+//! `Drop` subtracts it again, so that a count cannot leak. The numbers are read without a lock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -10,14 +10,15 @@ use crate::ledger::{Entry, Ledger, Place, Report};
 
 const NO_LIMIT: u64 = u64::MAX;
 
-/// Called with what was freed. It must not block, for a destructor calls it.
+/// Called with each freed allocation. It must not block, because it is called from destructors.
 pub type Watcher = Box<dyn Fn(&Entry) + Send + Sync>;
 
 static WATCHED: AtomicBool = AtomicBool::new(false);
 static WATCHER: RwLock<Option<Watcher>> = RwLock::new(None);
 
-/// Tells of everything that is freed from now on, on any device; `None` for nobody. What is told
-/// costs a lock and the call, what is not told one load.
+/// Sets the watcher that is called for every allocation that is freed, on any device; `None`
+/// removes it. With a watcher each free takes a lock and makes the call; without one it costs one
+/// load.
 pub fn watch_frees(watcher: Option<Watcher>) {
     let mut current = WATCHER.write();
     WATCHED.store(watcher.is_some(), Relaxed);
@@ -45,7 +46,7 @@ pub struct Meter {
     ledger: Ledger,
 }
 
-/// One reading of a [`Meter`]; each number is exact, their moment is not the same.
+/// A snapshot of a [`Meter`]. Each number is exact, but they are not read at the same instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
     pub live_bytes: u64,
@@ -58,7 +59,7 @@ pub struct Usage {
     pub limit: Option<u64>,
 }
 
-/// The limit stands in the way.
+/// Allocation refused: it would exceed the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refused {
     pub live: u64,
@@ -87,8 +88,8 @@ impl Meter {
         })
     }
 
-    /// Counts an allocation as live unless it would pass the limit. A compare-and-swap, so that
-    /// two callers near the limit cannot both be refused, nor both be let through.
+    /// Counts an allocation as live unless it would exceed the limit. It uses a compare-and-swap,
+    /// so that two callers near the limit cannot both be refused, nor both be admitted.
     pub fn reserve(self: &Arc<Self>, entry: Entry) -> Result<Reservation, Refused> {
         let (id, bytes) = (entry.id, entry.bytes);
         let limit = self.limit.load(Relaxed);
@@ -106,12 +107,12 @@ impl Meter {
         }
     }
 
-    /// An allocation failed, and nobody will try it again.
+    /// Counts an allocation that failed and is not retried.
     pub fn count_failure(&self) {
         self.failed.fetch_add(1, Relaxed);
     }
 
-    /// Somebody collected garbage to make room.
+    /// Counts a reclaim: unused memory was freed to make room.
     pub fn count_reclaim(&self) {
         self.reclaims.fetch_add(1, Relaxed);
     }
@@ -148,7 +149,7 @@ impl Meter {
 }
 
 impl Reservation {
-    /// Notes where the memory was found.
+    /// Records where the memory was allocated.
     pub fn settle(&self, place: Place) {
         self.meter.ledger.settle(self.id, place);
     }

@@ -1,4 +1,4 @@
-//! A thread for what must not be done where it is found out, such as in a destructor.
+//! A thread that delivers messages for code that must not do it itself, such as a destructor.
 
 use std::sync::mpsc::{Receiver, SendError, Sender, channel};
 
@@ -6,11 +6,11 @@ use parking_lot::Mutex;
 
 use crate::runtime::caught;
 
-/// Delivers messages in their order, on a thread that starts with the first one. Where it could not be
+/// Delivers messages in order, on a thread that starts with the first one. If the thread could not be
 /// started, or has ended, the next message starts it again.
 ///
-/// The queue has no bound of its own: delivering waits for nobody, and a message that is thrown away
-/// could be the one that a process waits for.
+/// The queue is unbounded: delivering does not block, and a dropped message could be the one that a
+/// process waits for.
 pub struct Notifier<T: Send + 'static> {
     name: &'static str,
     deliver: fn(T),
@@ -26,7 +26,7 @@ impl<T: Send + 'static> Notifier<T> {
         }
     }
 
-    /// Whether the message is on its way.
+    /// Queues a message. Returns whether it was queued.
     pub fn send(&self, message: T) -> bool {
         let mut queue = self.queue.lock();
         let message = match &*queue {
@@ -52,7 +52,7 @@ impl<T: Send + 'static> Notifier<T> {
     }
 }
 
-/// A message that cannot be delivered takes none of the others with it.
+/// Delivers messages until the queue is closed. A message whose delivery panics does not stop the thread.
 fn run<T>(messages: &Receiver<T>, deliver: fn(T)) {
     for message in messages {
         let _ = caught(|| {
@@ -92,13 +92,13 @@ mod tests {
         let notifier: Notifier<Message> = Notifier::new("test", deliver);
         let (sender, received) = mpsc::channel();
         for number in 0..3 {
-            // What is left of a thread that has ended is a queue that nobody empties.
+            // A queue whose receiver is dropped, as after the thread has ended.
             *notifier.queue.lock() = Some(channel().0);
             assert!(notifier.send(Some((number, sender.clone()))));
         }
         drop(sender);
         let mut numbers: Vec<u64> = received.iter().collect();
-        // Each came from a thread of its own.
+        // Each number was delivered by a thread of its own, so their order is not defined.
         numbers.sort_unstable();
         assert_eq!(numbers, [0, 1, 2]);
     }

@@ -1,11 +1,11 @@
-//! What elements mean in bits, and how one type becomes another. Integer arithmetic only: a
-//! device, whatever types it computes with, repeats the same steps and gives the same bits (see
+//! The bit formats of elements, and the conversion between types. It uses integer arithmetic only: any
+//! device, whichever types it supports, repeats the same steps and produces the same bits (see
 //! `runtime/kernels/convert.rs`).
 //!
-//! Floats to integers are cut off toward zero, past the range the nearest end of it; NaN is zero.
-//! Integers to integers keep their low bits. To floats everything is rounded to nearest, ties to even,
-//! past the largest value to infinity; subnormal numbers and the sign of zero are kept, NaN loses its
-//! payload and sign. Casts and stores of kernels do the same (`runtime/emit/casts.rs`).
+//! Floats to integers are truncated toward zero and clamped to the range; NaN becomes zero. Integers to
+//! integers keep their low bits. Conversions to floats round to nearest, ties to even, and overflow to
+//! infinity; subnormal numbers and the sign of zero are kept, NaN loses its payload and sign. Casts and
+//! stores of kernels do the same (`runtime/emit/casts.rs`).
 
 #[cfg(test)]
 pub mod samples;
@@ -51,7 +51,7 @@ impl Format {
         self.kind == Kind::Signed
     }
 
-    /// Every bit of an element.
+    /// A mask of all bits of an element.
     pub fn mask(self) -> u64 {
         u64::MAX >> (64 - self.bits)
     }
@@ -60,7 +60,7 @@ impl Format {
         1 << (self.bits - 1)
     }
 
-    /// The bit of a normal number's significand that is not stored.
+    /// The implicit leading bit of a normal number's significand.
     pub fn leading_bit(self) -> u64 {
         1 << self.man
     }
@@ -86,12 +86,12 @@ impl Format {
         self.infinity() | 1 << (self.man - 1)
     }
 
-    /// The largest integer, in the element's bits.
+    /// The bits of the largest integer.
     pub fn highest(self) -> u64 {
         self.mask() >> u32::from(self.is_signed())
     }
 
-    /// The lowest integer, in the element's bits.
+    /// The bits of the lowest integer.
     pub fn lowest(self) -> u64 {
         self.mask() ^ self.highest()
     }
@@ -109,7 +109,7 @@ pub fn convert_bits(src: Format, dst: Format, bits: u64) -> u64 {
     }
 }
 
-/// Sign-extended to 64 bits.
+/// An integer element, sign-extended to 64 bits.
 fn integer(src: Format, bits: u64) -> u64 {
     match src.is_signed() {
         true => ((bits << (64 - src.bits)) as i64 >> (64 - src.bits)) as u64,
@@ -127,7 +127,7 @@ fn float_of_integer(src: Format, dst: Format, bits: u64) -> u64 {
     pack(magnitude, dst.bias(), dst) | sign << (dst.bits - 1)
 }
 
-/// The fields of a float. Subnormal numbers are those of exponent one without the leading bit.
+/// The fields of a float. A subnormal number has exponent one and no leading bit.
 struct Fields {
     sign: u64,
     exponent: u32,
@@ -166,12 +166,12 @@ fn integer_of_float(src: Format, dst: Format, bits: u64) -> u64 {
     };
     match float.sign {
         0 => magnitude.min(dst.highest()),
-        // The lowest integer is its own negative.
+        // The negation of the lowest integer is itself.
         _ => magnitude.min(dst.lowest()).wrapping_neg() & dst.mask(),
     }
 }
 
-/// `value * 2^count`, or the largest number where that does not fit.
+/// `value * 2^count`, or the largest number if that does not fit.
 fn shl_saturating(value: u64, count: u32) -> u64 {
     match count <= value.leading_zeros() {
         true => value << count,
@@ -209,14 +209,14 @@ fn pack(magnitude: u64, weight: u32, dst: Format) -> u64 {
         true => round_shift(magnitude, top - dst.man),
         false => magnitude << (dst.man - top),
     };
-    // The leading bit of `kept` adds the one that is missing in the exponent; rounding up to the
-    // next power of two carries into it.
+    // The leading bit of `kept` adds one to the exponent, which was made one too small for that;
+    // rounding up to the next power of two carries into the exponent.
     let packed = (u64::from(weight + top - 1) << dst.man) + kept;
     packed.min(dst.infinity())
 }
 
-/// Packs a significand for a format with no more exponents than its own, so that nothing has to be
-/// normalised.
+/// Packs a significand for a format with no more exponents than its own, so that it needs no
+/// normalisation.
 fn narrow(src: Format, dst: Format, exponent: u32, significand: u64) -> u64 {
     let lift = dst.man.saturating_sub(src.man);
     let cut = src.man + lift - dst.man;
@@ -234,7 +234,8 @@ fn narrow(src: Format, dst: Format, exponent: u32, significand: u64) -> u64 {
 fn round_shift(value: u64, count: u32) -> u64 {
     let kept = value >> count;
     let rest = value - (kept << count);
-    // An odd number has one more to go up on a tie; on either side of it one changes nothing.
+    // An odd number rounds up on a tie: adding its lowest bit to twice the remainder does that. Below
+    // and above a tie the added bit changes nothing.
     kept + u64::from(2 * rest + (kept & 1) > 1 << count)
 }
 
@@ -242,13 +243,13 @@ fn round_shift(value: u64, count: u32) -> u64 {
 pub fn float_of_wide(dst: Format, value: i128) -> u64 {
     let magnitude = value.unsigned_abs();
     let cut = 64u32.saturating_sub(magnitude.leading_zeros());
-    // Of what does not fit 64 bits only one thing matters: whether there is anything.
+    // Of the bits that do not fit 64 bits, only whether any is set matters (a sticky bit).
     let rest = magnitude & ((1 << cut) - 1);
     let kept = (magnitude >> cut) as u64 | u64::from(rest != 0);
     pack(kept, dst.bias() + cut, dst) | u64::from(value < 0) << (dst.bits - 1)
 }
 
-/// Converts elements one after another; bytes that do not fill an element are left out.
+/// Converts elements one after another; trailing bytes that do not fill an element are ignored.
 pub fn convert_bytes(from: DType, to: DType, bytes: &[u8]) -> Vec<u8> {
     let (src, dst) = (Format::from(from), Format::from(to));
     let (read, write) = (from.size() as usize, to.size() as usize);

@@ -1,4 +1,5 @@
-//! An arena for each owner: made at its first use, given back when the owner says so or is gone.
+//! An arena for each owner: made at its first use, and freed when the owner releases it or has
+//! ended.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,13 +23,13 @@ pub struct Parts {
 #[derive(Default)]
 struct State {
     arenas: HashMap<u64, Arc<Arena>>,
-    /// Arenas that are being made, which is done without the lock.
+    /// The number of arenas that are being made, which happens without the lock.
     making: u64,
     released: bool,
 }
 
 impl Parts {
-    /// At most `max` arenas like `spec` at once.
+    /// Allows at most `max` arenas like `spec` at once.
     pub fn new(device: Arc<Device>, spec: Spec, max: u64, extendable: bool) -> Result<Parts> {
         device.driver()?;
         device.check_size(spec.bytes().unwrap_or(u64::MAX))?;
@@ -41,7 +42,7 @@ impl Parts {
         })
     }
 
-    /// The arena of an owner that has one.
+    /// The arena of an owner, if it has one.
     pub fn find(&self, owner: u64) -> Result<Option<Arc<Arena>>> {
         let state = self.state.lock();
         match state.released {
@@ -50,7 +51,7 @@ impl Parts {
         }
     }
 
-    /// The arena of an owner, made where there is none.
+    /// The arena of an owner, made if it has none.
     pub fn find_or_make(&self, owner: u64) -> Result<Arc<Arena>> {
         if let Some(arena) = self.find(owner)? {
             return Ok(arena);
@@ -92,7 +93,7 @@ impl Parts {
         Arena::new(self.device.clone(), spec, growth)
     }
 
-    /// Ends the arena of an owner, if it has one.
+    /// Frees the arena of an owner, if it has one.
     pub fn release(&self, owner: u64) {
         let arena = self.state.lock().arenas.remove(&owner);
         if let Some(arena) = arena {
@@ -100,7 +101,7 @@ impl Parts {
         }
     }
 
-    /// Ends all arenas, for good.
+    /// Frees all arenas. No new ones can be made afterwards.
     pub fn release_all(&self) {
         let arenas = {
             let mut state = self.state.lock();
@@ -120,7 +121,7 @@ impl Parts {
         self.extendable.load(Relaxed)
     }
 
-    /// For all arenas, those of others too.
+    /// Applies to the arenas of all owners.
     pub fn set_extendable(&self, extendable: bool) {
         self.extendable.store(extendable, Relaxed);
         for arena in self.state.lock().arenas.values() {

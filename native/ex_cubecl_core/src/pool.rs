@@ -1,6 +1,6 @@
-//! Blocks of one size, kept for reuse. What a holder gets is a storage of its own over a block that
-//! another one had: nothing of the old content can be read, and giving it back makes every
-//! handle of the old holder stale.
+//! Blocks of one size, kept for reuse. Each checkout makes a new storage over a block that an
+//! earlier holder may have used: the old content cannot be read, and checking a buffer in makes
+//! every handle of its holder stale.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
@@ -16,7 +16,7 @@ use crate::ledger::{Entry, Label, Spec};
 use crate::meter::Reservation;
 use crate::storage::{Lender, Lent, Memory, Storage, mint};
 
-/// Called when a block came back while somebody waits for one. It must not block.
+/// Called when a block is returned while a process waits for one. It must not block.
 pub type Waker = Box<dyn Fn() + Send + Sync>;
 
 pub struct Pool {
@@ -42,19 +42,19 @@ struct State {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stats {
-    /// Blocks that wait for a holder.
+    /// Idle blocks.
     pub available: u64,
     /// All blocks, held or not.
     pub allocated: u64,
     pub max: u64,
-    /// Checkouts that a kept block served, and those that took new memory.
+    /// Checkouts served by an idle block, and checkouts that allocated new memory.
     pub hits: u64,
     pub misses: u64,
-    /// Checkouts that had to wait for another holder.
+    /// Checkouts that waited until another holder returned a block.
     pub waits: u64,
 }
 
-/// A block in somebody's hands.
+/// A block that is checked out.
 struct Slot {
     pool: Arc<Pool>,
     block: Option<Block>,
@@ -74,7 +74,7 @@ impl Drop for Slot {
     }
 }
 
-/// A block that a pool has counted and does not have yet.
+/// A block that the pool has counted but not allocated yet. Dropping it undoes the count.
 struct Grown<'a>(&'a Pool);
 
 impl Grown<'_> {
@@ -148,13 +148,13 @@ impl Pool {
         self.max.store(max, Relaxed);
     }
 
-    /// Whether nobody holds a buffer of it.
+    /// Whether no buffer of the pool is checked out.
     pub(crate) fn is_idle(&self) -> bool {
         let state = self.state.lock();
         state.idle.len() as u64 == state.allocated
     }
 
-    /// A kept buffer, or `None` where there is none. It asks nothing of the device.
+    /// Checks out an idle buffer, or returns `None` if there is none. It does not call the driver.
     pub fn take(self: &Arc<Self>, owner: &Label) -> Result<Option<Buffer>> {
         self.device.driver()?;
         let Some(slot) = self.take_idle()? else {
@@ -182,7 +182,7 @@ impl Pool {
         }
     }
 
-    /// A kept buffer, or a new one unless the pool has its maximum.
+    /// Checks out an idle buffer, or allocates one unless the pool has its maximum.
     pub fn check_out(self: &Arc<Self>, owner: &Label) -> Result<Buffer> {
         if let Some(buffer) = self.take(owner)? {
             return Ok(buffer);
@@ -195,7 +195,7 @@ impl Pool {
         Ok(self.buffer(self.slot(block), reservation))
     }
 
-    /// Counts one more block, unless the count is dropped.
+    /// Counts one more block. Dropping the returned value undoes the count.
     fn grow(&self) -> Result<Grown<'_>> {
         let max = self.max.load(Relaxed);
         let mut state = self.state.lock();
@@ -230,8 +230,8 @@ impl Pool {
         Buffer::lent(storage, self.spec.dtype)
     }
 
-    /// Takes a buffer back: each of its handles is stale from now on. Without `wait` the answer is
-    /// `Busy` where another process is using it in this moment.
+    /// Takes a buffer back and makes each of its handles stale. Without `wait` it returns `Busy` if
+    /// a call of another process is using the buffer.
     pub fn check_in(&self, buffer: &Buffer, wait: bool) -> Result<()> {
         match buffer.lender() {
             Some(lender) if lender == self.lender => {
@@ -265,7 +265,8 @@ impl Pool {
         }
     }
 
-    /// How many wait: while there are some, each returned block wakes them.
+    /// Sets how many processes wait for a block. While there are any, each returned block calls the
+    /// waker function.
     pub fn set_waiting(&self, waiting: u64) {
         self.waiting.store(waiting, Relaxed);
     }
@@ -274,8 +275,8 @@ impl Pool {
         self.waits.fetch_add(1, Relaxed);
     }
 
-    /// Lets nothing new out, and frees what nobody holds. What is held stays good until it is given
-    /// back.
+    /// Stops handing out buffers and frees idle ones. Buffers that are checked out stay usable
+    /// until they are returned.
     pub fn close(&self) {
         self.state.lock().closed = true;
         self.reclaim();

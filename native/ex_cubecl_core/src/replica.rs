@@ -1,4 +1,4 @@
-//! One content in several buffers, on as many devices: all of them get it, or none.
+//! The same content in several buffers on different devices: a write changes all of them, or none.
 
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
@@ -7,11 +7,11 @@ use crate::ledger::Spec;
 use crate::locks::Locks;
 use crate::storage::Content;
 
-/// The error of a call on several targets, with the place of its target.
+/// The error of a call on several targets, with the index of the target that failed.
 pub type FailedAt = (usize, Error);
 
-/// Replaces the content of each target by its data. Everything is uploaded next to what is there, and
-/// takes its place only once all of it has arrived.
+/// Replaces the content of each target with its data. All data is uploaded to new buffers first, and
+/// the contents are exchanged only after every upload is done.
 pub fn write_all(writes: &[(&Buffer, &[u8])]) -> std::result::Result<(), FailedAt> {
     let uploads = writes
         .iter()
@@ -24,9 +24,9 @@ pub fn write_all(writes: &[(&Buffer, &[u8])]) -> std::result::Result<(), FailedA
     exchange_all(&targets.zip(&fresh).collect::<Vec<_>>())
 }
 
-/// Gives each target the content of the buffer beside it, which nobody else has and which gets the old
-/// one. All targets are locked meanwhile, in an order of their own, so that any two calls leave the
-/// content of one of them in all; and nothing is exchanged unless all can be.
+/// Swaps the content of each target with that of the buffer paired with it, which no other call uses.
+/// All targets are locked meanwhile, in a fixed order, so that of two concurrent calls one writes
+/// all targets last. Nothing is exchanged unless every pair can be.
 pub fn exchange_all(exchanges: &[(&Buffer, &Buffer)]) -> std::result::Result<(), FailedAt> {
     let mut locks = Locks::wait_for(exchanges.iter().map(|(target, _)| (*target, true)));
     for (index, (target, fresh)) in exchanges.iter().enumerate() {
@@ -52,7 +52,7 @@ fn check(locks: &Locks<'_>, target: &Buffer, fresh: &Buffer) -> Result<()> {
     }
 }
 
-/// A buffer like the target, with the data, for `exchange_all`.
+/// A new buffer like the target that holds `data`, for `exchange_all`.
 pub fn upload(target: &Buffer, data: &[u8]) -> Result<Buffer> {
     let spec = Spec {
         label: target.label().clone(),
@@ -62,7 +62,7 @@ pub fn upload(target: &Buffer, data: &[u8]) -> Result<Buffer> {
 }
 
 #[cfg(all(test, feature = "faults"))]
-#[allow(clippy::unwrap_used)] // also in what is no test function itself
+#[allow(clippy::unwrap_used)] // also in helpers that are not test functions
 mod tests {
     use std::sync::Arc;
     use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -91,13 +91,13 @@ mod tests {
     fn all_are_locked_while_they_are_exchanged_and_while_they_are_read() {
         let replicas = [replica(1), replica(1), replica(1)];
         let (seen, passes) = channel();
-        let watch = |nobody_writes: bool| {
+        let watch = |no_writer: bool| {
             let (watched, seen) = (replicas.clone(), seen.clone());
             pause_at(Stage::Between, move || {
                 for buffer in &watched {
                     assert!(buffer.storage().try_write().is_none());
                     let readable = buffer.storage().read_for(Duration::ZERO).is_some();
-                    assert_eq!(readable, nobody_writes);
+                    assert_eq!(readable, no_writer);
                 }
                 seen.send(()).unwrap();
             });
@@ -127,7 +127,7 @@ mod tests {
             let thread = thread::spawn(move || {
                 pause_at(Stage::Between, move || {
                     here.send(value).unwrap();
-                    // Once the other end is gone it waits no longer.
+                    // Returns once the sender is dropped.
                     let _ = wait.recv();
                 });
                 let data = [value; SIZE as usize];
@@ -138,7 +138,7 @@ mod tests {
         let (first_resume, first) = writer(1, [one.clone(), other.clone()]);
         assert_eq!(paused.recv(), Ok(1));
         let (second_resume, second) = writer(2, [other.clone(), one.clone()]);
-        // The second one has nothing in its place while the first one has not all.
+        // The second writer exchanges nothing before the first one has exchanged everything.
         let early = paused.recv_timeout(Duration::from_millis(200));
         drop(first_resume);
         assert_eq!(first.join().unwrap(), Ok(()));
@@ -159,7 +159,7 @@ mod tests {
         let writes = [(&*kept, &data[..]), (&stale, &data[..])];
         assert_eq!(write_all(&writes), Err((1, Error::Stale)));
         assert_eq!(content(&kept), [7; SIZE as usize]);
-        // The same buffer twice has what comes last.
+        // A buffer that is given twice holds the last data.
         let last = [9; SIZE as usize];
         assert_eq!(write_all(&[(&*kept, &data), (&*kept, &last)]), Ok(()));
         assert_eq!(content(&kept), last);

@@ -1,4 +1,4 @@
-//! The pools that all processes share: one for each device and size, and a bounded number of them.
+//! The pools that all processes share: one for each device, size and persistence. Their number is bounded.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use crate::error::{Error, Result};
 use crate::ledger::Spec;
 use crate::pool::{Pool, Stats};
 
-/// So many pools are kept. Where there is one more, those that were not used for longest and of which
-/// nobody holds a buffer are forgotten, with the memory they keep.
+/// The number of pools that are kept. Beyond it, the least recently used pools that have no buffer
+/// checked out are dropped, with the memory they keep.
 const MOST: usize = 256;
 
 /// Generation of the device, bytes, whether the buffers are persistent.
@@ -23,14 +23,14 @@ struct Entry {
     last_used: u64,
 }
 
-/// Schedulers take the lock: nothing is made or dropped under it.
+/// BEAM schedulers take this lock: no pool is made or dropped while it is held.
 static POOLS: Mutex<Pools> = Mutex::new(Pools {
     entries: None,
     uses: 0,
 });
 
 struct Pools {
-    /// `None` before the first one.
+    /// `None` before the first pool.
     entries: Option<HashMap<Key, Entry>>,
     uses: u64,
 }
@@ -43,7 +43,7 @@ impl Pools {
         Some(entry.pool.clone())
     }
 
-    /// Adds a pool, and takes out what is to be dropped without the lock.
+    /// Adds a pool, and removes and returns the pools that the caller drops after releasing the lock.
     fn insert(&mut self, key: Key, pool: Arc<Pool>) -> Vec<Arc<Pool>> {
         let mut dropped = self.take_out_lost();
         let entries = self.entries.get_or_insert_default();
@@ -84,7 +84,7 @@ pub fn find_or_make(device: &Arc<Device>, spec: Spec, max: u64) -> Result<Arc<Po
     let (pool, dropped) = {
         let mut pools = POOLS.lock();
         match pools.find(key) {
-            // Another process was faster.
+            // Another thread has added the pool meanwhile.
             Some(pool) => (pool, vec![made]),
             None => {
                 let dropped = pools.insert(key, made.clone());
@@ -96,20 +96,21 @@ pub fn find_or_make(device: &Arc<Device>, spec: Spec, max: u64) -> Result<Arc<Po
     Ok(pool)
 }
 
-/// As `find_or_make`, or `None` where there is no such pool or another thread is looking for one.
+/// As `find_or_make`, without blocking: returns `None` if there is no such pool or another thread
+/// holds the lock.
 pub fn try_find(device: &Device, spec: &Spec, max: u64) -> Option<Arc<Pool>> {
     let pool = POOLS.try_lock()?.find(key(device, spec))?;
     pool.set_max(max);
     Some(pool)
 }
 
-/// Forgets the pools of devices that were lost, which would keep those devices.
+/// Drops the pools of lost devices, which would keep those devices alive.
 pub(crate) fn forget_lost() {
     let lost = POOLS.lock().take_out_lost();
     drop(lost);
 }
 
-/// Takes a buffer back into the shared pool that it came from.
+/// Returns a buffer to the shared pool that it came from.
 pub fn check_in(buffer: &Buffer, wait: bool) -> Result<()> {
     match buffer.lender() {
         Some(lender) if lender.is_shared => {
@@ -123,7 +124,7 @@ pub fn check_in(buffer: &Buffer, wait: bool) -> Result<()> {
     }
 }
 
-/// What the shared pools hold: device, bytes of each buffer, whether they are persistent.
+/// For each shared pool: device, bytes of each buffer, whether the buffers are persistent, and its stats.
 pub fn stats() -> Vec<(DeviceId, u64, bool, Stats)> {
     let pools: Vec<_> = {
         let pools = POOLS.lock();
@@ -167,13 +168,13 @@ mod tests {
         }
         assert!(stats().len() <= MOST);
         assert!(try_find(&device, &spec(1), 2).is_none());
-        // What they kept went with them.
+        // Dropping the pools freed the memory they kept.
         assert!(gone[..MOST].iter().all(|pool| pool.upgrade().is_none()));
         assert_eq!(buffer.read(0, 3).unwrap()[..], [7; 3]);
         assert_eq!(check_in(&buffer, true), Ok(()));
         assert_eq!(check_in(&buffer, true), Err(Error::Stale));
         assert_eq!(held.stats().available, 1);
-        // A scheduler never waits for another thread that looks for a pool.
+        // A scheduler does not wait for another thread that holds the lock.
         let looking = POOLS.lock();
         assert!(try_find(&device, &spec(70_000), 2).is_none());
         drop(looking);

@@ -1,4 +1,4 @@
-//! Byte ranges. Every bounds check of the crate is in this file, and none of them can wrap.
+//! Byte ranges. All bounds checks of the crate are in this file, and none of them can overflow.
 
 use crate::error::{Error, Result};
 
@@ -42,7 +42,7 @@ impl Span {
     }
 }
 
-/// The bytes of `count` elements of `size` bytes; `None` where the product does not fit.
+/// The bytes of `count` elements of `size` bytes; `None` if the product overflows.
 pub fn byte_count(count: u64, size: u64) -> Option<u64> {
     count
         .checked_mul(size)

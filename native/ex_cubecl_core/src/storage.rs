@@ -1,5 +1,5 @@
-//! The bytes that one or more buffers share. The lock is held while a call queues its commands,
-//! which makes each call atomic, and not while it waits.
+//! The bytes that one or more buffers share. A call holds the storage's lock while it queues its commands,
+//! which makes each call atomic, but not while it waits for the device.
 
 use std::sync::Arc;
 use std::sync::atomic::{
@@ -19,7 +19,7 @@ use crate::ledger::Spec;
 use crate::meter::Reservation;
 use crate::span::Span;
 
-/// Ids of handles, storages, pools and arenas come from one counter and are never used again.
+/// A new id. Ids of handles, storages, pools and arenas come from one counter and are never reused.
 pub(crate) fn mint() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Relaxed)
@@ -29,11 +29,11 @@ pub(crate) fn mint() -> u64 {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Lender {
     pub id: u64,
-    /// A pool that all processes share.
+    /// Whether it is a pool that all processes share.
     pub is_shared: bool,
 }
 
-/// Memory that a pool or an arena lends. Dropping it gives it back.
+/// Memory that a pool or an arena lends. Dropping it returns the memory.
 pub(crate) trait Lent: Send + Sync {
     fn block(&self) -> Option<&Block>;
 }
@@ -61,7 +61,7 @@ impl Memory {
         }
     }
 
-    /// `room` bytes at `offset` in a block of somebody else.
+    /// `room` bytes at `offset` in a block that a pool or an arena owns.
     pub fn lent(
         lent: Box<dyn Lent>,
         offset: u64,
@@ -84,12 +84,12 @@ impl Memory {
     }
 }
 
-/// What a storage holds.
+/// The content of a storage.
 pub(crate) enum Content {
-    /// Nothing was written. The memory may be there: no byte of it can be read.
+    /// Nothing was written. Memory may already be allocated, but no byte of it can be read.
     Unwritten(Option<Memory>),
     Written(Memory),
-    /// Given back to the pool or arena that lent it: every handle is stale.
+    /// The memory was returned to the pool or arena that lent it: every handle is stale.
     Gone,
 }
 
@@ -112,17 +112,18 @@ pub(crate) struct Storage {
     spec: Spec,
     allocated: AtomicBool,
     content: RwLock<Content>,
-    /// Behind the content: what is left of a device is dropped after its blocks.
+    /// Declared after `content`, so that the device is dropped after its blocks.
     pub device: Arc<Device>,
 }
 
 impl Storage {
-    /// Takes its memory at the first write.
+    /// A storage that allocates its memory at the first write.
     pub fn lazy(device: Arc<Device>, spec: Spec, bytes: u64) -> Arc<Self> {
         Storage::new(device, spec, bytes, None, None)
     }
 
-    /// In memory of `lender`, unreadable until it is written. Without memory it is as a lazy one.
+    /// A storage in memory of `lender`, unreadable until it is written. Without `memory` it allocates at
+    /// the first write.
     pub fn lent(
         device: Arc<Device>,
         spec: Spec,
@@ -159,7 +160,7 @@ impl Storage {
         self.allocated.load(Acquire)
     }
 
-    /// Puts memory in whose bytes are all written.
+    /// Sets memory in which every byte is written.
     pub fn fill_with(&self, memory: Memory) {
         *self.content.write() = Content::Written(memory);
         self.allocated.store(true, Release);
@@ -177,17 +178,17 @@ impl Storage {
         self.content.write()
     }
 
-    /// Makes every handle stale. The memory goes back when what is returned is dropped.
+    /// Makes every handle stale. The memory is returned to its owner when the returned value is dropped.
     pub fn end(&self) -> Content {
         self.end_under(&mut self.content.write())
     }
 
-    /// As `end`, or `None` where a call of another process is in the way.
+    /// As `end`, without blocking: returns `None` if a call of another process holds the lock.
     pub fn try_end(&self) -> Option<Content> {
         Some(self.end_under(&mut *self.content.try_write()?))
     }
 
-    /// As `end`, for who holds the lock.
+    /// As `end`, for a caller that holds the lock.
     pub fn end_under(&self, content: &mut Content) -> Content {
         self.allocated.store(false, Release);
         std::mem::replace(content, Content::Gone)
@@ -197,17 +198,17 @@ impl Storage {
         self.content.try_write()
     }
 
-    /// Swaps the content of this storage, whose lock the caller has, with that of a storage of the same
-    /// size that nobody else has. What is in it counts for whoever it counted before.
+    /// Swaps the content of this storage, whose lock the caller holds, with that of a storage of the same
+    /// size that no other call has. Each memory keeps the ledger entry of its original owner.
     pub fn exchange_under(&self, content: &mut Content, fresh: &Storage) {
         std::mem::swap(content, &mut fresh.content.write());
         let memory = !matches!(content, Content::Unwritten(None) | Content::Gone);
         self.allocated.store(memory, Release);
     }
 
-    /// Runs `command` on a span under the lock. `whole` says that it replaces each byte of the
-    /// storage, so that fresh memory need not be zeroed. Where the first command fails, memory that
-    /// was taken for it is given back. Of a span without bytes nothing is written, and nothing changes.
+    /// Runs `command` on a span under the lock. `whole` means that it replaces each byte of the storage,
+    /// so that fresh memory is not zeroed. If the first command fails, memory that was allocated for it
+    /// is freed. For a span of zero bytes nothing is written and nothing changes.
     pub fn modify(
         &self,
         content: &mut Content,
@@ -257,7 +258,7 @@ impl Storage {
         }
     }
 
-    /// `None` for a span without bytes.
+    /// The region of a span; `None` for a span of zero bytes.
     pub fn region<'a>(&self, memory: &'a Memory, span: Span) -> Option<Region<'a>> {
         let block = memory.block().filter(|_| span.len > 0)?;
         let is_last = span.end() == self.bytes;

@@ -1,6 +1,6 @@
-//! The two threads of a device that work for processes. One runs their calls in order, which may
-//! block in the driver; the other waits for the reads that these started. Both start with their first
-//! job and end with the device.
+//! The two worker threads of a device. One runs the calls of processes in order, which may block in the
+//! driver; the other waits for the reads that these calls started. Both start with their first job and
+//! end with the device.
 
 use std::sync::mpsc::{SendError, Sender, channel};
 use std::sync::{Arc, LazyLock};
@@ -10,15 +10,15 @@ use parking_lot::{Condvar, Mutex};
 use crate::error::{Error, Result};
 use crate::runtime::caught;
 
-/// Reads in progress hold staging memory; past this many bytes a new one waits for its turn.
+/// Reads in progress hold staging memory; above this many bytes a new read waits.
 const MAX_IN_FLIGHT: u64 = 256 << 20;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Runs what belongs to no open device: listing and opening them.
+/// Runs jobs that belong to no open device: listing and opening devices.
 pub static CONTROL: LazyLock<Lane> = LazyLock::new(|| Lane::new("control".into()));
 
-/// Runs what waits for several devices at once, so that no device waits for another.
+/// Runs jobs that wait for several devices at once, so that no device waits for another.
 pub static JOINT: LazyLock<Lane> = LazyLock::new(|| Lane::new("joint".into()));
 
 pub struct Worker {
@@ -39,7 +39,7 @@ struct InFlight {
     less: Condvar,
 }
 
-/// Room for some bytes in flight, given back by `Drop`.
+/// The right to have `bytes` bytes in flight. `Drop` returns it.
 pub struct Turn {
     in_flight: Arc<InFlight>,
     bytes: u64,
@@ -61,7 +61,8 @@ impl Worker {
         }
     }
 
-    /// Waits until `bytes` more may be in flight. A single larger read waits until it is alone.
+    /// Waits until `bytes` more may be in flight. A read larger than the limit waits until no other is in
+    /// flight.
     pub fn turn(&self, bytes: u64) -> Turn {
         let mut in_flight = self.in_flight.bytes.lock();
         while *in_flight > 0 && *in_flight + bytes > MAX_IN_FLIGHT {
@@ -75,12 +76,12 @@ impl Worker {
         }
     }
 
-    /// Runs a call after those before it.
+    /// Queues a call, which runs after the calls queued before it.
     pub fn run(&self, job: impl FnOnce() + Send + 'static) -> Result<()> {
         self.calls.run(job)
     }
 
-    /// Waits for a read, after those before it.
+    /// Queues a job that waits for a read, after the jobs queued before it.
     pub fn wait(&self, job: impl FnOnce() + Send + 'static) -> Result<()> {
         self.reads.run(job)
     }
@@ -94,11 +95,11 @@ impl Lane {
         }
     }
 
-    /// Runs `job` after the jobs before it.
+    /// Queues `job`, which runs after the jobs queued before it.
     pub fn run(&self, job: impl FnOnce() + Send + 'static) -> Result<()> {
         let job: Job = Box::new(carry(job));
         let mut queue = self.queue.lock();
-        // There may be no thread yet, or it has ended.
+        // The thread may not be started yet, or may have ended.
         let job = match queue.as_ref() {
             Some(sender) => match sender.send(job) {
                 Ok(()) => return Ok(()),
@@ -120,7 +121,7 @@ impl Lane {
     }
 }
 
-/// A fault that is armed for the caller goes with the job.
+/// Moves a fault that is armed on the calling thread to the thread that runs the job.
 #[cfg(feature = "faults")]
 fn carry(job: impl FnOnce() + Send + 'static) -> impl FnOnce() + Send + 'static {
     let armed = crate::fault::take();
@@ -139,7 +140,7 @@ fn carry(job: impl FnOnce() + Send + 'static) -> impl FnOnce() + Send + 'static 
     job
 }
 
-/// A job that panics takes nothing with it but its own answer.
+/// A job that panics loses only its own result; the thread goes on.
 fn run(job: Job) {
     let _ = caught(|| {
         job();

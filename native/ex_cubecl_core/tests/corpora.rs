@@ -1,7 +1,7 @@
-//! What the fuzz targets check, over the inputs that they have found worth keeping. `make fuzz`
-//! looks for more.
+//! Runs the checks of the fuzz targets over their stored corpora. `make fuzz` searches for new
+//! inputs.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // also in what is no test function itself
+#![allow(clippy::unwrap_used, clippy::panic)] // also in helpers that are not test functions
 
 #[path = "../../fuzz/src/checks.rs"]
 mod checks;

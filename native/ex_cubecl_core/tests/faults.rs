@@ -1,7 +1,7 @@
-//! A panic at each stage of each call: what it leaves behind is what was there before, or what the
-//! call was to make, never anything else; nothing is counted that is not there; and all goes on.
+//! A panic at each stage of each call: afterwards the content is either the old one or the one that
+//! the call writes, the counts are exact, and further calls work.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // also in what is no test function itself
+#![allow(clippy::unwrap_used, clippy::panic)] // also in helpers that are not test functions
 
 mod common;
 
@@ -20,7 +20,7 @@ use ex_cubecl_core::{Buffer, DType, Label};
 
 const SIZE: u64 = 3001;
 
-/// Injected panics are expected: they are not printed.
+/// Suppresses the messages of injected panics, which are expected.
 fn quiet() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -58,7 +58,7 @@ fn house() -> House {
 
 type Call = fn(&House);
 
-/// What a panic leaves of `changing` is its old content or the one that the call gives it.
+/// The calls. After a panic `changing` has its old content or the one that the call gives it.
 fn calls() -> Vec<(&'static str, Call)> {
     let mut calls: Vec<(&'static str, Call)> = Vec::new();
     calls.push(("write", |house| {
@@ -112,7 +112,7 @@ fn calls() -> Vec<(&'static str, Call)> {
             drop(sender.send(read.map(|()| bytes)));
         };
         house.device.worker().wait(job).unwrap();
-        // An answer, or none because the job broke off, but no silence for ever.
+        // A result, or none because the job panicked. The wait is bounded.
         if let Ok(bytes) = answer.recv_timeout(Duration::from_secs(20)) {
             assert_eq!(bytes.unwrap(), pattern(1, SIZE as usize));
         } else {
@@ -146,7 +146,7 @@ fn a_panic_at_any_stage_of_any_call_loses_and_mixes_up_nothing() {
                 hits[at] += u32::from(disarm() || (outcome.is_err() && name == "job"));
                 let place = format!("{name} at {stage:?}, {skip}");
                 check(&house, name, &place);
-                // And now without a fault.
+                // The same call without a fault.
                 call(&house);
                 finish(house, &place);
             }
@@ -163,7 +163,7 @@ fn check(house: &House, name: &str, place: &str) {
     assert!(allowed(name).contains(&found), "{place}");
     let stats = house.pool.stats();
     assert!(stats.allocated <= 1, "{place}: {stats:?}");
-    // Both buffers of the pool are there to be had.
+    // Both buffers of the pool can be checked out.
     let held: Vec<Buffer> = (0..2)
         .map(|_| house.pool.check_out(&Label::default()).unwrap())
         .collect();
@@ -177,7 +177,7 @@ fn check(house: &House, name: &str, place: &str) {
 fn finish(house: House, place: &str) {
     let device = house.device.clone();
     drop(house);
-    // The worker lets go of a job a moment after its answer.
+    // The worker drops a job shortly after its result was sent.
     let patience = Instant::now() + Duration::from_secs(10);
     while device.account().live_buffers > 0 && Instant::now() < patience {
         std::thread::yield_now();

@@ -1,9 +1,9 @@
-//! Memory that nobody has written yet, beside memory that somebody writes in this moment.
+//! Unwritten memory next to memory that is being written.
 //!
-//! wgpu zeroes memory before its first use, by a command in front of the one that may see it. A
-//! write on its way to a place that such a command covers must not be lost.
+//! wgpu zeroes memory before its first use, with a command before the one that may read it. A write
+//! that is in flight to memory that such a command zeroes must not be lost.
 
-#![allow(clippy::unwrap_used)] // also in what is no test function itself
+#![allow(clippy::unwrap_used)] // also in helpers that are not test functions
 
 mod common;
 
@@ -16,8 +16,8 @@ use ex_cubecl_core::{Buffer, DType, Device, Spec};
 
 const ODD: u64 = 777;
 
-/// Calls `write` many times while copies of odd lengths, which go through a kernel that sees all that
-/// lies between their ends, are made elsewhere on the page.
+/// Calls `write` many times while copies of odd lengths are made elsewhere on the page. These copies use
+/// a kernel that accesses all bytes between their ends.
 fn beside_copies(
     from: &Buffer,
     to: impl Fn() -> Option<Buffer> + Sync,

@@ -1,7 +1,8 @@
-//! An idle device costs nothing. In a process of its own, whose threads are all its own.
+//! An idle device uses no CPU time. This test has its own OS process, so that it sees only its own
+//! threads.
 
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, clippy::panic)] // also in what is no test function itself
+#![allow(clippy::unwrap_used, clippy::panic)] // also in helpers that are not test functions
 
 mod common;
 
@@ -12,7 +13,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-/// How often each thread but this one was given a processor, by its id.
+/// How often each thread except this one was scheduled, by thread id.
 fn switches() -> BTreeMap<String, u64> {
     let own = fs::read_link("/proc/thread-self").unwrap();
     let own = own.file_name().unwrap().to_owned();
@@ -37,7 +38,7 @@ fn switches_of(thread: &Path) -> u64 {
     counts.sum()
 }
 
-/// A thread that polls or spins is given a processor again and again, one that waits never is.
+/// A thread that polls or spins is scheduled again and again, a thread that waits is not.
 #[test]
 fn no_thread_wakes_up_while_a_device_has_no_work() {
     let device = test_device();
@@ -46,7 +47,7 @@ fn no_thread_wakes_up_while_a_device_has_no_work() {
     buffer.convert(buffer.like(DType::U8)).unwrap();
     assert_eq!(contents(&buffer), [3; 1000]);
     let mut before = switches();
-    // The first ones see threads come to rest.
+    // In the first rounds threads may still finish their work.
     let quiet = (0..60).any(|_| {
         std::thread::sleep(Duration::from_secs(1));
         let now = switches();

@@ -1,6 +1,6 @@
-//! Trees that run on the device, against the same arithmetic here.
+//! Trees that run on the device, compared with the same arithmetic on the host.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // also in what is no test function itself
+#![allow(clippy::unwrap_used, clippy::panic)] // also in helpers that are not test functions
 
 mod common;
 
@@ -247,7 +247,7 @@ fn set(local: usize, value: Expr) -> Stmt {
     Stmt::Set(local, value)
 }
 
-/// A program of groups from s32 to s32, with one s32 local.
+/// A program with groups from s32 to s32, with one s32 local.
 fn grouped(threads: u32, shared: Vec<(DType, u32)>, body: Vec<Stmt>) -> Program {
     Program {
         inputs: vec![S32],
@@ -276,7 +276,7 @@ fn read_ints(buffer: &Buffer) -> Vec<i32> {
 
 const SHARED: usize = 2;
 
-/// The sum of each group's elements: halves of the group are added up, and all wait in between.
+/// The sum of each group's elements, as a tree reduction with a barrier after each step.
 fn sums(threads: u32) -> Program {
     let read = |at| Expr::Read(SHARED, Box::new(at));
     let place = bin(
@@ -385,7 +385,7 @@ fn elements_are_changed_in_one_piece() {
         (Atomic::Xor, 0, (0..1000).fold(0, |a, b| a ^ b)),
     ];
     for (op, first, expected) in cases {
-        // In the buffer and in what a group shares, and never outside of either.
+        // In the buffer and in the shared array, and not out of bounds of either.
         let at = |slot, index| Stmt::Atomic(op, slot, index, Expr::Position, None);
         let body = vec![at(1, int(1)), at(1, int(-1)), at(1, int(3))];
         let program = Program {
@@ -402,7 +402,7 @@ fn elements_are_changed_in_one_piece() {
             "{op:?}"
         );
     }
-    // Whoever takes a number gets one that nobody else has.
+    // Each thread takes a number that no other thread gets.
     let take = Stmt::Atomic(Atomic::Add, SHARED, int(0), int(1), Some(0));
     let body = vec![take, Stmt::Write(1, Expr::Local(0), Expr::Member)];
     let out = ints(&[-1; 128]);
@@ -489,7 +489,7 @@ fn a_product_is_right_and_leaves_its_neighbours_alone() {
         let out = matmul(&left, &right, spec, [m as u64, k as u64, n as u64]).unwrap();
         beside(200 + at as u64);
         let Some(out) = out else {
-            continue; // This device has no way of its own.
+            continue; // This device has no library kernel.
         };
         let product = read(&out);
         for (row, column) in [(0, 0), (m - 1, n - 1), (m / 2, n / 3), (m - 1, 0)] {

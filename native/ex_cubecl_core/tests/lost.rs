@@ -1,7 +1,7 @@
-//! A lost device: its buffers say so, and the same id opens anew. In a process of its own, since
-//! it takes the device away from whoever else would test on it.
+//! A lost device: calls on its buffers return an error, and its id can be opened again. This test
+//! has its own OS process, because other tests could not use the device meanwhile.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // also in what is no test function itself
+#![allow(clippy::unwrap_used, clippy::panic)] // also in helpers that are not test functions
 
 mod common;
 
@@ -108,7 +108,7 @@ fn logical(index: u32) -> DeviceId {
     id
 }
 
-/// The threads of CubeCL's devices, by their names.
+/// The number of threads of CubeCL's devices, found by their names.
 #[cfg(target_os = "linux")]
 fn device_threads() -> usize {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();
@@ -131,7 +131,7 @@ fn a_logical_device_is_removed_unless_something_lives_on_it() {
     assert_eq!(device::remove(id), Err(in_use));
     assert_eq!(contents(&buffer), [1, 2, 3]);
     drop(buffer);
-    // What is kept for reuse is no use.
+    // Idle buffers of a lost device cannot be reused.
     let pool = shared_pools::find_or_make(&device, (DType::U8, 1000).into(), 2).unwrap();
     let kept = pool.check_out(&Default::default()).unwrap();
     shared_pools::check_in(&kept, true).unwrap();
@@ -154,7 +154,7 @@ fn a_logical_device_is_removed_unless_something_lives_on_it() {
         device::remove(adapter),
         Err(Error::NotLogical { device: adapter })
     );
-    // One that was never opened, and one that was reset.
+    // A logical device that was never opened, and one that was reset.
     assert_eq!(device::remove(logical(3002)), Ok(()));
     let reset = logical(3003);
     let old = bytes_buffer(&device::open(reset).unwrap(), &[1]);
@@ -172,7 +172,7 @@ fn devices_that_come_and_go_share_their_threads() {
         let device = device::open(id).unwrap();
         let buffer = bytes_buffer(&device, &pattern(index.into(), 100_000));
         assert_eq!(contents(&buffer), pattern(index.into(), 100_000));
-        // The error of a driver names the device of now.
+        // The error of a reused driver names the device that uses it now.
         device.set_limit(Some(1));
         let refused = Buffer::from_bytes(device, DType::U8, &[0; 2]).err();
         assert!(matches!(refused, Some(Error::LimitExceeded { device, .. }) if device == id));
@@ -228,7 +228,7 @@ fn a_device_that_was_lost_leaves_one_thread() {
     reopen();
     let before = threads();
     (0..CYCLES).for_each(|_| reopen());
-    // Those of their drivers end a moment after the drivers were dropped.
+    // The drivers' threads end shortly after the drivers were dropped.
     let patience = Instant::now() + Duration::from_secs(60);
     while threads() > before + CYCLES && Instant::now() < patience {
         std::thread::yield_now();
@@ -237,7 +237,7 @@ fn a_device_that_was_lost_leaves_one_thread() {
     device::remove(id).unwrap();
 }
 
-/// Run by hand: what a device costs that was lost and opened again.
+/// Run by hand: measures the cost of losing and reopening a device.
 #[test]
 #[ignore = "prints what reopening costs"]
 #[cfg(target_os = "linux")]

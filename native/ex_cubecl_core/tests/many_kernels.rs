@@ -1,8 +1,9 @@
-//! Programs that make new kernels without end: what is compiled of old ones is freed, and they work when they come again.
+//! Programs that keep making new kernels: compiled code of old kernels is freed, and these kernels work when they are
+//! used again.
 //!
 //! `KERNELS=100000 cargo test --release -p ex_cubecl_core --test many_kernels -- --ignored --nocapture` measures the memory.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // also in what is no test function itself
+#![allow(clippy::unwrap_used, clippy::panic)] // also in helpers that are not test functions
 
 mod common;
 
@@ -15,7 +16,7 @@ use ex_cubecl_core::{Buffer, DType, Device, Error};
 
 use DType::S32;
 
-/// More than a device keeps compiled.
+/// More kernels than a device keeps compiled.
 const MANY: u64 = 1_100;
 
 fn int(value: u64) -> Expr {
@@ -38,7 +39,7 @@ fn program(body: Vec<Stmt>, group: Option<Group>) -> Program {
     }
 }
 
-/// Writes its number, by the one way or the other.
+/// A kernel that writes its number, in one of several ways.
 fn numbered(number: u64) -> Kernel {
     let kernel = match number % 3 {
         0 => program(vec![Stmt::Put(0, int(number))], None),
@@ -79,7 +80,7 @@ fn a_device_keeps_so_many_kernels_and_each_does_its_own() {
     if device.id().runtime == ex_cubecl_core::device::Runtime::Cuda {
         return;
     }
-    // Those that went are not kept anywhere, but by whoever has them.
+    // Kernels that were evicted are not kept alive by anything but their handles.
     assert!(Kernel::count() < before + MANY as usize - 50);
     assert!(!second.is_compiled(&device));
     for number in 0..3 {
@@ -105,7 +106,7 @@ fn many_at_once_from_many_threads_do_their_own() {
     });
 }
 
-/// As deep as a tree may be, and as long.
+/// Trees of the largest allowed depth and of the largest allowed size.
 #[test]
 fn the_largest_kernels_compile_or_are_refused() {
     let device = test_device();
@@ -162,7 +163,7 @@ fn memory_of_many_kernels() {
     let device = test_device();
     let most = std::env::var("KERNELS").map_or(20_000, |most| most.parse().unwrap());
     let started = std::time::Instant::now();
-    // For comparison: the same kernel again and again.
+    // For comparison: the same kernel every time.
     let same = std::env::var("SAME").is_ok();
     for at in 0..most {
         let number = if same { 7 } else { at };

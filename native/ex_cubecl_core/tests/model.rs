@@ -1,7 +1,7 @@
-//! Random sequences of calls against a model of plain bytes. Whatever buffers share, each must
-//! read what the model says.
+//! Random sequences of calls, compared with a model of plain bytes. Whichever storages buffers
+//! share, each must read the same bytes as the model.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // also in what is no test function itself
+#![allow(clippy::unwrap_used, clippy::panic)] // also in helpers that are not test functions
 
 mod common;
 
@@ -97,7 +97,7 @@ fn call() -> impl Strategy<Value = Call> {
     ]
 }
 
-/// A buffer beside what it should be: a window into the bytes of a storage.
+/// A buffer and its model: a range of the bytes of a storage.
 struct Pair {
     real: Buffer,
     storage: usize,
@@ -105,7 +105,7 @@ struct Pair {
     len: usize,
 }
 
-/// Bytes of each storage; `None` before the first write.
+/// The bytes of each storage; `None` before the first write.
 #[derive(Default)]
 struct World {
     storages: Vec<(usize, Option<Vec<u8>>)>,
@@ -126,7 +126,7 @@ impl World {
         });
     }
 
-    /// Where there is nothing to be read, nothing needs to have been written.
+    /// A read of zero bytes needs no written content.
     fn expected(&self, pair: &Pair) -> Option<&[u8]> {
         if pair.len == 0 {
             return Some(&[]);
@@ -137,7 +137,7 @@ impl World {
             .map(|bytes| &bytes[pair.start..pair.start + pair.len])
     }
 
-    /// Of no bytes it changes nothing: a lazy storage stays as it is.
+    /// A write of zero bytes changes nothing: a lazy storage stays unallocated.
     fn change(&mut self, storage: usize, start: usize, data: &[u8]) {
         if data.is_empty() {
             return;
@@ -281,7 +281,7 @@ impl World {
     }
 }
 
-/// `PROPTEST_CASES` asks for more.
+/// `PROPTEST_CASES` sets a larger number.
 fn cases() -> u32 {
     let asked = std::env::var("PROPTEST_CASES").ok();
     asked.and_then(|cases| cases.parse().ok()).unwrap_or(2000)

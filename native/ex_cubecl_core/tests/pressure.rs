@@ -1,7 +1,7 @@
-//! Many buffers, many threads: nothing is lost, mixed up or left behind. These tests look at the
-//! account of the device, so they run one at a time.
+//! Many buffers, many threads: nothing is lost, mixed up or leaked. These tests read the meter of
+//! the device, so they run one at a time.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // also in what is no test function itself
+#![allow(clippy::unwrap_used, clippy::panic)] // also in helpers that are not test functions
 
 mod common;
 

@@ -1,6 +1,6 @@
-//! Pools and arenas: memory that goes from hand to hand, of which nobody sees what another left.
+//! Pools and arenas: memory that is reused by other owners, who must not see its old content.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // also in what is no test function itself
+#![allow(clippy::unwrap_used, clippy::panic)] // also in helpers that are not test functions
 
 mod common;
 
@@ -74,7 +74,7 @@ fn a_pool_has_its_maximum_and_takes_back_only_its_own() {
     pool.check_in(&a, true).unwrap();
     assert_eq!(pool.check_in(&a, true), Err(Error::Stale));
     assert_eq!(pool.stats().available, 1);
-    // A buffer that nobody gave back comes back as its last handle goes.
+    // A buffer that was not checked in returns to the pool when its last handle is dropped.
     drop((b, view));
     assert_eq!(pool.stats().available, 2);
     pool.close();
@@ -163,7 +163,7 @@ fn a_tensor_dropped_below_another_is_stale_at_once_and_free_after_it() {
         arena.drop_tensors(&[&a], may_wait).unwrap();
         assert_eq!(a.write(0, &[1; 256]), Err(Error::Stale));
         assert_eq!(arena.drop_tensors(&[&a], may_wait), Err(Error::Stale));
-        // Its bytes are counted, and nothing is laid over those above.
+        // Its bytes still count, and no tensor is placed over the tensors above.
         assert_eq!(arena.used(), Ok(768));
         arena.drop_tensors(&[&c], may_wait).unwrap();
         assert_eq!(arena.used(), Ok(512));
@@ -175,7 +175,7 @@ fn a_tensor_dropped_below_another_is_stale_at_once_and_free_after_it() {
         assert_eq!(contents(&d.slice_bytes(0, 256).unwrap()), [4; 256]);
         arena.drop_tensors(&[&d], may_wait).unwrap();
         assert_eq!(arena.used(), Ok(0));
-        // All of it can be had again.
+        // All of the arena can be allocated again.
         let all = arena.alloc((DType::U8, 1000).into(), true).unwrap();
         assert_eq!(all.read(0, 1).err(), Some(Error::NotAllocated));
     }
@@ -184,13 +184,13 @@ fn a_tensor_dropped_below_another_is_stale_at_once_and_free_after_it() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
 
-    /// Each step takes a new tensor, or drops some of those that are there, in any order.
+    /// Each step allocates a tensor, or drops some of the existing ones, in any order.
     #[test]
     fn an_arena_behaves_like_a_stack_with_gaps(
         steps in prop::collection::vec((any::<bool>(), 0u64..9, any::<u64>()), 1..60),
     ) {
         let arena = arena(1 << 20, Growth::Fixed);
-        // Of each tensor its bytes with padding, itself, its content; none once it was dropped.
+        // For each tensor its bytes with padding, and the tensor with its content; `None` after it was dropped.
         type Content = Option<(Buffer, Vec<u8>)>;
         let mut stack: Vec<(u64, Content)> = Vec::new();
         for (drops, count, seed) in steps {
@@ -342,6 +342,6 @@ fn everything_returns_to_the_account() {
         let _tensors = (tensor(&arena, 1 << 20), tensor(&arena, 1 << 20));
         assert!(live(&device).0 >= 12 << 20);
     }
-    // Other tests run beside this one.
+    // Other tests run at the same time.
     assert!(live(&device).0 < before.0 + (12 << 20));
 }

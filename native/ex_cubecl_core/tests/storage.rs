@@ -1,6 +1,7 @@
-//! Buffers on a device: what is written is what is read, whatever shares the storage or the slab.
+//! Buffers on a device: a read returns what was written, whichever buffers share the storage or the
+//! slab.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // also in what is no test function itself
+#![allow(clippy::unwrap_used, clippy::panic)] // also in helpers that are not test functions
 
 mod common;
 
@@ -254,7 +255,7 @@ fn a_call_about_no_elements_is_checked_and_changes_nothing() {
         lazy.fill(5).unwrap();
         assert_eq!(call(&lazy), Ok(()), "{name}");
         assert_eq!(contents(&lazy), [5; 10], "{name}");
-        // Lent memory that nobody wrote stays unreadable.
+        // Lent memory stays unreadable until it is written.
         let lent = pool.check_out(&Default::default()).unwrap();
         assert_eq!(call(&lent), Ok(()), "{name}");
         assert_eq!(lent.read(0, 1).err(), Some(Error::NotAllocated), "{name}");
@@ -269,13 +270,13 @@ fn a_call_about_no_elements_is_checked_and_changes_nothing() {
     };
     assert_eq!(lazy.write(11, &[]), Err(outside.clone()));
     assert_eq!(lazy.read(11, 0).err(), Some(outside));
-    // What has no bytes is not counted.
+    // A buffer of zero bytes is not counted.
     let none = Buffer::lazy(device.clone(), (DType::F32, 0)).unwrap();
     assert_eq!((none.fill(1), none.ensure_allocated()), (Ok(()), Ok(())));
     let iota = Buffer::iota(device.clone(), (DType::F32, 0)).unwrap();
     let made = Buffer::from_bytes(device.clone(), DType::F32, &[]).unwrap();
     assert!([&none, &iota, &made].iter().all(|none| none.is_allocated()));
-    // Memory is taken where it is asked for, whichever part of the storage asks.
+    // `ensure_allocated` on any part of the storage allocates the storage.
     lazy.view(0, 0).unwrap().ensure_allocated().unwrap();
     assert_eq!(contents(&lazy), [0; 10]);
 }

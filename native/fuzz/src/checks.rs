@@ -1,4 +1,5 @@
-//! What must hold for any bytes: the fuzz targets, and the test that runs them over their corpora.
+//! The properties that must hold for any input bytes, for the fuzz targets and for the test that
+//! runs them over their corpora.
 
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use ex_cubecl_core::numeric::{convert_bits, convert_bytes};
 use ex_cubecl_core::span::{Span, byte_count};
 use ex_cubecl_core::{Buffer, DType, Device, Label, Spec, device, element};
 
-/// Numbers out of the input, until it ends.
+/// Reads numbers from the input until it ends.
 struct Input<'a>(&'a [u8]);
 
 impl Input<'_> {
@@ -23,7 +24,7 @@ impl Input<'_> {
         Some(u64::from_le_bytes(*word))
     }
 
-    /// Small, huge, or on a border: what bounds checks trip over.
+    /// A size that is small, huge or at a limit, to find errors in bounds checks.
     fn size(&mut self) -> Option<u64> {
         let word = self.word()?;
         Some(match word >> 62 {
@@ -42,7 +43,7 @@ impl Input<'_> {
     }
 }
 
-/// Shapes and parts of parts, against arithmetic that cannot wrap.
+/// Shapes and nested spans, compared with arithmetic that cannot overflow.
 pub fn spans(data: &[u8]) {
     let mut input = Input(data);
     while let Some(()) = span(&mut input) {}
@@ -85,7 +86,7 @@ fn span(input: &mut Input) -> Option<()> {
     Some(())
 }
 
-/// Elements of terms and conversions, against the arithmetic of this machine.
+/// Elements from numbers and conversions, compared with the arithmetic of this machine.
 pub fn elements(data: &[u8]) {
     let mut input = Input(data);
     while let Some(()) = element(&mut input) {}
@@ -147,8 +148,8 @@ fn element(input: &mut Input) -> Option<()> {
     Some(())
 }
 
-/// Buffers that come and go on a real device: each keeps its bytes, none lies on another, and in
-/// the end nothing is left.
+/// Buffers that are allocated and freed on a real device: each keeps its bytes, none overlaps
+/// another, and nothing is left at the end.
 pub fn allocator(data: &[u8]) {
     let Ok(device) = device::default_id().and_then(device::open) else {
         return;
@@ -182,7 +183,7 @@ fn come_or_go(
             same(&buffer, value);
         }
         kind => {
-            // From one byte to past what a slab holds.
+            // From one byte to more than a slab holds.
             let bytes = (u64::from(input.byte()?) + 1) << (kind % 14);
             let dtype = DType::U8;
             let Ok(buffer) = Buffer::lazy(device.clone(), (dtype, bytes)) else {

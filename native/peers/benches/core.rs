@@ -1,6 +1,6 @@
-//! The core without Erlang, with Criterion: `cargo bench -p peers`.
+//! Benchmarks of core without Erlang, with Criterion: `cargo bench -p peers`.
 
-// A benchmark that cannot go on has nothing better to do than to stop with a message.
+// A benchmark that cannot continue stops with a message.
 #![allow(clippy::unwrap_used)]
 
 use std::hint::black_box;
@@ -18,7 +18,7 @@ fn bytes(device: &Arc<Device>, data: &[u8]) -> Buffer {
     Buffer::from_bytes(device.clone(), DType::U8, data).unwrap()
 }
 
-/// What one more block costs must not depend on how many there are.
+/// The cost of an allocation must not depend on how many blocks are live.
 fn allocation(criterion: &mut Criterion) {
     let device = open();
     let mut group = criterion.benchmark_group("allocate and drop 256 bytes");

@@ -1,4 +1,4 @@
-//! CubeCL as its documentation shows it, with its default pools, on one stream.
+//! CubeCL used as its documentation shows, with its default pools, on one stream.
 
 use cubecl::future::block_on;
 use cubecl::prelude::*;
@@ -42,7 +42,7 @@ pub fn measure() {
     });
 }
 
-/// 1024 by 1024, with cubek as it comes, which takes lengths on trust.
+/// 1024 by 1024, with unmodified cubek, which does not check lengths.
 #[allow(unsafe_code)]
 fn matmul(client: &ComputeClient<WgpuRuntime>) {
     const N: usize = 1024;

@@ -1,7 +1,7 @@
-//! `peers measure` prints one line a measurement, `key<TAB>microseconds`, each a median.
+//! `peers measure` prints one line for each measurement, `key<TAB>microseconds`, each a median.
 //! `peers plot IN OUT` draws lines `group<TAB>label<TAB>ratio` as bars. For `make bench`.
 
-// A benchmark that cannot go on has nothing better to do than to stop with a message.
+// A benchmark that cannot continue stops with a message.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod cube;
@@ -18,7 +18,7 @@ pub const SIZES: [(&str, usize); 4] = [
 ];
 pub const LIVE: [usize; 3] = [1_000, 10_000, 60_000];
 
-/// Repetitions that give a median worth quoting without taking all day.
+/// The number of repetitions: enough for a reliable median in a reasonable time.
 pub fn repetitions(bytes: usize) -> usize {
     (256 << 20 >> bytes.ilog2().max(18)).clamp(15, 400)
 }
@@ -27,7 +27,7 @@ pub fn report(key: &str, times: usize, call: impl FnMut()) {
     report_each(key, times, 1, call);
 }
 
-/// As `report` for a call that does `each` of what is measured.
+/// As `report`, for a call that performs the measured operation `each` times.
 pub fn report_each(key: &str, times: usize, each: usize, mut call: impl FnMut()) {
     call();
     let mut taken: Vec<f64> = (0..times)

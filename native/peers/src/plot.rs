@@ -1,4 +1,4 @@
-//! The table of ratios as a picture: one bar a line, on a logarithmic scale around one.
+//! Draws the table of ratios: one bar for each line, on a logarithmic scale around one.
 
 use plotters::prelude::*;
 

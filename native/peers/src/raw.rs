@@ -1,4 +1,4 @@
-//! wgpu as its documentation shows it.
+//! wgpu used as its documentation shows.
 
 use cubecl::future::block_on;
 use wgpu::{BufferUsages as Usage, MapMode, PollType};

@@ -1,6 +1,6 @@
 defmodule ExCubecl.Memory.Svg.Map do
   @moduledoc false
-  # The map of a device: a bar for each page, with its allocations where they lie.
+  # The memory map of a device: a bar for each page, with its allocations at their offsets.
 
   alias ExCubecl.Memory.Svg
   alias ExCubecl.Text
@@ -10,7 +10,7 @@ defmodule ExCubecl.Memory.Svg.Map do
   @row 24
   @top 46
 
-  # Told apart by people who see colours differently too; what comes after them is grey.
+  # A palette for colour-blind readers too; keys after the last colour are grey.
   @palette ~w(#4477aa #ee6677 #228833 #ccbb44 #66ccee #aa3377 #994f00 #882255 #44aa99 #ddaa33 #117733 #332288)
   @other "#9aa3ad"
 
@@ -54,7 +54,7 @@ defmodule ExCubecl.Memory.Svg.Map do
     ]
   end
 
-  # One beside the other: there may be many.
+  # All idle pages in one row: there may be many.
   defp idle([], _y), do: []
 
   defp idle(pages, y) do
@@ -106,7 +106,7 @@ defmodule ExCubecl.Memory.Svg.Map do
   defp key(%{tag: nil, owner: owner}), do: {:owner, owner}
   defp key(%{tag: tag}), do: {:tag, tag}
 
-  # The largest first: a legend for all would be longer than the picture.
+  # Only the largest: a legend of all keys would be longer than the picture.
   defp keys(allocations) do
     allocations
     |> Enum.group_by(&key/1)

@@ -30,7 +30,7 @@ defmodule ExCubecl.Memory.Svg.Timeline do
     ])
   end
 
-  # Round numbers of bytes: a step of 1, 2 or 5 times a power of 1024 or ten.
+  # Round numbers of bytes: a step is 1, 2 or 5 times a power of ten, in units of a power of 1024.
   defp scale(most) do
     unit = Enum.find([1024 ** 4, 1024 ** 3, 1024 ** 2, 1024, 1], &(most >= &1)) || 1
     rough = max(most / unit, 1) / 4
@@ -57,7 +57,7 @@ defmodule ExCubecl.Memory.Svg.Timeline do
     end
   end
 
-  # What was true at a sample is drawn until the next one.
+  # The value of a sample is drawn until the next sample.
   defp area(samples, value, x, y, fill) do
     next = Enum.drop(samples, 1) ++ [List.last(samples)]
 

@@ -1,4 +1,4 @@
-//! A kernel on buffers: what is checked before it runs, and which locks it holds.
+//! Kernel launches on buffers: the checks before a launch, and the locks that it holds.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -14,28 +14,28 @@ use crate::ledger::Spec;
 use crate::locks::Locks;
 use crate::runtime::on_large_stack;
 
-/// Positions are 32-bit integers inside of a kernel.
+/// Positions are signed 32-bit integers inside a kernel.
 const MAX_POSITIONS: u64 = i32::MAX as u64;
 
-/// A program that was found sound.
+/// A program that passed its checks.
 #[derive(Debug, Clone)]
 pub struct Kernel {
     program: Arc<Program>,
     facts: Arc<Facts>,
 }
 
-/// What each launch asks of a program.
+/// Properties of a program that each launch checks.
 #[derive(Debug)]
 struct Facts {
     dtypes: Vec<DType>,
     own: Vec<usize>,
-    /// What is changed in one piece.
+    /// The atomic operations, with the types of their elements.
     changes: Vec<(Atomic, DType)>,
 }
 
 impl Kernel {
     pub fn new(program: Program) -> Result<Kernel> {
-        // Going over a tree calls itself for each level, and nobody can tell how much stack the caller has.
+        // Checking a tree recurses once for each level, and the stack size of the calling thread is unknown.
         on_large_stack(|| Kernel::checked(program))
     }
 
@@ -52,7 +52,8 @@ impl Kernel {
         })
     }
 
-    /// How many different programs are kept, by whoever may run them and by devices that have them compiled.
+    /// How many different programs are alive: those that a `Kernel` refers to, and those that a device
+    /// has compiled.
     pub fn count() -> usize {
         programs::count()
     }
@@ -61,7 +62,7 @@ impl Kernel {
         &self.program
     }
 
-    /// Compiles it for a device, where that was not done yet.
+    /// Compiles the kernel for a device, if that was not done yet.
     pub fn compile(&self, device: &Arc<Device>) -> Result<()> {
         let driver = device.driver()?;
         self.fits(device)?;
@@ -76,8 +77,8 @@ impl Kernel {
         driver.is_ok_and(|driver| driver.is_compiled(&self.program))
     }
 
-    /// Runs it over `positions` positions, into buffers that it makes: each of their elements is
-    /// written by the position of its own.
+    /// Runs the kernel over `positions` positions, into new buffers: each of their elements is written by
+    /// the position with the same index.
     pub fn map(
         &self,
         device: &Arc<Device>,
@@ -88,13 +89,14 @@ impl Kernel {
     ) -> Result<Vec<Buffer>> {
         let outputs = made(device, outputs)?;
         let launch = self.mapping(device, inputs, scalars, &outputs, positions)?;
-        // Nobody else has them: what the launch leaves out, or fails before, is never seen.
+        // No other call has these buffers: elements that the launch leaves out, or that it does not write
+        // because it fails, are never read.
         let whole = outputs.iter().all(|output| output.count() == positions);
         run_on(device, &[launch], whole)?;
         Ok(outputs)
     }
 
-    /// As `map`, or `None` where that would have to wait for anything.
+    /// As `map`, without blocking: returns `None` if it would block.
     pub fn map_now(
         &self,
         device: &Arc<Device>,
@@ -133,7 +135,7 @@ impl Kernel {
         })
     }
 
-    /// Runs it over `positions` positions, into buffers that are there.
+    /// Runs the kernel over `positions` positions, into existing buffers.
     pub fn run(
         &self,
         inputs: &[&Buffer],
@@ -149,7 +151,7 @@ impl Kernel {
         }])
     }
 
-    /// Whether the device has what the program uses.
+    /// Checks that the device supports the types, atomic operations and workgroup of the program.
     fn fits(&self, device: &Device) -> Result<()> {
         let driver = device.driver()?;
         for dtype in &self.facts.dtypes {
@@ -219,7 +221,7 @@ impl Kernel {
     }
 }
 
-/// One run of a kernel: its inputs and, behind them, its outputs.
+/// One launch of a kernel. `buffers` are its inputs, followed by its outputs.
 pub struct Launch<'a> {
     pub kernel: &'a Kernel,
     pub buffers: Vec<&'a Buffer>,
@@ -236,14 +238,14 @@ impl<'a> Launch<'a> {
         self.buffers.get(self.inputs()..).unwrap_or_default()
     }
 
-    /// Its buffers, each with whether it is written.
+    /// The buffers of the launch, each with whether the launch writes it.
     fn written(&self) -> impl Iterator<Item = (&'a Buffer, bool)> {
         let inputs = self.inputs();
         let buffers = self.buffers.iter().enumerate();
         buffers.map(move |(slot, buffer)| (*buffer, slot >= inputs))
     }
 
-    /// What the driver has to know, of buffers that are locked.
+    /// The launch as the driver takes it. Its buffers are locked.
     fn run<'b>(&'b self, locks: &'b Locks<'_>) -> Result<Run<'b>> {
         let arguments = self.buffers.iter().map(|buffer| {
             Ok(Argument {
@@ -268,7 +270,7 @@ fn made(device: &Arc<Device>, specs: Vec<Spec>) -> Result<Vec<Buffer>> {
         .collect()
 }
 
-/// Runs one kernel into buffers that are there; `false` where it would have to wait for anything.
+/// Runs one kernel into existing buffers, without blocking: returns `false` if it would block.
 pub fn run_now(launch: &Launch<'_>) -> Result<bool> {
     let device = device_of(launch)?;
     let (buffers, scalars) = (&launch.buffers, launch.scalars);
@@ -285,7 +287,7 @@ fn run_now_on(device: &Arc<Device>, launch: &Launch<'_>) -> Result<bool> {
     let Some(locks) = Locks::take_now(launch.written()) else {
         return Ok(false);
     };
-    // Where memory is missing, or the content, it is for the other way to take it or to say so.
+    // If memory or content is missing, the blocking call allocates it or returns the error.
     match launch.run(&locks) {
         Ok(run)
             if run
@@ -306,8 +308,8 @@ fn device_of(launch: &Launch<'_>) -> Result<Arc<Device>> {
     }
 }
 
-/// Runs kernels one after the other, into buffers that are there, as one call: others see all of it or
-/// nothing. All are checked before the first one runs.
+/// Runs kernels one after the other, into existing buffers, as one call: other calls see the effect of
+/// all of them or of none. All are checked before the first one runs.
 pub fn run_all(launches: &[Launch<'_>]) -> Result<()> {
     let Some(first) = launches.first() else {
         return Ok(());

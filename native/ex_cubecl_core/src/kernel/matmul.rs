@@ -8,14 +8,15 @@ use crate::error::{Error, Result};
 use crate::ledger::Spec;
 use crate::locks::Locks;
 
-/// Longer axes would make more rounds of a loop than some drivers do.
+/// Longer axes would need more loop iterations than some drivers make.
 const MOST: u64 = 1 << 14;
 
-/// Fewer multiplications do not pay for compiling the library's kernel, which takes seconds on a CPU.
+/// With fewer multiplications, compiling the library's kernel costs more than it saves: it takes seconds
+/// on a CPU.
 const WORTH: u64 = 1 << 24;
 
-/// `left` (`rows` by `inner`) times `right` (`inner` by `columns`) in a buffer of its own; `None` where the
-/// device has no way of its own for these.
+/// `left` (`rows` by `inner`) times `right` (`inner` by `columns`) in a new buffer; `None` if the
+/// device's library has no kernel for them, or compiling it would not pay.
 pub fn matmul(
     left: &Buffer,
     right: &Buffer,
@@ -51,7 +52,8 @@ pub fn matmul(
         return Ok(None);
     }
     let mut locks = Locks::wait_for([(left, false), (right, false), (&out, true)].into_iter());
-    // Nobody else has it: what the product leaves out, or fails before, is never seen.
+    // No other call has this buffer: elements that the product leaves out, or that it does not write because
+    // it fails, are never read.
     if let Some(content) = locks.content_mut(&out) {
         out.modify_under(content, true, |_| Ok(()))?;
     }

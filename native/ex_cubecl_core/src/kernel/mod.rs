@@ -1,5 +1,5 @@
-//! Kernels that come as trees. `tree` says what they are, `launch` runs them on buffers, `matmul` those of a library;
-//! `runtime/emit.rs` turns them into CubeCL's IR.
+//! Kernels. `tree` defines the program tree, `launch` runs kernels on buffers, `source` runs WGSL, `matmul` runs a
+//! library's matrix multiplication; `runtime/emit.rs` lowers trees to CubeCL's IR.
 
 pub mod launch;
 pub mod matmul;

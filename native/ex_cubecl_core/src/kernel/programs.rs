@@ -1,4 +1,5 @@
-//! Equal programs are one, so that what is compiled of one is found for the other by its address.
+//! Interns programs: equal programs share one allocation, so that a compiled kernel is found by the
+//! program's address.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -8,24 +9,24 @@ use parking_lot::Mutex;
 
 use super::tree::Program;
 
-/// By their hashes. The table keeps none of them.
+/// Programs by their hashes. The table holds weak references only.
 #[derive(Default)]
 struct Table {
     programs: HashMap<u64, Vec<Weak<Program>>>,
-    /// How many there may be before those that are gone are looked for.
+    /// The number of hashes at which dropped programs are removed from the table.
     most: usize,
 }
 
 static TABLE: LazyLock<Mutex<Table>> = LazyLock::new(Mutex::default);
 
-/// The program that is there and equal, or this one.
+/// An equal program that is alive, or this one.
 pub fn shared(program: Program) -> Arc<Program> {
     let mut hasher = DefaultHasher::new();
     program.hash(&mut hasher);
     TABLE.lock().shared(hasher.finish(), program)
 }
 
-/// How many of them somebody has.
+/// How many programs are alive.
 pub fn count() -> usize {
     let mut table = TABLE.lock();
     table.sweep();
@@ -80,11 +81,11 @@ mod tests {
     }
 
     #[test]
-    fn equal_programs_are_one_as_long_as_somebody_has_it() {
+    fn equal_programs_are_shared_while_one_is_alive() {
         let mut table = Table::default();
         let first = table.shared(1, program(7));
         assert!(Arc::ptr_eq(&first, &table.shared(1, program(7))));
-        // Another one of the same hash.
+        // A different program with the same hash.
         let second = table.shared(1, program(8));
         assert_eq!((&*second, table.len()), (&program(8), 2));
         drop(first);

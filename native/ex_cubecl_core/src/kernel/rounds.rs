@@ -1,5 +1,6 @@
-//! How many rounds the loops of a program can make in one thread. Some drivers stop every loop of a
-//! thread once they made 65,535 together, and say nothing.
+//! Trip counts: the largest number of iterations that the loops of a program can make in one
+//! thread. Some drivers stop every loop of a thread after 65,535 iterations in total, without an
+//! error.
 
 use super::tree::{Binary, Expr, POSITION, Program, Stmt};
 use crate::dtype::{DType, Kind};
@@ -7,16 +8,16 @@ use crate::dtype::{DType, Kind};
 /// The least and the greatest value.
 type Range = (i64, i64);
 
-/// What a launch knows beside the program.
+/// The values of a launch, with its program.
 pub(crate) struct Known<'a> {
     pub program: &'a Program,
     pub scalars: &'a [u64],
-    /// Elements of each buffer.
+    /// The number of elements of each buffer.
     pub counts: &'a [u64],
     pub positions: u64,
 }
 
-/// Whether there are loops at all.
+/// Whether the block has a loop.
 pub(crate) fn any(block: &[Stmt]) -> bool {
     block.iter().any(|statement| match statement {
         Stmt::For(..) => true,
@@ -25,7 +26,7 @@ pub(crate) fn any(block: &[Stmt]) -> bool {
     })
 }
 
-/// A program of one loop.
+/// A program with one loop of `rounds` iterations, to test a driver.
 pub(crate) fn probe(rounds: i32) -> Program {
     let int = |value: i32| Expr::Const(DType::S32, u64::from(value as u32));
     let next = Expr::Binary(Binary::Add, Box::new(Expr::Local(1)), Box::new(int(1)));
@@ -44,8 +45,8 @@ pub(crate) fn probe(rounds: i32) -> Program {
 }
 
 impl Known<'_> {
-    /// At most so many where each thread goes over `passes` positions; `u64::MAX` where that
-    /// depends on what the thread reads or calculates.
+    /// An upper bound on the iterations of one thread that processes `passes` positions; `u64::MAX`
+    /// if that depends on what the thread reads or calculates.
     pub fn most(&self, passes: u64) -> u64 {
         let mut counters = vec![None; self.program.locals.len()];
         let once = self.block(&self.program.body, &mut counters);
@@ -67,7 +68,7 @@ impl Known<'_> {
                     then.saturating_add(self.block(other, counters))
                 }
                 Stmt::For(local, from, to, body) => self.rounds(*local, (from, to), body, counters),
-                // What else is done to a counter is not followed.
+                // Other assignments to a loop counter are not followed.
                 Stmt::Set(local, _) | Stmt::Atomic(_, _, _, _, Some(local)) => {
                     counters[*local] = None;
                     0
@@ -92,7 +93,7 @@ impl Known<'_> {
         let before = counters.to_vec();
         counters[local] = (!sets(body, local)).then_some((low, high.max(low)));
         let inner = self.block(body, counters);
-        // A counter of a loop that may make no round keeps what it had.
+        // A loop may make no iteration, which leaves the locals as they were before it.
         counters.copy_from_slice(&before);
         counters[local] = None;
         let rounds = u64::try_from(high - low + 1).unwrap_or(0);
@@ -154,7 +155,7 @@ fn number(dtype: DType, bits: u64) -> Option<Range> {
     Some((value, value))
 }
 
-/// Nothing where a word on the device would not hold it.
+/// `None` if a bound does not fit in 32 bits.
 fn binary(op: Binary, a: Range, b: Range) -> Option<Range> {
     let corners = |f: fn(i64, i64) -> Option<i64>| {
         let all = [f(a.0, b.0)?, f(a.0, b.1)?, f(a.1, b.0)?, f(a.1, b.1)?];
@@ -205,7 +206,7 @@ mod tests {
     fn what_is_known_at_the_launch_bounds_the_rounds() {
         let round = |local, from, to, body| Stmt::For(local, from, to, body);
         let minus = |a: Expr, b: Expr| Expr::Binary(Binary::Sub, Box::new(a), Box::new(b));
-        // The last round of all is found out by one more look.
+        // A loop checks its condition once more than it iterates.
         assert_eq!(most(vec![]), 1);
         assert_eq!(most(vec![round(0, int(1), int(9), vec![])]), 1 + 10);
         assert_eq!(most(vec![round(0, int(1), Expr::Len(0), vec![])]), 1 + 1001);
@@ -218,7 +219,7 @@ mod tests {
         let inner = round(1, int(0), minus(Expr::Local(0), int(1)), vec![]);
         let outer = round(0, int(1), int(4), vec![inner.clone()]);
         assert_eq!(most(vec![outer]), 1 + 4 * (1 + 5) + 1);
-        // Read from a buffer, calculated, or set in between: nobody knows.
+        // A bound that is read from a buffer, or a local that is set in between, is unknown.
         let read = Expr::Read(0, Box::new(int(0)));
         assert_eq!(most(vec![round(0, int(1), read, vec![])]), u64::MAX);
         let set = Stmt::Set(0, Expr::Position);

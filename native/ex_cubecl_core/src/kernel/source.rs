@@ -1,4 +1,4 @@
-//! Kernels that somebody wrote in a language of the device: parsed and checked before they reach one.
+//! Kernels written in WGSL: parsed and checked before a device sees them.
 
 #[cfg_attr(not(feature = "wgpu"), allow(dead_code))]
 pub(crate) mod bounds;
@@ -10,10 +10,10 @@ use crate::error::{Error, Result};
 use crate::locks::Locks;
 use crate::runtime;
 
-/// Groups along an axis that every device takes.
+/// The number of workgroups along an axis that every device supports.
 const MOST_GROUPS: u32 = 65_535;
 
-/// A source in WGSL that was found sound.
+/// A WGSL source that passed its checks.
 #[derive(Debug, Clone)]
 pub struct Source {
     pub text: String,
@@ -21,24 +21,24 @@ pub struct Source {
     pub interface: Interface,
 }
 
-/// What a source says of itself.
+/// The interface that a source declares.
 #[derive(Debug, Clone)]
 pub struct Interface {
     /// Whether each buffer is written, in the order of the bindings.
     pub writes: Vec<bool>,
-    /// The threads of a group.
+    /// The workgroup size.
     pub threads: [u32; 3],
-    /// Bytes of what each thread has for itself.
+    /// Bytes of the private variables of each thread.
     pub variables: u64,
-    /// Bytes of what a group shares.
+    /// Bytes of workgroup memory.
     pub shared: u64,
 }
 
 impl Source {
-    /// Blocks while it is checked, for at most half a minute, whatever the text is.
+    /// Parses and checks a source. It blocks meanwhile, for at most half a minute, whatever the text is.
     ///
-    /// The entry point is a compute shader of `threads` a group, if that is said; its buffers are the
-    /// bindings 0, 1, 2, ... of group 0.
+    /// The entry point is a compute shader, with the workgroup size `threads` if that is given; its buffers
+    /// are the bindings 0, 1, 2, ... of bind group 0.
     pub fn new(text: String, entry: String, threads: Option<[u32; 3]>) -> Result<Source> {
         let interface = runtime::parse_source(&text, &entry)?;
         let found = interface.threads;
@@ -54,7 +54,7 @@ impl Source {
         }
     }
 
-    /// Runs it over so many groups. No thread reads or writes a byte outside of the buffers.
+    /// Runs the source with `groups` workgroups per axis. No thread reads or writes a byte outside the buffers.
     pub fn run(&self, buffers: &[&Buffer], groups: [u32; 3]) -> Result<()> {
         let [first, ..] = buffers else {
             return Err(bad("a source without a buffer"));

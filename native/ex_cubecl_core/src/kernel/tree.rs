@@ -1,5 +1,5 @@
-//! A kernel as a small typed tree: what Elixir's typer makes of a kernel for one signature, and what
-//! `runtime/emit.rs` makes CubeCL's IR of. A tree that passed `Program::new` is sound: each slot
+//! A kernel as a small typed tree. Elixir's type checker makes it from a kernel for one signature, and
+//! `runtime/emit.rs` lowers it to CubeCL's IR. A tree that passed `Program::check` is valid: each slot
 //! exists, types agree, and it is neither too deep nor too large.
 
 mod check;
@@ -11,14 +11,14 @@ use self::check::{Check, expect};
 use self::uniform::Uniformity;
 use crate::dtype::DType;
 
-/// The type of a value inside of a kernel.
+/// The type of a value inside a kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Type {
     Bool,
     Of(DType),
 }
 
-/// Positions and lengths.
+/// The type of positions (thread indices) and lengths.
 pub const POSITION: Type = Type::Of(DType::S32);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -77,7 +77,7 @@ pub enum Binary {
     Ge,
 }
 
-/// What happens to an element in one piece, whoever else is at it.
+/// Atomic operations on an element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Atomic {
     Add,
@@ -91,22 +91,22 @@ pub enum Atomic {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Expr {
-    /// An element by its bits.
+    /// A constant, by the bits of its element type.
     Const(DType, u64),
     Bool(bool),
     Scalar(usize),
     Local(usize),
-    /// The number of this thread; not in a program of groups.
+    /// The global index of this thread; not allowed in a program with groups.
     Position,
-    /// The number of this thread's group.
+    /// The index of this thread's group.
     Group,
-    /// The number of this thread within its group.
+    /// The index of this thread within its group.
     Member,
-    /// Elements of a buffer.
+    /// The number of elements of a buffer.
     Len(usize),
-    /// The element of a buffer at the thread's own position.
+    /// The element of a buffer at this thread's global index.
     Own(usize),
-    /// Zero outside of the buffer.
+    /// An element by its index; zero if the index is out of bounds.
     Read(usize, Box<Expr>),
     Unary(Unary, Box<Expr>),
     Binary(Binary, Box<Expr>, Box<Expr>),
@@ -117,29 +117,30 @@ pub enum Expr {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Stmt {
     Set(usize, Expr),
-    /// Into an output at the thread's own position.
+    /// Stores into an output at this thread's global index.
     Put(usize, Expr),
-    /// Nothing outside of the buffer.
+    /// Stores a value at an index; does nothing if the index is out of bounds.
     Write(usize, Expr, Expr),
     If(Expr, Vec<Stmt>, Vec<Stmt>),
-    /// A local runs from one value to another, both included; nothing where the second is less.
+    /// A loop. The local counts from the first value to the second, inclusive; there are no iterations
+    /// if the second is less.
     For(usize, Expr, Expr, Vec<Stmt>),
-    /// Changes an element of a buffer by an index and a value; a local gets what it was before.
-    /// Outside of the buffer nothing, and zero.
+    /// An atomic operation on the element at an index, with a value; the local gets the old element.
+    /// If the index is out of bounds, nothing changes and the local gets zero.
     Atomic(Atomic, usize, Expr, Expr, Option<usize>),
-    /// All threads of a group come here before one goes on.
+    /// A workgroup barrier: all threads of a group reach it before any of them continues.
     Barrier,
 }
 
-/// Threads that run together and share memory, which is zero at first.
+/// A workgroup: threads that run together and share memory, which is initially zero.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Group {
     pub threads: u32,
-    /// Types and lengths.
+    /// Types and lengths of the shared arrays.
     pub shared: Vec<(DType, u32)>,
 }
 
-/// Buffers are numbered inputs first, outputs behind them, and what a group shares behind those.
+/// Slots are numbered: inputs first, then outputs, then the shared arrays of a group.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Program {
     pub inputs: Vec<DType>,
@@ -147,16 +148,17 @@ pub struct Program {
     pub scalars: Vec<DType>,
     pub locals: Vec<Type>,
     pub body: Vec<Stmt>,
-    /// The output that is told of an index outside of its buffer, as `REPORT` elements of `s32`:
+    /// The output that receives the report of an out-of-bounds index, as `REPORT` elements of `s32`:
     /// 1, the number of the buffer, the index, the position.
     pub report: Option<usize>,
-    /// The positions of a launch are those of its groups then.
+    /// With a group, the positions of a launch count groups, not threads.
     pub group: Option<Group>,
 }
 
 pub const REPORT: u64 = 4;
 
-/// What is wrong with a tree. Elixir's typer makes none such: this is for whoever gets past it.
+/// Why a tree is invalid. Elixir's type checker makes no invalid tree: this guards against callers
+/// that bypass it.
 pub type Unsound = &'static str;
 
 impl Program {
@@ -176,7 +178,7 @@ impl Program {
         }
     }
 
-    /// The type of a buffer, or of what a group shares.
+    /// The type of a buffer or of a shared array.
     pub fn buffer(&self, slot: usize) -> Option<DType> {
         let outputs = slot.checked_sub(self.inputs.len());
         let output = || outputs.and_then(|at| self.outputs.get(at)).copied();
@@ -195,7 +197,7 @@ impl Program {
         group.map(|group| &group.shared[..]).unwrap_or_default()
     }
 
-    /// Buffers, and what a group shares, that are changed in one piece somewhere.
+    /// The buffers and shared arrays that an atomic operation changes.
     pub fn atomics(&self) -> Vec<usize> {
         let mut slots = Vec::new();
         statements(&self.body, &mut |statement| {
@@ -208,7 +210,7 @@ impl Program {
         slots
     }
 
-    /// What is changed in one piece, by what, and of which type.
+    /// Each atomic operation of the program, with the type of its element.
     pub fn changes(&self) -> Vec<(Atomic, DType)> {
         let mut all = Vec::new();
         statements(&self.body, &mut |statement| {
@@ -219,7 +221,7 @@ impl Program {
         all
     }
 
-    /// Whether each position writes its own element of each output, come what may.
+    /// Whether each position writes its own element of each output unconditionally.
     pub fn fills(&self) -> bool {
         let outputs = self.inputs.len()..self.buffers();
         outputs.into_iter().all(|output| {
@@ -228,7 +230,7 @@ impl Program {
         })
     }
 
-    /// Every type that the device has to calculate with.
+    /// Every type that the device must support.
     pub fn dtypes(&self) -> Vec<DType> {
         let mut all = [&self.inputs[..], &self.outputs, &self.scalars].concat();
         all.extend(self.shared().iter().map(|shared| shared.0));
@@ -246,7 +248,7 @@ impl Program {
         all
     }
 
-    /// Buffers of which each thread uses its own element: they have one for each.
+    /// Buffers of which each thread uses the element at its own index: they need one for each thread.
     pub fn own(&self) -> Vec<usize> {
         let mut slots = Vec::new();
         self.each(&mut |expr| {
@@ -264,7 +266,7 @@ impl Program {
         slots
     }
 
-    /// Statements and values.
+    /// The number of statements and expressions.
     pub fn nodes(&self) -> u64 {
         let mut nodes = 0;
         statements(&self.body, &mut |_| nodes += 1);

@@ -1,4 +1,5 @@
-//! Elements to test with: the edges of a type, then random ones that are often close to a tie.
+//! Test elements: the edge values of a type, then random ones that are often close to a rounding
+//! tie.
 
 use super::Format;
 use crate::dtype::DType;
@@ -24,7 +25,7 @@ impl Random {
     }
 }
 
-/// The bits of elements: around every power of two and every exponent, and `count` random ones.
+/// The bits of elements near every power of two and every exponent, and of `count` random elements.
 pub fn samples(dtype: DType, count: usize, random: &mut Random) -> Vec<u64> {
     let format = Format::from(dtype);
     let mut bits = match format.is_float() {
@@ -47,7 +48,7 @@ fn integer_edges(format: Format) -> Vec<u64> {
         .collect()
 }
 
-/// For each exponent fractions of a few ones at either end, with both signs.
+/// For each exponent, fractions with a few one bits at either end, with both signs.
 fn float_edges(format: Format) -> Vec<u64> {
     let mut bits = Vec::new();
     for exponent in 0..=format.exponent_max() {
@@ -63,7 +64,8 @@ fn float_edges(format: Format) -> Vec<u64> {
     bits
 }
 
-/// Half of them between 2^-32 and 2^72; the fraction's last bits often nearly a half of something.
+/// A random float. Half of them lie between 2^-32 and 2^72; the last bits of the fraction are often
+/// close to a rounding tie.
 fn random_float(format: Format, random: &mut Random) -> u64 {
     let mut bits = random.draw();
     if random.below(2) == 0 && format.exp > 5 {

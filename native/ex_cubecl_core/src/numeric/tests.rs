@@ -1,12 +1,12 @@
-//! Against Rust's own arithmetic. `half` rounds from `f32` only: its `from_f64` drops the low half
-//! of the fraction first.
+//! Conversions compared with Rust's own arithmetic. `half` is used to round from `f32` only: its
+//! `from_f64` drops the low half of the fraction first.
 
 use half::{bf16, f16};
 
 use super::samples::{Random, samples};
 use super::*;
 
-/// An element's value; floats of every width are exact in 64 bits.
+/// The value of an element. Floats of every width are exact in an `f64`.
 enum Value {
     Integer(i128),
     Float(f64),
@@ -26,8 +26,8 @@ fn value(dtype: DType, bits: u64) -> Value {
     }
 }
 
-/// Cut off toward zero, the last bit set where something was lost: a second rounding to half the
-/// bits then gives what one rounding would have given.
+/// Truncated toward zero, with the last bit set if the result is inexact (round to odd): a second
+/// rounding to half the bits then gives the same result as a single rounding.
 fn odd_f32(value: f64) -> f32 {
     let near = value as f32;
     if f64::from(near) == value || value.is_nan() {
@@ -75,7 +75,7 @@ fn held(dtype: DType, value: f64) -> u64 {
         ),
         false => (0, (1i128 << format.bits) - 1),
     };
-    // Rust's own cast holds floats within the range of 128 bits, and NaN is 0.
+    // Rust's own cast clamps floats to the range of 128 bits and turns NaN into 0.
     (value as i128).clamp(low, high) as u64 & format.mask()
 }
 

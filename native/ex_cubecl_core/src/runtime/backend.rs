@@ -1,4 +1,4 @@
-//! What a runtime has of its own.
+//! The operations that differ between runtimes.
 
 use std::sync::Arc;
 
@@ -12,17 +12,18 @@ use crate::driver::{Page, PendingRead, Progress, Region};
 use crate::error::{Error, Result};
 use crate::kernel::source::Source;
 
-/// What differs between runtimes. The default bodies work on each of them.
+/// The operations that differ between runtimes. The default bodies work on each of them.
 pub trait Backend: Send + Sync + Sized + 'static {
     type Runtime: cubecl::Runtime;
 
-    /// Whether each opening makes a device of CubeCL's of its own, which ends with its driver.
+    /// Whether each opening creates a CubeCL device of its own, which ends with its `Driver`.
     const ENDS: bool = false;
 
-    /// How many programs it compiles at most, where CubeCL frees none of them: CUDA modules stay loaded.
+    /// Limit of the programs that the runtime compiles, where CubeCL frees none of them: CUDA
+    /// modules stay loaded.
     const MAX_PROGRAMS: Option<usize> = None;
 
-    /// What to keep of a fresh page beside its handle.
+    /// The data to store with a new page, beside its handle.
     fn adopt(_cube: &Cube<Self>, _handle: &Handle) -> Result<Box<dyn std::any::Any + Send + Sync>> {
         Ok(Box::new(()))
     }
@@ -32,13 +33,13 @@ pub trait Backend: Send + Sync + Sized + 'static {
         Ok(())
     }
 
-    /// Refuses what the device can be known not to have room for. The result is kept until the
-    /// memory has been taken.
+    /// Returns an error if the device is known to lack memory for the request. The result is kept
+    /// until the memory has been allocated.
     fn check_room(&self, _bytes: u64) -> Result<Option<Room>> {
         Ok(None)
     }
 
-    /// Offset and length are multiples of four. What goes in one piece tells of no progress.
+    /// Offset and length are multiples of four. Data written in one piece reports no progress.
     fn write(
         cube: &Cube<Self>,
         dst: Region<'_>,
@@ -48,7 +49,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
         cube.write_through_server(dst, data)
     }
 
-    /// As `write` for few bytes, in a way that costs less; `false` where there is none.
+    /// As `write`, cheaper, for few bytes; `false` if the runtime has no such way.
     fn write_small(_cube: &Cube<Self>, _dst: Region<'_>, _data: &[u8]) -> Result<bool> {
         Ok(false)
     }
@@ -59,7 +60,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
         false
     }
 
-    /// Sends the writes that were kept.
+    /// Returns a function that sends the deferred writes.
     fn deferred_writes(&self) -> Arc<dyn Fn() + Send + Sync> {
         Arc::new(|| ())
     }
@@ -73,12 +74,12 @@ pub trait Backend: Send + Sync + Sized + 'static {
         cube.read_through_client(src)
     }
 
-    /// Copies where the runtime has a better way than a kernel; `false` where it has not.
+    /// Copies if the runtime has a better way than a kernel; otherwise returns `false`.
     fn copy(_cube: &Cube<Self>, _src: Region<'_>, _dst: Region<'_>) -> Result<bool> {
         Ok(false)
     }
 
-    /// Zeroes where the runtime has a better way than a kernel; `false` where it has not. Offset and
+    /// Zeroes if the runtime has a better way than a kernel; otherwise returns `false`. Offset and
     /// length are multiples of four.
     fn clear(_cube: &Cube<Self>, _dst: Region<'_>) -> Result<bool> {
         Ok(false)
@@ -101,7 +102,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
         })
     }
 
-    /// Readings of the device's clock, if it has one.
+    /// Timestamps of the device's clock, if it has one.
     fn stamps(_cube: &Cube<Self>) -> Result<Option<Arc<dyn Stamps>>> {
         Ok(None)
     }

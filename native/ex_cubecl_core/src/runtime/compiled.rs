@@ -1,9 +1,9 @@
-//! Which programs a device has compiled, and the keys that CubeCL keeps them under.
+//! The programs that a device has compiled, and the keys under which CubeCL caches their pipelines.
 //!
-//! CubeCL 0.10 keeps each pipeline for good, in a map that nobody else can reach. But what it compiles under a key that
-//! the map has already replaces what was there. So there is a limited number of keys here, slots, which are used again:
-//! a slot is equal to itself only for the program that CubeCL holds under it, and equal for every other one at the moment
-//! in which CubeCL puts its pipeline there.
+//! CubeCL 0.10 never removes a pipeline from its cache, a private map. But a pipeline that it compiles under a key that
+//! the map already has replaces the previous one. So this module has a limited number of keys, called slots, and reuses
+//! them. A slot's key is equal to itself only for the program whose pipeline CubeCL holds under it. For any other
+//! program it is equal only at the moment when CubeCL inserts the pipeline of that program.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -18,12 +18,13 @@ use crate::error::{Error, Result};
 use crate::kernel::tree::Program;
 use crate::lru::Lru;
 
-/// Programs that a device keeps compiled where it can let go of others.
+/// Limit of the programs that a device keeps compiled, if the runtime can free others.
 const MOST: usize = 512;
-/// What their code may take by the estimate below.
+/// Limit of the bytes that their code takes, by the estimate below.
 const MOST_BYTES: u64 = 256 << 20;
 
-/// What a driver keeps of a program, an estimate after lavapipe: of any, and for each node of its tree.
+/// Estimate, based on lavapipe, of the bytes that a driver keeps for a program: a fixed part, and a part for each node
+/// of its tree.
 const BYTES: u64 = 200 << 10;
 const BYTES_OF_NODE: u64 = 1 << 10;
 
@@ -32,21 +33,21 @@ const BYTES_OF_NODE: u64 = 1 << 10;
 struct Slot {
     number: usize,
     weight: AtomicU64,
-    /// The turn of the program whose pipeline CubeCL has here; 0 where there is none, or nobody can tell which.
+    /// The turn of the program whose pipeline CubeCL has here; 0 if there is none, or if it is unknown which.
     holds: [AtomicU64; 2],
 }
 
-/// The turn of a program at a slot. Each turn of each slot has a number of its own, which grows.
+/// The use of a slot by a program. Each use has a unique number, its turn; later uses have larger numbers.
 #[derive(Debug)]
 pub struct Place {
     slot: Arc<Slot>,
     turn: u64,
     pub program: Arc<Program>,
-    /// Going over its tree takes microseconds.
+    /// Traversing its tree takes microseconds.
     pub is_small: bool,
 }
 
-/// Nodes that a launch on a scheduler of the VM goes over.
+/// Nodes of the largest tree that a launch traverses on a BEAM scheduler.
 const FEW_NODES: u64 = 1_000;
 
 impl Place {
@@ -56,13 +57,13 @@ impl Place {
     }
 }
 
-/// What CubeCL compares. It keeps the first key of each slot, which therefore holds no program.
+/// The key that CubeCL compares. CubeCL keeps the first key of each slot forever, so a key holds no program.
 #[derive(Debug, Clone)]
 pub struct Key {
     slot: Arc<Slot>,
     turn: u64,
     watched: bool,
-    /// CubeCL compiles for this key now, and puts the pipeline under it next.
+    /// CubeCL is compiling for this key, and inserts the pipeline under it next.
     compiling: Arc<AtomicBool>,
 }
 
@@ -88,7 +89,7 @@ impl Key {
         &self.slot.holds[usize::from(self.watched)]
     }
 
-    /// CubeCL has no pipeline for this key, and begins to make one.
+    /// Records that CubeCL has no pipeline for this key and starts to compile one.
     pub fn compiles(&self) {
         self.compiling.store(true, Release);
     }
@@ -97,7 +98,8 @@ impl Key {
         self.compiling.load(Acquire)
     }
 
-    /// CubeCL is done: whether there is a pipeline now. Where it failed, what was there before may be there still.
+    /// Records that CubeCL is done, and whether there is a pipeline now. After a failure, the previous pipeline may
+    /// still be there.
     pub fn compiled(&self, success: bool) {
         self.compiling.store(false, Release);
         let held = if success { self.turn } else { 0 };
@@ -112,7 +114,7 @@ impl Hash for Key {
     }
 }
 
-/// CubeCL keeps the first key that it saw of a slot, and looks for others: the later turn is the one it looks for.
+/// CubeCL compares the first key that it saw of a slot with the key that it looks up, which has the later turn.
 impl PartialEq for Key {
     fn eq(&self, other: &Key) -> bool {
         let turn = self.turn.max(other.turn);
@@ -127,7 +129,7 @@ impl Eq for Key {}
 /// The programs of one device.
 pub struct Compiled {
     state: RwLock<State>,
-    /// Programs that are refused past this many, where the runtime lets go of none.
+    /// Limit past which further programs are refused, for a runtime that frees none.
     most: Option<usize>,
     slots: AtomicUsize,
 }
@@ -143,7 +145,7 @@ fn address(program: &Arc<Program>) -> usize {
 }
 
 impl Compiled {
-    /// `most`: where the runtime never frees what it compiled.
+    /// `most`: the limit for a runtime that never frees what it compiled.
     pub fn new(most: Option<usize>) -> Compiled {
         let (count, bytes) = match most {
             Some(_) => (usize::MAX, u64::MAX),
@@ -160,20 +162,21 @@ impl Compiled {
         }
     }
 
-    /// How many keys CubeCL was given, at most.
+    /// Upper bound of the number of keys that CubeCL was given.
     #[cfg(test)]
     pub fn slots(&self) -> usize {
         self.slots.load(Relaxed)
     }
 
-    /// The place of a program that is compiled.
+    /// The place of a program, if it is compiled.
     pub fn find(&self, program: &Arc<Program>) -> Option<Arc<Place>> {
         let state = self.state.read();
         let place = state.places.get(&address(program))?;
         place.is_compiled(false).then(|| place.clone())
     }
 
-    /// The place of a program, compiled or not. What was used least lately goes for it.
+    /// The place of a program, compiled or not. If there is no room for it, the least recently used programs are
+    /// evicted.
     pub fn place(&self, program: &Arc<Program>) -> Result<Arc<Place>> {
         if let Some(place) = self.state.read().places.get(&address(program)) {
             return Ok(place.clone());
@@ -203,7 +206,7 @@ impl Compiled {
         Ok(place)
     }
 
-    /// Has nothing kept of a program that could not be compiled.
+    /// Removes a program that could not be compiled.
     pub fn forget_failed(&self, program: &Arc<Program>) {
         let mut state = self.state.write();
         let found = state.places.get(&address(program));
@@ -215,7 +218,7 @@ impl Compiled {
 }
 
 impl State {
-    /// The heaviest free slot: its pipeline is freed when the next one takes its place.
+    /// Returns the heaviest free slot, whose pipeline is freed when the next one replaces it.
     fn make_room(&mut self, weight: u64, number: impl FnOnce() -> usize) -> Arc<Slot> {
         let gone = self.places.make_room(weight);
         self.free(gone);
@@ -255,8 +258,8 @@ mod tests {
         })
     }
 
-    /// What CubeCL does with a key: it looks for the pipeline, or makes one and puts it there.
-    // What a key is equal to changes while CubeCL compiles, and nothing else of it: see `Key`.
+    /// A model of CubeCL: it looks up the pipeline of a key, or compiles one and inserts it.
+    // Only the equality of a key changes, while CubeCL compiles: see `Key`.
     #[allow(clippy::mutable_key_type)]
     fn launched(map: &mut HashMap<Key, u64>, place: &Arc<Place>, fails: bool) -> u64 {
         let key = Key::new(place, false);
@@ -285,14 +288,14 @@ mod tests {
             let place = compiled.place(program).unwrap();
             assert_eq!(launched(&mut map, &place, false), at as u64);
             assert_eq!(launched(&mut map, &place, true), at as u64);
-            // The first is used all the time.
+            // The first program is used in each iteration.
             let first = compiled.place(&programs[0]).unwrap();
             assert!(at == 0 || first.is_compiled(false));
         }
         assert_eq!((map.len(), compiled.slots()), (MOST, MOST));
         assert!(compiled.find(&programs[0]).is_some());
         assert!(compiled.find(&programs[1]).is_none());
-        // A program that went is compiled again, also with a place that it had before.
+        // An evicted program is compiled again, also with the place that it had before.
         let (old, last) = (&programs[1], &programs[3 * MOST - 1]);
         let place = compiled.place(old).unwrap();
         assert_eq!(launched(&mut map, &place, false), 1);
@@ -315,7 +318,7 @@ mod tests {
         launched(&mut map, &first, false);
         compiled.forget_failed(&good);
         assert!(compiled.find(&good).is_some());
-        // As if it had gone for the next one.
+        // As if it had been evicted for the next program.
         compiled.state.write().places.remove(&address(&good));
         compiled.state.write().free.push(first.slot.clone());
         let bad = program(8, 1);

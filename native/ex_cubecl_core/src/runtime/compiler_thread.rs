@@ -1,5 +1,5 @@
-//! Compilers call themselves for each level of what they compile, and nobody can tell beforehand how long they take: they
-//! run on threads of their own, with a large stack, and the wait for them may have an end.
+//! Threads for compilers. Compilers are recursive in the nesting of what they compile, and their run time is not known
+//! beforehand. So they run on threads of their own, with a large stack, and the wait for them can have a time limit.
 
 use std::sync::Arc;
 use std::sync::atomic::{
@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::guard::caught;
 use crate::error::{Error, Result};
 
-/// Only what is touched of it takes memory.
+/// Only the pages that are touched take memory.
 const STACK: usize = 256 << 20;
 
 const RUNNING: u8 = 0;
@@ -24,7 +24,7 @@ fn builder() -> std::thread::Builder {
     std::thread::Builder::new().name(name).stack_size(STACK)
 }
 
-/// Runs `work` on a large stack, and waits for it.
+/// Runs `work` on a thread with a large stack, and waits for it.
 pub fn on_large_stack<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     std::thread::scope(|scope| {
         let thread = builder().spawn_scoped(scope, || caught(work));
@@ -33,8 +33,8 @@ pub fn on_large_stack<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Resul
     })
 }
 
-/// Work that is given up after some time. It cannot be stopped: so many may go on past their time, then nothing more
-/// begins until one of them has ended.
+/// Runs work with a time limit. Work cannot be stopped, so at most `most` calls may run past the limit; then no new
+/// work starts until one of them has ended.
 pub struct Bounded {
     limit: Duration,
     most: usize,
@@ -50,7 +50,7 @@ impl Bounded {
         }
     }
 
-    /// Runs `work` on a large stack, and waits for it as long as the limit says.
+    /// Runs `work` on a thread with a large stack, and waits for it until the time limit.
     pub fn run<T: Send + 'static>(
         &'static self,
         what: &str,
@@ -66,7 +66,7 @@ impl Bounded {
         let state = Arc::new(AtomicU8::new(RUNNING));
         let ours = state.clone();
         let work = move || {
-            // Nobody may wait for it any more.
+            // The caller may have stopped waiting.
             let _ = answer.send(caught(work));
             if ours.swap(DONE, AcqRel) == OVERDUE {
                 self.overdue.fetch_sub(1, AcqRel);
@@ -112,7 +112,7 @@ mod tests {
                 .starts_with("2 kernels that took too long")
         );
         drop(gates);
-        // Once they have ended there is room again; whether this one ends in time is open.
+        // Once they have ended, new work can start. Its result is not tested, because it may exceed the time limit.
         while IMPATIENT.overdue.load(Acquire) > 0 {
             std::thread::yield_now();
         }

@@ -1,10 +1,11 @@
-//! `Driver` once for every CubeCL runtime. Each entry pins CubeCL's stream and catches panics.
+//! Implements `Driver` once for every CubeCL runtime. Each entry pins CubeCL's stream and catches
+//! panics.
 //!
 //! CubeCL 0.10 reads freed memory when two streams share buffers, and derives the stream from the
-//! calling thread; BEAM processes move between threads. So there is one stream, always the same.
-//! Kernels run as tasks of CubeCL's device thread (`rest.rs`), which flushes behind them. Every other
-//! entry waits until the tasks before it have finished: raw commands of a backend on the same queue
-//! then keep the order of the calls.
+//! calling thread; BEAM processes move between threads. So all calls use the same stream. Kernels
+//! run as tasks of CubeCL's device thread (`rest.rs`), which flushes after them. Every other entry
+//! waits until the tasks before it have finished, so that raw commands of a backend on the same
+//! queue keep the order of the calls.
 
 use std::sync::atomic::{
     AtomicBool,
@@ -49,7 +50,7 @@ pub(super) const STREAM: StreamId = StreamId { value: 0 };
 
 type Server<B> = <<B as Backend>::Runtime as cubecl::Runtime>::Server;
 
-/// What launches go to.
+/// The client and the server that kernels are launched on.
 pub struct Target<R: cubecl::Runtime> {
     pub client: ComputeClient<R>,
     pub server: DeviceHandle<R::Server>,
@@ -62,14 +63,15 @@ pub struct Cube<B: Backend> {
     server: DeviceHandle<Server<B>>,
     limits: Limits,
     pub(super) thread: Thread,
-    /// Flushes what was launched, and finds out whether all of it was.
+    /// Flushes the launched kernels, and sets `broken` if any launch failed.
     flush: Arc<dyn Fn() + Send + Sync>,
-    /// A kernel that nobody waited for was not launched: no buffer is what it should be.
+    /// A kernel that no caller awaited was not launched, so the content of every buffer may be
+    /// wrong.
     broken: Arc<AtomicBool>,
     compiled: Compiled,
     pub(super) stops_loops: OnceLock<bool>,
     pub(super) timings: Arc<Timings>,
-    /// Sends the writes that callers left behind without waiting, before anything uses their memory.
+    /// Sends the deferred writes, before any command uses their memory.
     send_deferred: Arc<dyn Fn() + Send + Sync>,
     pub backend: B,
 }
@@ -117,7 +119,7 @@ impl<B: Backend> Cube<B> {
         }
     }
 
-    /// A call of the driver, behind all kernels of earlier ones.
+    /// Runs a call of the driver after all kernels of earlier calls.
     pub(super) fn entry<T>(&self, call: impl FnOnce() -> Result<T>) -> Result<T> {
         self.thread.settle();
         self.entry_unordered(|| {
@@ -133,15 +135,15 @@ impl<B: Backend> Cube<B> {
         })
     }
 
-    /// Has CubeCL's device thread awake during `call`. Every use of the client and of the server
-    /// is inside of one; outside they would wait for ever.
+    /// Keeps CubeCL's device thread awake during `call`. Every use of the client and of the server
+    /// must be inside such a call: outside, it would wait forever.
     pub fn awake<T>(&self, call: impl FnOnce() -> Result<T>) -> Result<T> {
         let _awake = self.thread.enter();
         call()
     }
 
-    /// `client.empty` would tell of a failure only at a later read. Asking the server itself, on
-    /// its own thread, tells now, and leaves CubeCL's pool as it was.
+    /// `client.empty` would report a failure only at a later read. A call of the server itself, on
+    /// its own thread, reports it now and leaves CubeCL's pool as it was.
     fn initialize(&self, bytes: u64) -> Result<Handle> {
         let handle = Handle::new(STREAM, bytes);
         let memory = handle.memory.clone();
@@ -204,7 +206,7 @@ impl<B: Backend> Cube<B> {
         }))))
     }
 
-    /// Kernels bind at aligned offsets: they see a window around a region.
+    /// The window that a kernel binds to access a region: it starts at an aligned offset.
     pub(super) fn window(&self, region: Region<'_>) -> kernels::Window {
         let start = region.offset / WINDOW_ALIGNMENT * WINDOW_ALIGNMENT;
         let end = (region.offset + region.len)
@@ -233,8 +235,8 @@ impl<B: Backend> Cube<B> {
         let (timings, flush) = (self.timings.clone(), self.flush.clone());
         let send_deferred = self.send_deferred.clone();
         let run = move || {
-            // CubeCL tells of a failed launch once, to whoever flushes next: those before are not
-            // this caller's.
+            // CubeCL reports a failed launch once, to the next caller that flushes. Flush first, so
+            // that failures of earlier launches are not reported to this caller.
             flush();
             let outcome = caught(|| {
                 STREAM.executes(|| {
@@ -244,7 +246,7 @@ impl<B: Backend> Cube<B> {
                     flushed(&target.client).map(|()| timings.behind())
                 })
             });
-            // Whoever asked waits for it.
+            // The caller waits for this result.
             let _ = answer.send(outcome);
         };
         self.thread.push(Task {
@@ -255,8 +257,8 @@ impl<B: Backend> Cube<B> {
         launched.recv().map_err(Error::driver)?
     }
 
-    /// Launches kernels that are compiled. Nothing is known to be wrong with them: where one is not
-    /// launched all the same, the device counts as lost.
+    /// Launches compiled kernels, which are not expected to fail: if a launch fails all the same,
+    /// the device counts as lost.
     pub(super) fn later(&self, launches: Vec<emit::Launch>) -> Task {
         let (target, broken) = (self.target(), self.broken.clone());
         let (timings, send_deferred) = (self.timings.clone(), self.send_deferred.clone());
@@ -297,7 +299,8 @@ impl<B: Backend> Cube<B> {
 
     fn prepared_at(&self, place: Arc<Place>, run: &Run<'_>) -> emit::Launch {
         let arguments = run.arguments.iter();
-        // One without elements is never looked into: anything stands in for it.
+        // An argument without elements is never accessed: any other region can be bound in its
+        // place.
         let stand_in = arguments.clone().find_map(|argument| argument.region);
         let bound = arguments.filter_map(|argument| {
             Some(emit::Bound {
@@ -315,7 +318,8 @@ impl<B: Backend> Cube<B> {
         }
     }
 
-    /// One buffer must not be bound twice in a launch when it is written to.
+    /// Copies within a page through one window: a buffer that a launch writes to must not be bound
+    /// twice.
     fn copy_in_page(&self, src: Region<'_>, dst: Region<'_>) -> Result<()> {
         let start = src.offset.min(dst.offset);
         let end = (src.offset + src.len).max(dst.offset + dst.len);
@@ -330,8 +334,8 @@ impl<B: Backend> Cube<B> {
         self.launch_and_wait(move |client| kernels::copy_within(client, window, from, to, len))
     }
 
-    /// Bytes that do not fill a word are set one by one: a copy command writes whole words, and
-    /// the rest of this one belongs to others.
+    /// Writes bytes one by one, where they do not fill a word: a copy command writes whole words,
+    /// and the other bytes of this word belong to other buffers.
     fn write_bytes(&self, dst: Region<'_>, data: &[u8]) -> Result<()> {
         for (at, byte) in data.iter().enumerate() {
             let window = self.window(Region {
@@ -348,7 +352,7 @@ impl<B: Backend> Cube<B> {
 
 pub(super) type Client<B> = ComputeClient<<B as Backend>::Runtime>;
 
-/// Hands what was queued to the device; the answer tells of launches that failed.
+/// Flushes the queued commands; returns an error if a launch failed.
 fn flushed<R: cubecl::Runtime>(client: &ComputeClient<R>) -> Result<()> {
     client.flush().map_err(Error::driver)
 }
@@ -360,7 +364,7 @@ pub(super) fn launch_all<R: cubecl::Runtime>(
     launches.iter().try_for_each(|launch| launch.queue(target))
 }
 
-/// A part of a page as a handle of CubeCL. Its end is given by how much is cut off there.
+/// A range of a page as a CubeCL handle, which takes the number of bytes cut off at the end.
 fn part(page: &Page, offset: u64, len: u64) -> Handle {
     let handle = page.handle.clone().offset_start(offset);
     handle.offset_end(page.bytes - offset - len)
@@ -423,8 +427,9 @@ impl<B: Backend> Driver for Cube<B> {
         })
     }
 
-    /// A command that uses the memory of `dst` was queued before its block was freed. Without launches
-    /// that have not run yet, the runtime has all of those.
+    /// Deferring is safe: a command that uses the memory of `dst` was queued before its block was
+    /// freed, and while no launch is pending on the device thread, the runtime has all such
+    /// commands.
     fn defer_write(&self, dst: Region<'_>, data: &[u8]) -> bool {
         let padded = (4 - dst.len % 4) % 4;
         dst.offset.is_multiple_of(4)
@@ -571,7 +576,7 @@ impl<B: Backend> Driver for Cube<B> {
         [rows, inner, columns]: [u64; 3],
     ) -> Result<bool> {
         let all = [left, right, out];
-        // What is bound as a whole starts where a window may.
+        // A region bound as a whole must start at a multiple of the window alignment.
         let starts = all.iter().map(|region| region.offset);
         if !starts
             .into_iter()
@@ -679,7 +684,7 @@ impl<B: Backend> Driver for Cube<B> {
     }
 }
 
-/// A read that CubeCL does. It has no way to wait for a limited time.
+/// A read through CubeCL, which has no way to wait for a limited time.
 struct ClientRead(Box<dyn FnOnce() -> Result<Bytes> + Send>);
 
 impl PendingRead for ClientRead {
@@ -698,7 +703,7 @@ impl PendingRead for ClientRead {
     }
 }
 
-/// A read of the words around some bytes.
+/// A read of the whole words around a range of bytes.
 struct PartRead {
     inner: Box<dyn PendingRead>,
     skip: usize,

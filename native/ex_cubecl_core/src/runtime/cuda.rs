@@ -1,5 +1,5 @@
-//! NVIDIA through CubeCL's CUDA runtime. Its driver is looked for before CubeCL is asked, which
-//! would panic without one.
+//! NVIDIA GPUs through CubeCL's CUDA runtime. The CUDA driver is looked for before CubeCL is
+//! called, which would panic without one.
 
 use std::any::Any;
 use std::ffi::{CStr, c_char, c_int, c_uint};
@@ -45,7 +45,7 @@ fn has_compiler() -> bool {
     FOUND.get_or_init(|| load(COMPILER)).is_some()
 }
 
-/// The few calls of the driver's C interface that tell what there is.
+/// The calls of the driver's C interface that enumerate and describe devices.
 struct DriverApi {
     library: Library,
 }
@@ -119,7 +119,7 @@ impl DriverApi {
         (result? == 0).then_some(bytes as u64)
     }
 
-    /// The text that `symbol` writes about a device: its name, its PCI address.
+    /// The text that `symbol` writes about a device: its name or its PCI address.
     fn text(&self, symbol: &[u8], device: c_int) -> Option<String> {
         let mut text = [0 as c_char; 256];
         // SAFETY: `cuDeviceGetName` and `cuDeviceGetPCIBusId` take `(char*, int, CUdevice)` and
@@ -195,7 +195,7 @@ impl Backend for Cuda {
 
     const MAX_PROGRAMS: Option<usize> = Some(16_384);
 
-    /// The address of the page, which stays where it is.
+    /// Keeps the address of the page, which does not change.
     fn adopt(cube: &Cube<Self>, handle: &Handle) -> Result<Box<dyn Any + Send + Sync>> {
         let resource = cube
             .client
@@ -215,7 +215,7 @@ impl Backend for Cuda {
     }
 
     /// CubeCL's CUDA server lives as long as the process, so the memory of a reset device is
-    /// returned as its buffers are collected.
+    /// returned when its buffers are garbage-collected.
     fn lose(&self) {
         self.lost.store(true, Release);
     }

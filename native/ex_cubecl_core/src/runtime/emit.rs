@@ -1,8 +1,9 @@
-//! From the tree of a kernel to CubeCL's IR, which each runtime compiles for its device.
+//! Lowers the tree of a kernel to CubeCL's IR, which each runtime compiles for its device.
 //!
-//! A thread goes over the positions `own, own + threads, ...` below a number that comes with the
-//! launch; in a kernel of groups it has one place in one group. Whatever a tree says, an index is compared with its buffer's length before it is used:
-//! reads outside give zero, writes outside do nothing.
+//! A thread works on the positions `own, own + threads, ...` below a number that comes with the
+//! launch; in a kernel with groups it is one thread of one group. Whatever a tree contains, an
+//! index is compared with its buffer's length before it is used: reads out of bounds give zero,
+//! writes out of bounds do nothing.
 
 mod body;
 mod casts;
@@ -49,7 +50,8 @@ pub fn elem(dtype: DType) -> ElemType {
     }
 }
 
-/// Numbers travel to the device in words: narrow ones as a word of their kind.
+/// The type that carries a number to the device: narrow types are sent as a 32-bit word of their
+/// kind.
 fn carrier(dtype: DType) -> DType {
     match (dtype.size(), dtype.kind()) {
         (4.., _) => dtype,
@@ -60,7 +62,8 @@ fn carrier(dtype: DType) -> DType {
 }
 
 struct Tree<R: Runtime> {
-    /// Where it is watched there is one more buffer, which is told where the driver stops a loop before its end.
+    /// A watched kernel has one more buffer, which records that the driver stopped a loop before
+    /// its end.
     key: Key,
     program: Arc<Program>,
     settings: KernelSettings,
@@ -72,7 +75,7 @@ impl<R: Runtime> KernelMetadata for Tree<R> {
         "ex_cubecl_kernel"
     }
 
-    // Nothing but the slot: whatever else there were would be one more place in CubeCL's map.
+    // Only the slot: any other information would create further entries in CubeCL's map.
     fn id(&self) -> KernelId {
         KernelId::new::<Self>().info(self.key.clone())
     }

@@ -3,7 +3,7 @@
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub use glibc::without_destructors;
 
-/// Lavapipe is a driver of Linux.
+/// Lavapipe is a Linux driver.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub fn without_destructors() {}
 
@@ -13,7 +13,8 @@ mod glibc {
     use std::ptr;
     use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-    // Of every version of glibc; the libc crate does not declare `on_exit`.
+    // Declared here because the libc crate does not declare `on_exit`. Every version of glibc has
+    // these functions.
     unsafe extern "C" {
         fn on_exit(function: extern "C" fn(c_int, *mut c_void), argument: *mut c_void) -> c_int;
         fn fflush(stream: *mut c_void) -> c_int;
@@ -22,18 +23,21 @@ mod glibc {
 
     /// Ends the process, when it exits, without the destructors of the libraries loaded so far.
     ///
-    /// `exit` runs them while all threads go on. Lavapipe compiles and frees kernels with LLVM, on
-    /// a thread of its own that cannot be stopped from outside, when static objects of LLVM are
-    /// gone: of VMs that were halted while kernels ran, one in a hundred ended by a signal.
+    /// `exit` runs these destructors while all threads continue. Lavapipe compiles and frees
+    /// kernels with LLVM on a thread of its own, which cannot be stopped from outside, and may do
+    /// so after the static objects of LLVM have been destroyed: of VMs that were halted while
+    /// kernels ran, one in a hundred ended by a signal.
     ///
-    /// To be called with each submission. Destructors run in the reverse order of registration, and
-    /// LLVM registers many when it compiles for the first time. So `end` is registered again and
-    /// again, ever more rarely; the last registration is the one that counts.
+    /// Must be called with each submission. Destructors run in the reverse order of registration,
+    /// and LLVM registers many when it compiles for the first time. So `end` is registered
+    /// repeatedly, with growing intervals between registrations; the last registration is the one
+    /// that takes effect.
     pub fn without_destructors() {
         static CALLS: AtomicU64 = AtomicU64::new(0);
         if (CALLS.fetch_add(1, Relaxed) + 1).is_power_of_two() {
-            // SAFETY: `end` needs no argument. It is still there when it is called, since a library
-            // that had a device open is never unloaded: threads of it run until the process ends.
+            // SAFETY: `end` needs no argument. Its code is still loaded when it is called, because
+            // a library that had a device open is never unloaded: threads of it run until the
+            // process ends.
             unsafe { on_exit(end, ptr::null_mut()) };
         }
     }

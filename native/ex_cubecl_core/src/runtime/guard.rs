@@ -1,5 +1,5 @@
-//! The one place where a panic of CubeCL, wgpu or a driver becomes an error with its message.
-//! Nothing of it is printed: a library does not write to its user's terminal.
+//! The one place where a panic of CubeCL, wgpu or a driver becomes an error with its message. The
+//! panic is not printed: a library does not write to its user's terminal.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -14,8 +14,8 @@ thread_local! {
     static INSIDE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What a thread of CubeCL last panicked with: the caller that waits for it learns only that the
-/// call failed.
+/// The message of the last panic on a CubeCL thread: the caller that waits for that thread receives
+/// only the fact that the call failed.
 static LAST_WORDS: Mutex<Option<String>> = Mutex::new(None);
 
 /// CubeCL's name for its device threads.

@@ -1,7 +1,7 @@
-//! The kernels, and the only place that launches any. They work on 32-bit words with integer
-//! arithmetic, so that each device gives the same bits for each type, also for those that it
-//! cannot compute with. A thread owns one word (or one 64-bit element) of the destination: bytes
-//! of others in that word are put back as they were.
+//! The built-in kernels and their launches. They work on 32-bit words with integer arithmetic, so
+//! that every device gives the same bits for each type, including types that the device cannot
+//! compute with. A thread owns one word (or one 64-bit element) of the destination: bytes in that
+//! word outside the destination are written back unchanged.
 
 mod convert;
 #[cfg(test)]
@@ -22,7 +22,7 @@ const ALIGNMENT: u64 = 256;
 pub const THREADS: u32 = 256;
 /// Enough for the largest GPUs, which hold a few hundred thousand threads at a time.
 pub const MAX_CUBES: u32 = 8192;
-/// Bytes of the destination that one launch goes over. Inside a launch 32-bit numbers suffice.
+/// Bytes of the destination that one launch covers. Within a launch, 32-bit numbers suffice.
 const CHUNK: u64 = 1 << 30;
 
 /// Elements that one launch converts.
@@ -30,8 +30,8 @@ const ELEMENTS: u64 = 1 << 27;
 
 pub type Launched = std::result::Result<(), String>;
 
-/// A part of a page that a kernel may bind: `words` words from an aligned start on. What is worked
-/// on begins `offset` bytes behind that start.
+/// A part of a page that a kernel may bind: `words` words from an aligned start. The data to work
+/// on begins `offset` bytes after that start.
 #[derive(Clone)]
 pub struct Window {
     pub handle: Handle,
@@ -40,7 +40,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// The window around `len` bytes that begin `skip` bytes behind this one's offset.
+    /// The window around `len` bytes that begin `skip` bytes after this window's offset.
     fn part(&self, skip: u64, len: u64) -> Result<Window, String> {
         let first = self.offset + skip;
         let start = first / ALIGNMENT * ALIGNMENT;
@@ -67,7 +67,8 @@ impl Window {
     }
 }
 
-/// The words that some bytes touch, and which bits of the first and the last word are theirs.
+/// The words that a byte range touches, and which bits of the first and the last word belong to the
+/// range.
 struct Touched {
     first: u32,
     words: u32,
@@ -91,12 +92,13 @@ impl Touched {
     }
 }
 
-/// Cubes for so many words. A thread goes on with another word where they do not suffice.
+/// The number of cubes for `words` words, which is limited. If there are more words than threads,
+/// each thread handles several.
 fn cubes(words: u32) -> CubeCount {
     CubeCount::Static(words.div_ceil(THREADS).min(MAX_CUBES), 1, 1)
 }
 
-/// Work that is too much for one launch, as (bytes to skip, length) of its parts.
+/// Splits work that is too large for one launch into (bytes to skip, length) of its parts.
 fn chunks(len: u64) -> impl Iterator<Item = (u64, u64)> {
     (0..len)
         .step_by(CHUNK as usize)
@@ -170,8 +172,8 @@ pub fn copy<R: Runtime>(client: &ComputeClient<R>, src: Window, dst: Window, len
     Ok(())
 }
 
-/// Copies `len` bytes inside one window, from one place behind its offset to another. The two
-/// ranges share no byte. One buffer must not be bound twice where a launch writes to it.
+/// Copies `len` bytes inside one window, from one distance after its offset to another. The two
+/// ranges share no byte. A buffer must not be bound twice in a launch that writes to it.
 pub fn copy_within<R: Runtime>(
     client: &ComputeClient<R>,
     window: Window,
@@ -208,11 +210,12 @@ pub fn copy_within<R: Runtime>(
     Ok(())
 }
 
-/// Where the first word of a destination comes from.
+/// The source words for the first word of a destination.
 struct Source {
-    /// One before zero where the word's first bytes are not among those that are copied.
+    /// Wraps to one below zero if the first bytes of the destination's word are not among the
+    /// copied ones.
     first: u32,
-    /// Bits by which the bytes of a word of the destination are displaced in the source.
+    /// Bits by which the bytes of a destination word are displaced in the source.
     shift: u32,
 }
 
@@ -337,11 +340,11 @@ fn launch_iota<R: Runtime, W: Int>(
     }
 }
 
-/// Elements of a destination: a thread makes one word, or one element of 64 bits.
+/// Elements of a destination: a thread writes one word, or one 64-bit element.
 struct Targets {
     touched: Touched,
     threads: u32,
-    /// Places in the first word that belong to others.
+    /// Elements in the first word that lie before the destination.
     skip: u32,
 }
 

@@ -1,4 +1,4 @@
-//! Products of matrices by cubek, which tiles them and knows each device's best way.
+//! Matrix products by cubek, which tiles them and chooses the best way for each device.
 
 use cubecl::prelude::*;
 use cubecl::server::Handle;
@@ -8,8 +8,8 @@ use cubek_std::InputBinding;
 
 use super::kernels::Launched;
 
-/// Three matrices of `f32` without gaps, the last of which is written: `rows` by `inner`, `inner` by
-/// `columns`, `rows` by `columns`.
+/// Three matrices of `f32` without gaps, the last of which is written: `rows` by `inner`, `inner`
+/// by `columns`, `rows` by `columns`.
 pub struct Product {
     pub left: Handle,
     pub right: Handle,
@@ -20,8 +20,8 @@ pub struct Product {
 }
 
 impl Product {
-    /// The one of cubek's ways that calculates with `f32` as it is on every device: those for matrix
-    /// units round to narrower types.
+    /// Uses the cubek strategy that calculates with plain `f32` on every device: the strategies for
+    /// matrix units round to narrower types.
     pub fn queue<R: Runtime>(&self, client: &ComputeClient<R>) -> Launched {
         let ty = f32::as_type_native_unchecked();
         let (rows, inner, columns) = (self.rows, self.inner, self.columns);
@@ -42,6 +42,7 @@ impl Product {
 
 fn matrix<R: Runtime>(handle: &Handle, rows: usize, columns: usize) -> TensorBinding<R> {
     let (strides, shape) = ([columns, 1].into(), [rows, columns].into());
-    // SAFETY: core compared the buffer's elements with the lengths; cubek stays inside of them.
+    // SAFETY: core has compared the buffer's number of elements with the lengths; cubek stays
+    // inside them.
     unsafe { TensorBinding::from_raw_parts(handle.clone(), strides, shape) }
 }

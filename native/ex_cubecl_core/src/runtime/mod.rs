@@ -1,6 +1,8 @@
-//! Finding and opening devices. The only place of the crate that knows which runtimes are built in.
+//! Finds and opens devices. This is the only module of the crate that depends on which runtimes are
+//! built in.
 
-// CubeCL's launches and the drivers' C interfaces need it; each block says why it is sound.
+// CubeCL's launches and the drivers' C interfaces need unsafe code; each block states why it is
+// sound.
 #![allow(unsafe_code)]
 
 mod backend;
@@ -41,8 +43,7 @@ use crate::driver::Driver;
 use crate::error::{Error, Result};
 use crate::kernel::source::Interface;
 
-/// Every device that could be opened. Nothing is opened, and a driver that is not there is
-/// no fault.
+/// Every device that could be opened. No device is opened, and a missing driver is not an error.
 pub fn enumerate() -> Vec<Info> {
     guard::install_hook();
     let mut found = Vec::new();
@@ -68,7 +69,7 @@ pub fn open(info: &Info) -> Result<Box<dyn Driver>> {
     })
 }
 
-/// What a source in WGSL asks for.
+/// Parses a source in WGSL and returns its interface.
 #[cfg(feature = "wgpu")]
 pub fn parse_source(text: &str, entry: &str) -> Result<Interface> {
     guard::caught(|| wgsl::parse(text, entry))
@@ -80,7 +81,7 @@ pub fn parse_source(_: &str, _: &str) -> Result<Interface> {
     Err(Error::BadKernel { reason })
 }
 
-/// Why there may be no device, in the words of whoever looked.
+/// Why there may be no device, in the words of each runtime.
 pub fn missing() -> String {
     let reasons = [
         #[cfg(feature = "wgpu")]

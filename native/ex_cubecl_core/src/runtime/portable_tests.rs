@@ -1,6 +1,6 @@
 //! The default bodies of `Backend`, which CUDA uses, on the device that every machine has.
 
-#![allow(clippy::unwrap_used)] // also in what is no test function itself
+#![allow(clippy::unwrap_used)] // also in helpers, which are not test functions
 
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
@@ -102,7 +102,7 @@ fn memory_is_counted_and_given_back() {
     );
 }
 
-/// A launch that nobody waits for, with memory that is not there.
+/// A launch that no caller awaits, with memory that does not exist.
 fn hopeless() -> Launch {
     let one = Expr::Const(DType::S32, 1);
     let program = Program {
@@ -133,7 +133,7 @@ fn hopeless() -> Launch {
 }
 
 #[test]
-fn a_launch_that_fails_is_not_the_fault_of_whoever_launches_next() {
+fn a_failed_launch_is_not_reported_to_the_next_caller() {
     let cube = portable();
     let page = cube.alloc(100_000).unwrap();
     let (open, gate) = sync_channel::<()>(1);
@@ -142,7 +142,7 @@ fn a_launch_that_fails_is_not_the_fault_of_whoever_launches_next() {
         after: Arc::new(|| ()),
         awaited: false,
     };
-    // The device thread finds the next two in one row.
+    // Once this succeeds, the device thread sleeps: it finds the next two tasks in one row.
     while !cube.thread.push_now(pushed(Box::new(|| ()))) {
         std::thread::yield_now();
     }

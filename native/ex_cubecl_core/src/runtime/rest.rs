@@ -1,10 +1,12 @@
-//! What CubeCL's device thread does while CubeCL does not need it: it sleeps, and runs the tasks that
-//! are pushed here.
+//! Puts CubeCL's device thread to sleep while CubeCL does not need it, and runs the tasks that are
+//! pushed here on that thread.
 //!
-//! In 0.10 it looks for work every 150 microseconds for ever, which costs 8 % of a core for an idle
-//! device. So whoever leaves CubeCL last gives the thread one more task: to wait until somebody enters
-//! again. A task that is pushed meanwhile runs at once, all that are there in a row, and nobody waits:
-//! CubeCL's own queue has room for two batches, and a caller that finds it full spins.
+//! CubeCL 0.10 polls its queue every 150 microseconds without end, which costs 8 % of a core for an
+//! idle device. So when the last guard of `Thread::enter` is dropped, it queues one more task for
+//! the device thread: a sleep task, which waits until the next call of `enter`. A task that is
+//! pushed while the thread sleeps runs at once, in a row with all other waiting tasks, and does not
+//! go through CubeCL's own queue: that has room for two batches, and a caller that finds it full
+//! spins.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,11 +19,12 @@ use cubecl::device::{DeviceId, DeviceService, ServerUtilitiesHandle};
 use cubecl::device_handle::DeviceHandle;
 use parking_lot::{Condvar, Mutex};
 
-/// Pushed tasks that may wait: whoever pushes more waits for those before.
+/// Limit of pushed tasks that have not finished. At the limit, `push` waits until earlier tasks
+/// finish.
 const MOST_WAITING: u64 = 256;
 
-/// A service of CubeCL's that has no state: a place for tasks on the device thread in which other
-/// services can be called.
+/// A CubeCL service without state: tasks submitted to it run on the device thread and can call
+/// other services.
 struct Idle;
 
 impl DeviceService for Idle {
@@ -34,12 +37,13 @@ impl DeviceService for Idle {
     }
 }
 
-/// Runs on the device thread.
+/// A task for the device thread.
 pub struct Task {
     pub run: Box<dyn FnOnce() + Send>,
-    /// Runs once behind all tasks of a row that share it.
+    /// Runs once after a row of consecutive tasks that share it.
     pub after: Arc<dyn Fn() + Send + Sync>,
-    /// Whoever pushed it waits for it, and holds what it works on: nobody else has to.
+    /// The caller that pushed the task waits for it and keeps the memory that it uses, so that
+    /// `settle` need not wait for it.
     pub awaited: bool,
 }
 
@@ -49,26 +53,26 @@ struct Rest {
     gate: Mutex<()>,
     entered: Condvar,
     finished: Condvar,
-    /// Tasks that nobody waits for and that have not finished.
+    /// Unfinished tasks that no caller awaits.
     loose: AtomicU64,
 }
 
 #[derive(Default)]
 struct State {
     users: u64,
-    /// How often somebody entered. A task to sleep is good until the next entry: if it went by the
-    /// users alone, one who came and went quickly would leave it asleep with a full queue.
+    /// Number of calls of `enter`. A sleep task is valid until the next entry. If it looked only at
+    /// `users`, a user that entered and left quickly would leave it asleep with a full queue.
     entries: u64,
-    /// The entry of the last task to sleep.
+    /// The value of `entries` for which the last sleep task was queued.
     put_to_rest: u64,
     tasks: VecDeque<Task>,
     pushed: u64,
     finished: u64,
-    /// How many were pushed up to the last one that nobody waits for.
+    /// The value of `pushed` at the last task that no caller awaits.
     last_loose: u64,
-    /// The device thread will look at the tasks without being told.
+    /// The device thread will look at `tasks` again without a new `run_waiting` task.
     looking: bool,
-    /// It was told to, and did not begin yet.
+    /// A `run_waiting` task is queued for the device thread and has not begun.
     told: bool,
 }
 
@@ -80,19 +84,20 @@ impl State {
 
 static KNOWN: Mutex<Vec<(DeviceId, Thread)>> = Mutex::new(Vec::new());
 
-/// The device thread of one device of CubeCL's.
+/// The device thread of one CubeCL device.
 #[derive(Clone)]
 pub struct Thread {
     rest: Arc<Rest>,
     idle: DeviceHandle<Idle>,
 }
 
-/// Somebody is using CubeCL; dropped when they leave.
+/// The guard of `Thread::enter`: keeps the device thread awake for one user of CubeCL, until it is
+/// dropped.
 pub struct Awake<'a>(&'a Thread);
 
 impl Thread {
-    /// One for each device of CubeCL's, however often it is opened: two that rest on one thread would
-    /// wait for each other.
+    /// Returns the same thread for each opening of a CubeCL device: the sleep tasks of two
+    /// instances on one device thread would wait for each other.
     pub fn of(device: DeviceId) -> Thread {
         let mut known = KNOWN.lock();
         if let Some((_, thread)) = known.iter().find(|known| known.0 == device) {
@@ -108,24 +113,24 @@ impl Thread {
         thread
     }
 
-    /// To be called before the thread is ended.
+    /// Must be called before the device thread ends.
     pub fn forget(&self) {
         let device = self.idle.device_id();
         KNOWN.lock().retain(|known| known.0 != device);
     }
 
-    /// Wakes the device thread and keeps it awake until the answer is dropped.
+    /// Wakes the device thread and keeps it awake until the returned guard is dropped.
     pub fn enter(&self) -> Awake<'_> {
         self.rest.enter();
         Awake(self)
     }
 
-    /// Whether there are tasks that nobody waits for.
+    /// Whether there are unfinished tasks that no caller awaits.
     pub fn is_busy(&self) -> bool {
         self.rest.loose.load(Acquire) > 0
     }
 
-    /// Has the device thread run a task, behind those that were pushed before.
+    /// Runs a task on the device thread, after all tasks that were pushed before it.
     pub fn push(&self, task: Task) {
         let rest = &self.rest;
         if rest.push(task) {
@@ -137,18 +142,18 @@ impl Thread {
         self.idle.flush_queue();
     }
 
-    /// As `push`, or `false` where that would have to wait.
+    /// As `push`; `false` if `push` would have to wait.
     pub fn push_now(&self, task: Task) -> bool {
         self.rest.push_now(task)
     }
 
-    /// How many tasks were pushed so far.
+    /// Number of tasks pushed so far.
     #[cfg(test)]
     pub fn pushed(&self) -> u64 {
         self.rest.state.lock().pushed
     }
 
-    /// Waits until all tasks have finished that were pushed so far and that nobody waits for.
+    /// Waits until all tasks have finished that were pushed so far and that no caller awaits.
     pub fn settle(&self) {
         if self.is_busy() {
             self.rest.settle();
@@ -160,8 +165,8 @@ impl Drop for Awake<'_> {
     fn drop(&mut self) {
         let Awake(thread) = self;
         thread.rest.leave();
-        // One at a time, so that tasks to sleep are queued in the order of their entries: an old one
-        // behind the one that sleeps would leave no room in the queue.
+        // The lock makes sure that sleep tasks are queued in the order of their entries: an
+        // outdated one behind the one that sleeps would leave no room in the queue.
         let _gate = thread.rest.gate.lock();
         if let Some(entries) = thread.rest.unused_since() {
             let rest = thread.rest.clone();
@@ -184,7 +189,8 @@ impl Rest {
         self.state.lock().users -= 1;
     }
 
-    /// What `sleep` has to know where there is no user, and no such task yet.
+    /// The argument for `sleep`: the number of entries, if there is no user and no sleep task was
+    /// queued for this number yet.
     fn unused_since(&self) -> Option<u64> {
         let mut state = self.state.lock();
         let unused = state.users == 0 && state.put_to_rest != state.entries;
@@ -196,7 +202,7 @@ impl Rest {
         unused.then_some(state.entries)
     }
 
-    /// Whether the device thread will see the task without being told.
+    /// Returns whether the device thread will see the task without a new `run_waiting` task.
     fn push(&self, task: Task) -> bool {
         let mut state = self.state.lock();
         while state.is_full() {
@@ -238,11 +244,13 @@ impl Rest {
         }
     }
 
-    /// On the device thread: until somebody enters.
+    /// On the device thread: waits until the next entry, and runs the tasks that are pushed
+    /// meanwhile.
     fn sleep(&self, entries: u64) {
         let mut state = self.state.lock();
         loop {
-            // Whoever entered waits behind this: what is pushed from now on is not for it.
+            // The user that entered waits behind this task in CubeCL's queue: tasks that are pushed
+            // from now on are not run here.
             state.looking = state.entries == entries;
             let stays = state.looking;
             let tasks = std::mem::take(&mut state.tasks);
@@ -261,7 +269,8 @@ impl Rest {
         }
     }
 
-    /// On the device thread: what is there, and what comes meanwhile, but not for ever.
+    /// On the device thread: runs the waiting tasks and those that are pushed meanwhile, in a
+    /// limited number of passes.
     fn run_waiting(&self) {
         for stays in [true, true, true, false] {
             let mut state = self.state.lock();
@@ -304,7 +313,7 @@ mod tests {
     use std::sync::mpsc::sync_channel;
     use std::time::Duration;
 
-    /// Device ids of CubeCL's that no device has.
+    /// The thread of a CubeCL device id that no device has.
     fn thread(index_id: u16) -> Thread {
         Thread::of(DeviceId {
             type_id: 999,
@@ -343,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn every_task_runs_once_whoever_comes_and_goes_meanwhile() {
+    fn every_task_runs_once_while_users_enter_and_leave() {
         let (thread, count) = (thread(2), Arc::new(AtomicU64::new(0)));
         let users: Vec<_> = (0..4)
             .map(|user| {
@@ -378,7 +387,7 @@ mod tests {
                 awaited: false,
             })
         };
-        // Once the device thread has gone to sleep.
+        // Succeeds once the device thread sleeps.
         while !push(Box::new(|| ())) {
             std::thread::yield_now();
         }

@@ -1,6 +1,6 @@
-//! The end of a device of CubeCL's, which has none itself: its registry keeps the thread and the server of
-//! each device for the life of the process. Of a lost device that would be all memory of its driver. So the
-//! server is dropped where it lies, on its own thread, which never runs again.
+//! Ends a CubeCL device. CubeCL itself never does so: its registry keeps the thread and the server
+//! of each device for the life of the process. For a lost device that would include all memory of
+//! its driver. So the server is dropped in place, on its own thread, which then runs nothing else.
 
 use cubecl::device::DeviceService;
 use cubecl::device_handle::DeviceHandle;
@@ -8,12 +8,12 @@ use cubecl::device_handle::DeviceHandle;
 use super::guard::caught;
 use super::rest::Thread;
 
-/// Drops the server of a device. Nobody may use the client, the server or the thread afterwards. It
-/// waits for launches under way, so it is no call for a scheduler.
+/// Drops the server of a device. The client, the server and the thread must not be used afterwards.
+/// This call waits for launches under way, so it must not run on a BEAM scheduler.
 pub fn retire<S: DeviceService + 'static>(thread: &Thread, server: &DeviceHandle<S>) {
     thread.settle();
     thread.forget();
-    // It is never left again: what CubeCL's thread would do then is not run.
+    // The guard is never dropped, so that no sleep task is queued for CubeCL's thread.
     std::mem::forget(thread.enter());
     server.submit(|server| end(server));
     server.flush_queue();
@@ -21,8 +21,9 @@ pub fn retire<S: DeviceService + 'static>(thread: &Thread, server: &DeviceHandle
 
 fn end<S>(server: &mut S) {
     let _ = caught(|| {
-        // SAFETY: the server is owned by this thread and borrowed for as long as this function runs,
-        // which never returns: after this nobody sees it, and nobody drops it again.
+        // SAFETY: this thread owns the server and has lent it to this function, which never
+        // returns. So no code accesses the server after this call, and no code drops it a second
+        // time.
         unsafe { std::ptr::drop_in_place(server) };
         Ok(())
     });

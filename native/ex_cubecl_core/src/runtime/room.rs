@@ -2,26 +2,27 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::AcqRel};
 
-/// Left to the VM, to threads (each may reserve 64 MiB for its allocations), and to what a driver
-/// takes beside buffers.
+/// Address space left to the VM, to threads (each may reserve 64 MiB for its allocations), and to
+/// what a driver allocates beside buffers.
 const HEADROOM: u64 = 256 << 20;
 
-/// What a small request leaves. Large ones stop earlier, so that the reads and writes of buffers
-/// that are there still find room when the rest of the process has grown since.
+/// Address space left by a small request. Large requests are refused earlier, so that reads and
+/// writes of existing buffers still find room after the rest of the process has grown.
 const SMALL_HEADROOM: u64 = 32 << 20;
 const SMALL_BYTES: u64 = 1 << 20;
 
-/// What calls that are under way are about to map.
+/// Bytes that calls under way are about to map.
 static PENDING: AtomicU64 = AtomicU64::new(0);
 
-/// Address space that is set aside until the memory has been taken.
+/// Address space that is reserved until the memory has been allocated.
 ///
-/// Lavapipe of Mesa 25 maps a buffer's memory without a look at whether that worked: the first
+/// Lavapipe of Mesa 25 maps a buffer's memory without checking whether that worked: the first
 /// command on a buffer that found no address space ends the process. Mesa 22 returned an error.
 pub struct Room(u64);
 
 impl Room {
-    /// Where there is a limit that leaves no room for `bytes`, the error is what is available.
+    /// If there is a limit that leaves no room for `bytes`, the error is the number of available
+    /// bytes.
     pub fn set_aside(bytes: u64) -> Result<Room, u64> {
         let Some(limit) = limit() else {
             return Ok(Room(0));
@@ -30,7 +31,7 @@ impl Room {
         let others = PENDING.fetch_add(bytes, AcqRel);
         let taken = size().unwrap_or(0) + others + headroom(bytes);
         let available = limit.saturating_sub(taken);
-        // A refused room is dropped here, which takes it off again.
+        // A refused `room` is dropped here, which subtracts it again.
         if bytes > available {
             Err(available)
         } else {
@@ -53,7 +54,8 @@ fn headroom(bytes: u64) -> u64 {
     }
 }
 
-/// Only Linux says so in a file; `None` is no limit, or none that is known.
+/// The limit of the address space. Only Linux reports it in a file; `None` if there is no limit, or
+/// none is known.
 fn limit() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/self/limits").ok()?;
     parse_limit(&text)

@@ -1,4 +1,4 @@
-//! Sources run on buffers that are bound to their last byte and no further.
+//! Runs WGSL sources on buffers whose bound range ends at their last byte.
 
 use super::backend::Backend;
 use super::cube::{Cube, WINDOW_ALIGNMENT};
@@ -7,7 +7,8 @@ use crate::error::Result;
 use crate::kernel::source::Source;
 
 impl<B: Backend> Cube<B> {
-    /// What cannot be bound to its last byte and no further takes part as a copy.
+    /// A buffer that cannot be bound exactly up to its last byte is replaced by a copy for this
+    /// run.
     pub fn run_bound(
         &self,
         source: &Source,
@@ -24,7 +25,7 @@ impl<B: Backend> Cube<B> {
             .map(|(region, writes)| {
                 let starts = region.offset.is_multiple_of(WINDOW_ALIGNMENT);
                 let fits = starts && region.len.is_multiple_of(4);
-                // One page is either read or written, as wgpu has it.
+                // wgpu allows a page to be either read or written in a launch, not both.
                 match fits && (*writes || !written(region.page)) {
                     true => Ok(None),
                     false => self.alloc(region.len).map(Some),
@@ -45,7 +46,7 @@ impl<B: Backend> Cube<B> {
             .collect();
         for ((region, copy), bound) in pairs().zip(&bound) {
             if copy.is_some() {
-                // What is behind the last byte is seen too.
+                // The source can also access the padding after the last byte.
                 self.fill(*bound, 0, 1)?;
                 let len = region.len;
                 self.copy(*region, Region { len, ..*bound })?;

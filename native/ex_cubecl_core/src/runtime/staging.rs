@@ -1,5 +1,5 @@
-//! Host memory that the device can reach, kept between transfers. Uploads go through a bounded
-//! ring of mapped chunks; a read lands in a mapped buffer and is copied from there.
+//! Host memory that the device can access, kept between transfers. Uploads go through a bounded
+//! ring of mapped chunks; a read is copied to a mapped buffer, and from there to its destination.
 
 use std::sync::Arc;
 use std::sync::atomic::{
@@ -19,11 +19,11 @@ use crate::error::{Error, Result};
 const MIB: u64 = 1 << 20;
 const CHUNK: u64 = 4 * MIB;
 const MAX_CHUNKS: u64 = 8;
-/// Pieces of a read whose progress is told.
+/// Size of the pieces of a read that reports its progress.
 const WATCHED: u64 = 16 * MIB;
 /// Read buffers kept for the next read, in bytes.
 const IDLE_READS: u64 = 128 * MIB;
-/// What is copied from mapped memory between two looks at whether the device is lost.
+/// Bytes copied from mapped memory between two checks for a lost device.
 const COPIED: usize = 4 * MIB as usize;
 
 /// The staging memory of one device.
@@ -44,7 +44,7 @@ struct Uploads {
 struct Reads {
     idle: Mutex<Vec<wgpu::Buffer>>,
     idle_bytes: AtomicU64,
-    /// All of them, also those that hold an answer.
+    /// Bytes of all read buffers, including those in use by a read.
     bytes: AtomicU64,
 }
 
@@ -53,7 +53,7 @@ impl Staging {
         self.uploads.made.load(Relaxed) * CHUNK + self.reads.bytes.load(Relaxed)
     }
 
-    /// Lets go of what no transfer needs now.
+    /// Frees the buffers that no transfer uses now.
     pub fn trim(&self) {
         let chunks = std::mem::take(&mut *self.uploads.idle.lock());
         self.uploads.made.fetch_sub(chunks.len() as u64, Relaxed);
@@ -63,7 +63,7 @@ impl Staging {
         self.reads.bytes.fetch_sub(bytes, Relaxed);
     }
 
-    /// Queues `data` into `target`. Its last word is completed with zeros.
+    /// Queues an upload of `data` into `target`. The last word is padded with zeros.
     pub fn upload(
         &self,
         gpu: &Gpu,
@@ -99,7 +99,7 @@ impl Staging {
         progress: Option<&Progress>,
     ) -> Result<Box<dyn PendingRead>> {
         let buffer = self.reads.take(gpu, len);
-        // Somebody who watches sees one piece arrive after the other.
+        // With a progress callback, the read is split into pieces that arrive one after the other.
         let piece = progress.map_or(len, |_| len.min(WATCHED));
         let mut index = None;
         for start in (0..len).step_by(piece as usize) {
@@ -131,7 +131,8 @@ impl Staging {
 }
 
 impl Uploads {
-    /// A mapped chunk: an idle one, a new one, or the next that the device is done with.
+    /// Returns a mapped chunk: an idle one, a new one, or the next one that the device has finished
+    /// with.
     fn take(&self, gpu: &Gpu) -> Result<wgpu::Buffer> {
         loop {
             if let Some(chunk) = self.idle.lock().pop() {
@@ -206,7 +207,7 @@ impl Reads {
     fn put_back(&self, buffer: wgpu::Buffer) {
         let size = buffer.size();
         let mut idle = self.idle.lock();
-        // The oldest make room: sizes that nobody reads any more must not stay for ever.
+        // The oldest buffers are freed first: sizes that are no longer read must not stay forever.
         while self.idle_bytes.load(Relaxed) + size > IDLE_READS && !idle.is_empty() {
             let old = idle.remove(0).size();
             self.idle_bytes.fetch_sub(old, Relaxed);
@@ -225,8 +226,8 @@ const WAITING: u8 = 0;
 const MAPPED: u8 = 1;
 const FAILED: u8 = 2;
 
-/// A read buffer on loan. Once mapped it goes back to be used again; one that was given up in
-/// the middle of a transfer is let go.
+/// A read buffer in use. A mapped buffer returns to `Reads` for reuse; one whose transfer was
+/// abandoned is freed.
 struct Slot {
     buffer: wgpu::Buffer,
     mapped: bool,
@@ -235,7 +236,8 @@ struct Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        // wgpu panics where the device was lost meanwhile, and a panic in a destructor can abort.
+        // wgpu panics if the device was lost meanwhile, and a panic in a destructor can abort the
+        // process.
         let unmapped = self.mapped
             && caught(|| {
                 self.buffer.unmap();

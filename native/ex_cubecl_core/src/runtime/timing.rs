@@ -1,5 +1,6 @@
-//! How long kernels take: the device's clock is read before the first one and behind each row of them.
-//! CubeCL 0.10 has timings too, which end with the first pass after they began.
+//! Measures how long kernels take: the device's clock is read before the first kernel and after
+//! each row of kernels. CubeCL 0.10 has timings too, but they end with the first pass after they
+//! began.
 
 use std::sync::Arc;
 use std::sync::atomic::{
@@ -15,13 +16,13 @@ use crate::error::Result;
 /// Two readings of a device's clock.
 pub trait Stamps: Send + Sync {
     fn begin(&self);
-    /// The last one counts.
+    /// May be called repeatedly; the last reading counts.
     fn end(&self);
     /// Waits for the readings.
     fn passed(&self) -> Result<Duration>;
 }
 
-/// One that runs. Without stamps, the host's clock has to do.
+/// A running timing. Without stamps, the host's clock is used.
 pub struct Timed {
     number: u64,
     pub stamps: Option<Arc<dyn Stamps>>,
@@ -69,7 +70,7 @@ impl Timings {
         }
     }
 
-    /// On the device thread, behind kernels that were flushed.
+    /// On the device thread, after kernels that were flushed.
     pub fn behind(&self) {
         if self.running.load(Acquire) == 0 {
             return;

@@ -1,5 +1,5 @@
-//! Launches whose loops a driver may end before their end: the kernels tell how far they came, and the
-//! caller waits to hear it.
+//! Launches whose loops a driver may stop early: the kernels report a loop that did not reach its
+//! end, and the caller waits for that report.
 
 use std::sync::Arc;
 
@@ -11,11 +11,12 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::kernel::rounds;
 
-/// Mesa's lavapipe ends every loop of a thread once they made 65,535 rounds together.
+/// Mesa's lavapipe stops every loop of a thread once the loops of this thread have made 65,535
+/// iterations together.
 const MOST_ROUNDS: u64 = 65_000;
 
 impl<B: Backend> Cube<B> {
-    /// Whether the loops of a launch may make more rounds in a thread than some drivers do.
+    /// Whether the loops of a launch may make more iterations in a thread than some drivers allow.
     pub fn is_long(&self, run: &Run<'_>) -> bool {
         let program = run.program;
         if !rounds::any(&program.body) {
@@ -36,7 +37,7 @@ impl<B: Backend> Cube<B> {
         known.most(passes) > MOST_ROUNDS
     }
 
-    /// Whether the driver stops long loops: found out by a long loop.
+    /// Whether the driver stops long loops. The first call runs a long loop to find out.
     pub fn stops_loops(&self) -> Result<bool> {
         if let Some(known) = self.stops_loops.get() {
             return Ok(*known);
@@ -60,7 +61,8 @@ impl<B: Backend> Cube<B> {
         Ok(*self.stops_loops.get_or_init(|| stops))
     }
 
-    /// Waits until kernels are done, and finds out whether the driver stopped one of their loops.
+    /// Launches kernels, waits until they have finished, and returns an error if the driver stopped
+    /// one of their loops.
     pub fn launch_watched(&self, runs: &[Run<'_>]) -> Result<()> {
         let page = self.alloc(WINDOW_ALIGNMENT)?;
         let status = word_of(&page);

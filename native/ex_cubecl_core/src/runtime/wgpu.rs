@@ -1,5 +1,5 @@
-//! Vulkan, Metal and DirectX. Devices are made here and handed to CubeCL, so that a lost one can
-//! be replaced in the same VM and the queue is at hand for transfers.
+//! Vulkan, Metal and DirectX. Devices are created here and handed to CubeCL, so that a lost one can
+//! be replaced in the same VM and the queue is available for transfers.
 
 use std::any::Any;
 use std::sync::atomic::{
@@ -30,14 +30,15 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::kernel::source::Source;
 
-/// Copies inside of one buffer up to this go over a scratch buffer, larger ones through a kernel,
-/// which moves half as many bytes.
+/// Copies inside one buffer up to this size go through a scratch buffer, larger ones through a
+/// kernel, which moves half as many bytes.
 const SCRATCH_BYTES: u64 = 1 << 20;
 
-/// A CPU device shares its memory with everybody; a sixteenth of the machine, and at least this
-/// much, is left to them.
+/// A CPU device shares its memory with all other processes. A sixteenth of the machine's memory,
+/// and at least this much, is left to them.
 const HOST_RESERVE: u64 = 512 << 20;
-/// Smaller requests do not decide whether a machine runs out of memory.
+/// Smaller requests are not checked against the machine's memory: they do not decide whether it
+/// runs out.
 const WORTH_ASKING: u64 = 1 << 20;
 
 fn adapters() -> (wgpu::Instance, Vec<Adapter>) {
@@ -53,7 +54,7 @@ fn adapters() -> (wgpu::Instance, Vec<Adapter>) {
     (instance, adapters)
 }
 
-/// What was found the first time something was found: ids must not change while a VM runs.
+/// Returns the devices of the first call that found any: ids must not change while a VM runs.
 pub fn enumerate() -> Vec<Info> {
     static FOUND: Mutex<Vec<Info>> = Mutex::new(Vec::new());
     let mut found = FOUND.lock();
@@ -66,7 +67,7 @@ pub fn enumerate() -> Vec<Info> {
     found.clone()
 }
 
-/// Adapters with their ids: the place among those of the same API.
+/// Adapters with their ids, whose index counts the adapters of the same API.
 fn numbered(adapters: &[Adapter]) -> impl Iterator<Item = (DeviceId, &Adapter)> {
     let mut next = [0; Runtime::ALL.len()];
     adapters.iter().filter_map(move |adapter| {
@@ -100,7 +101,7 @@ fn describe(id: DeviceId, adapter: &Adapter) -> Info {
             .trim()
             .to_string(),
         max_buffer: page / 256 * 256,
-        // A CPU has the memory of its machine, whatever its driver says.
+        // A CPU device has the memory of its machine, whatever its driver reports.
         total_memory: match info.device_type {
             DeviceType::Cpu => host_memory("MemTotal:").or(total_memory),
             _ => total_memory,
@@ -114,7 +115,7 @@ fn describe(id: DeviceId, adapter: &Adapter) -> Info {
     }
 }
 
-/// Types that shaders of every wgpu API calculate with, and those that this adapter adds.
+/// Types that shaders support in every wgpu API, and those that this adapter adds.
 fn feature_types(adapter: &Adapter) -> Vec<DType> {
     let features = adapter.features();
     let optional = [
@@ -130,13 +131,16 @@ fn feature_types(adapter: &Adapter) -> Vec<DType> {
     types
 }
 
-/// What Vulkan itself tells and wgpu does not: the heaps and the narrow types.
+/// What Vulkan reports and wgpu does not: the memory heaps, and the 8-bit and 16-bit types.
 fn vulkan_facts(adapter: &Adapter) -> Option<(Option<u64>, Vec<DType>)> {
     use ash::vk;
-    // SAFETY: the raw handles are used while `hal` keeps the instance and the adapter alive, for
-    // queries that change nothing; `narrow` outlives the query that fills it. ash has a function that
-    // panics for each one that the loader or the driver lacks, and a panic may not leave it: what is
-    // called beyond Vulkan 1.0 is called where both say that they have 1.1.
+    // SAFETY:
+    // - The raw handles are used while `hal` keeps the instance and the physical device alive.
+    // - All calls are queries, which change nothing.
+    // - `narrow` outlives the query that fills it.
+    // - If the loader or the driver lacks a function, ash calls a substitute that panics, and a
+    //   panic must not unwind out of that substitute. So functions beyond Vulkan 1.0 are called
+    //   only if both the loader and the driver report at least version 1.1.
     unsafe {
         let hal = adapter.as_hal::<wgpu::hal::api::Vulkan>()?;
         let instance = hal.shared_instance().raw_instance();
@@ -194,7 +198,7 @@ pub fn open(info: &Info) -> Result<Box<dyn Driver>> {
     Ok(Box::new(Cube::new(info.id, &device, backend)))
 }
 
-/// Makes a device and hands it to CubeCL, which knows it as `Existing(n)` from then on.
+/// Creates a device and hands it to CubeCL, which refers to it as `Existing(n)` from then on.
 pub fn register(info: &Info) -> Result<(WgpuDevice, Gpu)> {
     let (instance, adapters) = adapters();
     let found = numbered(&adapters).find(|(id, _)| *id == info.card);
@@ -254,8 +258,8 @@ struct Wgpu {
     gpu: Arc<Gpu>,
     staging: Staging,
     pipelines: Pipelines,
-    /// The way station of copies inside of one buffer, which wgpu forbids. Both halves of such a
-    /// copy are in one submission, so that all callers can share it.
+    /// The intermediate buffer for copies inside one buffer, which wgpu forbids. Both halves of
+    /// such a copy are in one submission, so that all callers can share it.
     scratch: OnceLock<wgpu::Buffer>,
     shares_host_memory: bool,
     id: DeviceId,
@@ -329,7 +333,7 @@ impl Stamps for Readings {
     }
 }
 
-/// What is kept of a page.
+/// The data of this backend for a page (`Page::raw`).
 struct Raw {
     buffer: wgpu::Buffer,
     shared: AtomicBool,
@@ -364,10 +368,10 @@ impl Backend for Wgpu {
         }
     }
 
-    /// wgpu zeroes memory before its first use, as far as a command can see it, and that command may
-    /// see more than it uses. A write of another thread to a place in between would be zeroed over
-    /// where it came after the look for unused memory and before the submission. So nothing on a
-    /// page is unused once it is shared.
+    /// wgpu zeroes memory before its first use by a command: the whole range that the command can
+    /// access, which may be larger than what it uses. wgpu could thus overwrite the data of another
+    /// thread that writes to that range after wgpu has looked for unused memory and before the
+    /// submission. So all memory of a page is used once, by a clear, before the page is shared.
     fn share(cube: &Cube<Self>, page: &Page) -> Result<()> {
         let raw = raw_page(page)?;
         if !raw.shared.swap(true, AcqRel) {
@@ -379,7 +383,8 @@ impl Backend for Wgpu {
         Ok(())
     }
 
-    /// Lavapipe takes memory that the kernel then cannot find, and the VM would be killed.
+    /// Lavapipe allocates memory that the operating system may not be able to provide, and the VM
+    /// would be killed.
     fn check_room(&self, bytes: u64) -> Result<Option<Room>> {
         if !self.shares_host_memory {
             return Ok(None);
@@ -433,7 +438,7 @@ impl Backend for Wgpu {
         progress: Option<&Progress>,
     ) -> Result<Box<dyn PendingRead>> {
         let backend = &cube.backend;
-        // The answer is mapped memory, which the driver does not check either.
+        // The result is in mapped memory, whose allocation the driver does not check either.
         let _room = match backend.shares_host_memory {
             true => Some(backend.address_space(src.len)?),
             false => None,
@@ -443,7 +448,7 @@ impl Backend for Wgpu {
             .download(&backend.gpu, raw(src)?, src.offset, src.len, progress)
     }
 
-    /// wgpu copies whole words between different buffers; the rest is left to a kernel.
+    /// wgpu copies whole words between different buffers; all other copies are left to a kernel.
     fn copy(cube: &Cube<Self>, src: Region<'_>, dst: Region<'_>) -> Result<bool> {
         let (from, to) = (raw(src)?, raw(dst)?);
         let aligned = (src.offset | dst.offset | src.len).is_multiple_of(4);
@@ -528,12 +533,12 @@ impl Backend for Wgpu {
     }
 
     fn lose(&self) {
-        // Not `destroy`: it frees memory that is still mapped under somebody's binary.
+        // Not `destroy`: it frees memory that is still mapped while a read copies from it.
         self.gpu.lost.store(true, Release);
     }
 }
 
-/// A line of Linux's account of its memory, in bytes.
+/// The value of a line of `/proc/meminfo` on Linux, in bytes.
 fn host_memory(line: &str) -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|other| other.strip_prefix(line))?;

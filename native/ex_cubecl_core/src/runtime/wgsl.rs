@@ -1,5 +1,5 @@
-//! Sources in WGSL: naga reads and checks them, wgpu runs them. wgpu keeps each access inside of what is
-//! bound, so a buffer is bound to its last byte and no further.
+//! Kernel sources in WGSL: naga parses and validates them, wgpu runs them. wgpu keeps each access inside the bound
+//! range, so the bound range of a buffer ends at its last byte.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,26 +16,27 @@ use crate::error::{Error, Result};
 use crate::kernel::source::{Interface, Source, bounds};
 use crate::lru::Lru;
 
-/// Pipelines that are kept, and the bytes of their sources; the least recently used go.
+/// Limits of the pipeline cache: the number of pipelines, and the bytes of their sources. The least recently used
+/// pipelines are evicted.
 const MOST_PIPELINES: usize = 256;
 const MOST_BYTES: u64 = 4 << 20;
 
-/// Variables of one thread, as WGSL lets an implementation limit them: 8,192 bytes are what each has to take. Drivers
-/// keep them on stacks.
+/// Bytes of private and local variables of one thread. WGSL lets an implementation limit them, and requires at least
+/// 8,192 bytes. Drivers keep them on stacks.
 const MAX_VARIABLES: u64 = 16 << 10;
 
-/// Mesa's lavapipe makes code for each element of an array of a thread, in a time that grows with the square of them and
-/// with nothing that would end it.
+/// The same limit on a CPU. Mesa's lavapipe generates code for each element of a thread's array, in a time that grows
+/// with the square of their number and that nothing limits.
 const MAX_VARIABLES_OF_CPU: u64 = 1 << 10;
 
-/// Types that are made of others, one in the other: 15 are what WGSL asks for.
+/// Nesting levels of types: WGSL requires at least 15.
 const MAX_TYPES: u32 = 32;
 
-/// How long checking a source and compiling it may take, far above what any does that the bounds let through.
+/// Time limits for checking a source and for compiling it, far above what any source within the bounds takes.
 static CHECKING: Bounded = Bounded::new(Duration::from_secs(30), 2);
 static COMPILING: Bounded = Bounded::new(Duration::from_secs(120), 2);
 
-/// On a thread of its own: naga calls itself for each level of nesting.
+/// Runs on a thread of its own, because naga is recursive in the nesting of the source.
 pub fn parse(text: &str, entry: &str) -> Result<Interface> {
     bounds::check(text).map_err(bad)?;
     let (text, entry) = (text.to_string(), entry.to_string());
@@ -84,7 +85,7 @@ fn too_many(bytes: u64, most: u64) -> String {
     format!("{bytes} bytes of private and local arrays: at most {most} for a thread")
 }
 
-/// Drivers call themselves for what types are made of.
+/// Limits the nesting of types, because drivers are recursive in it.
 fn types(module: &naga::Module) -> std::result::Result<(), String> {
     let mut depths: Vec<u32> = Vec::new();
     for (_, ty) in module.types.iter() {
@@ -106,7 +107,7 @@ fn types(module: &naga::Module) -> std::result::Result<(), String> {
     }
 }
 
-/// Of what has elements: the rest is in registers.
+/// The size of an array or a struct; 0 for other types, which are in registers.
 fn size(module: &naga::Module, ty: naga::Handle<naga::Type>) -> u64 {
     let inner = &module.types[ty].inner;
     match inner {
@@ -117,7 +118,7 @@ fn size(module: &naga::Module, ty: naga::Handle<naga::Type>) -> u64 {
     }
 }
 
-/// Of the arrays of the module in this space.
+/// Bytes of the arrays and structs of the module in this address space.
 fn bytes(module: &naga::Module, space: naga::AddressSpace) -> u64 {
     let globals = module.global_variables.iter().map(|it| it.1);
     let there = globals.filter(|variable| variable.space == space);
@@ -131,7 +132,7 @@ fn locals(module: &naga::Module) -> u64 {
     locals.map(|(_, variable)| size(module, variable.ty)).sum()
 }
 
-/// The bindings 0, 1, 2, ... of group 0, each a storage buffer.
+/// For each of the bindings 0, 1, 2, ... of group 0, whether the source can write to it. Each must be a storage buffer.
 fn bindings(module: &naga::Module) -> std::result::Result<Vec<bool>, String> {
     let mut found = Vec::new();
     for (_, variable) in module.global_variables.iter() {
@@ -186,7 +187,7 @@ fn bad(reason: String) -> Error {
     Error::BadKernel { reason }
 }
 
-/// What is compiled of sources, by their texts and entry points.
+/// Compiled pipelines, by source text and entry point.
 pub struct Pipelines(Mutex<Lru<(String, String), Arc<wgpu::ComputePipeline>>>);
 
 impl Default for Pipelines {
@@ -195,7 +196,7 @@ impl Default for Pipelines {
     }
 }
 
-/// A buffer, from where on, and how many bytes.
+/// A buffer, the offset of the bound range in it, and the length of the range in bytes.
 pub type Bound<'a> = (&'a wgpu::Buffer, u64, u64);
 
 impl Pipelines {
@@ -259,7 +260,7 @@ impl Pipelines {
     }
 }
 
-/// wgpu leaves these to the driver.
+/// Checks limits that wgpu leaves to the driver.
 fn fits(device: &wgpu::Device, is_cpu: bool, interface: &Interface) -> Result<()> {
     let room = u64::from(device.limits().max_compute_workgroup_storage_size);
     if interface.shared > room {
@@ -316,7 +317,7 @@ fn compile(device: &wgpu::Device, source: &Source) -> wgpu::ComputePipeline {
     })
 }
 
-/// Has wgpu tell what it finds wrong, which would otherwise be a panic.
+/// Returns wgpu's validation errors as results; without an error scope they would be panics.
 fn checked<T>(device: &wgpu::Device, make: impl FnOnce() -> T) -> Result<T> {
     let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
     let made = make();

@@ -1,11 +1,11 @@
-//! What the device tests share: the device to test on, and data that tells one buffer from another.
+//! Helpers of the device tests: the device to test on, and data that differs between buffers.
 
 use std::sync::Arc;
 
 use ex_cubecl_core::device::{self, Device, DeviceId, Runtime};
 use ex_cubecl_core::{Buffer, DType};
 
-/// `EX_CUBECL_TEST_DEVICE` such as `cuda:0`, or the default device.
+/// The device named by `EX_CUBECL_TEST_DEVICE`, such as `cuda:0`, or the default device.
 pub fn test_device() -> Arc<Device> {
     device::open(test_device_id()).unwrap()
 }
@@ -27,7 +27,7 @@ fn parse(name: &str) -> DeviceId {
     DeviceId { runtime, index }
 }
 
-/// `len` bytes that depend on `seed` and on their place.
+/// `len` bytes that depend on `seed` and on their index.
 #[allow(dead_code)] // as above
 pub fn pattern(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;

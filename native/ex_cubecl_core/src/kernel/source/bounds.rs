@@ -1,32 +1,32 @@
-//! How large, how deep and how often repeated a WGSL text may be. Compilers of shaders call themselves for each level
-//! of nesting and write out what is used twice, so both are bounded before one of them sees the text: in one pass over
-//! its tokens, which calls nothing recursively.
+//! Limits on the size, nesting and expansion of a WGSL text. Shader compilers recurse for each level of nesting and
+//! inline what is used repeatedly, so both are bounded before a compiler sees the text: in one pass over its tokens,
+//! which is not recursive.
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
 
-/// A text of this length, all of one expression, is what the stack of the compiling thread is made for.
+/// The stack of the compiling thread is large enough for a text of this length that is a single expression.
 pub const MAX_BYTES: usize = 128 << 10;
-/// naga's parser has a limit of its own at 256 steps, of which a bracket takes up to two.
+/// naga's parser itself has a limit of 256 recursion steps, of which a bracket takes up to two.
 const MAX_NESTING: usize = 100;
-/// Operators, calls and accesses that one expression has on the way from its root to a leaf, at most.
+/// The largest number of operators, calls and accesses on a path from the root of an expression to a leaf.
 const MAX_CHAIN: usize = 1_000;
-/// Functions that call one another in a row, constants and types that are made of others.
+/// The longest chain of functions that call one another, or of constants and types that use others.
 const MAX_LINKS: u32 = 250;
-/// Tokens once each use of a function or of a constant is replaced by what it stands for.
+/// The largest number of tokens after each use of a function or a constant is replaced by its definition.
 const MAX_EXPANDED: u64 = 200_000;
 
 type Refusal = String;
 
-/// What is open at some place of the text: brackets, and operators of the expression inside of them.
+/// The state inside one pair of brackets: the operators of the open expression, and open angle brackets.
 #[derive(Default, Clone, Copy)]
 struct Level {
     operators: usize,
-    /// `<` without their `>`: template lists, or comparisons, which are counted as if they were.
+    /// `<` without a matching `>`: template lists, or comparisons, which are counted as template lists.
     angles: usize,
-    /// Ends with the next token, unless that is `else`.
+    /// A block has ended: the statement ends with the next token, unless that is `else`.
     block_ended: bool,
 }
 
@@ -38,7 +38,7 @@ struct Declaration<'a> {
     words: Vec<&'a str>,
 }
 
-/// Refuses a text that a compiler of shaders could not take without end.
+/// Refuses a text that a shader compiler could not process within bounded time and stack.
 pub fn check(text: &str) -> Result<(), Refusal> {
     if text.len() > MAX_BYTES {
         return Err(format!(
@@ -67,9 +67,9 @@ pub fn check(text: &str) -> Result<(), Refusal> {
 
 struct Scan<'a> {
     levels: Vec<Level>,
-    /// All operators of all levels, and the levels.
+    /// The number of operators of all levels plus the number of levels.
     depth: usize,
-    /// All angles of all levels.
+    /// The number of open angle brackets of all levels.
     angles: usize,
     line: usize,
     declarations: Vec<Declaration<'a>>,
@@ -140,14 +140,14 @@ impl<'a> Scan<'a> {
         self.top().block_ended = false;
     }
 
-    /// A bracket too many is left to the parser.
+    /// An unmatched closing bracket is left to the parser, which refuses it.
     fn close(&mut self, closing: char) {
         if self.levels.len() > 1 {
             self.statement_ended();
             self.levels.pop();
             self.depth -= 1;
         }
-        // What follows is applied to what the brackets hold, or, behind a block, is the next case of it.
+        // What follows is applied to the bracketed expression, or, after a block, is its next case.
         self.top().operators += 1;
         self.depth += 1;
         self.top().block_ended = closing == '}';
@@ -156,7 +156,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Keeps the words of each declaration of the module.
+    /// Collects the words of each declaration of the module.
     fn declare(&mut self, token: Token<'a>) {
         let outside = self.levels.len() == 1;
         let last = self.declarations.len() - 1;
@@ -179,7 +179,7 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// How large declarations are with all that they use, and how long the ways through them are.
+/// Checks the size of each declaration including all that it uses, and the length of its chain of uses.
 fn expansion(declarations: &[Declaration<'_>]) -> Result<(), Refusal> {
     let named = declarations.iter().enumerate();
     let named: HashMap<_, _> = named
@@ -189,8 +189,8 @@ fn expansion(declarations: &[Declaration<'_>]) -> Result<(), Refusal> {
         let words = declarations[at].words.iter();
         words.filter_map(|word| named.get(word).copied())
     };
-    // Size and links of each, once known. One that is found again while it is worked out uses itself, which the
-    // parser refuses.
+    // Size and links of each declaration, once computed. A declaration that is reached again while it is being
+    // computed uses itself, which the parser refuses.
     let mut known: Vec<Option<(u64, u32)>> = vec![None; declarations.len()];
     let mut entered = vec![false; declarations.len()];
     for first in 0..declarations.len() {
@@ -235,7 +235,7 @@ enum Token<'a> {
     Mark(char),
 }
 
-/// The tokens of a text as naga has them, as far as it matters here: comments begin and end where they do there.
+/// The tokens of a text, split as naga does as far as this check needs it: comments begin and end at the same places.
 struct Tokens<'a> {
     rest: &'a str,
     line: usize,
@@ -256,7 +256,7 @@ impl<'a> Tokens<'a> {
                     let end = comment_end(rest);
                     self.take(end);
                 }
-                // An arrow, or an operator of two signs.
+                // An arrow or a two-character operator.
                 ('-', Some('>')) => {
                     self.take(2);
                     return Some(Token::Mark(':'));

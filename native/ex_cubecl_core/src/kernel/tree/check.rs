@@ -1,19 +1,19 @@
-//! Whether a tree is sound: each slot exists, types agree, and it is neither too deep nor too large.
+//! Validates a tree: each slot exists, types agree, and it is neither too deep nor too large.
 
 use super::{Atomic, Binary, Expr, POSITION, Program, Stmt, Type, Unary, Unsound};
 use crate::dtype::Kind;
 
-/// Deeper trees than this come from no source that a person writes.
+/// No handwritten source is nested deeper than this.
 const MAX_DEPTH: usize = 200;
 const MAX_NODES: usize = 20_000;
-/// Time and memory of CubeCL's optimizer grow with the square of the number of branches: 1,000 take it about a second,
-/// 4,000 half a minute and two gigabytes. So this is what all of them may cost.
+/// The largest total cost of all branches. Time and memory of CubeCL's optimizer grow with the square of the number
+/// of branches: 1,000 take it about a second, 4,000 half a minute and two gigabytes.
 const MAX_BRANCHES: usize = 1_000 * BRANCH;
 const BRANCH: usize = 2;
 /// The steps of a division of floats (`runtime/emit/functions.rs`).
 const REMAINDER: usize = 7 * BRANCH;
 const READ: usize = 1;
-/// Where an index outside of its buffer is told, which takes a branch and four stores.
+/// A read that reports an out-of-bounds index, which takes a branch and four stores.
 const CHECKED_READ: usize = 4;
 
 pub(super) struct Check<'a> {
@@ -42,7 +42,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// What makes the device go one way or the other.
+    /// Adds the cost of a branch.
     fn branch(&mut self, cost: usize) -> Result<(), Unsound> {
         self.branches += cost;
         match self.branches > MAX_BRANCHES {

@@ -96,7 +96,7 @@ fn a_barrier_is_where_all_threads_come_by() {
             Expr::Read(1, boxed(one())),
             vec![Stmt::If(same(), vec![Stmt::Barrier], vec![])],
         )],
-        // What a local is set to further down counts in a loop.
+        // In a loop, an assignment further down in the body counts too.
         vec![round(
             one(),
             vec![

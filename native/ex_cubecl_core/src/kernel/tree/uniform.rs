@@ -1,8 +1,10 @@
-//! What is the same for all threads of a group, as a barrier needs it.
+//! Uniformity analysis: which values are the same in all threads of a group. All threads must reach
+//! a barrier, so the conditions around it must be uniform.
 
 use super::{Expr, Program, Stmt};
 
-/// Which locals have the same value in all threads of a group: what they are set from and where.
+/// Which locals may differ between the threads of a group: those set to a varying value, or set in
+/// divergent control flow.
 pub(super) struct Uniformity {
     varying: Vec<bool>,
 }
@@ -28,7 +30,7 @@ impl Uniformity {
         uniform
     }
 
-    /// Whether one more local was found to vary.
+    /// Marks the varying locals of a block. Returns whether it found a new one.
     fn spread(&mut self, block: &[Stmt], together: bool) -> bool {
         let mut found = false;
         for statement in block {
@@ -55,7 +57,7 @@ impl Uniformity {
         new
     }
 
-    /// Whether all threads come by each barrier together.
+    /// Whether all threads of a group reach each barrier together.
     pub fn holds(&self, block: &[Stmt], together: bool) -> bool {
         block.iter().all(|statement| match statement {
             Stmt::Barrier => together,

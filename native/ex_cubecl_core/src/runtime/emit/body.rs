@@ -1,4 +1,4 @@
-//! The statements of a program, and its accesses to memory, each of which is checked.
+//! The statements of a program, and its bounds-checked memory accesses.
 
 use cubecl::ir::{
     Arithmetic, AtomicOp, BinaryOperator, Branch, Builtin, Comparison, ConstantValue, ElemType, If,
@@ -14,7 +14,8 @@ use super::values::{binary, cast, constant, multiply, number, of_bits, put, sele
 use super::{IrType, S32, U32, U64};
 use crate::kernel::tree::{Atomic, Binary, Expr, Program, Stmt, Unary};
 
-/// A buffer inside of the kernel: the elements of a window, and which of them it is.
+/// A buffer inside the kernel: the elements of the bound window, and which of them belong to the
+/// buffer.
 pub(super) struct Listed {
     pub list: Variable,
     pub offset: Option<Variable>,
@@ -25,10 +26,11 @@ pub(super) struct Emitter {
     pub buffers: Vec<Listed>,
     pub scalars: Vec<Variable>,
     pub locals: Vec<Variable>,
-    /// The position of the thread, unsigned as indices are, and signed as the language has it.
+    /// The position that the thread works on: unsigned for indices, and signed as in the kernel
+    /// language.
     pub own: Variable,
     pub position: Variable,
-    /// In a kernel of groups.
+    /// In a kernel with groups: the group, and the thread's number in it.
     pub group: Variable,
     pub member: Variable,
     pub report: Option<usize>,
@@ -65,8 +67,8 @@ impl Emitter {
         }
     }
 
-    /// All threads of a group do the same here, so that they meet at each barrier. A group too many
-    /// does nothing.
+    /// All threads of a group take the same path here, so that they all reach each barrier. A group
+    /// beyond the requested number does nothing.
     pub fn in_groups(
         &mut self,
         scope: &mut Scope,
@@ -98,7 +100,7 @@ impl Emitter {
         scope.register(Branch::If(Box::new(If { cond, scope: body })));
     }
 
-    /// What a group shares may hold what another one left there.
+    /// Zeroes shared memory, which may hold values that another group left there.
     fn clear(&self, scope: &mut Scope, slot: usize, member: Variable, threads: u32) {
         let i = *scope.create_local_restricted(IrType::scalar(U32));
         let mut body = scope.child();
@@ -180,7 +182,8 @@ impl Emitter {
         }
     }
 
-    /// The counter of the loop is its own: what the body does to the local ends with the round.
+    /// The loop has a counter of its own: what the body assigns to the local lasts until the end of
+    /// the iteration.
     fn run(&self, scope: &mut Scope, local: usize, (from, to): (&Expr, &Expr), body: &[Stmt]) {
         let (start, end) = (self.expr(scope, from), self.expr(scope, to));
         let counter = *scope.create_local_restricted(IrType::scalar(S32));
@@ -202,7 +205,7 @@ impl Emitter {
         }
     }
 
-    /// Keeps how far a loop came, if anybody wants to know.
+    /// Records the last value of a loop's counter, if the kernel has a status buffer.
     fn watch(
         &self,
         scope: &mut Scope,
@@ -217,7 +220,7 @@ impl Emitter {
         Some(last)
     }
 
-    /// Where a loop came to `last` and there is more to do below `end`.
+    /// Sets the status word if a loop stopped at `last`, below `end`.
     fn tell_stopped(&self, scope: &mut Scope, last: Variable, end: Variable) {
         if let Some(status) = &self.status {
             let (lhs, rhs) = (last, end);
@@ -251,7 +254,7 @@ impl Emitter {
         }
     }
 
-    /// The element, or the place of it where it can be changed in one piece.
+    /// The element, or a reference to it if the buffer is atomic.
     fn element(&self, scope: &mut Scope, slot: usize, index: Variable) -> Variable {
         let buffer = &self.buffers[slot];
         let op = Operator::UncheckedIndex(IndexOperator {
@@ -265,7 +268,7 @@ impl Emitter {
         out
     }
 
-    /// What was there before.
+    /// Applies an atomic operation and returns the previous value.
     fn change(
         &self,
         scope: &mut Scope,
@@ -287,7 +290,8 @@ impl Emitter {
         put(scope, op, lhs.ty.elem_type())
     }
 
-    /// The index as an unsigned word, and whether it is one of the buffer. A negative one is far out.
+    /// The index as an unsigned 32-bit word, and whether it is in bounds. A negative index becomes
+    /// a large unsigned one, which is out of bounds.
     fn inside(&self, scope: &mut Scope, slot: usize, index: Variable) -> (Variable, Variable) {
         let len = self.buffers[slot].len;
         let wide = index.ty.elem_type().size() == 8;
@@ -311,8 +315,9 @@ impl Emitter {
     fn read(&self, scope: &mut Scope, slot: usize, index: Variable) -> Variable {
         let (index, cond) = self.inside(scope, slot, index);
         let ty = self.buffers[slot].list.ty.elem_type();
-        // What is bound has a first element, also for a buffer that has none. A branch for each access would make
-        // CubeCL's optimizer slow: its time grows with their square.
+        // The bound window has a first element even if the buffer is empty, so an index out of
+        // bounds loads element 0. A branch for each access would make CubeCL's optimizer slow: its
+        // time grows with the square of the number of branches.
         if self.report.is_none() {
             let index = select(scope, cond, index, zero(U32));
             let value = self.load(scope, slot, index);
@@ -328,7 +333,8 @@ impl Emitter {
         out
     }
 
-    /// What uses an index, if it is inside; where it is not and somebody wants to know, that is told.
+    /// Runs `inside` if the index is in bounds. Otherwise the access is written to the report
+    /// buffer, if the program has one.
     fn guarded(
         &self,
         scope: &mut Scope,
@@ -367,7 +373,7 @@ impl Emitter {
             Expr::Const(dtype, bits) => of_bits(*dtype, *bits),
             Expr::Bool(value) => constant(ConstantValue::Bool(*value), ElemType::Bool),
             Expr::Scalar(slot) => self.scalars[*slot],
-            // What a variable holds now, whatever it is set to later.
+            // A copy of the current value: the variable may be set later.
             Expr::Local(local) => {
                 let local = self.locals[*local];
                 let out = *scope.create_local(local.ty);
@@ -415,14 +421,15 @@ impl Emitter {
         if rhs.as_const().is_some() {
             lhs = self.unknown(scope, lhs);
         } else if op == Binary::Sub && is_float(lhs.ty.elem_type()) && lhs.as_const().is_none() {
-            // Drivers make 0 of a difference of the same, even if that is infinite.
+            // Drivers simplify `x - x` to 0, even if `x` is infinite.
             rhs = self.veil.hide_apart(scope, rhs);
         }
         binary(scope, self.veil, op, lhs, rhs)
     }
 
-    /// What an operation takes, or a variable. The result of an operation on floats is hidden from compilers,
-    /// which would make a third one of both; so is zero, times which they take everything for zero.
+    /// The operand of an operation, or the value for a variable. The result of a float operation is
+    /// hidden from compilers, which would otherwise simplify it together with the next operation.
+    /// The constant zero is hidden too, because compilers simplify any product with it to zero.
     fn operand(&self, scope: &mut Scope, expr: &Expr) -> Variable {
         let value = self.expr(scope, expr);
         let plain = match expr {
@@ -436,7 +443,8 @@ impl Emitter {
         }
     }
 
-    /// A constant that CubeCL does not calculate with: it would with 64 bits, whatever the type.
+    /// Hides a constant from CubeCL's constant folding, which calculates with 64 bits whatever the
+    /// type.
     fn unknown(&self, scope: &mut Scope, value: Variable) -> Variable {
         match value.as_const() {
             Some(_) => self.veil.hide(scope, value),
@@ -445,7 +453,7 @@ impl Emitter {
     }
 }
 
-/// A number that the device has for each thread, as a word.
+/// A builtin value of the thread, as a 32-bit word.
 fn builtin(scope: &mut Scope, builtin: Builtin) -> Variable {
     let ty = match builtin {
         Builtin::UnitPos => StorageType::Scalar(U32),

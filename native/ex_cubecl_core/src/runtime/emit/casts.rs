@@ -1,5 +1,5 @@
-//! How values of a kernel change their type, by the rule of `numeric`: floats are cut off toward zero
-//! and held within an integer type, integers keep their low bits, floats are rounded once.
+//! Type casts in kernels, by the rules of `numeric`: floats are truncated toward zero and clamped
+//! to an integer type, integers keep their low bits, floats are rounded once.
 
 use cubecl::ir::{
     ConstantValue, ElemType, FloatKind, IntKind, ManagedVariable, Scope, UIntKind, Variable,
@@ -28,9 +28,9 @@ pub(super) fn cast_value(scope: &mut Scope, veil: Veil, value: Variable, to: DTy
     }
 }
 
-/// CubeCL takes a signed integer for an unsigned one where it becomes a wider unsigned one. Mesa
-/// compares 32 bits that became 64 with a constant as if they were not negative, if it sees where they
-/// come from.
+/// CubeCL treats a signed integer as unsigned when it casts it to a wider unsigned type. Mesa
+/// treats a value that was widened from 32 to 64 bits as not negative in a comparison with a
+/// constant, if its optimizer sees the widening.
 fn between_integers(scope: &mut Scope, veil: Veil, value: Variable, ty: ElemType) -> Variable {
     let from = value.ty.elem_type();
     let wide = extended(scope, value, ty);
@@ -70,7 +70,7 @@ fn between_floats(scope: &mut Scope, veil: Veil, value: Variable, to: DType) -> 
             let middle = veil.hide(scope, middle);
             cast(scope, middle, ty)
         }
-        // The two of 16 bits, or one of them and `f64`.
+        // Between the two 16-bit types, or from one of them to `f64`.
         (true, _) if ty != F32 => {
             let wide = cast(scope, value, F32);
             cast(scope, wide, ty)
@@ -99,7 +99,7 @@ fn float_of_integer(scope: &mut Scope, veil: Veil, value: Variable, to: DType) -
     by_bits(scope, value, source, to)
 }
 
-/// With integer arithmetic, as `Buffer::convert`.
+/// Converts with integer arithmetic, as `Buffer::convert` does.
 fn by_bits(scope: &mut Scope, value: Variable, from: DType, to: DType) -> Variable {
     let same_size = |dtype: DType| {
         ElemType::UInt(match dtype.size() {
@@ -143,7 +143,7 @@ fn integer_of_float(scope: &mut Scope, veil: Veil, value: Variable, to: DType) -
     let inside = compared_with(scope, Binary::Ge, low);
     let safe = select(scope, inside, value, zero(from));
     let safe = select(scope, above, zero(from), safe);
-    // Narrow types come from a word: what is converted fits them.
+    // Narrow types are cast from a 32-bit word: the value has been clamped to fit them.
     let middle = match (ty.size() < 4, to.kind()) {
         (true, Kind::Signed) => S32,
         (true, _) => U32,

@@ -1,7 +1,8 @@
-//! Floats on every device as IEEE 754 has them. Drivers may take arithmetic for that of real numbers:
-//! Mesa makes `b` of `(b + a) - a`, 0 of `x - x` where `x` is infinite, and a minimum, which loses NaN,
-//! of `if x < y, do: x, else: y`. So comparisons are those of the bits, as integers, and what one
-//! operation hands to the next goes through an integer operation that no driver sees through.
+//! IEEE 754 floats on every device. Drivers may simplify float arithmetic as if it were that of
+//! real numbers: Mesa simplifies `(b + a) - a` to `b`, `x - x` to 0 even if `x` is infinite, and
+//! `if x < y, do: x, else: y` to a minimum, which loses NaN. So comparisons compare the bits as
+//! integers, and the result of one operation goes through an integer operation that no driver can
+//! simplify before the next operation uses it.
 
 use cubecl::ir::{
     Arithmetic, BinaryOperator, Bitwise, Comparison, ElemType, FloatKind, IntKind, Operator, Scope,
@@ -18,10 +19,10 @@ const U16: ElemType = ElemType::UInt(UIntKind::U16);
 const F32: ElemType = ElemType::Float(FloatKind::F32);
 const F64: ElemType = ElemType::Float(FloatKind::F64);
 
-/// What hides values from a driver's optimizer.
+/// Hides values from a driver's optimizer.
 #[derive(Clone, Copy)]
 pub(super) struct Veil {
-    /// A word that is zero in each launch, which no compiler knows.
+    /// A word that is zero in each launch; no compiler knows its value.
     pub zero: Variable,
     pub words_of_16: bool,
     pub words_of_64: bool,
@@ -91,7 +92,7 @@ fn word(value: u64, ty: ElemType) -> Variable {
 }
 
 impl Veil {
-    /// The type whose bits are those of a float, where the device has it.
+    /// The unsigned integer type with the size of a float type, if the device has it.
     fn bits_of(self, ty: ElemType) -> Option<ElemType> {
         match ty.size() {
             2 => self.words_of_16.then_some(U16),
@@ -100,14 +101,15 @@ impl Veil {
         }
     }
 
-    /// As `hide`, and not the same to a compiler as what was only hidden, however often.
+    /// As `hide`, but the result differs, to a compiler, from a value hidden by `hide`, however
+    /// often that was called.
     pub fn hide_apart(self, scope: &mut Scope, value: Variable) -> Variable {
         let zero = plus(scope, self.zero, self.zero);
         Veil { zero, ..self }.hide(scope, value)
     }
 
-    /// The same value, of which no compiler knows where it comes from. A sum, for twice an exclusive or is
-    /// none.
+    /// The same value, whose origin no compiler knows. It uses a sum, because compilers cancel two
+    /// exclusive ors.
     pub fn hide(self, scope: &mut Scope, value: Variable) -> Variable {
         let ty = value.ty.elem_type();
         match ty {
@@ -128,7 +130,8 @@ impl Veil {
         let Some(word) = self.bits_of(ty) else {
             return value;
         };
-        // A constant has no place in memory of which CUDA could take the bits: zero plus nothing.
+        // CUDA cannot take the bits of a constant, which has no address, so the bits are a constant
+        // here.
         let bits = match value.as_const() {
             Some(ConstantValue::Float(number)) => constant(float_bits(number, ty), word),
             _ => reinterpret(scope, value, word),
@@ -139,7 +142,7 @@ impl Veil {
     }
 }
 
-/// The bits of a constant, which is exact in its type.
+/// The bits of a constant that is exact in its type.
 fn float_bits(number: f64, ty: ElemType) -> ConstantValue {
     let dtype = match ty {
         ElemType::Float(FloatKind::F16) => crate::dtype::DType::F16,
@@ -155,8 +158,8 @@ fn float_bits(number: f64, ty: ElemType) -> ConstantValue {
     ))
 }
 
-/// A float as integers: its magnitude, unsigned, and a signed number that is in the order of floats.
-/// Both zeros are 0; NaN has a magnitude past that of infinity.
+/// A float as integers: its magnitude, unsigned, and a signed key that sorts as the floats do. Both
+/// zeros have key 0; NaN has a magnitude above that of infinity.
 struct Order {
     magnitude: Variable,
     key: Variable,
@@ -166,7 +169,7 @@ struct Order {
 /// `None` for `f64` on a device without 64-bit integers.
 fn order(scope: &mut Scope, veil: Veil, value: Variable) -> Option<Order> {
     let ty = value.ty.elem_type();
-    // Narrow floats keep their order as wide ones, and are exact.
+    // Narrow floats are exact as wide ones, and keep their order.
     let (value, ty) = match is_narrow(ty) {
         true => (cast(scope, value, F32), F32),
         false => (value, ty),
@@ -191,7 +194,7 @@ fn order(scope: &mut Scope, veil: Veil, value: Variable) -> Option<Order> {
     );
     let as_signed = cast(scope, bits, signed);
     let last = constant(ConstantValue::Int(last), signed);
-    // All ones where the sign is set, else none.
+    // All bits set if the sign is set, else 0.
     let sign = two(scope, Bitwise::ShiftRight, as_signed, last);
     let flat = cast(scope, magnitude, signed);
     let flipped = two(scope, Bitwise::BitwiseXor, flat, sign);
@@ -238,7 +241,7 @@ fn comparison(op: Binary) -> fn(BinaryOperator) -> Comparison {
     }
 }
 
-/// NaN is unequal to all, and neither less nor greater than anything.
+/// NaN is unequal to every value, and neither less nor greater than any.
 pub(super) fn compared(
     scope: &mut Scope,
     veil: Veil,
@@ -263,7 +266,7 @@ pub(super) fn compared(
     both(scope, numbers, holds)
 }
 
-/// The lesser or greater one, NaN where there is any; the first of two zeros.
+/// The minimum or maximum; NaN if either operand is NaN; the first of two zeros.
 pub(super) fn extreme(
     scope: &mut Scope,
     veil: Veil,
@@ -275,7 +278,7 @@ pub(super) fn extreme(
         Binary::Min => Binary::Le,
         _ => Binary::Ge,
     };
-    // Of an unordered pair, the first if it is the NaN.
+    // For an unordered pair: the first operand if it is NaN, else the second.
     let holds = compared(scope, veil, wanted, lhs, rhs);
     let nan = is_nan(scope, veil, lhs);
     let first = either(scope, holds, nan);

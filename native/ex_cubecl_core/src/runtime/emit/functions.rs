@@ -1,5 +1,6 @@
-//! Functions that drivers have in other ways than IEEE 754 and C: with NaN lost, cases left out, or an
-//! error that grows with the argument. Narrow floats are calculated with 32 bits and rounded once.
+//! Functions that drivers implement differently from IEEE 754 and C: they lose NaN, leave cases
+//! out, or have an error that grows with the argument. Narrow floats are calculated with 32 bits
+//! and rounded once.
 
 use cubecl::ir::{
     Arithmetic, BinaryOperator, Branch, ConstantValue, ElemType, FloatKind, If, Instruction,
@@ -44,7 +45,8 @@ pub(super) fn of_one(scope: &mut Scope, veil: Veil, op: Unary, input: Variable) 
     }
 }
 
-/// NaN where there was one, and of an infinity where the function has no limit.
+/// NaN if the input is NaN, and, for a function without a limit at infinity (`of_infinity`), if the
+/// input is infinite.
 fn nan_where(
     scope: &mut Scope,
     veil: Veil,
@@ -69,7 +71,8 @@ fn quiet_nan(scope: &mut Scope, veil: Veil, ty: ElemType) -> Variable {
     veil.hide(scope, float(f64::NAN, ty))
 }
 
-/// Odd functions are their argument near zero, where the formulas of drivers lose it.
+/// Near zero, odd functions are approximated by a polynomial, because the formulas of drivers lose
+/// the argument there.
 fn near_zero(
     scope: &mut Scope,
     veil: Veil,
@@ -78,13 +81,13 @@ fn near_zero(
     result: Variable,
 ) -> Variable {
     let ty = input.ty.elem_type();
-    // x + c3 x^3 + c5 x^5, and up to where that has all digits of `f32`.
+    // c1 x + c3 x^3 + c5 x^5, used up to where it is accurate to all digits of `f32`.
     let (c1, c3, c5) = match op {
         Unary::Tanh => (1.0, -1.0 / 3.0, 2.0 / 15.0),
         Unary::Sinh => (1.0, 1.0 / 6.0, 1.0 / 120.0),
         Unary::Asin => (1.0, 1.0 / 6.0, 3.0 / 40.0),
         Unary::Atan => (1.0, -1.0 / 3.0, 1.0 / 5.0),
-        // Erf, whose slope is 2 / sqrt(pi).
+        // Erf, whose slope at zero is 2 / sqrt(pi).
         _ => (
             std::f64::consts::FRAC_2_SQRT_PI,
             -std::f64::consts::FRAC_2_SQRT_PI / 3.0,
@@ -103,15 +106,15 @@ fn near_zero(
     let slope = step(Binary::Mul, input, float(c1, ty));
     let value = step(Binary::Add, slope, inner);
     let magnitude = put(scope, Arithmetic::Abs(UnaryOperator { input }), ty);
-    // So small that the slope has all digits; with it the sign of zero stays.
+    // For inputs so small that the linear term has all digits; it also keeps the sign of zero.
     let tiny = compared(scope, veil, Binary::Lt, magnitude, float(1.0e-4, ty));
     let value = select(scope, tiny, slope, value);
     let near = compared(scope, veil, Binary::Lt, magnitude, float(0.0625, ty));
     select(scope, near, value, result)
 }
 
-/// `log(1 + x)` of an `x` below 1/16, where the logarithms of drivers have lost it: twice the area tangent
-/// of `x / (2 + x)`.
+/// `log(1 + x)` for `x` below 1/16, where the logarithms of drivers lose `x`: twice the inverse
+/// hyperbolic tangent of `x / (2 + x)`.
 fn log_near_one(scope: &mut Scope, veil: Veil, x: Variable) -> Variable {
     let ty = x.ty.elem_type();
     let mut step = |op: Binary, lhs: Variable, rhs: Variable| {
@@ -141,7 +144,7 @@ fn log(scope: &mut Scope, veil: Veil, x: Variable) -> Variable {
     let rest = veil.hide(scope, rest);
     let close = log_near_one(scope, veil, rest);
     let near = is_near(scope, veil, rest, 0.0625);
-    // Drivers take subnormal numbers for the least normal one.
+    // Drivers treat subnormal numbers as the least normal one.
     let tiny = is_near(scope, veil, x, f64::from(f32::MIN_POSITIVE));
     let raised = binary(scope, veil, Binary::Mul, x, float(RAISE, ty));
     let raised = select(scope, tiny, raised, x);
@@ -165,13 +168,14 @@ fn log1p(scope: &mut Scope, veil: Veil, x: Variable) -> Variable {
     let close = log_near_one(scope, veil, x);
     let near = is_near(scope, veil, x, 0.0625);
     let value = select(scope, near, close, far);
-    // So small that it is its own logarithm, with its sign.
+    // So small that `x` is its own logarithm, and keeps its sign.
     let tiny = is_near(scope, veil, x, 1.0e-8);
     let value = select(scope, tiny, x, value);
     nan_where(scope, veil, x, false, value)
 }
 
-/// As C has it: 1 where the exponent is 0 or the base is 1, a sign for odd exponents only.
+/// As in C: 1 if the exponent is 0 or the base is 1; a negative base gives a negative result only
+/// for odd exponents.
 pub(super) fn pow(scope: &mut Scope, veil: Veil, x: Variable, y: Variable) -> Variable {
     let ty = x.ty.elem_type();
     if is_narrow(ty) {
@@ -190,7 +194,7 @@ pub(super) fn pow(scope: &mut Scope, veil: Veil, x: Variable, y: Variable) -> Va
         |scope: &mut Scope, op: Binary, a: Variable, b: Variable| compared(scope, veil, op, a, b);
     let and = |scope: &mut Scope, a: Variable, b: Variable| binary(scope, veil, Binary::And, a, b);
 
-    // Of a negative base.
+    // For a negative base.
     let whole_y = put(scope, Arithmetic::Trunc(UnaryOperator { input: y }), ty);
     let whole = is(scope, Binary::Eq, whole_y, y);
     let half = binary(scope, veil, Binary::Mul, y, float(0.5, ty));
@@ -216,7 +220,7 @@ pub(super) fn pow(scope: &mut Scope, veil: Veil, x: Variable, y: Variable) -> Va
     let y_nan = is_nan(scope, veil, y);
     let unordered = either(scope, x_nan, y_nan);
     let value = select(scope, unordered, nan, value);
-    // -1 is 1 to the power of an infinity.
+    // -1 to the power of an infinity is 1.
     let unit = is(scope, Binary::Eq, magnitude, one);
     let y_infinite = is_infinite(scope, veil, y);
     let unit = and(scope, unit, y_infinite);
@@ -227,7 +231,8 @@ pub(super) fn pow(scope: &mut Scope, veil: Veil, x: Variable, y: Variable) -> Va
     select(scope, ones, one, value)
 }
 
-/// The power of a magnitude where one of both is zero or infinite: 0 or infinite, by whether it grows.
+/// The power of a magnitude if the base or the exponent is zero or infinite: 0 or infinity,
+/// depending on whether it grows.
 fn limits(
     scope: &mut Scope,
     veil: Veil,
@@ -271,7 +276,7 @@ pub(super) fn atan2(scope: &mut Scope, veil: Veil, y: Variable, x: Variable) -> 
     let less = step(Binary::Min, x_size, y_size);
     let more = step(Binary::Max, x_size, y_size);
     let ratio = step(Binary::Div, less, more);
-    // Two zeros, which are as far as on the axis, and two infinities, which are on the diagonal.
+    // Two zeros are treated as a point on the axis, and two infinities as a point on the diagonal.
     let zeros = compared(scope, veil, Binary::Eq, more, float(0.0, ty));
     let ratio = select(scope, zeros, more, ratio);
     let infinite = is_infinite(scope, veil, less);
@@ -306,7 +311,7 @@ pub(super) fn atan2(scope: &mut Scope, veil: Veil, y: Variable, x: Variable) -> 
     nan_where(scope, veil, y, false, angle)
 }
 
-/// Whether the sign of an `f32` is set, be it that of zero.
+/// Whether the sign bit of an `f32` is set, also for zero.
 fn has_sign(scope: &mut Scope, veil: Veil, value: Variable) -> Variable {
     let bits = reinterpret(scope, value, U32);
     let word = |value: u64| constant(ConstantValue::UInt(value), U32);
@@ -314,8 +319,8 @@ fn has_sign(scope: &mut Scope, veil: Veil, value: Variable) -> Variable {
     binary(scope, veil, Binary::Ne, sign, word(0))
 }
 
-/// The exact remainder with the sign of the first. What a device has is `x - y * trunc(x / y)`, whose
-/// error is that of the quotient.
+/// The exact remainder with the sign of the first operand. Devices calculate
+/// `x - y * trunc(x / y)`, whose error is that of the quotient.
 pub(super) fn remainder(scope: &mut Scope, veil: Veil, x: Variable, y: Variable) -> Variable {
     let ty = x.ty.elem_type();
     if is_narrow(ty) {
@@ -342,18 +347,18 @@ pub(super) fn remainder(scope: &mut Scope, veil: Veil, x: Variable, y: Variable)
     nan_where(scope, veil, y, false, result)
 }
 
-/// Bits of a quotient that one division of 64 by 24 bits settles.
+/// Bits of the quotient that one division of 64 by 24 bits yields.
 const STEP: u64 = 40;
 /// Steps for the quotient of the largest and the least `f32`, which has 277 bits.
 const STEPS: u64 = 7;
 
-/// The remainder of two `f32` by the integers that they are multiples of.
+/// The remainder of two `f32`, calculated with their integer significands.
 fn long_division(scope: &mut Scope, veil: Veil, x: Variable, y: Variable) -> Variable {
     let word = |value: u64| constant(ConstantValue::UInt(value), U32);
     let op = |scope: &mut Scope, op: Binary, lhs: Variable, rhs: Variable| {
         binary(scope, veil, op, lhs, rhs)
     };
-    // The exponent, from 1 on, and the significand of a magnitude.
+    // The bits of a float, and the exponent (at least 1) and the significand of its magnitude.
     let parts = |scope: &mut Scope, value: Variable| {
         let bits = reinterpret(scope, value, U32);
         let magnitude = op(scope, Binary::BitAnd, bits, word(0x7FFF_FFFF));
@@ -402,28 +407,29 @@ fn long_division(scope: &mut Scope, veil: Veil, x: Variable, y: Variable) -> Var
         scope.register(Branch::If(Box::new(If { cond, scope: then })));
     }
 
-    // The rest is a multiple of the last place of `y`: so many times two to its exponent.
+    // The rest is in units of the last place of `y`, so `y`'s exponent applies to it.
     let rest = get(scope, rest);
     let rest = cast(scope, rest, U32);
     let magnitude = assembled(scope, veil, rest, y_exponent);
     let sign = op(scope, Binary::BitAnd, x_bits, word(0x8000_0000));
     let bits = op(scope, Binary::BitOr, magnitude, sign);
     let result = reinterpret(scope, bits, F32);
-    // One with less places than the other is its own rest.
+    // If `x` has the lesser exponent, `x` is the remainder.
     select(scope, lesser, x, result)
 }
 
-/// The bits of an integer below 2^24, in units of the last place of a number with this exponent.
+/// The bits of the float that is an integer below 2^24 times the last place of a number with this
+/// exponent.
 fn assembled(scope: &mut Scope, veil: Veil, value: Variable, exponent: Variable) -> Variable {
     let word = |value: u64| constant(ConstantValue::UInt(value), U32);
     let op = |scope: &mut Scope, op: Binary, lhs: Variable, rhs: Variable| {
         binary(scope, veil, op, lhs, rhs)
     };
-    // An integer of 24 bits is exact in `f32`: its exponent tells its length.
+    // An integer of 24 bits is exact in `f32`, whose exponent gives its bit length.
     let scaled = cast(scope, value, F32);
     let bits = reinterpret(scope, scaled, U32);
     let field = op(scope, Binary::Shr, bits, word(23));
-    // Places up to the leading bit of a normal number: 23 for one that has them all.
+    // Index of the leading bit: 23 for an integer with all 24 bits.
     let length = op(scope, Binary::Sub, field, word(127));
     let lift = op(scope, Binary::Sub, word(23), length);
     let most = op(scope, Binary::Sub, exponent, word(1));
@@ -433,7 +439,7 @@ fn assembled(scope: &mut Scope, veil: Veil, value: Variable, exponent: Variable)
     let lifted = op(scope, Binary::Shl, value, lift);
     let field = op(scope, Binary::Sub, most, lift);
     let field = op(scope, Binary::Shl, field, word(23));
-    // The leading bit adds the one that is missing in the exponent.
+    // The leading bit adds the one that was subtracted from the exponent.
     let packed = op(scope, Binary::Add, field, lifted);
     select(scope, none, word(0), packed)
 }

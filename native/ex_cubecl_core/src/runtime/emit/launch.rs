@@ -1,4 +1,4 @@
-//! A launch of a tree, and what a device has for one.
+//! Launches of trees, and checks of what a device supports.
 
 use std::sync::Arc;
 
@@ -18,16 +18,16 @@ use crate::runtime::compiler_thread::on_large_stack;
 use crate::runtime::cube::{STREAM, Target};
 use crate::runtime::kernels::{Launched, MAX_CUBES, THREADS, Window};
 
-/// Along one axis of a launch.
+/// Limit of cubes along one axis of a launch.
 const MOST_CUBES: u32 = 65_535;
 
-/// So many groups, or a few more: every device takes 65,535 along each axis.
+/// Arranges `groups` groups, or a few more, in rows: every device supports 65,535 along each axis.
 fn in_rows(groups: u32) -> (u32, u32) {
     let rows = groups.div_ceil(MOST_CUBES).max(1);
     (groups.div_ceil(rows).max(1), rows)
 }
 
-/// What a device has for the threads of a group.
+/// Checks a group against the device's limits of threads and shared memory.
 pub fn check_group<R: Runtime>(client: &ComputeClient<R>, group: &Group) -> Result<(), String> {
     let hardware = &client.properties().hardware;
     let most = hardware.max_units_per_cube.min(hardware.max_cube_dim.0);
@@ -50,7 +50,7 @@ pub fn check_group<R: Runtime>(client: &ComputeClient<R>, group: &Group) -> Resu
     }
 }
 
-/// Whether the device can change elements of this type in one piece.
+/// Whether the device supports this atomic operation on `dtype`.
 pub fn changes<R: Runtime>(client: &ComputeClient<R>, op: Atomic, dtype: DType) -> bool {
     let ty = IrType::new(StorageType::Atomic(elem(dtype)));
     let can = client.properties().atomic_type_usage(ty);
@@ -62,7 +62,7 @@ pub fn changes<R: Runtime>(client: &ComputeClient<R>, op: Atomic, dtype: DType) 
     can.contains(wanted) && can.contains(AtomicUsage::LoadStore)
 }
 
-/// A buffer of a launch: the window that is bound, and how many elements there are.
+/// A buffer of a launch: the bound window, and the number of elements.
 pub struct Bound {
     pub window: Window,
     pub dtype: DType,
@@ -74,13 +74,13 @@ pub fn threads(positions: u32) -> u32 {
     positions.div_ceil(THREADS).clamp(1, MAX_CUBES) * THREADS
 }
 
-/// A program over `positions` positions. Each number is the bits of its element.
+/// A launch of a program over `positions` positions. Each scalar is given as the bits of its element.
 pub struct Launch {
     pub place: Arc<Place>,
     pub buffers: Vec<Bound>,
     pub scalars: Vec<u64>,
     pub positions: u32,
-    /// A word that becomes 1 where the driver stops a loop before its end.
+    /// A word that becomes 1 if the driver stops a loop before its end.
     pub status: Option<Window>,
 }
 
@@ -97,14 +97,14 @@ impl Launch {
         &self.place.program
     }
 
-    /// Queues it, on CubeCL's device thread. One that has to be compiled is on its way to the device when this returns,
-    /// and the answer tells whether it is.
+    /// Queues the launch, on CubeCL's device thread. A kernel that has to be compiled is also flushed to the device,
+    /// and the result says whether that succeeded.
     pub fn queue<R: Runtime>(&self, target: &Target<R>) -> Launched {
         let key = self.key();
         let (task, count, arguments) = self.task(&key, target);
         let known = key.is_compiled();
         let queued = target.server.submit_blocking(|server| {
-            // SAFETY: in this mode, CubeCL keeps accesses inside of what is bound, besides our own comparisons.
+            // SAFETY: in this mode, CubeCL keeps accesses inside the bound range, in addition to our own comparisons.
             let launch = |server: &mut R::Server| unsafe {
                 server.launch(task, count, arguments, ExecutionMode::Checked, STREAM);
             };
@@ -185,14 +185,14 @@ fn words(fault: Error) -> String {
     }
 }
 
-/// The kernel, how many groups of threads there are, and what they work on.
+/// The kernel, the number of cubes, and the arguments.
 type Task<R> = (
     Box<dyn CubeTask<<R as Runtime>::Compiler>>,
     CubeCount,
     KernelArguments,
 );
 
-/// What CubeCL's launcher makes of arguments, which it gives to a client only.
+/// The arguments in the form that CubeCL's launcher makes of them; the launcher itself passes them only to a client.
 #[derive(Default)]
 struct Arguments {
     buffers: Vec<Binding>,

@@ -1,4 +1,4 @@
-//! Values and what is calculated with them, so that each device gives the same.
+//! Values and the operations on them, such that every device gives the same results.
 
 use cubecl::ir::{
     Arithmetic, BinaryOperator, Bitwise, Comparison, ConstantValue, ElemType, Instruction,
@@ -156,7 +156,7 @@ fn of_integers(scope: &mut Scope, op: Binary, lhs: Variable, rhs: Variable) -> V
         Binary::Sub => put(scope, Arithmetic::Sub(o), ty),
         Binary::Mul => put(scope, Arithmetic::Mul(o), ty),
         Binary::Div | Binary::Rem => divide(scope, op, lhs, rhs),
-        // Of floats only.
+        // Only for floats.
         Binary::Pow | Binary::Atan2 => lhs,
         Binary::Min => put(scope, Arithmetic::Min(o), ty),
         Binary::Max => put(scope, Arithmetic::Max(o), ty),
@@ -175,8 +175,8 @@ fn of_integers(scope: &mut Scope, op: Binary, lhs: Variable, rhs: Variable) -> V
     }
 }
 
-/// By zero that is 0, and the least number by -1 wraps around: left to the device, either may be
-/// anything.
+/// Quotient and remainder by zero are 0, and the least number divided by -1 wraps around. Left to
+/// the device, either result may be anything.
 pub(super) fn divide(scope: &mut Scope, op: Binary, lhs: Variable, rhs: Variable) -> Variable {
     let ty = lhs.ty.elem_type();
     let equal = |scope: &mut Scope, value: i64| {
@@ -218,7 +218,7 @@ pub(super) fn divide(scope: &mut Scope, op: Binary, lhs: Variable, rhs: Variable
     select(scope, odd, other, result)
 }
 
-/// Only the bits of the distance count that a type has bits for, as on every CPU.
+/// The distance is masked to the number of bits of the type, as on every CPU.
 pub(super) fn shift(scope: &mut Scope, op: Binary, lhs: Variable, rhs: Variable) -> Variable {
     let ty = lhs.ty.elem_type();
     let mask = number(8 * ty.size() as i64 - 1, ty);

@@ -1,15 +1,16 @@
-//! The conversions of `numeric`, step by step the same, as a device does them. `W` is `u64` where
-//! one of the two formats has 64 bits, else `u32`; shifts stay below its width, past which a
-//! device may do anything. Shifts of 64-bit numbers and the place of their highest bit are made
-//! from what every shader language has.
+//! The conversions of `numeric`, with the same steps, as device code. `W` is `u64` if one of the
+//! two formats has 64 bits, else `u32`. Shifts stay below the width of `W`, because a device may do
+//! anything for longer ones. Shifts of 64-bit numbers and the index of their highest bit use only
+//! operations that every shader language has.
 
 use cubecl::prelude::*;
 
 use super::words::{bits_of, load, store, stride};
 use crate::numeric::Format;
 
-/// One thread a word of the destination, or a 64-bit element. `source` is the element for the
-/// first place in the first word, and may be below zero where others own that place.
+/// One thread per word of the destination, or per 64-bit element. `source` is the source element
+/// for the first element of the first word; it may be below zero if that element lies before the
+/// destination.
 #[cube(launch_unchecked)]
 pub fn convert<W: Int>(
     src: &Array<u32>,
@@ -48,7 +49,7 @@ pub fn convert<W: Int>(
     }
 }
 
-/// As `convert`, from the numbers of the elements themselves.
+/// As `convert`, with the indices of the elements as source.
 #[cube(launch_unchecked)]
 pub fn iota<W: Int>(
     dst: &mut Array<u32>,
@@ -91,7 +92,7 @@ fn store_wide<W: Int>(dst: &mut Array<u32>, word: u32, bits: W) {
     dst[word as usize + 1] = u32::cast_from(bits >> W::new(32));
 }
 
-/// An element's bits, the others zero.
+/// The bits of an element, zero-extended to the width of `W`.
 #[cube]
 fn element<W: Int>(src: &Array<u32>, index: u32, words: u32, #[comptime] from: Format) -> W {
     if comptime!(from.bits == 64) {
@@ -106,12 +107,13 @@ fn element<W: Int>(src: &Array<u32>, index: u32, words: u32, #[comptime] from: F
     }
 }
 
-/// The bits of `W`. Its own `BITS` does not tell: CubeCL expands a kernel once, for a stand-in.
+/// The width of `W` in bits. `W::BITS` cannot be used: CubeCL expands a kernel once, for a
+/// placeholder type.
 fn width(from: Format, to: Format) -> u32 {
     from.bits.max(to.bits).max(32)
 }
 
-/// As `numeric::convert_bits`, which see.
+/// See `numeric::convert_bits`.
 #[cube]
 pub fn convert_bits<W: Int>(bits: W, #[comptime] from: Format, #[comptime] to: Format) -> W {
     if comptime!(from.is_float() && to.is_float()) {
@@ -174,7 +176,7 @@ fn exponent_of<W: Int>(bits: W, #[comptime] from: Format) -> u32 {
     u32::cast_from(bits >> constant::<W>(from.man as u64)) & comptime!(from.exponent_max())
 }
 
-/// Subnormal numbers are those of exponent one without the leading bit.
+/// Subnormal numbers have exponent one and no leading bit.
 #[cube]
 fn significand_of<W: Int>(bits: W, exponent: u32, #[comptime] from: Format) -> W {
     let leading = select(exponent == 0, W::new(0), constant::<W>(from.leading_bit()));
@@ -186,13 +188,14 @@ fn integer_of_float<W: Int>(bits: W, #[comptime] from: Format, #[comptime] to: F
     let sign = sign_of::<W>(bits, from);
     let field = exponent_of::<W>(bits, from);
     let exponent = max(field, 1);
-    // From this exponent on the significand is a whole number.
+    // From this exponent on, the significand is a whole number.
     let whole = comptime!(from.bias() + from.man);
     let left = max(exponent, whole) - whole;
     let right = whole - min(exponent, whole);
     let last = comptime!(width(from, to) - 1);
     let significand = significand_of::<W>(bits, field, from);
-    // Bits that a shift would push out make it too large for any type, unless there are none.
+    // If the shift would push bits out, the value is too large for any type, unless the significand
+    // is zero.
     let top = highest_bit::<W>(significand | W::new(1), comptime!(width(from, to)));
     let lost = (left + top > last) && significand != W::new(0);
     let raised = significand << W::cast_from(min(left, last));
@@ -264,8 +267,8 @@ fn narrow<W: Int>(
     encode::<W>(normal, kept, to)
 }
 
-/// The leading bit of `kept` adds the one that is taken from the exponent; rounding up to the next
-/// power of two carries into it.
+/// The leading bit of `kept` restores the one that is subtracted from the exponent; rounding up to
+/// the next power of two carries into the exponent.
 #[cube]
 fn encode<W: Int>(exponent: u32, kept: W, #[comptime] to: Format) -> W {
     let packed = (W::cast_from(exponent - 1) << constant::<W>(to.man as u64)) + kept;
@@ -280,12 +283,12 @@ fn round_shift<W: Int>(value: W, count: u32) -> W {
     let one = W::new(1);
     let kept = value >> count;
     let rest = value - (kept << count);
-    // An odd number has one more to go up on a tie; on either side of it one changes nothing.
+    // If `kept` is odd, one is added, which rounds up on a tie; away from a tie it changes nothing.
     let doubled = (rest << one) + (kept & one);
     select(doubled > (one << count), kept + one, kept)
 }
 
-/// The place of the highest bit; `value` is not zero.
+/// The index of the highest set bit; `value` is not zero.
 #[cube]
 fn highest_bit<W: Int>(value: W, #[comptime] width: u32) -> u32 {
     if comptime!(width == 64) {

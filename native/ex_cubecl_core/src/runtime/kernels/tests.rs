@@ -1,4 +1,4 @@
-//! The kernels on the software device that every machine has, against a model in host memory.
+//! The kernels on the software device, which every machine has, against a model in host memory.
 #![allow(clippy::unwrap_used)]
 
 mod conversions;
@@ -24,7 +24,7 @@ fn options() -> RuntimeOptions {
     }
 }
 
-/// The kernels as SPIR-V, and as WGSL: CubeCL takes that for every other API.
+/// The kernels as SPIR-V, and as WGSL, which CubeCL uses for every other API.
 static DEVICES: LazyLock<[Client; 2]> = LazyLock::new(|| {
     on_stream(|| {
         let device = WgpuDevice::Cpu;
@@ -39,7 +39,7 @@ fn on_stream<T>(work: impl FnOnce() -> T) -> T {
     StreamId { value: 0 }.executes(work)
 }
 
-/// Device memory with its image on the host.
+/// Device memory with its expected content on the host.
 struct Page {
     window: Window,
     model: Vec<u8>,

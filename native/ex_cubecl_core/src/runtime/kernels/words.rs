@@ -5,7 +5,7 @@ use cubecl::prelude::*;
 
 const ALL: u32 = u32::MAX;
 
-/// Threads of a launch. Each goes on with the word that lies this far behind its last one.
+/// Threads of a launch, which is also the distance in words from one word of a thread to its next.
 #[cube]
 pub fn stride() -> u32 {
     CUBE_COUNT as u32 * CUBE_DIM
@@ -24,7 +24,8 @@ pub fn fill(
 ) {
     for at in range_stepped(ABSOLUTE_POS as u32, words, stride()) {
         let word = first + at;
-        // A window starts at a multiple of eight bytes, so this tells the halves of an element.
+        // A window starts at a multiple of eight bytes, so the parity of the word selects the half
+        // of an element.
         let value = select(word & 1 == 0, even, odd);
         store(dst, word, value, bits_of(at, words, head, tail), whole);
     }
@@ -89,7 +90,7 @@ fn gather(src: &Array<u32>, word: u32, words: u32, shift: u32) -> u32 {
     value
 }
 
-/// A word, or zero where the source ends: only bytes that are masked out are missing there.
+/// A word, or zero past the end of the source: only bytes that are masked out are missing there.
 #[cube]
 pub fn load(src: &Array<u32>, word: u32, words: u32) -> u32 {
     let mut value = 0u32;
@@ -105,10 +106,10 @@ pub fn bits_of(at: u32, words: u32, head: u32, tail: u32) -> u32 {
     select(at == 0, head, ALL) & select(at + 1 == words, tail, ALL)
 }
 
-/// Writes a word, or those of its bits that may change. `whole` says that it is always all of
-/// them: software devices would otherwise read each word before they write it.
+/// Writes a word, or only its bits that may change. `whole` means that all bits of every word may
+/// change: software devices would otherwise read each word before they write it.
 #[cube]
-// The first condition is settled when the kernel is compiled, the second while it runs.
+// The first condition is evaluated when the kernel is compiled, the second while it runs.
 #[allow(clippy::if_same_then_else)]
 pub fn store(dst: &mut Array<u32>, word: u32, value: u32, bits: u32, #[comptime] whole: bool) {
     let word = word as usize;

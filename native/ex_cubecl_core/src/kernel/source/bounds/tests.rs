@@ -28,7 +28,7 @@ fn what_is_nested_too_deep_is_refused() {
         assert_eq!(check(&body(&nested(open, close, 60))), Ok(()), "{open}");
         let many = body(&nested(open, close, 2_000));
         refused(&many, "nested deeper than 100 levels");
-        // Nor where it is not closed.
+        // The same without closing brackets.
         refused(&body(&open.repeat(2_000)), "nested deeper than 100 levels");
     }
     refused(&"{".repeat(2_000), "line 1: nested deeper");
@@ -82,7 +82,7 @@ fn what_grows_too_large_once_it_is_written_out_is_refused() {
         tables += &format!("const c{at} = array(c{0}, c{0});\n", at - 1);
     }
     refused(&tables, "has more than 200000 tokens once");
-    // In whatever order they come, and where one uses itself.
+    // In any order, and with a declaration that uses itself.
     let lines = calls(24, 2);
     let lines = lines.lines().rev().collect::<Vec<_>>().join("\n");
     refused(&lines, "has more than 200000 tokens once");

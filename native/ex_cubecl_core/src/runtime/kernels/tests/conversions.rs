@@ -5,7 +5,7 @@ use crate::numeric::samples::{Random, samples};
 use crate::numeric::{convert_bytes, iota_bytes};
 
 const RANDOM: usize = 100_000;
-/// Bytes of others before and behind what is converted.
+/// Bytes before and after the converted elements, which must not change.
 const MARGIN: usize = 64;
 
 fn elements(dtype: DType, random: &mut Random) -> Vec<u8> {
@@ -20,7 +20,7 @@ fn supported(client: &Client, dtype: DType) -> bool {
     dtype.size() < 8 || supports_u64(client)
 }
 
-/// A page of random bytes of which `bytes` from `offset` on are free, with room around them.
+/// A page of random bytes, with room for `bytes` bytes from `offset` on and a margin around them.
 fn room(random: &mut Random, offset: usize, bytes: usize) -> Vec<u8> {
     random.bytes((offset + bytes + MARGIN).next_multiple_of(256))
 }
@@ -33,7 +33,7 @@ fn check_pair(client: &Client, random: &mut Random, from: DType, to: DType) {
     let mut model = room(random, source, input.len());
     model[source..source + input.len()].copy_from_slice(&input);
     let src = Page::new(client, model);
-    // The first and the last of the elements may share a word with others.
+    // The first and the last element may share a word with neighbouring bytes.
     for (start, less) in [
         (0, 0),
         (random.below(MARGIN), 0),

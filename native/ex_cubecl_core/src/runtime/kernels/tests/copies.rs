@@ -49,7 +49,7 @@ fn copies_within(client: &Client, random: &mut Random) {
     for _ in 0..CASES {
         let (low, len) = range(random, 2);
         let len = len / 2;
-        // Close together half of the time: then both ranges share a word.
+        // Adjacent half of the time: then both ranges can share a word.
         let room = BYTES - low - 2 * len;
         let gap = [0, random.below(room + 1)][random.below(2)];
         let (mut from, mut to) = (low, low + len + gap);
