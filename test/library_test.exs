@@ -49,6 +49,16 @@ defmodule ExCubecl.LibraryTest do
     assert out =~ "{false, {:ok, 0}}"
   end
 
+  test "the formatter of a project that imports ours leaves defkernel without parentheses" do
+    {options, _} = Code.eval_file(".formatter.exs")
+
+    code =
+      "defkernel double(x), do: x * 2\n\ndefkernel sum(x, out), group: 64 do\n  out[0] = x[0]\nend"
+
+    formatted = Code.format_string!(code, Keyword.fetch!(options, :export))
+    assert IO.iodata_to_binary(formatted) == code
+  end
+
   test "nothing is ever written to the terminal" do
     script = ~S"""
     {:ok, buffer} = ExCubecl.buffer([1.0, 2.0], [2], :f32)
