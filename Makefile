@@ -50,7 +50,7 @@ schedulers: setup-test ## how long calls with large arguments block a scheduler;
 
 model: setup-test ## the model tests, with far more sequences of calls
 	PROPTEST_CASES=50000 cargo test $(CARGO_FLAGS) -p ex_cubecl_core --test model
-	MIX_ENV=test EX_CUBECL_MODEL_TESTS=50000 mix test test/model_test.exs
+	MIX_ENV=test EX_CUBECL_MODEL_TESTS=50000 mix test test/system/model_test.exs
 
 # The test suite does not need NumPy; scripts/numpy finds it, or installs it in _build.
 numpy: setup-test ## random programs in all types against NumPy: NUMPY_PROGRAMS (2000), NUMPY_SEED
@@ -62,7 +62,7 @@ fuzz: setup-test ## look for inputs that break bounds, elements, the allocator, 
 	  cargo fuzz run --fuzz-dir native/fuzz -s none $$target -- \
 	    -max_total_time=$${FUZZ_SECONDS:-60} -max_len=800 -rss_limit_mb=8000 || exit 1; \
 	done
-	MIX_ENV=test EX_CUBECL_RAW_CALLS=1000000 mix test test/raw_test.exs
+	MIX_ENV=test EX_CUBECL_RAW_CALLS=1000000 mix test test/system/raw_test.exs
 
 bench: setup-run ## measure against plain Elixir, raw wgpu and plain CubeCL
 	cargo build $(CARGO_FLAGS) -p peers

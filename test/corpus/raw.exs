@@ -1,4 +1,4 @@
-# Calls of the native library that once failed, or are at a limit; test/raw_test.exs makes them.
+# Calls of the native library that once failed, or are at a limit; test/system/raw_test.exs makes them.
 buffer = {:ours, :buffer}
 device = {:ours, :device}
 huge = 0xFFFF_FFFF_FFFF_FFFF

@@ -1,4 +1,4 @@
-defmodule ExCubecl.KernelWordsTest do
+defmodule ExCubecl.CompileErrorTest do
   # Invalid kernels are compile errors, each with its own message.
   use ExCubecl.Case, async: false
 
@@ -33,11 +33,11 @@ defmodule ExCubecl.KernelWordsTest do
   defp of(fun), do: words("require ExCubecl.Kernel; ExCubecl.Kernel.kernel(#{fun})")
 
   defp of_module(body) do
-    name = "ExCubecl.KernelWordsTest.Made#{System.unique_integer([:positive])}"
+    name = "ExCubecl.CompileErrorTest.Made#{System.unique_integer([:positive])}"
     words("defmodule #{name} do\nuse ExCubecl.Kernel\n#{body}\nend")
   end
 
-  @filters "ExCubecl.KernelWordsTest.Filters"
+  @filters "ExCubecl.CompileErrorTest.Filters"
 
   for {code, text} <- [
         {"fn x -> end",
@@ -132,8 +132,8 @@ defmodule ExCubecl.KernelWordsTest do
          "b/1 is not known in kernels: there is b/2"},
         {"defkernel a(x), do: b(x)\n defkernel b(x, y), do: x + y",
          "b/1 is not known in kernels: there is b/2"},
-        {"import ExCubecl.KernelWordsTest.Filters\n defkernel a(x), do: twice(x)",
-         "twice/1 is a kernel of ExCubecl.KernelWordsTest.Filters: call it as ExCubecl.KernelWordsTest.Filters.twice(...)"},
+        {"import ExCubecl.CompileErrorTest.Filters\n defkernel a(x), do: twice(x)",
+         "twice/1 is a kernel of ExCubecl.CompileErrorTest.Filters: call it as ExCubecl.CompileErrorTest.Filters.twice(...)"},
         {"defkernel a(x), do: b(x)",
          "b/1 is not known in kernels: the documentation of ExCubecl.Kernel lists what is"},
         {"defkernel exp(x), do: x",
@@ -164,7 +164,7 @@ defmodule ExCubecl.KernelWordsTest do
   test "defkernel where no module uses ExCubecl.Kernel" do
     text = "defkernel is for a module that says: use ExCubecl.Kernel"
     assert words("require ExCubecl.Kernel; ExCubecl.Kernel.defkernel(f(x), do: x)") == text
-    name = "ExCubecl.KernelWordsTest.Imports"
+    name = "ExCubecl.CompileErrorTest.Imports"
 
     assert words("defmodule #{name} do\nimport ExCubecl.Kernel\ndefkernel f(x), do: x\nend") ==
              text
@@ -172,11 +172,11 @@ defmodule ExCubecl.KernelWordsTest do
 
   test "a kernel of another module is found by alias and by the name of its own" do
     code = """
-    defmodule ExCubecl.KernelWordsTest.Calls do
+    defmodule ExCubecl.CompileErrorTest.Calls do
       use ExCubecl.Kernel
-      alias ExCubecl.KernelWordsTest.Filters, as: F
+      alias ExCubecl.CompileErrorTest.Filters, as: F
       defkernel one(x), do: F.twice(x) + 1
-      defkernel two(x), do: __MODULE__.one(x) + ExCubecl.KernelWordsTest.Calls.one(x)
+      defkernel two(x), do: __MODULE__.one(x) + ExCubecl.CompileErrorTest.Calls.one(x)
       defkernel three(x), group: 64, do: x[0] = 5
       defkernel four(y, x), do: F.second(y) + x
     end

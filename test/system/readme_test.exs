@@ -5,7 +5,7 @@ defmodule ExCubecl.ReadmeTest do
   # `doctest_file` exists since Elixir 1.15 and needs iex> prompts, which readers cannot paste.
   # Here a block is plain code, and a line that starts with #=> has the return value of the code
   # above it, as inspect/1 prints it.
-  @root Path.expand("..", __DIR__)
+  @root Path.expand("../..", __DIR__)
 
   # Readers run the examples in a new VM, in which no call was refused yet.
   setup do

@@ -1,4 +1,4 @@
-defmodule ExCubecl.TransferTest do
+defmodule ExCubecl.ReadAsyncTest do
   # Reads that do not block.
   use ExCubecl.Case, async: false
 

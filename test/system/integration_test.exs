@@ -2,7 +2,7 @@ defmodule ExCubecl.IntegrationTest do
   # Modules that are compiled only if other libraries are present, in separate VMs so that no other test loads these.
   use ExCubecl.Case, async: false
 
-  @root Path.expand("..", __DIR__)
+  @root Path.expand("../..", __DIR__)
 
   test "without Nx and Kino nothing of theirs is there" do
     refute Code.ensure_loaded?(ExCubecl.Nx)

@@ -5,7 +5,7 @@ defmodule ExCubecl.RawTest do
   alias ExCubecl.{Pool, RawCalls}
 
   @moduletag timeout: :infinity
-  @corpus Path.expand("corpus/raw.exs", __DIR__)
+  @corpus Path.expand("../corpus/raw.exs", __DIR__)
 
   if Code.ensure_loaded?(:proper) do
     setup do

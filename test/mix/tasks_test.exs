@@ -8,7 +8,7 @@ defmodule ExCubecl.TasksTest do
   alias Mix.Tasks.ExCubecl, as: Tasks
 
   @moduletag timeout: 240_000
-  @driver Path.expand("support/driver.c", __DIR__)
+  @driver Path.expand("../support/driver.c", __DIR__)
 
   setup do
     dir = Path.join(System.tmp_dir!(), "ex_cubecl_tasks_#{System.unique_integer([:positive])}")

@@ -1,4 +1,4 @@
-defmodule ExCubecl.GoMemoryTest do
+defmodule ExCubecl.GoMetalTest do
   # The functions of go-metal's `memory` package, as ExCubecl calls, do what its documentation says.
   use ExCubecl.Case, async: false
 

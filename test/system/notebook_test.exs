@@ -3,7 +3,7 @@ defmodule ExCubecl.NotebookTest do
 
   alias ExCubecl.Notebook
 
-  @root Path.expand("..", __DIR__)
+  @root Path.expand("../..", __DIR__)
 
   test "every cell of the tour runs and gives what it shows" do
     assert Notebook.run(Path.join(@root, "notebooks/tour.livemd")) > 20

@@ -1,4 +1,4 @@
-defmodule ExCubecl.GroupKernelTest do
+defmodule ExCubecl.WorkgroupTest do
   # Kernels whose threads work together: groups, shared memory, barriers, atomic operations.
   use ExCubecl.Case, async: false
 

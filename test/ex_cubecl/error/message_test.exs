@@ -1,4 +1,4 @@
-defmodule ExCubecl.MessagesTest do
+defmodule ExCubecl.MessageTest do
   # Complete messages: they name the operation and the argument, and no line of the library's code.
   use ExCubecl.Case, async: false
 
@@ -271,7 +271,7 @@ defmodule ExCubecl.MessagesTest do
              "step 1: " <> expected
 
     assert says(Kernel.run({Made, :saxpi}, [x])) ==
-             "invalid kernel {ExCubecl.MessagesTest.Made, :saxpi}: expected a kernel of ExCubecl.MessagesTest.Made: " <>
+             "invalid kernel {ExCubecl.MessageTest.Made, :saxpi}: expected a kernel of ExCubecl.MessageTest.Made: " <>
                "at/2, bits/1, halves/2, saxpy/3"
   end
 

@@ -1,4 +1,4 @@
-defmodule ExCubecl.GuideTest do
+defmodule ExCubecl.FacadeTest do
   # The guide's five calls: every type and every form of data is read back unchanged.
   use ExCubecl.Case, async: false
 

@@ -4,7 +4,7 @@ defmodule ExCubecl.ExampleTest do
 
   import ExUnit.CaptureIO
 
-  @examples Path.expand("../examples", __DIR__)
+  @examples Path.expand("../../examples", __DIR__)
 
   test "the kernels draw a set and count its points" do
     said = capture_io(fn -> Code.eval_file(Path.join(@examples, "kernels.exs")) end)

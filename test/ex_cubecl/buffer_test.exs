@@ -1,4 +1,4 @@
-defmodule ExCubecl.StorageTest do
+defmodule ExCubecl.BufferTest do
   # Which storage buffers share and which they do not.
   use ExCubecl.Case, async: false
 
