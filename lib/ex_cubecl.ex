@@ -18,7 +18,7 @@ defmodule ExCubecl do
   memory usage; `ExCubecl.Error` lists the error reasons.
   """
 
-  use ExCubecl.Bang,
+  use ExCubecl.Error.Bang,
     buffer: 3,
     buffer: 4,
     read: 1,
@@ -37,7 +37,9 @@ defmodule ExCubecl do
     run_kernel: 3,
     run_kernel: 4
 
-  alias ExCubecl.{Arguments, Buffer, Device, DType, Error, Memory, NamedKernels, Remote}
+  alias ExCubecl.{Buffer, Device, DType, Error, Memory, NamedKernels}
+  alias ExCubecl.Cluster.Remote
+  alias ExCubecl.Error.Arguments
 
   @doc """
   Returns `{:ok, buffer}` with the given elements on a device.

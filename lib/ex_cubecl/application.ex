@@ -8,8 +8,8 @@ defmodule ExCubecl.Application do
   @impl true
   def start(_type, _args) do
     children = [
-      ExCubecl.Remote.Keeper,
-      ExCubecl.Remote.Releaser,
+      ExCubecl.Cluster.Keeper,
+      ExCubecl.Cluster.Releaser,
       ExCubecl.Memory.Timeline,
       ExCubecl.Kernel.Cache
     ]

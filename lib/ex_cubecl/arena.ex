@@ -34,7 +34,7 @@ defmodule ExCubecl.Arena do
   garbage collected. Any process may use it; `per_process/2` gives each process its own arena.
   """
 
-  use ExCubecl.Bang,
+  use ExCubecl.Error.Bang,
     new: 1,
     new: 2,
     per_process: 1,
@@ -55,7 +55,10 @@ defmodule ExCubecl.Arena do
     scoped: 2,
     detach: 1
 
-  alias ExCubecl.{Arguments, Buffer, Device, DType, Error, Handle, Native, Note, Pressure, Text}
+  alias ExCubecl.{Buffer, Device, DType, Error, Native}
+  alias ExCubecl.Buffer.{AllocOptions, Handle}
+  alias ExCubecl.Error.{Arguments, Text}
+  alias ExCubecl.Memory.Pressure
 
   @enforce_keys [:ref, :unit, :device, :size]
   defstruct [:ref, :unit, :device, :size]
@@ -232,12 +235,12 @@ defmodule ExCubecl.Arena do
   end
 
   defp config(opts, [], more, extendable) do
-    with {:ok, opts} <- Arguments.options(opts, @options ++ more ++ Note.options()),
+    with {:ok, opts} <- Arguments.options(opts, @options ++ more ++ AllocOptions.options()),
          {:ok, unit} <- unit(opts[:dtype]),
          {:ok, extendable} <- boolean(:extendable, Keyword.get(opts, :extendable, extendable)),
          {:ok, size} <- size(Keyword.fetch(opts, :size), extendable),
          {:ok, bytes} <- Arguments.index(:size, size * unit_bytes(unit)),
-         {:ok, note} <- Note.from(Keyword.take(opts, Note.options())),
+         {:ok, note} <- AllocOptions.from(Keyword.take(opts, AllocOptions.options())),
          {:ok, id} <- Device.resolve(opts[:device]) do
       {:ok,
        %{

@@ -28,7 +28,8 @@ defmodule ExCubecl.Batch do
 
   require ExCubecl.Kernel
 
-  alias ExCubecl.{Arguments, Buffer, Error, Kernel, Native}
+  alias ExCubecl.{Buffer, Error, Kernel, Native}
+  alias ExCubecl.Error.Arguments
   alias ExCubecl.Kernel.{Call, Definition}
 
   defstruct steps: []
@@ -97,7 +98,7 @@ defmodule ExCubecl.Batch do
 
   defp none(other), do: Arguments.invalid(:batch, other, "an %ExCubecl.Batch{}")
 
-  use ExCubecl.Bang, submit: 1, submit: 2
+  use ExCubecl.Error.Bang, submit: 1, submit: 2
 
   # A step without names is prepared only once. An error in it is returned by `submit/2`.
   defp recorded({_, args, opts} = step) do

@@ -30,7 +30,7 @@ defmodule ExCubecl.Buffer do
       [[0.0, 1.0, 2.0], [9.0, 9.0, 9.0]]
   """
 
-  use ExCubecl.Bang,
+  use ExCubecl.Error.Bang,
     new: 3,
     new: 4,
     empty: 2,
@@ -73,20 +73,10 @@ defmodule ExCubecl.Buffer do
     synchronize: 1,
     pointer: 1
 
-  alias ExCubecl.{
-    Arguments,
-    Device,
-    DType,
-    Error,
-    Handle,
-    Native,
-    Note,
-    Pressure,
-    Progress,
-    Shape,
-    Telemetry,
-    Transfer
-  }
+  alias ExCubecl.{Device, DType, Error, Native, Shape, Telemetry}
+  alias ExCubecl.Buffer.{AllocOptions, Handle, Progress, Transfer}
+  alias ExCubecl.Error.Arguments
+  alias ExCubecl.Memory.Pressure
 
   @enforce_keys [:ref, :dtype, :shape, :device]
   defstruct [:ref, :dtype, :shape, :device]
@@ -255,13 +245,15 @@ defmodule ExCubecl.Buffer do
   end
 
   defp place([], _known) do
-    with {:ok, id} <- Device.resolve(nil), {:ok, note} <- Note.from([]), do: {:ok, id, note}
+    with {:ok, id} <- Device.resolve(nil),
+         {:ok, note} <- AllocOptions.from([]),
+         do: {:ok, id, note}
   end
 
   defp place(opts, known) do
-    with {:ok, opts} <- Arguments.options(opts, known ++ Note.options()),
+    with {:ok, opts} <- Arguments.options(opts, known ++ AllocOptions.options()),
          {:ok, id} <- Device.resolve(opts[:device]),
-         {:ok, note} <- Note.from(opts),
+         {:ok, note} <- AllocOptions.from(opts),
          do: {:ok, id, note}
   end
 
@@ -426,7 +418,7 @@ defmodule ExCubecl.Buffer do
   def transfer(buffer, device, opts \\ []) do
     with {:ok, buffer} <- Handle.check(buffer),
          {:ok, id} <- Device.resolve(device),
-         {:ok, opts} <- Arguments.options(opts, [:progress | Note.options()]),
+         {:ok, opts} <- Arguments.options(opts, [:progress | AllocOptions.options()]),
          {:ok, progress} <- Progress.check(opts[:progress]),
          do: derive(buffer, buffer.dtype, id, Keyword.delete(opts, :progress), progress)
   end
@@ -459,8 +451,8 @@ defmodule ExCubecl.Buffer do
   end
 
   defp derive(%{ref: ref, shape: shape} = buffer, dtype, id, opts, progress \\ false) do
-    with {:ok, opts} <- Arguments.options(opts, Note.options()),
-         {:ok, note} <- Note.from(opts) do
+    with {:ok, opts} <- Arguments.options(opts, AllocOptions.options()),
+         {:ok, note} <- AllocOptions.from(opts) do
       create(%{id: id, dtype: dtype, shape: shape}, Shape.size(shape), fn ->
         if dtype == buffer.dtype,
           do: duplicated(buffer, id, note, progress),
@@ -917,7 +909,7 @@ defmodule ExCubecl.Buffer do
   @spec pointer(t) :: result(pos_integer)
   def pointer(buffer), do: ask(buffer, &Native.buffer_pointer/1)
 
-  use ExCubecl.Remote.Dispatch,
+  use ExCubecl.Cluster.Dispatch,
     new: 4,
     empty: 3,
     full: 4,

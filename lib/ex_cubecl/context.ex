@@ -12,9 +12,10 @@ defmodule ExCubecl.Context do
       [default]
   """
 
-  use ExCubecl.Bang, new: 1, default: 0, set_default: 1
+  use ExCubecl.Error.Bang, new: 1, default: 0, set_default: 1
 
-  alias ExCubecl.{Arguments, Device, Error}
+  alias ExCubecl.{Device, Error}
+  alias ExCubecl.Error.Arguments
 
   @enforce_keys [:devices]
   defstruct [:devices]

@@ -14,7 +14,7 @@ defmodule ExCubecl.Device do
   at the next use; operations on its old buffers return `:device_lost`.
   """
 
-  use ExCubecl.Bang,
+  use ExCubecl.Error.Bang,
     list: 0,
     info: 1,
     default: 0,
@@ -23,7 +23,9 @@ defmodule ExCubecl.Device do
     synchronize: 1,
     reset: 1
 
-  alias ExCubecl.{Arguments, Error, Limits, Native}
+  alias ExCubecl.{Error, Native}
+  alias ExCubecl.Error.Arguments
+  alias ExCubecl.Memory.Limits
 
   @enforce_keys [:id, :runtime, :name, :kind, :driver]
   defstruct [
@@ -260,7 +262,7 @@ defmodule ExCubecl.Device do
     with {:ok, id} <- resolve(device), do: Error.from_native(fn -> Native.device_reset(id) end)
   end
 
-  use ExCubecl.Remote.Dispatch, info: 1, remove: 1, synchronize: 1, reset: 1
+  use ExCubecl.Cluster.Dispatch, info: 1, remove: 1, synchronize: 1, reset: 1
 
   @doc false
   # The id of a device that is given in any of its forms; `nil` is the default device.

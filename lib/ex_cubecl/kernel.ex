@@ -70,18 +70,10 @@ defmodule ExCubecl.Kernel do
   Shifts take the distance modulo the number of bits of the type. `guides/kernels.md` has all rules. Each combination of types is compiled once.
   """
 
-  alias ExCubecl.{
-    Arguments,
-    Buffer,
-    Device,
-    DType,
-    Error,
-    Native,
-    Note,
-    Pressure,
-    Shape,
-    Telemetry
-  }
+  alias ExCubecl.{Buffer, Device, DType, Error, Native, Shape, Telemetry}
+  alias ExCubecl.Buffer.AllocOptions
+  alias ExCubecl.Error.Arguments
+  alias ExCubecl.Memory.Pressure
 
   alias ExCubecl.Kernel.{Cache, Call, Definition, Source}
 
@@ -182,7 +174,7 @@ defmodule ExCubecl.Kernel do
   def run(kernel, args, opts \\ [])
 
   def run(%__MODULE__{} = kernel, args, opts) when proper(args) do
-    with {:ok, opts} <- Arguments.options(opts, [:size, :into, :check | Note.options()]),
+    with {:ok, opts} <- Arguments.options(opts, [:size, :into, :check | AllocOptions.options()]),
          {:ok, opts} <- checked(opts),
          {:ok, prepared} <- Call.prepare(kernel, args, opts) do
       metadata = %{device: prepared.device, kernel: kernel.parsed.name}
@@ -402,7 +394,7 @@ defmodule ExCubecl.Kernel do
     end
   end
 
-  use ExCubecl.Bang, run: 2, run: 3, source: 1, warm: 2, warm: 3, profile: 1, profile: 2
+  use ExCubecl.Error.Bang, run: 2, run: 3, source: 1, warm: 2, warm: 3, profile: 1, profile: 2
 
   @doc """
   Returns `%{size: kernels, max: max, hits: hits, misses: misses, programs: count}`: the number of kernels in the cache, one for each
@@ -451,7 +443,12 @@ defmodule ExCubecl.Kernel do
   end
 
   defp result(%{outputs: []}, made, shape, device, opts),
-    do: Buffer.empty(shape, made.dtype, [device: device] ++ Keyword.take(opts, Note.options()))
+    do:
+      Buffer.empty(
+        shape,
+        made.dtype,
+        [device: device] ++ Keyword.take(opts, AllocOptions.options())
+      )
 
   defp result(_prepared, _made, _shape, _device, _opts), do: {:ok, nil}
 
@@ -467,7 +464,7 @@ defmodule ExCubecl.Kernel do
   defp make_result(%{made: made, device: id, shape: shape, numbers: numbers} = prepared, opts) do
     bytes = Shape.size(shape) * DType.size(made.dtype)
 
-    with {:ok, note} <- Note.from(Keyword.take(opts, Note.options())),
+    with {:ok, note} <- AllocOptions.from(Keyword.take(opts, AllocOptions.options())),
          {:ok, ref} <-
            Pressure.create(id, bytes, fn ->
              with {:ok, nil} <-

@@ -32,7 +32,7 @@ defmodule ExCubecl.Memory do
       1024
   """
 
-  use ExCubecl.Bang,
+  use ExCubecl.Error.Bang,
     usage: 0,
     usage: 1,
     total: 0,
@@ -58,18 +58,10 @@ defmodule ExCubecl.Memory do
     get_buffer: 3,
     return_buffer: 1
 
-  alias ExCubecl.{
-    Arguments,
-    Buffer,
-    Device,
-    DType,
-    Error,
-    Handle,
-    Native,
-    Note,
-    Pressure,
-    SizeClass
-  }
+  alias ExCubecl.{Buffer, Device, DType, Error, Native}
+  alias ExCubecl.Buffer.{AllocOptions, Handle}
+  alias ExCubecl.Error.Arguments
+  alias ExCubecl.Memory.{Pressure, SizeClass}
 
   alias ExCubecl.Memory.Timeline
 
@@ -319,7 +311,7 @@ defmodule ExCubecl.Memory do
       77
   """
   @spec trace(boolean) :: :ok | {:error, Error.t()}
-  def trace(on) when is_boolean(on), do: Note.set_tracing(on)
+  def trace(on) when is_boolean(on), do: AllocOptions.set_tracing(on)
   def trace(other), do: Arguments.invalid(:trace, other, "true or false")
 
   @doc """
@@ -356,10 +348,10 @@ defmodule ExCubecl.Memory do
   """
   @spec get_buffer(pos_integer, term, keyword) :: Buffer.result(Buffer.t())
   def get_buffer(bytes, device \\ nil, opts \\ []) do
-    with {:ok, opts} <- Arguments.options(opts, [:dtype | Note.options()]),
+    with {:ok, opts} <- Arguments.options(opts, [:dtype | AllocOptions.options()]),
          {:ok, dtype} <- Arguments.dtype(Keyword.get(opts, :dtype, :u8)),
          {:ok, {class, max}} <- SizeClass.of(bytes),
-         {:ok, note} <- Note.from(Keyword.delete(opts, :dtype)),
+         {:ok, note} <- AllocOptions.from(Keyword.delete(opts, :dtype)),
          {:ok, id} <- Device.resolve(device) do
       shape = [div(class + DType.size(dtype) - 1, DType.size(dtype))]
 
@@ -425,7 +417,7 @@ defmodule ExCubecl.Memory do
   defp pool({id, bytes, false, stats}), do: {{bytes, id}, stats}
   defp pool({id, bytes, true, stats}), do: {{bytes, id, :persistent}, stats}
 
-  use ExCubecl.Remote.Dispatch,
+  use ExCubecl.Cluster.Dispatch,
     usage: 1,
     total: 1,
     trim: 1,

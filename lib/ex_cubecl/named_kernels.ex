@@ -4,7 +4,8 @@ defmodule ExCubecl.NamedKernels do
 
   require ExCubecl.Kernel
 
-  alias ExCubecl.{Arguments, Kernel}
+  alias ExCubecl.Kernel
+  alias ExCubecl.Error.Arguments
   alias ExCubecl.Kernel.Definition
 
   @kernels for {name, kernel} <- %{

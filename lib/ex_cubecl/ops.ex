@@ -26,19 +26,10 @@ defmodule ExCubecl.Ops do
 
   import Elixir.Kernel, except: [abs: 1, ceil: 1, floor: 1, max: 2, min: 2, round: 1]
 
-  alias ExCubecl.{
-    Arguments,
-    Buffer,
-    Device,
-    DType,
-    Error,
-    Handle,
-    Native,
-    Note,
-    Pressure,
-    Shape,
-    Text
-  }
+  alias ExCubecl.{Buffer, Device, DType, Error, Native, Shape}
+  alias ExCubecl.Buffer.{AllocOptions, Handle}
+  alias ExCubecl.Error.{Arguments, Text}
+  alias ExCubecl.Memory.Pressure
 
   alias ExCubecl.Kernel
   alias ExCubecl.Kernel.Definition
@@ -644,7 +635,7 @@ defmodule ExCubecl.Ops do
     bytes = m * n * DType.size(a.dtype)
 
     made =
-      with {:ok, note} <- Note.from([]) do
+      with {:ok, note} <- AllocOptions.from([]) do
         Pressure.create(a.device, bytes, fn ->
           Native.kernel_matmul(a.ref, b.ref, lengths, [m, n], note)
         end)
@@ -775,7 +766,7 @@ defmodule ExCubecl.Ops do
          do: {:ok, out}
   end
 
-  use ExCubecl.Bang,
+  use ExCubecl.Error.Bang,
     add: 2,
     subtract: 2,
     multiply: 2,
@@ -807,7 +798,7 @@ defmodule ExCubecl.Ops do
     relu: 1,
     gelu: 1
 
-  use ExCubecl.Bang,
+  use ExCubecl.Error.Bang,
     select: 3,
     broadcast_to: 2,
     transpose: 1,

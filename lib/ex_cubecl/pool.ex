@@ -21,7 +21,7 @@ defmodule ExCubecl.Pool do
   pool exits. Buffers that are checked out at that time remain valid.
   """
 
-  use ExCubecl.Bang,
+  use ExCubecl.Error.Bang,
     checkout: 1,
     checkout: 2,
     checkin: 2,
@@ -29,19 +29,10 @@ defmodule ExCubecl.Pool do
     with_buffer: 3,
     stats: 1
 
-  alias ExCubecl.{
-    Arguments,
-    Buffer,
-    Device,
-    DType,
-    Error,
-    Handle,
-    Native,
-    Note,
-    Pressure,
-    Shape,
-    SizeClass
-  }
+  alias ExCubecl.{Buffer, Device, DType, Error, Native, Shape}
+  alias ExCubecl.Buffer.{AllocOptions, Handle}
+  alias ExCubecl.Error.Arguments
+  alias ExCubecl.Memory.{Pressure, SizeClass}
 
   alias ExCubecl.Pool.Server
 
@@ -101,11 +92,11 @@ defmodule ExCubecl.Pool do
   end
 
   defp config(opts) do
-    with {:ok, opts} <- Arguments.options(opts, @options ++ Note.options()),
+    with {:ok, opts} <- Arguments.options(opts, @options ++ AllocOptions.options()),
          {:ok, dtype} <- Arguments.dtype(Keyword.get(opts, :dtype, :u8)),
          {:ok, shape} <- shape(opts, dtype),
          {:ok, most} <- most(opts[:max], Shape.size(shape) * DType.size(dtype)),
-         {:ok, note} <- Note.from(Keyword.take(opts, Note.options())),
+         {:ok, note} <- AllocOptions.from(Keyword.take(opts, AllocOptions.options())),
          {:ok, id} <- Device.resolve(opts[:device]),
          do: {:ok, id, dtype, shape, most, note}
   end
@@ -159,7 +150,7 @@ defmodule ExCubecl.Pool do
   def checkout(pool, opts \\ []) do
     with {:ok, opts} <- Arguments.options(opts, [:timeout, :tag]),
          {:ok, timeout} <- Arguments.timeout(Keyword.get(opts, :timeout, 5000)),
-         {:ok, note} <- Note.from(Keyword.take(opts, [:tag])),
+         {:ok, note} <- AllocOptions.from(Keyword.take(opts, [:tag])),
          {:ok, pid} <- whereis(pool) do
       case Error.from_native(fn -> Native.pool_take(pid, note) end) do
         {:ok, {:grow, id, bytes}} -> grow(pid, id, bytes, note, timeout)

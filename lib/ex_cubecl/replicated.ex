@@ -22,7 +22,7 @@ defmodule ExCubecl.Replicated do
   If no `devices:` are given, those of `ExCubecl.Context.default/0` are used.
   """
 
-  use ExCubecl.Bang,
+  use ExCubecl.Error.Bang,
     new: 2,
     new: 3,
     from: 3,
@@ -37,19 +37,10 @@ defmodule ExCubecl.Replicated do
     dtype: 1,
     devices: 1
 
-  alias ExCubecl.{
-    Arguments,
-    Buffer,
-    Context,
-    DType,
-    Error,
-    Handle,
-    Native,
-    Note,
-    Pressure,
-    Shape,
-    Telemetry
-  }
+  alias ExCubecl.{Buffer, Context, DType, Error, Native, Shape, Telemetry}
+  alias ExCubecl.Buffer.{AllocOptions, Handle}
+  alias ExCubecl.Error.Arguments
+  alias ExCubecl.Memory.Pressure
 
   @enforce_keys [:buffers, :shape, :dtype, :shards]
   defstruct [:buffers, :shape, :dtype, :shards]
@@ -82,14 +73,15 @@ defmodule ExCubecl.Replicated do
   """
   @spec new(Buffer.shape(), DType.t(), keyword) :: result(t)
   def new(shape, dtype, opts \\ []) do
-    with {:ok, opts} <- Arguments.options(opts, [:devices, :context, :shards] ++ Note.options()),
+    with {:ok, opts} <-
+           Arguments.options(opts, [:devices, :context, :shards] ++ AllocOptions.options()),
          {:ok, dtype} <- Arguments.dtype(dtype),
          {:ok, shape, _count} <- Arguments.shape(shape, dtype),
          {:ok, context} <- context(opts[:devices], opts[:context]),
          {:ok, shards} <- shards(Keyword.get(opts, :shards, false)),
          {:ok, part} <- part(shape, length(context.devices), shards),
          {:ok, buffers} <-
-           empty(context.devices, part, dtype, Keyword.take(opts, Note.options())),
+           empty(context.devices, part, dtype, Keyword.take(opts, AllocOptions.options())),
          do: {:ok, %__MODULE__{buffers: buffers, shape: shape, dtype: dtype, shards: shards}}
   end
 

@@ -4,7 +4,8 @@ defmodule ExCubecl.TasksTest do
 
   import ExUnit.CaptureIO
 
-  alias ExCubecl.{Doctor, Peer}
+  alias ExCubecl.Peer
+  alias ExCubecl.Dashboard.Doctor
   alias Mix.Tasks.ExCubecl, as: Tasks
 
   @moduletag timeout: 240_000

@@ -9,11 +9,11 @@ defmodule ExCubecl.DoctestTest do
   doctest ExCubecl.Error
   doctest ExCubecl.Memory
   doctest ExCubecl.Memory.Chart
-  doctest ExCubecl.Memory.Svg
+  doctest ExCubecl.Dashboard.Svg
   doctest ExCubecl.Pool
   doctest ExCubecl.Arena
   doctest ExCubecl.Shape
-  doctest ExCubecl.Text
+  doctest ExCubecl.Error.Text
   doctest ExCubecl.Context
   doctest ExCubecl.Replicated
   doctest ExCubecl.Kernel

@@ -4,7 +4,7 @@ defmodule ExCubecl.NodesTest do
 
   import ExCubecl.Refusal
   alias ExCubecl.Peer
-  alias ExCubecl.Remote.Keeper
+  alias ExCubecl.Cluster.Keeper
 
   @moduletag :nodes
   @mib 1_048_576
@@ -225,7 +225,7 @@ defmodule ExCubecl.NodesTest do
 
     assert_receive :made, 10_000
     assert kept(node) == 3
-    killed(ExCubecl.Remote.Releaser)
+    killed(ExCubecl.Cluster.Releaser)
     send(holder, :drop)
     assert_receive {:dropped, 3}, 10_000
     until(fn -> kept(node) == 0 end)
@@ -391,7 +391,7 @@ defmodule ExCubecl.NodesTest do
 
     args = ["0.0.1", self(), Device, :list, []]
 
-    refused(there(node, ExCubecl.Remote.Server, :run, args), :unsupported,
+    refused(there(node, ExCubecl.Cluster.Server, :run, args), :unsupported,
       says: ExCubecl.version()
     )
   end

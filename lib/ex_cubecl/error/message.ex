@@ -2,7 +2,8 @@ defmodule ExCubecl.Error.Message do
   @moduledoc false
   # Builds the message of every error from its details.
 
-  alias ExCubecl.{DType, Text}
+  alias ExCubecl.DType
+  alias ExCubecl.Error.Text
 
   @doc "The message: what was wrong, what was expected, and what to do. An error from another node names that node."
   def of(%{reason: reason, details: details}) do

@@ -11,9 +11,10 @@ if Code.ensure_loaded?(Nx.Tensor) do
         {:ok, tensor} = ExCubecl.Nx.to_tensor(buffer)
     """
 
-    use ExCubecl.Bang, from_tensor: 1, from_tensor: 2, to_tensor: 1, to_tensor: 2
+    use ExCubecl.Error.Bang, from_tensor: 1, from_tensor: 2, to_tensor: 1, to_tensor: 2
 
-    alias ExCubecl.{Arguments, Buffer, DType, Error}
+    alias ExCubecl.{Buffer, DType, Error}
+    alias ExCubecl.Error.Arguments
 
     @doc """
     Returns `{:ok, buffer}` with the type, shape and elements of a tensor. Names are not kept.

@@ -4,7 +4,7 @@ defmodule ExCubecl.Kernel.Cache do
   # process only owns it. When the table is full, entries that were not used since the last round are evicted.
   # Without the table, as before the application is started, kernels run and nothing is cached.
 
-  use ExCubecl.Service
+  use ExCubecl.Application.Service
 
   @most 1024
   @half 512

@@ -3,7 +3,9 @@ defmodule ExCubecl.Kernel.Call do
   # Prepares one call of a kernel: checks the arguments as far as Elixir can, compiles the kernel for their types, and
   # builds the arguments of the NIF.
 
-  alias ExCubecl.{Arguments, Buffer, DType, Error, Handle, Native, Shape, Telemetry}
+  alias ExCubecl.{Buffer, DType, Error, Native, Shape, Telemetry}
+  alias ExCubecl.Buffer.Handle
+  alias ExCubecl.Error.Arguments
   alias ExCubecl.Kernel.{Blame, Cache, Typer, Types}
 
   # Numbers that Elixir floats cannot represent.

@@ -4,7 +4,9 @@ defmodule ExCubecl.Kernel.Source do
   `ExCubecl.Kernel.run/3` runs it.
   """
 
-  alias ExCubecl.{Arguments, DType, Error, Handle, Native, Shape, Telemetry}
+  alias ExCubecl.{DType, Error, Native, Shape, Telemetry}
+  alias ExCubecl.Buffer.Handle
+  alias ExCubecl.Error.Arguments
 
   @enforce_keys [:ref, :entry]
   defstruct [:ref, :entry]

@@ -2,7 +2,7 @@ defmodule ExCubecl.Kernel.Unknown do
   @moduledoc false
   # The messages for code that is not valid in a kernel, with what to write instead.
 
-  alias ExCubecl.Text
+  alias ExCubecl.Error.Text
 
   @instead %{
     &&: "and",

@@ -13,10 +13,11 @@ defmodule ExCubecl.Memory.Chart do
       1048576
   """
 
-  use ExCubecl.Bang, timeline: 0, timeline: 1, map: 0, map: 1, map: 2, save: 2
+  use ExCubecl.Error.Bang, timeline: 0, timeline: 1, map: 0, map: 1, map: 2, save: 2
 
-  alias ExCubecl.{Arguments, Device, Error, Memory}
-  alias ExCubecl.Memory.Svg
+  alias ExCubecl.{Device, Error, Memory}
+  alias ExCubecl.Error.Arguments
+  alias ExCubecl.Dashboard.Svg
 
   @enforce_keys [:title, :svg]
   defstruct [:title, :svg]
@@ -72,7 +73,7 @@ defmodule ExCubecl.Memory.Chart do
   end
 
   # A chart of a device of another node is drawn on that node.
-  use ExCubecl.Remote.Dispatch, timeline: 1, map: 2
+  use ExCubecl.Cluster.Dispatch, timeline: 1, map: 2
 
   defp chart(title, drawing), do: %__MODULE__{title: title, svg: drawing}
 

@@ -3,9 +3,10 @@ defmodule ExCubecl.Memory.Timeline do
   # Samples the memory usage of each open device periodically. The newest samples are kept, the oldest are
   # dropped. `ExCubecl.Memory.timeline/1` is the public function.
 
-  use ExCubecl.Service
+  use ExCubecl.Application.Service
 
-  alias ExCubecl.{Error, Native, Service}
+  alias ExCubecl.{Error, Native}
+  alias ExCubecl.Application.Service
 
   @every 100
   @keep 600

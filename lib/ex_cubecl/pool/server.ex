@@ -2,7 +2,7 @@ defmodule ExCubecl.Pool.Server do
   @moduledoc false
   # The process of a pool: the pool ends when it exits. It has the queue of callers that wait for a buffer.
 
-  use ExCubecl.Service
+  use ExCubecl.Application.Service
 
   alias ExCubecl.{Error, Native}
 

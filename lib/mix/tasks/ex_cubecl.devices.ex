@@ -12,7 +12,7 @@ defmodule Mix.Tasks.ExCubecl.Devices do
   use Mix.Task
 
   alias ExCubecl.Device
-  alias ExCubecl.Memory.Svg
+  alias ExCubecl.Dashboard.Svg
 
   @requirements ["app.config"]
 

@@ -12,7 +12,7 @@ defmodule Mix.Tasks.ExCubecl.Doctor do
 
   use Mix.Task
 
-  alias ExCubecl.Doctor
+  alias ExCubecl.Dashboard.Doctor
 
   @requirements ["app.config"]
 

@@ -20,7 +20,7 @@ defmodule Mix.Tasks.ExCubecl.Top do
 
   use Mix.Task
 
-  alias ExCubecl.Memory.Top
+  alias ExCubecl.Dashboard.Top
 
   @requirements ["app.start"]
   @switches [node: :string, cookie: :string, run: :string, every: :integer, once: :boolean]

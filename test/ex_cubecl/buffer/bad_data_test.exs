@@ -34,7 +34,7 @@ defmodule ExCubecl.BadDataTest do
         ] do
       refused(ExCubecl.buffer(data, shape, dtype), :shape_mismatch,
         details: [expected: expected, actual: length(data), shape: shape],
-        says: [expected, length(data), ExCubecl.Text.show(shape)]
+        says: [expected, length(data), ExCubecl.Error.Text.show(shape)]
       )
     end
 
@@ -76,7 +76,7 @@ defmodule ExCubecl.BadDataTest do
         ] do
       refused(ExCubecl.buffer(data, shape, :u8), :shape_mismatch,
         details: [depth: depth, expected: expected, actual: actual, shape: shape],
-        says: ["depth #{depth}", actual, ExCubecl.Text.show(shape)]
+        says: ["depth #{depth}", actual, ExCubecl.Error.Text.show(shape)]
       )
     end
 
@@ -296,7 +296,7 @@ defmodule ExCubecl.BadDataTest do
         ] do
       refused(call.(dtype), :unsupported_dtype,
         details: [dtype: dtype],
-        says: [ExCubecl.Text.show(dtype), ":bf16", ":u64"]
+        says: [ExCubecl.Error.Text.show(dtype), ":bf16", ":u64"]
       )
     end
 

@@ -1,4 +1,4 @@
-//! `ExCubecl.Transfer`.
+//! `ExCubecl.Buffer.Transfer`.
 
 use rustler::{Atom, Env, Reference, ResourceArc, Term};
 

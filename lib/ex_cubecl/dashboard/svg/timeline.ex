@@ -1,8 +1,8 @@
-defmodule ExCubecl.Memory.Svg.Timeline do
+defmodule ExCubecl.Dashboard.Svg.Timeline do
   @moduledoc false
   # Live and reserved bytes over time.
 
-  alias ExCubecl.Memory.Svg
+  alias ExCubecl.Dashboard.Svg
 
   @width 900
   @height 320

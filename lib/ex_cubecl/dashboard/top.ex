@@ -1,9 +1,10 @@
-defmodule ExCubecl.Memory.Top do
+defmodule ExCubecl.Dashboard.Top do
   @moduledoc false
   # The view of `mix ex_cubecl.top`: the snapshot is taken on the node of the buffers and drawn on the node of the task.
 
-  alias ExCubecl.{Device, Memory, Native, Text}
-  alias ExCubecl.Memory.Svg
+  alias ExCubecl.{Device, Memory, Native}
+  alias ExCubecl.Error.Text
+  alias ExCubecl.Dashboard.Svg
 
   @most 8
 

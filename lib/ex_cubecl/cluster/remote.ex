@@ -1,11 +1,14 @@
-defmodule ExCubecl.Remote do
+defmodule ExCubecl.Cluster.Remote do
   @moduledoc false
   # Buffers on other nodes, over Erlang distribution: a handle on this node refers to a buffer that
-  # `ExCubecl.Remote.Keeper` keeps on the other node, and calls on it run on that node. Elements cross
+  # `ExCubecl.Cluster.Keeper` keeps on the other node, and calls on it run on that node. Elements cross
   # the network only for reads and writes, in chunks.
 
-  alias ExCubecl.{Arguments, DType, Error, Native, Note, Progress, Service, Shape, Text}
-  alias ExCubecl.Remote.{Keeper, Releaser, Server}
+  alias ExCubecl.{DType, Error, Native, Shape}
+  alias ExCubecl.Application.Service
+  alias ExCubecl.Buffer.{AllocOptions, Progress}
+  alias ExCubecl.Error.{Arguments, Text}
+  alias ExCubecl.Cluster.{Keeper, Releaser, Server}
 
   @buffer :"Elixir.ExCubecl.Buffer"
   @device :"Elixir.ExCubecl.Device"
@@ -111,7 +114,7 @@ defmodule ExCubecl.Remote do
 
   defp create(node, :new, [data, shape, dtype, opts]) do
     with {:ok, dtype} <- Arguments.dtype(dtype),
-         {:ok, opts} <- unwatched(opts, [:device | Note.options()]),
+         {:ok, opts} <- unwatched(opts, [:device | AllocOptions.options()]),
          {:ok, shape, count} <- Arguments.shape(shape, dtype),
          {:ok, data} <- Arguments.data(data, shape),
          {:ok, binary} <- encode(data, dtype, shape, count),
@@ -245,7 +248,7 @@ defmodule ExCubecl.Remote do
   ## Between nodes
 
   defp transfer(buffer, device, opts) do
-    with {:ok, opts} <- unwatched(opts, Note.options()),
+    with {:ok, opts} <- unwatched(opts, AllocOptions.options()),
          do: carry_over(buffer, device, opts)
   end
 

@@ -1,12 +1,12 @@
-defmodule ExCubecl.Remote.Keeper do
+defmodule ExCubecl.Cluster.Keeper do
   @moduledoc false
   # Keeps the buffers of this node that other nodes have handles of. A buffer is released when its handle is
   # garbage collected on the other node, when that node disconnects, and when the process that requested the
   # buffer dies before it has received the handle.
 
-  use ExCubecl.Service
+  use ExCubecl.Application.Service
 
-  alias ExCubecl.Service
+  alias ExCubecl.Application.Service
 
   @table __MODULE__
 

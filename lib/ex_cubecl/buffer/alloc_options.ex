@@ -1,9 +1,10 @@
-defmodule ExCubecl.Note do
+defmodule ExCubecl.Buffer.AllocOptions do
   @moduledoc false
   # The allocation options of a new buffer: a tag, the stacktrace (while allocations are traced), and whether
   # the buffer is long-lived. `nil` if none of them is set, the usual case.
 
-  alias ExCubecl.{Arguments, Error}
+  alias ExCubecl.Error
+  alias ExCubecl.Error.Arguments
 
   @type t :: nil | {binary | nil, binary | nil, boolean}
 

@@ -70,7 +70,7 @@ defimpl Inspect,
   for: [ExCubecl.Kernel, ExCubecl.Batch, ExCubecl.Memory.Chart, ExCubecl.Replicated] do
   # Prints a summary instead of the fields. A struct that was built by hand is printed with its fields.
 
-  alias ExCubecl.Text
+  alias ExCubecl.Error.Text
 
   def inspect(struct, opts) do
     case shown(struct) do

@@ -1,4 +1,4 @@
-defmodule ExCubecl.Text do
+defmodule ExCubecl.Error.Text do
   @moduledoc false
   # Formats terms and numbers for messages. Lists of small integers are shapes here, never charlists.
 
@@ -7,7 +7,7 @@ defmodule ExCubecl.Text do
   @doc """
   A term as short text.
 
-      iex> ExCubecl.Text.show([100, 101])
+      iex> ExCubecl.Error.Text.show([100, 101])
       "[100, 101]"
   """
   @spec show(term) :: String.t()
@@ -18,7 +18,7 @@ defmodule ExCubecl.Text do
   end
 
   @doc ~S'''
-      iex> {ExCubecl.Text.count(1, "argument"), ExCubecl.Text.count(3, "argument")}
+      iex> {ExCubecl.Error.Text.count(1, "argument"), ExCubecl.Error.Text.count(3, "argument")}
       {"1 argument", "3 arguments"}
   '''
   @spec count(integer, String.t()) :: String.t()

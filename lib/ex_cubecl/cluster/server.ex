@@ -1,10 +1,10 @@
-defmodule ExCubecl.Remote.Server do
+defmodule ExCubecl.Cluster.Server do
   @moduledoc false
   # The entry point for calls from other nodes: runs one function of `ExCubecl.Buffer` or `ExCubecl.Device` on
   # buffers that this node keeps for them.
 
   alias ExCubecl.{DType, Error}
-  alias ExCubecl.Remote.Keeper
+  alias ExCubecl.Cluster.Keeper
 
   @buffer :"Elixir.ExCubecl.Buffer"
   @version Mix.Project.config()[:version]

@@ -1,4 +1,4 @@
-defmodule ExCubecl.Reclaim do
+defmodule ExCubecl.Memory.Reclaim do
   @moduledoc false
   # Makes other processes collect their garbage, so that the buffers in it are freed. One run at a time
   # in the whole VM: concurrent callers wait for the run in progress and share its result.

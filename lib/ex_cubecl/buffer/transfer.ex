@@ -1,9 +1,10 @@
-defmodule ExCubecl.Transfer do
+defmodule ExCubecl.Buffer.Transfer do
   @moduledoc false
   # Asynchronous reads, whose result arrives as a message `{transfer, result}`. `ExCubecl.Buffer.read_async/1` and
   # `await/2` are the public functions.
 
-  alias ExCubecl.{Arguments, Error, Native}
+  alias ExCubecl.{Error, Native}
+  alias ExCubecl.Error.Arguments
 
   @type t :: reference
 

@@ -1,8 +1,8 @@
-defmodule ExCubecl.Bang do
+defmodule ExCubecl.Error.Bang do
   @moduledoc false
   # Generates the raising variant, with a `!`, of each listed function.
   #
-  #     use ExCubecl.Bang, read: 1, write: 2, write: 3
+  #     use ExCubecl.Error.Bang, read: 1, write: 2, write: 3
 
   defmacro __using__(functions) do
     for {name, arity} <- functions do

@@ -1,8 +1,9 @@
-defmodule ExCubecl.Handle do
+defmodule ExCubecl.Buffer.Handle do
   @moduledoc false
   # Checks that a term is a buffer. A struct that was built by hand may hold any terms.
 
-  alias ExCubecl.{Arguments, DType, Error, Shape}
+  alias ExCubecl.{DType, Error, Shape}
+  alias ExCubecl.Error.Arguments
 
   # An atom instead of an alias: `ExCubecl.Buffer` depends on this module at compile time, and not the reverse.
   @buffer :"Elixir.ExCubecl.Buffer"

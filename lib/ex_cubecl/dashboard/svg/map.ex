@@ -1,9 +1,9 @@
-defmodule ExCubecl.Memory.Svg.Map do
+defmodule ExCubecl.Dashboard.Svg.Map do
   @moduledoc false
   # The memory map of a device: a bar for each page, with its allocations at their offsets.
 
-  alias ExCubecl.Memory.Svg
-  alias ExCubecl.Text
+  alias ExCubecl.Dashboard.Svg
+  alias ExCubecl.Error.Text
 
   @left 190
   @right 850

@@ -1,4 +1,4 @@
-defmodule ExCubecl.Arguments do
+defmodule ExCubecl.Error.Arguments do
   @moduledoc false
   # Checks the arguments of callers once, before the native call: this module checks the terms, the native side
   # their meaning.

@@ -1,11 +1,11 @@
-defmodule ExCubecl.Remote.Releaser do
+defmodule ExCubecl.Cluster.Releaser do
   @moduledoc false
   # Notifies the node of a remote buffer when a handle on this node is garbage collected.
 
-  use ExCubecl.Service
+  use ExCubecl.Application.Service
 
   alias ExCubecl.{Error, Native}
-  alias ExCubecl.Remote.Keeper
+  alias ExCubecl.Cluster.Keeper
 
   # Milliseconds until the next attempt to notify a node whose distribution connection is busy.
   @again 100

@@ -1,8 +1,8 @@
-defmodule ExCubecl.SizeClass do
+defmodule ExCubecl.Memory.SizeClass do
   @moduledoc false
   # The size classes of the shared pools, and the maximum number of buffers of each.
 
-  alias ExCubecl.Arguments
+  alias ExCubecl.Error.Arguments
 
   @classes [
     {1_024, 100},

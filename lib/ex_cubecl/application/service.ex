@@ -1,9 +1,10 @@
-defmodule ExCubecl.Service do
+defmodule ExCubecl.Application.Service do
   @moduledoc false
   # A GenServer of the library. It refuses unknown calls and drops unknown messages instead of crashing; callers
   # find it again after it was killed and restarted.
 
-  alias ExCubecl.{Arguments, Error}
+  alias ExCubecl.Error
+  alias ExCubecl.Error.Arguments
 
   # How long a caller waits for the supervisor to start a process again, in milliseconds.
   @patience 1_000
@@ -13,7 +14,7 @@ defmodule ExCubecl.Service do
     quote do
       # Not `use GenServer`, because it defines its own clauses for unknown messages.
       @behaviour GenServer
-      @before_compile ExCubecl.Service
+      @before_compile ExCubecl.Application.Service
 
       def child_spec(arg), do: %{id: __MODULE__, start: {__MODULE__, :start_link, [arg]}}
     end
@@ -22,7 +23,8 @@ defmodule ExCubecl.Service do
   # Appended after the clauses of the module itself.
   defmacro __before_compile__(_env) do
     quote do
-      def handle_call(message, from, state), do: ExCubecl.Service.refuse(message, from, state)
+      def handle_call(message, from, state),
+        do: ExCubecl.Application.Service.refuse(message, from, state)
 
       def handle_cast(_message, state), do: {:noreply, state}
 

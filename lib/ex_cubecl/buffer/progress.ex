@@ -1,10 +1,10 @@
-defmodule ExCubecl.Progress do
+defmodule ExCubecl.Buffer.Progress do
   @moduledoc false
   # Reports the progress of a transfer from a separate process, because the caller waits for the
   # native library meanwhile. A callback is called for every transfer that it was passed to; without
   # one, IEx and Livebook show a progress bar for transfers of 256 MiB and more.
 
-  alias ExCubecl.Arguments
+  alias ExCubecl.Error.Arguments
 
   @bar_from 256 * 1024 * 1024
   @width 30

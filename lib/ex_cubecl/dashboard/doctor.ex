@@ -1,4 +1,4 @@
-defmodule ExCubecl.Doctor do
+defmodule ExCubecl.Dashboard.Doctor do
   @moduledoc false
   # Looks for the libraries and drivers that each runtime needs on this machine, without loading them into
   # this VM: a driver that crashes would crash the VM. So devices are tried in a separate VM.

@@ -1,9 +1,9 @@
-defmodule ExCubecl.Remote.Dispatch do
+defmodule ExCubecl.Cluster.Dispatch do
   @moduledoc false
   # Runs functions on the node of their buffer or device. The functions themselves do not depend on other
   # nodes: each is overridden by one that first looks up the node.
 
-  alias ExCubecl.Remote
+  alias ExCubecl.Cluster.Remote
 
   defmacro __using__(functions) do
     for {name, arity} <- functions do

@@ -1,11 +1,12 @@
-defmodule ExCubecl.Limits do
+defmodule ExCubecl.Memory.Limits do
   @moduledoc false
   # Passes the memory limits of the configuration to the native side once, before a device is opened:
   #
   #     config :ex_cubecl, memory_limit: 2_000_000_000
   #     config :ex_cubecl, memory_limit: %{{:cuda, 0} => 8_000_000_000, "vulkan:0" => 1_000_000_000}
 
-  alias ExCubecl.{Arguments, Error, Native}
+  alias ExCubecl.{Error, Native}
+  alias ExCubecl.Error.Arguments
 
   @key {__MODULE__, :applied}
 
