@@ -58,7 +58,7 @@ defmodule ExCubecl.Batch do
     do: %{batch | steps: [recorded({kernel, args, opts}) | steps]}
 
   def run(other, _kernel, _args, _opts) do
-    {:error, error} = none(other)
+    {:error, error} = invalid(other)
     raise error
   end
 
@@ -94,9 +94,9 @@ defmodule ExCubecl.Batch do
     end
   end
 
-  def submit(other, _names), do: none(other)
+  def submit(other, _names), do: invalid(other)
 
-  defp none(other), do: Arguments.invalid(:batch, other, "an %ExCubecl.Batch{}")
+  defp invalid(other), do: Arguments.invalid(:batch, other, "an %ExCubecl.Batch{}")
 
   use ExCubecl.Error.Bang, submit: 1, submit: 2
 

@@ -890,7 +890,7 @@ defmodule ExCubecl.Buffer do
   def synchronize(device) when is_tuple(device) or is_struct(device, Device),
     do: Device.synchronize(device)
 
-  def synchronize(other), do: Handle.none(other)
+  def synchronize(other), do: Handle.invalid(other)
 
   @doc """
   Returns `{:ok, address}` of the first element in the device's memory, for other CUDA libraries.

@@ -283,11 +283,11 @@ defmodule ExCubecl.Replicated do
          true <- Enum.all?(rep.buffers, &(&1.dtype == dtype)) do
       {:ok, rep}
     else
-      _ -> none(rep)
+      _ -> invalid(rep)
     end
   end
 
-  defp check(other), do: none(other)
+  defp check(other), do: invalid(other)
 
-  defp none(other), do: Arguments.invalid(:replicated, other, "an %ExCubecl.Replicated{}")
+  defp invalid(other), do: Arguments.invalid(:replicated, other, "an %ExCubecl.Replicated{}")
 end

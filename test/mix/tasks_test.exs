@@ -80,7 +80,7 @@ defmodule ExCubecl.TasksTest do
 
       with_env([{"CUDA_VISIBLE_DEVICES", ""} | nothing], fn ->
         sections = Doctor.run()
-        refute Doctor.well?(sections)
+        refute Doctor.healthy?(sections)
         assert missing(sections, "Vulkan") =~ "none.json cannot be read"
         assert missing(sections, "Devices") =~ "mesa-vulkan-drivers"
         run = fn -> capture_io(fn -> Tasks.Doctor.run([]) end) end
@@ -92,7 +92,7 @@ defmodule ExCubecl.TasksTest do
       only_driver(dir, "#{dir}/gone.so", fn ->
         sections = Doctor.run()
         assert missing(sections, "Vulkan") =~ "gone.so, which is not there"
-        refute Doctor.well?(sections)
+        refute Doctor.healthy?(sections)
       end)
 
       File.write!("#{dir}/garbage.so", "no library")
@@ -100,7 +100,7 @@ defmodule ExCubecl.TasksTest do
       only_driver(dir, "#{dir}/garbage.so", fn ->
         sections = Doctor.run()
         assert missing(sections, "Devices") =~ "no device on this machine"
-        refute Doctor.well?(sections)
+        refute Doctor.healthy?(sections)
       end)
 
       File.write!("#{dir}/broken_icd.json", "{}")
@@ -115,7 +115,7 @@ defmodule ExCubecl.TasksTest do
 
       only_driver(dir, library, fn ->
         sections = Doctor.run()
-        refute Doctor.well?(sections)
+        refute Doctor.healthy?(sections)
         assert missing(sections, "Devices") =~ ~r/looking for devices: .* status \d+/
       end)
     end

@@ -13,11 +13,11 @@ defmodule ExCubecl.Buffer.Handle do
     with true <- DType.valid?(dtype), {:ok, _, _} <- Shape.validate(shape, dtype) do
       {:ok, buffer}
     else
-      _ -> none(buffer)
+      _ -> invalid(buffer)
     end
   end
 
-  def check(other), do: none(other)
+  def check(other), do: invalid(other)
 
   def check_all(buffers) do
     if is_list(buffers) and not List.improper?(buffers),
@@ -52,5 +52,5 @@ defmodule ExCubecl.Buffer.Handle do
 
   def references(buffer), do: with({:ok, ref} <- reference(buffer), do: {:ok, [ref]})
 
-  def none(other), do: Arguments.invalid(:buffer, other, "an %ExCubecl.Buffer{}")
+  def invalid(other), do: Arguments.invalid(:buffer, other, "an %ExCubecl.Buffer{}")
 end

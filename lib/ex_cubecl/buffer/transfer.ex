@@ -22,14 +22,14 @@ defmodule ExCubecl.Buffer.Transfer do
          :ok <- Error.from_native(fn -> Native.transfer_claim(transfer) end) do
       wait(transfer, timeout)
     else
-      {:error, %{details: %{argument: :reference}}} -> none(transfer)
+      {:error, %{details: %{argument: :reference}}} -> invalid(transfer)
       error -> error
     end
   end
 
-  def await(other, _timeout), do: none(other)
+  def await(other, _timeout), do: invalid(other)
 
-  defp none(other),
+  defp invalid(other),
     do: Arguments.invalid(:transfer, other, "what ExCubecl.Buffer.read_async/1 returned")
 
   defp wait(transfer, timeout) do

@@ -13,7 +13,7 @@ defmodule ExCubecl.Cluster.Dispatch do
         defoverridable [{unquote(name), unquote(arity)}]
 
         def unquote(name)(unquote_splicing(args)) do
-          case Remote.elsewhere(__MODULE__, unquote(name), unquote(args)) do
+          case Remote.route(__MODULE__, unquote(name), unquote(args)) do
             :here -> super(unquote_splicing(args))
             {:there, call} -> call.()
           end

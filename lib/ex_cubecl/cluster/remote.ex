@@ -29,13 +29,13 @@ defmodule ExCubecl.Cluster.Remote do
   @creating [:new, :empty, :full, :iota]
 
   @doc "`:here`, or `{:there, call}` for a call that involves another node."
-  def elsewhere(@buffer, function, args), do: elsewhere(function, args)
+  def route(@buffer, function, args), do: route(function, args)
 
   # Calls whose first argument is a device.
-  def elsewhere(module, function, [%{__struct__: @device, id: id} | rest]) when is_place(id),
-    do: elsewhere(module, function, [id | rest])
+  def route(module, function, [%{__struct__: @device, id: id} | rest]) when is_place(id),
+    do: route(module, function, [id | rest])
 
-  def elsewhere(module, function, [{node, id} = device | rest]) when is_place(device) do
+  def route(module, function, [{node, id} = device | rest]) when is_place(device) do
     cond do
       node == node() -> {:there, fn -> apply(module, function, [id | rest]) end}
       node?(node) -> {:there, fn -> call(node, module, function, [id | rest]) end}
@@ -43,9 +43,9 @@ defmodule ExCubecl.Cluster.Remote do
     end
   end
 
-  def elsewhere(_module, _function, _args), do: :here
+  def route(_module, _function, _args), do: :here
 
-  defp elsewhere(function, args) when function in @creating do
+  defp route(function, args) when function in @creating do
     case List.last(args) do
       [] -> :here
       opts when is_list(opts) -> creating(function, args, opts)
@@ -53,23 +53,23 @@ defmodule ExCubecl.Cluster.Remote do
     end
   end
 
-  defp elsewhere(:transfer, [buffer, %{__struct__: @device, id: id}, opts]) when is_place(id),
-    do: elsewhere(:transfer, [buffer, id, opts])
+  defp route(:transfer, [buffer, %{__struct__: @device, id: id}, opts]) when is_place(id),
+    do: route(:transfer, [buffer, id, opts])
 
-  defp elsewhere(:transfer, [buffer, device, _opts] = args)
+  defp route(:transfer, [buffer, device, _opts] = args)
        when is_remote(buffer) or is_place(device),
        do: {:there, fn -> apply(&transfer/3, args) end}
 
-  defp elsewhere(:copy, [source, target]) when is_remote(source) or is_remote(target),
+  defp route(:copy, [source, target]) when is_remote(source) or is_remote(target),
     do: {:there, fn -> copy(source, target) end}
 
-  defp elsewhere(:read_all, [buffers]) when is_list(buffers) do
+  defp route(:read_all, [buffers]) when is_list(buffers) do
     if not List.improper?(buffers) and Enum.any?(buffers, &remote?/1),
       do: {:there, fn -> each(buffers, &apply(@buffer, :read, [&1]), []) end},
       else: :here
   end
 
-  defp elsewhere(function, [a, b])
+  defp route(function, [a, b])
        when function in [:overlap?, :same_storage?] and (is_remote(a) or is_remote(b)) do
     {:there,
      fn ->
@@ -80,10 +80,10 @@ defmodule ExCubecl.Cluster.Remote do
      end}
   end
 
-  defp elsewhere(function, [buffer | rest]) when is_remote(buffer),
+  defp route(function, [buffer | rest]) when is_remote(buffer),
     do: {:there, fn -> on(buffer, function, rest) end}
 
-  defp elsewhere(_function, _args), do: :here
+  defp route(_function, _args), do: :here
 
   defp remote?(buffer), do: is_remote(buffer)
 

@@ -14,7 +14,7 @@ defmodule ExCubecl.Dashboard.Doctor do
   end
 
   @doc "Whether buffers can be made on this machine."
-  def well?(sections), do: Enum.any?(sections, &match?({"Devices", [{:ok, _} | _]}, &1))
+  def healthy?(sections), do: Enum.any?(sections, &match?({"Devices", [{:ok, _} | _]}, &1))
 
   defp library do
     case Error.from_native(&Native.version/0) do
@@ -190,7 +190,7 @@ defmodule ExCubecl.Dashboard.Doctor do
   """
 
   defp devices do
-    case elsewhere(@list) do
+    case run_in_own_vm(@list) do
       {0, out} -> out |> String.split("\n", trim: true) |> tried() |> Enum.concat(chosen(out))
       {status, out} -> [{:missing, crashed("looking for devices", status, out)}]
     end
@@ -231,7 +231,7 @@ defmodule ExCubecl.Dashboard.Doctor do
     IO.write(info.name <> ", " <> info.driver)
     """
 
-    case elsewhere(script) do
+    case run_in_own_vm(script) do
       {0, out} -> {:ok, "#{name}: #{last_line(out)}"}
       {status, out} -> {:missing, crashed(name, status, out)}
     end
@@ -244,7 +244,7 @@ defmodule ExCubecl.Dashboard.Doctor do
       (out |> String.trim() |> String.slice(0, 600))
   end
 
-  defp elsewhere(script) do
+  defp run_in_own_vm(script) do
     paths =
       for path <- :code.get_path(), to_string(path) =~ "ex_cubecl", do: ["-pa", to_string(path)]
 

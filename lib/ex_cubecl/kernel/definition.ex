@@ -2,7 +2,7 @@ defmodule ExCubecl.Kernel.Definition do
   @moduledoc false
   # The implementation of the macros of `ExCubecl.Kernel`.
 
-  import ExCubecl.Kernel.Mistake
+  import ExCubecl.Kernel.CompileErrors
 
   alias ExCubecl.Kernel.{Below, Expressions, Lookup, Parser, Unknown}
 

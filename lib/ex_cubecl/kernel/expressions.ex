@@ -2,7 +2,7 @@ defmodule ExCubecl.Kernel.Expressions do
   @moduledoc false
   # The part of `ExCubecl.Kernel.Parser` for expressions.
 
-  import ExCubecl.Kernel.Mistake
+  import ExCubecl.Kernel.CompileErrors
   import ExCubecl.Kernel.Quoted
 
   alias ExCubecl.DType

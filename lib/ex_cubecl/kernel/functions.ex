@@ -82,21 +82,21 @@ defmodule ExCubecl.Kernel.Functions do
     with {:bool, a} <- a, {:bool, b} <- b do
       {{:bool, {:binary, function, a, b}}, state}
     else
-      _ -> clash(line, "#{function} joins comparisons, not numbers")
+      _ -> type_error(line, "#{function} joins comparisons, not numbers")
     end
   end
 
   defp calculated(:not, [{:bool, tree}], _line, state), do: {{:bool, {:unary, :not, tree}}, state}
 
   defp calculated(:not, _, line, _state),
-    do: clash(line, "not is of a comparison, not of a number")
+    do: type_error(line, "not is of a comparison, not of a number")
 
   defp calculated(function, [a], line, state) do
     {{type, tree} = typed, state} = settled({a, state})
 
     cond do
       type == :bool ->
-        clash(line, "#{function} is of a number, not of a comparison")
+        type_error(line, "#{function} is of a number, not of a comparison")
 
       function == :neg ->
         negative(type, tree, state)
@@ -140,22 +140,23 @@ defmodule ExCubecl.Kernel.Functions do
   defp floating(type, _line) when floating?(type), do: type
 
   defp floating(:bool, line),
-    do: clash(line, "arithmetic is of numbers: use if c do 1 else 0 end")
+    do: type_error(line, "arithmetic is of numbers: use if c do 1 else 0 end")
 
   defp floating(_, _line), do: :f32
 
   defp number(:bool, function, line),
-    do: clash(line, "#{function} is of numbers, not of comparisons: use if c do 1 else 0 end")
+    do:
+      type_error(line, "#{function} is of numbers, not of comparisons: use if c do 1 else 0 end")
 
   defp number(type, _function, _line), do: type
 
   defp integer(type, function, line) when type in [:bool, :f16, :bf16, :f32, :f64],
-    do: clash(line, "#{function} is of integers, not of #{type}: use cast(x, :s32)")
+    do: type_error(line, "#{function} is of integers, not of #{type}: use cast(x, :s32)")
 
   defp integer(type, _function, _line), do: type
 
   defp narrow(:f64, function, line) when function in @narrow,
-    do: clash(line, "#{function} is not there for f64 on every device: use cast(x, :f32)")
+    do: type_error(line, "#{function} is not there for f64 on every device: use cast(x, :f32)")
 
   defp narrow(type, _function, _line), do: type
 end

@@ -2,7 +2,7 @@ defmodule ExCubecl.Kernel.Groups do
   @moduledoc false
   # The part of the parser for kernels whose threads run in groups (workgroups).
 
-  import ExCubecl.Kernel.Mistake
+  import ExCubecl.Kernel.CompileErrors
 
   alias ExCubecl.DType
 

@@ -2,7 +2,7 @@ defmodule ExCubecl.Kernel.Inlined do
   @moduledoc false
   # Inlines a kernel into its caller: element reads of its arguments become element reads of the caller's buffers.
 
-  import ExCubecl.Kernel.Mistake
+  import ExCubecl.Kernel.CompileErrors
   import ExCubecl.Kernel.Quoted
 
   @doc "The kernel with the caller's buffer names where it reads elements; `passed` has the caller's expressions by argument."

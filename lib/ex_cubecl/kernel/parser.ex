@@ -12,7 +12,7 @@ defmodule ExCubecl.Kernel.Parser do
   # memory of a group: {name, dtype | {:of, argument}, length}.
 
   import ExCubecl.Kernel.Expressions, only: [clause: 2, expression: 2]
-  import ExCubecl.Kernel.Mistake
+  import ExCubecl.Kernel.CompileErrors
   import ExCubecl.Kernel.Quoted
 
   alias ExCubecl.Kernel.{Groups, Unknown}

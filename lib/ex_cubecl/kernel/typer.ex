@@ -25,13 +25,13 @@ defmodule ExCubecl.Kernel.Typer do
     kernel = Map.put(kernel, :report?, report?)
     {:ok, settle(kernel, Map.merge(kinds, shared), %{}, @most_rounds)}
   rescue
-    clash in Types.Clash -> {:error, clash}
+    error in Types.TypeError -> {:error, error}
   end
 
   defp memory({:of, name}, kinds) do
     case kinds[name] do
       {_, dtype} -> {:shared, dtype}
-      _ -> clash(0, "#{name} is a number: shared memory takes the type of a buffer")
+      _ -> type_error(0, "#{name} is a number: shared memory takes the type of a buffer")
     end
   end
 
@@ -45,7 +45,7 @@ defmodule ExCubecl.Kernel.Typer do
 
     cond do
       state.variables == variables -> finish(kernel, body, result, state)
-      rounds == 0 -> clash(0, "the types of its variables do not settle")
+      rounds == 0 -> type_error(0, "the types of its variables do not settle")
       true -> settle(kernel, kinds, state.variables, rounds - 1)
     end
   end
@@ -156,7 +156,7 @@ defmodule ExCubecl.Kernel.Typer do
     {value, state} = coerce(typed, dtype, state)
 
     if op in [:band, :bor, :bxor] and floating?(dtype),
-      do: clash(line, "bits are of integers, and #{name} is of #{dtype}")
+      do: type_error(line, "bits are of integers, and #{name} is of #{dtype}")
 
     {slot, state} = before(before, {dtype, value}, line, state)
     {{:atomic, op, state.buffers[name], index, value, slot}, state}
@@ -171,7 +171,7 @@ defmodule ExCubecl.Kernel.Typer do
 
     if state.variables[name] != dtype,
       do:
-        clash(
+        type_error(
           line,
           "#{name} is of #{state.variables[name]} elsewhere: what was there is of #{dtype}"
         )
@@ -226,8 +226,14 @@ defmodule ExCubecl.Kernel.Typer do
 
   defp expression({:len, name}, state) do
     case state.kinds[name] do
-      {_, _} -> {{:s32, {:len, slot(name, state)}}, state}
-      _ -> clash(0, "len(#{name}) is the number of elements of a buffer, and #{name} is a number")
+      {_, _} ->
+        {{:s32, {:len, slot(name, state)}}, state}
+
+      _ ->
+        type_error(
+          0,
+          "len(#{name}) is the number of elements of a buffer, and #{name} is a number"
+        )
     end
   end
 
@@ -368,7 +374,7 @@ defmodule ExCubecl.Kernel.Typer do
   defp variable(name, state) do
     case {state.variables[name], state.locals[name]} do
       {type, slot} when type != nil and slot != nil -> {type, {:local, slot}}
-      _ -> clash(0, "#{shown(name)} has no value here: set it before the branch or loop")
+      _ -> type_error(0, "#{shown(name)} has no value here: set it before the branch or loop")
     end
   end
 
@@ -381,24 +387,24 @@ defmodule ExCubecl.Kernel.Typer do
   defp dtype_of(name, line, state) do
     case state.kinds[name] do
       {_, dtype} -> dtype
-      _ -> clash(line, "#{name} is a number: a buffer is needed to have elements")
+      _ -> type_error(line, "#{name} is a number: a buffer is needed to have elements")
     end
   end
 
   defp condition(condition, line, state) do
     case expression(condition, state) do
       {{:bool, tree}, state} -> {tree, state}
-      _ -> clash(line, "a condition is a comparison, such as x > 0, not a number")
+      _ -> type_error(line, "a condition is a comparison, such as x > 0, not a number")
     end
   end
 
   defp position(index, line, state, wanted \\ nil) do
     case expression(index, state) |> settled() do
       {{:bool, _}, _} ->
-        clash(line, "an index is an integer, not a comparison")
+        type_error(line, "an index is an integer, not a comparison")
 
       {{type, _}, _} when floating?(type) ->
-        clash(line, "an index is an integer, not a float: use cast(x, :s32)")
+        type_error(line, "an index is an integer, not a float: use cast(x, :s32)")
 
       {{type, _} = typed, state} ->
         coerce(typed, wanted || type, state)

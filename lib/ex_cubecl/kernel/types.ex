@@ -4,7 +4,7 @@ defmodule ExCubecl.Kernel.Types do
 
   alias ExCubecl.DType
 
-  defmodule Clash do
+  defmodule TypeError do
     @moduledoc false
     defexception [:line, :text]
     @impl true
@@ -54,13 +54,13 @@ defmodule ExCubecl.Kernel.Types do
   def join(:bool, {:bool, _}, _line), do: :bool
 
   def join(:bool, _, line),
-    do: clash(line, "a comparison and a number do not mix: use if c do 1 else 0 end")
+    do: type_error(line, "a comparison and a number do not mix: use if c do 1 else 0 end")
 
   def join(type, {:number, n}, _line), do: with_number(type, is_float(n))
   def join(type, {:given, kind, _}, _line), do: with_number(type, kind == :float)
 
   def join(_type, {:bool, _}, line),
-    do: clash(line, "a comparison and a number do not mix: use if c do 1 else 0 end")
+    do: type_error(line, "a comparison and a number do not mix: use if c do 1 else 0 end")
 
   def join(type, {other, _}, _line), do: mix(type, other)
 
@@ -106,7 +106,7 @@ defmodule ExCubecl.Kernel.Types do
     {:const, type, n / 1}
   rescue
     ArithmeticError ->
-      clash(0, "a number of #{length(Integer.digits(n))} digits does not fit #{type}")
+      type_error(0, "a number of #{length(Integer.digits(n))} digits does not fit #{type}")
   end
 
   defp constant(n, type) do
@@ -114,9 +114,9 @@ defmodule ExCubecl.Kernel.Types do
     {low, high} = range(type)
 
     cond do
-      is_float(whole) -> clash(0, "#{n} does not fit #{type}: use cast(#{n}, :#{type})")
+      is_float(whole) -> type_error(0, "#{n} does not fit #{type}: use cast(#{n}, :#{type})")
       whole in low..high -> {:const, type, whole}
-      true -> clash(0, "#{n} does not fit #{type}: use cast to a wider type")
+      true -> type_error(0, "#{n} does not fit #{type}: use cast to a wider type")
     end
   end
 
@@ -162,6 +162,6 @@ defmodule ExCubecl.Kernel.Types do
     {{:scalar, state.scalars[key]}, state}
   end
 
-  @spec clash(integer, String.t()) :: no_return
-  def clash(line, text), do: raise(Clash, line: line, text: text)
+  @spec type_error(integer, String.t()) :: no_return
+  def type_error(line, text), do: raise(TypeError, line: line, text: text)
 end

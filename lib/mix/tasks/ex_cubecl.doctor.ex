@@ -21,7 +21,7 @@ defmodule Mix.Tasks.ExCubecl.Doctor do
     sections = Doctor.run()
     Enum.each(sections, &show/1)
 
-    unless Doctor.well?(sections),
+    unless Doctor.healthy?(sections),
       do: Mix.raise("no device works on this machine: see what is missing above")
   end
 

@@ -1,4 +1,4 @@
-defmodule ExCubecl.Kernel.Mistake do
+defmodule ExCubecl.Kernel.CompileErrors do
   @moduledoc false
   # Raises a CompileError, with its line, for code that is not valid in a kernel.
 
