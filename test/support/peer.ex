@@ -11,9 +11,19 @@ defmodule ExCubecl.Peer do
       true
     else
       :application.set_env(:kernel, :prevent_overlapping_partitions, false)
-      if System.find_executable("epmd"), do: System.cmd("epmd", ["-daemon"])
+      if System.find_executable("epmd"), do: start_epmd()
       name = :"ex_cubecl_#{System.pid()}@127.0.0.1"
       match?({:ok, _}, :net_kernel.start([name, :longnames]))
+    end
+  end
+
+  # The daemon listens only a moment after the command has returned.
+  defp start_epmd(tries \\ 1_000) do
+    System.cmd("epmd", ["-daemon"])
+
+    unless match?({:ok, _}, :erl_epmd.names(~c"127.0.0.1")) or tries == 0 do
+      Process.sleep(10)
+      start_epmd(tries - 1)
     end
   end
 
