@@ -18,24 +18,7 @@ defmodule ExCubecl do
   memory usage; `ExCubecl.Error` lists the error reasons.
   """
 
-  use ExCubecl.Error.Bang,
-    buffer: 3,
-    buffer: 4,
-    read: 1,
-    shape: 1,
-    dtype: 1,
-    size: 1,
-    to_list: 1,
-    to_flat_list: 1,
-    item: 1,
-    devices: 0,
-    devices: 1,
-    default_device: 0,
-    device_count: 0,
-    device_info: 0,
-    memory_info: 0,
-    run_kernel: 3,
-    run_kernel: 4
+  use ExCubecl.Error.Bang
 
   alias ExCubecl.{Buffer, Device, DType, Error, Memory, NamedKernels}
   alias ExCubecl.Cluster.Remote

@@ -34,26 +34,7 @@ defmodule ExCubecl.Arena do
   garbage collected. Any process may use it; `per_process/2` gives each process its own arena.
   """
 
-  use ExCubecl.Error.Bang,
-    new: 1,
-    new: 2,
-    per_process: 1,
-    per_process: 2,
-    alloc: 2,
-    alloc: 3,
-    drop: 2,
-    reshape: 2,
-    reshape: 3,
-    reset: 1,
-    release: 1,
-    free: 1,
-    used: 1,
-    capacity: 1,
-    set_extendable: 2,
-    measure: 1,
-    measure: 2,
-    scoped: 2,
-    detach: 1
+  use ExCubecl.Error.Bang
 
   alias ExCubecl.{Buffer, Device, DType, Error, Native}
   alias ExCubecl.Buffer.{AllocOptions, Handle}

@@ -26,6 +26,8 @@ defmodule ExCubecl.Batch do
   recorded.
   """
 
+  use ExCubecl.Error.Bang
+
   require ExCubecl.Kernel
 
   alias ExCubecl.{Buffer, Error, Kernel, Native}
@@ -97,8 +99,6 @@ defmodule ExCubecl.Batch do
   def submit(other, _names), do: invalid(other)
 
   defp invalid(other), do: Arguments.invalid(:batch, other, "an %ExCubecl.Batch{}")
-
-  use ExCubecl.Error.Bang, submit: 1, submit: 2
 
   # A step without names is prepared only once. An error in it is returned by `submit/2`.
   defp recorded({_, args, opts} = step) do

@@ -12,7 +12,7 @@ defmodule ExCubecl.Context do
       [default]
   """
 
-  use ExCubecl.Error.Bang, new: 1, default: 0, set_default: 1
+  use ExCubecl.Error.Bang
 
   alias ExCubecl.{Device, Error}
   alias ExCubecl.Error.Arguments

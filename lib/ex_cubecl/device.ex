@@ -14,14 +14,7 @@ defmodule ExCubecl.Device do
   at the next use; operations on its old buffers return `:device_lost`.
   """
 
-  use ExCubecl.Error.Bang,
-    list: 0,
-    info: 1,
-    default: 0,
-    open: 2,
-    remove: 1,
-    synchronize: 1,
-    reset: 1
+  use ExCubecl.Error.Bang
 
   alias ExCubecl.{Error, Native}
   alias ExCubecl.Error.Arguments
@@ -266,7 +259,6 @@ defmodule ExCubecl.Device do
 
   @doc false
   # The id of a device that is given in any of its forms; `nil` is the default device.
-  @spec resolve(term) :: {:ok, id} | {:error, Error.t()}
   def resolve(device) do
     with :ok <- Limits.apply_once(&known/0, &parse/1), do: parse(device)
   end

@@ -70,6 +70,8 @@ defmodule ExCubecl.Kernel do
   Shifts take the distance modulo the number of bits of the type. `guides/kernels.md` has all rules. Each combination of types is compiled once.
   """
 
+  use ExCubecl.Error.Bang
+
   alias ExCubecl.{Buffer, Device, DType, Error, Native, Shape, Telemetry}
   alias ExCubecl.Buffer.AllocOptions
   alias ExCubecl.Error.Arguments
@@ -393,8 +395,6 @@ defmodule ExCubecl.Kernel do
         {result, measured, System.monotonic_time(:nanosecond) - started}
     end
   end
-
-  use ExCubecl.Error.Bang, run: 2, run: 3, source: 1, warm: 2, warm: 3, profile: 1, profile: 2
 
   @doc """
   Returns `%{size: kernels, max: max, hits: hits, misses: misses, programs: count}`: the number of kernels in the cache, one for each

@@ -32,31 +32,7 @@ defmodule ExCubecl.Memory do
       1024
   """
 
-  use ExCubecl.Error.Bang,
-    usage: 0,
-    usage: 1,
-    total: 0,
-    total: 1,
-    set_limit: 1,
-    set_limit: 2,
-    reset_peak: 0,
-    reset_peak: 1,
-    trace: 1,
-    stats: 0,
-    trim: 0,
-    trim: 1,
-    report: 0,
-    report: 1,
-    report: 2,
-    map: 0,
-    map: 1,
-    map: 2,
-    timeline: 0,
-    timeline: 1,
-    get_buffer: 1,
-    get_buffer: 2,
-    get_buffer: 3,
-    return_buffer: 1
+  use ExCubecl.Error.Bang
 
   alias ExCubecl.{Buffer, Device, DType, Error, Native}
   alias ExCubecl.Buffer.{AllocOptions, Handle}

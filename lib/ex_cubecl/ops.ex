@@ -24,6 +24,8 @@ defmodule ExCubecl.Ops do
   match.
   """
 
+  use ExCubecl.Error.Bang
+
   import Elixir.Kernel, except: [abs: 1, ceil: 1, floor: 1, max: 2, min: 2, round: 1]
 
   alias ExCubecl.{Buffer, Device, DType, Error, Native, Shape}
@@ -765,67 +767,4 @@ defmodule ExCubecl.Ops do
          :ok <- Buffer.ensure_allocated(out),
          do: {:ok, out}
   end
-
-  use ExCubecl.Error.Bang,
-    add: 2,
-    subtract: 2,
-    multiply: 2,
-    divide: 2,
-    remainder: 2,
-    pow: 2,
-    atan2: 2,
-    min: 2,
-    max: 2,
-    equal: 2,
-    not_equal: 2,
-    less: 2,
-    less_equal: 2,
-    greater: 2,
-    greater_equal: 2,
-    negate: 1,
-    abs: 1,
-    exp: 1,
-    log: 1,
-    sqrt: 1,
-    rsqrt: 1,
-    sin: 1,
-    cos: 1,
-    tanh: 1,
-    floor: 1,
-    ceil: 1,
-    round: 1,
-    sigmoid: 1,
-    relu: 1,
-    gelu: 1
-
-  use ExCubecl.Error.Bang,
-    select: 3,
-    broadcast_to: 2,
-    transpose: 1,
-    transpose: 2,
-    concatenate: 1,
-    concatenate: 2,
-    gather: 2,
-    gather: 3,
-    sum: 1,
-    sum: 2,
-    product: 1,
-    product: 2,
-    reduce_min: 1,
-    reduce_min: 2,
-    reduce_max: 1,
-    reduce_max: 2,
-    mean: 1,
-    mean: 2,
-    argmin: 1,
-    argmin: 2,
-    argmax: 1,
-    argmax: 2,
-    cumulative_sum: 1,
-    cumulative_sum: 2,
-    matmul: 2,
-    random_uniform: 2,
-    random_uniform: 3,
-    random_normal: 2,
-    random_normal: 3
 end

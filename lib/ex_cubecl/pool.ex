@@ -21,13 +21,7 @@ defmodule ExCubecl.Pool do
   pool exits. Buffers that are checked out at that time remain valid.
   """
 
-  use ExCubecl.Error.Bang,
-    checkout: 1,
-    checkout: 2,
-    checkin: 2,
-    with_buffer: 2,
-    with_buffer: 3,
-    stats: 1
+  use ExCubecl.Error.Bang
 
   alias ExCubecl.{Buffer, Device, DType, Error, Native, Shape}
   alias ExCubecl.Buffer.{AllocOptions, Handle}
@@ -83,7 +77,7 @@ defmodule ExCubecl.Pool do
       iex> error.reason
       :invalid_argument
   """
-  @spec start_link([option]) :: GenServer.on_start() | {:error, Error.t()}
+  @spec start_link([option]) :: GenServer.on_start()
   def start_link(opts) do
     with {:ok, id, dtype, shape, max, note} <- config(opts),
          {:ok, pool} <-

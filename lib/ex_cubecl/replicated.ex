@@ -22,20 +22,7 @@ defmodule ExCubecl.Replicated do
   If no `devices:` are given, those of `ExCubecl.Context.default/0` are used.
   """
 
-  use ExCubecl.Error.Bang,
-    new: 2,
-    new: 3,
-    from: 3,
-    from: 4,
-    write: 2,
-    write: 3,
-    read: 1,
-    read: 2,
-    gather: 1,
-    shard: 2,
-    shape: 1,
-    dtype: 1,
-    devices: 1
+  use ExCubecl.Error.Bang
 
   alias ExCubecl.{Buffer, Context, DType, Error, Native, Shape, Telemetry}
   alias ExCubecl.Buffer.{AllocOptions, Handle}

@@ -11,7 +11,7 @@ if Code.ensure_loaded?(Nx.Tensor) do
         {:ok, tensor} = ExCubecl.Nx.to_tensor(buffer)
     """
 
-    use ExCubecl.Error.Bang, from_tensor: 1, from_tensor: 2, to_tensor: 1, to_tensor: 2
+    use ExCubecl.Error.Bang
 
     alias ExCubecl.{Buffer, DType, Error}
     alias ExCubecl.Error.Arguments

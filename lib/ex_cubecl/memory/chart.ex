@@ -13,7 +13,7 @@ defmodule ExCubecl.Memory.Chart do
       1048576
   """
 
-  use ExCubecl.Error.Bang, timeline: 0, timeline: 1, map: 0, map: 1, map: 2, save: 2
+  use ExCubecl.Error.Bang
 
   alias ExCubecl.{Device, Error, Memory}
   alias ExCubecl.Error.Arguments
