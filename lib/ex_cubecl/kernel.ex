@@ -18,13 +18,14 @@ defmodule ExCubecl.Kernel do
 
       {:ok, result} = Blend.saxpy(2.0, x, y)
       :ok = Blend.blur(result, output)
+      :ok = Blend.saxpy(2.0, x, y, into: output)
 
   In IEx and Livebook, `kernel/1` makes a kernel without a module:
 
-      iex> require ExCubecl.Kernel, as: Kernel
+      iex> require ExCubecl.Kernel
       iex> x = ExCubecl.buffer!([1.0, 2.0, 3.0], [3], :f32)
-      iex> saxpy = Kernel.kernel(fn a, x, y -> a * x + y end)
-      iex> {:ok, result} = Kernel.run(saxpy, [10, x, x])
+      iex> saxpy = ExCubecl.Kernel.kernel(fn a, x, y -> a * x + y end)
+      iex> {:ok, result} = ExCubecl.Kernel.run(saxpy, [10, x, x])
       iex> ExCubecl.to_list!(result)
       [11.0, 22.0, 33.0]
 
@@ -114,8 +115,9 @@ defmodule ExCubecl.Kernel do
   @doc """
   Defines a kernel as two functions: one with its name, and one with `!` that raises.
 
-  They take the arguments of the kernel and return `{:ok, buffer}` for an element-wise kernel, `:ok` for an indexed
-  one; see `run/3` for the errors.
+  They take the arguments of the kernel, and the options of `run/3` as an optional last argument, as in
+  `Blend.histogram(x, bins, size: 1000)`. They return `{:ok, buffer}` for an element-wise kernel, `:ok` for an indexed one;
+  see `run/3` for the errors.
   """
   defmacro defkernel(call, body), do: Definition.define(call, body, __CALLER__)
 
@@ -313,29 +315,36 @@ defmodule ExCubecl.Kernel do
   def warm(other, _args, _opts), do: no_kernel(other)
 
   @doc """
-  Returns the compiled kernels in the cache, among them the latest ones of `warm/3` and `run/3`: for each its name, its device,
+  Returns `{:ok, kernels}`, the compiled kernels in the cache, among them the latest ones of `warm/3` and `run/3`: for each its name, its device,
   the kinds of its arguments (`{:buffer, dtype}`, `{:one, dtype}` for a buffer of one element that is broadcast, `:int`,
   `:float`), and the compile time in microseconds.
 
       iex> require ExCubecl.Kernel
       iex> third = ExCubecl.Kernel.kernel(fn x -> x / 3 end)
       iex> ExCubecl.Kernel.warm(third, [:f16])
-      iex> Enum.any?(ExCubecl.Kernel.list(), &(&1.arguments == [x: {:buffer, :f16}] and &1.compile_time > 0))
+      iex> {:ok, kernels} = ExCubecl.Kernel.list()
+      iex> Enum.any?(kernels, &(&1.arguments == [x: {:buffer, :f16}] and &1.compile_time > 0))
       true
   """
-  @spec list() :: [
-          %{
-            kernel: atom,
-            device: Device.id(),
-            arguments: keyword,
-            check: boolean,
-            compile_time: non_neg_integer
-          }
-        ]
+  @spec list() ::
+          {:ok,
+           [
+             %{
+               kernel: atom,
+               device: Device.id(),
+               arguments: keyword,
+               check: boolean,
+               compile_time: non_neg_integer
+             }
+           ]}
+          | {:error, Error.t()}
   def list do
-    for {{_, kinds, check, id}, %{name: name, time: time}} <- Cache.all() do
-      %{kernel: name, device: id, arguments: kinds, check: check, compile_time: time}
-    end
+    kernels =
+      for {{_, kinds, check, id}, %{name: name, time: time}} <- Cache.all() do
+        %{kernel: name, device: id, arguments: kinds, check: check, compile_time: time}
+      end
+
+    {:ok, kernels}
   end
 
   @doc """
@@ -353,7 +362,7 @@ defmodule ExCubecl.Kernel do
       iex> timing.device_time > 0 and timing.device_time <= timing.time
       true
   """
-  @spec profile((() -> result), device: Device.id()) ::
+  @spec profile([device: Device.id()], (() -> result)) ::
           {:ok,
            {result,
             %{
@@ -363,9 +372,9 @@ defmodule ExCubecl.Kernel do
             }}}
           | {:error, Error.t()}
         when result: term
-  def profile(fun, opts \\ [])
+  def profile(opts \\ [], fun)
 
-  def profile(fun, opts) when is_function(fun, 0) do
+  def profile(opts, fun) when is_function(fun, 0) do
     with {:ok, opts} <- Arguments.options(opts, [:device]),
          {:ok, id} <- Device.resolve(opts[:device]),
          {:ok, token} <- Error.from_native(fn -> Native.kernel_profile_start(id) end) do
@@ -376,7 +385,7 @@ defmodule ExCubecl.Kernel do
     end
   end
 
-  def profile(other, _opts), do: Arguments.invalid(:fun, other, "a function without arguments")
+  def profile(_opts, other), do: Arguments.invalid(:fun, other, "a function without arguments")
 
   # The profile on the device is stopped also when the function raises, throws or exits.
   defp measured(fun, id, token) do
@@ -397,24 +406,28 @@ defmodule ExCubecl.Kernel do
   end
 
   @doc """
-  Returns `%{size: kernels, max: max, hits: hits, misses: misses, programs: count}`: the number of kernels in the cache, one for each
+  Returns `{:ok, %{size: kernels, max: max, hits: hits, misses: misses, programs: count}}`: the number of kernels in the cache, one for each
   combination of types, the cache hits and misses, and the number of different programs that the cache and the devices that compiled
   them keep. Both evict the least recently used entry: a device keeps 512 compiled kernels, and fewer if they are large. An evicted kernel is
   compiled again at its next call. A CUDA device evicts none; it accepts 16,384.
 
-      iex> ExCubecl.Kernel.cache().max
+      iex> {:ok, cache} = ExCubecl.Kernel.cache()
+      iex> cache.max
       1024
   """
-  @spec cache() :: %{
-          size: non_neg_integer,
-          max: pos_integer,
-          hits: non_neg_integer,
-          misses: non_neg_integer,
-          programs: non_neg_integer
-        }
+  @spec cache() ::
+          {:ok,
+           %{
+             size: non_neg_integer,
+             max: pos_integer,
+             hits: non_neg_integer,
+             misses: non_neg_integer,
+             programs: non_neg_integer
+           }}
+          | {:error, Error.t()}
   def cache do
-    programs = Error.unwrap!(Error.from_native(&Native.kernel_count/0))
-    Map.put(Cache.stats(), :programs, programs)
+    with {:ok, programs} <- Error.from_native(&Native.kernel_count/0),
+         do: {:ok, Map.put(Cache.stats(), :programs, programs)}
   end
 
   ## Launching

@@ -181,9 +181,10 @@ defmodule ExCubecl.Memory do
   def report(device \\ nil, opts \\ []) do
     with {:ok, opts} <- Arguments.options(opts, [:most]),
          {:ok, most} <- Arguments.index(:most, Keyword.get(opts, :most, 10)),
-         {:ok, report} <- on(device, &Native.memory_report(&1, most)) do
+         {:ok, report} <- on(device, &Native.memory_report(&1, most)),
+         {:ok, kernels} <- ExCubecl.Kernel.cache() do
       sums = %{by_owner: Map.new(report.by_owner), by_tag: Map.new(report.by_tag)}
-      {:ok, report |> Map.merge(sums) |> Map.put(:kernels, ExCubecl.Kernel.cache())}
+      {:ok, report |> Map.merge(sums) |> Map.put(:kernels, kernels)}
     end
   end
 

@@ -44,6 +44,39 @@ defmodule ExCubecl.KernelTest do
     assert ExCubecl.to_list!(Sample.saxpy!(1, Buffer.view!(x, 1, [3]), 0)) == [2.0, 3.0, 4.0]
   end
 
+  test "the functions of defkernel take the options of run/3" do
+    x = f32([1.0, 2.0, 6.0, 4.0])
+    out = Buffer.zeros!([4], :f32)
+    assert Sample.saxpy(2, x, 1, into: out) == :ok
+    assert ExCubecl.to_list!(out) == [3.0, 5.0, 13.0, 9.0]
+    assert Sample.saxpy!(1, x, 0, into: out) == :ok
+    assert ExCubecl.to_list!(out) == [1.0, 2.0, 6.0, 4.0]
+    assert {:ok, result} = Sample.scaled(x, tag: :options)
+    assert ExCubecl.to_list!(result) == ExCubecl.to_list!(Sample.scaled!(x, []))
+    # Two of the four elements.
+    assert Sample.blur(x, out, size: 2) == :ok
+    assert ExCubecl.to_list!(out) == [1.0, 3.0, 6.0, 4.0]
+    refused(Sample.blur(x, out, sizes: 2), :invalid_argument, says: ":size")
+    refused(Sample.scaled(x, 2), :invalid_argument, says: "a keyword list")
+    assert_raise Error, fn -> Sample.scaled!(x, size: 2) end
+  end
+
+  defmodule ShortNames do
+    use ExCubecl.Kernel
+
+    # Elixir's Kernel has functions of these names and arities.
+    defkernel(node(x), do: x + 1)
+    defkernel(elem(x, y), do: x + y)
+    defkernel(hd(x), do: x + 3)
+    defkernel(rem(x), do: x + 4)
+  end
+
+  test "a kernel may have the name of a function that Elixir imports" do
+    x = s32([1])
+    results = [ShortNames.node!(x), ShortNames.elem!(x, 2), ShortNames.hd!(x), ShortNames.rem!(x)]
+    assert Enum.map(results, &ExCubecl.to_list!/1) == [[2], [3], [4], [5]]
+  end
+
   defmodule Called do
     use ExCubecl.Kernel
 
@@ -440,35 +473,37 @@ defmodule ExCubecl.KernelTest do
   end
 
   test "one kernel for each combination of types" do
-    before = Kernel.cache()
+    before = Kernel.cache!()
     kernel = Kernel.kernel(fn x -> x * 3 + 77_123 end)
     for _ <- 1..10, do: Kernel.run!(kernel, [f32([1.0])])
     Kernel.run!(kernel, [s32([1])])
-    now = Kernel.cache()
+    now = Kernel.cache!()
     assert {now.size - before.size, now.hits - before.hits} == {2, 9}
     # Another kernel with the same code is the same program.
     Kernel.run!(Kernel.kernel(fn y -> y * 3 + 77_123 end), [f32([1.0])])
-    assert Kernel.cache().programs == now.programs
+    assert Kernel.cache!().programs == now.programs
     # Constant expressions are folded when the kernel is typed.
     folded =
       Kernel.kernel(fn x -> if 1 > 2, do: x, else: x * max(6 / 2 - 1, rem(7, 4)) + 77_120 + 3 end)
 
     plain = Kernel.kernel(fn x -> x * 3.0 + 77_120 + 3 end)
     for kernel <- [folded, plain], do: Kernel.run!(kernel, [f32([1.0])])
-    assert Kernel.cache().programs <= now.programs + 1
+    assert Kernel.cache!().programs <= now.programs + 1
   end
 
   test "a kernel is warmed, kept and listed" do
     kernel = Kernel.kernel(fn x, by -> x * by + 4321 end)
     assert Kernel.warm(kernel, [:s32, 2]) == :ok
-    listed = Enum.filter(Kernel.list(), &(&1.arguments == [x: {:buffer, :s32}, by: :int]))
+    {:ok, kernels} = Kernel.list()
+    assert kernels == Kernel.list!()
+    listed = Enum.filter(kernels, &(&1.arguments == [x: {:buffer, :s32}, by: :int]))
     assert [%{kernel: :kernel, check: false, compile_time: time} | _] = listed
     assert time > 0
-    before = Kernel.cache()
+    before = Kernel.cache!()
     assert ExCubecl.to_list!(Kernel.run!(kernel, [s32([1]), 2])) == [4323]
     # With a result of one element a buffer of one element is not broadcast: nothing was compiled.
-    assert Kernel.cache().misses == before.misses
-    assert Memory.report!().kernels == Kernel.cache()
+    assert Kernel.cache!().misses == before.misses
+    assert Memory.report!().kernels == Kernel.cache!()
     assert Kernel.warm({Sample, :saxpy}, [1.0, :f32, f32([1.0])]) == :ok
     refused(Kernel.warm({Sample, :saxpy}, [1.0, :f32]), :invalid_argument)
     refused(Kernel.warm({Sample, :nothing}, [1.0]), :invalid_argument)
@@ -498,10 +533,12 @@ defmodule ExCubecl.KernelTest do
 
     assert Enum.at(Enum.sort(ratios), 2) > 2
     assert {:nothing, %{device_time: 0}} = Kernel.profile!(fn -> :nothing end)
+    id = ExCubecl.default_device!()
+    assert {:there, %{device_time: 0}} = Kernel.profile!([device: id], fn -> :there end)
     assert_raise RuntimeError, fn -> Kernel.profile(fn -> raise "in between" end) end
     assert catch_throw(Kernel.profile(fn -> throw(:out) end)) == :out
     refused(Kernel.profile(:fun), :invalid_argument)
-    refused(Kernel.profile(fn -> 1 end, device: {:vulkan, 99}), :unknown_device)
+    refused(Kernel.profile([device: {:vulkan, 99}], fn -> 1 end), :unknown_device)
   end
 
   test "many processes, each with its own numbers" do

@@ -78,7 +78,7 @@ defmodule ExCubecl.ServicesTest do
     for _ <- 1..25, {_name, pid} <- children(), is_pid(pid) do
       kill(pid)
       assert ExCubecl.to_list!(Kernel.run!(double, [x])) == [2, 4]
-      assert Kernel.cache().size >= 0 and is_list(Kernel.list())
+      assert Kernel.cache!().size >= 0 and is_list(Kernel.list!())
       assert {:ok, _} = Memory.timeline()
     end
 

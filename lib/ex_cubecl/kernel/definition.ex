@@ -23,7 +23,7 @@ defmodule ExCubecl.Kernel.Definition do
     for name <- [@kernels, @open], do: Module.register_attribute(module, name, accumulate: true)
   end
 
-  @doc "The code of the two functions of a kernel, `name` and `name!`; the latter raises."
+  @doc "The code of the functions of a kernel, `name` and `name!`, each with and without options; `name!` raises."
   def define(call, given, env) do
     {name, args} = head(call, env)
     arity = length(args)
@@ -40,14 +40,33 @@ defmodule ExCubecl.Kernel.Definition do
 
   defp functions(name, arity, kernel, env) do
     Module.put_attribute(env.module, @kernels, {{name, arity}, kernel})
-    names = Macro.generate_arguments(arity, __MODULE__)
+    args = Macro.generate_arguments(arity, __MODULE__)
+    raising = :"#{name}!"
 
+    run = fn function, opts ->
+      quote do:
+              ExCubecl.Kernel.unquote(function)(
+                unquote(struct_of(kernel)),
+                unquote(args),
+                unquote(opts)
+              )
+    end
+
+    opts = Macro.var(:opts, __MODULE__)
+
+    # Not `opts \\ []`, of which Elixir would report a conflict with another function before `finish/1` can. No
+    # function calls another by its name, which may be the name of a function that is imported from Elixir's Kernel.
     quote do
-      def unquote(name)(unquote_splicing(names)),
-        do: ExCubecl.Kernel.run(unquote(struct_of(kernel)), unquote(names))
+      def unquote(name)(unquote_splicing(args)), do: unquote(run.(:run, []))
 
-      def unquote(:"#{name}!")(unquote_splicing(names)),
-        do: ExCubecl.Kernel.run!(unquote(struct_of(kernel)), unquote(names))
+      @doc "As `#{unquote(name)}/#{unquote(arity)}`, with the options of `ExCubecl.Kernel.run/3`."
+      def unquote(name)(unquote_splicing(args), unquote(opts)), do: unquote(run.(:run, opts))
+
+      @doc "As `#{unquote(name)}/#{unquote(arity)}`, but returns the value itself or raises `ExCubecl.Error`."
+      def unquote(raising)(unquote_splicing(args)), do: unquote(run.(:run!, []))
+
+      @doc "As `#{unquote(name)}/#{unquote(arity + 1)}`, but returns the value itself or raises `ExCubecl.Error`."
+      def unquote(raising)(unquote_splicing(args), unquote(opts)), do: unquote(run.(:run!, opts))
     end
   end
 
@@ -98,10 +117,18 @@ defmodule ExCubecl.Kernel.Definition do
       List.keymember?(Lookup.defined(env), {name, arity}, 0) ->
         fail(env, env.line, "the kernel #{name}/#{arity} is defined twice")
 
+      with_options =
+          Enum.find([arity - 1, arity + 1], &List.keymember?(Lookup.defined(env), {name, &1}, 0)) ->
+        fail(env, env.line, taken(name, min(arity, with_options)))
+
       true ->
         :ok
     end
   end
+
+  defp taken(name, arity),
+    do:
+      "#{name}/#{arity + 1} is the kernel #{name}/#{arity} with options: give the other one another name"
 
   @doc "A kernel without a module."
   def anonymous({:fn, _, [{:->, _, [args, body]}]}, opts, env) do
@@ -154,11 +181,18 @@ defmodule ExCubecl.Kernel.Definition do
     end
 
     for {{name, arity}, _} <- kernels,
-        {:v1, _, _, [_, {meta, _, _, _} | _]} <- [Module.get_definition(module, {name, arity})] do
-      text = "#{name}/#{arity} is a kernel and a function: each needs a name of its own"
-      raise CompileError, file: env.file, line: meta[:line] || env.line, description: text
+        generated <- [arity, arity + 1],
+        name <- [name, :"#{name}!"] do
+      with {:v1, _, _, [_, {meta, _, _, _} | _]} <-
+             Module.get_definition(module, {name, generated}),
+           do: fail(env, meta[:line] || env.line, redefined(name, arity, generated))
     end
   end
+
+  defp redefined(name, arity, arity),
+    do: "#{name}/#{arity} is a kernel and a function: each needs a name of its own"
+
+  defp redefined(name, arity, _with_options), do: taken(name, arity)
 
   defp found_below(kernels, open, name, arity, env) do
     cond do

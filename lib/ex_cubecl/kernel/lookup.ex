@@ -87,9 +87,11 @@ defmodule ExCubecl.Kernel.Lookup do
 
   # Calling it without the module name would work, but Elixir would warn that the import is unused.
   defp imported(module, name, arity) do
-    if function_exported?(module, :__kernel__, 2) and module.__kernel__(name, arity) != nil,
-      do: {:import, module},
-      else: {:function, module}
+    cond do
+      not function_exported?(module, :__kernel__, 2) -> {:function, module}
+      module.__kernel__(name, arity) != nil -> {:import, module}
+      true -> of_kernels(module, name, arity)
+    end
   end
 
   defp function(module, name, arity) do

@@ -159,9 +159,9 @@ defmodule ExCubecl.KernelLimitsTest do
     x = ExCubecl.buffer!([1.0, 2.0], [2], :f32)
     kernel = Kernel.kernel(fn x -> x * 7.25 end)
     Kernel.run!(kernel, [x])
-    before = Kernel.cache()
+    before = Kernel.cache!()
     Kernel.run!(kernel, [x])
-    assert Kernel.cache() == %{before | hits: before.hits + 1}
+    assert Kernel.cache!() == %{before | hits: before.hits + 1}
   end
 
   # Compiles kernels from generated code.
@@ -231,7 +231,7 @@ defmodule ExCubecl.KernelLimitsTest do
   end
 
   test "the cache of kernels is bounded and keeps what is used" do
-    %{max: max} = Kernel.cache()
+    %{max: max} = Kernel.cache!()
     fake = fn n -> {{:fake, n}, [], false, {:vulkan, 0}} end
     make = fn -> {:ok, %{name: :fake, time: 0}} end
     on_exit(fn -> for n <- 0..(3 * max), do: :ets.delete(Cache, fake.(n)) end)
@@ -240,10 +240,10 @@ defmodule ExCubecl.KernelLimitsTest do
       assert {:ok, _} = Cache.fetch(fake.(n), make)
       # This entry is used in each iteration, so it is not evicted.
       assert {:ok, %{name: :fake}} = Cache.fetch(fake.(0), fn -> if n == 0, do: make.() end)
-      assert Kernel.cache().size <= max
+      assert Kernel.cache!().size <= max
     end
 
     refute Enum.any?(Cache.all(), &match?({{{:fake, 1}, _, _, _}, _}, &1))
-    assert length(Kernel.list()) == Kernel.cache().size
+    assert length(Kernel.list!()) == Kernel.cache!().size
   end
 end
