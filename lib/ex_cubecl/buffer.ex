@@ -250,7 +250,7 @@ defmodule ExCubecl.Buffer do
   end
 
   @doc """
-  Returns whether the memory of the buffer's storage is allocated; `false` for a term that is not a buffer.
+  Returns whether the memory of the buffer's storage is allocated.
 
       iex> buffer = ExCubecl.Buffer.empty!([2], :f32)
       iex> view = ExCubecl.Buffer.view!(buffer, 1, [1])
@@ -259,7 +259,7 @@ defmodule ExCubecl.Buffer do
       true
   """
   @spec allocated?(t) :: boolean
-  def allocated?(buffer), do: match?({:ok, true}, ask(buffer, &Native.buffer_allocated/1))
+  def allocated?(buffer), do: Error.unwrap!(ask(buffer, &Native.buffer_allocated/1))
 
   ## Looking at the same elements
 
@@ -766,46 +766,46 @@ defmodule ExCubecl.Buffer do
   def device(buffer), do: with({:ok, buffer} <- Handle.check(buffer), do: {:ok, buffer.device})
 
   @doc """
-  Returns the id of this handle. Each handle, views and clones included, has a unique id; ids are never
+  Returns `{:ok, id}` of this handle. Each handle, views and clones included, has a unique id; ids are never
   reused.
 
       iex> buffer = ExCubecl.Buffer.zeros!([1], :f32)
-      iex> ExCubecl.Buffer.id(buffer) == ExCubecl.Buffer.id(ExCubecl.Buffer.clone!(buffer))
+      iex> ExCubecl.Buffer.id!(buffer) == ExCubecl.Buffer.id!(ExCubecl.Buffer.clone!(buffer))
       false
   """
-  @spec id(t) :: pos_integer
-  def id(buffer), do: ask!(buffer, &Native.buffer_id/1)
+  @spec id(t) :: result(pos_integer)
+  def id(buffer), do: ask(buffer, &Native.buffer_id/1)
 
   @doc """
-  Returns the id of the storage, the same for all handles that share it.
+  Returns `{:ok, id}` of the storage, the same for all handles that share it.
 
       iex> buffer = ExCubecl.Buffer.zeros!([1], :f32)
       iex> clone = ExCubecl.Buffer.clone!(buffer)
-      iex> ExCubecl.Buffer.storage_id(buffer) == ExCubecl.Buffer.storage_id(clone)
+      iex> ExCubecl.Buffer.storage_id!(buffer) == ExCubecl.Buffer.storage_id!(clone)
       true
   """
-  @spec storage_id(t) :: pos_integer
-  def storage_id(buffer), do: ask!(buffer, &Native.buffer_storage_id/1)
+  @spec storage_id(t) :: result(pos_integer)
+  def storage_id(buffer), do: ask(buffer, &Native.buffer_storage_id/1)
 
   @doc """
-  Returns the size in bytes of the buffer's storage; for a view this may be more than the size of the view.
+  Returns `{:ok, bytes}`, the size of the buffer's storage; for a view this may be more than the size of the view.
 
       iex> view = ExCubecl.Buffer.view!(ExCubecl.Buffer.zeros!([100], :f32), 0, [1])
       iex> ExCubecl.Buffer.total_size(view)
-      400
+      {:ok, 400}
   """
-  @spec total_size(t) :: non_neg_integer
-  def total_size(buffer), do: ask!(buffer, &Native.buffer_total_size/1)
+  @spec total_size(t) :: result(non_neg_integer)
+  def total_size(buffer), do: ask(buffer, &Native.buffer_total_size/1)
 
   @doc """
-  Returns the number of handles that share the storage now. A handle that is garbage but was not collected yet
+  Returns `{:ok, count}`, the number of handles that share the storage now. A handle that is garbage but was not collected yet
   still counts.
 
       iex> ExCubecl.Buffer.ref_count(ExCubecl.Buffer.zeros!([1], :f32))
-      1
+      {:ok, 1}
   """
-  @spec ref_count(t) :: pos_integer
-  def ref_count(buffer), do: ask!(buffer, &Native.buffer_ref_count/1)
+  @spec ref_count(t) :: result(pos_integer)
+  def ref_count(buffer), do: ask(buffer, &Native.buffer_ref_count/1)
 
   @doc """
   Returns whether two buffers share one storage.
@@ -817,7 +817,7 @@ defmodule ExCubecl.Buffer do
       false
   """
   @spec same_storage?(t, t) :: boolean
-  def same_storage?(a, b), do: storage_id(a) == storage_id(b)
+  def same_storage?(a, b), do: Error.unwrap!(storage_id(a)) == Error.unwrap!(storage_id(b))
 
   @doc """
   Returns whether two buffers share at least one byte.
@@ -831,7 +831,7 @@ defmodule ExCubecl.Buffer do
   @spec overlap?(t, t) :: boolean
   def overlap?(a, b) do
     b = Error.unwrap!(Handle.check(b))
-    ask!(a, &Native.buffer_overlap(&1, b.ref))
+    Error.unwrap!(ask(a, &Native.buffer_overlap(&1, b.ref)))
   end
 
   @doc """
@@ -904,6 +904,4 @@ defmodule ExCubecl.Buffer do
   defp ask(buffer, call) do
     with {:ok, buffer} <- Handle.check(buffer), do: Error.from_native(fn -> call.(buffer.ref) end)
   end
-
-  defp ask!(buffer, call), do: Error.unwrap!(ask(buffer, call))
 end

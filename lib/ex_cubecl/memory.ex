@@ -166,7 +166,7 @@ defmodule ExCubecl.Memory do
       iex> found = Enum.find(report.largest, &(&1.tag == "report"))
       iex> {found.dtype, found.shape, found.bytes, found.owner == self()}
       {:f32, [3, 1000], 12000, true}
-      iex> found.storage_id == ExCubecl.Buffer.storage_id(buffer)
+      iex> found.storage_id == ExCubecl.Buffer.storage_id!(buffer)
       true
   """
   @spec report(term, keyword) ::

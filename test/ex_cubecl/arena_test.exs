@@ -100,7 +100,7 @@ defmodule ExCubecl.ArenaTest do
     free = Arena.detach!(a)
     assert Buffer.same_storage?(a, b)
     refute Buffer.same_storage?(a, free) or Buffer.overlap?(a, free)
-    assert Buffer.storage_id(free) != Buffer.storage_id(a)
+    assert Buffer.storage_id!(free) != Buffer.storage_id!(a)
     assert reason(Buffer.copy(Buffer.view!(a, 0, [4]), Buffer.view!(a, 2, [4]))) == :overlap
     # The same copy is no longer refused, and the bytes are still right.
     assert Buffer.copy(Buffer.view!(free, 0, [6]), Buffer.view!(a, 2, [6])) == :ok

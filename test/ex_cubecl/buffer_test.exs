@@ -42,7 +42,7 @@ defmodule ExCubecl.BufferTest do
     :ok = Buffer.write(inner, Enum.to_list(200..209))
     assert Buffer.read_part!(buffer, 9, 3) == <<9, 200, 201>>
     assert Buffer.same_storage?(inner, buffer)
-    assert Buffer.total_size(inner) == 100
+    assert Buffer.total_size!(inner) == 100
     assert ExCubecl.size(inner) == {:ok, 10}
   end
 
@@ -57,9 +57,9 @@ defmodule ExCubecl.BufferTest do
       Buffer.slice_bytes!(buffer, 1, 2)
     ]
 
-    assert handles |> Enum.map(&Buffer.id/1) |> Enum.uniq() |> length() == 5
-    assert handles |> Enum.map(&Buffer.storage_id/1) |> Enum.uniq() |> length() == 1
-    assert Buffer.ref_count(buffer) >= 5
+    assert handles |> Enum.map(&Buffer.id!/1) |> Enum.uniq() |> length() == 5
+    assert handles |> Enum.map(&Buffer.storage_id!/1) |> Enum.uniq() |> length() == 1
+    assert Buffer.ref_count!(buffer) >= 5
     copy = Buffer.duplicate!(buffer)
     refute Buffer.same_storage?(copy, buffer)
     refute Buffer.overlap?(copy, buffer)

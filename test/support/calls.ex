@@ -52,13 +52,20 @@ defmodule ExCubecl.Calls do
     ]
   end
 
-  @doc "Functions that return a bare value and raise on errors."
-  def bare(other) do
+  @doc "Functions that return a tuple and use the handle, but not its memory."
+  def identity do
     [
       id: &Buffer.id/1,
       storage_id: &Buffer.storage_id/1,
       total_size: &Buffer.total_size/1,
-      ref_count: &Buffer.ref_count/1,
+      ref_count: &Buffer.ref_count/1
+    ]
+  end
+
+  @doc "Predicates, which return a boolean and raise on errors."
+  def predicates(other) do
+    [
+      allocated?: &Buffer.allocated?/1,
       same_storage?: &Buffer.same_storage?(&1, other),
       same_storage?: &Buffer.same_storage?(other, &1),
       overlap?: &Buffer.overlap?(&1, other),
@@ -118,7 +125,7 @@ defmodule ExCubecl.Calls do
   def said(handle) do
     other = ExCubecl.buffer!([1, 2, 3, 4], [4], :u8)
 
-    for {name, call} <- touching(other) ++ elsewhere(other) ++ bare(other) do
+    for {name, call} <- touching(other) ++ identity() ++ elsewhere(other) ++ predicates(other) do
       try do
         call.(handle)
       rescue
@@ -132,7 +139,7 @@ defmodule ExCubecl.Calls do
 
   @doc "Functions of the two modules that take no buffer, or accept any term."
   def none do
-    ~w(buffer new empty zeros full iota await allocated? devices default_device device_count device_info
+    ~w(buffer new empty zeros full iota await devices default_device device_count device_info
        memory_info available? supported_dtypes version kernels __struct__)a
   end
 end

@@ -421,7 +421,7 @@ if Code.ensure_loaded?(:proper) do
       [shape, dtype, size] =
         for call <- [:shape!, :dtype!, :size!], do: apply(Buffer, call, [buffer])
 
-      {shape, dtype, size, Buffer.total_size(buffer), Buffer.allocated?(buffer)}
+      {shape, dtype, size, Buffer.total_size!(buffer), Buffer.allocated?(buffer)}
     end
 
     defp real(name, [buffer, _ | args]), do: plain(apply(Buffer, name, [buffer | args]))

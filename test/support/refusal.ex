@@ -24,7 +24,7 @@ defmodule ExCubecl.Refusal do
     error
   end
 
-  @doc "Asserts that a bare-value function raised ExCubecl.Error, for this reason."
+  @doc "Asserts that a predicate or a function with a bang raised ExCubecl.Error, for this reason."
   def raises(reason, call) do
     error = assert_raise ExCubecl.Error, call
     assert error.reason == reason

@@ -162,11 +162,11 @@ defmodule ExCubecl.BadInputTest do
       assert reason(Buffer.copy(buffer, junk)) == :invalid_argument
       assert reason(Buffer.read_all([buffer, junk])) == :invalid_argument
 
-      for name <- [:id, :storage_id, :total_size, :ref_count],
+      for name <- [:id!, :storage_id!, :total_size!, :ref_count!],
           do: assert_raise(Error, fn -> apply(Buffer, name, [junk]) end)
 
       assert_raise Error, fn -> Buffer.overlap?(junk, buffer) end
-      refute Buffer.allocated?(junk)
+      assert_raise Error, fn -> Buffer.allocated?(junk) end
       assert is_binary(inspect(junk))
     end
 

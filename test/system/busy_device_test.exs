@@ -130,6 +130,6 @@ defmodule ExCubecl.BusyDeviceTest do
     for writer <- writers, do: Process.exit(writer, :kill)
     Task.await(busy, 300_000)
     assert ExCubecl.to_list!(target) in [[0], [9]]
-    assert Buffer.ref_count(target) == 1
+    assert Buffer.ref_count!(target) == 1
   end
 end

@@ -69,8 +69,10 @@ defmodule ExCubecl.NodesTest do
              :binary.copy(<<5::16-native>>, 2)
            ]
 
-    assert is_integer(Buffer.id(buffer)) and Buffer.storage_id(buffer) == Buffer.storage_id(view)
-    assert Buffer.total_size(view) == 8 and Buffer.ref_count(buffer) >= 2
+    assert is_integer(Buffer.id!(buffer)) and
+             Buffer.storage_id!(buffer) == Buffer.storage_id!(view)
+
+    assert Buffer.total_size!(view) == 8 and Buffer.ref_count!(buffer) >= 2
     assert Buffer.allocated?(buffer) and Buffer.synchronize(buffer) == :ok
     {:ok, transfer} = Buffer.read_async(view)
     assert Buffer.await(transfer) == {:ok, :binary.copy(<<5::16-native>>, 2)}

@@ -171,7 +171,7 @@ defmodule ExCubecl.Cluster.Remote do
 
   defp on(buffer, function, rest) do
     result = call(node_of(buffer), @buffer, function, [buffer | rest])
-    if function in [:id, :storage_id, :total_size, :ref_count], do: bare(result), else: result
+    if function == :allocated?, do: bare(result), else: result
   end
 
   # A progress callback is not sent to the other node, and transfers between nodes report no progress.
@@ -193,7 +193,7 @@ defmodule ExCubecl.Cluster.Remote do
   defp first({:ok, [element]}), do: {:ok, element}
   defp first(other), do: other
 
-  # These functions return bare values and raise errors, also for remote buffers.
+  # A predicate returns a boolean and raises errors, also for remote buffers.
   defp bare({:error, %Error{} = error}), do: raise(error)
   defp bare(value), do: value
 

@@ -160,7 +160,7 @@ defmodule ExCubecl.ZeroLengthTest do
         assert Buffer.allocated?(buffer)
         assert Buffer.to_list!(buffer) == list
 
-        assert {Buffer.read!(buffer), Buffer.size!(buffer), Buffer.total_size(buffer)} ==
+        assert {Buffer.read!(buffer), Buffer.size!(buffer), Buffer.total_size!(buffer)} ==
                  {"", 0, 0}
 
         assert Buffer.write(buffer, list) == :ok

@@ -55,12 +55,12 @@ defmodule ExCubecl.DeviceLostTest do
 
   test "what a handle knows by itself it still knows" do
     buffer = Buffer.zeros!([2, 3], :s16)
-    known = [Buffer.id(buffer), Buffer.storage_id(buffer), Buffer.total_size(buffer)]
+    known = [Buffer.id!(buffer), Buffer.storage_id!(buffer), Buffer.total_size!(buffer)]
     assert Device.reset(nil) == :ok
-    assert [Buffer.id(buffer), Buffer.storage_id(buffer), Buffer.total_size(buffer)] == known
+    assert [Buffer.id!(buffer), Buffer.storage_id!(buffer), Buffer.total_size!(buffer)] == known
     assert {ExCubecl.shape(buffer), ExCubecl.dtype(buffer)} == {{:ok, [2, 3]}, {:ok, "s16"}}
     assert ExCubecl.size(buffer) == {:ok, 12}
-    refute Buffer.storage_id(Buffer.zeros!([2, 3], :s16)) == Buffer.storage_id(buffer)
+    refute Buffer.storage_id!(Buffer.zeros!([2, 3], :s16)) == Buffer.storage_id!(buffer)
     assert inspect(buffer) =~ "device lost"
     assert_raise Error, ~r/make it anew/, fn -> ExCubecl.read!(buffer) end
   end

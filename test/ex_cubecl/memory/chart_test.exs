@@ -41,7 +41,7 @@ defmodule ExCubecl.ChartTest do
     parse(svg)
     {x, width, title} = Enum.find(boxes(svg), fn {_, _, title} -> title =~ "tag :one" end)
     assert title =~ "u8[100000], 97.7 KiB, owner #PID&lt;" or title =~ "u8[100000], 97.7 KiB"
-    assert title =~ "storage #{Buffer.storage_id(first)}"
+    assert title =~ "storage #{Buffer.storage_id!(first)}"
     # The bar of a page starts at x = 190 and is 660 pixels wide.
     assert_in_delta x, 190 + 660 * found.offset / page.bytes, 0.1
     assert_in_delta width, max(660 * 100_000 / page.bytes, 0.8), 0.1

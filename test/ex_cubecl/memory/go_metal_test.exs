@@ -99,9 +99,9 @@ defmodule ExCubecl.GoMetalTest do
     tensor = Buffer.empty!([2, 2], :f32)
     Buffer.write!(tensor, [1.5, 2.5, 3.5, 4.5])
     assert Buffer.to_flat_list!(tensor) == [1.5, 2.5, 3.5, 4.5]
-    assert Buffer.ref_count(tensor) == 1
+    assert Buffer.ref_count!(tensor) == 1
     retained = Buffer.clone!(tensor)
-    assert Buffer.ref_count(tensor) == 2
+    assert Buffer.ref_count!(tensor) == 2
     assert {Buffer.shape!(retained), Buffer.size!(retained)} == {[2, 2], 16}
     half = Buffer.convert!(tensor, :f16)
     assert Buffer.to_list!(half) == [[1.5, 2.5], [3.5, 4.5]]
