@@ -6,7 +6,7 @@ defmodule ExCubecl.Kernel.Call do
   alias ExCubecl.{Buffer, DType, Error, Native, Shape, Telemetry}
   alias ExCubecl.Buffer.Handle
   alias ExCubecl.Error.Arguments
-  alias ExCubecl.Kernel.{Blame, Cache, Typer, Types}
+  alias ExCubecl.Kernel.{Blame, Cache, Typer, Types, Uniformity}
 
   # Numbers that Elixir floats cannot represent.
   @special [:nan, :infinity, :neg_infinity]
@@ -200,7 +200,8 @@ defmodule ExCubecl.Kernel.Call do
   @doc "The kernel for the kinds of its arguments on a device, typed and compiled."
   def made(%{parsed: parsed, key: key}, kinds, id, check) do
     Cache.fetch({key, kinds, check, id}, fn ->
-      with {:ok, typed} <- typed(parsed, kinds, check),
+      with :ok <- barriers(parsed, kinds),
+           {:ok, typed} <- typed(parsed, kinds, check),
            {:ok, ref} <- Error.from_native(fn -> Native.kernel_new(typed.tree) end),
            {:ok, time} <- compiled(ref, parsed.name, id),
            do: {:ok, Map.merge(typed, %{ref: ref, name: parsed.name, time: time})}
@@ -208,11 +209,22 @@ defmodule ExCubecl.Kernel.Call do
   end
 
   defp typed(parsed, kinds, check) do
-    with {:error, %{line: line, text: text}} <- Typer.type(parsed, Map.new(kinds), check) do
-      # An error about the whole kernel, or in a kernel of this library, has no line.
-      details = %{kernel: parsed.name, text: text}
-      Error.new(:type_mismatch, if(line == 0, do: details, else: Map.put(details, :line, line)))
-    end
+    with {:error, %{line: line, text: text}} <- Typer.type(parsed, Map.new(kinds), check),
+         do: type_error(parsed, line, text)
+  end
+
+  # A buffer where a number was expected may decide whether a thread reaches a barrier.
+  defp barriers(parsed, kinds) do
+    buffers = for {name, {_, _dtype}} <- kinds, do: name
+
+    with {:error, line} <- Uniformity.check(parsed, buffers),
+         do: type_error(parsed, line, Uniformity.text())
+  end
+
+  # An error about the whole kernel, or in a kernel of this library, has no line.
+  defp type_error(parsed, line, text) do
+    details = %{kernel: parsed.name, text: text}
+    Error.new(:type_mismatch, if(line == 0, do: details, else: Map.put(details, :line, line)))
   end
 
   defp compiled(ref, name, id) do

@@ -4,7 +4,7 @@ defmodule ExCubecl.Kernel.Definition do
 
   import ExCubecl.Kernel.CompileErrors
 
-  alias ExCubecl.Kernel.{Below, Expressions, Lookup, Parser, Unknown}
+  alias ExCubecl.Kernel.{Below, Expressions, Lookup, Parser, Uniformity, Unknown}
 
   # Module attributes: kernels by name and arity, and kernels that call a name that is not defined yet.
   @kernels :ex_cubecl_kernels
@@ -159,7 +159,14 @@ defmodule ExCubecl.Kernel.Definition do
 
   defp make(name, args, body, opts, env) do
     parsed = Parser.parse(name, args, body, opts, env, &Lookup.find(&1, &2, &3, env))
+    barriers(parsed, env)
     %{parsed: parsed, key: key(parsed)}
+  end
+
+  # Whether an argument that is only read without an index is a buffer or a number is known when the kernel is called.
+  defp barriers(parsed, env) do
+    with {:error, line} <- Uniformity.check(parsed, parsed.outputs),
+         do: fail(env, if(line == 0, do: env.line, else: line), Uniformity.text())
   end
 
   defp key(parsed), do: :erlang.md5(:erlang.term_to_binary(parsed))

@@ -12,22 +12,24 @@ defmodule ExCubecl.Kernel.Functions do
   @bits ~w(band bor bxor shl shr)a
   @rounding ~w(round floor ceil trunc)a
 
-  def call(function, [{:number, a}, {:number, b}] = args, line, state) do
-    case folded(function, a, b) do
+  def call(function, args, line, state) do
+    case folded(function, args) do
       nil -> calculated(function, args, line, state)
       value -> {value, state}
     end
   end
 
-  def call(:neg, [{:number, n}], _line, state), do: {{:number, -n}, state}
-  def call(function, args, line, state), do: calculated(function, args, line, state)
+  @doc "The value of an operation on literals, or `nil` if the device computes it."
+  def folded(:neg, [{:number, n}]), do: {:number, -n}
 
-  # A result that an Elixir float cannot hold is not folded: the device computes it.
-  defp folded(function, a, b) do
+  # A result that an Elixir float cannot hold is not folded.
+  def folded(function, [{:number, a}, {:number, b}]) do
     fold(function, a, b)
   rescue
     ArithmeticError -> nil
   end
+
+  def folded(_function, _args), do: nil
 
   defp fold(:add, a, b), do: {:number, a + b}
   defp fold(:sub, a, b), do: {:number, a - b}

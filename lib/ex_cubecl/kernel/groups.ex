@@ -97,16 +97,6 @@ defmodule ExCubecl.Kernel.Groups do
   defp constant({:group_size, _, [axis]}, state) when axis in [:x, :y, :z], do: size(axis, state)
   defp constant(_, _state), do: nil
 
-  @doc "Whether a value is known to be the same for all threads of a group. Control flow around a barrier needs that."
-  def same?({:number, _}, _state), do: true
-  def same?({:bool, _}, _state), do: true
-  def same?({:len, _}, _state), do: true
-  def same?({:group, _}, _state), do: true
-  def same?({:var, name}, state), do: name in state.args or name in state.same
-  def same?({:call, _, _, args}, state), do: Enum.all?(args, &same?(&1, state))
-  def same?({:cast, _, value}, state), do: same?(value, state)
-  def same?(_, _state), do: false
-
   @doc "The threads of a group along one axis, or in total for `nil`."
   def size(nil, state), do: Enum.product(state.group)
   def size(axis, state), do: Enum.at(state.group, %{x: 0, y: 1, z: 2}[axis])

@@ -45,10 +45,7 @@ defmodule ExCubecl.Kernel.Parser do
       known: MapSet.new(),
       find: find,
       shared: [],
-      group: nil,
-      # Whether all threads of a group execute the line, and the loop variables that have the same value in all of them.
-      together: true,
-      same: MapSet.new()
+      group: nil
     }
 
     if Enum.uniq(state.args) != state.args,
@@ -203,29 +200,18 @@ defmodule ExCubecl.Kernel.Parser do
   defp statement({op, meta, [_, _] = args}, state) when is_map_key(@atomics, op),
     do: {atomic(op, meta, args, nil, state), state}
 
-  defp statement({:barrier, meta, []}, state) do
-    unless state.together,
-      do:
-        fail(
-          state,
-          meta,
-          "a barrier is where all threads of a group come by: not in an if or a loop that depends on the thread"
-        )
+  defp statement({:barrier, meta, []}, state), do: {{:barrier, line(meta, state)}, state}
 
-    {{:barrier, line(meta, state)}, state}
-  end
-
-  defp statement({:if, meta, [condition, branches]}, %{together: outer} = state)
+  defp statement({:if, meta, [condition, branches]}, state)
        when is_list(branches) do
     condition = expression(condition, state)
-    state = together(state, [condition])
     # A variable that is set in one branch only is not known after the branch.
     {then, _} = statements(lines(branches[:do]), state)
 
     {other, _} =
       if branches[:else], do: statements(lines(branches[:else]), state), else: {[], state}
 
-    {{:branch, line(meta, state), condition, then, other}, %{state | together: outer}}
+    {{:branch, line(meta, state), condition, then, other}, state}
   end
 
   defp statement({:cond, meta, [[do: clauses]]}, state) when is_list(clauses),
@@ -234,9 +220,7 @@ defmodule ExCubecl.Kernel.Parser do
   defp statement({:for, meta, [{:<-, _, [{name, _, context}, range]}, [do: body]]}, state)
        when is_atom(name) and is_atom(context) do
     {from, to} = range(range, meta, state)
-    inner = state |> known(name) |> together([from, to])
-    inner = if inner.together and not set?(body, name), do: same(inner, name), else: inner
-    {body, _} = statements(lines(body), inner)
+    {body, _} = statements(lines(body), known(state, name))
     {{:for, line(meta, state), name, from, to, body}, state}
   end
 
@@ -280,10 +264,10 @@ defmodule ExCubecl.Kernel.Parser do
 
   defp conditions([clause | rest], line, state) do
     {meta, condition, body} = clause(clause, state)
-    state = together(state, [expression(condition, state)])
+    condition = expression(condition, state)
     {then, _} = statements(lines(body), state)
     other = if rest == [], do: [], else: [conditions(rest, line, state)]
-    {:branch, line(meta, state), expression(condition, state), then, other}
+    {:branch, line(meta, state), condition, then, other}
   end
 
   defp range({:.., _, [from, to]}, _meta, state),
@@ -293,22 +277,6 @@ defmodule ExCubecl.Kernel.Parser do
     do: fail(state, meta, "#{Macro.to_string(other)} is no range: expected first..last")
 
   defp known(state, name), do: %{state | known: MapSet.put(state.known, name)}
-  defp same(state, name), do: %{state | same: MapSet.put(state.same, name)}
-
-  defp together(state, deciding),
-    do: %{state | together: state.together and Enum.all?(deciding, &Groups.same?(&1, state))}
-
-  # Whether the body of a loop sets its variable.
-  defp set?(body, name) do
-    {_, found} =
-      Macro.prewalk(body, false, fn
-        {:=, _, [{^name, _, context}, _]} = node, _found when is_atom(context) -> {node, true}
-        {:<-, _, [{^name, _, context}, _]} = node, _found when is_atom(context) -> {node, true}
-        node, found -> {node, found}
-      end)
-
-    found
-  end
 
   defp short(quoted), do: Unknown.short(quoted)
 end
