@@ -161,7 +161,7 @@ defmodule Bench do
 
     row(
       "get_buffer and return_buffer",
-      fn -> ExCubecl.Memory.return_buffer(ExCubecl.Memory.get_buffer!(4096)) end,
+      fn -> ExCubecl.Pool.return_buffer(ExCubecl.Pool.get_buffer!(4096)) end,
       "plain buffer",
       plain
     )

@@ -15,7 +15,7 @@ defmodule ExCubecl.Memory do
       config :ex_cubecl, memory_limit: 2_000_000_000
       config :ex_cubecl, memory_limit: %{{:cuda, 0} => 8_000_000_000}
 
-  The functions of this module accept a device of another node as `{node, id}`.
+  The option `device:` is the device of a call, by default the default device; a device of another node is `{node, id}`.
 
   The memory of a collected buffer is cached for later allocations. `trim/1` gives it back to the
   driver.
@@ -34,12 +34,13 @@ defmodule ExCubecl.Memory do
 
   use ExCubecl.Error.Bang
 
-  alias ExCubecl.{Buffer, Device, DType, Error, Native}
-  alias ExCubecl.Buffer.{AllocOptions, Handle}
+  alias ExCubecl.{Device, DType, Error, Native}
+  alias ExCubecl.Buffer.AllocOptions
   alias ExCubecl.Error.Arguments
-  alias ExCubecl.Memory.{Pressure, SizeClass}
-
   alias ExCubecl.Memory.Timeline
+
+  @typedoc "A device in any of its forms, `{node, device}` for a device of another node, `nil` for the default device."
+  @type device :: Device.id() | String.t() | Device.t() | {node, term} | nil
 
   @typedoc """
   Bytes, and counts of buffers since the device was opened:
@@ -67,7 +68,7 @@ defmodule ExCubecl.Memory do
         }
 
   @doc """
-  Returns `{:ok, usage}` of a device, by default the default device.
+  Returns `{:ok, usage}` of the device.
 
   Errors: `:unknown_device`, `:no_device`.
 
@@ -79,8 +80,8 @@ defmodule ExCubecl.Memory do
       iex> ExCubecl.size!(buffer)
       8
   """
-  @spec usage(term) :: {:ok, usage} | {:error, Error.t()}
-  def usage(device \\ nil), do: on(device, &Native.memory_usage/1)
+  @spec usage(device: device) :: {:ok, usage} | {:error, Error.t()}
+  def usage(opts \\ []), do: on(opts, &Native.memory_usage/1)
 
   @doc """
   Returns `{:ok, bytes}`, the total memory of the device, or `{:ok, nil}` if its driver does not report it.
@@ -91,8 +92,8 @@ defmodule ExCubecl.Memory do
       iex> total == nil or total > 0
       true
   """
-  @spec total(term) :: {:ok, pos_integer | nil} | {:error, Error.t()}
-  def total(device \\ nil), do: on(device, &Native.memory_total/1)
+  @spec total(device: device) :: {:ok, pos_integer | nil} | {:error, Error.t()}
+  def total(opts \\ []), do: on(opts, &Native.memory_total/1)
 
   @doc """
   Gives unused memory back to the driver, and returns `{:ok, bytes}` with its size.
@@ -101,8 +102,8 @@ defmodule ExCubecl.Memory do
       iex> bytes >= 0
       true
   """
-  @spec trim(term) :: {:ok, non_neg_integer} | {:error, Error.t()}
-  def trim(device \\ nil), do: on(device, &Native.memory_trim/1)
+  @spec trim(device: device) :: {:ok, non_neg_integer} | {:error, Error.t()}
+  def trim(opts \\ []), do: on(opts, &Native.memory_trim/1)
 
   @doc """
   Returns `:ok` and limits the live bytes of the device to `bytes`; `nil` removes the limit.
@@ -110,21 +111,19 @@ defmodule ExCubecl.Memory do
   A limit below the current live bytes is accepted: allocations fail until enough was freed.
   An allocation that would exceed the limit returns `:limit_exceeded`.
 
-      iex> ExCubecl.Memory.set_limit(nil, nil)
+      iex> ExCubecl.Memory.set_limit(nil, device: ExCubecl.default_device!())
       :ok
-      iex> {:error, error} = ExCubecl.Memory.set_limit(nil, -1)
+      iex> {:error, error} = ExCubecl.Memory.set_limit(-1)
       iex> error.reason
       :invalid_argument
   """
-  @spec set_limit(term, non_neg_integer | nil) :: :ok | {:error, Error.t()}
-  def set_limit(device \\ nil, bytes)
-
-  def set_limit(device, nil), do: on(device, &Native.memory_set_limit(&1, nil))
-
-  def set_limit(device, bytes) do
-    with {:ok, bytes} <- Arguments.index(:limit, bytes),
-         do: on(device, &Native.memory_set_limit(&1, bytes))
+  @spec set_limit(non_neg_integer | nil, device: device) :: :ok | {:error, Error.t()}
+  def set_limit(bytes, opts \\ []) do
+    with {:ok, bytes} <- limit(bytes), do: on(opts, &Native.memory_set_limit(&1, bytes))
   end
+
+  defp limit(nil), do: {:ok, nil}
+  defp limit(bytes), do: Arguments.index(:limit, bytes)
 
   @doc """
   Returns `:ok` and resets `peak_bytes` to the current `live_bytes`.
@@ -132,8 +131,8 @@ defmodule ExCubecl.Memory do
       iex> ExCubecl.Memory.reset_peak()
       :ok
   """
-  @spec reset_peak(term) :: :ok | {:error, Error.t()}
-  def reset_peak(device \\ nil), do: on(device, &Native.memory_reset_peak/1)
+  @spec reset_peak(device: device) :: :ok | {:error, Error.t()}
+  def reset_peak(opts \\ []), do: on(opts, &Native.memory_reset_peak/1)
 
   @typedoc """
   One live allocation: `owner` is the process that made it, `stacktrace` is set if `trace/1` was on
@@ -157,19 +156,19 @@ defmodule ExCubecl.Memory do
   @doc """
   Returns `{:ok, report}`: the largest live allocations, and sums of all of them by owner and by tag.
 
-  `most:` is the number of allocations to list, 10 by default. A process that has exited may still be the owner of
+  `most:` is the number of allocations to list, 10 by default; `device:` is the device. A process that has exited may still be the owner of
   allocations that other processes have handles of. An arena is one allocation of bytes. `kernels` is `ExCubecl.Kernel.cache/0`:
   the cache of compiled kernels, for all devices.
 
       iex> buffer = ExCubecl.Buffer.zeros!([3, 1000], :f32, tag: "report")
-      iex> {:ok, report} = ExCubecl.Memory.report(nil, most: 1000)
+      iex> {:ok, report} = ExCubecl.Memory.report(most: 1000)
       iex> found = Enum.find(report.largest, &(&1.tag == "report"))
       iex> {found.dtype, found.shape, found.bytes, found.owner == self()}
       {:f32, [3, 1000], 12000, true}
       iex> found.storage_id == ExCubecl.Buffer.storage_id!(buffer)
       true
   """
-  @spec report(term, keyword) ::
+  @spec report(most: non_neg_integer, device: device) ::
           {:ok,
            %{
              largest: [allocation],
@@ -178,10 +177,9 @@ defmodule ExCubecl.Memory do
              kernels: %{atom => non_neg_integer}
            }}
           | {:error, Error.t()}
-  def report(device \\ nil, opts \\ []) do
-    with {:ok, opts} <- Arguments.options(opts, [:most]),
-         {:ok, most} <- Arguments.index(:most, Keyword.get(opts, :most, 10)),
-         {:ok, report} <- on(device, &Native.memory_report(&1, most)),
+  def report(opts \\ []) do
+    with {:ok, most, opts} <- most(opts, 10),
+         {:ok, report} <- on(opts, &Native.memory_report(&1, most)),
          {:ok, kernels} <- ExCubecl.Kernel.cache() do
       sums = %{by_owner: Map.new(report.by_owner), by_tag: Map.new(report.by_tag)}
       {:ok, report |> Map.merge(sums) |> Map.put(:kernels, kernels)}
@@ -203,7 +201,7 @@ defmodule ExCubecl.Memory do
   Returns `{:ok, %{pages: pages, allocations: allocations}}`: the memory layout of a device.
 
   Each allocation has its `page` and its byte `offset` on it. `most:` is the number of
-  allocations to list, the largest first, 1000 by default; the page of an allocation that is not listed is
+  allocations to list, the largest first, 1000 by default; `device:` is the device. The page of an allocation that is not listed is
   listed if it is a slab. `ExCubecl.Memory.Chart` draws the map.
 
       iex> buffer = ExCubecl.Buffer.zeros!([10], :u8, tag: :mapped)
@@ -215,12 +213,11 @@ defmodule ExCubecl.Memory do
       iex> ExCubecl.size!(buffer)
       10
   """
-  @spec map(term, keyword) ::
+  @spec map(most: non_neg_integer, device: device) ::
           {:ok, %{pages: [page], allocations: [allocation]}} | {:error, Error.t()}
-  def map(device \\ nil, opts \\ []) do
-    with {:ok, opts} <- Arguments.options(opts, [:most]),
-         {:ok, most} <- Arguments.index(:most, Keyword.get(opts, :most, 1000)),
-         {:ok, {pages, allocations}} <- on(device, &Native.memory_map(&1, most)) do
+  def map(opts \\ []) do
+    with {:ok, most, opts} <- most(opts, 1000),
+         {:ok, {pages, allocations}} <- on(opts, &Native.memory_map(&1, most)) do
       {:ok, %{pages: pages, allocations: Enum.filter(allocations, & &1.page)}}
     end
   end
@@ -281,7 +278,7 @@ defmodule ExCubecl.Memory do
       iex> ExCubecl.Memory.trace(true)
       iex> buffer = ExCubecl.Buffer.zeros!([77], :u8, tag: :traced)
       iex> ExCubecl.Memory.trace(false)
-      iex> {:ok, report} = ExCubecl.Memory.report(nil, most: 1000)
+      iex> {:ok, report} = ExCubecl.Memory.report(most: 1000)
       iex> [{_module, _function, _arity, _location} | _] =
       ...>   Enum.find(report.largest, &(&1.tag == :traced)).stacktrace
       iex> ExCubecl.size!(buffer)
@@ -291,119 +288,24 @@ defmodule ExCubecl.Memory do
   def trace(on) when is_boolean(on), do: AllocOptions.set_tracing(on)
   def trace(other), do: Arguments.invalid(:trace, other, "true or false")
 
-  @doc """
-  Returns `{:ok, buffer}` of at least `bytes` bytes, from a pool of its size class that all processes
-  share. Give it back by `return_buffer/1`; the buffer of a process that exits is given back automatically.
-
-  The size classes are 1, 4, 16, 64 and 256 KiB, 1, 4, 16 and 64 MiB, and each larger size is a class
-  itself. Of each class, a device has at most 100 (to 4 KiB), 50 (to 64 KiB), 20 (to 16 MiB) or 15 buffers
-  at once. `config :ex_cubecl, size_classes: [{bytes, max}, ...]` replaces the classes, and `larger_max: max`
-  the maximum for each larger size.
-
-  256 pools are kept, one for each size and device. If there are more, the least recently used pools of which no buffer
-  is checked out are dropped with the memory that they keep.
-
-  The previous contents of the buffer cannot be read: reading it is `:not_allocated` until it is
-  written.
-
-  ## Options
-
-    * `:dtype` - its element type, `:u8` by default; the shape is flat
-    * `:tag`, `:allocation` - as for `ExCubecl.Buffer.new/4`
-
-  Errors: `:pool_exhausted` at the maximum, `:invalid_argument` for bytes below one, `:too_large`, and
-  those of `ExCubecl.Buffer.new/4`.
-
-      iex> buffer = ExCubecl.Memory.get_buffer!(1500, nil, dtype: :f32)
-      iex> {ExCubecl.shape!(buffer), ExCubecl.size!(buffer)}
-      {[1024], 4096}
-      iex> ExCubecl.Memory.return_buffer(buffer)
-      :ok
-      iex> {:error, error} = ExCubecl.read(buffer)
-      iex> error.reason
-      :stale
-  """
-  @spec get_buffer(pos_integer, term, keyword) :: Buffer.result(Buffer.t())
-  def get_buffer(bytes, device \\ nil, opts \\ []) do
-    with {:ok, opts} <- Arguments.options(opts, [:dtype | AllocOptions.options()]),
-         {:ok, dtype} <- Arguments.dtype(Keyword.get(opts, :dtype, :u8)),
-         {:ok, {class, max}} <- SizeClass.of(bytes),
-         {:ok, note} <- AllocOptions.from(Keyword.delete(opts, :dtype)),
-         {:ok, id} <- Device.resolve(device) do
-      shape = [div(class + DType.size(dtype) - 1, DType.size(dtype))]
-
-      with {:ok, ref} <- kept_or_new(id, dtype, shape, class, {max, note}),
-           do: {:ok, struct!(Buffer, ref: ref, dtype: dtype, shape: shape, device: id)}
-    end
-  end
-
-  defp kept_or_new(id, dtype, shape, bytes, {max, note}) do
-    Pressure.create(id, bytes, fn ->
-      with {:ok, nil} <- Native.memory_take(id, dtype, shape, max, note),
-           do: Native.memory_get(id, dtype, shape, max, note)
-    end)
-  end
-
-  @doc """
-  Returns `:ok` and gives a buffer of `get_buffer/3` back to its pool. Every handle of it is stale from then on.
-
-  Errors: `:stale` for a buffer that was given back before or is not from `get_buffer/3`, `:invalid_argument` for
-  a view or clone, `:device_lost`.
-
-      iex> {:error, error} = ExCubecl.Memory.return_buffer(ExCubecl.Buffer.zeros!([10], :u8))
-      iex> error.reason
-      :stale
-  """
-  @spec return_buffer(Buffer.t()) :: :ok | {:error, Error.t()}
-  def return_buffer(buffer) do
-    with {:ok, ref} <- Handle.reference(buffer) do
-      case Error.from_native(fn -> Native.memory_return(ref) end) do
-        {:ok, nil} -> Error.from_native(fn -> Native.memory_return_wait(ref) end)
-        result -> result
-      end
-    end
-  end
-
-  @typedoc "Counts of buffers, and of checkouts: `hits` reused an idle buffer, `misses` allocated a new one, `waits` had to wait."
-  @type pool_stats :: %{
-          available: non_neg_integer,
-          allocated: non_neg_integer,
-          max: pos_integer,
-          hits: non_neg_integer,
-          misses: non_neg_integer,
-          waits: non_neg_integer
-        }
-
-  @doc """
-  Returns `{:ok, stats}` of the pools of `get_buffer/3`: a map from `{bytes, device}` to the counts, or from
-  `{bytes, device, :persistent}`.
-
-      iex> buffer = ExCubecl.Memory.get_buffer!(100)
-      iex> {:ok, stats} = ExCubecl.Memory.stats()
-      iex> stats[{1024, ExCubecl.default_device!()}].max
-      100
-      iex> ExCubecl.Memory.return_buffer(buffer)
-      :ok
-  """
-  @spec stats() :: {:ok, %{tuple => pool_stats}} | {:error, Error.t()}
-  def stats do
-    with {:ok, pools} <- Error.from_native(&Native.memory_stats/0),
-         do: {:ok, Map.new(pools, &pool/1)}
-  end
-
-  defp pool({id, bytes, false, stats}), do: {{bytes, id}, stats}
-  defp pool({id, bytes, true, stats}), do: {{bytes, id, :persistent}, stats}
-
   use ExCubecl.Cluster.Dispatch,
     usage: 1,
     total: 1,
     trim: 1,
     set_limit: 2,
     reset_peak: 1,
-    report: 2,
-    map: 2
+    report: 1,
+    map: 1
 
-  defp on(device, call) do
-    with {:ok, id} <- Device.resolve(device), do: Error.from_native(fn -> call.(id) end)
+  defp most(opts, default) do
+    with {:ok, opts} <- Arguments.options(opts, [:most, :device]),
+         {:ok, most} <- Arguments.index(:most, Keyword.get(opts, :most, default)),
+         do: {:ok, most, Keyword.delete(opts, :most)}
+  end
+
+  defp on(opts, call) do
+    with {:ok, opts} <- Arguments.options(opts, [:device]),
+         {:ok, id} <- Device.resolve(opts[:device]),
+         do: Error.from_native(fn -> call.(id) end)
   end
 end

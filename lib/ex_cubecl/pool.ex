@@ -19,16 +19,17 @@ defmodule ExCubecl.Pool do
   A checked-out buffer counts as live in `ExCubecl.Memory.usage/1`, owned by its holder. An idle buffer counts as
   reserved only, and is freed when an allocation on the device does not fit, by `ExCubecl.Memory.trim/1`, and when the
   pool exits. Buffers that are checked out at that time remain valid.
+
+  `get_buffer/2` takes buffers of any size from pools that all processes share and no process has to start.
   """
 
   use ExCubecl.Error.Bang
 
-  alias ExCubecl.{Buffer, Device, DType, Error, Native, Shape}
+  alias ExCubecl.{Buffer, DType, Error, Native}
   alias ExCubecl.Buffer.{AllocOptions, Handle}
   alias ExCubecl.Error.Arguments
-  alias ExCubecl.Memory.{Pressure, SizeClass}
-
-  alias ExCubecl.Pool.Server
+  alias ExCubecl.Memory.Pressure
+  alias ExCubecl.Pool.{Options, Server, Shared}
 
   @type pool :: GenServer.server()
   @type option ::
@@ -41,7 +42,15 @@ defmodule ExCubecl.Pool do
           | {:tag, term}
           | {:allocation, :default | :persistent}
 
-  @options [:size, :shape, :dtype, :max, :device, :name]
+  @typedoc "Counts of buffers, and of checkouts: `hits` reused an idle buffer, `misses` allocated a new one, `waits` had to wait."
+  @type stats :: %{
+          available: non_neg_integer,
+          allocated: non_neg_integer,
+          max: pos_integer,
+          hits: non_neg_integer,
+          misses: non_neg_integer,
+          waits: non_neg_integer
+        }
 
   @doc """
   Returns the child specification of a pool, for a supervisor: `{ExCubecl.Pool, size: 4096}`.
@@ -62,7 +71,7 @@ defmodule ExCubecl.Pool do
     * `:shape` - the shape of each buffer
     * `:dtype` - the type of each buffer, `:u8` by default
     * `:max` - the maximum number of buffers at once; by default the maximum of
-      `ExCubecl.Memory.get_buffer/3` for that size
+      `get_buffer/2` for that size
     * `:device` - the device of the buffers
     * `:name` - as for `GenServer.start_link/3`
     * `:tag`, `:allocation` - as for `ExCubecl.Buffer.new/4`
@@ -79,46 +88,12 @@ defmodule ExCubecl.Pool do
   """
   @spec start_link([option]) :: GenServer.on_start()
   def start_link(opts) do
-    with {:ok, id, dtype, shape, max, note} <- config(opts),
+    with {:ok, checked} <- Options.check(opts),
+         %{id: id, dtype: dtype, shape: shape, max: max, note: note} = checked,
          {:ok, pool} <-
            Error.from_native(fn -> Native.pool_open(id, dtype, shape, max, note) end),
          do: GenServer.start_link(Server, {pool, max}, Keyword.take(opts, [:name]))
   end
-
-  defp config(opts) do
-    with {:ok, opts} <- Arguments.options(opts, @options ++ AllocOptions.options()),
-         {:ok, dtype} <- Arguments.dtype(Keyword.get(opts, :dtype, :u8)),
-         {:ok, shape} <- shape(opts, dtype),
-         {:ok, most} <- most(opts[:max], Shape.size(shape) * DType.size(dtype)),
-         {:ok, note} <- AllocOptions.from(Keyword.take(opts, AllocOptions.options())),
-         {:ok, id} <- Device.resolve(opts[:device]),
-         do: {:ok, id, dtype, shape, most, note}
-  end
-
-  defp shape(opts, dtype) do
-    case {opts[:size], opts[:shape]} do
-      {nil, nil} -> Arguments.invalid(:size, nil, "bytes as :size, or a :shape")
-      {nil, shape} -> with({:ok, shape, _} <- filled(shape, dtype), do: {:ok, shape})
-      {size, nil} -> flat(size, DType.size(dtype))
-      {size, _shape} -> Arguments.invalid(:size, size, "either :size or :shape, not both")
-    end
-  end
-
-  defp filled(shape, dtype) do
-    with {:ok, _, 0} <- Arguments.shape(shape, dtype),
-         do: Arguments.invalid(:shape, shape, "at least one element")
-  end
-
-  defp flat(size, unit) when is_integer(size) and size > 0 and rem(size, unit) == 0 do
-    with {:ok, size} <- Arguments.index(:size, size), do: {:ok, [div(size, unit)]}
-  end
-
-  defp flat(size, unit),
-    do: Arguments.invalid(:size, size, "a positive number of bytes, a multiple of #{unit}")
-
-  defp most(nil, bytes), do: with({:ok, {_class, most}} <- SizeClass.of(bytes), do: {:ok, most})
-  defp most(max, _bytes) when is_integer(max) and max > 0, do: Arguments.index(:max, max)
-  defp most(max, _bytes), do: Arguments.invalid(:max, max, "a positive integer")
 
   @doc """
   Returns `{:ok, buffer}`, an idle buffer or a new one. As with a lazy buffer, reading it is
@@ -206,11 +181,11 @@ defmodule ExCubecl.Pool do
       ...> end)
       {:ok, [1, 2, 3, 4]}
   """
-  @spec with_buffer(pool, (Buffer.t() -> result), keyword) :: Buffer.result(result)
-        when result: term
-  def with_buffer(pool, fun, opts \\ [])
+  @spec with_buffer(pool, keyword, (Buffer.t() -> value)) :: Buffer.result(value)
+        when value: term
+  def with_buffer(pool, opts \\ [], fun)
 
-  def with_buffer(pool, fun, opts) when is_function(fun, 1) do
+  def with_buffer(pool, opts, fun) when is_function(fun, 1) do
     with {:ok, buffer} <- checkout(pool, opts) do
       try do
         {:ok, fun.(buffer)}
@@ -221,7 +196,7 @@ defmodule ExCubecl.Pool do
     end
   end
 
-  def with_buffer(_pool, fun, _opts),
+  def with_buffer(_pool, _opts, fun),
     do: Arguments.invalid(:fun, fun, "a function of one argument")
 
   @doc """
@@ -233,11 +208,75 @@ defmodule ExCubecl.Pool do
       iex> ExCubecl.Pool.stats(pool)
       {:ok, %{available: 0, allocated: 0, max: 3, hits: 0, misses: 0, waits: 0}}
   """
-  @spec stats(pool) :: {:ok, ExCubecl.Memory.pool_stats()} | {:error, Error.t()}
+  @spec stats(pool) :: Buffer.result(stats)
   def stats(pool) do
     with {:ok, pid} <- whereis(pool),
          do: Error.from_native(fn -> Native.pool_stats(pid) end)
   end
+
+  ## Shared pools
+
+  @doc """
+  Returns `{:ok, buffer}` of at least `bytes` bytes, from a pool of its size class that all processes
+  share. Give it back by `return_buffer/1`; the buffer of a process that exits is given back automatically.
+
+  The size classes are 1, 4, 16, 64 and 256 KiB, 1, 4, 16 and 64 MiB, and each larger size is a class
+  itself. Of each class, a device has at most 100 (to 4 KiB), 50 (to 64 KiB), 20 (to 16 MiB) or 15 buffers
+  at once. `config :ex_cubecl, size_classes: [{bytes, max}, ...]` replaces the classes, and `larger_max: max`
+  the maximum for each larger size.
+
+  256 shared pools are kept, one for each size and device. If there are more, the least recently used pools of which no buffer
+  is checked out are dropped with the memory that they keep.
+
+  The previous contents of the buffer cannot be read: reading it is `:not_allocated` until it is
+  written.
+
+  ## Options
+
+    * `:dtype` - its element type, `:u8` by default; the shape is flat
+    * `:device`, `:tag`, `:allocation` - as for `ExCubecl.Buffer.new/4`
+
+  Errors: `:pool_exhausted` at the maximum, `:invalid_argument` for bytes below one, `:too_large`, and
+  those of `ExCubecl.Buffer.new/4`.
+
+      iex> buffer = ExCubecl.Pool.get_buffer!(1500, dtype: :f32)
+      iex> {ExCubecl.shape!(buffer), ExCubecl.size!(buffer)}
+      {[1024], 4096}
+      iex> ExCubecl.Pool.return_buffer(buffer)
+      :ok
+      iex> {:error, error} = ExCubecl.read(buffer)
+      iex> error.reason
+      :stale
+  """
+  @spec get_buffer(pos_integer, keyword) :: Buffer.result(Buffer.t())
+  def get_buffer(bytes, opts \\ []), do: Shared.get(bytes, opts)
+
+  @doc """
+  Returns `:ok` and gives a buffer of `get_buffer/2` back to its pool. Every handle of it is stale from then on.
+
+  Errors: `:stale` for a buffer that was given back before or is not from `get_buffer/2`, `:invalid_argument` for
+  a view or clone, `:device_lost`.
+
+      iex> {:error, error} = ExCubecl.Pool.return_buffer(ExCubecl.Buffer.zeros!([10], :u8))
+      iex> error.reason
+      :stale
+  """
+  @spec return_buffer(Buffer.t()) :: :ok | {:error, Error.t()}
+  def return_buffer(buffer), do: Shared.return(buffer)
+
+  @doc """
+  Returns `{:ok, stats}` of the pools of `get_buffer/2`: a map from `{bytes, device}` to the counts of `stats/1`, or from
+  `{bytes, device, :persistent}`.
+
+      iex> buffer = ExCubecl.Pool.get_buffer!(100)
+      iex> {:ok, stats} = ExCubecl.Pool.shared_stats()
+      iex> stats[{1024, ExCubecl.default_device!()}].max
+      100
+      iex> ExCubecl.Pool.return_buffer(buffer)
+      :ok
+  """
+  @spec shared_stats() :: Buffer.result(%{tuple => stats})
+  def shared_stats, do: Shared.stats()
 
   defp whereis(pid) when is_pid(pid) and node(pid) == node(), do: {:ok, pid}
 

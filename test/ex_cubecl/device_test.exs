@@ -93,8 +93,8 @@ defmodule ExCubecl.DeviceTest do
     kept = ExCubecl.buffer!([1, 2], [2], :u8, device: device)
     {before, _} = settled()
     other = ExCubecl.buffer!([3, 4, 5], [3], :u8)
-    assert Memory.usage!(device).live_bytes == 2
-    assert Memory.usage!(adapter).live_bytes == before + 3
+    assert Memory.usage!(device: device).live_bytes == 2
+    assert Memory.usage!(device: adapter).live_bytes == before + 3
     assert Device.reset(device) == :ok
     assert reason(ExCubecl.read(kept)) == :device_lost
     assert ExCubecl.read!(other) == <<3, 4, 5>>

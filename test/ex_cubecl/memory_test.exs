@@ -74,6 +74,6 @@ defmodule ExCubecl.MemoryTest do
         do: assert(reason(Memory.set_limit(limit)) == :invalid_argument)
 
     for call <- [:usage, :total, :trim, :reset_peak],
-        do: assert(reason(apply(Memory, call, [{:vulkan, 99}])) == :unknown_device)
+        do: assert(reason(apply(Memory, call, [[device: {:vulkan, 99}]])) == :unknown_device)
   end
 end

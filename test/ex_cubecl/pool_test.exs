@@ -43,7 +43,7 @@ defmodule ExCubecl.PoolTest do
     refused(Pool.checkin(pool, Buffer.view!(buffer, 0, [64])), :invalid_argument)
     refused(Pool.checkin(other, buffer), :stale, says: "did not come from here")
     refused(Pool.checkin(pool, Buffer.zeros!([64], :u8)), :stale)
-    refused(Memory.return_buffer(buffer), :stale)
+    refused(Pool.return_buffer(buffer), :stale)
     assert Pool.checkin(pool, buffer) == :ok
     refused(Pool.checkin(pool, buffer), :stale)
     assert %{available: 1, allocated: 1} = Pool.stats!(pool)

@@ -20,12 +20,12 @@ defmodule ExCubecl.ReplicatedTest do
   setup %{devices: devices} do
     on_exit(fn ->
       Context.set_default(nil)
-      for device <- devices, do: Memory.set_limit(device, nil)
+      for device <- devices, do: Memory.set_limit(nil, device: device)
     end)
   end
 
   defp live(device) do
-    usage = Memory.usage!(device)
+    usage = Memory.usage!(device: device)
     {usage.live_bytes, usage.live_buffers}
   end
 
@@ -92,13 +92,13 @@ defmodule ExCubecl.ReplicatedTest do
     [_, second, _] = devices
     rep = Replicated.from!(:binary.copy(<<1>>, 10_000), [10_000], :u8, devices: devices)
     before = Map.new(devices, &{&1, live(&1)})
-    Memory.set_limit(second, elem(before[second], 0) + 100)
+    Memory.set_limit(elem(before[second], 0) + 100, device: second)
     error = refused(Replicated.write(rep, :binary.copy(<<2>>, 10_000)), :limit_exceeded)
     assert error.details.device == second
     assert Exception.message(error) =~ "vulkan:12" or second != {:vulkan, 12}
     assert Replicated.read!(rep) == List.duplicate(:binary.copy(<<1>>, 10_000), 3)
     for device <- devices, do: come_to(device, before[device])
-    Memory.set_limit(second, nil)
+    Memory.set_limit(nil, device: second)
     assert Replicated.write(rep, :binary.copy(<<2>>, 10_000)) == :ok
     assert Replicated.read!(rep, 1) == :binary.copy(<<2>>, 10_000)
     for device <- devices, do: come_to(device, before[device])
@@ -224,7 +224,7 @@ defmodule ExCubecl.ReplicatedTest do
   end
 
   test "three devices under load, with an exact account on each", %{devices: devices} do
-    for device <- devices, do: Memory.trim!(device)
+    for device <- devices, do: Memory.trim!(device: device)
     before = Map.new(devices, &{&1, live(&1)})
 
     1..12

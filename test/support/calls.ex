@@ -75,7 +75,7 @@ defmodule ExCubecl.Calls do
 
   @doc "Functions of other modules, which take buffers of this node only."
   def elsewhere(other) do
-    alias ExCubecl.{Arena, Batch, Kernel, Memory, Ops, Pool, Replicated}
+    alias ExCubecl.{Arena, Batch, Kernel, Ops, Pool, Replicated}
     require Kernel
 
     [
@@ -94,7 +94,7 @@ defmodule ExCubecl.Calls do
       cumulative_sum: &Ops.cumulative_sum(&1),
       broadcast_to: &Ops.broadcast_to(&1, [2, 4]),
       checkin: &Pool.checkin(pool(), &1),
-      return_buffer: &Memory.return_buffer/1,
+      return_buffer: &Pool.return_buffer/1,
       drop: &Arena.drop(Arena.new!(100), &1),
       detach: &Arena.detach/1,
       write:

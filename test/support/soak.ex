@@ -43,7 +43,10 @@ defmodule ExCubecl.Soak do
     {runtime, _} = first = ExCubecl.default_device!()
     others = for index <- [9001, 9002], do: open(first, {runtime, index})
     devices = [first | others]
-    for {device, limit} <- Enum.zip(devices, @limits), do: :ok = Memory.set_limit(device, limit)
+
+    for {device, limit} <- Enum.zip(devices, @limits),
+        do: :ok = Memory.set_limit(limit, device: device)
+
     %{seed: seed, devices: devices, limits: Enum.zip(devices, @limits)}
   end
 
@@ -117,7 +120,7 @@ defmodule ExCubecl.Soak do
   defp lose(shared) do
     {device, limit} = List.last(shared.limits)
     :ok = Device.reset(device)
-    :ok = Memory.set_limit(device, limit)
+    :ok = Memory.set_limit(limit, device: device)
     1
   end
 
@@ -153,16 +156,19 @@ defmodule ExCubecl.Soak do
 
     left =
       for device <- world.devices,
-          usage = Memory.usage!(device),
+          usage = Memory.usage!(device: device),
           do: {usage.live_bytes, usage.live_buffers}
 
     cond do
       Enum.all?(left, &(&1 == {0, 0})) ->
-        for device <- world.devices, do: Memory.trim!(device)
+        for device <- world.devices, do: Memory.trim!(device: device)
         resident()
 
       tries == 0 ->
-        fail({:left_behind, left, Enum.map(world.devices, &Memory.report!/1)}, world.seed)
+        fail(
+          {:left_behind, left, Enum.map(world.devices, &Memory.report!(device: &1))},
+          world.seed
+        )
 
       true ->
         Process.sleep(10)

@@ -2,7 +2,7 @@ defmodule ExCubecl.Soak.Worker do
   @moduledoc false
   # One process of the soak test: it holds buffers with known bytes, and makes one random call after another.
 
-  alias ExCubecl.{Arena, Buffer, Kernel, Memory, Ops, Pool, Soak}
+  alias ExCubecl.{Arena, Buffer, Kernel, Ops, Pool, Soak}
 
   require Kernel
 
@@ -210,10 +210,10 @@ defmodule ExCubecl.Soak.Worker do
   end
 
   defp step(shared, 16, held) do
-    with {:ok, buffer} <- Memory.get_buffer(:rand.uniform(60_000), device(shared)),
+    with {:ok, buffer} <- Pool.get_buffer(:rand.uniform(60_000), device: device(shared)),
          :ok <- lent(buffer) do
       if :rand.uniform(2) == 1,
-        do: given_back(buffer, Memory.return_buffer(buffer), held),
+        do: given_back(buffer, Pool.return_buffer(buffer), held),
         else: held
     end
   end

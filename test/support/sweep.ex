@@ -40,9 +40,8 @@ defmodule ExCubecl.Sweep do
       sister = text |> String.trim_trailing("!") |> String.to_existing_atom()
       arity = signature |> parameters() |> length()
 
-      for {{:function, ^sister, _}, _, [signature | _], _, _} <- docs,
+      for {{:function, ^sister, ^arity}, _, [signature | _], _, _} <- docs,
           args <- arguments(module, sister, signature, values, []),
-          length(args) == arity,
           do: args
     else
       signature |> parameters() |> all_arities() |> Enum.map(&filled(&1, module, name, values))

@@ -92,7 +92,7 @@ defmodule ExCubecl.BusyDeviceTest do
       fn -> Memory.report!() end,
       fn -> Memory.map!() end,
       fn -> Memory.trim!() end,
-      fn -> Memory.set_limit(device, nil) end,
+      fn -> Memory.set_limit(nil, device: device) end,
       fn -> Device.synchronize(device) end,
       fn -> Device.list() end,
       fn -> Pool.with_buffer!(pool, &Buffer.fill!(&1, 1)) end,

@@ -53,9 +53,9 @@ defmodule ExCubecl.ChaosTest do
   end
 
   defp step(4, _pool, _shared, byte) do
-    buffer = Memory.get_buffer!(5000)
+    buffer = ExCubecl.Pool.get_buffer!(5000)
     same!(buffer, byte)
-    if :rand.uniform(2) == 1, do: Memory.return_buffer(buffer)
+    if :rand.uniform(2) == 1, do: ExCubecl.Pool.return_buffer(buffer)
   end
 
   defp step(5, _pool, _shared, byte), do: same!(Buffer.empty!([3000], :u8), byte)

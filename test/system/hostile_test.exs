@@ -148,11 +148,11 @@ defmodule ExCubecl.HostileTest do
         {Buffer, :overlap?, [any, buffer]},
         {Device, :info, [nil]},
         {Device, :synchronize, [nil]},
-        {Memory, :usage, [nil]},
-        {Memory, :total, [nil]},
-        {Memory, :trim, [nil]},
-        {Memory, :reset_peak, [nil]},
-        {Memory, :set_limit, [nil, 1_000_000]},
+        {Memory, :usage, [[device: nil]]},
+        {Memory, :total, [[device: nil]]},
+        {Memory, :trim, [[device: nil]]},
+        {Memory, :reset_peak, [[device: nil]]},
+        {Memory, :set_limit, [1_000_000, [device: nil]]},
         {ExCubecl.DType, :valid?, [dtype]}
       ]
   end

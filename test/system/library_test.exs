@@ -119,7 +119,7 @@ defmodule ExCubecl.LibraryTest do
 
     script = ~S"""
     Application.put_env(:ex_cubecl, :memory_limit, %{"vulkan:0" => 500, {:cuda, 0} => 10})
-    IO.inspect(ExCubecl.Memory.usage!("vulkan:0").limit)
+    IO.inspect(ExCubecl.Memory.usage!(device: "vulkan:0").limit)
     """
 
     assert {"500\n", "", 0} = in_own_vm(script, [])

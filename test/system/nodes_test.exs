@@ -93,21 +93,21 @@ defmodule ExCubecl.NodesTest do
 
   test "memory and devices over there are asked like those here", %{node: node, device: device} do
     buffer = Buffer.zeros!([12_345], :u8, device: device, tag: :asked)
-    assert Memory.usage!(device).live_bytes >= 12_345
-    assert %{bytes: 12_345} = Memory.report!(device).by_tag[:asked]
+    assert Memory.usage!(device: device).live_bytes >= 12_345
+    assert %{bytes: 12_345} = Memory.report!(device: device).by_tag[:asked]
     assert {:ok, %Device{}} = Device.info(device)
     assert Device.synchronize(device) == :ok
     assert Buffer.synchronize(device) == :ok
-    limit = Memory.usage!(device).live_bytes
-    assert Memory.set_limit(device, limit) == :ok
+    limit = Memory.usage!(device: device).live_bytes
+    assert Memory.set_limit(limit, device: device) == :ok
     error = refused(Buffer.zeros([100_000], :u8, device: device), :limit_exceeded)
     assert error.details.node == node
-    assert Memory.set_limit(device, nil) == :ok
-    assert is_integer(Memory.trim!(device)) and Memory.reset_peak(device) == :ok
-    assert Memory.usage!({node(), ExCubecl.default_device!()}).limit == nil
-    refused(Memory.usage({:nobody@nowhere, {:vulkan, 0}}), :node_down)
-    chart = ExCubecl.Memory.Chart.map!(device)
-    assert ExCubecl.Memory.Chart.svg(chart) =~ "tag :asked"
+    assert Memory.set_limit(nil, device: device) == :ok
+    assert is_integer(Memory.trim!(device: device)) and Memory.reset_peak(device: device) == :ok
+    assert Memory.usage!(device: {node(), ExCubecl.default_device!()}).limit == nil
+    refused(Memory.usage(device: {:nobody@nowhere, {:vulkan, 0}}), :node_down)
+    chart = ExCubecl.Memory.Chart.map!(device: device)
+    assert ExCubecl.Memory.Chart.svg!(chart) =~ "tag :asked"
     assert Buffer.size!(buffer) == 12_345
   end
 
@@ -156,14 +156,14 @@ defmodule ExCubecl.NodesTest do
     buffer = ExCubecl.buffer!([1], [1], :u8, device: device)
     assert buffer.device == device.id
     assert Buffer.device!(Buffer.transfer!(ExCubecl.buffer!([1], [1], :u8), device)) == device.id
-    assert Memory.usage!(device).live_bytes >= 1
+    assert Memory.usage!(device: device).live_bytes >= 1
     assert Buffer.size!(buffer) == 1
     message = "cannot be used from here: buffers of ExCubecl.Buffer, and questions of"
 
     for call <- [
           fn -> ExCubecl.Arena.new(100, device: device) end,
           fn -> ExCubecl.Pool.start_link(size: 10, device: device.id) end,
-          fn -> Memory.get_buffer(10, device) end,
+          fn -> ExCubecl.Pool.get_buffer(10, device: device) end,
           fn -> ExCubecl.Ops.random_uniform([2], 1, device: device) end,
           fn -> ExCubecl.Replicated.new([2], :u8, devices: [device]) end,
           fn ->
@@ -185,7 +185,7 @@ defmodule ExCubecl.NodesTest do
 
     refused(Buffer.convert(buffer, :u9), :unsupported_dtype, says: "on node #{node}: :u9 is no")
 
-    refused(Memory.set_limit(device, -1), :invalid_argument,
+    refused(Memory.set_limit(-1, device: device), :invalid_argument,
       says: "on node #{node}: invalid limit"
     )
 

@@ -43,15 +43,11 @@ defmodule ExCubecl.Cluster.Remote do
     end
   end
 
-  def route(_module, _function, _args), do: :here
+  def route(module, function, args),
+    do: by_option(args, &apply(module, function, &1), &call(&1, module, function, &2))
 
-  defp route(function, args) when function in @creating do
-    case List.last(args) do
-      [] -> :here
-      opts when is_list(opts) -> creating(function, args, opts)
-      _ -> :here
-    end
-  end
+  defp route(function, args) when function in @creating,
+    do: by_option(args, &apply(@buffer, function, &1), &create(&1, function, &2))
 
   defp route(:transfer, [buffer, %{__struct__: @device, id: id}, opts]) when is_place(id),
     do: route(:transfer, [buffer, id, opts])
@@ -87,18 +83,20 @@ defmodule ExCubecl.Cluster.Remote do
 
   defp remote?(buffer), do: is_remote(buffer)
 
-  defp creating(function, args, opts) do
-    case Keyword.keyword?(opts) && id(Keyword.get(opts, :device)) do
-      {here, id} = place when is_place(place) and here == node() ->
-        {:there, fn -> apply(@buffer, function, with_device(args, opts, id)) end}
+  # Calls whose last argument is options, with the device in `device:`.
+  defp by_option(args, here, there) do
+    with [_ | _] = opts <- List.last(args),
+         true <- Keyword.keyword?(opts),
+         {node, id} = place when is_place(place) <- id(opts[:device]) do
+      args = List.replace_at(args, -1, Keyword.put(opts, :device, id))
 
-      {node, id} = place when is_place(place) ->
-        if node?(node),
-          do: {:there, fn -> create(node, function, with_device(args, opts, id)) end},
-          else: :here
-
-      _ ->
-        :here
+      cond do
+        node == node() -> {:there, fn -> here.(args) end}
+        node?(node) -> {:there, fn -> there.(node, args) end}
+        true -> :here
+      end
+    else
+      _ -> :here
     end
   end
 
@@ -106,9 +104,6 @@ defmodule ExCubecl.Cluster.Remote do
   defp id(other), do: other
 
   defp node?(name), do: String.contains?(Atom.to_string(name), "@")
-
-  defp with_device(args, opts, id),
-    do: List.replace_at(args, -1, Keyword.put(opts, :device, id))
 
   ## Making
 

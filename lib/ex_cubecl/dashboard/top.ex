@@ -14,8 +14,8 @@ defmodule ExCubecl.Dashboard.Top do
     names = with {:ok, devices} <- Device.list(), do: Map.new(devices, &{&1.id, &1.name})
 
     for id <- Enum.sort(opened),
-        {:ok, usage} <- [Memory.usage(id)],
-        {:ok, report} <- [Memory.report(id, most: 0)] do
+        {:ok, usage} <- [Memory.usage(device: id)],
+        {:ok, report} <- [Memory.report(device: id, most: 0)] do
       %{
         id: id,
         name: names[id] || "",

@@ -7,7 +7,7 @@ defmodule ExCubecl.Memory.Chart do
 
       iex> buffer = ExCubecl.Buffer.zeros!([512, 512], :f32, tag: :weights)
       iex> {:ok, chart} = ExCubecl.Memory.Chart.map()
-      iex> ExCubecl.Memory.Chart.svg(chart) =~ "f32[512][512]"
+      iex> ExCubecl.Memory.Chart.svg!(chart) =~ "f32[512][512]"
       true
       iex> ExCubecl.size!(buffer)
       1048576
@@ -29,7 +29,7 @@ defmodule ExCubecl.Memory.Chart do
 
   @doc """
   Returns `{:ok, chart}` of the live and reserved bytes of a device over time, as `ExCubecl.Memory.timeline/1`
-  recorded them.
+  recorded them. `device:` is the device, by default the default device.
 
   Errors: `:unknown_device`, `:invalid_argument` if nothing was recorded.
 
@@ -38,14 +38,16 @@ defmodule ExCubecl.Memory.Chart do
       iex> Process.sleep(50)
       iex> ExCubecl.Memory.timeline(false)
       iex> {:ok, chart} = ExCubecl.Memory.Chart.timeline()
-      iex> ExCubecl.Memory.Chart.svg(chart) =~ "reserved"
+      iex> ExCubecl.Memory.Chart.svg!(chart) =~ "reserved"
       true
       iex> ExCubecl.size!(buffer)
       4000
   """
-  @spec timeline(term) :: {:ok, t} | {:error, Error.t()}
-  def timeline(device \\ nil) do
-    with {:ok, id} <- Device.existing(device), {:ok, samples} <- Memory.timeline() do
+  @spec timeline(device: Memory.device()) :: {:ok, t} | {:error, Error.t()}
+  def timeline(opts \\ []) do
+    with {:ok, opts} <- Arguments.options(opts, [:device]),
+         {:ok, id} <- Device.existing(opts[:device]),
+         {:ok, samples} <- Memory.timeline() do
       case Map.get(samples, id, []) do
         [] -> Arguments.invalid(:device, id, "one that ExCubecl.Memory.timeline/1 has recorded")
         samples -> {:ok, chart("Memory of #{name(id)} over time", Svg.Timeline.draw(samples))}
@@ -58,22 +60,22 @@ defmodule ExCubecl.Memory.Chart do
 
   A slab is a page that many buffers share; an idle page is kept for the next buffer of its size.
   Colours stand for tags, or for owners of allocations without a tag. `most:` is the number of allocations to
-  draw, the largest first, #{@most} by default. The largest #{@rows} pages are drawn.
+  draw, the largest first, #{@most} by default; `device:` is the device. The largest #{@rows} pages are drawn.
 
-      iex> {:ok, chart} = ExCubecl.Memory.Chart.map(nil, most: 100)
+      iex> {:ok, chart} = ExCubecl.Memory.Chart.map(most: 100)
       iex> chart.title =~ "Memory of"
       true
   """
-  @spec map(term, keyword) :: {:ok, t} | {:error, Error.t()}
-  def map(device \\ nil, opts \\ []) do
-    with {:ok, opts} <- Arguments.options(opts, [:most]),
-         {:ok, id} <- Device.resolve(device),
-         {:ok, map} <- Memory.map(id, most: Keyword.get(opts, :most, @most)),
+  @spec map(most: non_neg_integer, device: Memory.device()) :: {:ok, t} | {:error, Error.t()}
+  def map(opts \\ []) do
+    with {:ok, opts} <- Arguments.options(opts, [:most, :device]),
+         {:ok, id} <- Device.resolve(opts[:device]),
+         {:ok, map} <- Memory.map(device: id, most: Keyword.get(opts, :most, @most)),
          do: {:ok, chart("Memory of #{name(id)}", Svg.Map.draw(map, @rows))}
   end
 
   # A chart of a device of another node is drawn on that node.
-  use ExCubecl.Cluster.Dispatch, timeline: 1, map: 2
+  use ExCubecl.Cluster.Dispatch, timeline: 1, map: 1
 
   defp chart(title, drawing), do: %__MODULE__{title: title, svg: drawing}
 
@@ -85,26 +87,29 @@ defmodule ExCubecl.Memory.Chart do
   end
 
   @doc """
-  Returns the chart as an SVG document.
+  Returns `{:ok, text}`, the chart as an SVG document.
 
-      iex> ExCubecl.Memory.Chart.svg(ExCubecl.Memory.Chart.map!()) |> String.starts_with?("<svg")
+      iex> ExCubecl.Memory.Chart.map!() |> ExCubecl.Memory.Chart.svg!() |> String.starts_with?("<svg")
       true
   """
-  @spec svg(t) :: String.t()
-  def svg(chart),
-    do: chart |> check() |> Error.unwrap!() |> Map.fetch!(:svg) |> IO.iodata_to_binary()
+  @spec svg(t) :: {:ok, String.t()} | {:error, Error.t()}
+  def svg(chart) do
+    with {:ok, %{svg: svg}} <- check(chart), do: {:ok, IO.iodata_to_binary(svg)}
+  end
 
   @doc """
-  Returns the chart as an HTML page.
+  Returns `{:ok, text}`, the chart as an HTML page.
 
-      iex> ExCubecl.Memory.Chart.html(ExCubecl.Memory.Chart.map!()) =~ "<!doctype html>"
+      iex> ExCubecl.Memory.Chart.html!(ExCubecl.Memory.Chart.map!()) =~ "<!doctype html>"
       true
   """
-  @spec html(t) :: String.t()
+  @spec html(t) :: {:ok, String.t()} | {:error, Error.t()}
   def html(chart) do
-    %{title: title, svg: svg} = Error.unwrap!(check(chart))
+    with {:ok, chart} <- check(chart), do: {:ok, IO.iodata_to_binary(page(chart))}
+  end
 
-    IO.iodata_to_binary([
+  defp page(%{title: title, svg: svg}) do
+    [
       "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>",
       Svg.escape(title),
       "</title></head><body style=\"margin:1.5em;font-family:sans-serif;background:#fff\"><h1 style=\"font-size:1.1em\">",
@@ -112,7 +117,7 @@ defmodule ExCubecl.Memory.Chart do
       "</h1>",
       svg,
       "</body></html>\n"
-    ])
+    ]
   end
 
   @doc """
@@ -128,9 +133,8 @@ defmodule ExCubecl.Memory.Chart do
   """
   @spec save(t, Path.t()) :: :ok | {:error, Error.t()}
   def save(chart, path) when is_binary(path) do
-    with {:ok, chart} <- check(chart),
-         content = if(Path.extname(path) == ".html", do: html(chart), else: svg(chart)),
-         {:error, reason} when is_atom(reason) <- File.write(path, content),
+    with {:ok, text} <- if(Path.extname(path) == ".html", do: html(chart), else: svg(chart)),
+         {:error, reason} when is_atom(reason) <- File.write(path, text),
          do: Arguments.invalid(:path, path, "a file to write (#{:file.format_error(reason)})")
   end
 

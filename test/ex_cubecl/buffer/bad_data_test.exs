@@ -342,12 +342,12 @@ defmodule ExCubecl.BadDataTest do
           &Device.info/1,
           &Device.synchronize/1,
           &Device.reset/1,
-          &Memory.usage/1,
-          &Memory.total/1,
-          &Memory.trim/1,
-          &Memory.reset_peak/1,
-          &Memory.set_limit(&1, 5),
-          &Memory.set_limit(&1, nil)
+          &Memory.usage(device: &1),
+          &Memory.total(device: &1),
+          &Memory.trim(device: &1),
+          &Memory.reset_peak(device: &1),
+          &Memory.set_limit(5, device: &1),
+          &Memory.set_limit(nil, device: &1)
         ] do
       {runtime, index} = hd(known)
 

@@ -43,14 +43,14 @@ defmodule ExCubecl.DeviceLostTest do
   test "what was lent by a lost device is lost, not foreign, whoever opened it again" do
     {:ok, pool} = ExCubecl.Pool.start_link(size: 1000)
     lent = ExCubecl.Pool.checkout!(pool)
-    [first, second] = for _ <- 1..2, do: Memory.get_buffer!(1000)
+    [first, second] = for _ <- 1..2, do: ExCubecl.Pool.get_buffer!(1000)
     Device.reset(nil)
-    refused(Memory.return_buffer(first), :device_lost)
+    refused(ExCubecl.Pool.return_buffer(first), :device_lost)
     # This call discards the shared pools of the old device.
-    new = Memory.get_buffer!(1000)
-    refused(Memory.return_buffer(second), :device_lost)
+    new = ExCubecl.Pool.get_buffer!(1000)
+    refused(ExCubecl.Pool.return_buffer(second), :device_lost)
     refused(ExCubecl.Pool.checkin(pool, lent), :device_lost)
-    assert Memory.return_buffer(new) == :ok
+    assert ExCubecl.Pool.return_buffer(new) == :ok
   end
 
   test "what a handle knows by itself it still knows" do

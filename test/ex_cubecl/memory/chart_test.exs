@@ -37,7 +37,7 @@ defmodule ExCubecl.ChartTest do
     found = Enum.find(allocations, &(&1.tag == :one))
     page = Enum.find(pages, &(&1.page == found.page))
 
-    svg = Chart.svg(Chart.map!())
+    svg = Chart.svg!(Chart.map!())
     parse(svg)
     {x, width, title} = Enum.find(boxes(svg), fn {_, _, title} -> title =~ "tag :one" end)
     assert title =~ "u8[100000], 97.7 KiB, owner #PID&lt;" or title =~ "u8[100000], 97.7 KiB"
@@ -52,7 +52,7 @@ defmodule ExCubecl.ChartTest do
 
   test "pages do not overlap, and allocations lie inside of theirs, beside each other" do
     buffers = for n <- 1..200, do: Buffer.zeros!([n * 37], :u16)
-    {:ok, %{pages: pages, allocations: allocations}} = Memory.map(nil, most: 10_000)
+    {:ok, %{pages: pages, allocations: allocations}} = Memory.map(most: 10_000)
     assert length(allocations) >= 200
     sizes = Map.new(pages, &{&1.page, &1.bytes})
 
@@ -73,10 +73,10 @@ defmodule ExCubecl.ChartTest do
     evil = "</title><script>alert(1)</script><img src=http://example.com/x>\x01"
     buffer = Buffer.zeros!([1000], :u8, tag: evil)
     chart = Chart.map!()
-    svg = Chart.svg(chart)
+    svg = Chart.svg!(chart)
     parse(svg)
     refute svg =~ "<script" or svg =~ "<img"
-    html = Chart.html(chart)
+    html = Chart.html!(chart)
     addresses = Regex.scan(~r/(?:href|src|url|@import|xmlns)[^"'>]*["'(]([^"')]*)/, html)
     assert Enum.uniq(List.flatten(Enum.map(addresses, &tl/1))) == ["http://www.w3.org/2000/svg"]
     assert Buffer.size!(buffer) == 1000
@@ -119,13 +119,13 @@ defmodule ExCubecl.ChartTest do
     until(fn -> length(samples()) > count end)
     assert Process.whereis(ExCubecl.Memory.Timeline) == recorder
     chart = Chart.timeline!()
-    parse(Chart.svg(chart))
-    assert Chart.svg(chart) =~ "live in"
+    parse(Chart.svg!(chart))
+    assert Chart.svg!(chart) =~ "live in"
     assert Buffer.size!(new) == 1000
   end
 
   test "a device of another node is drawn too" do
-    assert {:ok, chart} = Chart.map({node(), ExCubecl.default_device!()})
+    assert {:ok, chart} = Chart.map(device: {node(), ExCubecl.default_device!()})
     assert chart.title =~ "Memory of"
   end
 
@@ -134,16 +134,16 @@ defmodule ExCubecl.ChartTest do
         do: refused(Memory.timeline(bad), :invalid_argument)
 
     for bad <- [[most: -1], [most: :all], [least: 1], 1],
-        do: refused(Chart.map(nil, bad), :invalid_argument)
+        do: refused(Chart.map(bad), :invalid_argument)
 
-    refused(Chart.map({:vulkan, 99}), :unknown_device)
+    refused(Chart.map(device: {:vulkan, 99}), :unknown_device)
     {runtime, _} = id = ExCubecl.default_device!()
     {:ok, fresh} = Device.open(id, as: {runtime, 7555})
     Memory.timeline(every: 1000)
     Memory.timeline(false)
-    refused(Chart.timeline({runtime, 99}), :unknown_device)
-    chart = Chart.map!(fresh)
-    parse(Chart.svg(chart))
+    refused(Chart.timeline(device: {runtime, 99}), :unknown_device)
+    chart = Chart.map!(device: fresh)
+    parse(Chart.svg!(chart))
 
     refused(Chart.save(chart, "/nowhere/at/all.svg"), :invalid_argument, says: "no such file")
     refused(Chart.save(chart, 5), :invalid_argument, says: "name of a file")
@@ -151,9 +151,13 @@ defmodule ExCubecl.ChartTest do
     refused(Chart.save(%{chart | svg: 5}, "/tmp/x.svg"), :invalid_argument)
 
     for bad <- [nil, %{}, %{chart | svg: nil}],
-        do: raises(:invalid_argument, fn -> Chart.svg(bad) end)
+        do: raises(:invalid_argument, fn -> Chart.svg!(bad) end)
 
     for bad <- [nil, %{chart | title: 1}],
-        do: raises(:invalid_argument, fn -> Chart.html(bad) end)
+        do: raises(:invalid_argument, fn -> Chart.html!(bad) end)
+
+    refused(Chart.svg(nil), :invalid_argument, says: "Chart")
+    refused(Chart.html(nil), :invalid_argument, says: "Chart")
+    for bad <- [nil, :vulkan, {:vulkan, 0}], do: refused(Memory.usage(bad), :invalid_argument)
   end
 end

@@ -1,4 +1,4 @@
-defmodule ExCubecl.Memory.SizeClass do
+defmodule ExCubecl.Pool.SizeClass do
   @moduledoc false
   # The size classes of the shared pools, and the maximum number of buffers of each.
 

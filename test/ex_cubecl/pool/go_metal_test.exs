@@ -28,21 +28,21 @@ defmodule ExCubecl.GoMetalTest do
           {16_777_217, 67_108_864, 15},
           {67_108_865, 67_108_865, 15}
         ] do
-      {:ok, buffer} = Memory.get_buffer(bytes, device)
+      {:ok, buffer} = Pool.get_buffer(bytes, device: device)
       assert Buffer.size!(buffer) == class
 
       assert %{allocated: n, available: kept, max: ^max} =
-               Memory.stats() |> elem(1) |> Map.get({class, device})
+               Pool.shared_stats() |> elem(1) |> Map.get({class, device})
 
       assert n == kept + 1
-      assert Memory.return_buffer(buffer) == :ok
-      assert reason(Memory.return_buffer(buffer)) == :stale
+      assert Pool.return_buffer(buffer) == :ok
+      assert reason(Pool.return_buffer(buffer)) == :stale
     end
 
-    {:ok, stats} = Memory.stats()
+    {:ok, stats} = Pool.shared_stats()
     assert %{available: 1, allocated: 1} = stats[{67_108_865, device}]
     Memory.trim!()
-    {:ok, stats} = Memory.stats()
+    {:ok, stats} = Pool.shared_stats()
     assert Enum.all?(stats, fn {_, pool} -> pool.available == 0 end)
   end
 
@@ -53,7 +53,7 @@ defmodule ExCubecl.GoMetalTest do
 
     pid =
       spawn(fn ->
-        send(parent, {:buffer, Memory.get_buffer!(300_000)})
+        send(parent, {:buffer, Pool.get_buffer!(300_000)})
         Process.sleep(:infinity)
       end)
 
@@ -67,32 +67,32 @@ defmodule ExCubecl.GoMetalTest do
   test "sizes and classes come from the configuration" do
     Application.put_env(:ex_cubecl, :size_classes, [{3000, 1}])
     on_exit(fn -> Application.delete_env(:ex_cubecl, :size_classes) end)
-    held = Memory.get_buffer!(100)
+    held = Pool.get_buffer!(100)
     assert Buffer.size!(held) == 3000
-    assert reason(Memory.get_buffer(100)) == :pool_exhausted
+    assert reason(Pool.get_buffer(100)) == :pool_exhausted
     Application.put_env(:ex_cubecl, :size_classes, [:junk])
-    refused(Memory.get_buffer(100), :invalid_argument, says: "size_classes")
-    assert Memory.return_buffer(held) == :ok
+    refused(Pool.get_buffer(100), :invalid_argument, says: "size_classes")
+    assert Pool.return_buffer(held) == :ok
   end
 
   test "PersistentGPU lies apart from what comes and goes" do
-    kept = Memory.get_buffer!(1000, nil, allocation: :persistent)
-    {:ok, stats} = Memory.stats()
+    kept = Pool.get_buffer!(1000, allocation: :persistent)
+    {:ok, stats} = Pool.shared_stats()
     assert stats[{1024, ExCubecl.default_device!(), :persistent}].allocated >= 1
     weights = ExCubecl.buffer!([1, 2, 3], [3], :u8, allocation: :persistent)
     assert ExCubecl.read!(weights) == <<1, 2, 3>>
-    assert Memory.return_buffer(kept) == :ok
+    assert Pool.return_buffer(kept) == :ok
     refused(Buffer.zeros([1], :u8, allocation: :forever), :invalid_argument, says: ":persistent")
   end
 
   test "sizes that make no sense" do
     for bytes <- [0, -1, 1.5, nil, "1", Integer.pow(2, 64)],
-        do: refused(Memory.get_buffer(bytes), :invalid_argument)
+        do: refused(Pool.get_buffer(bytes), :invalid_argument)
 
-    assert reason(Memory.get_buffer(Integer.pow(2, 50))) == :too_large
-    assert reason(Memory.get_buffer(1, {:vulkan, 99})) == :unknown_device
-    assert reason(Memory.get_buffer(1, nil, dtype: :f9)) == :unsupported_dtype
-    for junk <- [nil, 1, %{}], do: refused(Memory.return_buffer(junk), :invalid_argument)
+    assert reason(Pool.get_buffer(Integer.pow(2, 50))) == :too_large
+    assert reason(Pool.get_buffer(1, device: {:vulkan, 99})) == :unknown_device
+    assert reason(Pool.get_buffer(1, dtype: :f9)) == :unsupported_dtype
+    for junk <- [nil, 1, %{}], do: refused(Pool.return_buffer(junk), :invalid_argument)
   end
 
   test "NewTensor, Retain, Clone, Release, RefCount, ConvertTo and the copies" do
