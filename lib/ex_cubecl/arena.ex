@@ -37,7 +37,7 @@ defmodule ExCubecl.Arena do
   use ExCubecl.Error.Bang
 
   alias ExCubecl.{Buffer, Device, DType, Error, Native}
-  alias ExCubecl.Buffer.{AllocOptions, Handle}
+  alias ExCubecl.Arena.{Options, Tensors}
   alias ExCubecl.Error.{Arguments, Text}
   alias ExCubecl.Memory.Pressure
 
@@ -53,9 +53,6 @@ defmodule ExCubecl.Arena do
           size: non_neg_integer
         }
   @type result(value) :: Buffer.result(value)
-
-  @options [:size, :dtype, :extendable, :device]
-  @unbounded 0xFFFF_FFFF_FFFF_FFFF
 
   ## Making arenas
 
@@ -80,12 +77,9 @@ defmodule ExCubecl.Arena do
   """
   @spec new(pos_integer | keyword, keyword) :: result(t)
   def new(size_or_opts \\ [], opts \\ []) do
-    with {:ok, config} <- config(size_or_opts, opts, [], true) do
-      growth = if config.extendable, do: :extendable, else: :fixed
-
-      make(config, fn %{id: id, note: note} ->
-        Native.arena_new(id, config.bytes, growth, note)
-      end)
+    with {:ok, options} <- Options.check(size_or_opts, opts) do
+      growth = if options.extendable, do: :extendable, else: :fixed
+      make(options, &Native.arena_new(&1.id, &1.bytes, growth, &1.note))
     end
   end
 
@@ -107,10 +101,9 @@ defmodule ExCubecl.Arena do
   """
   @spec per_process(pos_integer | keyword, keyword) :: result(t)
   def per_process(size_or_opts \\ [], opts \\ []) do
-    with {:ok, config} <- config(size_or_opts, opts, [:max], true),
-         {:ok, max} <- most(config.opts[:max]) do
-      make(%{config | reserve: 0}, fn %{id: id, note: note} ->
-        Native.arena_per_process(id, config.bytes, max, config.extendable, note)
+    with {:ok, options} <- Options.check(size_or_opts, opts, [:max]) do
+      make(%{options | reserve: 0}, fn %{id: id, bytes: bytes, note: note} ->
+        Native.arena_per_process(id, bytes, options.max, options.extendable, note)
       end)
     end
   end
@@ -185,78 +178,26 @@ defmodule ExCubecl.Arena do
       iex> peak
       4096
   """
-  @spec measure((t -> term), keyword) :: result(non_neg_integer)
-  def measure(fun, opts \\ [])
+  @spec measure([dtype: DType.t(), device: term], (t -> term)) :: result(non_neg_integer)
+  def measure(opts \\ [], fun)
 
-  def measure(fun, opts) when is_function(fun, 1) do
+  def measure(opts, fun) when is_function(fun, 1) do
     with {:ok, opts} <- Arguments.options(opts, [:dtype, :device]),
-         {:ok, config} <- config(opts, [], [], true),
-         {:ok, arena} <- make(config, &Native.arena_new(&1.id, 0, :measuring, &1.note)) do
+         {:ok, options} <- Options.check(opts, []),
+         {:ok, arena} <- make(options, &Native.arena_new(&1.id, 0, :measuring, &1.note)) do
       fun.(arena)
       in_units(arena, ask(arena, &Native.arena_peak/1))
     end
   end
 
-  def measure(fun, _opts), do: Arguments.invalid(:fun, fun, "a function of one argument")
+  def measure(_opts, fun), do: Arguments.invalid(:fun, fun, "a function of one argument")
 
-  defp make(%{reserve: reserve} = config, call) do
-    with {:ok, ref} <- Pressure.create(config.id, reserve, fn -> call.(config) end),
-         do:
-           {:ok,
-            struct!(
-              __MODULE__,
-              Map.take(config, [:unit, :size]) |> Map.merge(%{ref: ref, device: config.id})
-            )}
-  end
-
-  defp config(size, opts, more, extendable) when not is_list(size) do
-    if is_list(opts),
-      do: config([size: size] ++ opts, [], more, extendable),
-      else: Arguments.options(opts, [])
-  end
-
-  defp config(opts, [], more, extendable) do
-    with {:ok, opts} <- Arguments.options(opts, @options ++ more ++ AllocOptions.options()),
-         {:ok, unit} <- unit(opts[:dtype]),
-         {:ok, extendable} <- boolean(:extendable, Keyword.get(opts, :extendable, extendable)),
-         {:ok, size} <- size(Keyword.fetch(opts, :size), extendable),
-         {:ok, bytes} <- Arguments.index(:size, size * unit_bytes(unit)),
-         {:ok, note} <- AllocOptions.from(Keyword.take(opts, AllocOptions.options())),
-         {:ok, id} <- Device.resolve(opts[:device]) do
-      {:ok,
-       %{
-         id: id,
-         unit: unit,
-         size: size,
-         bytes: bytes,
-         reserve: bytes,
-         extendable: extendable,
-         note: note,
-         opts: opts
-       }}
+  defp make(options, call) do
+    with {:ok, ref} <- Pressure.create(options.id, options.reserve, fn -> call.(options) end) do
+      %{unit: unit, size: size, id: id} = options
+      {:ok, %__MODULE__{ref: ref, unit: unit, size: size, device: id}}
     end
   end
-
-  defp config(_opts, more_opts, _more, _extendable),
-    do: Arguments.invalid(:options, more_opts, "options once")
-
-  defp unit(nil), do: {:ok, :bytes}
-  defp unit(dtype), do: Arguments.dtype(dtype)
-
-  defp unit_bytes(:bytes), do: 1
-  defp unit_bytes(dtype), do: DType.size(dtype)
-
-  defp size(:error, true), do: {:ok, 0}
-  defp size(:error, false), do: Arguments.invalid(:size, nil, "a size: a fixed arena needs one")
-  defp size({:ok, size}, _extendable) when is_integer(size) and size > 0, do: {:ok, size}
-  defp size({:ok, size}, _extendable), do: Arguments.invalid(:size, size, "a positive integer")
-
-  defp boolean(_name, value) when is_boolean(value), do: {:ok, value}
-  defp boolean(name, value), do: Arguments.invalid(name, value, "true or false")
-
-  defp most(nil), do: {:ok, @unbounded}
-  defp most(max) when is_integer(max) and max > 0, do: Arguments.index(:max, max)
-  defp most(max), do: Arguments.invalid(:max, max, "a positive integer")
 
   ## Tensors
 
@@ -273,33 +214,8 @@ defmodule ExCubecl.Arena do
       {:ok, [[1, 2], [3, 4]]}
   """
   @spec alloc(t, Buffer.shape(), DType.t() | nil) :: result(Buffer.t())
-  def alloc(arena, shape, dtype \\ nil) do
-    with {:ok, arena} <- check(arena),
-         {:ok, dtype} <- dtype(arena, dtype),
-         {:ok, shape, count} <- Arguments.shape(shape, dtype),
-         {:ok, ref} <- place(arena, dtype, shape, count * DType.size(dtype)),
-         do: {:ok, tensor(arena, ref, dtype, shape)}
-  end
-
-  defp place(%{ref: ref} = arena, dtype, shape, bytes) do
-    with {:ok, nil} <- Error.from_native(fn -> Native.arena_alloc(ref, dtype, shape) end) do
-      Pressure.create(arena.device, bytes, fn -> Native.arena_alloc_wait(ref, dtype, shape) end)
-    end
-  end
-
-  defp dtype(%{unit: unit}, nil) when unit != :bytes, do: {:ok, unit}
-
-  defp dtype(_arena, nil) do
-    expected =
-      "one of #{Enum.map_join(DType.all(), " ", &inspect/1)}, here or as dtype: where the arena is made, which counts bytes"
-
-    Error.new(:unsupported_dtype, dtype: nil, argument: :dtype, expected: expected)
-  end
-
-  defp dtype(_arena, dtype), do: Arguments.dtype(dtype)
-
-  defp tensor(arena, ref, dtype, shape),
-    do: struct!(Buffer, ref: ref, dtype: dtype, shape: shape, device: arena.device)
+  def alloc(arena, shape, dtype \\ nil),
+    do: with({:ok, arena} <- check(arena), do: Tensors.alloc(arena, shape, dtype))
 
   @doc """
   Returns `:ok` and drops a tensor, or a list of tensors in any order: all of them, or none on error.
@@ -325,22 +241,8 @@ defmodule ExCubecl.Arena do
       :stale
   """
   @spec drop(t, Buffer.t() | [Buffer.t()]) :: :ok | {:error, Error.t()}
-  def drop(arena, tensors) do
-    with {:ok, arena} <- check(arena),
-         {:ok, refs} <- Handle.references(tensors) do
-      case few(arena.ref, refs) do
-        {:ok, nil} -> Error.from_native(fn -> Native.arena_drop_wait(arena.ref, refs) end)
-        result -> result
-      end
-    end
-  end
-
-  # A long list would occupy the scheduler for too long.
-  defp few(ref, refs) do
-    if length(refs) <= 32,
-      do: Error.from_native(fn -> Native.arena_drop(ref, refs) end),
-      else: {:ok, nil}
-  end
+  def drop(arena, tensors),
+    do: with({:ok, arena} <- check(arena), do: Tensors.drop(arena, tensors))
 
   @doc """
   Returns `{:ok, window}`: a buffer of this shape over a range of the arena, without an allocation.
@@ -364,18 +266,8 @@ defmodule ExCubecl.Arena do
       [7, 0]
   """
   @spec reshape(t, Buffer.shape(), keyword) :: result(Buffer.t())
-  def reshape(arena, shape, opts \\ []) do
-    with {:ok, arena} <- check(arena),
-         {:ok, opts} <- Arguments.options(opts, [:offset, :dtype]),
-         {:ok, dtype} <- dtype(arena, opts[:dtype]),
-         {:ok, shape, _count} <- Arguments.shape(shape, dtype),
-         {:ok, offset} <- Arguments.index(:offset, Keyword.get(opts, :offset, 0)),
-         {:ok, ref} <-
-           Pressure.create(arena.device, 0, fn ->
-             Native.arena_window(arena.ref, dtype, shape, offset)
-           end),
-         do: {:ok, tensor(arena, ref, dtype, shape)}
-  end
+  def reshape(arena, shape, opts \\ []),
+    do: with({:ok, arena} <- check(arena), do: Tensors.window(arena, shape, opts))
 
   @doc """
   Returns `{:ok, buffer}`: the same elements, as a buffer that aliasing checks do not relate to the arena.
@@ -391,11 +283,7 @@ defmodule ExCubecl.Arena do
       false
   """
   @spec detach(Buffer.t()) :: result(Buffer.t())
-  def detach(tensor) do
-    with {:ok, ref} <- Handle.reference(tensor),
-         {:ok, ref} <- Error.from_native(fn -> Native.buffer_detach(ref) end),
-         do: {:ok, %{tensor | ref: ref}}
-  end
+  def detach(tensor), do: Tensors.detach(tensor)
 
   ## The whole arena
 
@@ -459,16 +347,12 @@ defmodule ExCubecl.Arena do
   def capacity(arena) do
     case ask(arena, &Native.arena_capacity/1) do
       {:ok, nil} -> {:ok, arena.size}
-      {:ok, bytes} -> {:ok, div(bytes, unit_bytes(arena.unit))}
+      {:ok, bytes} -> {:ok, div(bytes, Options.bytes(arena.unit))}
       {:error, error} -> {:error, error}
     end
   end
 
-  defp in_units(arena, {:ok, bytes}) do
-    unit = unit_bytes(arena.unit)
-    {:ok, div(bytes + unit - 1, unit)}
-  end
-
+  defp in_units(arena, {:ok, bytes}), do: {:ok, Options.in_units(bytes, arena.unit)}
   defp in_units(_arena, {:error, error}), do: {:error, error}
 
   @doc """
@@ -496,7 +380,7 @@ defmodule ExCubecl.Arena do
   """
   @spec set_extendable(t, boolean) :: :ok | {:error, Error.t()}
   def set_extendable(arena, extendable) do
-    with {:ok, extendable} <- boolean(:extendable, extendable),
+    with {:ok, extendable} <- Options.boolean(:extendable, extendable),
          do: ask(arena, &Native.arena_set_extendable(&1, extendable))
   end
 
@@ -513,22 +397,4 @@ defmodule ExCubecl.Arena do
   defp check(other), do: no_arena(other)
 
   defp no_arena(other), do: Arguments.invalid(:arena, other, "an %ExCubecl.Arena{}")
-
-  defimpl Inspect do
-    def inspect(%{unit: unit, device: {runtime, index}} = arena, _opts) do
-      "#ExCubecl.Arena<#{unit} #{runtime}:#{index} #{state(arena)}>"
-    rescue
-      # A struct that was built by hand.
-      _ -> Inspect.Any.inspect(arena, %Inspect.Opts{})
-    end
-
-    defp state(arena) do
-      with {:ok, used} <- ExCubecl.Arena.used(arena),
-           {:ok, capacity} <- ExCubecl.Arena.capacity(arena) do
-        "#{used} of #{capacity} used"
-      else
-        {:error, error} -> error.reason
-      end
-    end
-  end
 end

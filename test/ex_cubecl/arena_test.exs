@@ -146,7 +146,7 @@ defmodule ExCubecl.ArenaTest do
              end)
              |> elem(1)
 
-    assert {:ok, elements} = Arena.measure(work, dtype: :f64)
+    assert {:ok, elements} = Arena.measure([dtype: :f64], work)
     assert elements == div(peak + 7, 8)
     refused(Arena.measure(:junk), :invalid_argument)
 
