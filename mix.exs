@@ -165,7 +165,7 @@ defmodule ExCubecl.MixProject do
       groups_for_modules: [
         Buffers: [ExCubecl, ExCubecl.Buffer, ExCubecl.Error],
         Reuse: [ExCubecl.Pool, ExCubecl.Arena],
-        Devices: [ExCubecl.Device, ExCubecl.Context, ExCubecl.Replicated],
+        Devices: [ExCubecl.Device, ExCubecl.Replicated],
         Kernels: [ExCubecl.Kernel, ExCubecl.Ops, ExCubecl.Batch],
         Insight: [ExCubecl.Memory, ExCubecl.Memory.Chart, ExCubecl.Telemetry],
         Integration: [ExCubecl.Nx]

@@ -71,6 +71,26 @@ defmodule ExCubecl.Device do
   end
 
   @doc """
+  Returns `{:ok, ids}`, the adapters of the default device's runtime: one device for each graphics card, without logical devices.
+  `ExCubecl.Replicated` uses them unless its caller names other devices.
+
+  On a machine with an NVIDIA card and another one, these are the CUDA devices only: the indices of an adapter in two runtimes need not
+  be equal, so devices of different runtimes cannot be matched reliably.
+
+  Errors: as `default/0`.
+
+      iex> {:ok, ids} = ExCubecl.Device.adapters()
+      iex> ExCubecl.default_device!() in ids
+      true
+  """
+  @spec adapters() :: {:ok, [id]} | {:error, Error.t()}
+  def adapters do
+    with {:ok, {runtime, _}} <- default(),
+         {:ok, devices} <- list(),
+         do: {:ok, for(%{id: {^runtime, _} = id, adapter: id} <- devices, do: id)}
+  end
+
+  @doc """
   Returns `{:ok, device}`, the description of one device.
 
   Errors: `:unknown_device`, `:no_device`.

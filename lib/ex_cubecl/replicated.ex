@@ -19,15 +19,16 @@ defmodule ExCubecl.Replicated do
   `gather/1` return the content of a single write. `write/3`, and a write to the buffer of `shard/2`, change one
   device only.
 
-  If no `devices:` are given, those of `ExCubecl.Context.default/0` are used.
+  If no `devices:` are given, those of `ExCubecl.Device.adapters/0` are used.
   """
 
   use ExCubecl.Error.Bang
 
-  alias ExCubecl.{Buffer, Context, DType, Error, Native, Shape, Telemetry}
-  alias ExCubecl.Buffer.{AllocOptions, Handle}
+  alias ExCubecl.{Buffer, DType, Error, Native, Shape, Telemetry}
+  alias ExCubecl.Buffer.Handle
   alias ExCubecl.Error.Arguments
   alias ExCubecl.Memory.Pressure
+  alias ExCubecl.Replicated.Options
 
   @enforce_keys [:buffers, :shape, :dtype, :shards]
   defstruct [:buffers, :shape, :dtype, :shards]
@@ -45,7 +46,7 @@ defmodule ExCubecl.Replicated do
 
   ## Options
 
-    * `:devices` - the list of devices, or `:context` - an `ExCubecl.Context`
+    * `:devices` - the list of devices, by default those of `ExCubecl.Device.adapters/0`
     * `:shards` - `true` gives each device an equal range of the first dimension, in the order of the
       devices, instead of a copy of all elements
     * `:tag`, `:allocation` - as for `ExCubecl.Buffer.new/4`
@@ -60,40 +61,10 @@ defmodule ExCubecl.Replicated do
   """
   @spec new(Buffer.shape(), DType.t(), keyword) :: result(t)
   def new(shape, dtype, opts \\ []) do
-    with {:ok, opts} <-
-           Arguments.options(opts, [:devices, :context, :shards] ++ AllocOptions.options()),
-         {:ok, dtype} <- Arguments.dtype(dtype),
-         {:ok, shape, _count} <- Arguments.shape(shape, dtype),
-         {:ok, context} <- context(opts[:devices], opts[:context]),
-         {:ok, shards} <- shards(Keyword.get(opts, :shards, false)),
-         {:ok, part} <- part(shape, length(context.devices), shards),
-         {:ok, buffers} <-
-           empty(context.devices, part, dtype, Keyword.take(opts, AllocOptions.options())),
+    with {:ok, %{shape: shape, dtype: dtype, shards: shards} = options} <-
+           Options.check(shape, dtype, opts),
+         {:ok, buffers} <- empty(options.devices, options.part, dtype, options.alloc),
          do: {:ok, %__MODULE__{buffers: buffers, shape: shape, dtype: dtype, shards: shards}}
-  end
-
-  defp context(nil, nil), do: Context.default()
-  defp context(nil, %Context{devices: devices}), do: Context.new(devices)
-
-  defp context(nil, other),
-    do: Arguments.invalid(:context, other, "an %ExCubecl.Context{}")
-
-  defp context(devices, nil), do: Context.new(devices)
-
-  defp context(devices, _context),
-    do: Arguments.invalid(:devices, devices, "either devices or a context")
-
-  defp shards(value) when is_boolean(value), do: {:ok, value}
-  defp shards(value), do: Arguments.invalid(:shards, value, "true or false")
-
-  defp part(shape, _devices, false), do: {:ok, shape}
-
-  defp part([rows | rest], devices, true) when rem(rows, devices) == 0,
-    do: {:ok, [div(rows, devices) | rest]}
-
-  defp part(shape, devices, true) do
-    expected = "a first dimension that #{devices} devices divide"
-    Arguments.invalid(:shape, shape, expected)
   end
 
   defp empty(devices, shape, dtype, opts) do

@@ -3,7 +3,7 @@ defmodule ExCubecl.ReplicatedTest do
   use ExCubecl.Case, async: false
 
   import ExCubecl.Refusal
-  alias ExCubecl.{Context, Replicated}
+  alias ExCubecl.Replicated
 
   setup_all do
     {runtime, _} = adapter = ExCubecl.default_device!()
@@ -19,7 +19,6 @@ defmodule ExCubecl.ReplicatedTest do
 
   setup %{devices: devices} do
     on_exit(fn ->
-      Context.set_default(nil)
       for device <- devices, do: Memory.set_limit(nil, device: device)
     end)
   end
@@ -121,18 +120,21 @@ defmodule ExCubecl.ReplicatedTest do
     assert Replicated.read!(again, 1) == <<7>>
   end
 
-  test "a context is the default", %{devices: devices} do
-    {:ok, context} = Context.new(devices)
-    assert Replicated.devices!(Replicated.new!([1], :u8, context: context)) == devices
-    assert Context.set_default(context) == :ok
-    assert Context.default!() == context
-    assert Replicated.devices!(Replicated.new!([1], :u8)) == devices
-    assert Context.set_default(nil) == :ok
-    refute Context.default!() == context
-    assert Enum.all?(Context.default!().devices, &(&1 not in devices))
-    refused(Context.set_default(:junk), :invalid_argument)
-    refused(Replicated.new([1], :u8, context: context, devices: devices), :invalid_argument)
-    refused(Replicated.new([1], :u8, context: :junk), :invalid_argument)
+  test "the adapters are the default devices", %{devices: devices} do
+    assert Replicated.devices!(Replicated.new!([1], :u8, devices: devices)) == devices
+    default = Device.adapters!()
+    assert Replicated.devices!(Replicated.new!([1], :u8)) == default
+    assert default != [] and default != devices
+    assert Enum.all?(default, &(&1 not in devices))
+    assert Enum.all?(default, &(Device.info!(&1).adapter == &1))
+
+    for bad <- [:junk, [], hd(devices), [1 | 2], devices ++ [hd(devices)]],
+        do:
+          refused(Replicated.new([1], :u8, devices: bad), :invalid_argument,
+            says: "different devices"
+          )
+
+    refused(Replicated.new([1], :u8, context: devices), :invalid_argument, says: ":context")
   end
 
   test "lists of devices that make no sense", %{devices: [first | _] = devices} do

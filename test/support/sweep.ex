@@ -3,7 +3,7 @@ defmodule ExCubecl.Sweep do
   # Calls every public function of every public module, with arguments that are valid as far as this VM allows, chosen
   # by the names of its parameters. Whatever fault the VM has, a call returns, or raises ExCubecl.Error.
 
-  alias ExCubecl.{Arena, Batch, Buffer, Context, Device, Error, Kernel, Memory, Replicated}
+  alias ExCubecl.{Arena, Batch, Buffer, Device, Error, Kernel, Memory, Replicated}
 
   require Kernel
 
@@ -110,8 +110,6 @@ defmodule ExCubecl.Sweep do
       :buffers => [buffer, buffer],
       :bytes => 1000,
       :chart => %Memory.Chart{title: "none", svg: []},
-      :context => %Context{devices: [device]},
-      {Context, :other} => nil,
       :atom => :f32,
       :term => :f32,
       :count => 1,

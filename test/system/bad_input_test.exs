@@ -257,7 +257,7 @@ defmodule ExCubecl.BadInputTest do
     :rand.seed(:exsss, {seed, seed, seed})
     before = settled()
 
-    names = [:Arena, :Buffer, :Context, :Device, :Memory, :Pool, :Replicated]
+    names = [:Arena, :Buffer, :Device, :Memory, :Pool, :Replicated]
 
     modules = [
       ExCubecl,

@@ -4,7 +4,7 @@ defmodule ExCubecl.BusyDeviceTest do
 
   require ExCubecl.Kernel
 
-  alias ExCubecl.{Arena, Batch, Busy, Context, Kernel, Ops, Pool, Replicated}
+  alias ExCubecl.{Arena, Batch, Busy, Kernel, Ops, Pool, Replicated}
 
   @moduletag timeout: 600_000
 
@@ -102,7 +102,7 @@ defmodule ExCubecl.BusyDeviceTest do
       fn -> Kernel.run!(Kernel.kernel(fn x -> x + 1 end), [view]) end,
       fn -> Batch.submit(Batch.fill(Batch.new(), Buffer.empty!([8], :u8), 1), []) end,
       fn -> Replicated.write!(Replicated.new!([2], :u8, devices: [device, other]), [3, 4]) end,
-      fn -> Context.default!() end
+      fn -> Device.adapters!() end
     ]
 
     {before, behind} = Enum.split(calls, rem(n, length(calls)))

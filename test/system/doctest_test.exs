@@ -14,7 +14,6 @@ defmodule ExCubecl.DoctestTest do
   doctest ExCubecl.Arena
   doctest ExCubecl.Shape
   doctest ExCubecl.Error.Text
-  doctest ExCubecl.Context
   doctest ExCubecl.Replicated
   doctest ExCubecl.Kernel
   doctest ExCubecl.Ops

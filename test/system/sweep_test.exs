@@ -28,7 +28,6 @@ defmodule ExCubecl.SweepTest do
                ExCubecl.Arena,
                ExCubecl.Batch,
                ExCubecl.Buffer,
-               ExCubecl.Context,
                ExCubecl.DType,
                ExCubecl.Device,
                ExCubecl.Error,
@@ -82,7 +81,7 @@ defmodule ExCubecl.SweepTest do
 
   test "an error about a default device says who named it" do
     ask = fn env, put ->
-      script = "#{put}\nIO.puts(Exception.message(elem(ExCubecl.Context.default(), 1)))"
+      script = "#{put}\nIO.puts(Exception.message(elem(ExCubecl.Device.adapters(), 1)))"
       {message, "", 0} = in_own_vm(script, [{"EX_CUBECL_DEVICE", env}])
       String.replace(message, ~r/: this machine has .*\n/, "")
     end
