@@ -22,8 +22,8 @@ defmodule ExCubecl.Batch do
       {[0, 0, 0], [4, 8, 12]}
 
   Arguments are buffers, numbers, or names (atoms). `submit/2` binds names to buffers or numbers, so that a batch can be submitted again with others.
-  `:nan`, `:infinity` and `:neg_infinity` are numbers, not names. All steps are checked before any step runs. Steps run in the order in which they were
-  recorded.
+  `:nan`, `:infinity` and `:neg_infinity` are numbers, not names. Steps run in the order in which they were recorded. Recording a step never fails:
+  `submit/2` returns the error of a step that cannot run.
   """
 
   use ExCubecl.Error.Bang
@@ -59,10 +59,7 @@ defmodule ExCubecl.Batch do
   def run(%__MODULE__{steps: steps} = batch, kernel, args, opts),
     do: %{batch | steps: [recorded({kernel, args, opts}) | steps]}
 
-  def run(other, _kernel, _args, _opts) do
-    {:error, error} = invalid(other)
-    raise error
-  end
+  def run(other, _kernel, _args, _opts), do: %__MODULE__{steps: [{:ready, invalid(other)}]}
 
   @doc "Returns the batch with a copy of all elements appended; types and shapes must be equal."
   @spec copy(t, argument, argument) :: t
@@ -85,7 +82,7 @@ defmodule ExCubecl.Batch do
   @spec submit(t, keyword) :: :ok | {:error, Error.t()}
   def submit(batch, names \\ [])
 
-  def submit(%__MODULE__{steps: steps}, names) do
+  def submit(%__MODULE__{steps: steps}, names) when length(steps) >= 0 do
     if Keyword.keyword?(names) do
       with {:ok, steps} <- prepared(Enum.reverse(steps), Map.new(names), []),
            {:error, error} <-
@@ -137,8 +134,11 @@ defmodule ExCubecl.Batch do
   defp at(error, number), do: {:error, %{error | details: Map.put(error.details, :step, number)}}
 
   defp step({:ready, result}, _names), do: result
+  defp step({kernel, args, opts}, names), do: step(kernel, args, opts, names)
+  # A struct that was built by hand.
+  defp step(other, _names), do: Arguments.invalid(:step, other, "one that Batch.run/4 recorded")
 
-  defp step({kernel, args, opts}, names) do
+  defp step(kernel, args, opts, names) do
     with {:ok, args} <- args(args),
          {:ok, kernel} <- kernel(kernel, length(args)),
          {:ok, opts} <- Arguments.options(opts, [:size, :into]),

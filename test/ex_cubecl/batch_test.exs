@@ -65,6 +65,17 @@ defmodule ExCubecl.BatchTest do
     end
 
     refused(Batch.submit(:batch), :invalid_argument)
+
+    for record <- [&Batch.run(&1, @next, [x, x]), &Batch.copy(&1, x, x), &Batch.fill(&1, x, 1)],
+        junk <- [:batch, nil, [batch]],
+        do:
+          refused(Batch.submit(record.(junk)), :invalid_argument,
+            says: "expected an %ExCubecl.Batch{}"
+          )
+
+    for steps <- [nil, [1 | 2], [:junk]],
+        do: refused(Batch.submit(%{batch | steps: steps}), :invalid_argument)
+
     refused(Batch.submit(batch, :names), :invalid_argument)
     refused(Kernel.run(@next, [x, lazy], into: lazy), :invalid_argument)
     refused(Kernel.run(@scaled, [1, x], into: x), :overlap)

@@ -79,7 +79,7 @@ defmodule ExCubecl.MessageTest do
 
     assert inspect(f32([100])) =~ "f32[100]"
     held = Buffer.zeros!([100], :u8, tag: [100, 101])
-    assert ExCubecl.Memory.Chart.svg(ExCubecl.Memory.Chart.map!()) =~ "tag [100, 101]"
+    assert ExCubecl.Memory.Chart.svg!(ExCubecl.Memory.Chart.map!()) =~ "tag [100, 101]"
     assert Buffer.size!(held) == 100
   end
 
