@@ -8,9 +8,9 @@
 # within them. A row shows medians.
 
 defmodule Bench do
-  alias ExCubecl.{Batch, Buffer, Kernel, Ops, Replicated}
+  alias ExCubecl.{Batch, Buffer, Ops, Replicated}
 
-  require Kernel
+  require ExCubecl.Kernel
 
   @peers Path.expand("../target/release/peers", __DIR__)
   @results Path.expand("results", __DIR__)
@@ -293,12 +293,12 @@ defmodule Bench do
   # Kernels written in Elixir: 16 Mi elements, and launches with almost no work.
   defp kernels(peers) do
     count = 16 * 1_048_576
-    saxpy = Kernel.kernel(fn a, x, y -> a * x + y end)
+    saxpy = ExCubecl.Kernel.kernel(fn a, x, y -> a * x + y end)
     [x, y] = for _ <- 1..2, do: Buffer.iota!([count], :f32)
     out = Buffer.empty!([count], :f32)
 
     on_device = fn ->
-      Kernel.run(saxpy, [2.0, x, y], into: out)
+      ExCubecl.Kernel.run(saxpy, [2.0, x, y], into: out)
       Buffer.synchronize!(out)
     end
 
@@ -317,9 +317,9 @@ defmodule Bench do
     product = fn -> Buffer.synchronize!(Ops.matmul!(m, n)) end
     peer("product of 1024 x 1024 f32", product, "cubek by itself", peers["cubecl matmul"])
 
-    next = Kernel.kernel(fn a, b -> b[index()] = a[index()] + 1 end)
+    next = ExCubecl.Kernel.kernel(fn a, b -> b[index()] = a[index()] + 1 end)
     [a, b] = for _ <- 1..2, do: Buffer.zeros!([100], :s32)
-    launch = fn -> Kernel.run(next, [a, b]) end
+    launch = fn -> ExCubecl.Kernel.run(next, [a, b]) end
     batch = Enum.reduce(1..100, Batch.new(), fn _, batch -> Batch.run(batch, next, [a, b]) end)
     calls = fn -> for _ <- 1..100, do: launch.() end
     submit = fn -> Batch.submit!(batch) end

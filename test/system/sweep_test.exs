@@ -43,37 +43,6 @@ defmodule ExCubecl.SweepTest do
              |> Enum.sort()
   end
 
-  test "whatever returns an error has a twin that raises it" do
-    without =
-      for module <- Sweep.modules(),
-          {:module, _} = Code.ensure_loaded(module),
-          {:ok, specs} = Code.Typespec.fetch_specs(module),
-          {{name, arity}, specs} <- specs,
-          public?(module, name, arity),
-          not String.ends_with?(Atom.to_string(name), "!"),
-          Enum.any?(specs, &(spec(name, &1) =~ ~r/\{:error|result\(/)),
-          not function_exported?(module, :"#{name}!", arity),
-          do: {module, name, arity}
-
-    assert without == []
-    refute function_exported?(ExCubecl.Pool, :start_link!, 1)
-  end
-
-  defp spec(name, spec), do: name |> Code.Typespec.spec_to_quoted(spec) |> Macro.to_string()
-
-  # For functions with default arguments the documentation has only the highest arity.
-  defp public?(module, name, arity) do
-    {:docs_v1, _, _, _, _, _, docs} = Code.fetch_docs(module)
-
-    Enum.any?(docs, fn
-      {{:function, ^name, known}, _, _, doc, meta} ->
-        doc != :hidden and arity in (known - Map.get(meta, :defaults, 0))..known
-
-      _ ->
-        false
-    end)
-  end
-
   test "where EX_CUBECL_DEVICE names no device" do
     for name <- ["cuda:99", "vulkan:4000", "nonsense", "vulkan:", "метал:0", ":"],
         do: assert({name, sweep([{"EX_CUBECL_DEVICE", name}], started())} == {name, {"", "", 0}})
