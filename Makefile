@@ -31,10 +31,11 @@ build: setup-build ## compile the NIF library and the Elixir code
 demo: setup-run ## buffers on a real device, step by step
 	mix run examples/demo.exs
 
-test: test-core test-elixir ## the tests of the Rust core, then those of Elixir
+test: test-core test-elixir ## the tests of the Rust crates, then those of Elixir
 
 test-core: setup-test
-	cargo test $(CARGO_FLAGS) -p ex_cubecl_core --features faults
+	cargo test $(CARGO_FLAGS) -p ex_cubecl_core --features testing
+	cargo test $(CARGO_FLAGS) -p ex_cubecl_runtime
 
 test-elixir: setup-test
 	MIX_ENV=test mix test
@@ -49,7 +50,7 @@ schedulers: setup-test ## how long calls with large arguments block a scheduler;
 	MIX_ENV=test mix run test/schedulers.exs
 
 model: setup-test ## the model tests, with far more sequences of calls
-	PROPTEST_CASES=50000 cargo test $(CARGO_FLAGS) -p ex_cubecl_core --test model
+	PROPTEST_CASES=50000 cargo test $(CARGO_FLAGS) -p ex_cubecl_runtime --test model
 	MIX_ENV=test EX_CUBECL_MODEL_TESTS=50000 mix test test/system/model_test.exs
 
 # The test suite does not need NumPy; scripts/numpy finds it, or installs it in _build.
@@ -74,9 +75,10 @@ lint: setup-lint ## formatting, warnings, import cycles, clippy, Rust docs, Dial
 	cargo fmt --all --check
 	mix compile --force --warnings-as-errors
 	mix xref graph --format cycles --fail-above 0
-	cargo clippy $(CARGO_FLAGS) --workspace --all-targets --features ex_cubecl_core/faults -- -D warnings
+	scripts/rust_cycles native/ex_cubecl_core native/ex_cubecl_runtime native/ex_cubecl
+	cargo clippy $(CARGO_FLAGS) --workspace --all-targets  -- -D warnings
 	cargo clippy $(CARGO_FLAGS) -p ex_cubecl --no-default-features --features wgpu -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_FLAGS) --no-deps --document-private-items -p ex_cubecl_core -p ex_cubecl
+	RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_FLAGS) --no-deps --document-private-items -p ex_cubecl_core -p ex_cubecl_runtime -p ex_cubecl
 	scripts/dialyze
 
 audit: setup-lint ## the Rust dependencies: known weaknesses, licenses, sources
@@ -85,7 +87,7 @@ audit: setup-lint ## the Rust dependencies: known weaknesses, licenses, sources
 
 docs: setup-build ## the documentation as HTML, in doc/ (needs Hex)
 	MIX_ENV=docs mix do deps.get, docs
-	RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_FLAGS) --no-deps --document-private-items -p ex_cubecl_core -p ex_cubecl
+	RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_FLAGS) --no-deps --document-private-items -p ex_cubecl_core -p ex_cubecl_runtime -p ex_cubecl
 
 clean: ## remove everything that was built
 	rm -rf _build priv/native

@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
-use ex_cubecl_core::worker::{CONTROL, Lane, Worker};
-use ex_cubecl_core::{Device, DeviceId, Error, Result, device};
+use ex_cubecl_core::registry;
+use ex_cubecl_core::threads::worker::{CONTROL, Lane, Worker};
+use ex_cubecl_core::{Device, DeviceId, Error, Result};
 use rustler::env::SavedTerm;
 use rustler::{Atom, Binary, Encoder, Env, LocalPid, OwnedEnv, Reference, Term};
 
@@ -113,9 +114,9 @@ impl Call {
         id: DeviceId,
         next: impl FnOnce(Arc<Device>, Call) -> Result<()> + Send + 'static,
     ) -> Pending<'a> {
-        match device::find_open(id) {
+        match registry::find_open(id) {
             Some(device) => next(device, self)?,
-            None => CONTROL.run(move || match device::open(id) {
+            None => CONTROL.run(move || match registry::open(id) {
                 // If `next` fails it drops the call, which then sends an error.
                 Ok(device) => drop(next(device, self)),
                 Err(error) => self.answer::<Atom>(Err(error.into())),
@@ -173,7 +174,7 @@ pub fn ask<'a, T: Encoder>(
     id: DeviceId,
     work: impl FnOnce(&Device) -> T + Send + 'static,
 ) -> Answer<'a, Later<T>> {
-    if let Some(device) = device::find_open(id) {
+    if let Some(device) = registry::find_open(id) {
         return Ok(Later::Now(work(&device)));
     }
     Call::new(env, tag).run_on(id, move |device| Ok(work(device)))?;

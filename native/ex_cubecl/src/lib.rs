@@ -14,4 +14,12 @@ mod resource;
 mod term;
 mod tree;
 
-rustler::init!("Elixir.ExCubecl.Native");
+use rustler::{Env, Term};
+
+/// Core finds and opens devices through the runtimes of this build.
+fn load(_: Env<'_>, _: Term<'_>) -> bool {
+    ex_cubecl_runtime::install();
+    true
+}
+
+rustler::init!("Elixir.ExCubecl.Native", load = load);

@@ -1,6 +1,6 @@
 //! Sends messages from code that has no environment to send from, such as a destructor.
 
-use ex_cubecl_core::notifier::Notifier;
+use ex_cubecl_core::threads::notifier::Notifier;
 use rustler::{Env, LocalPid, OwnedEnv, Term};
 
 type Letter = (

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use ex_cubecl_core::device::{Hardware, Info, Runtime};
-use ex_cubecl_core::heap::{PageInfo, Use};
-use ex_cubecl_core::ledger::{Entry, Report, Sum};
-use ex_cubecl_core::meter::Usage;
-use ex_cubecl_core::pool::Stats;
+use ex_cubecl_core::allocators::pool::Stats;
+use ex_cubecl_core::device_id::Runtime;
+use ex_cubecl_core::driver::{Hardware, Info};
+use ex_cubecl_core::memory::allocation_tracker::{Entry, Report, Sum};
+use ex_cubecl_core::memory::heap::{PageInfo, Use};
+use ex_cubecl_core::memory::meter::Usage;
 use ex_cubecl_core::{DType, DeviceId, Label, Spec};
 use rustler::{Atom, Binary, Decoder, Encoder, Env, Error, NifResult, Term};
 

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use ex_cubecl_core::DType;
-use ex_cubecl_core::kernel::tree::{Atomic, Binary, Expr, Group, Program, Stmt, Type, Unary};
+use ex_cubecl_core::program::tree::{Atomic, Binary, Expr, Group, Program, Stmt, Type, Unary};
 use rustler::{Decoder, Error, NifResult, Term};
 
 use crate::list;

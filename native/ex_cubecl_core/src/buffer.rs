@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::device::{Device, DeviceId};
+use crate::device::Device;
+use crate::device_id::DeviceId;
 use crate::driver::{PendingRead, Progress, Region};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::fault::{Stage, pause, point};
-use crate::ledger::{Label, Spec};
-use crate::locks::Locks;
+use crate::failpoints::{Stage, point};
+use crate::memory::allocation_tracker::{Label, Spec};
 use crate::numeric;
 use crate::span::Span;
 use crate::storage::{Content, Lender, Memory, Storage, lock_both, mint};
@@ -313,18 +313,6 @@ impl Buffer {
         self.overwrite(|region| driver.fill(region, bits, self.dtype.size()))
     }
 
-    /// Queues copies of several buffers to the host while all of them are locked: no write of another
-    /// call is queued between the copies.
-    pub fn start_read_all(buffers: &[&Buffer]) -> Result<Vec<Option<Box<dyn PendingRead>>>> {
-        let locks = Locks::wait_for(buffers.iter().map(|buffer| (*buffer, false)));
-        let start = |buffer: &&Buffer| {
-            let pending = buffer.start_read_under(locks.content(buffer)?, None);
-            pause(Stage::Between);
-            pending
-        };
-        buffers.iter().map(start).collect()
-    }
-
     /// Queues a copy of `count` elements from `offset` on to the host.
     pub fn start_read(
         &self,
@@ -370,7 +358,7 @@ impl Buffer {
         }
     }
 
-    fn start_read_under(
+    pub(crate) fn start_read_under(
         &self,
         content: &Content,
         progress: Option<&Progress>,
@@ -387,7 +375,7 @@ impl Buffer {
     }
 
     /// Copies all elements of `self` into `target` on the same device; `target` keeps its memory.
-    /// [`crate::joint::copy_across`] copies between devices.
+    /// [`crate::transfer::copy_across`] copies between devices.
     pub fn copy_to(&self, target: &Buffer) -> Result<()> {
         self.check_alike(target)?;
         if self.overlaps(target) {

@@ -1,24 +1,60 @@
-//! The interface between core and a device: one object-safe trait, so that the rest of core does not
-//! depend on a particular runtime.
+//! The interface between core and the runtimes: what is known of a device before it is opened, and the trait
+//! that an open one implements.
 
 use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cubecl::server::Handle;
-
+use crate::device_id::DeviceId;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::source::Source;
-use crate::kernel::tree::{Atomic, Group, Program};
+use crate::program::source::Source;
+use crate::program::tree::{Atomic, Group, Program};
 
-/// One exact allocation of a device. Dropping it returns the memory to the runtime's pool and
+/// The kind of hardware. Lavapipe reports itself as a CPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hardware {
+    DiscreteGpu,
+    IntegratedGpu,
+    VirtualGpu,
+    Cpu,
+    Other,
+}
+
+/// The properties of a device that are available without opening it.
+#[derive(Debug, Clone)]
+pub struct Info {
+    pub id: DeviceId,
+    /// The physical device that this one runs on. It is `id` itself, except for a logical device.
+    pub card: DeviceId,
+    pub name: String,
+    pub hardware: Hardware,
+    pub driver: String,
+    /// The largest buffer in bytes.
+    pub max_buffer: u64,
+    /// The memory of the device in bytes, if the driver reports it.
+    pub total_memory: Option<u64>,
+    /// The types that kernels can calculate with natively.
+    pub dtypes: Vec<DType>,
+    /// Identifies the card, the same in each runtime that reaches it: its PCI address if it has one.
+    pub adapter: String,
+}
+
+/// Finds and opens the devices of this machine. A build has one: it is handed to [`crate::registry::set_opener`].
+pub trait Opener: Send + Sync {
+    /// Every device that could be opened. No device is opened, and a missing driver is not an error.
+    fn enumerate(&self) -> Vec<Info>;
+    fn open(&self, info: &Info) -> Result<Box<dyn Driver>>;
+    /// Why there may be no device.
+    fn missing(&self) -> String;
+}
+
+/// One exact allocation of a device. Dropping it returns the memory to the driver's allocator and
 /// never waits for the device.
 pub struct Page {
-    pub(crate) handle: Handle,
-    pub(crate) bytes: u64,
-    /// Runtime-specific data beside CubeCL's handle, such as the `wgpu::Buffer`.
-    pub(crate) raw: Box<dyn Any + Send + Sync>,
+    pub bytes: u64,
+    /// What the driver stores for the page, such as its handle. Only the driver that made the page reads it.
+    pub raw: Box<dyn Any + Send + Sync>,
 }
 
 /// `len` bytes of a page, starting at `offset`. The `slack` bytes that follow are padding of the same

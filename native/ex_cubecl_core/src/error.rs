@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use crate::device::DeviceId;
+use crate::device_id::DeviceId;
 use crate::dtype::DType;
 
 pub type Result<T> = std::result::Result<T, Error>;
@@ -108,7 +108,7 @@ pub enum Error {
 
 impl Error {
     /// The same error, with `device` as the device that it names.
-    pub(crate) fn on(self, device: DeviceId) -> Self {
+    pub fn on(self, device: DeviceId) -> Self {
         match self {
             Error::OutOfMemory {
                 requested,
@@ -125,7 +125,13 @@ impl Error {
         }
     }
 
-    /// CubeCL's messages contain backtraces: only one line of a message is kept.
+    pub fn bad_kernel(reason: impl Into<Cow<'static, str>>) -> Self {
+        Error::BadKernel {
+            reason: reason.into(),
+        }
+    }
+
+    /// Drivers' messages contain backtraces: only one line of a message is kept.
     pub fn driver(message: impl std::fmt::Display) -> Self {
         let text = message.to_string();
         let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());

@@ -1,41 +1,40 @@
-//! Device memory over CubeCL: buffers, views, accounting. Does not depend on Erlang.
+//! Device memory and kernels: buffers, pools, arenas, accounting, kernel programs and their checks. Knows neither
+//! Erlang nor a GPU API: a runtime implements [`driver::Driver`] and [`driver::Opener`].
 //!
 //! ```text
-//! Buffer (a handle) -> Storage -> Block -> Page      memory of the device, one CubeCL handle
-//!                         |         '---> Heap       slabs and idle pages
-//!                         '-> Reservation -> Meter   live bytes, peak, limit
-//!                                            '-> Ledger   who holds what
+//! launch, transfer, replicas, registry
+//!   -> allocators (pools, arenas)
+//!     -> buffer -> storage -> device -> memory (heap, meter, allocation tracker)
+//!                                |---> threads
+//!                                '---> driver -> program -> dtype
 //! ```
 
-pub mod arena;
+pub mod allocators;
 pub mod buffer;
 pub mod device;
+pub mod device_id;
 pub mod driver;
 pub mod dtype;
 pub mod element;
 pub mod error;
-pub mod fault;
-pub mod heap;
-pub mod joint;
-pub mod kernel;
-pub mod ledger;
+pub mod failpoints;
+pub mod launch;
 mod locks;
-mod lru;
-pub mod meter;
-pub mod notifier;
+pub mod memory;
 pub mod numeric;
-pub mod parts;
-pub mod pool;
-pub mod replica;
-mod runtime;
-pub mod shared_pools;
+pub mod program;
+pub mod registry;
+pub mod replicas;
 pub mod span;
 mod storage;
-pub mod worker;
+#[cfg(test)]
+mod testing;
+pub mod threads;
+pub mod transfer;
 
 pub use buffer::Buffer;
-pub use device::{Device, DeviceId};
+pub use device::Device;
+pub use device_id::DeviceId;
 pub use dtype::DType;
 pub use error::{Error, Result};
-pub use ledger::{Label, Spec};
-pub use runtime::on_large_stack;
+pub use memory::allocation_tracker::{Label, Spec};

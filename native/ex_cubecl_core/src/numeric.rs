@@ -7,7 +7,7 @@
 //! infinity; subnormal numbers and the sign of zero are kept, NaN loses its payload and sign. Casts and
 //! stores of kernels do the same (`runtime/emit/casts.rs`).
 
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 pub mod samples;
 #[cfg(test)]
 mod tests;

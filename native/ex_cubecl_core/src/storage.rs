@@ -13,10 +13,10 @@ use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::device::Device;
 use crate::driver::Region;
 use crate::error::{Error, Result};
-use crate::fault::{Stage, point};
-use crate::heap::Block;
-use crate::ledger::Spec;
-use crate::meter::Reservation;
+use crate::failpoints::{Stage, point};
+use crate::memory::allocation_tracker::Spec;
+use crate::memory::heap::Block;
+use crate::memory::meter::Reservation;
 use crate::span::Span;
 
 /// A new id. Ids of handles, storages, pools and arenas come from one counter and are never reused.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use ex_cubecl_core::dtype::Kind;
 use ex_cubecl_core::numeric::{convert_bits, convert_bytes};
+use ex_cubecl_core::registry;
 use ex_cubecl_core::span::{Span, byte_count};
-use ex_cubecl_core::{Buffer, DType, Device, Label, Spec, device, element};
+use ex_cubecl_core::{Buffer, DType, Device, Label, Spec, element};
 
 /// Reads numbers from the input until it ends.
 struct Input<'a>(&'a [u8]);
@@ -151,7 +152,8 @@ fn element(input: &mut Input) -> Option<()> {
 /// Buffers that are allocated and freed on a real device: each keeps its bytes, none overlaps
 /// another, and nothing is left at the end.
 pub fn allocator(data: &[u8]) {
-    let Ok(device) = device::default_id().and_then(device::open) else {
+    ex_cubecl_runtime::install();
+    let Ok(device) = registry::default_id().and_then(registry::open) else {
         return;
     };
     device.set_limit(Some(64 << 20));

@@ -7,11 +7,13 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use ex_cubecl_core::device::{self, Device};
+use ex_cubecl_core::device::Device;
+use ex_cubecl_core::registry;
 use ex_cubecl_core::{Buffer, DType};
 
 fn open() -> Arc<Device> {
-    device::open(device::default_id().unwrap()).unwrap()
+    ex_cubecl_runtime::install();
+    registry::open(registry::default_id().unwrap()).unwrap()
 }
 
 fn bytes(device: &Arc<Device>, data: &[u8]) -> Buffer {

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 
-use ex_cubecl_core::arena::{Arena, Growth};
-use ex_cubecl_core::parts::Parts;
+use ex_cubecl_core::allocators::arena::{Arena, Growth};
+use ex_cubecl_core::allocators::per_process_arenas::Parts;
 use ex_cubecl_core::{Buffer, DType, Device, DeviceId, Error};
 use parking_lot::Mutex;
 use rustler::{Atom, Encoder, Env, LocalPid, Monitor, Reference, Resource, ResourceArc};

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ex_cubecl_core::driver::{PendingRead, Progress};
-use ex_cubecl_core::joint::{copy_across, gather};
-use ex_cubecl_core::worker::JOINT;
-use ex_cubecl_core::{Buffer, DType, Device, DeviceId, Error, Result, device};
+use ex_cubecl_core::registry;
+use ex_cubecl_core::threads::worker::JOINT;
+use ex_cubecl_core::transfer::{copy_across, gather, start_read_all};
+use ex_cubecl_core::{Buffer, DType, Device, DeviceId, Error, Result};
 use rustler::{Atom, Binary, Encoder, Env, LocalPid, OwnedBinary, Reference, ResourceArc, Term};
 
 use crate::atoms;
@@ -94,7 +95,7 @@ fn buffer_from_small<'a>(
     data: Term<'a>,
     note: Note,
 ) -> Answer<'a, Option<Ref>> {
-    let Some(device) = device::find_open(id.0) else {
+    let Some(device) = registry::find_open(id.0) else {
         return Ok(None);
     };
     let made = match data.decode::<Binary>() {
@@ -118,7 +119,7 @@ fn buffer_empty<'a>(
     dims: Dims,
     note: Note,
 ) -> Answer<'a, Option<Ref>> {
-    let Some(device) = device::find_open(id.0) else {
+    let Some(device) = registry::find_open(id.0) else {
         return Ok(None);
     };
     let buffer = Buffer::lazy(device, spec(env, dtype, dims, note))?;
@@ -256,7 +257,7 @@ fn buffer_read_all<'a>(env: Env<'a>, tag: Reference<'a>, buffers: ListOf<Ref>) -
 
 fn read_all(call: Call, buffers: Vec<Ref>) {
     let all: Vec<&Buffer> = buffers.iter().map(|buffer| &buffer.0).collect();
-    let started = match Buffer::start_read_all(&all) {
+    let started = match start_read_all(&all) {
         Ok(started) => started,
         Err(error) => return call.answer::<Atom>(Err(error.into())),
     };

@@ -1,8 +1,8 @@
 //! `ExCubecl.Device`.
 
 use ex_cubecl_core::DeviceId;
-use ex_cubecl_core::device;
-use ex_cubecl_core::worker::{CONTROL, JOINT};
+use ex_cubecl_core::registry;
+use ex_cubecl_core::threads::worker::{CONTROL, JOINT};
 use rustler::{Env, Reference};
 
 use crate::atoms;
@@ -17,20 +17,20 @@ fn version() -> &'static str {
 #[rustler::nif]
 fn device_list<'a>(env: Env<'a>, tag: Reference<'a>) -> Pending<'a> {
     Call::new(env, tag).on(&CONTROL, || {
-        let devices = device::list()?.into_iter();
+        let devices = registry::list()?.into_iter();
         Ok(devices.map(Wire).collect::<Vec<_>>())
     })
 }
 
 #[rustler::nif]
 fn device_default<'a>(env: Env<'a>, tag: Reference<'a>) -> Pending<'a> {
-    Call::new(env, tag).on(&CONTROL, || Ok(Wire(device::default_id()?)))
+    Call::new(env, tag).on(&CONTROL, || Ok(Wire(registry::default_id()?)))
 }
 
 #[rustler::nif]
 fn device_reset<'a>(env: Env<'a>, tag: Reference<'a>, id: Wire<DeviceId>) -> Pending<'a> {
     Call::new(env, tag).run_on(id.0, |device| {
-        device.reset()?;
+        registry::reset(device)?;
         Ok(atoms::ok())
     })
 }
@@ -50,14 +50,14 @@ fn device_add<'a>(
     on: Wire<DeviceId>,
     id: Wire<DeviceId>,
 ) -> Pending<'a> {
-    Call::new(env, tag).on(&CONTROL, move || Ok(Wire(device::add(on.0, id.0)?)))
+    Call::new(env, tag).on(&CONTROL, move || Ok(Wire(registry::add(on.0, id.0)?)))
 }
 
 /// It waits for the remaining work of the device.
 #[rustler::nif]
 fn device_remove<'a>(env: Env<'a>, tag: Reference<'a>, id: Wire<DeviceId>) -> Pending<'a> {
     Call::new(env, tag).on(&JOINT, move || {
-        device::remove(id.0)?;
+        registry::remove(id.0)?;
         Ok(atoms::ok())
     })
 }

@@ -3,12 +3,16 @@
 use std::panic::{RefUnwindSafe, UnwindSafe};
 
 use ex_cubecl_core::driver::Clock;
-use ex_cubecl_core::kernel::launch::{self, Kernel, Launch};
-use ex_cubecl_core::kernel::matmul::matmul;
-use ex_cubecl_core::kernel::source::Source;
-use ex_cubecl_core::kernel::tree::Program;
-use ex_cubecl_core::ledger::Spec;
-use ex_cubecl_core::{Buffer, DeviceId, Error, device, on_large_stack};
+use ex_cubecl_core::launch::kernel::{Kernel, Launch, run_all, run_now};
+use ex_cubecl_core::launch::matmul::matmul;
+use ex_cubecl_core::launch::source::run_source;
+use ex_cubecl_core::memory::allocation_tracker::Spec;
+use ex_cubecl_core::program::source::Source;
+use ex_cubecl_core::program::tree::Program;
+use ex_cubecl_core::registry;
+use ex_cubecl_core::threads::large_stack::on_large_stack;
+use ex_cubecl_core::{Buffer, DeviceId, Error};
+use ex_cubecl_runtime::parse_source;
 use rustler::{Atom, Env, OwnedEnv, Reference, Resource, ResourceArc, Term};
 
 use crate::atoms;
@@ -177,7 +181,7 @@ fn kernel_map_now<'a>(
 ) -> Answer<'a, Option<Ref>> {
     let kernel = &kernel.0;
     let it = mapping(env, kernel, &scalars, dims, note)?;
-    let Some(device) = device::find_open(id.0) else {
+    let Some(device) = registry::find_open(id.0) else {
         return Ok(None);
     };
     let inputs = buffers(&inputs);
@@ -240,14 +244,14 @@ fn kernel_run<'a>(env: Env<'a>, tag: Reference<'a>, steps: ListOf<Step<'a>>) -> 
 
 fn run_steps(steps: &[Prepared]) -> ex_cubecl_core::Result<Atom> {
     let launches: Vec<Launch> = steps.iter().map(Prepared::launch).collect();
-    launch::run_all(&launches)?;
+    run_all(&launches)?;
     Ok(atoms::ok())
 }
 
 /// Runs one step on the caller's scheduler; `nil` if that would block.
 #[rustler::nif]
 fn kernel_run_now<'a>(step: Step<'a>) -> Answer<'a, Option<Atom>> {
-    let ran = launch::run_now(&prepared(step)?.launch())?;
+    let ran = run_now(&prepared(step)?.launch())?;
     Ok(ran.then(atoms::ok))
 }
 
@@ -283,9 +287,8 @@ fn source_new(
     threads: Option<(u32, u32, u32)>,
 ) -> Answer<'static, ResourceArc<SourceRef>> {
     let threads = threads.map(|(x, y, z)| [x, y, z]);
-    Ok(ResourceArc::new(SourceRef(Source::new(
-        text, entry, threads,
-    )?)))
+    let source = parse_source(text, entry, threads)?;
+    Ok(ResourceArc::new(SourceRef(source)))
 }
 
 #[rustler::nif]
@@ -298,12 +301,7 @@ fn source_run<'a>(
 ) -> Pending<'a> {
     let groups = [groups.0, groups.1, groups.2];
     let device = arguments.first().map(|buffer| buffer.0.device().clone());
-    let run = move || {
-        source
-            .0
-            .run(&buffers(&arguments), groups)
-            .map(|()| atoms::ok())
-    };
+    let run = move || run_source(&source.0, &buffers(&arguments), groups).map(|()| atoms::ok());
     match device {
         Some(device) => Call::new(env, tag).run(&device, move || Ok(run()?)),
         None => Ok(run()?),

@@ -1,10 +1,12 @@
 //! `ExCubecl.Memory`.
 
-use ex_cubecl_core::heap::PageInfo;
-use ex_cubecl_core::ledger::{Entry, Report};
-use ex_cubecl_core::meter::{Watcher, watch_frees};
-use ex_cubecl_core::pool::Stats;
-use ex_cubecl_core::{DType, DeviceId, device, shared_pools};
+use ex_cubecl_core::allocators::pool::Stats;
+use ex_cubecl_core::allocators::shared_pools;
+use ex_cubecl_core::memory::allocation_tracker::{Entry, Report};
+use ex_cubecl_core::memory::heap::PageInfo;
+use ex_cubecl_core::memory::meter::{Watcher, watch_frees};
+use ex_cubecl_core::registry;
+use ex_cubecl_core::{DType, DeviceId};
 use rustler::{Atom, Encoder, Env, LocalPid, Reference, ResourceArc, Term};
 
 use crate::atoms;
@@ -45,7 +47,7 @@ fn memory_set_limit<'a>(
 /// Sets the limit with which a device is opened. A device that is open keeps its limit.
 #[rustler::nif]
 fn memory_first_limit(id: Wire<DeviceId>, limit: u64) -> Answer<'static, Atom> {
-    device::set_first_limit(id.0, limit);
+    registry::set_first_limit(id.0, limit);
     Ok(atoms::ok())
 }
 
@@ -83,7 +85,7 @@ fn memory_map<'a>(
 /// The devices that are open.
 #[rustler::nif]
 fn memory_open() -> Vec<Wire<DeviceId>> {
-    device::opened().into_iter().map(Wire).collect()
+    registry::opened().into_iter().map(Wire).collect()
 }
 
 /// The owners of live allocations with their bytes, in descending order of bytes.
@@ -145,7 +147,7 @@ fn memory_take<'a>(
     max: u64,
     note: Note,
 ) -> Answer<'a, Option<ResourceArc<BufferRef>>> {
-    let Some(device) = device::find_open(id.0) else {
+    let Some(device) = registry::find_open(id.0) else {
         return Ok(None);
     };
     let spec = spec(env, dtype, dims, note);

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::{Arc, OnceLock};
 
-use ex_cubecl_core::pool::{Pool, Stats};
+use ex_cubecl_core::allocators::pool::{Pool, Stats};
 use ex_cubecl_core::{DType, DeviceId};
 use parking_lot::RwLock;
 use rustler::{Atom, Env, LocalPid, Monitor, Reference, Resource, ResourceArc, Term};

@@ -3,9 +3,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use ex_cubecl_core::joint::gather;
-use ex_cubecl_core::worker::JOINT;
-use ex_cubecl_core::{Buffer, DType, Error, Result, replica};
+use ex_cubecl_core::replicas;
+use ex_cubecl_core::threads::worker::JOINT;
+use ex_cubecl_core::transfer::gather;
+use ex_cubecl_core::{Buffer, DType, Error, Result};
 use rustler::{Atom, Binary, Env, Reference, ResourceArc, Term};
 
 use crate::atoms;
@@ -79,7 +80,7 @@ enum Source {
 impl Source {
     fn upload(&self, target: &Buffer) -> Result<Buffer> {
         let upload = |bytes: &[u8], part: &Range<usize>| {
-            replica::upload(target, bytes.get(part.clone()).unwrap_or_default())
+            replicas::upload(target, bytes.get(part.clone()).unwrap_or_default())
         };
         match self {
             Source::Binary(data, part) => data.read(|bytes| upload(bytes, part)),
@@ -117,6 +118,6 @@ fn exchange(targets: &[Ref], uploads: Vec<Result<Buffer>>) -> Answer<'static, At
         fresh.push(upload.map_err(|error| on(index, error))?);
     }
     let pairs: Vec<(&Buffer, &Buffer)> = targets.iter().map(|it| &it.0).zip(&fresh).collect();
-    replica::exchange_all(&pairs).map_err(|(index, error)| on(index, error))?;
+    replicas::exchange_all(&pairs).map_err(|(index, error)| on(index, error))?;
     Ok(atoms::ok())
 }

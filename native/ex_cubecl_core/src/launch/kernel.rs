@@ -1,0 +1,371 @@
+//! Kernel launches on buffers: the checks before a launch, and the locks that it holds.
+
+use std::sync::Arc;
+
+use crate::buffer::Buffer;
+use crate::device::Device;
+use crate::driver::{Argument, Run};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::locks::Locks;
+use crate::memory::allocation_tracker::Spec;
+use crate::program::interned;
+use crate::program::tree::{Atomic, Program, REPORT};
+use crate::threads::large_stack::on_large_stack;
+
+/// Positions are signed 32-bit integers inside a kernel.
+const MAX_POSITIONS: u64 = i32::MAX as u64;
+
+/// A program that passed its checks.
+#[derive(Debug, Clone)]
+pub struct Kernel {
+    program: Arc<Program>,
+    facts: Arc<Facts>,
+}
+
+/// Properties of a program that each launch checks.
+#[derive(Debug)]
+struct Facts {
+    dtypes: Vec<DType>,
+    own: Vec<usize>,
+    /// The atomic operations, with the types of their elements.
+    changes: Vec<(Atomic, DType)>,
+}
+
+impl Kernel {
+    pub fn new(program: Program) -> Result<Kernel> {
+        // Checking a tree recurses once for each level, and the stack size of the calling thread is unknown.
+        on_large_stack(|| Kernel::checked(program))
+    }
+
+    fn checked(program: Program) -> Result<Kernel> {
+        program.check().map_err(Error::bad_kernel)?;
+        let program = interned::shared(program);
+        Ok(Kernel {
+            facts: Arc::new(Facts {
+                dtypes: program.dtypes(),
+                own: program.own(),
+                changes: program.changes(),
+            }),
+            program,
+        })
+    }
+
+    /// How many different programs are alive: those that a `Kernel` refers to, and those that a device
+    /// has compiled.
+    pub fn count() -> usize {
+        interned::count()
+    }
+
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// Compiles the kernel for a device, if that was not done yet.
+    pub fn compile(&self, device: &Arc<Device>) -> Result<()> {
+        let driver = device.driver()?;
+        self.fits(device)?;
+        match driver.is_compiled(&self.program) {
+            true => Ok(()),
+            false => device.explain(driver.compile(&self.program)),
+        }
+    }
+
+    pub fn is_compiled(&self, device: &Device) -> bool {
+        let driver = device.driver();
+        driver.is_ok_and(|driver| driver.is_compiled(&self.program))
+    }
+
+    /// Runs the kernel over `positions` positions, into new buffers: each of their elements is written by
+    /// the position with the same index.
+    pub fn map(
+        &self,
+        device: &Arc<Device>,
+        inputs: &[&Buffer],
+        scalars: &[u64],
+        outputs: Vec<Spec>,
+        positions: u64,
+    ) -> Result<Vec<Buffer>> {
+        let outputs = made(device, outputs)?;
+        let launch = self.mapping(device, inputs, scalars, &outputs, positions)?;
+        // No other call has these buffers: elements that the launch leaves out, or that it does not write
+        // because it fails, are never read.
+        let whole = outputs.iter().all(|output| output.count() == positions);
+        run_on(device, &[launch], whole)?;
+        Ok(outputs)
+    }
+
+    /// As `map`, without blocking: returns `None` if it would block.
+    pub fn map_now(
+        &self,
+        device: &Arc<Device>,
+        inputs: &[&Buffer],
+        scalars: &[u64],
+        outputs: Vec<Spec>,
+        positions: u64,
+    ) -> Result<Option<Vec<Buffer>>> {
+        let outputs = made(device, outputs)?;
+        let launch = self.mapping(device, inputs, scalars, &outputs, positions)?;
+        let ready = outputs
+            .iter()
+            .all(|output| output.count() == positions && positions > 0 && output.allocate_now());
+        let ran = ready && run_now_on(device, &launch)?;
+        Ok(ran.then_some(outputs))
+    }
+
+    fn mapping<'a>(
+        &'a self,
+        device: &Arc<Device>,
+        inputs: &[&'a Buffer],
+        scalars: &'a [u64],
+        outputs: &'a [Buffer],
+        positions: u64,
+    ) -> Result<Launch<'a>> {
+        if !self.program.fills() {
+            return Err(Error::bad_kernel(
+                "a kernel that leaves out elements of what it makes",
+            ));
+        }
+        let buffers: Vec<&Buffer> = inputs.iter().copied().chain(outputs).collect();
+        self.check(device, &buffers, scalars, positions)?;
+        Ok(Launch {
+            kernel: self,
+            buffers,
+            scalars,
+            positions,
+        })
+    }
+
+    /// Runs the kernel over `positions` positions, into existing buffers.
+    pub fn run(
+        &self,
+        inputs: &[&Buffer],
+        scalars: &[u64],
+        outputs: &[&Buffer],
+        positions: u64,
+    ) -> Result<()> {
+        run_all(&[Launch {
+            kernel: self,
+            buffers: inputs.iter().chain(outputs).copied().collect(),
+            scalars,
+            positions,
+        }])
+    }
+
+    /// Checks that the device supports the types, atomic operations and workgroup of the program.
+    fn fits(&self, device: &Device) -> Result<()> {
+        let driver = device.driver()?;
+        for dtype in &self.facts.dtypes {
+            supported(device, *dtype, |dtype| driver.calculates(dtype))?;
+        }
+        for (op, dtype) in &self.facts.changes {
+            supported(device, *dtype, |dtype| driver.changes(*op, dtype))?;
+        }
+        let group = self.program.group.as_ref();
+        group.map_or(Ok(()), |group| {
+            driver.check_group(group).map_err(Error::bad_kernel)
+        })
+    }
+
+    fn check(
+        &self,
+        device: &Arc<Device>,
+        buffers: &[&Buffer],
+        scalars: &[u64],
+        positions: u64,
+    ) -> Result<()> {
+        let program = &*self.program;
+        let (wanted, numbers) = (program.buffers(), program.scalars.len());
+        if buffers.len() != wanted || scalars.len() != numbers {
+            return Err(Error::bad_kernel(
+                "another number of arguments than the kernel has",
+            ));
+        }
+        self.fits(device)?;
+        let own = &self.facts.own;
+        for (slot, buffer) in buffers.iter().enumerate() {
+            if !Arc::ptr_eq(buffer.device(), device) {
+                buffer.device().driver()?;
+                return Err(Error::OtherDevice {
+                    device: buffer.device_id(),
+                    expected: device.id(),
+                });
+            }
+            match program.buffer(slot) {
+                Some(expected) if expected != buffer.dtype() => {
+                    return Err(Error::TypeMismatch {
+                        expected,
+                        actual: buffer.dtype(),
+                    });
+                }
+                _ => {}
+            }
+            if own.contains(&slot) && buffer.count() < positions {
+                return Err(Error::ShapeMismatch {
+                    expected: positions,
+                    actual: buffer.count(),
+                });
+            }
+            if program.report == Some(slot) && buffer.count() < REPORT {
+                return Err(Error::ShapeMismatch {
+                    expected: REPORT,
+                    actual: buffer.count(),
+                });
+            }
+            let is_output = slot >= program.inputs.len();
+            let others = buffers.iter().enumerate().filter(|other| other.0 != slot);
+            if is_output && others.into_iter().any(|other| buffer.shares_bytes(other.1)) {
+                return Err(Error::Overlap);
+            }
+        }
+        let most = buffers.iter().map(|buffer| buffer.count()).max();
+        match most.unwrap_or(0).max(positions) > MAX_POSITIONS {
+            true => Err(Error::bad_kernel(
+                "more than 2,147,483,647 elements or positions",
+            )),
+            false => Ok(()),
+        }
+    }
+}
+
+/// One launch of a kernel. `buffers` are its inputs, followed by its outputs.
+pub struct Launch<'a> {
+    pub kernel: &'a Kernel,
+    pub buffers: Vec<&'a Buffer>,
+    pub scalars: &'a [u64],
+    pub positions: u64,
+}
+
+impl<'a> Launch<'a> {
+    fn inputs(&self) -> usize {
+        self.kernel.program.inputs.len()
+    }
+
+    fn outputs(&self) -> &[&'a Buffer] {
+        self.buffers.get(self.inputs()..).unwrap_or_default()
+    }
+
+    /// The buffers of the launch, each with whether the launch writes it.
+    fn written(&self) -> impl Iterator<Item = (&'a Buffer, bool)> {
+        let inputs = self.inputs();
+        let buffers = self.buffers.iter().enumerate();
+        buffers.map(move |(slot, buffer)| (*buffer, slot >= inputs))
+    }
+
+    /// The launch as the driver takes it. Its buffers are locked.
+    fn run<'b>(&'b self, locks: &'b Locks<'_>) -> Result<Run<'b>> {
+        let arguments = self.buffers.iter().map(|buffer| {
+            Ok(Argument {
+                region: buffer.source(locks.content(buffer)?)?,
+                dtype: buffer.dtype(),
+                count: buffer.count(),
+            })
+        });
+        Ok(Run {
+            program: &self.kernel.program,
+            arguments: arguments.collect::<Result<_>>()?,
+            scalars: self.scalars,
+            positions: self.positions,
+        })
+    }
+}
+
+fn made(device: &Arc<Device>, specs: Vec<Spec>) -> Result<Vec<Buffer>> {
+    let specs = specs.into_iter();
+    specs
+        .map(|spec| Buffer::lazy(device.clone(), spec))
+        .collect()
+}
+
+/// Runs one kernel into existing buffers, without blocking: returns `false` if it would block.
+pub fn run_now(launch: &Launch<'_>) -> Result<bool> {
+    let device = device_of(launch)?;
+    let (buffers, scalars) = (&launch.buffers, launch.scalars);
+    launch
+        .kernel
+        .check(&device, buffers, scalars, launch.positions)?;
+    run_now_on(&device, launch)
+}
+
+fn run_now_on(device: &Arc<Device>, launch: &Launch<'_>) -> Result<bool> {
+    if launch.positions == 0 || !launch.kernel.is_compiled(device) {
+        return Ok(false);
+    }
+    let Some(locks) = Locks::take_now(launch.written()) else {
+        return Ok(false);
+    };
+    // If memory or content is missing, the blocking call allocates it or returns the error.
+    match launch.run(&locks) {
+        Ok(run)
+            if run
+                .arguments
+                .iter()
+                .all(|argument| argument.region.is_some()) =>
+        {
+            device.explain(device.driver()?.launch_now(&run))
+        }
+        _ => Ok(false),
+    }
+}
+
+fn device_of(launch: &Launch<'_>) -> Result<Arc<Device>> {
+    match launch.outputs().first() {
+        Some(output) => Ok(output.device().clone()),
+        None => Err(Error::bad_kernel(
+            "another number of arguments than the kernel has",
+        )),
+    }
+}
+
+/// Runs kernels one after the other, into existing buffers, as one call: other calls see the effect of
+/// all of them or of none. All are checked before the first one runs.
+pub fn run_all(launches: &[Launch<'_>]) -> Result<()> {
+    let Some(first) = launches.first() else {
+        return Ok(());
+    };
+    let device = device_of(first)?;
+    for launch in launches {
+        let (buffers, scalars) = (&launch.buffers, launch.scalars);
+        launch
+            .kernel
+            .check(&device, buffers, scalars, launch.positions)?;
+    }
+    run_on(&device, launches, false)
+}
+
+fn run_on(device: &Arc<Device>, launches: &[Launch<'_>], whole: bool) -> Result<()> {
+    let mut locks = Locks::wait_for(launches.iter().flat_map(Launch::written));
+    let busy = |launch: &&Launch<'_>| launch.positions > 0;
+    for output in launches.iter().filter(busy).flat_map(Launch::outputs) {
+        if let Some(content) = locks.content_mut(output) {
+            output.modify_under(content, whole, |_| Ok(()))?;
+        }
+    }
+    let mut runs = Vec::with_capacity(launches.len());
+    for launch in launches {
+        if launch.positions == 0 {
+            locks.check(launch.written())?;
+            continue;
+        }
+        let run = launch.run(&locks)?;
+        let outputs = &run.arguments[launch.inputs()..];
+        if outputs.iter().any(|out| out.region.is_some()) {
+            runs.push(run);
+        }
+    }
+    match runs.is_empty() {
+        true => Ok(()),
+        false => device.explain(device.driver()?.launch(&runs)),
+    }
+}
+
+fn supported(device: &Device, dtype: DType, can: impl Fn(DType) -> bool) -> Result<()> {
+    if can(dtype) {
+        return Ok(());
+    }
+    Err(Error::UnsupportedDType {
+        dtype,
+        device: device.id(),
+        supported: DType::all().filter(|dtype| can(*dtype)).collect(),
+    })
+}

@@ -1,0 +1,152 @@
+use super::tree::*;
+use crate::dtype::DType;
+use DType::*;
+
+fn program(body: Vec<Stmt>) -> Program {
+    Program {
+        inputs: vec![F32, S32],
+        outputs: vec![F32],
+        scalars: vec![F32],
+        locals: vec![POSITION],
+        body,
+        report: None,
+        group: None,
+    }
+}
+
+fn boxed(expr: Expr) -> Box<Expr> {
+    Box::new(expr)
+}
+
+#[test]
+fn what_agrees_passes() {
+    let value = Expr::Binary(Binary::Mul, boxed(Expr::Scalar(0)), boxed(Expr::Own(0)));
+    let body = vec![
+        Stmt::Set(0, Expr::Len(1)),
+        Stmt::Put(2, value.clone()),
+        Stmt::Write(2, Expr::Local(0), value),
+    ];
+    let program = program(body);
+    assert_eq!(program.check(), Ok(()));
+    assert_eq!(program.own(), [0, 2]);
+    assert_eq!(program.dtypes(), [F32, S32]);
+}
+
+#[test]
+fn what_does_not_agree_is_named() {
+    let wrong = [
+        Stmt::Put(0, Expr::Own(0)),
+        Stmt::Put(3, Expr::Own(0)),
+        Stmt::Put(2, Expr::Own(1)),
+        Stmt::Put(2, Expr::Scalar(1)),
+        Stmt::Put(2, Expr::Local(1)),
+        Stmt::Write(2, Expr::Own(0), Expr::Own(0)),
+        Stmt::If(Expr::Own(0), vec![], vec![]),
+        Stmt::For(0, Expr::Own(0), Expr::Position, vec![]),
+        Stmt::Put(2, Expr::Unary(Unary::BitNot, boxed(Expr::Own(0)))),
+        Stmt::Put(
+            2,
+            Expr::Binary(Binary::Shl, boxed(Expr::Own(0)), boxed(Expr::Own(0))),
+        ),
+        Stmt::Put(
+            2,
+            Expr::Binary(Binary::Add, boxed(Expr::Own(0)), boxed(Expr::Own(1))),
+        ),
+    ];
+    for statement in wrong {
+        assert!(
+            program(vec![statement.clone()]).check().is_err(),
+            "{statement:?}"
+        );
+    }
+}
+
+#[test]
+fn a_barrier_is_where_all_threads_come_by() {
+    let one = || Expr::Const(S32, 1);
+    let first = || Expr::Binary(Binary::Lt, boxed(Expr::Member), boxed(one()));
+    let same = || Expr::Binary(Binary::Lt, boxed(Expr::Group), boxed(one()));
+    let round = |from, body| Stmt::For(0, from, one(), body);
+    let grouped = |body| {
+        let group = Some(Group {
+            threads: 8,
+            shared: vec![(S32, 4)],
+        });
+        Program {
+            group,
+            ..program(body)
+        }
+    };
+    let fine = [
+        vec![Stmt::Barrier],
+        vec![Stmt::If(same(), vec![Stmt::Barrier], vec![])],
+        vec![round(Expr::Len(1), vec![Stmt::Barrier])],
+        vec![
+            Stmt::Set(0, Expr::Group),
+            round(Expr::Local(0), vec![Stmt::Barrier]),
+        ],
+    ];
+    for body in fine {
+        assert_eq!(grouped(body.clone()).check(), Ok(()), "{body:?}");
+    }
+    let wrong = [
+        vec![Stmt::If(first(), vec![Stmt::Barrier], vec![])],
+        vec![Stmt::If(first(), vec![], vec![Stmt::Barrier])],
+        vec![round(Expr::Member, vec![Stmt::Barrier])],
+        vec![round(
+            Expr::Read(1, boxed(one())),
+            vec![Stmt::If(same(), vec![Stmt::Barrier], vec![])],
+        )],
+        // In a loop, an assignment further down in the body counts too.
+        vec![round(
+            one(),
+            vec![
+                round(Expr::Local(0), vec![Stmt::Barrier]),
+                Stmt::Set(0, Expr::Member),
+            ],
+        )],
+        vec![
+            Stmt::If(first(), vec![Stmt::Set(0, one())], vec![]),
+            round(Expr::Local(0), vec![Stmt::Barrier]),
+        ],
+        vec![Stmt::Put(2, Expr::Scalar(0))],
+        vec![Stmt::Set(0, Expr::Position)],
+    ];
+    for body in wrong {
+        assert!(grouped(body.clone()).check().is_err(), "{body:?}");
+    }
+    assert!(program(vec![Stmt::Barrier]).check().is_err());
+    assert!(program(vec![Stmt::Set(0, Expr::Member)]).check().is_err());
+}
+
+#[test]
+fn what_is_too_deep_or_too_large_is_refused() {
+    let refused = |body: Vec<Stmt>, part: &str| {
+        let reason = program(body).check().expect_err(part);
+        assert!(reason.contains(part), "{reason}");
+    };
+    let deep = |levels| {
+        let negated = |expr, _| Expr::Unary(Unary::Neg, boxed(expr));
+        vec![Stmt::Put(2, (0..levels).fold(Expr::Own(0), negated))]
+    };
+    assert_eq!(program(deep(190)).check(), Ok(()));
+    refused(deep(300), "deeper than 200 levels");
+    let many = |count| vec![Stmt::Put(2, Expr::Own(0)); count];
+    assert_eq!(program(many(9_000)).check(), Ok(()));
+    refused(many(20_000), "more than 20,000 operations");
+    let write = || Stmt::Write(2, Expr::Position, Expr::Own(0));
+    let read = || Stmt::Put(2, Expr::Read(0, boxed(Expr::Position)));
+    let branch = || Stmt::If(Expr::Bool(true), vec![], vec![]);
+    let round = || Stmt::For(0, Expr::Position, Expr::Position, vec![]);
+    let most = [
+        (write(), 1_000),
+        (branch(), 1_000),
+        (round(), 1_000),
+        (read(), 2_000),
+    ];
+    for (statement, most) in most {
+        let body = |count| vec![statement.clone(); count];
+        assert_eq!(program(body(most)).check(), Ok(()));
+        refused(body(most + 1), "more than 1,000 branches");
+    }
+}

@@ -1,0 +1,295 @@
+//! A kernel as a small typed tree. Elixir's type checker makes it from a kernel for one signature, and
+//! the runtime lowers it to CubeCL's IR. A tree that passed `Program::check` is valid: each slot
+//! exists, types agree, and it is neither too deep nor too large.
+
+use crate::dtype::DType;
+
+/// The type of a value inside a kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Type {
+    Bool,
+    Of(DType),
+}
+
+/// The type of positions (thread indices) and lengths.
+pub const POSITION: Type = Type::Of(DType::S32);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Unary {
+    Neg,
+    Not,
+    BitNot,
+    Abs,
+    Exp,
+    Log,
+    Log1p,
+    Sin,
+    Cos,
+    Tan,
+    Tanh,
+    Sinh,
+    Cosh,
+    Asin,
+    Acos,
+    Atan,
+    Sqrt,
+    Rsqrt,
+    Round,
+    Floor,
+    Ceil,
+    Trunc,
+    Erf,
+    IsNan,
+    IsInf,
+    CountOnes,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Binary {
+    Add,
+    Sub,
+    Mul,
+    Div,
+    Rem,
+    Pow,
+    Atan2,
+    Min,
+    Max,
+    And,
+    Or,
+    BitAnd,
+    BitOr,
+    BitXor,
+    Shl,
+    Shr,
+    Eq,
+    Ne,
+    Lt,
+    Le,
+    Gt,
+    Ge,
+}
+
+/// Atomic operations on an element.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Atomic {
+    Add,
+    Min,
+    Max,
+    And,
+    Or,
+    Xor,
+    Exchange,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Expr {
+    /// A constant, by the bits of its element type.
+    Const(DType, u64),
+    Bool(bool),
+    Scalar(usize),
+    Local(usize),
+    /// The global index of this thread; not allowed in a program with groups.
+    Position,
+    /// The index of this thread's group.
+    Group,
+    /// The index of this thread within its group.
+    Member,
+    /// The number of elements of a buffer.
+    Len(usize),
+    /// The element of a buffer at this thread's global index.
+    Own(usize),
+    /// An element by its index; zero if the index is out of bounds.
+    Read(usize, Box<Expr>),
+    Unary(Unary, Box<Expr>),
+    Binary(Binary, Box<Expr>, Box<Expr>),
+    Cast(DType, Box<Expr>),
+    Select(Box<Expr>, Box<Expr>, Box<Expr>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Stmt {
+    Set(usize, Expr),
+    /// Stores into an output at this thread's global index.
+    Put(usize, Expr),
+    /// Stores a value at an index; does nothing if the index is out of bounds.
+    Write(usize, Expr, Expr),
+    If(Expr, Vec<Stmt>, Vec<Stmt>),
+    /// A loop. The local counts from the first value to the second, inclusive; there are no iterations
+    /// if the second is less.
+    For(usize, Expr, Expr, Vec<Stmt>),
+    /// An atomic operation on the element at an index, with a value; the local gets the old element.
+    /// If the index is out of bounds, nothing changes and the local gets zero.
+    Atomic(Atomic, usize, Expr, Expr, Option<usize>),
+    /// A workgroup barrier: all threads of a group reach it before any of them continues.
+    Barrier,
+}
+
+/// A workgroup: threads that run together and share memory, which is initially zero.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Group {
+    pub threads: u32,
+    /// Types and lengths of the shared arrays.
+    pub shared: Vec<(DType, u32)>,
+}
+
+/// Slots are numbered: inputs first, then outputs, then the shared arrays of a group.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Program {
+    pub inputs: Vec<DType>,
+    pub outputs: Vec<DType>,
+    pub scalars: Vec<DType>,
+    pub locals: Vec<Type>,
+    pub body: Vec<Stmt>,
+    /// The output that receives the report of an out-of-bounds index, as `REPORT` elements of `s32`:
+    /// 1, the number of the buffer, the index, the position.
+    pub report: Option<usize>,
+    /// With a group, the positions of a launch count groups, not threads.
+    pub group: Option<Group>,
+}
+
+pub const REPORT: u64 = 4;
+
+impl Program {
+    /// The type of a buffer or of a shared array.
+    pub fn buffer(&self, slot: usize) -> Option<DType> {
+        let outputs = slot.checked_sub(self.inputs.len());
+        let output = || outputs.and_then(|at| self.outputs.get(at)).copied();
+        let shared = || self.shared().get(slot.checked_sub(self.buffers())?);
+        let input = self.inputs.get(slot).copied();
+        input.or_else(output).or_else(|| Some(shared()?.0))
+    }
+
+    /// How many buffers a launch binds.
+    pub fn buffers(&self) -> usize {
+        self.inputs.len() + self.outputs.len()
+    }
+
+    pub fn shared(&self) -> &[(DType, u32)] {
+        let group = self.group.as_ref();
+        group.map(|group| &group.shared[..]).unwrap_or_default()
+    }
+
+    /// The buffers and shared arrays that an atomic operation changes.
+    pub fn atomics(&self) -> Vec<usize> {
+        let mut slots = Vec::new();
+        statements(&self.body, &mut |statement| {
+            if let Stmt::Atomic(_, slot, ..) = statement {
+                slots.push(*slot);
+            }
+        });
+        slots.sort_unstable();
+        slots.dedup();
+        slots
+    }
+
+    /// Each atomic operation of the program, with the type of its element.
+    pub fn changes(&self) -> Vec<(Atomic, DType)> {
+        let mut all = Vec::new();
+        statements(&self.body, &mut |statement| {
+            if let Stmt::Atomic(op, slot, ..) = statement {
+                all.extend(self.buffer(*slot).map(|dtype| (*op, dtype)));
+            }
+        });
+        all
+    }
+
+    /// Whether each position writes its own element of each output unconditionally.
+    pub fn fills(&self) -> bool {
+        let outputs = self.inputs.len()..self.buffers();
+        outputs.into_iter().all(|output| {
+            let put = |statement: &Stmt| matches!(statement, Stmt::Put(slot, _) if *slot == output);
+            self.body.iter().any(put)
+        })
+    }
+
+    /// Every type that the device must support.
+    pub fn dtypes(&self) -> Vec<DType> {
+        let mut all = [&self.inputs[..], &self.outputs, &self.scalars].concat();
+        all.extend(self.shared().iter().map(|shared| shared.0));
+        all.extend(self.locals.iter().filter_map(|local| match local {
+            Type::Of(dtype) => Some(*dtype),
+            Type::Bool => None,
+        }));
+        self.each(&mut |expr| {
+            if let Expr::Cast(dtype, _) | Expr::Const(dtype, _) = expr {
+                all.push(*dtype);
+            }
+        });
+        all.sort_by_key(|dtype| *dtype as usize);
+        all.dedup();
+        all
+    }
+
+    /// Buffers of which each thread uses the element at its own index: they need one for each thread.
+    pub fn own(&self) -> Vec<usize> {
+        let mut slots = Vec::new();
+        self.each(&mut |expr| {
+            if let Expr::Own(slot) = expr {
+                slots.push(*slot);
+            }
+        });
+        statements(&self.body, &mut |statement| {
+            if let Stmt::Put(slot, _) = statement {
+                slots.push(*slot);
+            }
+        });
+        slots.sort_unstable();
+        slots.dedup();
+        slots
+    }
+
+    /// The number of statements and expressions.
+    pub fn nodes(&self) -> u64 {
+        let mut nodes = 0;
+        statements(&self.body, &mut |_| nodes += 1);
+        self.each(&mut |_| nodes += 1);
+        nodes
+    }
+
+    pub(crate) fn each(&self, visit: &mut impl FnMut(&Expr)) {
+        statements(&self.body, &mut |statement| match statement {
+            Stmt::Set(_, value) | Stmt::Put(_, value) | Stmt::If(value, _, _) => {
+                value.each(visit);
+            }
+            Stmt::Write(_, a, b) | Stmt::For(_, a, b, _) | Stmt::Atomic(_, _, a, b, _) => {
+                a.each(visit);
+                b.each(visit);
+            }
+            Stmt::Barrier => {}
+        });
+    }
+}
+
+fn statements(block: &[Stmt], visit: &mut impl FnMut(&Stmt)) {
+    for statement in block {
+        visit(statement);
+        match statement {
+            Stmt::If(_, then, other) => {
+                statements(then, visit);
+                statements(other, visit);
+            }
+            Stmt::For(_, _, _, body) => statements(body, visit),
+            _ => {}
+        }
+    }
+}
+
+impl Expr {
+    pub(crate) fn each(&self, visit: &mut impl FnMut(&Expr)) {
+        visit(self);
+        match self {
+            Expr::Read(_, a) | Expr::Unary(_, a) | Expr::Cast(_, a) => a.each(visit),
+            Expr::Binary(_, a, b) => {
+                a.each(visit);
+                b.each(visit);
+            }
+            Expr::Select(a, b, c) => {
+                a.each(visit);
+                b.each(visit);
+                c.each(visit);
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Uniformity analysis: which values are the same in all threads of a group. All threads must reach
+//! a barrier, so the conditions around it must be uniform.
+
+use crate::program::tree::{Expr, Program, Stmt};
+
+/// Which locals may differ between the threads of a group: those set to a varying value, or set in
+/// divergent control flow.
+pub(super) struct Uniformity {
+    varying: Vec<bool>,
+}
+
+impl Uniformity {
+    pub fn of(program: &Program) -> Self {
+        let mut known = Uniformity {
+            varying: vec![false; program.locals.len()],
+        };
+        while known.spread(&program.body, true) {}
+        known
+    }
+
+    fn is(&self, expr: &Expr) -> bool {
+        let mut uniform = true;
+        expr.each(&mut |part| {
+            uniform &= match part {
+                Expr::Position | Expr::Member | Expr::Own(_) | Expr::Read(..) => false,
+                Expr::Local(local) => !self.varying[*local],
+                _ => true,
+            }
+        });
+        uniform
+    }
+
+    /// Marks the varying locals of a block. Returns whether it found a new one.
+    fn spread(&mut self, block: &[Stmt], together: bool) -> bool {
+        let mut found = false;
+        for statement in block {
+            found |= match statement {
+                Stmt::Set(local, value) => self.varies(*local, !(together && self.is(value))),
+                Stmt::Atomic(_, _, _, _, Some(local)) => self.varies(*local, true),
+                Stmt::If(condition, then, other) => {
+                    let together = together && self.is(condition);
+                    self.spread(then, together) | self.spread(other, together)
+                }
+                Stmt::For(local, from, to, body) => {
+                    let together = together && self.is(from) && self.is(to);
+                    self.varies(*local, !together) | self.spread(body, together)
+                }
+                _ => false,
+            };
+        }
+        found
+    }
+
+    fn varies(&mut self, local: usize, varies: bool) -> bool {
+        let new = varies && !self.varying[local];
+        self.varying[local] |= varies;
+        new
+    }
+
+    /// Whether all threads of a group reach each barrier together.
+    pub fn holds(&self, block: &[Stmt], together: bool) -> bool {
+        block.iter().all(|statement| match statement {
+            Stmt::Barrier => together,
+            Stmt::If(condition, then, other) => {
+                let together = together && self.is(condition);
+                self.holds(then, together) && self.holds(other, together)
+            }
+            Stmt::For(_, from, to, body) => {
+                self.holds(body, together && self.is(from) && self.is(to))
+            }
+            _ => true,
+        })
+    }
+}

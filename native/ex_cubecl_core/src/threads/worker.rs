@@ -1,0 +1,189 @@
+//! The two worker threads of a device. One runs the calls of processes in order, which may block in the
+//! driver; the other waits for the reads that these calls started. Both start with their first job and
+//! end with the device.
+
+use std::sync::mpsc::{SendError, Sender, channel};
+use std::sync::{Arc, LazyLock};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::error::{Error, Result};
+use crate::threads::guard::caught;
+
+/// Reads in progress hold staging memory; above this many bytes a new read waits.
+const MAX_IN_FLIGHT: u64 = 256 << 20;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Runs jobs that belong to no open device: listing and opening devices.
+pub static CONTROL: LazyLock<Lane> = LazyLock::new(|| Lane::new("control".into()));
+
+/// Runs jobs that wait for several devices at once, so that no device waits for another.
+pub static JOINT: LazyLock<Lane> = LazyLock::new(|| Lane::new("joint".into()));
+
+pub struct Worker {
+    calls: Lane,
+    reads: Lane,
+    in_flight: Arc<InFlight>,
+}
+
+/// A thread that runs jobs in order.
+pub struct Lane {
+    name: String,
+    queue: Mutex<Option<Sender<Job>>>,
+}
+
+#[derive(Default)]
+struct InFlight {
+    bytes: Mutex<u64>,
+    less: Condvar,
+}
+
+/// The right to have `bytes` bytes in flight. `Drop` returns it.
+pub struct Turn {
+    in_flight: Arc<InFlight>,
+    bytes: u64,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *self.in_flight.bytes.lock() -= self.bytes;
+        self.in_flight.less.notify_all();
+    }
+}
+
+impl Worker {
+    pub(crate) fn new(name: String) -> Self {
+        Worker {
+            calls: Lane::new(name.clone()),
+            reads: Lane::new(format!("{name} reads")),
+            in_flight: Arc::default(),
+        }
+    }
+
+    /// Waits until `bytes` more may be in flight. A read larger than the limit waits until no other is in
+    /// flight.
+    pub fn turn(&self, bytes: u64) -> Turn {
+        let mut in_flight = self.in_flight.bytes.lock();
+        while *in_flight > 0 && *in_flight + bytes > MAX_IN_FLIGHT {
+            self.in_flight.less.wait(&mut in_flight);
+        }
+        *in_flight += bytes;
+        drop(in_flight);
+        Turn {
+            in_flight: self.in_flight.clone(),
+            bytes,
+        }
+    }
+
+    /// Queues a call, which runs after the calls queued before it.
+    pub fn run(&self, job: impl FnOnce() + Send + 'static) -> Result<()> {
+        self.calls.run(job)
+    }
+
+    /// Queues a job that waits for a read, after the jobs queued before it.
+    pub fn wait(&self, job: impl FnOnce() + Send + 'static) -> Result<()> {
+        self.reads.run(job)
+    }
+}
+
+impl Lane {
+    fn new(name: String) -> Self {
+        Lane {
+            name,
+            queue: Mutex::new(None),
+        }
+    }
+
+    /// Queues `job`, which runs after the jobs queued before it.
+    pub fn run(&self, job: impl FnOnce() + Send + 'static) -> Result<()> {
+        let job: Job = Box::new(carry(job));
+        let mut queue = self.queue.lock();
+        // The thread may not be started yet, or may have ended.
+        let job = match queue.as_ref() {
+            Some(sender) => match sender.send(job) {
+                Ok(()) => return Ok(()),
+                Err(SendError(job)) => job,
+            },
+            None => job,
+        };
+        let sender = queue.insert(self.start()?);
+        sender.send(job).map_err(Error::driver)
+    }
+
+    fn start(&self) -> Result<Sender<Job>> {
+        let (sender, jobs) = channel::<Job>();
+        std::thread::Builder::new()
+            .name(format!("ex_cubecl {}", self.name))
+            .spawn(move || jobs.iter().for_each(run))
+            .map_err(Error::driver)?;
+        Ok(sender)
+    }
+}
+
+/// Moves a fault that is armed on the calling thread to the thread that runs the job.
+#[cfg(feature = "testing")]
+fn carry(job: impl FnOnce() + Send + 'static) -> impl FnOnce() + Send + 'static {
+    let armed = crate::failpoints::take();
+    move || {
+        crate::failpoints::disarm();
+        if let Some((stage, skip)) = armed {
+            crate::failpoints::arm(stage, skip);
+        }
+        crate::failpoints::point(crate::failpoints::Stage::Job);
+        job();
+    }
+}
+
+#[cfg(not(feature = "testing"))]
+fn carry(job: impl FnOnce() + Send + 'static) -> impl FnOnce() + Send + 'static {
+    job
+}
+
+/// A job that panics loses only its own result; the thread goes on.
+fn run(job: Job) {
+    let _ = caught(|| {
+        job();
+        Ok(())
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    #[test]
+    fn jobs_run_in_their_order() {
+        let worker = Worker::new("test".into());
+        let (sender, results) = mpsc::channel();
+        for number in 0..100 {
+            let sender = sender.clone();
+            worker.run(move || sender.send(number).unwrap()).unwrap();
+        }
+        drop(sender);
+        assert!(results.iter().eq(0..100));
+    }
+
+    #[test]
+    fn a_thread_that_has_ended_is_replaced() {
+        let lane = Lane::new("test".into());
+        *lane.queue.lock() = Some(channel().0);
+        let (sender, results) = mpsc::channel();
+        lane.run(move || sender.send(7).unwrap()).unwrap();
+        assert_eq!(results.recv_timeout(Duration::from_secs(60)), Ok(7));
+    }
+
+    #[test]
+    fn a_turn_waits_until_there_is_room() {
+        let worker = Arc::new(Worker::new("test".into()));
+        let first = worker.turn(MAX_IN_FLIGHT);
+        let (sender, got) = mpsc::channel();
+        let waiting = worker.clone();
+        std::thread::spawn(move || sender.send(waiting.turn(1).bytes));
+        assert!(got.recv_timeout(Duration::from_millis(50)).is_err());
+        drop(first);
+        assert_eq!(got.recv_timeout(Duration::from_secs(10)), Ok(1));
+    }
+}

@@ -1,0 +1,484 @@
+//! The statements of a program, and its bounds-checked memory accesses.
+
+use cubecl::ir::{
+    Arithmetic, AtomicOp, BinaryOperator, Branch, Builtin, Comparison, ConstantValue, ElemType, If,
+    IfElse, IndexAssignOperator, IndexOperator, Instruction, Operation, Operator, RangeLoop, Scope,
+    StorageType, Synchronization, UnaryOperator, Variable,
+};
+use cubecl::prelude::*;
+
+use crate::lower::casts::cast_value;
+use crate::lower::floats::{Veil, is_float, is_infinite, is_nan};
+use crate::lower::functions::{self, binary};
+use crate::lower::types::{IrType, S32, U32, U64};
+use crate::lower::values::{cast, constant, multiply, number, of_bits, put, select, unary, zero};
+use ex_cubecl_core::program::tree::{Atomic, Binary, Expr, Program, Stmt, Unary};
+
+/// A buffer inside the kernel: the elements of the bound window, and which of them belong to the
+/// buffer.
+pub(super) struct Listed {
+    pub list: Variable,
+    pub offset: Option<Variable>,
+    pub len: Variable,
+}
+
+pub(super) struct Emitter {
+    pub buffers: Vec<Listed>,
+    pub scalars: Vec<Variable>,
+    pub locals: Vec<Variable>,
+    /// The position that the thread works on: unsigned for indices, and signed as in the kernel
+    /// language.
+    pub own: Variable,
+    pub position: Variable,
+    /// In a kernel with groups: the group, and the thread's number in it.
+    pub group: Variable,
+    pub member: Variable,
+    pub report: Option<usize>,
+    pub status: Option<Listed>,
+    pub veil: Veil,
+}
+
+impl Emitter {
+    pub fn one_by_one(
+        &mut self,
+        scope: &mut Scope,
+        program: &Program,
+        positions: Variable,
+        threads: Variable,
+    ) {
+        let first = builtin(scope, Builtin::AbsolutePos);
+        self.own = *scope.create_local_restricted(IrType::scalar(U32));
+        let mut body = scope.child();
+        let last = self.watch(scope, first, &mut body, self.own);
+        self.position = cast(&mut body, self.own, S32);
+        self.block(&mut body, &program.body);
+        scope.register(Branch::RangeLoop(Box::new(RangeLoop {
+            i: self.own,
+            start: first,
+            end: positions,
+            step: Some(threads),
+            inclusive: false,
+            scope: body,
+        })));
+        if let Some(last) = last {
+            let (lhs, rhs) = (last, threads);
+            let next = put(scope, Arithmetic::Add(BinaryOperator { lhs, rhs }), U32);
+            self.tell_stopped(scope, next, positions);
+        }
+    }
+
+    /// All threads of a group take the same path here, so that they all reach each barrier. A group
+    /// beyond the requested number does nothing.
+    pub fn in_groups(
+        &mut self,
+        scope: &mut Scope,
+        program: &Program,
+        threads: u32,
+        groups: Variable,
+    ) {
+        let group = builtin(scope, Builtin::CubePos);
+        let member = builtin(scope, Builtin::UnitPos);
+        let (lhs, rhs) = (group, groups);
+        let wanted = Comparison::Lower(BinaryOperator { lhs, rhs });
+        let cond = put(scope, wanted, ElemType::Bool);
+        let mut body = scope.child();
+        let shared = program.buffers()..self.buffers.len();
+        for slot in shared.clone() {
+            self.clear(&mut body, slot, member, threads);
+        }
+        if !shared.is_empty() {
+            body.register(Synchronization::SyncCube);
+        }
+        self.group = cast(&mut body, group, S32);
+        self.member = cast(&mut body, member, S32);
+        if self.report.is_some() {
+            let first = multiply(&mut body, self.group, number(i64::from(threads), S32));
+            let (lhs, rhs) = (first, self.member);
+            self.position = put(&mut body, Arithmetic::Add(BinaryOperator { lhs, rhs }), S32);
+        }
+        self.block(&mut body, &program.body);
+        scope.register(Branch::If(Box::new(If { cond, scope: body })));
+    }
+
+    /// Zeroes shared memory, which may hold values that another group left there.
+    fn clear(&self, scope: &mut Scope, slot: usize, member: Variable, threads: u32) {
+        let i = *scope.create_local_restricted(IrType::scalar(U32));
+        let mut body = scope.child();
+        let ty = self.buffers[slot].list.ty.elem_type();
+        self.store(&mut body, slot, i, zero(ty));
+        scope.register(Branch::RangeLoop(Box::new(RangeLoop {
+            i,
+            start: member,
+            end: self.buffers[slot].len,
+            step: Some(number(i64::from(threads), U32)),
+            inclusive: false,
+            scope: body,
+        })));
+    }
+
+    fn block(&self, scope: &mut Scope, block: &[Stmt]) {
+        for statement in block {
+            self.statement(scope, statement);
+        }
+    }
+
+    fn statement(&self, scope: &mut Scope, statement: &Stmt) {
+        match statement {
+            Stmt::Set(local, value) => {
+                let value = self.operand(scope, value);
+                let value = self.unknown(scope, value);
+                let local = self.locals[*local];
+                scope.register(Instruction::new(Operation::Copy(value), local));
+            }
+            Stmt::Put(slot, value) => {
+                let value = self.expr(scope, value);
+                self.store(scope, *slot, self.own, value);
+            }
+            Stmt::Write(slot, index, value) => {
+                let index = self.expr(scope, index);
+                let value = self.expr(scope, value);
+                let (index, cond) = self.inside(scope, *slot, index);
+                let mut then = scope.child();
+                self.store(&mut then, *slot, index, value);
+                self.guarded(scope, cond, then, *slot, index);
+            }
+            Stmt::If(condition, then, other) => {
+                let cond = self.expr(scope, condition);
+                let mut scope_if = scope.child();
+                self.block(&mut scope_if, then);
+                let mut scope_else = scope.child();
+                self.block(&mut scope_else, other);
+                let branch = match other.is_empty() {
+                    true => Branch::If(Box::new(If {
+                        cond,
+                        scope: scope_if,
+                    })),
+                    false => Branch::IfElse(Box::new(IfElse {
+                        cond,
+                        scope_if,
+                        scope_else,
+                    })),
+                };
+                scope.register(branch);
+            }
+            Stmt::For(local, from, to, body) => self.run(scope, *local, (from, to), body),
+            Stmt::Atomic(op, slot, index, value, before) => {
+                let index = self.expr(scope, index);
+                let value = self.expr(scope, value);
+                let (index, cond) = self.inside(scope, *slot, index);
+                let before = before.map(|local| self.locals[local]);
+                if let Some(local) = before {
+                    let none = Operation::Copy(zero(local.ty.elem_type()));
+                    scope.register(Instruction::new(none, local));
+                }
+                let mut then = scope.child();
+                let was = self.change(&mut then, *op, *slot, (index, value));
+                if let Some(local) = before {
+                    then.register(Instruction::new(Operation::Copy(was), local));
+                }
+                self.guarded(scope, cond, then, *slot, index);
+            }
+            Stmt::Barrier => scope.register(Synchronization::SyncCube),
+        }
+    }
+
+    /// The loop has a counter of its own: what the body assigns to the local lasts until the end of
+    /// the iteration.
+    fn run(&self, scope: &mut Scope, local: usize, (from, to): (&Expr, &Expr), body: &[Stmt]) {
+        let (start, end) = (self.expr(scope, from), self.expr(scope, to));
+        let counter = *scope.create_local_restricted(IrType::scalar(S32));
+        let mut round = scope.child();
+        let last = self.watch(scope, start, &mut round, counter);
+        let copy = Instruction::new(Operation::Copy(counter), self.locals[local]);
+        round.register(copy);
+        self.block(&mut round, body);
+        scope.register(Branch::RangeLoop(Box::new(RangeLoop {
+            i: counter,
+            start,
+            end,
+            step: None,
+            inclusive: true,
+            scope: round,
+        })));
+        if let Some(last) = last {
+            self.tell_stopped(scope, last, end);
+        }
+    }
+
+    /// Records the last value of a loop's counter, if the kernel has a status buffer.
+    fn watch(
+        &self,
+        scope: &mut Scope,
+        start: Variable,
+        round: &mut Scope,
+        counter: Variable,
+    ) -> Option<Variable> {
+        self.status.as_ref()?;
+        let last = *scope.create_local_restricted(counter.ty);
+        scope.register(Instruction::new(Operation::Copy(start), last));
+        round.register(Instruction::new(Operation::Copy(counter), last));
+        Some(last)
+    }
+
+    /// Sets the status word if a loop stopped at `last`, below `end`.
+    fn tell_stopped(&self, scope: &mut Scope, last: Variable, end: Variable) {
+        if let Some(status) = &self.status {
+            let (lhs, rhs) = (last, end);
+            let early = Comparison::Lower(BinaryOperator { lhs, rhs });
+            let cond = put(scope, early, ElemType::Bool);
+            let mut tell = scope.child();
+            store_in(&mut tell, status, zero(U32), number(1, S32));
+            scope.register(Branch::If(Box::new(If { cond, scope: tell })));
+        }
+    }
+
+    fn store(&self, scope: &mut Scope, slot: usize, index: Variable, value: Variable) {
+        let buffer = &self.buffers[slot];
+        if buffer.list.ty.is_atomic() {
+            let place = self.element(scope, slot, index);
+            let op = AtomicOp::Store(UnaryOperator { input: value });
+            scope.register(Instruction::new(op, place));
+            return;
+        }
+        store_in(scope, buffer, index, value);
+    }
+
+    fn load(&self, scope: &mut Scope, slot: usize, index: Variable) -> Variable {
+        let element = self.element(scope, slot, index);
+        match element.ty.is_atomic() {
+            true => {
+                let ty = element.ty.elem_type();
+                put(scope, AtomicOp::Load(UnaryOperator { input: element }), ty)
+            }
+            false => element,
+        }
+    }
+
+    /// The element, or a reference to it if the buffer is atomic.
+    fn element(&self, scope: &mut Scope, slot: usize, index: Variable) -> Variable {
+        let buffer = &self.buffers[slot];
+        let op = Operator::UncheckedIndex(IndexOperator {
+            list: buffer.list,
+            index: at(scope, buffer, index),
+            vector_size: 0,
+            unroll_factor: 1,
+        });
+        let out = *scope.create_local(buffer.list.ty);
+        scope.register(Instruction::new(op, out));
+        out
+    }
+
+    /// Applies an atomic operation and returns the previous value.
+    fn change(
+        &self,
+        scope: &mut Scope,
+        op: Atomic,
+        slot: usize,
+        (index, rhs): (Variable, Variable),
+    ) -> Variable {
+        let lhs = self.element(scope, slot, index);
+        let o = BinaryOperator { lhs, rhs };
+        let op = match op {
+            Atomic::Add => AtomicOp::Add(o),
+            Atomic::Min => AtomicOp::Min(o),
+            Atomic::Max => AtomicOp::Max(o),
+            Atomic::And => AtomicOp::And(o),
+            Atomic::Or => AtomicOp::Or(o),
+            Atomic::Xor => AtomicOp::Xor(o),
+            Atomic::Exchange => AtomicOp::Swap(o),
+        };
+        put(scope, op, lhs.ty.elem_type())
+    }
+
+    /// The index as an unsigned 32-bit word, and whether it is in bounds. A negative index becomes
+    /// a large unsigned one, which is out of bounds.
+    fn inside(&self, scope: &mut Scope, slot: usize, index: Variable) -> (Variable, Variable) {
+        let len = self.buffers[slot].len;
+        let wide = index.ty.elem_type().size() == 8;
+        let (lhs, rhs) = match wide {
+            true => (cast(scope, index, U64), cast(scope, len, U64)),
+            false => {
+                let signed = matches!(index.ty.elem_type(), ElemType::Int(_));
+                let word = if signed {
+                    cast(scope, index, S32)
+                } else {
+                    index
+                };
+                (cast(scope, word, U32), len)
+            }
+        };
+        let lower = Comparison::Lower(BinaryOperator { lhs, rhs });
+        let inside = put(scope, lower, ElemType::Bool);
+        (cast(scope, lhs, U32), inside)
+    }
+
+    fn read(&self, scope: &mut Scope, slot: usize, index: Variable) -> Variable {
+        let (index, cond) = self.inside(scope, slot, index);
+        let ty = self.buffers[slot].list.ty.elem_type();
+        // The bound window has a first element even if the buffer is empty, so an index out of
+        // bounds loads element 0. A branch for each access would make CubeCL's optimizer slow: its
+        // time grows with the square of the number of branches.
+        if self.report.is_none() {
+            let index = select(scope, cond, index, zero(U32));
+            let value = self.load(scope, slot, index);
+            return select(scope, cond, value, zero(ty));
+        }
+        let out = *scope.create_local_restricted(IrType::scalar(ty));
+        let zero = zero(ty);
+        scope.register(Instruction::new(Operation::Copy(zero), out));
+        let mut then = scope.child();
+        let value = self.load(&mut then, slot, index);
+        then.register(Instruction::new(Operation::Copy(value), out));
+        self.guarded(scope, cond, then, slot, index);
+        out
+    }
+
+    /// Runs `inside` if the index is in bounds. Otherwise the access is written to the report
+    /// buffer, if the program has one.
+    fn guarded(
+        &self,
+        scope: &mut Scope,
+        cond: Variable,
+        inside: Scope,
+        slot: usize,
+        index: Variable,
+    ) {
+        let Some(report) = self.report else {
+            scope.register(Branch::If(Box::new(If {
+                cond,
+                scope: inside,
+            })));
+            return;
+        };
+        let mut outside = scope.child();
+        let index = cast(&mut outside, index, S32);
+        let told = [
+            number(1, S32),
+            number(slot as i64, S32),
+            index,
+            self.position,
+        ];
+        for (at, value) in told.into_iter().enumerate() {
+            self.store(&mut outside, report, number(at as i64, U32), value);
+        }
+        scope.register(Branch::IfElse(Box::new(IfElse {
+            cond,
+            scope_if: inside,
+            scope_else: outside,
+        })));
+    }
+
+    fn expr(&self, scope: &mut Scope, expr: &Expr) -> Variable {
+        match expr {
+            Expr::Const(dtype, bits) => of_bits(*dtype, *bits),
+            Expr::Bool(value) => constant(ConstantValue::Bool(*value), ElemType::Bool),
+            Expr::Scalar(slot) => self.scalars[*slot],
+            // A copy of the current value: the variable may be set later.
+            Expr::Local(local) => {
+                let local = self.locals[*local];
+                let out = *scope.create_local(local.ty);
+                scope.register(Instruction::new(Operation::Copy(local), out));
+                out
+            }
+            Expr::Position => self.position,
+            Expr::Group => self.group,
+            Expr::Member => self.member,
+            Expr::Len(slot) => cast(scope, self.buffers[*slot].len, S32),
+            Expr::Own(slot) => self.load(scope, *slot, self.own),
+            Expr::Read(slot, index) => {
+                let index = self.expr(scope, index);
+                self.read(scope, *slot, index)
+            }
+            Expr::Cast(dtype, value) => {
+                let value = self.operand(scope, value);
+                let value = self.unknown(scope, value);
+                cast_value(scope, self.veil, value, *dtype)
+            }
+            Expr::Select(condition, then, other) => {
+                let cond = self.expr(scope, condition);
+                let (then, or_else) = (self.expr(scope, then), self.expr(scope, other));
+                select(scope, cond, then, or_else)
+            }
+            Expr::Unary(op, value) => {
+                let value = self.operand(scope, value);
+                let input = self.unknown(scope, value);
+                match op {
+                    Unary::IsNan => is_nan(scope, self.veil, input),
+                    Unary::IsInf => is_infinite(scope, self.veil, input),
+                    Unary::Neg | Unary::Abs => unary(scope, *op, input),
+                    _ if is_float(input.ty.elem_type()) => {
+                        functions::of_one(scope, self.veil, *op, input)
+                    }
+                    _ => unary(scope, *op, input),
+                }
+            }
+            Expr::Binary(op, left, right) => self.joined(scope, *op, left, right),
+        }
+    }
+
+    fn joined(&self, scope: &mut Scope, op: Binary, left: &Expr, right: &Expr) -> Variable {
+        let (mut lhs, mut rhs) = (self.operand(scope, left), self.operand(scope, right));
+        if rhs.as_const().is_some() {
+            lhs = self.unknown(scope, lhs);
+        } else if op == Binary::Sub && is_float(lhs.ty.elem_type()) && lhs.as_const().is_none() {
+            // Drivers simplify `x - x` to 0, even if `x` is infinite.
+            rhs = self.veil.hide_apart(scope, rhs);
+        }
+        binary(scope, self.veil, op, lhs, rhs)
+    }
+
+    /// The operand of an operation, or the value for a variable. The result of a float operation is
+    /// hidden from compilers, which would otherwise simplify it together with the next operation.
+    /// The constant zero is hidden too, because compilers simplify any product with it to zero.
+    fn operand(&self, scope: &mut Scope, expr: &Expr) -> Variable {
+        let value = self.expr(scope, expr);
+        let plain = match expr {
+            Expr::Own(_) | Expr::Read(..) | Expr::Scalar(_) | Expr::Local(_) => true,
+            Expr::Const(..) => !value.is_constant(0),
+            _ => false,
+        };
+        match plain || !is_float(value.ty.elem_type()) {
+            true => value,
+            false => self.veil.hide(scope, value),
+        }
+    }
+
+    /// Hides a constant from CubeCL's constant folding, which calculates with 64 bits whatever the
+    /// type.
+    fn unknown(&self, scope: &mut Scope, value: Variable) -> Variable {
+        match value.as_const() {
+            Some(_) => self.veil.hide(scope, value),
+            None => value,
+        }
+    }
+}
+
+/// A builtin value of the thread, as a 32-bit word.
+fn builtin(scope: &mut Scope, builtin: Builtin) -> Variable {
+    let ty = match builtin {
+        Builtin::UnitPos => StorageType::Scalar(U32),
+        _ => usize::as_type(scope).storage_type(),
+    };
+    cast(scope, Variable::builtin(builtin, ty), U32)
+}
+
+fn store_in(scope: &mut Scope, buffer: &Listed, index: Variable, value: Variable) {
+    let index = at(scope, buffer, index);
+    let op = Operator::UncheckedIndexAssign(IndexAssignOperator {
+        index,
+        value,
+        vector_size: 0,
+        unroll_factor: 1,
+    });
+    scope.register(Instruction::new(op, buffer.list));
+}
+
+fn at(scope: &mut Scope, buffer: &Listed, index: Variable) -> Variable {
+    match buffer.offset {
+        Some(rhs) => {
+            let lhs = index;
+            put(scope, Arithmetic::Add(BinaryOperator { lhs, rhs }), U32)
+        }
+        None => index,
+    }
+}

@@ -1,0 +1,133 @@
+//! A program as a CubeCL kernel, which CubeCL compiles when it is first launched.
+//!
+//! A thread works on the global indices `own, own + threads, ...` below a number that comes with the
+//! launch; in a kernel with groups it is one thread of one group. Whatever a tree contains, an
+//! index is compared with its buffer's length before it is used: reads out of bounds give zero,
+//! writes out of bounds do nothing.
+
+use std::sync::Arc;
+
+use cubecl::ir::{StorageType, Variable};
+use cubecl::prelude::*;
+use ex_cubecl_core::dtype::DType;
+use ex_cubecl_core::program::tree::Program;
+
+use crate::lower::body::{Emitter, Listed};
+use crate::lower::compiled::Key;
+use crate::lower::floats::Veil;
+use crate::lower::types::{IrType, S32, U32, U64, carrier, elem, ir_type, list_type};
+use crate::lower::values::{cast, number, zero};
+use cubecl::ir::{ElemType, UIntKind};
+
+/// The kernel of a program.
+pub struct Tree<R: Runtime> {
+    /// A watched kernel has one more buffer, which records that the driver stopped a loop before
+    /// its end.
+    pub key: Key,
+    pub program: Arc<Program>,
+    pub settings: KernelSettings,
+    pub client: ComputeClient<R>,
+}
+
+impl<R: Runtime> KernelMetadata for Tree<R> {
+    fn name(&self) -> &'static str {
+        "ex_cubecl_kernel"
+    }
+
+    // Only the slot: any other information would create further entries in CubeCL's map.
+    fn id(&self) -> KernelId {
+        KernelId::new::<Self>().info(self.key.clone())
+    }
+
+    fn address_type(&self) -> StorageType {
+        self.settings.address_type.unsigned_type()
+    }
+}
+
+impl<R: Runtime> CubeKernel for Tree<R> {
+    fn define(&self) -> KernelDefinition {
+        self.key.compiles();
+        let mut builder = KernelBuilder::default();
+        builder.runtime_properties(R::target_properties());
+        builder.device_properties(self.client.properties());
+        self.settings.address_type.register(&mut builder.scope);
+        let program = &self.program;
+        let atomics = program.atomics();
+        let listed = |(slot, dtype): (usize, &DType)| (list_type(*dtype, &atomics, slot), slot);
+        let all = program.inputs.iter().chain(&program.outputs);
+        let lists: Vec<Variable> = all
+            .enumerate()
+            .map(listed)
+            .map(|(ty, slot)| match slot < program.inputs.len() {
+                true => *builder.input_array(ty),
+                false => *builder.output_array(ty),
+            })
+            .collect();
+        let status = self
+            .key
+            .is_watched()
+            .then(|| *builder.output_array(IrType::scalar(S32)));
+        let word = StorageType::Scalar(U32);
+        let positions = *builder.scalar(word);
+        let threads = *builder.scalar(word);
+        let has = |ty| self.client.properties().supports_type(ty);
+        let veil = Veil {
+            zero: *builder.scalar(word),
+            words_of_16: has(ElemType::UInt(UIntKind::U16)),
+            words_of_64: has(U64),
+        };
+        let mut buffers: Vec<Listed> = lists
+            .into_iter()
+            .map(|list| Listed {
+                list,
+                offset: Some(*builder.scalar(word)),
+                len: *builder.scalar(word),
+            })
+            .collect();
+        let status = status.map(|list| Listed {
+            list,
+            offset: Some(*builder.scalar(word)),
+            len: number(1, U32),
+        });
+        let carriers = program.scalars.iter().map(|dtype| {
+            let ty = elem(carrier(*dtype));
+            (*builder.scalar(StorageType::Scalar(ty)), elem(*dtype))
+        });
+        let carriers: Vec<_> = carriers.collect();
+        let scope = &mut builder.scope;
+        for (at, (dtype, len)) in program.shared().iter().enumerate() {
+            let ty = list_type(*dtype, &atomics, program.buffers() + at);
+            buffers.push(Listed {
+                list: *scope.create_shared_array(ty, *len as usize, None),
+                offset: None,
+                len: number(i64::from(*len), U32),
+            });
+        }
+        let scalars = carriers
+            .into_iter()
+            .map(|(carrier, ty)| cast(scope, carrier, ty))
+            .collect();
+        let locals = program
+            .locals
+            .iter()
+            .map(|local| *scope.create_local_restricted(ir_type(*local)))
+            .collect();
+        let mut emitter = Emitter {
+            buffers,
+            scalars,
+            locals,
+            own: zero(U32),
+            position: zero(S32),
+            group: zero(S32),
+            member: zero(S32),
+            report: program.report,
+            status,
+            veil,
+        };
+        match &program.group {
+            Some(group) => emitter.in_groups(scope, program, group.threads, positions),
+            None => emitter.one_by_one(scope, program, positions, threads),
+        }
+        builder.build(self.settings.clone())
+    }
+}

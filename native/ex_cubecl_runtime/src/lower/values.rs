@@ -1,0 +1,112 @@
+//! Constants, casts and the instructions of one operand.
+
+use cubecl::ir::{
+    Arithmetic, BinaryOperator, Bitwise, Comparison, ConstantValue, ElemType, Instruction,
+    Operation, Operator, Scope, Select, UnaryOperator, Variable,
+};
+use ex_cubecl_core::dtype::{DType, Kind};
+use ex_cubecl_core::numeric;
+use ex_cubecl_core::program::tree::Unary;
+
+use crate::lower::types::{IrType, U32, elem};
+
+pub(super) fn put(scope: &mut Scope, op: impl Into<Operation>, ty: ElemType) -> Variable {
+    let out = *scope.create_local(IrType::scalar(ty));
+    scope.register(Instruction::new(op, out));
+    out
+}
+
+pub(super) fn cast(scope: &mut Scope, input: Variable, ty: ElemType) -> Variable {
+    match input.ty == IrType::scalar(ty) {
+        true => input,
+        false => put(scope, Operator::Cast(UnaryOperator { input }), ty),
+    }
+}
+
+pub(super) fn constant(value: ConstantValue, ty: ElemType) -> Variable {
+    Variable::constant(value, IrType::scalar(ty))
+}
+
+pub(super) fn of_bits(dtype: DType, bits: u64) -> Variable {
+    let value = match dtype.kind() {
+        Kind::Unsigned => ConstantValue::UInt(bits),
+        Kind::Signed => {
+            let unused = 64 - 8 * dtype.size() as u32;
+            ConstantValue::Int(((bits << unused) as i64) >> unused)
+        }
+        Kind::Float => {
+            let wide = numeric::convert_bits(dtype.into(), DType::F64.into(), bits);
+            ConstantValue::Float(f64::from_bits(wide))
+        }
+    };
+    constant(value, elem(dtype))
+}
+
+pub(super) fn multiply(scope: &mut Scope, lhs: Variable, rhs: Variable) -> Variable {
+    let ty = lhs.ty.elem_type();
+    put(scope, Arithmetic::Mul(BinaryOperator { lhs, rhs }), ty)
+}
+
+pub(super) fn zero(ty: ElemType) -> Variable {
+    number(0, ty)
+}
+
+pub(super) fn number(value: i64, ty: ElemType) -> Variable {
+    let value = match ty {
+        ElemType::Float(_) => ConstantValue::Float(value as f64),
+        ElemType::UInt(_) => ConstantValue::UInt(value as u64),
+        _ => ConstantValue::Int(value),
+    };
+    constant(value, ty)
+}
+
+pub(super) fn select(
+    scope: &mut Scope,
+    cond: Variable,
+    then: Variable,
+    or_else: Variable,
+) -> Variable {
+    let ty = then.ty.elem_type();
+    let op = Select {
+        cond,
+        then,
+        or_else,
+    };
+    put(scope, Operator::Select(op), ty)
+}
+
+pub(super) fn unary(scope: &mut Scope, op: Unary, input: Variable) -> Variable {
+    let ty = input.ty.elem_type();
+    let o = UnaryOperator { input };
+    match op {
+        Unary::Neg => put(scope, Arithmetic::Neg(o), ty),
+        Unary::Not => put(scope, Operator::Not(o), ty),
+        Unary::BitNot => put(scope, Bitwise::BitwiseNot(o), ty),
+        Unary::Abs => put(scope, Arithmetic::Abs(o), ty),
+        Unary::Exp => put(scope, Arithmetic::Exp(o), ty),
+        Unary::Log => put(scope, Arithmetic::Log(o), ty),
+        Unary::Log1p => put(scope, Arithmetic::Log1p(o), ty),
+        Unary::Sin => put(scope, Arithmetic::Sin(o), ty),
+        Unary::Cos => put(scope, Arithmetic::Cos(o), ty),
+        Unary::Tan => put(scope, Arithmetic::Tan(o), ty),
+        Unary::Tanh => put(scope, Arithmetic::Tanh(o), ty),
+        Unary::Sinh => put(scope, Arithmetic::Sinh(o), ty),
+        Unary::Cosh => put(scope, Arithmetic::Cosh(o), ty),
+        Unary::Asin => put(scope, Arithmetic::ArcSin(o), ty),
+        Unary::Acos => put(scope, Arithmetic::ArcCos(o), ty),
+        Unary::Atan => put(scope, Arithmetic::ArcTan(o), ty),
+        Unary::Sqrt => put(scope, Arithmetic::Sqrt(o), ty),
+        Unary::Rsqrt => put(scope, Arithmetic::InverseSqrt(o), ty),
+        Unary::Round => put(scope, Arithmetic::Round(o), ty),
+        Unary::Floor => put(scope, Arithmetic::Floor(o), ty),
+        Unary::Ceil => put(scope, Arithmetic::Ceil(o), ty),
+        Unary::Trunc => put(scope, Arithmetic::Trunc(o), ty),
+        Unary::Erf => put(scope, Arithmetic::Erf(o), ty),
+        Unary::IsNan => put(scope, Comparison::IsNan(o), ElemType::Bool),
+        Unary::IsInf => put(scope, Comparison::IsInf(o), ElemType::Bool),
+        Unary::CountOnes => {
+            let ones = put(scope, Bitwise::CountOnes(o), U32);
+            cast(scope, ones, ty)
+        }
+    }
+}

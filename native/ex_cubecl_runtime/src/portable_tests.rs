@@ -1,0 +1,172 @@
+//! The default bodies of `Backend`, which CUDA uses, on the device that every machine has.
+
+#![allow(clippy::unwrap_used)] // also in helpers, which are not test functions
+
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+
+use cubecl::server::Handle;
+use cubecl::stream_id::StreamId;
+
+use crate::cube::device_thread::Task;
+use crate::cube::{Backend, Cube};
+use crate::kernels::{self, Window};
+use crate::lower::compiled::Compiled;
+use crate::lower::launch::{Bound, Launch};
+use crate::wgpu::adapters::enumerate;
+use crate::wgpu::backend::register;
+use ex_cubecl_core::driver::{Driver, Page, Region};
+use ex_cubecl_core::dtype::DType;
+use ex_cubecl_core::error::Result;
+use ex_cubecl_core::program::tree::{Expr, Program, Stmt};
+
+struct Portable;
+
+impl Backend for Portable {
+    type Runtime = cubecl::wgpu::WgpuRuntime;
+    type PageData = ();
+
+    fn page_data(_cube: &Cube<Self>, _handle: &Handle) -> Result<()> {
+        Ok(())
+    }
+
+    fn is_lost(&self) -> bool {
+        false
+    }
+
+    fn lose(&self) {}
+}
+
+fn portable() -> Cube<Portable> {
+    let info = enumerate().into_iter().next().unwrap();
+    let (device, _gpu) = register(&info).unwrap();
+    Cube::new(info.id, &device, Portable)
+}
+
+fn region(page: &Page, offset: u64, len: u64) -> Region<'_> {
+    Region {
+        page,
+        offset,
+        len,
+        slack: 0,
+    }
+}
+
+fn read(cube: &Cube<Portable>, page: &Page, offset: u64, len: u64) -> Vec<u8> {
+    let pending = cube.read(region(page, offset, len), None).unwrap();
+    let mut bytes = vec![0; len as usize];
+    pending.wait_into(0, &mut bytes, None).unwrap();
+    bytes
+}
+
+#[test]
+fn bytes_arrive_at_any_offset_and_leave_their_neighbours_alone() {
+    let cube = portable();
+    let page = cube.alloc(4096).unwrap();
+    let mut model: Vec<u8> = (0..4096u32).map(|at| (at * 7 + at / 256) as u8).collect();
+    cube.write(region(&page, 0, 4096), &model, None).unwrap();
+    for (offset, len) in [(1u64, 1u64), (3, 6), (256, 1024), (1001, 777), (4093, 3)] {
+        let data: Vec<u8> = (0..len).map(|at| (at ^ offset) as u8).collect();
+        cube.write(region(&page, offset, len), &data, None).unwrap();
+        model[offset as usize..(offset + len) as usize].copy_from_slice(&data);
+        let around = (offset.saturating_sub(2), len.min(4096 - offset));
+        let expected = &model[around.0 as usize..(around.0 + around.1) as usize];
+        assert_eq!(read(&cube, &page, around.0, around.1), expected);
+    }
+    assert_eq!(read(&cube, &page, 0, 4096), model);
+}
+
+#[test]
+fn copies_and_fills_go_through_kernels() {
+    let cube = portable();
+    let (from, to) = (cube.alloc(1024).unwrap(), cube.alloc(1024).unwrap());
+    let data: Vec<u8> = (0..1024u32).map(|at| at as u8).collect();
+    cube.write(region(&from, 0, 1024), &data, None).unwrap();
+    cube.fill(region(&to, 0, 1024), 0x55, 1).unwrap();
+    cube.copy(region(&from, 5, 500), region(&to, 10, 500))
+        .unwrap();
+    cube.copy(region(&to, 10, 100), region(&to, 600, 100))
+        .unwrap();
+    let mut model = vec![0x55; 1024];
+    model[10..510].copy_from_slice(&data[5..505]);
+    model.copy_within(10..110, 600);
+    assert_eq!(read(&cube, &to, 0, 1024), model);
+}
+
+#[test]
+fn memory_is_counted_and_given_back() {
+    let cube = portable();
+    let before = cube.reserved().unwrap();
+    let page = cube.alloc(8 << 20).unwrap();
+    assert!(cube.reserved().unwrap() >= before + (8 << 20));
+    drop(page);
+    cube.trim().unwrap();
+    assert_eq!(cube.reserved().unwrap(), before);
+    assert!(
+        cube.pointer(region(&cube.alloc(256).unwrap(), 0, 4))
+            .is_err()
+    );
+}
+
+/// A launch that no caller awaits, with memory that does not exist.
+fn hopeless() -> Launch {
+    let one = Expr::Const(DType::S32, 1);
+    let program = Program {
+        inputs: vec![],
+        outputs: vec![DType::S32],
+        scalars: vec![],
+        locals: vec![],
+        body: vec![Stmt::Write(0, Expr::Position, one)],
+        report: None,
+        group: None,
+    };
+    let window = Window {
+        handle: Handle::new(StreamId { value: 0 }, 256),
+        words: 64,
+        offset: 0,
+    };
+    Launch {
+        place: Compiled::new(None).place(&Arc::new(program)).unwrap(),
+        buffers: vec![Bound {
+            window,
+            dtype: DType::S32,
+            count: 1,
+        }],
+        scalars: vec![],
+        positions: 1,
+        status: None,
+    }
+}
+
+#[test]
+fn a_failed_launch_is_not_reported_to_the_next_caller() {
+    let cube = portable();
+    let page = cube.alloc(100_000).unwrap();
+    let (open, gate) = sync_channel::<()>(1);
+    let pushed = |run: Box<dyn FnOnce() + Send>| Task {
+        run,
+        after: Arc::new(|| ()),
+        awaited: false,
+    };
+    // Once this succeeds, the device thread sleeps: it finds the next two tasks in one row.
+    while !cube.thread.push_now(pushed(Box::new(|| ()))) {
+        std::thread::yield_now();
+    }
+    let wait = Box::new(move || gate.recv().unwrap());
+    assert!(cube.thread.push_now(pushed(wait)));
+    assert!(cube.thread.push_now(cube.later(vec![hopeless()])));
+    let before = cube.thread.pushed();
+    std::thread::scope(|scope| {
+        let filled = scope.spawn(|| {
+            let window = cube.window(region(&page, 0, 100_000))?;
+            cube.launch_and_wait(move |client| kernels::fill(client, window, 100_000, 7, 1))
+        });
+        while cube.thread.pushed() == before {
+            std::thread::yield_now();
+        }
+        open.send(()).unwrap();
+        assert_eq!(filled.join().unwrap(), Ok(()));
+    });
+    cube.thread.settle();
+    assert!(cube.is_lost());
+}
