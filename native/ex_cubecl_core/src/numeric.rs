@@ -1,11 +1,11 @@
 //! The bit formats of elements, and the conversion between types. It uses integer arithmetic only: any
 //! device, whichever types it supports, repeats the same steps and produces the same bits (see
-//! `runtime/kernels/convert.rs`).
+//! `kernels/convert.rs`).
 //!
 //! Floats to integers are truncated toward zero and clamped to the range; NaN becomes zero. Integers to
 //! integers keep their low bits. Conversions to floats round to nearest, ties to even, and overflow to
 //! infinity; subnormal numbers and the sign of zero are kept, NaN loses its payload and sign. Casts and
-//! stores of kernels do the same (`runtime/emit/casts.rs`).
+//! stores of kernels do the same (`lower/casts.rs`).
 
 #[cfg(any(test, feature = "testing"))]
 pub mod samples;

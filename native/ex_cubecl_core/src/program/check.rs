@@ -11,7 +11,7 @@ const MAX_NODES: usize = 20_000;
 /// of branches: 1,000 take it about a second, 4,000 half a minute and two gigabytes.
 const MAX_BRANCHES: usize = 1_000 * BRANCH;
 const BRANCH: usize = 2;
-/// The steps of a division of floats (`runtime/emit/functions.rs`).
+/// The steps of a division of floats (`lower/functions.rs`).
 const REMAINDER: usize = 7 * BRANCH;
 const READ: usize = 1;
 /// A read that reports an out-of-bounds index, which takes a branch and four stores.
