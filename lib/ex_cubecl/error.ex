@@ -1,7 +1,7 @@
 defmodule ExCubecl.Error do
   @moduledoc """
-  The error that functions of ExCubecl return as `{:error, error}`, and that their `!` variants raise. `guides/errors.md` lists the functions
-  that raise although they have no `!`.
+  The error that functions of ExCubecl return as `{:error, error}`, and that their `!` variants raise. Predicates, whose names end in `?`, return a
+  boolean and raise it for a wrong argument.
 
   Match on `reason`; `details` holds the numbers; `Exception.message/1` describes the error, the
   expected value and the remedy.

@@ -9,8 +9,8 @@ defmodule ExCubecl.ExampleTest do
   test "the kernels draw a set and count its points" do
     said = capture_io(fn -> Code.eval_file(Path.join(@examples, "kernels.exs")) end)
     assert said =~ ~r/@{10}/
-    assert said =~ ~r/\d+ of 1824 points stay inside for 200 rounds/
-    assert said =~ "the most rounds of any: 200"
+    assert said =~ ~r/\d+ of 1824 points stay inside for 200 iterations/
+    assert said =~ "the most iterations of any: 200"
   end
 
   test "the demo makes buffers, and gives them back" do
