@@ -27,7 +27,7 @@ defmodule ExCubecl.Error do
   | `:too_large` | more bytes than the device supports in one buffer |
   | `:out_of_memory` | the device, or the host for a CPU device, is out of memory |
   | `:limit_exceeded` | the allocation would exceed the limit of `ExCubecl.Memory.set_limit/2`, or a fixed arena is full |
-  | `:too_many_rounds` | the device's driver stopped a loop of a kernel before its end |
+  | `:loop_limit` | the device's driver stopped a loop of a kernel before its end |
   | `:pool_exhausted` | every buffer of the pool is checked out |
   | `:stale` | the buffer was given back to its pool or arena, or does not belong to it |
   | `:no_device` | no device on this machine |
@@ -58,7 +58,7 @@ defmodule ExCubecl.Error do
           | :too_large
           | :out_of_memory
           | :limit_exceeded
-          | :too_many_rounds
+          | :loop_limit
           | :pool_exhausted
           | :stale
           | :no_device
@@ -101,7 +101,7 @@ defmodule ExCubecl.Error do
     error in ErlangError ->
       case error do
         %{original: :nif_not_loaded} ->
-          new(:nif_not_loaded, path: Native.library_path(), fault: Native.fault())
+          new(:nif_not_loaded, path: Native.library_path(), load_error: Native.load_error())
 
         %{original: :nif_panicked} ->
           new(:driver, message: "the native library panicked")

@@ -154,7 +154,7 @@ defmodule ExCubecl.Kernel do
 
   Errors: `:invalid_argument` for the wrong number of arguments, for arguments that are neither buffers nor
   numbers, and for buffers of several devices; `:type_mismatch` with the line whose types do not match;
-  `:shape_mismatch`; `:too_many_rounds` if the driver of the device stopped a loop; `:overlap` if an output shares bytes with another argument;
+  `:shape_mismatch`; `:loop_limit` if the driver of the device stopped a loop; `:overlap` if an output shares bytes with another argument;
   `:unsupported_dtype` for a type that the device cannot calculate with; `:invalid_value` for a number
   that its type cannot hold; `:not_allocated`, and the errors of `ExCubecl.Buffer.new/4`.
 

@@ -10,6 +10,10 @@ defmodule ExCubecl.Native do
   # buffers. A new library takes effect when the VM is restarted.
   @on_load :load
 
+  @load_error {__MODULE__, :load_error}
+
+  # Without the library the module loads all the same: callers then get an error with the cause instead of an
+  # undefined function.
   @doc false
   def load do
     path = Path.rootname(library_path())
@@ -17,13 +21,9 @@ defmodule ExCubecl.Native do
     case :erlang.load_nif(String.to_charlist(path), 0) do
       :ok -> :ok
       {:error, {:upgrade, _}} -> :keep_the_library_that_buffers_live_in
-      {:error, {_reason, text}} -> miss(text)
+      {:error, {_reason, text}} -> :persistent_term.put(@load_error, to_string(text))
     end
   end
-
-  # The module loads also without its library, so that callers get an error with the cause instead of
-  # an undefined function.
-  defp miss(text), do: :persistent_term.put({__MODULE__, :fault}, to_string(text))
 
   @doc false
   def library_path do
@@ -35,7 +35,8 @@ defmodule ExCubecl.Native do
   end
 
   @doc false
-  def fault, do: :persistent_term.get({__MODULE__, :fault}, "it was not loaded")
+  # Why the library could not be loaded.
+  def load_error, do: :persistent_term.get(@load_error, "it was not loaded")
 
   defp priv_dir do
     case :code.priv_dir(:ex_cubecl) do

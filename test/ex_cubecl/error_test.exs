@@ -9,7 +9,7 @@ defmodule ExCubecl.ErrorTest do
     shape_mismatch: %{expected: 1, actual: 2, shape: [1]},
     invalid_value: %{index: 3, value: :x, dtype: :s16},
     unsupported_dtype: %{dtype: :f8},
-    too_many_rounds: %{device: {:vulkan, 0}},
+    loop_limit: %{device: {:vulkan, 0}},
     type_mismatch: %{expected: :f32, actual: :u8},
     out_of_bounds: %{offset: 1, count: 2, size: 2},
     overlap: %{},
@@ -29,7 +29,7 @@ defmodule ExCubecl.ErrorTest do
     timeout: %{timeout: 10},
     busy: %{},
     driver: %{message: "broke"},
-    nif_not_loaded: %{path: "/x.so", fault: "not there"}
+    nif_not_loaded: %{path: "/x.so", load_error: "not there"}
   }
 
   test "each reason of the table has words of its own, with its numbers" do

@@ -139,10 +139,10 @@ defmodule ExCubecl.Error.Message do
     do:
       "#{short(dtype)} is no element type: expected one of #{Enum.map_join(DType.all(), " ", &inspect/1)}"
 
-  defp text(:too_many_rounds, %{device: device}),
+  defp text(:loop_limit, %{device: device}),
     do:
-      "the driver of #{name(device)} stops the loops of a thread once they made 65,535 rounds together, and did: what the kernel " <>
-        "wrote is not right. Let more positions make fewer rounds each, or split the work over several calls"
+      "the driver of #{name(device)} stopped a loop after 65,535 iterations of one invocation, so that the outputs of the kernel " <>
+        "are wrong: use more invocations with fewer iterations each, or several calls"
 
   defp text(:type_mismatch, %{kernel: kernel, text: text, line: line}),
     do: "kernel #{kernel}, line #{line}: #{text}"
@@ -321,9 +321,9 @@ defmodule ExCubecl.Error.Message do
   defp text(:busy, _), do: "the device is busy: try again later"
   defp text(:driver, %{message: message}), do: "the driver failed: #{message}"
 
-  defp text(:nif_not_loaded, %{path: path, fault: fault}),
+  defp text(:nif_not_loaded, %{path: path, load_error: text}),
     do:
-      "the native library #{path} could not be loaded (#{fault}): build it with `mix compile`, or let " <>
+      "the native library #{path} could not be loaded (#{text}): build it with `mix compile`, or let " <>
         "EX_CUBECL_NIF point to a built one"
 
   defp text(reason, details), do: "#{reason}: #{short(details)}"

@@ -10,10 +10,10 @@ use rustler::env::SavedTerm;
 use rustler::{Atom, Binary, Encoder, Env, LocalPid, OwnedEnv, Reference, Term};
 
 use crate::atoms;
-use crate::error::{Answer, Fault};
+use crate::error::{NifError, NifResult};
 
 /// The return type of a NIF whose result comes as a message.
-pub type Pending<'a> = Answer<'a, Atom>;
+pub type Pending<'a> = NifResult<'a, Atom>;
 
 /// The process that waits, and the tag of its message. A `Call` that is dropped on a thread of the
 /// library sends an error, so that the process does not wait indefinitely.
@@ -32,12 +32,12 @@ impl Call {
         }
     }
 
-    pub fn answer<T: Encoder>(mut self, answer: Answer<'static, T>) {
+    pub fn answer<T: Encoder>(mut self, answer: NifResult<'static, T>) {
         self.send(|env| encoded(env, answer));
     }
 
     /// Sends a term that is made in the environment of the message.
-    pub fn answer_with(mut self, answer: impl for<'a> FnOnce(Env<'a>) -> Answer<'a, Term<'a>>) {
+    pub fn answer_with(mut self, answer: impl for<'a> FnOnce(Env<'a>) -> NifResult<'a, Term<'a>>) {
         self.send(|env| encoded(env, answer(env)));
     }
 
@@ -59,7 +59,7 @@ impl Call {
     pub fn on<'a, T: Encoder>(
         self,
         lane: &Lane,
-        work: impl FnOnce() -> Answer<'static, T> + Send + 'static,
+        work: impl FnOnce() -> NifResult<'static, T> + Send + 'static,
     ) -> Pending<'a> {
         lane.run(move || {
             if self.is_wanted() {
@@ -91,7 +91,7 @@ impl Call {
     pub fn run<'a, T: Encoder>(
         self,
         device: &Device,
-        work: impl FnOnce() -> Answer<'static, T> + Send + 'static,
+        work: impl FnOnce() -> NifResult<'static, T> + Send + 'static,
     ) -> Pending<'a> {
         self.then(device, |call| call.answer(work()))
     }
@@ -100,7 +100,7 @@ impl Call {
     pub fn run_on<'a, T: Encoder>(
         self,
         id: DeviceId,
-        work: impl FnOnce(&Arc<Device>) -> Answer<'static, T> + Send + 'static,
+        work: impl FnOnce(&Arc<Device>) -> NifResult<'static, T> + Send + 'static,
     ) -> Pending<'a> {
         self.opened(id, move |device, call| {
             let own = device.clone();
@@ -130,13 +130,13 @@ impl Drop for Call {
     fn drop(&mut self) {
         // If the calling process has ended, no message is needed.
         if self.letter.is_some() && self.is_wanted() {
-            let broken = Fault::from(Error::driver("the call broke off"));
+            let broken = NifError::from(Error::driver("the call broke off"));
             self.send(|env| encoded::<Atom>(env, Err(broken)));
         }
     }
 }
 
-fn encoded<'a, T: Encoder>(env: Env<'a>, answer: Answer<'_, T>) -> Term<'a> {
+fn encoded<'a, T: Encoder>(env: Env<'a>, answer: NifResult<'_, T>) -> Term<'a> {
     match answer {
         Ok(value) => (atoms::ok(), value).encode(env),
         Err(fault) => (atoms::error(), fault).encode(env),
@@ -173,7 +173,7 @@ pub fn ask<'a, T: Encoder>(
     tag: Reference<'a>,
     id: DeviceId,
     work: impl FnOnce(&Device) -> T + Send + 'static,
-) -> Answer<'a, Later<T>> {
+) -> NifResult<'a, Later<T>> {
     if let Some(device) = registry::find_open(id) {
         return Ok(Later::Now(work(&device)));
     }

@@ -1,387 +1,168 @@
-//! Errors as `{reason, details}`: an atom to match on and the numbers. Elixir writes the messages.
+//! Errors as `{reason, details}`: an atom to match on and a map. Elixir writes the messages.
 
+use ex_cubecl_core::error::{Details, Value};
 use ex_cubecl_core::{DType, DeviceId, Error};
-use rustler::{Atom, Encoder, Env, Term};
+use rustler::{Encoder, Env, Term};
 
-use crate::atoms;
-use crate::term::{Wire, map};
+use crate::term::{Wire, atom, encode_all};
 
 /// The return type of a NIF. `Err` becomes `{:error, {reason, details}}`.
-pub type Answer<'a, T> = Result<T, Fault<'a>>;
+pub type NifResult<'a, T> = Result<T, NifError<'a>>;
 
 /// An error of core, or an error in a term that core does not see.
-pub enum Fault<'a> {
-    Core(Error),
-    /// An element that its type cannot represent.
-    Value {
-        index: u64,
-        value: Term<'a>,
-        dtype: DType,
-    },
-    /// A row of the wrong length at this depth of a nested list.
-    Ragged {
-        depth: u64,
-        expected: u64,
-        actual: u64,
-        shape: Vec<u64>,
-    },
-    /// A term that is not a list where a row of a nested list is expected.
-    NoRow {
-        depth: u64,
-        expected: u64,
-        value: Term<'a>,
-        shape: Vec<u64>,
-    },
-    /// A flat list of the wrong length.
-    Length {
-        expected: u64,
-        actual: u64,
-        shape: Vec<u64>,
-    },
-    ImproperList,
-    /// A transfer that was awaited before, or that belongs to another process.
-    Transfer(Atom),
-    /// An error of core on one device of several.
-    On {
-        device: DeviceId,
-        error: Error,
-    },
-    /// A pool that has ended.
-    Closed,
-    /// A list that would not fit into memory.
-    ListTooLong {
-        requested: u64,
-        limit: u64,
-    },
+pub struct NifError<'a> {
+    reason: &'static str,
+    details: Vec<(&'static str, Detail<'a>)>,
 }
 
-impl From<Error> for Fault<'_> {
+enum Detail<'a> {
+    Value(Value),
+    Shape(Vec<u64>),
+    Term(Term<'a>),
+}
+
+impl From<Error> for NifError<'_> {
     fn from(error: Error) -> Self {
-        Fault::Core(error)
+        NifError::new(error.reason(), error.details())
     }
 }
 
 /// Turns `Busy` into `None`, which becomes `nil`: the call would have blocked.
-pub fn soon<'a, T>(result: ex_cubecl_core::Result<T>) -> Answer<'a, Option<T>> {
+pub fn busy_to_nil<'a, T>(result: ex_cubecl_core::Result<T>) -> NifResult<'a, Option<T>> {
     match result {
         Err(Error::Busy) => Ok(None),
         other => Ok(Some(other?)),
     }
 }
 
-impl Encoder for Fault<'_> {
+impl<'a> NifError<'a> {
+    fn new(reason: &'static str, details: Details) -> Self {
+        let details = details.into_iter();
+        let details = details.map(|(key, value)| (key, Detail::Value(value)));
+        NifError {
+            reason,
+            details: details.collect(),
+        }
+    }
+
+    fn with(mut self, key: &'static str, detail: Detail<'a>) -> Self {
+        self.details.push((key, detail));
+        self
+    }
+
+    /// An element that its type cannot represent.
+    pub fn invalid_value(index: u64, value: Term<'a>, dtype: DType) -> Self {
+        let details = vec![
+            ("index", Value::from(&index)),
+            ("dtype", Value::from(&dtype)),
+        ];
+        NifError::new("invalid_value", details).with("value", Detail::Term(value))
+    }
+
+    /// A flat list of the wrong length.
+    pub fn list_length(expected: u64, actual: u64, shape: &[u64]) -> Self {
+        let details = vec![
+            ("expected", Value::Number(expected)),
+            ("actual", Value::Number(actual)),
+        ];
+        NifError::new("shape_mismatch", details).with("shape", Detail::Shape(shape.to_vec()))
+    }
+
+    /// A row of the wrong length at this depth of a nested list.
+    pub fn row_length(depth: u64, expected: u64, actual: u64, shape: &[u64]) -> Self {
+        let depth = Detail::Value(Value::Number(depth));
+        NifError::list_length(expected, actual, shape).with("depth", depth)
+    }
+
+    /// A term that is not a list where a row of a nested list is expected.
+    pub fn not_a_row(depth: u64, expected: u64, value: Term<'a>, shape: &[u64]) -> Self {
+        let details = vec![
+            ("depth", Value::Number(depth)),
+            ("expected", Value::Number(expected)),
+        ];
+        NifError::new("shape_mismatch", details)
+            .with("value", Detail::Term(value))
+            .with("shape", Detail::Shape(shape.to_vec()))
+    }
+
+    /// A list that would not fit into memory.
+    pub fn list_too_long(requested: u64, limit: u64) -> Self {
+        let details = vec![
+            ("requested", Value::Number(requested)),
+            ("limit", Value::Number(limit)),
+        ];
+        NifError::new("too_large", details)
+    }
+
+    pub fn improper_list() -> Self {
+        NifError::invalid_argument("data", "improper_list")
+    }
+
+    pub fn invalid_argument(argument: &'static str, reason: &'static str) -> Self {
+        let details = vec![
+            ("argument", Value::Name(argument)),
+            ("reason", Value::Name(reason)),
+        ];
+        NifError::new("invalid_argument", details)
+    }
+
+    /// A pool whose process has ended.
+    pub fn pool_closed() -> Self {
+        NifError::new("stale", vec![("reason", Value::Name("closed"))])
+    }
+
+    /// The error, with `device` as the one of several devices on which it occurred.
+    pub fn on_device(mut self, device: DeviceId) -> Self {
+        self.details.retain(|(key, _)| *key != "device");
+        self.with("device", Detail::Value(Value::Device(device)))
+    }
+
+    /// The reason as an atom, and the details as a map.
+    pub fn encode_parts<'b>(&self, env: Env<'b>) -> (Term<'b>, Term<'b>) {
+        let details = self.details.iter();
+        let details = encode_map(env, details.map(|(key, detail)| (*key, detail.encode(env))));
+        (atom(env, self.reason), details)
+    }
+}
+
+impl Encoder for NifError<'_> {
     fn encode<'b>(&self, env: Env<'b>) -> Term<'b> {
-        self.parts(env).encode(env)
+        self.encode_parts(env).encode(env)
     }
 }
 
-impl Fault<'_> {
-    /// The reason and its details.
-    pub fn parts<'b>(&self, env: Env<'b>) -> (Atom, Term<'b>) {
+impl Encoder for Detail<'_> {
+    fn encode<'b>(&self, env: Env<'b>) -> Term<'b> {
         match self {
-            Fault::Core(error) => core(env, error),
-            Fault::Value {
-                index,
-                value,
-                dtype,
-            } => {
-                let dtype = Wire(*dtype);
-                let pairs: &[(Atom, &dyn crate::term::DynEncoder)] = &[
-                    (atoms::index(), index),
-                    (atoms::value(), value),
-                    (atoms::dtype(), &dtype),
-                ];
-                (atoms::invalid_value(), map(env, pairs))
-            }
-            Fault::Ragged {
-                depth,
-                expected,
-                actual,
-                shape,
-            } => (
-                atoms::shape_mismatch(),
-                map(
-                    env,
-                    &[
-                        (atoms::depth(), depth),
-                        (atoms::expected(), expected),
-                        (atoms::actual(), actual),
-                        (atoms::shape(), shape),
-                    ],
-                ),
-            ),
-            Fault::NoRow {
-                depth,
-                expected,
-                value,
-                shape,
-            } => (
-                atoms::shape_mismatch(),
-                map(
-                    env,
-                    &[
-                        (atoms::depth(), depth),
-                        (atoms::expected(), expected),
-                        (atoms::value(), value),
-                        (atoms::shape(), shape),
-                    ],
-                ),
-            ),
-            Fault::Length {
-                expected,
-                actual,
-                shape,
-            } => (
-                atoms::shape_mismatch(),
-                map(
-                    env,
-                    &[
-                        (atoms::expected(), expected),
-                        (atoms::actual(), actual),
-                        (atoms::shape(), shape),
-                    ],
-                ),
-            ),
-            Fault::ImproperList => (
-                atoms::invalid_argument(),
-                map(
-                    env,
-                    &[
-                        (atoms::argument(), &atoms::data()),
-                        (atoms::reason(), &atoms::improper_list()),
-                    ],
-                ),
-            ),
-            Fault::Transfer(reason) => (
-                atoms::invalid_argument(),
-                map(
-                    env,
-                    &[
-                        (atoms::argument(), &atoms::transfer()),
-                        (atoms::reason(), reason),
-                    ],
-                ),
-            ),
-            Fault::On { device, error } => {
-                let (reason, details) = core(env, error);
-                let named = details.map_put(atoms::device(), Wire(*device));
-                (reason, named.unwrap_or(details))
-            }
-            Fault::Closed => (
-                atoms::stale(),
-                map(env, &[(atoms::reason(), &atoms::closed())]),
-            ),
-            Fault::ListTooLong { requested, limit } => (
-                atoms::too_large(),
-                map(
-                    env,
-                    &[(atoms::requested(), requested), (atoms::limit(), limit)],
-                ),
-            ),
+            Detail::Value(value) => encode_value(env, value),
+            Detail::Shape(lengths) => lengths.encode(env),
+            Detail::Term(term) => term.encode(env),
         }
     }
 }
 
-fn core<'b>(env: Env<'b>, error: &Error) -> (Atom, Term<'b>) {
-    match error {
-        Error::ShapeMismatch { expected, actual } => (
-            atoms::shape_mismatch(),
-            map(
+fn encode_value<'a>(env: Env<'a>, value: &Value) -> Term<'a> {
+    match value {
+        Value::Number(number) => number.encode(env),
+        Value::Optional(number) => number.encode(env),
+        Value::Text(text) => text.encode(env),
+        Value::Name(name) => atom(env, name),
+        Value::DType(dtype) => Wire(*dtype).encode(env),
+        Value::DTypes(dtypes) => encode_all(env, dtypes),
+        Value::Device(id) => Wire(*id).encode(env),
+        Value::Devices(ids) => encode_all(env, ids),
+        Value::Map(details) => {
+            let details = details.iter();
+            encode_map(
                 env,
-                &[(atoms::expected(), expected), (atoms::actual(), actual)],
-            ),
-        ),
-        Error::ByteMismatch { expected, actual } => (
-            atoms::shape_mismatch(),
-            map(
-                env,
-                &[
-                    (atoms::expected_bytes(), expected),
-                    (atoms::actual_bytes(), actual),
-                ],
-            ),
-        ),
-        Error::TypeMismatch { expected, actual } => (
-            atoms::type_mismatch(),
-            map(
-                env,
-                &[
-                    (atoms::expected(), &Wire(*expected)),
-                    (atoms::actual(), &Wire(*actual)),
-                ],
-            ),
-        ),
-        Error::OutOfBounds {
-            offset,
-            count,
-            size,
-        } => (
-            atoms::out_of_bounds(),
-            map(
-                env,
-                &[
-                    (atoms::offset(), offset),
-                    (atoms::count(), count),
-                    (atoms::size(), size),
-                ],
-            ),
-        ),
-        Error::Overlap => (atoms::overlap(), map(env, &[])),
-        Error::NotAllocated => (atoms::not_allocated(), map(env, &[])),
-        Error::Stale => (atoms::stale(), map(env, &[])),
-        Error::Foreign => (
-            atoms::stale(),
-            map(env, &[(atoms::reason(), &atoms::foreign())]),
-        ),
-        Error::NotRoot => argument(env, atoms::buffer(), atoms::view()),
-        Error::BadKernel { reason } => argument(env, atoms::kernel(), &**reason),
-        Error::ArenaInUse { holds } => argument(env, atoms::arena(), holds),
-        Error::PoolExhausted { max } => (atoms::pool_exhausted(), map(env, &[(atoms::max(), max)])),
-        Error::ArenaFull {
-            requested,
-            used,
-            capacity,
-        } => (
-            atoms::limit_exceeded(),
-            map(
-                env,
-                &[
-                    (atoms::requested(), requested),
-                    (atoms::used(), used),
-                    (atoms::capacity(), capacity),
-                ],
-            ),
-        ),
-        Error::TooManyDevices { max } => (
-            atoms::limit_exceeded(),
-            map(env, &[(atoms::devices(), max)]),
-        ),
-        Error::Busy => (atoms::busy(), map(env, &[])),
-        Error::NoDevice { reason } => (atoms::no_device(), map(env, &[(atoms::reason(), reason)])),
-        Error::Driver { message } => (atoms::driver(), map(env, &[(atoms::message(), message)])),
-        other => of_device(env, other),
-    }
-}
-
-fn argument<'b>(
-    env: Env<'b>,
-    argument: Atom,
-    reason: impl crate::term::DynEncoder,
-) -> (Atom, Term<'b>) {
-    (
-        atoms::invalid_argument(),
-        map(
-            env,
-            &[(atoms::argument(), &argument), (atoms::reason(), &reason)],
-        ),
-    )
-}
-
-/// The errors that name a device.
-fn of_device<'b>(env: Env<'b>, error: &Error) -> (Atom, Term<'b>) {
-    let named =
-        |reason: Atom, device: &DeviceId, pairs: &[(Atom, &dyn crate::term::DynEncoder)]| {
-            let device = Wire(*device);
-            let mut all: Vec<(Atom, &dyn crate::term::DynEncoder)> = pairs.to_vec();
-            all.push((atoms::device(), &device));
-            (reason, map(env, &all))
-        };
-    match error {
-        Error::TooLarge {
-            requested,
-            limit,
-            device,
-        } => {
-            let pairs: &[(Atom, &dyn crate::term::DynEncoder)] =
-                &[(atoms::requested(), requested), (atoms::limit(), limit)];
-            named(atoms::too_large(), device, pairs)
-        }
-        Error::OutOfMemory {
-            requested,
-            available,
-            device,
-        } => {
-            let pairs: &[(Atom, &dyn crate::term::DynEncoder)] = &[
-                (atoms::requested(), requested),
-                (atoms::available(), available),
-            ];
-            named(atoms::out_of_memory(), device, pairs)
-        }
-        Error::LimitExceeded {
-            requested,
-            live,
-            limit,
-            device,
-        } => named(
-            atoms::limit_exceeded(),
-            device,
-            &[
-                (atoms::requested(), requested),
-                (atoms::live(), live),
-                (atoms::limit(), limit),
-            ],
-        ),
-        Error::UnknownDevice { device, known } => {
-            let known: Vec<Wire<DeviceId>> = known.iter().copied().map(Wire).collect();
-            named(atoms::unknown_device(), device, &[(atoms::known(), &known)])
-        }
-        Error::Unsupported { operation, device } => named(
-            atoms::unsupported(),
-            device,
-            &[(atoms::operation(), operation)],
-        ),
-        Error::BadDeviceId { device, on } => argument(
-            env,
-            atoms::r#as(),
-            map(
-                env,
-                &[(atoms::device(), &Wire(*device)), (atoms::on(), &Wire(*on))],
-            ),
-        ),
-        Error::UnsupportedDType {
-            dtype,
-            device,
-            supported,
-        } => {
-            let supported: Vec<Wire<DType>> = supported.iter().copied().map(Wire).collect();
-            let dtype = Wire(*dtype);
-            named(
-                atoms::unsupported_dtype(),
-                device,
-                &[(atoms::dtype(), &dtype), (atoms::supported(), &supported)],
+                details.map(|(key, value)| (*key, encode_value(env, value))),
             )
         }
-        Error::OtherDevice { device, expected } => argument(
-            env,
-            atoms::buffer(),
-            map(
-                env,
-                &[
-                    (atoms::device(), &Wire(*device)),
-                    (atoms::on(), &Wire(*expected)),
-                ],
-            ),
-        ),
-        Error::NotLogical { device } => {
-            let argument = [(
-                atoms::argument(),
-                &atoms::device() as &dyn crate::term::DynEncoder,
-            )];
-            named(atoms::invalid_argument(), device, &argument)
-        }
-        Error::DeviceInUse {
-            device,
-            live_buffers,
-        } => named(
-            atoms::device_in_use(),
-            device,
-            &[(atoms::live_buffers(), live_buffers)],
-        ),
-        Error::TooManyRounds { device } => named(atoms::too_many_rounds(), device, &[]),
-        Error::DeviceLost { device } => named(atoms::device_lost(), device, &[]),
-        other => (
-            atoms::driver(),
-            map(env, &[(atoms::message(), &other.to_string())]),
-        ),
     }
+}
+
+fn encode_map<'a>(env: Env<'a>, pairs: impl Iterator<Item = (&'static str, Term<'a>)>) -> Term<'a> {
+    let (keys, values): (Vec<Term>, Vec<Term>) =
+        pairs.map(|(key, value)| (atom(env, key), value)).unzip();
+    Term::map_from_term_arrays(env, &keys, &values).unwrap_or_else(|_| Term::map_new(env))
 }

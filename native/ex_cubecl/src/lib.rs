@@ -3,12 +3,14 @@
 
 mod atoms;
 mod call;
-mod cell;
+
 mod error;
 mod list;
+mod list_cell;
 mod nif;
+mod notifier;
 mod pid;
-mod post;
+
 mod reply;
 mod resource;
 mod term;

@@ -9,7 +9,7 @@ use rustler::env::SavedTerm;
 use rustler::{Binary, Encoder, Env, LocalPid, OwnedBinary, OwnedEnv, Resource, ResourceArc, Term};
 
 use crate::atoms;
-use crate::error::{Answer, Fault};
+use crate::error::{NifError, NifResult};
 
 /// The caller's handle of a transfer: the `ref` of the message.
 pub struct TransferRef {
@@ -31,14 +31,14 @@ impl UnwindSafe for TransferRef {}
 impl RefUnwindSafe for TransferRef {}
 
 impl TransferRef {
-    pub fn claim(&self, pid: LocalPid) -> Answer<'static, ()> {
+    pub fn claim(&self, pid: LocalPid) -> NifResult<'static, ()> {
         if pid != self.owner {
-            return Err(Fault::Transfer(atoms::owner()));
+            return Err(NifError::invalid_argument("transfer", "owner"));
         }
-        match std::mem::replace(&mut self.state.lock().claimed, true) {
-            true => Err(Fault::Transfer(atoms::used())),
-            false => Ok(()),
+        if std::mem::replace(&mut self.state.lock().claimed, true) {
+            return Err(NifError::invalid_argument("transfer", "used"));
         }
+        Ok(())
     }
 
     /// A transfer whose message another process sends.
@@ -119,7 +119,7 @@ impl Reply {
 
 /// `{:error, error}`, where `error` is the template with its reason and details filled in.
 fn failure<'a>(env: Env<'a>, error: Error, template: Term<'a>) -> Term<'a> {
-    let (reason, details) = Fault::from(error).parts(env);
+    let (reason, details) = NifError::from(error).encode_parts(env);
     let filled = template.map_put(atoms::reason(), reason);
     let filled = filled.and_then(|error| error.map_put(atoms::details(), details));
     (atoms::error(), filled.unwrap_or(details)).encode(env)

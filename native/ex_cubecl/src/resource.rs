@@ -10,7 +10,7 @@ use ex_cubecl_core::{Buffer, Error, Result};
 use parking_lot::Mutex;
 use rustler::{Env, LocalPid, Monitor, OwnedBinary, Resource, ResourceArc};
 
-use crate::error::Answer;
+use crate::error::NifResult;
 
 /// A buffer handle, as the `ref` of `%ExCubecl.Buffer{}`, and the monitor of its holder if a pool lent
 /// it.
@@ -37,7 +37,7 @@ impl UnwindSafe for BufferRef {}
 impl RefUnwindSafe for BufferRef {}
 
 /// A new handle of a buffer.
-pub fn handle<'a>(buffer: ex_cubecl_core::Result<Buffer>) -> Answer<'a, ResourceArc<BufferRef>> {
+pub fn handle<'a>(buffer: ex_cubecl_core::Result<Buffer>) -> NifResult<'a, ResourceArc<BufferRef>> {
     Ok(ResourceArc::new(BufferRef::new(buffer?)))
 }
 

@@ -6,6 +6,7 @@ use ex_cubecl_core::DType;
 use ex_cubecl_core::program::tree::{Atomic, Binary, Expr, Group, Program, Stmt, Type, Unary};
 use rustler::{Decoder, Error, NifResult, Term};
 
+use crate::atoms;
 use crate::list;
 use crate::term::{ListOf, Wire};
 
@@ -70,10 +71,10 @@ impl<'a> Decoder<'a> for Wire<Program> {
 
 impl<'a> Decoder<'a> for Wire<Type> {
     fn decode(term: Term<'a>) -> NifResult<Self> {
-        match name(term)?.as_str() {
-            "bool" => Ok(Wire(Type::Bool)),
-            _ => Ok(Wire(Type::Of(term.decode::<Wire<DType>>()?.0))),
+        if atoms::bool() == term {
+            return Ok(Wire(Type::Bool));
         }
+        Ok(Wire(Type::Of(term.decode::<Wire<DType>>()?.0)))
     }
 }
 

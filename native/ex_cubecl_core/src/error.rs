@@ -1,10 +1,14 @@
 //! All errors of core, with the numbers a caller needs to act on them.
 //! The messages for users are written in one place, Elixir's `ExCubecl.Error`.
 
+mod details;
+
 use std::borrow::Cow;
 
 use crate::device_id::DeviceId;
 use crate::dtype::DType;
+
+pub use details::{Details, Value};
 
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -96,7 +100,7 @@ pub enum Error {
     },
     /// The outputs do not hold what the kernel computes.
     #[error("the driver of {device} stopped a loop before its end")]
-    TooManyRounds { device: DeviceId },
+    LoopLimit { device: DeviceId },
     #[error("{reason}")]
     BadKernel { reason: Cow<'static, str> },
     #[error("the device is busy")]
@@ -120,7 +124,7 @@ impl Error {
                 device,
             },
             Error::Unsupported { operation, .. } => Error::Unsupported { operation, device },
-            Error::TooManyRounds { .. } => Error::TooManyRounds { device },
+            Error::LoopLimit { .. } => Error::LoopLimit { device },
             other => other,
         }
     }

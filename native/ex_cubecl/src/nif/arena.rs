@@ -12,10 +12,10 @@ use rustler::{Atom, Encoder, Env, LocalPid, Monitor, Reference, Resource, Resour
 
 use crate::atoms;
 use crate::call::{Call, Pending};
-use crate::error::{Answer, soon};
+use crate::error::{NifResult, busy_to_nil};
 use crate::pid;
 use crate::resource::{BufferRef, handle};
-use crate::term::{Dims, ListOf, Note, Wire, spec};
+use crate::term::{AllocOptions, Dims, ListOf, Wire, spec};
 
 /// The resource of an arena: one arena, or one for each process.
 struct ArenaRef {
@@ -90,7 +90,7 @@ fn on<'a, T: Encoder>(
     env: Env<'a>,
     tag: Reference<'a>,
     arena: Ref,
-    work: impl FnOnce(&Ref, u64) -> Answer<'static, T> + Send + 'static,
+    work: impl FnOnce(&Ref, u64) -> NifResult<'static, T> + Send + 'static,
 ) -> Pending<'a> {
     let (device, owner) = (arena.device().clone(), pid::caller(env));
     Call::new(env, tag).run(&device, move || work(&arena, owner))
@@ -103,14 +103,14 @@ fn arena_new<'a>(
     id: Wire<DeviceId>,
     bytes: u64,
     growth: Atom,
-    note: Note,
+    options: AllocOptions,
 ) -> Pending<'a> {
     let growth = match growth {
         growth if growth == atoms::fixed() => Growth::Fixed,
         growth if growth == atoms::measuring() => Growth::Measuring,
         _ => Growth::Extendable,
     };
-    let spec = spec(env, Wire(DType::U8), Dims(vec![bytes]), note);
+    let spec = spec(env, Wire(DType::U8), Dims(vec![bytes]), options);
     Call::new(env, tag).run_on(id.0, move |device| {
         let arena = Arc::new(Arena::new(device.clone(), spec, growth)?);
         let kind = Kind::One(arena);
@@ -126,9 +126,9 @@ fn arena_per_process<'a>(
     bytes: u64,
     max: u64,
     extendable: bool,
-    note: Note,
+    options: AllocOptions,
 ) -> Pending<'a> {
-    let spec = spec(env, Wire(DType::U8), Dims(vec![bytes]), note);
+    let spec = spec(env, Wire(DType::U8), Dims(vec![bytes]), options);
     Call::new(env, tag).run_on(id.0, move |device| {
         let parts = Parts::new(device.clone(), spec, max, extendable)?;
         let kind = Kind::Parts {
@@ -146,12 +146,12 @@ fn arena_alloc<'a>(
     arena: Ref,
     dtype: Wire<DType>,
     dims: Dims,
-) -> Answer<'a, Option<Tensor>> {
+) -> NifResult<'a, Option<Tensor>> {
     let Some(arena) = arena.find(pid::caller(env))? else {
         return Ok(None);
     };
-    let spec = spec(env, dtype, dims, Note::default());
-    let tensor = soon(arena.alloc(spec, false))?;
+    let spec = spec(env, dtype, dims, AllocOptions::default());
+    let tensor = busy_to_nil(arena.alloc(spec, false))?;
     tensor.map(|tensor| handle(Ok(tensor))).transpose()
 }
 
@@ -163,7 +163,7 @@ fn arena_alloc_wait<'a>(
     dtype: Wire<DType>,
     dims: Dims,
 ) -> Pending<'a> {
-    let (spec, pid) = (spec(env, dtype, dims, Note::default()), env.pid());
+    let (spec, pid) = (spec(env, dtype, dims, AllocOptions::default()), env.pid());
     on(env, tag, arena, move |arena, owner| {
         handle(find_or_make(arena, pid, owner)?.alloc(spec, true))
     })
@@ -171,7 +171,11 @@ fn arena_alloc_wait<'a>(
 
 /// `nil` if the call would block, or there are too many tensors to drop on a scheduler.
 #[rustler::nif]
-fn arena_drop(env: Env<'_>, arena: Ref, tensors: ListOf<Tensor>) -> Answer<'static, Option<Atom>> {
+fn arena_drop(
+    env: Env<'_>,
+    arena: Ref,
+    tensors: ListOf<Tensor>,
+) -> NifResult<'static, Option<Atom>> {
     drop_tensors(&arena, pid::caller(env), &tensors, false)
 }
 
@@ -192,10 +196,12 @@ fn drop_tensors(
     owner: u64,
     tensors: &[Tensor],
     may_wait: bool,
-) -> Answer<'static, Option<Atom>> {
+) -> NifResult<'static, Option<Atom>> {
     let tensors: Vec<&Buffer> = tensors.iter().map(|tensor| &tensor.0).collect();
     match arena.find(owner)? {
-        Some(arena) => Ok(soon(arena.drop_tensors(&tensors, may_wait))?.map(|()| atoms::ok())),
+        Some(arena) => {
+            Ok(busy_to_nil(arena.drop_tensors(&tensors, may_wait))?.map(|()| atoms::ok()))
+        }
         None if tensors.is_empty() => Ok(Some(atoms::ok())),
         None => Err(Error::Stale.into()),
     }
@@ -210,7 +216,7 @@ fn arena_window<'a>(
     dims: Dims,
     offset: u64,
 ) -> Pending<'a> {
-    let (spec, pid) = (spec(env, dtype, dims, Note::default()), env.pid());
+    let (spec, pid) = (spec(env, dtype, dims, AllocOptions::default()), env.pid());
     on(env, tag, arena, move |arena, owner| {
         handle(find_or_make(arena, pid, owner)?.window(spec, offset))
     })
@@ -285,7 +291,7 @@ fn arena_extendable(arena: Ref) -> bool {
 }
 
 #[rustler::nif]
-fn arena_set_extendable(arena: Ref, extendable: bool) -> Answer<'static, Atom> {
+fn arena_set_extendable(arena: Ref, extendable: bool) -> NifResult<'static, Atom> {
     match &arena.kind {
         Kind::One(arena) => arena.set_extendable(extendable),
         Kind::Parts { parts, .. } => parts.set_extendable(extendable),

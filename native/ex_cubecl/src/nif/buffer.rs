@@ -12,11 +12,11 @@ use rustler::{Atom, Binary, Encoder, Env, LocalPid, OwnedBinary, Reference, Reso
 
 use crate::atoms;
 use crate::call::{Call, Data, Pending};
-use crate::error::{Answer, Fault};
+use crate::error::{NifError, NifResult};
 use crate::list;
-use crate::post::post;
+use crate::notifier::notify;
 use crate::resource::{BufferRef, Held, finish_read, handle};
-use crate::term::{Dims, ListOf, Note, Wire, spec};
+use crate::term::{AllocOptions, Dims, ListOf, Wire, spec};
 
 type Ref = ResourceArc<BufferRef>;
 
@@ -34,7 +34,7 @@ const MOST_CELLS: u64 = 32 << 10;
 fn progress(watcher: Option<LocalPid>) -> Option<Progress> {
     let pid = watcher?;
     Some(Arc::new(move |bytes| {
-        post(pid, move |env| (atoms::progress(), bytes).encode(env))
+        notify(pid, move |env| (atoms::progress(), bytes).encode(env))
     }))
 }
 
@@ -42,7 +42,7 @@ fn progress(watcher: Option<LocalPid>) -> Option<Progress> {
 fn on<'a, T: Encoder>(
     call: Call,
     buffer: Ref,
-    work: impl FnOnce(&Buffer) -> Answer<'static, T> + Send + 'static,
+    work: impl FnOnce(&Buffer) -> NifResult<'static, T> + Send + 'static,
 ) -> Pending<'a> {
     let device = buffer.0.device().clone();
     call.run(&device, move || work(&buffer.0))
@@ -56,10 +56,10 @@ fn buffer_from_list<'a>(
     dtype: Wire<DType>,
     dims: Dims,
     data: Term<'a>,
-    note: Note,
+    options: AllocOptions,
 ) -> Pending<'a> {
     let bytes = list::decode(data, dtype.0, &dims)?;
-    let spec = spec(env, dtype, dims, note);
+    let spec = spec(env, dtype, dims, options);
     Call::new(env, tag).run_on(id.0, move |device| {
         handle(Buffer::new(device.clone(), spec, &bytes))
     })
@@ -74,10 +74,10 @@ fn buffer_from_binary<'a>(
     dtype: Wire<DType>,
     dims: Dims,
     data: Binary<'a>,
-    note: Note,
+    options: AllocOptions,
     watcher: Option<LocalPid>,
 ) -> Pending<'a> {
-    let spec = spec(env, dtype, dims, note);
+    let spec = spec(env, dtype, dims, options);
     let (data, progress) = (Data::keep(data), progress(watcher));
     Call::new(env, tag).run_on(id.0, move |device| {
         let device = device.clone();
@@ -93,18 +93,18 @@ fn buffer_from_small<'a>(
     dtype: Wire<DType>,
     dims: Dims,
     data: Term<'a>,
-    note: Note,
-) -> Answer<'a, Option<Ref>> {
+    options: AllocOptions,
+) -> NifResult<'a, Option<Ref>> {
     let Some(device) = registry::find_open(id.0) else {
         return Ok(None);
     };
     let made = match data.decode::<Binary>() {
-        Ok(data) => Buffer::from_bytes_now(&device, spec(env, dtype, dims, note), &data),
+        Ok(data) => Buffer::from_bytes_now(&device, spec(env, dtype, dims, options), &data),
         // A list can have any length, whatever its shape.
-        Err(_) if !list::is_short(data, MOST_CELLS) => None,
+        Err(_) if !list::has_at_most(data, MOST_CELLS) => None,
         Err(_) => {
             let bytes = list::decode(data, dtype.0, &dims)?;
-            Buffer::from_bytes_now(&device, spec(env, dtype, dims, note), &bytes)
+            Buffer::from_bytes_now(&device, spec(env, dtype, dims, options), &bytes)
         }
     };
     Ok(made.map(|buffer| ResourceArc::new(BufferRef::new(buffer))))
@@ -117,12 +117,12 @@ fn buffer_empty<'a>(
     id: Wire<DeviceId>,
     dtype: Wire<DType>,
     dims: Dims,
-    note: Note,
-) -> Answer<'a, Option<Ref>> {
+    options: AllocOptions,
+) -> NifResult<'a, Option<Ref>> {
     let Some(device) = registry::find_open(id.0) else {
         return Ok(None);
     };
-    let buffer = Buffer::lazy(device, spec(env, dtype, dims, note))?;
+    let buffer = Buffer::lazy(device, spec(env, dtype, dims, options))?;
     handle(Ok(buffer)).map(Some)
 }
 
@@ -133,9 +133,9 @@ fn buffer_iota<'a>(
     id: Wire<DeviceId>,
     dtype: Wire<DType>,
     dims: Dims,
-    note: Note,
+    options: AllocOptions,
 ) -> Pending<'a> {
-    let spec = spec(env, dtype, dims, note);
+    let spec = spec(env, dtype, dims, options);
     Call::new(env, tag).run_on(id.0, move |device| {
         handle(Buffer::iota(device.clone(), spec))
     })
@@ -152,11 +152,7 @@ fn buffer_allocate<'a>(env: Env<'a>, tag: Reference<'a>, buffer: Ref) -> Pending
 #[rustler::nif]
 fn buffer_fill<'a>(env: Env<'a>, tag: Reference<'a>, buffer: Ref, value: Term<'a>) -> Pending<'a> {
     let dtype = buffer.0.dtype();
-    let bits = list::bits(value, dtype).ok_or(Fault::Value {
-        index: 0,
-        value,
-        dtype,
-    })?;
+    let bits = list::bits(value, dtype).ok_or_else(|| NifError::invalid_value(0, value, dtype))?;
     on(Call::new(env, tag), buffer, move |buffer| {
         buffer.fill(bits)?;
         Ok(atoms::ok())
@@ -284,11 +280,12 @@ fn elements<'a>(
     bytes: Result<OwnedBinary>,
     dtype: DType,
     dims: &[u64],
-) -> Answer<'a, Term<'a>> {
+) -> NifResult<'a, Term<'a>> {
     let bytes = bytes?;
-    match bytes.len() <= SHORT_LIST {
-        true => list::encode(env, &bytes, dtype, dims),
-        false => Ok((atoms::bytes(), Binary::from_owned(bytes, env)).encode(env)),
+    if bytes.len() <= SHORT_LIST {
+        list::encode(env, &bytes, dtype, dims)
+    } else {
+        Ok((atoms::bytes(), Binary::from_owned(bytes, env)).encode(env))
     }
 }
 
@@ -353,23 +350,23 @@ fn buffer_write_list<'a>(
 }
 
 #[rustler::nif]
-fn buffer_view(buffer: Ref, offset: u64, count: u64) -> Answer<'static, Ref> {
+fn buffer_view(buffer: Ref, offset: u64, count: u64) -> NifResult<'static, Ref> {
     handle(buffer.0.view(offset, count))
 }
 
 #[rustler::nif]
-fn buffer_slice_bytes(buffer: Ref, offset: u64, len: u64) -> Answer<'static, Ref> {
+fn buffer_slice_bytes(buffer: Ref, offset: u64, len: u64) -> NifResult<'static, Ref> {
     handle(buffer.0.slice_bytes(offset, len))
 }
 
 #[rustler::nif]
-fn buffer_clone(buffer: Ref) -> Answer<'static, Ref> {
+fn buffer_clone(buffer: Ref) -> NifResult<'static, Ref> {
     handle(Ok(buffer.0.share()))
 }
 
 /// As `buffer_clone`, with a new identity.
 #[rustler::nif]
-fn buffer_detach(buffer: Ref) -> Answer<'static, Ref> {
+fn buffer_detach(buffer: Ref) -> NifResult<'static, Ref> {
     handle(Ok(buffer.0.detach()))
 }
 
@@ -380,10 +377,10 @@ fn buffer_duplicate<'a>(
     buffer: Ref,
     id: Wire<DeviceId>,
     dims: Dims,
-    note: Note,
+    options: AllocOptions,
     watcher: Option<LocalPid>,
 ) -> Pending<'a> {
-    let spec = spec(env, Wire(buffer.0.dtype()), dims, note);
+    let spec = spec(env, Wire(buffer.0.dtype()), dims, options);
     let progress = progress(watcher);
     Call::new(env, tag).opened(id.0, move |device, call| {
         if Arc::ptr_eq(&device, buffer.0.device()) {
@@ -405,9 +402,9 @@ fn buffer_convert<'a>(
     buffer: Ref,
     dtype: Wire<DType>,
     dims: Dims,
-    note: Note,
+    options: AllocOptions,
 ) -> Pending<'a> {
-    let spec = spec(env, dtype, dims, note);
+    let spec = spec(env, dtype, dims, options);
     on(Call::new(env, tag), buffer, move |buffer| {
         handle(buffer.convert(spec))
     })
@@ -423,7 +420,7 @@ fn buffer_copy<'a>(env: Env<'a>, tag: Reference<'a>, source: Ref, target: Ref) -
         });
     }
     copy_across(Held(source), Held(target), None, move |copied| {
-        call.answer(copied.map(|_| atoms::ok()).map_err(Fault::from));
+        call.answer(copied.map(|_| atoms::ok()).map_err(NifError::from));
     })?;
     Ok(atoms::pending())
 }
@@ -487,7 +484,7 @@ fn list_to_binary<'a>(
     dtype: Wire<DType>,
     dims: Dims,
     data: Term<'a>,
-) -> Answer<'a, Binary<'a>> {
+) -> NifResult<'a, Binary<'a>> {
     let bytes = list::decode(data, dtype.0, &dims)?;
     Ok(Binary::from_owned(OwnedBinary::from_slice(&bytes), env))
 }
@@ -499,7 +496,7 @@ fn buffer_list<'a>(
     buffer: Ref,
     data: Binary<'a>,
     dims: Dims,
-) -> Answer<'a, Term<'a>> {
+) -> NifResult<'a, Term<'a>> {
     list::encode(env, &data, buffer.0.dtype(), &dims)
 }
 
@@ -510,6 +507,6 @@ fn binary_to_list<'a>(
     data: Binary<'a>,
     dtype: Wire<DType>,
     dims: Dims,
-) -> Answer<'a, Term<'a>> {
+) -> NifResult<'a, Term<'a>> {
     list::encode(env, &data, dtype.0, &dims)
 }

@@ -17,10 +17,10 @@ use rustler::{Atom, Env, OwnedEnv, Reference, Resource, ResourceArc, Term};
 
 use crate::atoms;
 use crate::call::{Call, Pending};
-use crate::error::{Answer, Fault};
+use crate::error::{NifError, NifResult};
 use crate::list;
 use crate::resource::BufferRef;
-use crate::term::{Dims, ListOf, Note, Wire, spec};
+use crate::term::{AllocOptions, Dims, ListOf, Wire, spec};
 
 type Ref = ResourceArc<BufferRef>;
 
@@ -34,7 +34,7 @@ impl RefUnwindSafe for KernelRef {}
 
 /// Decodes, checks and hashes up to 20,000 nodes. A call of a cached kernel does not use it.
 #[rustler::nif(schedule = "DirtyCpu")]
-fn kernel_new<'a>(program: Term<'a>) -> Answer<'a, ResourceArc<KernelRef>> {
+fn kernel_new<'a>(program: Term<'a>) -> NifResult<'a, ResourceArc<KernelRef>> {
     let own = OwnedEnv::new();
     let saved = own.save(program);
     // The decoder recurses for each level of the tree, and the stack size of a scheduler is set by a flag of the VM.
@@ -56,17 +56,14 @@ fn kernel_count() -> u64 {
 }
 
 /// The scalars as the bits of the types that the kernel declares for them.
-fn numbers<'a>(kernel: &Kernel, scalars: &[Term<'a>]) -> Answer<'a, Vec<u64>> {
+fn numbers<'a>(kernel: &Kernel, scalars: &[Term<'a>]) -> NifResult<'a, Vec<u64>> {
     let types = kernel.program().scalars.iter();
     let pairs = scalars.iter().zip(types).enumerate();
     pairs
         .map(|(index, (value, dtype))| {
             let (value, dtype) = (*value, *dtype);
-            list::bits(value, dtype).ok_or(Fault::Value {
-                index: index as u64,
-                value,
-                dtype,
-            })
+            list::bits(value, dtype)
+                .ok_or_else(|| NifError::invalid_value(index as u64, value, dtype))
         })
         .collect()
 }
@@ -125,12 +122,12 @@ fn mapping<'a>(
     kernel: &Kernel,
     scalars: &[Term<'a>],
     dims: Dims,
-    note: Note,
-) -> Answer<'a, Mapping> {
+    options: AllocOptions,
+) -> NifResult<'a, Mapping> {
     let Some(dtype) = kernel.program().outputs.first() else {
         return Err(Error::NotAllocated.into());
     };
-    let spec = spec(env, Wire(*dtype), dims, note);
+    let spec = spec(env, Wire(*dtype), dims, options);
     Ok(Mapping {
         scalars: numbers(kernel, scalars)?,
         positions: spec.count().unwrap_or(u64::MAX),
@@ -138,7 +135,7 @@ fn mapping<'a>(
     })
 }
 
-fn handle_of<'a>(made: Vec<Buffer>) -> Answer<'a, Ref> {
+fn handle_of<'a>(made: Vec<Buffer>) -> NifResult<'a, Ref> {
     let made = made.into_iter().next();
     let made = made.ok_or(Error::NotAllocated)?;
     Ok(ResourceArc::new(BufferRef::new(made)))
@@ -155,9 +152,9 @@ fn kernel_map<'a>(
     inputs: ListOf<Ref>,
     scalars: ListOf<Term<'a>>,
     dims: Dims,
-    note: Note,
+    options: AllocOptions,
 ) -> Pending<'a> {
-    let it = mapping(env, &kernel.0, &scalars, dims, note)?;
+    let it = mapping(env, &kernel.0, &scalars, dims, options)?;
     Call::new(env, tag).run_on(id.0, move |device| {
         let (inputs, outputs) = (buffers(&inputs), vec![it.spec]);
         handle_of(
@@ -177,10 +174,10 @@ fn kernel_map_now<'a>(
     inputs: ListOf<Ref>,
     scalars: ListOf<Term<'a>>,
     dims: Dims,
-    note: Note,
-) -> Answer<'a, Option<Ref>> {
+    options: AllocOptions,
+) -> NifResult<'a, Option<Ref>> {
     let kernel = &kernel.0;
-    let it = mapping(env, kernel, &scalars, dims, note)?;
+    let it = mapping(env, kernel, &scalars, dims, options)?;
     let Some(device) = registry::find_open(id.0) else {
         return Ok(None);
     };
@@ -207,7 +204,9 @@ struct Prepared {
     positions: u64,
 }
 
-fn prepared<'a>((kernel, inputs, scalars, outputs, positions): Step<'a>) -> Answer<'a, Prepared> {
+fn prepared<'a>(
+    (kernel, inputs, scalars, outputs, positions): Step<'a>,
+) -> NifResult<'a, Prepared> {
     Ok(Prepared {
         scalars: numbers(&kernel.0, &scalars)?,
         kernel,
@@ -250,7 +249,7 @@ fn run_steps(steps: &[Prepared]) -> ex_cubecl_core::Result<Atom> {
 
 /// Runs one step on the caller's scheduler; `nil` if that would block.
 #[rustler::nif]
-fn kernel_run_now<'a>(step: Step<'a>) -> Answer<'a, Option<Atom>> {
+fn kernel_run_now<'a>(step: Step<'a>) -> NifResult<'a, Option<Atom>> {
     let ran = run_now(&prepared(step)?.launch())?;
     Ok(ran.then(atoms::ok))
 }
@@ -264,9 +263,9 @@ fn kernel_matmul<'a>(
     right: Ref,
     lengths: (u64, u64, u64),
     dims: Dims,
-    note: Note,
+    options: AllocOptions,
 ) -> Pending<'a> {
-    let spec = spec(env, Wire(left.0.dtype()), dims, note);
+    let spec = spec(env, Wire(left.0.dtype()), dims, options);
     let (device, lengths) = (left.0.device().clone(), [lengths.0, lengths.1, lengths.2]);
     Call::new(env, tag).run(&device, move || {
         let made = matmul(&left.0, &right.0, spec, lengths)?;
@@ -285,7 +284,7 @@ fn source_new(
     text: String,
     entry: String,
     threads: Option<(u32, u32, u32)>,
-) -> Answer<'static, ResourceArc<SourceRef>> {
+) -> NifResult<'static, ResourceArc<SourceRef>> {
     let threads = threads.map(|(x, y, z)| [x, y, z]);
     let source = parse_source(text, entry, threads)?;
     Ok(ResourceArc::new(SourceRef(source)))

@@ -11,11 +11,11 @@ use rustler::{Atom, Encoder, Env, LocalPid, Reference, ResourceArc, Term};
 
 use crate::atoms;
 use crate::call::{Call, Later, Pending, ask};
-use crate::error::{Answer, soon};
+use crate::error::{NifResult, busy_to_nil};
+use crate::notifier::notify;
 use crate::pid;
-use crate::post::post;
 use crate::resource::{BufferRef, held, unwatch};
-use crate::term::{Dims, Note, Wire, spec};
+use crate::term::{AllocOptions, Dims, Wire, spec};
 
 #[rustler::nif]
 fn memory_usage<'a>(env: Env<'a>, tag: Reference<'a>, id: Wire<DeviceId>) -> Pending<'a> {
@@ -27,7 +27,7 @@ fn memory_total<'a>(
     env: Env<'a>,
     tag: Reference<'a>,
     id: Wire<DeviceId>,
-) -> Answer<'a, Later<Option<u64>>> {
+) -> NifResult<'a, Later<Option<u64>>> {
     ask(env, tag, id.0, |device| device.info.total_memory)
 }
 
@@ -37,7 +37,7 @@ fn memory_set_limit<'a>(
     tag: Reference<'a>,
     id: Wire<DeviceId>,
     limit: Option<u64>,
-) -> Answer<'a, Later<Atom>> {
+) -> NifResult<'a, Later<Atom>> {
     ask(env, tag, id.0, move |device| {
         device.set_limit(limit);
         atoms::ok()
@@ -46,7 +46,7 @@ fn memory_set_limit<'a>(
 
 /// Sets the limit with which a device is opened. A device that is open keeps its limit.
 #[rustler::nif]
-fn memory_first_limit(id: Wire<DeviceId>, limit: u64) -> Answer<'static, Atom> {
+fn memory_first_limit(id: Wire<DeviceId>, limit: u64) -> NifResult<'static, Atom> {
     registry::set_first_limit(id.0, limit);
     Ok(atoms::ok())
 }
@@ -57,7 +57,7 @@ fn memory_report<'a>(
     tag: Reference<'a>,
     id: Wire<DeviceId>,
     most: u64,
-) -> Answer<'a, Later<Wire<Report>>> {
+) -> NifResult<'a, Later<Wire<Report>>> {
     ask(env, tag, id.0, move |device| {
         Wire(device.report(most as usize))
     })
@@ -72,7 +72,7 @@ fn memory_map<'a>(
     tag: Reference<'a>,
     id: Wire<DeviceId>,
     most: u64,
-) -> Answer<'a, Later<Map>> {
+) -> NifResult<'a, Later<Map>> {
     ask(env, tag, id.0, move |device| {
         let (pages, entries) = device.map(most as usize);
         (
@@ -94,7 +94,7 @@ fn memory_owners<'a>(
     env: Env<'a>,
     tag: Reference<'a>,
     id: Wire<DeviceId>,
-) -> Answer<'a, Later<Vec<(Owner, u64)>>> {
+) -> NifResult<'a, Later<Vec<(Owner, u64)>>> {
     ask(env, tag, id.0, |device| {
         let owners = device.report(0).by_owner.into_iter();
         owners
@@ -118,7 +118,7 @@ fn memory_failed<'a>(
     env: Env<'a>,
     tag: Reference<'a>,
     id: Wire<DeviceId>,
-) -> Answer<'a, Later<(u64, Option<u64>)>> {
+) -> NifResult<'a, Later<(u64, Option<u64>)>> {
     ask(env, tag, id.0, |device| {
         device.count_failure();
         let usage = device.account();
@@ -128,7 +128,11 @@ fn memory_failed<'a>(
 
 /// Live bytes, without calling the driver.
 #[rustler::nif]
-fn memory_live<'a>(env: Env<'a>, tag: Reference<'a>, id: Wire<DeviceId>) -> Answer<'a, Later<u64>> {
+fn memory_live<'a>(
+    env: Env<'a>,
+    tag: Reference<'a>,
+    id: Wire<DeviceId>,
+) -> NifResult<'a, Later<u64>> {
     ask(env, tag, id.0, |device| device.account().live_bytes)
 }
 
@@ -145,12 +149,12 @@ fn memory_take<'a>(
     dtype: Wire<DType>,
     dims: Dims,
     max: u64,
-    note: Note,
-) -> Answer<'a, Option<ResourceArc<BufferRef>>> {
+    options: AllocOptions,
+) -> NifResult<'a, Option<ResourceArc<BufferRef>>> {
     let Some(device) = registry::find_open(id.0) else {
         return Ok(None);
     };
-    let spec = spec(env, dtype, dims, note);
+    let spec = spec(env, dtype, dims, options);
     let Some(pool) = shared_pools::try_find(&device, &spec, max) else {
         return Ok(None);
     };
@@ -167,9 +171,9 @@ fn memory_get<'a>(
     dtype: Wire<DType>,
     dims: Dims,
     max: u64,
-    note: Note,
+    options: AllocOptions,
 ) -> Pending<'a> {
-    let (spec, holder) = (spec(env, dtype, dims, note), env.pid());
+    let (spec, holder) = (spec(env, dtype, dims, options), env.pid());
     Call::new(env, tag).run_on(id.0, move |device| {
         let label = spec.label.clone();
         let buffer = shared_pools::find_or_make(device, spec, max)?.check_out(&label)?;
@@ -178,7 +182,7 @@ fn memory_get<'a>(
 }
 
 #[rustler::nif]
-fn memory_return(env: Env<'_>, buffer: ResourceArc<BufferRef>) -> Answer<'static, Option<Atom>> {
+fn memory_return(env: Env<'_>, buffer: ResourceArc<BufferRef>) -> NifResult<'static, Option<Atom>> {
     returned(Some(env), &buffer, false)
 }
 
@@ -196,8 +200,8 @@ fn returned(
     env: Option<Env<'_>>,
     buffer: &ResourceArc<BufferRef>,
     wait: bool,
-) -> Answer<'static, Option<Atom>> {
-    let back = soon(shared_pools::check_in(&buffer.0, wait))?;
+) -> NifResult<'static, Option<Atom>> {
+    let back = busy_to_nil(shared_pools::check_in(&buffer.0, wait))?;
     Ok(back.map(|()| {
         unwatch(env, buffer);
         atoms::ok()
@@ -208,7 +212,7 @@ fn returned(
 type SharedPool = (Wire<DeviceId>, u64, bool, Wire<Stats>);
 
 #[rustler::nif]
-fn memory_stats() -> Answer<'static, Vec<SharedPool>> {
+fn memory_stats() -> NifResult<'static, Vec<SharedPool>> {
     let stats = shared_pools::stats().into_iter();
     Ok(stats
         .map(|(id, bytes, persistent, stats)| (Wire(id), bytes, persistent, Wire(stats)))
@@ -220,7 +224,7 @@ fn memory_reset_peak<'a>(
     env: Env<'a>,
     tag: Reference<'a>,
     id: Wire<DeviceId>,
-) -> Answer<'a, Later<Atom>> {
+) -> NifResult<'a, Later<Atom>> {
     ask(env, tag, id.0, |device| {
         device.reset_peak();
         atoms::ok()
@@ -235,11 +239,11 @@ fn memory_trim<'a>(env: Env<'a>, tag: Reference<'a>, id: Wire<DeviceId>) -> Pend
 /// Sends `{freed, allocation, microseconds}` to a process for every allocation that is freed; `nil`
 /// stops it.
 #[rustler::nif]
-fn memory_watch(pid: Option<LocalPid>) -> Answer<'static, Atom> {
+fn memory_watch(pid: Option<LocalPid>) -> NifResult<'static, Atom> {
     watch_frees(pid.map(|pid| -> Watcher {
         Box::new(move |entry| {
             let (entry, lived) = (entry.clone(), entry.since.elapsed().as_micros() as u64);
-            post(pid, move |env| {
+            notify(pid, move |env| {
                 (atoms::freed(), Wire(entry), lived).encode(env)
             });
         })

@@ -12,11 +12,11 @@ use rustler::{Atom, Env, LocalPid, Monitor, Reference, Resource, ResourceArc, Te
 
 use crate::atoms;
 use crate::call::{Call, Pending};
-use crate::error::{Answer, Fault, soon};
+use crate::error::{NifError, NifResult, busy_to_nil};
+use crate::notifier::notify;
 use crate::pid;
-use crate::post::post;
 use crate::resource::{BufferRef, held, unwatch};
-use crate::term::{Dims, DynEncoder, Note, Wire, map, spec};
+use crate::term::{AllocOptions, Dims, DynEncoder, Wire, map, spec};
 
 /// A pool and, once it is set, its server process. The pool is closed when the process ends.
 struct PoolRef {
@@ -42,12 +42,12 @@ impl RefUnwindSafe for PoolRef {}
 
 static POOLS: RwLock<Option<HashMap<u64, ResourceArc<PoolRef>>>> = RwLock::new(None);
 
-fn find<'a>(env: Env<'_>, pid: LocalPid) -> Answer<'a, Arc<Pool>> {
+fn find<'a>(env: Env<'_>, pid: LocalPid) -> NifResult<'a, Arc<Pool>> {
     let pools = POOLS.read();
     let found = pools
         .as_ref()
         .and_then(|pools| pools.get(&pid::key(env, pid)));
-    Ok(found.ok_or(Fault::Closed)?.pool.clone())
+    Ok(found.ok_or_else(NifError::pool_closed)?.pool.clone())
 }
 
 /// Makes a pool that has no server process yet.
@@ -59,16 +59,16 @@ fn pool_open<'a>(
     dtype: Wire<DType>,
     dims: Dims,
     max: u64,
-    note: Note,
+    options: AllocOptions,
 ) -> Pending<'a> {
     let process = Arc::new(OnceLock::new());
     let awaited = process.clone();
     let waker = Box::new(move || {
         if let Some(pid) = awaited.get() {
-            post(*pid, |env| atoms::returned().to_term(env));
+            notify(*pid, |env| atoms::returned().to_term(env));
         }
     });
-    let spec = spec(env, dtype, dims, note);
+    let spec = spec(env, dtype, dims, options);
     Call::new(env, tag).run_on(id.0, move |device| {
         let pool = Pool::new(device.clone(), spec, max, Some(waker))?;
         Ok(ResourceArc::new(PoolRef { pool, process }))
@@ -78,10 +78,10 @@ fn pool_open<'a>(
 /// Makes the calling process the server of the pool: the pool is found by its pid, and ends with
 /// it.
 #[rustler::nif]
-fn pool_run(env: Env<'_>, pool: ResourceArc<PoolRef>) -> Answer<'static, Atom> {
+fn pool_run(env: Env<'_>, pool: ResourceArc<PoolRef>) -> NifResult<'static, Atom> {
     let pid = env.pid();
     if pool.process.set(pid).is_err() || pool.monitor(Some(env), &pid).is_none() {
-        return Err(Fault::Closed);
+        return Err(NifError::pool_closed());
     }
     let mut pools = POOLS.write();
     pools
@@ -92,9 +92,9 @@ fn pool_run(env: Env<'_>, pool: ResourceArc<PoolRef>) -> Answer<'static, Atom> {
 
 /// Checks out an idle buffer, or returns `{grow, device, bytes}`.
 #[rustler::nif]
-fn pool_take<'a>(env: Env<'a>, pid: LocalPid, note: Note) -> Answer<'a, Term<'a>> {
+fn pool_take<'a>(env: Env<'a>, pid: LocalPid, options: AllocOptions) -> NifResult<'a, Term<'a>> {
     let pool = find(env, pid)?;
-    match pool.take(&note.label(pid::caller(env)))? {
+    match pool.take(&options.label(pid::caller(env)))? {
         Some(buffer) => {
             let handle = held(Some(env), buffer, env.pid());
             Ok(lease(env, &pool, handle))
@@ -114,10 +114,10 @@ fn pool_check_out<'a>(
     tag: Reference<'a>,
     pid: LocalPid,
     holder: LocalPid,
-    note: Note,
+    options: AllocOptions,
 ) -> Pending<'a> {
     let pool = find(env, pid)?;
-    let label = note.label(pid::key(env, holder));
+    let label = options.label(pid::key(env, holder));
     let device = pool.device().clone();
     Call::new(env, tag).then(&device, move |call| {
         let buffer = pool.check_out(&label);
@@ -143,7 +143,7 @@ fn pool_check_in(
     env: Env<'_>,
     pid: LocalPid,
     buffer: ResourceArc<BufferRef>,
-) -> Answer<'static, Option<Atom>> {
+) -> NifResult<'static, Option<Atom>> {
     check_in(Some(env), &*find(env, pid)?, &buffer, false)
 }
 
@@ -164,8 +164,8 @@ fn check_in(
     pool: &Pool,
     buffer: &ResourceArc<BufferRef>,
     wait: bool,
-) -> Answer<'static, Option<Atom>> {
-    let back = soon(pool.check_in(&buffer.0, wait))?;
+) -> NifResult<'static, Option<Atom>> {
+    let back = busy_to_nil(pool.check_in(&buffer.0, wait))?;
     Ok(back.map(|()| {
         unwatch(env, buffer);
         atoms::ok()
@@ -174,18 +174,18 @@ fn check_in(
 
 /// Sets how many processes wait for a buffer.
 #[rustler::nif]
-fn pool_set_waiting(env: Env<'_>, pid: LocalPid, waiting: u64) -> Answer<'static, Atom> {
+fn pool_set_waiting(env: Env<'_>, pid: LocalPid, waiting: u64) -> NifResult<'static, Atom> {
     find(env, pid)?.set_waiting(waiting);
     Ok(atoms::ok())
 }
 
 #[rustler::nif]
-fn pool_count_wait(env: Env<'_>, pid: LocalPid) -> Answer<'static, Atom> {
+fn pool_count_wait(env: Env<'_>, pid: LocalPid) -> NifResult<'static, Atom> {
     find(env, pid)?.count_wait();
     Ok(atoms::ok())
 }
 
 #[rustler::nif]
-fn pool_stats(env: Env<'_>, pid: LocalPid) -> Answer<'static, Wire<Stats>> {
+fn pool_stats(env: Env<'_>, pid: LocalPid) -> NifResult<'static, Wire<Stats>> {
     Ok(Wire(find(env, pid)?.stats()))
 }

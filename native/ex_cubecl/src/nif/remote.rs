@@ -4,8 +4,8 @@ use parking_lot::Mutex;
 use rustler::{Binary, Encoder, Env, LocalPid, OwnedBinary, Resource, ResourceArc};
 
 use crate::atoms;
-use crate::error::Answer;
-use crate::post::post;
+use crate::error::NifResult;
+use crate::notifier::notify;
 
 /// The process that is notified of garbage-collected handles, and the names of the handles that
 /// were collected while no such process was alive.
@@ -39,7 +39,7 @@ impl Drop for RemoteRef {
 }
 
 fn tell(pid: LocalPid, name: Vec<u8>) {
-    post(pid, move |env| {
+    notify(pid, move |env| {
         let term = Binary::from_owned(OwnedBinary::from_slice(&name), env);
         if !pid.is_alive(env) {
             RELEASER.lock().untold.push(name);
@@ -51,7 +51,10 @@ fn tell(pid: LocalPid, name: Vec<u8>) {
 /// Makes a handle, and makes `releaser` the process that is notified of all handles, older ones too:
 /// a releaser that was killed is replaced by a new process.
 #[rustler::nif]
-fn remote_handle<'a>(releaser: LocalPid, name: Binary<'a>) -> Answer<'a, ResourceArc<RemoteRef>> {
+fn remote_handle<'a>(
+    releaser: LocalPid,
+    name: Binary<'a>,
+) -> NifResult<'a, ResourceArc<RemoteRef>> {
     let untold = {
         let mut known = RELEASER.lock();
         known.pid = Some(releaser);
@@ -63,7 +66,7 @@ fn remote_handle<'a>(releaser: LocalPid, name: Binary<'a>) -> Answer<'a, Resourc
 }
 
 #[rustler::nif]
-fn remote_key<'a>(env: Env<'a>, handle: ResourceArc<RemoteRef>) -> Answer<'a, Binary<'a>> {
+fn remote_key<'a>(env: Env<'a>, handle: ResourceArc<RemoteRef>) -> NifResult<'a, Binary<'a>> {
     let name = OwnedBinary::from_slice(&handle.name);
     Ok(Binary::from_owned(name, env))
 }

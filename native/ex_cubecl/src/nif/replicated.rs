@@ -11,7 +11,7 @@ use rustler::{Atom, Binary, Env, Reference, ResourceArc, Term};
 
 use crate::atoms;
 use crate::call::{Call, Data, Pending};
-use crate::error::{Answer, Fault};
+use crate::error::{NifError, NifResult};
 use crate::list;
 use crate::resource::BufferRef;
 use crate::term::{Dims, ListOf, Wire};
@@ -53,7 +53,7 @@ fn replicated_write<'a>(
 }
 
 /// The range of bytes for each buffer.
-fn uploads<'a>(buffers: &[Ref], bytes: usize, split: bool) -> Answer<'a, Vec<Range<usize>>> {
+fn uploads<'a>(buffers: &[Ref], bytes: usize, split: bool) -> NifResult<'a, Vec<Range<usize>>> {
     let mut start = 0;
     let mut end = 0;
     let mut parts = Vec::with_capacity(buffers.len());
@@ -62,14 +62,11 @@ fn uploads<'a>(buffers: &[Ref], bytes: usize, split: bool) -> Answer<'a, Vec<Ran
         parts.push(start..end);
         start = if split { end } else { 0 };
     }
-    match bytes == end {
-        true => Ok(parts),
-        false => Err(Error::ByteMismatch {
-            expected: end as u64,
-            actual: bytes as u64,
-        }
-        .into()),
+    if bytes == end {
+        return Ok(parts);
     }
+    let (expected, actual) = (end as u64, bytes as u64);
+    Err(Error::ByteMismatch { expected, actual }.into())
 }
 
 enum Source {
@@ -108,10 +105,10 @@ fn write<'a>(call: Call, targets: Vec<Ref>, sources: impl Iterator<Item = Source
     Ok(atoms::pending())
 }
 
-fn exchange(targets: &[Ref], uploads: Vec<Result<Buffer>>) -> Answer<'static, Atom> {
-    let on = |index: usize, error| Fault::On {
-        device: targets[index].0.device_id(),
-        error,
+fn exchange(targets: &[Ref], uploads: Vec<Result<Buffer>>) -> NifResult<'static, Atom> {
+    let on = |index: usize, error| {
+        let device = targets[index].0.device_id();
+        NifError::from(error).on_device(device)
     };
     let mut fresh = Vec::with_capacity(uploads.len());
     for (index, upload) in uploads.into_iter().enumerate() {

@@ -4,7 +4,7 @@ use rustler::{Atom, Env, Reference, ResourceArc, Term};
 
 use crate::atoms;
 use crate::call::{Call, Pending};
-use crate::error::Answer;
+use crate::error::NifResult;
 use crate::reply::{Reply, TransferRef};
 use crate::resource::{BufferRef, finish_read};
 
@@ -45,7 +45,7 @@ fn buffer_read_async<'a>(
 
 /// A transfer whose result comes from another node, sent by a process.
 #[rustler::nif]
-fn transfer_new(env: Env<'_>) -> Answer<'static, Transfer> {
+fn transfer_new(env: Env<'_>) -> NifResult<'static, Transfer> {
     Ok(TransferRef::pending(env.pid()))
 }
 
@@ -56,14 +56,14 @@ fn transfer_wanted(transfer: Transfer) -> bool {
 
 /// Claims a transfer, so that the process that started it can wait for it, once.
 #[rustler::nif]
-fn transfer_claim(env: Env<'_>, transfer: Transfer) -> Answer<'static, Atom> {
+fn transfer_claim(env: Env<'_>, transfer: Transfer) -> NifResult<'static, Atom> {
     transfer.claim(env.pid())?;
     Ok(atoms::ok())
 }
 
 /// After this call the result is not sent. A result that was sent before is in the mailbox.
 #[rustler::nif]
-fn transfer_cancel(transfer: Transfer) -> Answer<'static, Atom> {
+fn transfer_cancel(transfer: Transfer) -> NifResult<'static, Atom> {
     transfer.cancel();
     Ok(atoms::ok())
 }

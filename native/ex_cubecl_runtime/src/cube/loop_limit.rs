@@ -55,7 +55,7 @@ impl<B: Backend> Cube<B> {
             positions: 1,
         };
         let stops = match self.launch_watched(&[probe]) {
-            Err(Error::TooManyRounds { .. }) => true,
+            Err(Error::LoopLimit { .. }) => true,
             outcome => outcome.map(|()| false)?,
         };
         Ok(*self.stops_loops.get_or_init(|| stops))
@@ -78,7 +78,7 @@ impl<B: Backend> Cube<B> {
         let mut told = [0; 4];
         self.read(status, None)?.wait_into(0, &mut told, None)?;
         match told.iter().any(|byte| *byte != 0) {
-            true => Err(Error::TooManyRounds { device: self.id }),
+            true => Err(Error::LoopLimit { device: self.id }),
             false => Ok(()),
         }
     }

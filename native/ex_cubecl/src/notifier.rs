@@ -3,22 +3,22 @@
 use ex_cubecl_core::threads::notifier::Notifier;
 use rustler::{Env, LocalPid, OwnedEnv, Term};
 
-type Letter = (
+type Message = (
     LocalPid,
     Box<dyn for<'a> FnOnce(Env<'a>) -> Term<'a> + Send>,
 );
 
-static POST: Notifier<Letter> = Notifier::new("ex_cubecl post", deliver);
+static NOTIFIER: Notifier<Message> = Notifier::new("ex_cubecl notifier", deliver);
 
 /// Sends a message from a thread of the library. If the process has died meanwhile, that is not an
 /// error.
-pub fn post<M>(pid: LocalPid, message: M)
+pub fn notify<M>(pid: LocalPid, message: M)
 where
     M: for<'a> FnOnce(Env<'a>) -> Term<'a> + Send + 'static,
 {
-    POST.send((pid, Box::new(message)));
+    NOTIFIER.send((pid, Box::new(message)));
 }
 
-fn deliver((pid, letter): Letter) {
-    let _ = OwnedEnv::new().send_and_clear(&pid, letter);
+fn deliver((pid, message): Message) {
+    let _ = OwnedEnv::new().send_and_clear(&pid, message);
 }
