@@ -4,7 +4,7 @@ defmodule ExCubecl.Kernel.Definition do
 
   import ExCubecl.Kernel.CompileErrors
 
-  alias ExCubecl.Kernel.{Below, Expressions, Lookup, Parser, Uniformity, Unknown}
+  alias ExCubecl.Kernel.{Diagnostics, Expressions, ForwardReference, Parser, Resolver, Uniformity}
 
   # Module attributes: kernels by name and arity, and kernels that call a name that is not defined yet.
   @kernels :ex_cubecl_kernels
@@ -32,9 +32,9 @@ defmodule ExCubecl.Kernel.Definition do
     functions(name, arity, make(name, args, body, opts, env), env)
   rescue
     # The called name may be defined further down, as a kernel or a function: `finish/1` checks at the end of the module.
-    below in Below ->
+    reference in ForwardReference ->
       {name, args} = head(call, env)
-      Module.put_attribute(env.module, @open, %{below | kernel: {name, length(args)}})
+      Module.put_attribute(env.module, @open, %{reference | kernel: {name, length(args)}})
       nil
   end
 
@@ -81,7 +81,9 @@ defmodule ExCubecl.Kernel.Definition do
   defp head({name, _, args}, _env) when is_atom(name) and is_list(args), do: {name, args}
 
   defp head(other, env) do
-    text = "a kernel is written as defkernel name(x, y) do ... end, not #{Unknown.short(other)}"
+    text =
+      "a kernel is written as defkernel name(x, y) do ... end, not #{Diagnostics.short(other)}"
+
     fail(env, env.line, text)
   end
 
@@ -114,11 +116,14 @@ defmodule ExCubecl.Kernel.Definition do
 
         fail(env, env.line, text)
 
-      List.keymember?(Lookup.defined(env), {name, arity}, 0) ->
+      List.keymember?(Resolver.defined(env), {name, arity}, 0) ->
         fail(env, env.line, "the kernel #{name}/#{arity} is defined twice")
 
       with_options =
-          Enum.find([arity - 1, arity + 1], &List.keymember?(Lookup.defined(env), {name, &1}, 0)) ->
+          Enum.find(
+            [arity - 1, arity + 1],
+            &List.keymember?(Resolver.defined(env), {name, &1}, 0)
+          ) ->
         fail(env, env.line, taken(name, min(arity, with_options)))
 
       true ->
@@ -134,9 +139,9 @@ defmodule ExCubecl.Kernel.Definition do
   def anonymous({:fn, _, [{:->, _, [args, body]}]}, opts, env) do
     struct_of(make(:kernel, args, body, opts, env))
   rescue
-    below in Below ->
-      {name, arity} = below.called
-      fail(%{file: below.file}, below.line, Unknown.call(name, arity, :unknown))
+    reference in ForwardReference ->
+      {name, arity} = reference.called
+      fail(%{file: reference.file}, reference.line, Diagnostics.call(name, arity, :unknown))
   end
 
   def anonymous({:fn, _, _}, _opts, env),
@@ -152,13 +157,13 @@ defmodule ExCubecl.Kernel.Definition do
 
   def anonymous(other, _opts, env) do
     text =
-      "a kernel is compiled from its code, which must stand here: kernel(fn x -> x + 1 end), not #{Unknown.short(other)}"
+      "a kernel is compiled from its code, which must stand here: kernel(fn x -> x + 1 end), not #{Diagnostics.short(other)}"
 
     fail(env, env.line, text)
   end
 
   defp make(name, args, body, opts, env) do
-    parsed = Parser.parse(name, args, body, opts, env, &Lookup.find(&1, &2, &3, env))
+    parsed = Parser.parse(name, args, body, opts, env, &Resolver.resolve(&1, &2, &3, env))
     barriers(parsed, env)
     %{parsed: parsed, key: key(parsed)}
   end
@@ -179,12 +184,12 @@ defmodule ExCubecl.Kernel.Definition do
 
   @doc "Checks at the end of a module that every kernel called is defined, and that no function has the name and arity of a kernel."
   def finish(%{module: module} = env) do
-    kernels = Lookup.defined(env)
+    kernels = Resolver.defined(env)
     open = module |> Module.get_attribute(@open) |> Enum.reverse()
 
-    for %Below{called: {name, arity}} = below <- open do
-      text = Unknown.call(name, arity, found_below(kernels, open, name, arity, env))
-      raise CompileError, file: below.file, line: below.line, description: text
+    for %ForwardReference{called: {name, arity}} = reference <- open do
+      text = Diagnostics.call(name, arity, meaning(kernels, open, name, arity, env))
+      fail(%{file: reference.file}, reference.line, text)
     end
 
     for {{name, arity}, _} <- kernels,
@@ -201,17 +206,17 @@ defmodule ExCubecl.Kernel.Definition do
 
   defp redefined(name, arity, _with_options), do: taken(name, arity)
 
-  defp found_below(kernels, open, name, arity, env) do
+  defp meaning(kernels, open, name, arity, env) do
     cond do
       List.keymember?(kernels, {name, arity}, 0) ->
-        :below
+        :forward
 
       # It is a kernel that itself calls a name that is not defined.
       Enum.any?(open, &(&1.kernel == {name, arity})) ->
-        :below
+        :forward
 
       true ->
-        with :below <- Lookup.local(kernels, name, arity, env), do: :unknown
+        with :forward <- Resolver.local(kernels, name, arity, env), do: :unknown
     end
   end
 end

@@ -6,7 +6,7 @@ defmodule ExCubecl.Kernel.Expressions do
   import ExCubecl.Kernel.Quoted
 
   alias ExCubecl.DType
-  alias ExCubecl.Kernel.{Below, Groups, Inlined, Unknown}
+  alias ExCubecl.Kernel.{Diagnostics, ForwardReference, Groups, Inliner, Scope}
 
   @unary %{
     -: :neg,
@@ -94,190 +94,182 @@ defmodule ExCubecl.Kernel.Expressions do
 
   def expression(number, _state) when is_number(number), do: {:number, number}
   def expression(bool, _state) when is_boolean(bool), do: {:bool, bool}
-  def expression({:__block__, _, [line]}, state), do: expression(line, state)
+  def expression({:__block__, _, [line]}, scope), do: expression(line, scope)
 
-  def expression({name, meta, context}, state) when is_atom(name) and is_atom(context) do
-    cond do
-      name in state.known ->
-        {:var, name}
+  def expression({name, meta, context}, scope) when is_atom(name) and is_atom(context),
+    do: {:var, Scope.readable(name, meta, scope)}
 
-      List.keymember?(state.shared, name, 0) ->
-        fail(state, meta, "#{name} is shared memory: name an element, as in #{name}[local()]")
-
-      true ->
-        fail(state, meta, "#{name} was not set before: it is no argument and no local variable")
-    end
-  end
-
-  def expression({{:., _, [Access, :get]}, meta, [{name, _, context}, index]}, state)
+  def expression({{:., _, [Access, :get]}, meta, [{name, _, context}, index]}, scope)
       when is_atom(name) and is_atom(context) do
-    if not memory?(name, state),
-      do: fail(state, meta, "#{name} is no argument: only buffers that are passed have elements")
+    if not Scope.memory?(name, scope),
+      do: fail(scope, meta, "#{name} is no argument: only buffers that are passed have elements")
 
-    {:at, line(meta, state), name, expression(index, state)}
+    {:at, line(meta, scope), name, expression(index, scope)}
   end
 
   def expression({:index, _, []}, _state), do: {:index, nil}
 
-  def expression({:index, meta, [axis]}, state) do
+  def expression({:index, meta, [axis]}, scope) do
     if axis in [:x, :y, :z],
       do: {:index, axis},
-      else: fail(state, meta, "an axis is :x, :y or :z")
+      else: fail(scope, meta, "an axis is :x, :y or :z")
   end
 
-  def expression({:len, meta, [{name, _, context}]}, state) when is_atom(context) do
-    if memory?(name, state), do: {:len, name}, else: fail(state, meta, "#{name} is no argument")
+  def expression({:len, meta, [{name, _, context}]}, scope) when is_atom(context) do
+    if Scope.memory?(name, scope),
+      do: {:len, name},
+      else: fail(scope, meta, "#{name} is no argument")
   end
 
   def expression({word, _, []}, _state) when word in [:local, :group], do: {word, nil}
 
-  def expression({word, meta, [axis]}, state) when word in [:local, :group, :group_size] do
+  def expression({word, meta, [axis]}, scope) when word in [:local, :group, :group_size] do
     cond do
-      axis not in [:x, :y, :z] -> fail(state, meta, "an axis is :x, :y or :z")
-      word == :group_size -> {:number, Groups.size(axis, state)}
+      axis not in [:x, :y, :z] -> fail(scope, meta, "an axis is :x, :y or :z")
+      word == :group_size -> {:number, Groups.size(axis, scope)}
       true -> {word, axis}
     end
   end
 
-  def expression({:group_size, _, []}, state), do: {:number, Groups.size(nil, state)}
+  def expression({:group_size, _, []}, scope), do: {:number, Groups.size(nil, scope)}
 
-  def expression({:barrier, meta, []}, state),
-    do: fail(state, meta, "barrier() has no value: it is a line of its own")
+  def expression({:barrier, meta, []}, scope),
+    do: fail(scope, meta, "barrier() has no value: it is a line of its own")
 
-  def expression({op, meta, args}, state) when op in @atomics and is_list(args) do
+  def expression({op, meta, args}, scope) when op in @atomics and is_list(args) do
     fail(
-      state,
+      scope,
       meta,
       "#{op} stands alone, or behind a variable: before = #{op}(output[i], value)"
     )
   end
 
-  def expression({:cast, meta, [value, dtype]}, state) do
+  def expression({:cast, meta, [value, dtype]}, scope) do
     if dtype in DType.all(),
-      do: {:cast, dtype, expression(value, state)},
-      else: fail(state, meta, "#{inspect(dtype)} is no type: expected one of #{types()}")
+      do: {:cast, dtype, expression(value, scope)},
+      else: fail(scope, meta, "#{inspect(dtype)} is no type: expected one of #{types()}")
   end
 
-  def expression({:if, meta, [condition, branches]}, state) when is_list(branches) do
+  def expression({:if, meta, [condition, branches]}, scope) when is_list(branches) do
     unless branches[:else],
-      do: fail(state, meta, "an if whose value is used needs an else")
+      do: fail(scope, meta, "an if whose value is used needs an else")
 
-    [then, other] = for key <- [:do, :else], do: one(branches[key], state)
-    {:if, line(meta, state), expression(condition, state), then, other}
+    [then, other] = for key <- [:do, :else], do: one(branches[key], scope)
+    {:if, line(meta, scope), expression(condition, scope), then, other}
   end
 
-  def expression({:cond, meta, [[do: clauses]]}, state) do
+  def expression({:cond, meta, [[do: clauses]]}, scope) do
     {before, last} = if is_list(clauses), do: Enum.split(clauses, -1), else: {[], []}
 
     value =
       case last do
         [{:->, _, [[true], value]}] -> value
-        _ -> fail(state, meta, "a cond whose value is used ends with: true -> ...")
+        _ -> fail(scope, meta, "a cond whose value is used ends with: true -> ...")
       end
 
-    List.foldr(before, one(value, state), fn clause, other ->
-      {meta, condition, value} = clause(clause, state)
-      {:if, line(meta, state), expression(condition, state), one(value, state), other}
+    List.foldr(before, one(value, scope), fn clause, other ->
+      {meta, condition, value} = clause(clause, scope)
+      {:if, line(meta, scope), expression(condition, scope), one(value, scope), other}
     end)
   end
 
-  def expression({:+, _, [value]}, state), do: expression(value, state)
+  def expression({:+, _, [value]}, scope), do: expression(value, scope)
 
-  def expression({{:., _, [{:__MODULE__, _, context}, name]}, meta, args}, state)
+  def expression({{:., _, [{:__MODULE__, _, context}, name]}, meta, args}, scope)
       when is_atom(context),
-      do: inline({nil, name}, meta, args, state)
+      do: inline({nil, name}, meta, args, scope)
 
-  def expression({{:., _, [{:__aliases__, _, _} = module, name]}, meta, args}, state),
-    do: inline({module, name}, meta, args, state)
+  def expression({{:., _, [{:__aliases__, _, _} = module, name]}, meta, args}, scope),
+    do: inline({module, name}, meta, args, scope)
 
-  def expression({{:., _, [:math, name]}, meta, args}, state),
-    do: expression({name, meta, args}, state)
+  def expression({{:., _, [:math, name]}, meta, args}, scope),
+    do: expression({name, meta, args}, scope)
 
-  def expression({word, meta, _} = quoted, state)
+  def expression({word, meta, _} = quoted, scope)
       when word in [:=, :for, :@, :fn, :&, :^, :if, :cond, :{}, :%, :%{}, :<<>>],
-      do: fail(state, meta, Unknown.value(quoted))
+      do: fail(scope, meta, Diagnostics.value(quoted))
 
-  def expression({name, meta, args}, state) when is_atom(name) and is_list(args) do
+  def expression({name, meta, args}, scope) when is_atom(name) and is_list(args) do
     case {args, @unary[name], @binary[name]} do
       {[value], function, _} when function != nil ->
-        {:call, line(meta, state), function, [expression(value, state)]}
+        {:call, line(meta, scope), function, [expression(value, scope)]}
 
       {[left, right], _, function} when function != nil ->
-        {:call, line(meta, state), function, [expression(left, state), expression(right, state)]}
+        {:call, line(meta, scope), function, [expression(left, scope), expression(right, scope)]}
 
       _ ->
-        inline({nil, name}, meta, args, state)
+        inline({nil, name}, meta, args, scope)
     end
   end
 
-  def expression(other, state), do: fail(state, meta(other), Unknown.value(other))
+  def expression(other, scope), do: fail(scope, meta(other), Diagnostics.value(other))
 
   @doc "A clause of a cond."
   def clause({:->, meta, [[condition], body]}, _state), do: {meta, condition, body}
 
-  def clause(other, state),
-    do: fail(state, meta(other), "a clause of cond is written as: condition -> ...")
+  def clause(other, scope),
+    do: fail(scope, meta(other), "a clause of cond is written as: condition -> ...")
 
   # A branch whose value is used: one expression, no assignments.
-  defp one(block, state) do
+  defp one(block, scope) do
     case lines(block) do
       [line] ->
-        expression(line, state)
+        expression(line, scope)
 
       [] ->
         fail(
-          state,
-          state.line,
+          scope,
+          scope.line,
           "a branch whose value is used is one expression, and this has none"
         )
 
       [first | _] ->
-        fail(state, meta(first), "a branch whose value is used is one expression")
+        fail(scope, meta(first), "a branch whose value is used is one expression")
     end
   end
 
   # Replaces the call of an element-wise kernel by its body.
-  defp inline({module, name}, meta, args, state) do
-    case state.find.(module, name, length(args)) do
+  defp inline({module, name}, meta, args, scope) do
+    case scope.resolve.(module, name, length(args)) do
       %{result: nil} ->
         fail(
-          state,
+          scope,
           meta,
           "#{name}/#{length(args)} is an indexed kernel: only element-wise ones can be called"
         )
 
       %{args: names} = kernel ->
-        args = Enum.map(args, &expression(&1, state))
-        {:inline, Inlined.kernel(kernel, Map.new(Enum.zip(names, args)), meta, state), args}
+        args = Enum.map(args, &expression(&1, scope))
+        {:inline, Inliner.inline(kernel, Map.new(Enum.zip(names, args)), meta, scope), args}
 
       {:other, other} ->
-        not_found(module, name, length(args), other, meta, state)
+        not_found(module, name, length(args), other, meta, scope)
     end
   end
 
-  @spec not_found(Macro.t() | nil, atom, arity, ExCubecl.Kernel.Lookup.other(), keyword, map) ::
+  @spec not_found(Macro.t() | nil, atom, arity, ExCubecl.Kernel.Resolver.other(), keyword, map) ::
           no_return
-  defp not_found(nil, name, arity, other, meta, state) do
+  defp not_found(nil, name, arity, other, meta, scope) do
     cond do
-      name == state.name and arity == length(state.args) and state.module != nil ->
-        fail(state, meta, Unknown.call(name, arity, :recursion))
+      name == scope.name and arity == length(scope.args) and scope.module != nil ->
+        fail(scope, meta, Diagnostics.call(name, arity, :recursion))
 
       arities(name) != [] ->
-        fail(state, meta, Unknown.call(name, arity, {:takes, arities(name)}))
+        fail(scope, meta, Diagnostics.call(name, arity, {:takes, arities(name)}))
 
-      other == :below ->
-        raise Below,
+      other == :forward ->
+        raise ForwardReference,
           called: {name, arity},
-          file: state.file,
-          line: line(meta, state)
+          file: scope.file,
+          line: line(meta, scope)
 
       true ->
-        fail(state, meta, Unknown.call(name, arity, other))
+        fail(scope, meta, Diagnostics.call(name, arity, other))
     end
   end
 
-  defp not_found(_module, name, arity, other, meta, state),
-    do: fail(state, meta, Unknown.call(name, arity, other))
+  defp not_found(_module, name, arity, other, meta, scope),
+    do: fail(scope, meta, Diagnostics.call(name, arity, other))
 
   defp types, do: Enum.map_join(DType.all(), " ", &inspect/1)
 end

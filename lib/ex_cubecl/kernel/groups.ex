@@ -5,16 +5,17 @@ defmodule ExCubecl.Kernel.Groups do
   import ExCubecl.Kernel.CompileErrors
 
   alias ExCubecl.DType
+  alias ExCubecl.Kernel.Scope
 
   @words [:local, :group, :group_size, :shared, :barrier]
   @threads 256
 
   @doc "The threads of a group along x, y and z; `nil` for a kernel without groups."
-  def threads(opts, body, state) do
+  def threads(opts, body, scope) do
     case opts do
       [] -> if grouped?(body), do: [@threads, 1, 1]
-      [group: axes] -> axes |> axes() |> each(axes, state)
-      _ -> fail(state, state.line, "#{Macro.to_string(opts)} is no option: only group: is known")
+      [group: axes] -> axes |> axes() |> each(axes, scope)
+      _ -> fail(scope, scope.line, "#{Macro.to_string(opts)} is no option: only group: is known")
     end
   end
 
@@ -23,15 +24,15 @@ defmodule ExCubecl.Kernel.Groups do
   defp axes({y, x}), do: [y, x]
   defp axes(x), do: List.wrap(x)
 
-  defp each(axes, given, state) do
-    if length(axes) in 1..3 and Enum.all?(axes, &(is_integer(&1) and &1 in 1..1024)),
-      do: Enum.take(Enum.reverse(axes) ++ [1, 1], 3),
-      else:
-        fail(
-          state,
-          state.line,
-          "group: #{Macro.to_string(given)} is no number of threads: expected one such as 256, or {16, 16} for two axes"
-        )
+  defp each(axes, given, scope) do
+    if length(axes) in 1..3 and Enum.all?(axes, &(is_integer(&1) and &1 in 1..1024)) do
+      Enum.take(Enum.reverse(axes) ++ [1, 1], 3)
+    else
+      text =
+        "group: #{Macro.to_string(given)} is no number of threads: expected one such as 256, or {16, 16} for two axes"
+
+      fail(scope, scope.line, text)
+    end
   end
 
   defp grouped?(body) do
@@ -44,60 +45,55 @@ defmodule ExCubecl.Kernel.Groups do
     found
   end
 
-  @doc "The state with the shared memory that a line declares."
-  def shared({:=, meta, [{name, _, context}, {:shared, _, [type, length]}]}, state)
+  @doc "The scope with the shared memory that a line declares."
+  def shared({:=, meta, [{name, _, context}, {:shared, _, [type, length]}]}, scope)
       when is_atom(name) and is_atom(context) do
-    if MapSet.member?(state.known, name) or List.keymember?(state.shared, name, 0),
-      do: fail(state, meta, "#{name} is there already: give the shared memory another name")
+    type = type(type, meta, scope)
 
-    type =
-      case type do
-        {arg, _, context} when is_atom(arg) and is_atom(context) -> {:of, arg}
-        dtype -> dtype
-      end
-
-    known? = match?({:of, _}, type) and elem(type, 1) in state.args
-
-    if not known? and type not in DType.all(),
-      do:
-        fail(
-          state,
-          meta,
-          "shared memory is of a type, one of #{Enum.map_join(DType.all(), " ", &inspect/1)}, or of an argument's: shared(:f32, 256), shared(input, 256)"
-        )
-
-    case constant(length, state) do
+    case constant(length, scope) do
       length when is_integer(length) and length in 1..65_536 ->
-        %{state | shared: [{name, type, length} | state.shared]}
+        Scope.put_shared(scope, name, type, length, meta)
 
       _ ->
-        fail(
-          state,
-          meta,
-          "the length of shared memory is a number that is known here, from 1 to 65536"
-        )
+        text = "the length of shared memory is a number that is known here, from 1 to 65536"
+        fail(scope, meta, text)
     end
   end
 
-  def shared({:=, meta, _}, state),
-    do: fail(state, meta, "shared memory is written as: tile = shared(:f32, 256)")
+  def shared({:=, meta, _}, scope),
+    do: fail(scope, meta, "shared memory is written as: tile = shared(:f32, 256)")
 
-  defp constant(number, _state) when is_integer(number), do: number
+  defp type({arg, _, context}, meta, scope) when is_atom(arg) and is_atom(context),
+    do: if(arg in scope.args, do: {:of, arg}, else: no_type(meta, scope))
 
-  defp constant({op, _, [a, b]}, state) when op in [:+, :-, :*, :div] do
-    with a when is_integer(a) <- constant(a, state),
-         b when is_integer(b) and not (op == :div and b == 0) <- constant(b, state) do
+  defp type(type, meta, scope),
+    do: if(type in DType.all(), do: type, else: no_type(meta, scope))
+
+  defp no_type(meta, scope) do
+    types = Enum.map_join(DType.all(), " ", &inspect/1)
+
+    text =
+      "shared memory is of a type, one of #{types}, or of an argument's: shared(:f32, 256), shared(input, 256)"
+
+    fail(scope, meta, text)
+  end
+
+  defp constant(number, _scope) when is_integer(number), do: number
+
+  defp constant({op, _, [a, b]}, scope) when op in [:+, :-, :*, :div] do
+    with a when is_integer(a) <- constant(a, scope),
+         b when is_integer(b) and not (op == :div and b == 0) <- constant(b, scope) do
       apply(Kernel, op, [a, b])
     else
       _ -> nil
     end
   end
 
-  defp constant({:group_size, _, []}, state), do: size(nil, state)
-  defp constant({:group_size, _, [axis]}, state) when axis in [:x, :y, :z], do: size(axis, state)
-  defp constant(_, _state), do: nil
+  defp constant({:group_size, _, []}, scope), do: size(nil, scope)
+  defp constant({:group_size, _, [axis]}, scope) when axis in [:x, :y, :z], do: size(axis, scope)
+  defp constant(_, _scope), do: nil
 
   @doc "The threads of a group along one axis, or in total for `nil`."
-  def size(nil, state), do: Enum.product(state.group)
-  def size(axis, state), do: Enum.at(state.group, %{x: 0, y: 1, z: 2}[axis])
+  def size(nil, scope), do: Enum.product(scope.group)
+  def size(axis, scope), do: Enum.at(scope.group, %{x: 0, y: 1, z: 2}[axis])
 end

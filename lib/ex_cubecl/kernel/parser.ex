@@ -15,7 +15,7 @@ defmodule ExCubecl.Kernel.Parser do
   import ExCubecl.Kernel.CompileErrors
   import ExCubecl.Kernel.Quoted
 
-  alias ExCubecl.Kernel.{Groups, Unknown}
+  alias ExCubecl.Kernel.{Diagnostics, Groups, Scope}
 
   @atomics %{
     atomic_add: :add,
@@ -30,87 +30,61 @@ defmodule ExCubecl.Kernel.Parser do
   # The same limit as on the native side.
   @max_size 20_000
 
+  defguardp variable?(name, context) when is_atom(name) and is_atom(context)
+
   @doc """
-  Parses a kernel with these arguments and this body. `find` looks up other kernels: it takes
-  `(module | nil, name, arity)` and returns a parsed kernel or `{:other, what}` as `ExCubecl.Kernel.Lookup` does.
+  Parses a kernel with these arguments and this body. `resolve` finds other kernels: it takes
+  `(module | nil, name, arity)` and returns as `ExCubecl.Kernel.Resolver.resolve/4`.
   """
-  def parse(name, args, body, opts, env, find) do
-    state = %{
-      file: env.file,
-      line: env.line,
-      name: name,
-      module: env.module,
-      in_library: in_library?(env),
-      args: Enum.map(args, &argument(&1, env)),
-      known: MapSet.new(),
-      find: find,
-      shared: [],
-      group: nil
-    }
+  def parse(name, args, body, opts, env, resolve) do
+    scope = Scope.new(name, args, env, resolve)
+    scope = %{scope | group: Groups.threads(opts, body, scope)}
 
-    if Enum.uniq(state.args) != state.args,
-      do: fail(state, env.line, "two arguments of the same name")
-
-    if state.args == [],
-      do: fail(state, env.line, "a kernel has arguments, at least a buffer")
-
-    state = %{state | known: MapSet.new(state.args), group: Groups.threads(opts, body, state)}
-
-    {memory, lines} =
+    {shared, lines} =
       body |> lines() |> Enum.split_with(&match?({:=, _, [_, {:shared, _, _}]}, &1))
 
-    state = Enum.reduce(memory, state, &Groups.shared/2)
-    names = for {name, _, _} <- state.shared, do: name
-    outputs = (lines |> written() |> Enum.uniq()) -- names
+    scope = Enum.reduce(shared, scope, &Groups.shared/2)
+    outputs = lines |> written() |> Scope.outputs(scope)
+    {statements, result} = body(lines, outputs, scope)
 
-    for output <- outputs, output not in state.args do
-      fail(
-        state,
-        env.line,
-        "#{output} is no argument: only buffers that are passed can be written to"
-      )
-    end
-
-    kernel = %{
+    %{
       name: name,
-      args: state.args,
+      args: scope.args,
       outputs: outputs,
-      statements: [],
-      result: nil,
-      group: state.group,
-      shared: Enum.reverse(state.shared)
+      statements: statements,
+      result: result,
+      group: scope.group,
+      shared: Enum.reverse(scope.shared),
+      size: checked_size([statements, result], scope)
     }
+  end
 
-    kernel =
-      if outputs == [] do
-        if state.group,
-          do:
-            fail(
-              state,
-              env.line,
-              "a kernel of groups writes into an argument, as in output[i] = ..."
-            )
+  # The buffers and shared arrays that are written to, anywhere in the body.
+  defp written(lines) do
+    {_, names} =
+      Macro.prewalk(lines, [], fn
+        {op, _, [{{:., _, [Access, :get]}, _, [{name, _, context}, _]}, _]} = node, names
+        when (op == := or is_map_key(@atomics, op)) and variable?(name, context) ->
+          {node, [name | names]}
 
-        {statements, result} = value_block(lines, state)
-        %{kernel | statements: statements, result: result}
-      else
-        {statements, _} = statements(lines, state)
-        %{kernel | statements: statements}
-      end
+        node, names ->
+          {node, names}
+      end)
 
-    # Where each kernel calls the previous one twice, the size doubles with each kernel. A traversal of the whole
-    # expanded code would not end, so the sizes are added up instead.
-    size = size([kernel.statements, kernel.result], 0)
+    Enum.reverse(names)
+  end
 
-    if size > @max_size,
-      do:
-        fail(
-          state,
-          env.line,
-          "it has more than 20,000 operations with all that it calls: use loops"
-        )
+  # Where each kernel calls the previous one twice, the size doubles with each kernel. A traversal of the whole
+  # expanded code would not end, so the sizes are added up instead.
+  defp checked_size(code, scope) do
+    case size(code, 0) do
+      size when size <= @max_size ->
+        size
 
-    Map.put(kernel, :size, size)
+      _ ->
+        text = "it has more than 20,000 operations with all that it calls: use loops"
+        fail(scope, scope.line, text)
+    end
   end
 
   defp size({:inline, %{size: size}, args}, sum), do: size(args, sum + size)
@@ -121,162 +95,125 @@ defmodule ExCubecl.Kernel.Parser do
 
   defp size(_other, sum), do: sum
 
-  defp argument({name, _, context}, _env) when is_atom(name) and is_atom(context), do: name
+  ## Bodies
 
-  defp argument({:when, meta, _}, env),
-    do: fail(env, meta[:line] || env.line, "guards are not known in kernels: use if in the body")
-
-  defp argument(other, env),
-    do: fail(env, env.line, "arguments are names, not #{Macro.to_string(other)}")
-
-  # The buffers that are written to, anywhere in the body.
-  defp written(lines) do
-    {_, names} =
-      Macro.prewalk(lines, [], fn
-        {:=, _, [{{:., _, [Access, :get]}, _, [{name, _, context}, _]}, _]} = node, names
-        when is_atom(name) and is_atom(context) ->
-          {node, [name | names]}
-
-        {op, _, [{{:., _, [Access, :get]}, _, [{name, _, context}, _]}, _]} = node, names
-        when is_map_key(@atomics, op) and is_atom(name) and is_atom(context) ->
-          {node, [name | names]}
-
-        node, names ->
-          {node, names}
-      end)
-
-    Enum.reverse(names)
+  # The statements and the result of an element-wise kernel; an indexed kernel has no result.
+  defp body(_lines, [], %{group: [_ | _]} = scope) do
+    text = "a kernel of groups writes into an argument, as in output[i] = ..."
+    fail(scope, scope.line, text)
   end
 
-  ## Statements
+  defp body([], [], scope) do
+    text =
+      "the body is empty: its last line is the result, or a line writes into an argument, as in output[i] = ..."
 
-  defp statements(lines, state), do: Enum.map_reduce(lines, state, &statement/2)
+    fail(scope, scope.line, text)
+  end
 
-  # Statements, and the last line, which has the value.
-  defp value_block([], state),
-    do:
-      fail(
-        state,
-        state.line,
-        "the body is empty: its last line is the result, or a line writes into an argument, as in output[i] = ..."
-      )
-
-  defp value_block(lines, state) do
+  defp body(lines, [], scope) do
     {before, [last]} = Enum.split(lines, -1)
-    {statements, state} = statements(before, state)
+    {statements, scope} = statements(before, scope)
 
-    with {:=, meta, [{name, _, context}, _]} when is_atom(name) and is_atom(context) <- last do
+    with {:=, meta, [{name, _, context}, _]} when variable?(name, context) <- last do
       text =
         "the last line sets #{name}, and the value of a kernel is that of its last line: " <>
           "end with #{name}, or write into an argument, as in output[i] = ..."
 
-      fail(state, meta, text)
+      fail(scope, meta, text)
     end
 
-    {statements, expression(last, state)}
+    {statements, expression(last, scope)}
   end
 
-  defp statement({:=, meta, [{{:., _, [Access, :get]}, _, [{name, _, _}, index]}, value]}, state) do
-    {{:write, line(meta, state), name, expression(index, state), expression(value, state)}, state}
+  defp body(lines, _outputs, scope), do: {block(lines, scope), nil}
+
+  ## Statements
+
+  # A variable that is set in a block is not known after the block.
+  defp block(lines, scope), do: lines |> statements(scope) |> elem(0)
+
+  defp statements(lines, scope), do: Enum.map_reduce(lines, scope, &statement/2)
+
+  defp statement({:=, meta, [{{:., _, [Access, :get]}, _, [{name, _, _}, index]}, value]}, scope) do
+    {{:write, line(meta, scope), name, expression(index, scope), expression(value, scope)}, scope}
   end
 
-  defp statement({:=, meta, [{name, _, context}, value]}, state)
-       when is_atom(name) and is_atom(context) do
-    if name in state.args or List.keymember?(state.shared, name, 0),
-      do:
-        fail(
-          state,
-          meta,
-          "#{name} is an argument or shared memory: give the local variable another name"
-        )
-
-    local(value, name, meta, state)
+  defp statement({:=, meta, [{name, _, context}, value]}, scope) when variable?(name, context) do
+    after_line = Scope.put_variable(scope, name, meta)
+    {set(value, name, meta, scope), after_line}
   end
 
-  defp statement({:=, meta, [pattern, _]}, state),
-    do:
-      fail(state, meta, "#{Macro.to_string(pattern)} is no variable: patterns are not known here")
-
-  defp statement({op, meta, [_, _] = args}, state) when is_map_key(@atomics, op),
-    do: {atomic(op, meta, args, nil, state), state}
-
-  defp statement({:barrier, meta, []}, state), do: {{:barrier, line(meta, state)}, state}
-
-  defp statement({:if, meta, [condition, branches]}, state)
-       when is_list(branches) do
-    condition = expression(condition, state)
-    # A variable that is set in one branch only is not known after the branch.
-    {then, _} = statements(lines(branches[:do]), state)
-
-    {other, _} =
-      if branches[:else], do: statements(lines(branches[:else]), state), else: {[], state}
-
-    {{:branch, line(meta, state), condition, then, other}, state}
+  defp statement({:=, meta, [pattern, _]}, scope) do
+    text = "#{Macro.to_string(pattern)} is no variable: patterns are not known here"
+    fail(scope, meta, text)
   end
 
-  defp statement({:cond, meta, [[do: clauses]]}, state) when is_list(clauses),
-    do: {conditions(clauses, line(meta, state), state), state}
+  defp statement({op, meta, [_, _] = args}, scope) when is_map_key(@atomics, op),
+    do: {atomic(op, meta, args, nil, scope), scope}
 
-  defp statement({:for, meta, [{:<-, _, [{name, _, context}, range]}, [do: body]]}, state)
-       when is_atom(name) and is_atom(context) do
-    {from, to} = range(range, meta, state)
-    {body, _} = statements(lines(body), known(state, name))
-    {{:for, line(meta, state), name, from, to, body}, state}
+  defp statement({:barrier, meta, []}, scope), do: {{:barrier, line(meta, scope)}, scope}
+
+  defp statement({:if, meta, [condition, branches]}, scope) when is_list(branches) do
+    condition = expression(condition, scope)
+    [then, other] = for key <- [:do, :else], do: branches[key] |> lines() |> block(scope)
+    {{:branch, line(meta, scope), condition, then, other}, scope}
   end
 
-  defp statement({:for, meta, _}, state),
-    do: fail(state, meta, "a loop is written as: for i <- first..last do ... end")
+  defp statement({:cond, meta, [[do: clauses]]}, scope) when is_list(clauses),
+    do: {conditions(clauses, line(meta, scope), scope), scope}
 
-  defp statement(other, state) do
+  defp statement({:for, meta, [{:<-, _, [{name, _, context}, range]}, [do: body]]}, scope)
+       when variable?(name, context) do
+    {from, to} = range(range, meta, scope)
+    body = body |> lines() |> block(Scope.put_variable(scope, name, meta))
+    {{:for, line(meta, scope), name, from, to, body}, scope}
+  end
+
+  defp statement({:for, meta, _}, scope),
+    do: fail(scope, meta, "a loop is written as: for i <- first..last do ... end")
+
+  defp statement(other, scope) do
     # An error in the expression itself is reported first.
-    expression(other, state)
+    expression(other, scope)
 
-    fail(
-      state,
-      meta(other),
-      "#{short(other)} does nothing here: write into an output, as in output[i] = ..., or set a variable"
-    )
+    text =
+      "#{Diagnostics.short(other)} does nothing here: write into an output, as in output[i] = ..., or set a variable"
+
+    fail(scope, meta(other), text)
   end
 
-  defp local({op, meta, [_, _] = args}, name, _meta, state) when is_map_key(@atomics, op),
-    do: {atomic(op, meta, args, name, state), known(state, name)}
+  # The statement that sets a variable.
+  defp set({op, meta, [_, _] = args}, name, _meta, scope) when is_map_key(@atomics, op),
+    do: atomic(op, meta, args, name, scope)
 
-  defp local({:shared, _, _}, _name, meta, state),
-    do: fail(state, meta, "shared memory is for all threads: not inside of an if or a loop")
+  defp set({:shared, _, _}, _name, meta, scope),
+    do: fail(scope, meta, "shared memory is for all threads: not inside of an if or a loop")
 
-  defp local(value, name, meta, state),
-    do: {{:let, line(meta, state), name, expression(value, state)}, known(state, name)}
+  defp set(value, name, meta, scope),
+    do: {:let, line(meta, scope), name, expression(value, scope)}
 
-  defp atomic(
-         op,
-         meta,
-         [{{:., _, [Access, :get]}, _, [{name, _, context}, index]}, value],
-         before,
-         state
-       )
-       when is_atom(name) and is_atom(context) do
-    {:atomic, line(meta, state), @atomics[op], name, expression(index, state),
-     expression(value, state), before}
+  # `before` is the variable that gets the previous element, or `nil`.
+  defp atomic(op, meta, [target, value], before, scope) do
+    with {{:., _, [Access, :get]}, _, [{name, _, context}, index]} when variable?(name, context) <-
+           target do
+      [index, value] = Enum.map([index, value], &expression(&1, scope))
+      {:atomic, line(meta, scope), @atomics[op], name, index, value, before}
+    else
+      _ -> fail(scope, meta, "#{op} changes an element: #{op}(output[i], value)")
+    end
   end
 
-  defp atomic(op, meta, _args, _before, state),
-    do: fail(state, meta, "#{op} changes an element: #{op}(output[i], value)")
-
-  defp conditions([clause | rest], line, state) do
-    {meta, condition, body} = clause(clause, state)
-    condition = expression(condition, state)
-    {then, _} = statements(lines(body), state)
-    other = if rest == [], do: [], else: [conditions(rest, line, state)]
-    {:branch, line(meta, state), condition, then, other}
+  defp conditions([clause | rest], line, scope) do
+    {meta, condition, body} = clause(clause, scope)
+    condition = expression(condition, scope)
+    then = body |> lines() |> block(scope)
+    other = if rest == [], do: [], else: [conditions(rest, line, scope)]
+    {:branch, line(meta, scope), condition, then, other}
   end
 
-  defp range({:.., _, [from, to]}, _meta, state),
-    do: {expression(from, state), expression(to, state)}
+  defp range({:.., _, [from, to]}, _meta, scope),
+    do: {expression(from, scope), expression(to, scope)}
 
-  defp range(other, meta, state),
-    do: fail(state, meta, "#{Macro.to_string(other)} is no range: expected first..last")
-
-  defp known(state, name), do: %{state | known: MapSet.put(state.known, name)}
-
-  defp short(quoted), do: Unknown.short(quoted)
+  defp range(other, meta, scope),
+    do: fail(scope, meta, "#{Macro.to_string(other)} is no range: expected first..last")
 end

@@ -15,11 +15,8 @@ defmodule ExCubecl.Kernel.Quoted do
 
   @doc "The line of a node for the errors of a call; 0 for none."
   def line(_meta, %{in_library: true}), do: 0
-  def line(meta, state), do: meta[:line] || state.line
+  def line(meta, scope), do: meta[:line] || scope.line
 
   def meta({_, meta, _}) when is_list(meta), do: meta
   def meta(_), do: []
-
-  @doc "Whether a name has elements: an argument or shared memory."
-  def memory?(name, state), do: name in state.args or List.keymember?(state.shared, name, 0)
 end

@@ -53,6 +53,8 @@ defmodule ExCubecl.CompileErrorTest do
         {"fn x -> y = x + 1 end",
          "the last line sets y, and the value of a kernel is that of its last line: end with y, or write into an " <>
            "argument, as in output[i] = ..."},
+        {"fn x, out -> for x <- 0..3 do out[x] = 1 end end",
+         "x is an argument or shared memory: give the local variable another name"},
         {"fn x when x > 0 -> x end", "guards are not known in kernels: use if in the body"},
         {"fn x -> for i <- 0..3 do i end end",
          "for has no value in a kernel: set a variable before the loop, change it in the loop, and name it behind"},

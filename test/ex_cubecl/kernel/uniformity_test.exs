@@ -5,7 +5,7 @@ defmodule ExCubecl.UniformityTest do
   import ExCubecl.Refusal
 
   alias ExCubecl.Kernel
-  alias ExCubecl.Kernel.{Lookup, Parser, Typer, Uniformity}
+  alias ExCubecl.Kernel.{Resolver, Parser, Typer, Uniformity}
   alias ExCubecl.Native
 
   require Kernel
@@ -37,7 +37,7 @@ defmodule ExCubecl.UniformityTest do
     args = for {name, _} <- @kinds, do: {name, [], nil}
     body = {:__block__, [], [lines, quote(do: out[0] = 1)]}
     env = %{__ENV__ | module: nil, line: 0}
-    Parser.parse(:kernel, args, body, [group: 8], env, &Lookup.find(&1, &2, &3, env))
+    Parser.parse(:kernel, args, body, [group: 8], env, &Resolver.resolve(&1, &2, &3, env))
   end
 
   defp accepted?(parsed),

@@ -1,4 +1,4 @@
-defmodule ExCubecl.Kernel.Lookup do
+defmodule ExCubecl.Kernel.Resolver do
   @moduledoc false
   # Finds the kernel that a call in a kernel refers to, or reports what else the name means.
 
@@ -6,7 +6,7 @@ defmodule ExCubecl.Kernel.Lookup do
   The meaning of a name that is not a kernel:
 
     * `:unknown` - not found
-    * `:below` - possibly defined further down in the module being compiled
+    * `:forward` - possibly defined further down in the module being compiled
     * `:plain` - a function of the module being compiled
     * `{:function, module}` - a function or macro of Elixir
     * `{:import, module}` - a kernel of an imported module
@@ -16,7 +16,7 @@ defmodule ExCubecl.Kernel.Lookup do
   """
   @type other ::
           :unknown
-          | :below
+          | :forward
           | :plain
           | {:function, module}
           | {:import, module}
@@ -25,8 +25,8 @@ defmodule ExCubecl.Kernel.Lookup do
           | {:kernels, module, keyword(arity)}
 
   @doc "The parsed kernel, or what else the name means."
-  @spec find(Macro.t() | nil, atom, arity, Macro.Env.t()) :: map | {:other, other}
-  def find(nil, name, arity, env) do
+  @spec resolve(Macro.t() | nil, atom, arity, Macro.Env.t()) :: map | {:other, other}
+  def resolve(nil, name, arity, env) do
     kernels = defined(env)
 
     case List.keyfind(kernels, {name, arity}, 0) do
@@ -35,9 +35,9 @@ defmodule ExCubecl.Kernel.Lookup do
     end
   end
 
-  def find(module, name, arity, env) do
+  def resolve(module, name, arity, env) do
     case Macro.expand(module, env) do
-      module when module == env.module -> find(nil, name, arity, env)
+      module when module == env.module -> resolve(nil, name, arity, env)
       module when is_atom(module) -> of_module(module, name, arity)
       _ -> {:other, :unknown}
     end
@@ -71,7 +71,7 @@ defmodule ExCubecl.Kernel.Lookup do
       others != [] -> {:arities, Enum.sort(others)}
       plain?(env, name, arity) -> :plain
       module = importer(env, name, arity) -> imported(module, name, arity)
-      env.module && Module.open?(env.module) -> :below
+      env.module && Module.open?(env.module) -> :forward
       true -> :unknown
     end
   end

@@ -1,4 +1,4 @@
-defmodule ExCubecl.Kernel.Unknown do
+defmodule ExCubecl.Kernel.Diagnostics do
   @moduledoc false
   # The messages for code that is not valid in a kernel, with what to write instead.
 
@@ -22,14 +22,14 @@ defmodule ExCubecl.Kernel.Unknown do
     sum: "ExCubecl.Ops.sum, or a loop"
   }
 
-  @doc "The message for a call that is neither a kernel nor a built-in; `other` is a `t:ExCubecl.Kernel.Lookup.other/0`."
+  @doc "The message for a call that is neither a kernel nor a built-in; `other` is a `t:ExCubecl.Kernel.Resolver.other/0`."
   def call(called, arity, other)
 
   def call(name, arity, :recursion),
     do:
       "#{name}/#{arity} calls itself, and kernels know no recursion: write a loop, for i <- first..last do ... end"
 
-  def call(name, arity, :below),
+  def call(name, arity, :forward),
     do:
       "#{name}/#{arity} is defined below, and a kernel is known from its definition on: move it up"
 

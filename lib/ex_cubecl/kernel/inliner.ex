@@ -1,12 +1,13 @@
-defmodule ExCubecl.Kernel.Inlined do
+defmodule ExCubecl.Kernel.Inliner do
   @moduledoc false
   # Inlines a kernel into its caller: element reads of its arguments become element reads of the caller's buffers.
 
   import ExCubecl.Kernel.CompileErrors
-  import ExCubecl.Kernel.Quoted
+
+  alias ExCubecl.Kernel.Scope
 
   @doc "The kernel with the caller's buffer names where it reads elements; `passed` has the caller's expressions by argument."
-  def kernel(kernel, passed, meta, state) do
+  def inline(kernel, passed, meta, scope) do
     names =
       for name <- kernel.args, reads?([kernel.statements, kernel.result], name), into: %{} do
         case passed[name] do
@@ -18,13 +19,13 @@ defmodule ExCubecl.Kernel.Inlined do
               "#{kernel.name} reads elements of #{name}, or its length: pass an argument of this kernel there, " <>
                 "not an expression"
 
-            fail(state, meta, text)
+            fail(scope, meta, text)
         end
       end
 
-    for {name, buffer} <- names, not memory?(buffer, state) do
+    for {name, buffer} <- names, not Scope.memory?(buffer, scope) do
       fail(
-        state,
+        scope,
         meta,
         "#{kernel.name} reads elements of #{name}, and #{buffer} is no argument of this kernel"
       )
