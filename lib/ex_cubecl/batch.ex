@@ -32,7 +32,7 @@ defmodule ExCubecl.Batch do
 
   alias ExCubecl.{Buffer, Error, Kernel, Native}
   alias ExCubecl.Error.Arguments
-  alias ExCubecl.Kernel.{Call, Definition}
+  alias ExCubecl.Kernel.{CallArguments, Definition, Launch}
 
   defstruct steps: []
 
@@ -86,8 +86,8 @@ defmodule ExCubecl.Batch do
     if Keyword.keyword?(names) do
       with {:ok, steps} <- prepared(Enum.reverse(steps), Map.new(names), []),
            {:error, error} <-
-             Error.from_native(fn -> Native.kernel_run(Enum.map(steps, &Call.step/1)) end),
-           do: told(error, steps)
+             Error.from_native(fn -> Native.kernel_run(Enum.map(steps, &Launch.step/1)) end),
+           do: name_step(error, steps)
     else
       Arguments.invalid(:names, names, "a keyword list")
     end
@@ -107,7 +107,7 @@ defmodule ExCubecl.Batch do
   defp named?(args),
     do: is_list(args) and not List.improper?(args) and Enum.any?(args, &name?/1)
 
-  defp name?(term), do: is_atom(term) and not Call.number?(term)
+  defp name?(term), do: is_atom(term) and not CallArguments.number?(term)
 
   defp prepared([], _names, done), do: {:ok, Enum.reverse(done)}
 
@@ -120,11 +120,11 @@ defmodule ExCubecl.Batch do
   end
 
   # Names the first step that the error belongs to; an error of the device belongs to no step.
-  defp told(error, steps) do
+  defp name_step(error, steps) do
     steps
     |> Enum.with_index(1)
     |> Enum.find_value({:error, error}, fn {step, number} ->
-      case Call.told({:error, error}, step) do
+      case Launch.explain({:error, error}, step) do
         {:error, ^error} -> nil
         {:error, found} -> at(found, number)
       end
@@ -144,7 +144,7 @@ defmodule ExCubecl.Batch do
          {:ok, opts} <- Arguments.options(opts, [:size, :into]),
          {:ok, args} <- resolved(args, names, []),
          {:ok, opts} <- into(opts, names),
-         {:ok, %{outputs: [_ | _]} = prepared} <- Call.prepare(kernel, args, opts) do
+         {:ok, %{outputs: [_ | _]} = prepared} <- Launch.prepare(kernel, args, opts) do
       {:ok, prepared}
     else
       {:ok, %{outputs: []}} ->

@@ -73,12 +73,12 @@ defmodule ExCubecl.Kernel do
 
   use ExCubecl.Error.Bang
 
-  alias ExCubecl.{Buffer, Device, DType, Error, Native, Shape, Telemetry}
+  alias ExCubecl.{Buffer, Device, DType, Error, Native}
   alias ExCubecl.Buffer.AllocOptions
   alias ExCubecl.Error.Arguments
-  alias ExCubecl.Memory.Pressure
+  alias ExCubecl.Kernel.{Cache, Compiler, Definition, Launch, Profiler, Source}
 
-  alias ExCubecl.Kernel.{Cache, Call, Definition, Source}
+  @run_options [:size, :into, :check | AllocOptions.options()]
 
   @enforce_keys [:parsed, :key]
   defstruct [:parsed, :key]
@@ -100,8 +100,8 @@ defmodule ExCubecl.Kernel do
 
   defmacro __before_compile__(env) do
     Definition.finish(env)
-    made = Module.get_attribute(env.module, :ex_cubecl_kernels)
-    kernels = Map.new(made, fn {name, kernel} -> {name, struct!(__MODULE__, kernel)} end)
+    defined = Module.get_attribute(env.module, :ex_cubecl_kernels)
+    kernels = Map.new(defined, fn {name, kernel} -> {name, struct!(__MODULE__, kernel)} end)
 
     quote do
       @doc false
@@ -127,7 +127,7 @@ defmodule ExCubecl.Kernel do
   defmacro defkernel(call, opts, body), do: Definition.define(call, [opts, body], __CALLER__)
 
   @doc """
-  Returns a kernel made from an anonymous function, for `run/3`.
+  Returns the kernel of an anonymous function, for `run/3`.
 
       iex> require ExCubecl.Kernel
       iex> relu = ExCubecl.Kernel.kernel(fn x -> if x > 0, do: x, else: 0 end)
@@ -147,14 +147,14 @@ defmodule ExCubecl.Kernel do
       returns `:ok`
     * `:size` - for an indexed kernel, the global size: a number of invocations, or the lengths of two or three axes,
       the last one for `index(:x)`
-    * `:check` - for debugging: `true` returns `:out_of_bounds`, with the argument, the index and the position, if the kernel used
+    * `:check` - for debugging: `true` returns `:out_of_bounds`, with the argument, the index and `position`, the index of the invocation, if the kernel used
       an index outside of its buffer; of several such indices, any one. The call then waits for the kernel, and the kernel's writes
       remain
     * `:tag`, `:allocation` - of the result, as for `ExCubecl.Buffer.new/4`
 
   Errors: `:invalid_argument` for the wrong number of arguments, for arguments that are neither buffers nor
   numbers, and for buffers of several devices; `:type_mismatch` with the line whose types do not match;
-  `:shape_mismatch`; `:loop_limit` if the driver of the device stopped a loop; `:overlap` if an output shares bytes with another argument;
+  `:shape_mismatch`; `:loop_limit` if the driver of the device stopped a loop before its end; `:overlap` if an output shares bytes with another argument;
   `:unsupported_dtype` for a type that the device cannot calculate with; `:invalid_value` for a number
   that its type cannot hold; `:not_allocated`, and the errors of `ExCubecl.Buffer.new/4`.
 
@@ -178,22 +178,10 @@ defmodule ExCubecl.Kernel do
   def run(kernel, args, opts \\ [])
 
   def run(%__MODULE__{} = kernel, args, opts) when proper(args) do
-    with {:ok, opts} <- Arguments.options(opts, [:size, :into, :check | AllocOptions.options()]),
-         {:ok, opts} <- checked(opts),
-         {:ok, prepared} <- Call.prepare(kernel, args, opts) do
-      metadata = %{device: prepared.device, kernel: kernel.parsed.name}
-
-      result =
-        Telemetry.span(:launch, Call.written(prepared), metadata, fn ->
-          cond do
-            opts[:check] -> run_checked(kernel, prepared, opts)
-            prepared.outputs == [] -> make_result(prepared, opts)
-            true -> Error.from_native(fn -> run_step(Call.step(prepared)) end)
-          end
-        end)
-
-      Call.told(result, prepared)
-    end
+    with {:ok, opts} <- Arguments.options(opts, @run_options),
+         :ok <- check_option(opts[:check]),
+         {:ok, launch} <- Launch.prepare(kernel, args, opts),
+         do: Launch.run(launch, opts)
   end
 
   def run(%Source{} = source, buffers, opts), do: Source.run(source, buffers, opts)
@@ -206,6 +194,9 @@ defmodule ExCubecl.Kernel do
 
   def run({_module, _name}, args, _opts), do: no_list(args)
   def run(other, _args, _opts), do: no_kernel(other)
+
+  defp check_option(check) when check in [nil, true, false], do: :ok
+  defp check_option(check), do: Arguments.invalid(:check, check, "true or false")
 
   defp no_list(args), do: Arguments.invalid(:args, args, "a list of arguments")
 
@@ -303,7 +294,7 @@ defmodule ExCubecl.Kernel do
   def warm(%__MODULE__{} = kernel, args, opts) when proper(args) do
     with {:ok, opts} <- Arguments.options(opts, [:device]),
          {:ok, id} <- Device.resolve(opts[:device]),
-         do: Call.warm(kernel, args, id)
+         do: Compiler.warm(kernel, args, id)
   end
 
   def warm({module, name}, args, opts) when proper(args) do
@@ -377,33 +368,10 @@ defmodule ExCubecl.Kernel do
   def profile(opts, fun) when is_function(fun, 0) do
     with {:ok, opts} <- Arguments.options(opts, [:device]),
          {:ok, id} <- Device.resolve(opts[:device]),
-         {:ok, token} <- Error.from_native(fn -> Native.kernel_profile_start(id) end) do
-      {result, measured, time} = measured(fun, id, token)
-
-      with {:ok, {nanoseconds, clock}} <- measured,
-           do: {:ok, {result, %{device_time: nanoseconds, time: time, clock: clock}}}
-    end
+         do: Profiler.run(id, fun)
   end
 
   def profile(_opts, other), do: Arguments.invalid(:fun, other, "a function without arguments")
-
-  # The profile on the device is stopped also when the function raises, throws or exits.
-  defp measured(fun, id, token) do
-    started = System.monotonic_time(:nanosecond)
-    stop = fn -> Error.from_native(fn -> Native.kernel_profile_stop(id, token) end) end
-
-    try do
-      fun.()
-    catch
-      kind, reason ->
-        stop.()
-        :erlang.raise(kind, reason, __STACKTRACE__)
-    else
-      result ->
-        measured = stop.()
-        {result, measured, System.monotonic_time(:nanosecond) - started}
-    end
-  end
 
   @doc """
   Returns `{:ok, %{size: kernels, max: max, hits: hits, misses: misses, programs: count}}`: the number of kernels in the cache, one for each
@@ -429,65 +397,4 @@ defmodule ExCubecl.Kernel do
     with {:ok, programs} <- Error.from_native(&Native.kernel_count/0),
          do: {:ok, Map.put(Cache.stats(), :programs, programs)}
   end
-
-  ## Launching
-
-  defp checked(opts) do
-    if Keyword.get(opts, :check, false) in [true, false],
-      do: {:ok, opts},
-      else: Arguments.invalid(:check, opts[:check], "true or false")
-  end
-
-  # Runs with one more output, a report, into which the kernel writes one of the indices that were out of bounds.
-  defp run_checked(kernel, %{made: made, shape: shape} = prepared, opts) do
-    device = prepared.device
-
-    with {:ok, report} <- Buffer.zeros([4], :s32, device: device),
-         {:ok, result} <- result(prepared, made, shape, device, opts),
-         outputs = if(result, do: [result.ref], else: prepared.outputs),
-         step = Call.step(%{prepared | outputs: outputs ++ [report.ref]}),
-         :ok <- Error.from_native(fn -> Native.kernel_run([step]) end),
-         {:ok, told} <- Buffer.to_list(report) do
-      case told do
-        [0 | _] -> if result, do: {:ok, result}, else: :ok
-        [_, slot, index, position] -> outside(kernel, prepared, slot, index, position)
-      end
-    end
-  end
-
-  defp result(%{outputs: []}, made, shape, device, opts),
-    do:
-      Buffer.empty(
-        shape,
-        made.dtype,
-        [device: device] ++ Keyword.take(opts, AllocOptions.options())
-      )
-
-  defp result(_prepared, _made, _shape, _device, _opts), do: {:ok, nil}
-
-  # The order of slots on the native side: inputs, outputs, the report, and the shared memory of a workgroup.
-  defp outside(%{parsed: parsed}, %{made: made, args: args}, slot, index, position) do
-    buffers = for name <- made.inputs ++ parsed.outputs, do: {name, Shape.size(args[name].shape)}
-    shared = for {name, _type, length} <- parsed.shared, do: {name, length}
-    {name, size} = Enum.at(buffers ++ [:report] ++ shared, slot)
-    details = [argument: name, index: index, position: position, size: size]
-    Error.new(:out_of_bounds, [kernel: parsed.name] ++ details)
-  end
-
-  defp make_result(%{made: made, device: id, shape: shape, numbers: numbers} = prepared, opts) do
-    bytes = Shape.size(shape) * DType.size(made.dtype)
-
-    with {:ok, note} <- AllocOptions.from(Keyword.take(opts, AllocOptions.options())),
-         {:ok, ref} <-
-           Pressure.create(id, bytes, fn ->
-             with {:ok, nil} <-
-                    Native.kernel_map_now(made.ref, id, prepared.inputs, numbers, shape, note),
-                  do: Native.kernel_map(made.ref, id, prepared.inputs, numbers, shape, note)
-           end),
-         do: {:ok, %Buffer{ref: ref, dtype: made.dtype, shape: shape, device: id}}
-  end
-
-  # Launches on the calling scheduler if that does not block: a thread of the library would have to wake up first.
-  defp run_step(step),
-    do: with({:ok, nil} <- Native.kernel_run_now(step), do: Native.kernel_run([step]))
 end

@@ -12,7 +12,7 @@ defmodule ExCubecl.BatchTest do
 
   defp s32(list), do: ExCubecl.buffer!(list, [length(list)], :s32)
 
-  test "steps run in their order, each on what those before it left" do
+  test "steps run in order, each on the results of the previous ones" do
     [a, b] = [s32([0, 0]), Buffer.empty!([2], :s32)]
 
     batch =
@@ -42,7 +42,7 @@ defmodule ExCubecl.BatchTest do
     assert Batch.submit(Batch.new()) == :ok
   end
 
-  test "a step that cannot run keeps all from running" do
+  test "if a step cannot run, no step runs" do
     x = s32([1, 2])
     batch = Batch.new() |> Batch.fill(x, 9)
     lazy = Buffer.empty!([2], :s32)

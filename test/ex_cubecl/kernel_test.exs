@@ -156,7 +156,7 @@ defmodule ExCubecl.KernelTest do
     end
   end
 
-  test "an index outside is told where it is asked for" do
+  test "an index out of bounds is reported with check: true" do
     shift = Kernel.kernel(fn input, by, output -> output[index() + by] = input[index() - by] end)
     x = f32([1.0, 2.0, 3.0])
     out = f32([0.0, 0.0, 0.0])
@@ -221,7 +221,7 @@ defmodule ExCubecl.KernelTest do
     assert ExCubecl.to_list!(out) == [3.0]
   end
 
-  test "axes count from the last one, and a size of one's own" do
+  test "axes count from the last one, and size: replaces the shape" do
     place =
       Kernel.kernel(fn out -> out[index()] = 100 * index(:z) + 10 * index(:y) + index(:x) end)
 
@@ -282,7 +282,7 @@ defmodule ExCubecl.KernelTest do
     assert ExCubecl.to_list!(Kernel.run!(odd, [f32([:nan, :neg_infinity, 0.0])])) == [1, 2, 3]
   end
 
-  test "random expressions mean what Elixir makes of the same code" do
+  test "random expressions give the results of the same code in Elixir" do
     seed = System.unique_integer([:positive])
     :rand.seed(:exsss, {seed, 8, 1})
     numbers = [0, 1, -1, 5, -7, 123_456, 2_147_483_647, -2_147_483_648, 3]
@@ -302,7 +302,7 @@ defmodule ExCubecl.KernelTest do
     end
   end
 
-  test "random programs mean what Elixir makes of the same code" do
+  test "random programs give the results of the same code in Elixir" do
     seed = System.unique_integer([:positive])
     :rand.seed(:exsss, {seed, 8, 2})
 
@@ -405,7 +405,7 @@ defmodule ExCubecl.KernelTest do
     refused(Kernel.run(number, [1, x]), :type_mismatch, says: "n is a number")
   end
 
-  test "nesting has an end, and none that a stack would not stand" do
+  test "nesting is bounded before a stack overflows" do
     nested = &Enum.reduce(1..&1, {:x, [], nil}, fn _, inner -> {:-, [], [inner]} end)
     x = f32([1.5])
     assert ExCubecl.to_list!(Kernel.run!(kernel_of([:x], nested.(190)), [x])) == [1.5]
@@ -456,7 +456,7 @@ defmodule ExCubecl.KernelTest do
     assert ExCubecl.to_list!(Sample.saxpy!(1, x, x)) == [2.0, 4.0]
   end
 
-  test "a lost device and what was given back" do
+  test "a lost device and a stale buffer" do
     {:ok, pool} = ExCubecl.Pool.start_link(size: 8, dtype: :f32)
     lent = ExCubecl.Pool.checkout!(pool)
     Buffer.fill!(lent, 1)
@@ -555,7 +555,7 @@ defmodule ExCubecl.KernelTest do
     Task.await_many(tasks, 60_000)
   end
 
-  test "what was calculated is accounted for, tagged and collected" do
+  test "results are accounted for, tagged and collected" do
     {bytes, count} = settled()
 
     result =

@@ -1,34 +1,42 @@
 defmodule ExCubecl.Kernel.Cache do
   @moduledoc false
-  # Caches typed and compiled kernels by kernel, kinds of arguments and device. The ETS table is public; this
-  # process only owns it. When the table is full, entries that were not used since the last round are evicted.
-  # Without the table, as before the application is started, kernels run and nothing is cached.
+  # Caches compiled kernels by kernel, kinds of arguments and device. The ETS table is public; this process only owns it. Without the
+  # table, as before the application is started, kernels run and nothing is cached.
+  #
+  # Each entry has the generation of its last use. A generation ends after as many misses as fill a quarter of the table. When the table is
+  # full, the entries that were used neither in this generation nor in the previous one are evicted.
 
   use ExCubecl.Application.Service
 
-  @most 1024
-  @half 512
+  @max 1024
+  @generation div(@max, 4)
   @hits 1
   @misses 2
-  @rounds 3
 
   def start_link(_), do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
 
   @doc "The map that is cached under a key, or the result of `make`: `{:ok, map}` is cached, an error is not."
   def fetch(key, make) do
+    counters = counters()
+
     case lookup(key) do
-      [{_, entry, round}] ->
-        count(@hits)
-        used(key, round)
+      [{_, entry, used}] ->
+        :counters.add(counters, @hits, 1)
+        now = generation(counters)
+        if used != now, do: touch(key, now)
         {:ok, entry}
 
       [] ->
-        count(@misses)
-        with {:ok, entry} <- make.(), do: keep(key, entry)
+        :counters.add(counters, @misses, 1)
+        with {:ok, entry} <- make.(), do: insert(key, entry, generation(counters))
     end
   end
 
-  defp lookup(key), do: table([], fn -> :ets.lookup(__MODULE__, key) end)
+  defp lookup(key) do
+    :ets.lookup(__MODULE__, key)
+  rescue
+    ArgumentError -> []
+  end
 
   @doc "The keys and maps of all entries."
   def all,
@@ -36,37 +44,27 @@ defmodule ExCubecl.Kernel.Cache do
 
   def stats do
     [hits, misses] = for at <- [@hits, @misses], do: :counters.get(counters(), at)
-    %{size: size(), max: @most, hits: hits, misses: misses}
+    %{size: size(), max: @max, hits: hits, misses: misses}
   end
 
-  defp keep(key, entry) do
-    table(nil, fn ->
-      case size() do
-        size when size >= @most -> make_room()
-        @half -> count(@rounds)
-        _ -> :ok
-      end
+  defp generation(counters), do: div(:counters.get(counters, @misses), @generation)
 
-      :ets.insert(__MODULE__, {key, entry, round()})
+  defp touch(key, now), do: table(false, fn -> :ets.update_element(__MODULE__, key, {3, now}) end)
+
+  defp insert(key, entry, now) do
+    table(nil, fn ->
+      if size() >= @max, do: evict(now)
+      :ets.insert(__MODULE__, {key, entry, now})
     end)
 
     {:ok, entry}
   end
 
-  # A round ends when the table is full, and when it is filled to half. Entries of earlier rounds were not used in this
-  # one.
-  defp make_room do
-    :ets.select_delete(__MODULE__, [{{:_, :_, :"$1"}, [{:<, :"$1", round()}], [true]}])
-    if size() >= @most, do: :ets.delete_all_objects(__MODULE__)
-    count(@rounds)
+  # The misses of two generations fill at most half of the table. If older kernels that are still used fill the rest, all are evicted.
+  defp evict(now) do
+    :ets.select_delete(__MODULE__, [{{:_, :_, :"$1"}, [{:<, :"$1", now - 1}], [true]}])
+    if size() >= @max, do: :ets.delete_all_objects(__MODULE__)
   end
-
-  defp used(key, round) do
-    now = round()
-    if round != now, do: table(false, fn -> :ets.update_element(__MODULE__, key, {3, now}) end)
-  end
-
-  defp round, do: :counters.get(counters(), @rounds)
 
   defp size do
     case :ets.info(__MODULE__, :size) do
@@ -82,12 +80,10 @@ defmodule ExCubecl.Kernel.Cache do
     ArgumentError -> otherwise
   end
 
-  defp count(at), do: :counters.add(counters(), at, 1)
-
   # The counters outlive this process if it is killed.
   defp counters do
     with nil <- :persistent_term.get(__MODULE__, nil) do
-      counters = :counters.new(3, [])
+      counters = :counters.new(2, [])
       :persistent_term.put(__MODULE__, counters)
       counters
     end

@@ -1,6 +1,6 @@
-defmodule ExCubecl.Kernel.Blame do
+defmodule ExCubecl.Kernel.ErrorContext do
   @moduledoc false
-  # Finds the argument that an error of a run is about. The native side has only slots and references, no names.
+  # Adds to an error the argument of a kernel that it is about. The native side has only slots and references, no names.
 
   alias ExCubecl.{Buffer, Device, Error, Native, Shape}
 
@@ -26,38 +26,39 @@ defmodule ExCubecl.Kernel.Blame do
   end
 
   @doc """
-  The result of a run, with the argument in the details if it is an error about one. `args` is a map; `numbers` are the
-  names of the numbers as the native side counts them, and `into` is the buffer that was given for the result.
+  The result of a launch, with the argument in the details if it is an error about one. `args` is a keyword list; `scalars` are those of
+  the compiled kernel, in the order of the native side, and `into` is the buffer that was given for the result.
   """
-  def tell(result, parsed, args, numbers \\ [], into \\ nil)
+  def add(result, parsed, args, scalars \\ [], into \\ nil)
 
-  def tell({:error, %Error{details: details} = error}, parsed, args, numbers, into)
+  def add({:error, %Error{details: details} = error}, parsed, args, scalars, into)
       when not is_map_key(details, :number) do
-    case about(error, parsed, args, numbers, into) do
+    case argument_of(error, parsed, args, scalars, into) do
       nil -> {:error, error}
       more -> {:error, %{error | details: Map.merge(details, more)}}
     end
   end
 
-  def tell(result, _parsed, _args, _numbers, _into), do: result
+  def add(result, _parsed, _args, _scalars, _into), do: result
 
-  defp about(%{reason: :invalid_value, details: details}, parsed, args, numbers, _into) do
+  defp argument_of(%{reason: :invalid_value, details: details}, parsed, args, scalars, _into) do
     name =
-      case Enum.at(numbers, details.index) do
+      case Enum.at(scalars, details.index) do
         # A float that is converted to an integer type (see `Types.coerce/3`).
         {:whole, name} -> name
         name -> name
       end
 
     # In a batch the error may be about the number of another step.
-    if is_map_key(args, name) and args[name] == details.value, do: argument(parsed, name)
+    if is_atom(name) and {:ok, details.value} == Keyword.fetch(args, name),
+      do: argument(parsed, name)
   end
 
-  defp about(%{reason: :not_allocated}, parsed, args, _numbers, _into) do
+  defp argument_of(%{reason: :not_allocated}, parsed, args, _scalars, _into) do
     find(parsed, args, &(&1.name not in parsed.outputs and not Buffer.allocated?(&1.buffer)))
   end
 
-  defp about(%{reason: :unsupported_dtype, details: details}, parsed, args, _, _) do
+  defp argument_of(%{reason: :unsupported_dtype, details: details}, parsed, args, _, _) do
     # If the device computes with the type, it is the atomic operations on it that are not supported.
     atomic? = match?({:ok, %{dtypes: _}}, calculating(details))
     typed? = &(&1.buffer.dtype == details.dtype and (not atomic? or &1.name in parsed.outputs))
@@ -65,22 +66,22 @@ defmodule ExCubecl.Kernel.Blame do
     with %{} = found <- find(parsed, args, typed?), do: Map.put(found, :atomic, atomic?)
   end
 
-  defp about(%{reason: :stale}, parsed, args, _numbers, _into),
+  defp argument_of(%{reason: :stale}, parsed, args, _scalars, _into),
     do: find(parsed, args, &(refused(&1.buffer) == :stale))
 
-  defp about(%{reason: :device_lost}, parsed, args, _numbers, _into),
+  defp argument_of(%{reason: :device_lost}, parsed, args, _scalars, _into),
     do: find(parsed, args, &(refused(&1.buffer) == :device_lost))
 
-  defp about(
+  defp argument_of(
          %{reason: :invalid_argument, details: %{reason: %{device: device, on: _}}},
          parsed,
          args,
-         _numbers,
+         _scalars,
          _into
        ),
        do: find(parsed, args, &(&1.buffer.device == device))
 
-  defp about(%{reason: :overlap}, parsed, args, _numbers, into) do
+  defp argument_of(%{reason: :overlap}, parsed, args, _scalars, into) do
     written = for name <- parsed.outputs, do: {name, args[name]}
     written = if into, do: [{:into, into}], else: written
 
@@ -92,7 +93,7 @@ defmodule ExCubecl.Kernel.Blame do
     end)
   end
 
-  defp about(_error, _parsed, _args, _numbers, _into), do: nil
+  defp argument_of(_error, _parsed, _args, _scalars, _into), do: nil
 
   # The first argument that is a buffer for which `wrong?` returns true.
   defp find(parsed, args, wrong?) do

@@ -94,7 +94,7 @@ defmodule ExCubecl.Kernel.Functions do
     do: type_error(line, "not is of a comparison, not of a number")
 
   defp calculated(function, [a], line, state) do
-    {{type, tree} = typed, state} = settled({a, state})
+    {{type, tree} = typed, state} = defaulted({a, state})
 
     cond do
       type == :bool ->

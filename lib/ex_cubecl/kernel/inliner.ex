@@ -1,6 +1,7 @@
 defmodule ExCubecl.Kernel.Inliner do
   @moduledoc false
-  # Inlines a kernel into its caller: element reads of its arguments become element reads of the caller's buffers.
+  # Inlines a kernel into its caller, in two steps. When the caller is parsed, element reads of the called kernel's arguments become
+  # element reads of the caller's buffers. When the caller is typed, its other arguments become the caller's values.
 
   import ExCubecl.Kernel.CompileErrors
 
@@ -58,4 +59,28 @@ defmodule ExCubecl.Kernel.Inliner do
     do: tuple |> Tuple.to_list() |> of(names) |> List.to_tuple()
 
   defp of(other, _names), do: other
+
+  @doc """
+  The code of a called kernel for one call: `bound` has the values of its arguments by name, and `unique` gives its variables names that
+  no other call uses.
+  """
+  def bind({:var, name}, bound, unique), do: Map.get(bound, name, {:var, unique.(name)})
+
+  def bind(list, bound, unique) when is_list(list), do: Enum.map(list, &bind(&1, bound, unique))
+
+  def bind({:inline, kernel, args}, bound, unique),
+    do: {:inline, kernel, bind(args, bound, unique)}
+
+  def bind({:let, line, name, value}, bound, unique),
+    do: {:let, line, unique.(name), bind(value, bound, unique)}
+
+  def bind({:for, line, name, from, to, body}, bound, unique) do
+    [from, to, body] = bind([from, to, body], bound, unique)
+    {:for, line, unique.(name), from, to, body}
+  end
+
+  def bind(tuple, bound, unique) when is_tuple(tuple),
+    do: tuple |> Tuple.to_list() |> bind(bound, unique) |> List.to_tuple()
+
+  def bind(other, _bound, _unique), do: other
 end

@@ -1,7 +1,7 @@
 defmodule ExCubecl.Kernel.Scope do
   @moduledoc false
   # The names that a line of a kernel can use: its arguments, its shared memory, and the variables that are set before the line.
-  # Also what the parser needs to know of the kernel as a whole: its name, the threads of its workgroups, and the place of its code.
+  # Also what the parser needs to know of the kernel as a whole: its name, the threads of its workgroups, and the location of its code.
 
   import ExCubecl.Kernel.CompileErrors
   import ExCubecl.Kernel.Quoted
@@ -56,7 +56,7 @@ defmodule ExCubecl.Kernel.Scope do
   @doc "The scope with shared memory, which is declared in the line with this meta."
   def put_shared(scope, name, type, length, meta) do
     if memory?(name, scope),
-      do: fail(scope, meta, "#{name} is there already: give the shared memory another name")
+      do: fail(scope, meta, "#{name} is already defined: give the shared memory another name")
 
     %{scope | shared: [{name, type, length} | scope.shared]}
   end

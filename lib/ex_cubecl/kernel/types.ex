@@ -20,35 +20,35 @@ defmodule ExCubecl.Kernel.Types do
   def unsigned?(type), do: type in [:u8, :u16, :u32, :u64]
 
   # A number without a typed operand gets its default type.
-  def settled({{:number, n}, state}), do: settle_at({:number, n}, usual(n), state)
-  def settled({{:given, :int, _} = given, state}), do: settle_at(given, :s32, state)
-  def settled({{:given, :float, _} = given, state}), do: settle_at(given, :f32, state)
-  def settled({{_, _}, _} = typed), do: typed
+  def defaulted({{:number, n}, state}), do: typed_as({:number, n}, default_type(n), state)
+  def defaulted({{:argument, :int, _} = argument, state}), do: typed_as(argument, :s32, state)
+  def defaulted({{:argument, :float, _} = argument, state}), do: typed_as(argument, :f32, state)
+  def defaulted({{_, _}, _} = typed), do: typed
 
-  defp settle_at(typed, type, state) do
+  defp typed_as(typed, type, state) do
     {tree, state} = coerce(typed, type, state)
     {{type, tree}, state}
   end
 
-  defp usual(n) when is_integer(n) and n in -2_147_483_648..2_147_483_647, do: :s32
-  defp usual(n) when is_integer(n), do: :s64
-  defp usual(_), do: :f32
+  defp default_type(n) when is_integer(n) and n in -2_147_483_648..2_147_483_647, do: :s32
+  defp default_type(n) when is_integer(n), do: :s64
+  defp default_type(_), do: :f32
 
   def merged({:number, a}, {:number, b}, _line),
-    do: if(is_float(a) or is_float(b), do: :f32, else: usual(max(abs(a), abs(b))))
+    do: if(is_float(a) or is_float(b), do: :f32, else: default_type(max(abs(a), abs(b))))
 
-  def merged({:given, a, _}, {:given, b, _}, _line),
+  def merged({:argument, a, _}, {:argument, b, _}, _line),
     do: if(:float in [a, b], do: :f32, else: :s32)
 
-  def merged({:given, :float, _}, {:number, _}, _line), do: :f32
-  def merged({:given, :int, _}, {:number, n}, _line), do: usual(n)
+  def merged({:argument, :float, _}, {:number, _}, _line), do: :f32
+  def merged({:argument, :int, _}, {:number, n}, _line), do: default_type(n)
 
-  def merged({:number, _} = number, {:given, _, _} = given, line),
-    do: merged(given, number, line)
+  def merged({:number, _} = number, {:argument, _, _} = argument, line),
+    do: merged(argument, number, line)
 
   def merged({:number, _} = number, {type, _}, line), do: join(type, number, line)
   def merged({type, _}, other, line), do: join(type, other, line)
-  def merged(given, {type, _}, line), do: join(type, given, line)
+  def merged(argument, {type, _}, line), do: join(type, argument, line)
 
   # The type of a typed value combined with another operand.
   def join(:bool, {:bool, _}, _line), do: :bool
@@ -57,7 +57,7 @@ defmodule ExCubecl.Kernel.Types do
     do: type_error(line, "a comparison and a number do not mix: use if c do 1 else 0 end")
 
   def join(type, {:number, n}, _line), do: with_number(type, is_float(n))
-  def join(type, {:given, kind, _}, _line), do: with_number(type, kind == :float)
+  def join(type, {:argument, kind, _}, _line), do: with_number(type, kind == :float)
 
   def join(_type, {:bool, _}, line),
     do: type_error(line, "a comparison and a number do not mix: use if c do 1 else 0 end")
@@ -95,10 +95,10 @@ defmodule ExCubecl.Kernel.Types do
 
   def coerce({:number, n}, type, state), do: {constant(n, type), state}
 
-  def coerce({:given, :float, name}, type, state) when type not in @floats,
+  def coerce({:argument, :float, name}, type, state) when type not in @floats,
     do: scalar({:whole, name}, type, state)
 
-  def coerce({:given, _, name}, type, state), do: scalar(name, type, state)
+  def coerce({:argument, _, name}, type, state), do: scalar(name, type, state)
   def coerce({type, tree}, type, state), do: {tree, state}
   def coerce({_, tree}, type, state), do: {{:cast, type, tree}, state}
 
@@ -128,7 +128,7 @@ defmodule ExCubecl.Kernel.Types do
   def converted({:number, n}, type, state) when type not in @floats,
     do: {{:const, type, number_as(n, type)}, state}
 
-  def converted({:given, _, name}, type, state) when type not in @floats,
+  def converted({:argument, _, name}, type, state) when type not in @floats,
     do: scalar({:cast, name, type}, type, state)
 
   def converted(typed, type, state), do: coerce(typed, type, state)

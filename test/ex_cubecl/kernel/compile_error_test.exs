@@ -251,7 +251,7 @@ defmodule ExCubecl.CompileErrorTest do
     ]).()
   end
 
-  test "whatever stands there, it is a kernel or a compile error" do
+  test "random code is a kernel or a compile error" do
     :rand.seed(:exsss, {14, 15, 16})
     # Elixir prints warnings for some of this code.
     capture_io(:stderr, fn -> send(self(), {:kinds, some_kinds()}) end)

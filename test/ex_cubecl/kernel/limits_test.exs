@@ -68,7 +68,7 @@ defmodule ExCubecl.KernelLimitsTest do
     ]
   end
 
-  test "a source of whatever size and depth is refused with the reason" do
+  test "a source of any size and depth is refused with the reason" do
     script = """
     {:ok, _} = Application.ensure_all_started(:ex_cubecl)
     sources = System.fetch_env!("SOURCES") |> File.read!() |> :erlang.binary_to_term()
@@ -88,7 +88,7 @@ defmodule ExCubecl.KernelLimitsTest do
     assert String.split(out, "\n", trim: true) == expected
   end
 
-  test "what is inside of the limits runs" do
+  test "sources within the limits run" do
     for {source, expected} <- [
           {wgsl(nested("(", ")", 90)), 1.0},
           {wgsl(nested("abs(", ")", 90)), 1.0},
@@ -102,7 +102,7 @@ defmodule ExCubecl.KernelLimitsTest do
     end
   end
 
-  test "memory of a group that the device has not is refused" do
+  test "more workgroup memory than the device has is refused" do
     source = Kernel.source!(wgsl: wgsl("y[id.x]", "var<workgroup> y: array<f32, 10000000>;"))
     error = refused(Kernel.run(source, [Buffer.zeros!([64], :f32)], groups: 1), :invalid_argument)
 
@@ -180,7 +180,7 @@ defmodule ExCubecl.KernelLimitsTest do
   defp indexed(lines),
     do: compiled(quote(do: fn out -> unquote({:__block__, [], lines}) end))
 
-  test "what is too large or too deep is refused before it is compiled" do
+  test "kernels that are too large or too deep are refused before they are compiled" do
     out = Buffer.zeros!([4], :s32)
     write = quote(do: out[index()] = 7)
     run = fn lines -> Kernel.run(indexed(lines), [out]) end
@@ -230,7 +230,7 @@ defmodule ExCubecl.KernelLimitsTest do
              "it has more than 20,000 operations with all that it calls: use loops"
   end
 
-  test "the cache of kernels is bounded and keeps what is used" do
+  test "the cache of kernels is bounded and keeps entries in use" do
     %{max: max} = Kernel.cache!()
     fake = fn n -> {{:fake, n}, [], false, {:vulkan, 0}} end
     make = fn -> {:ok, %{name: :fake, time: 0}} end

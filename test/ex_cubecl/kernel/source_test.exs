@@ -77,7 +77,7 @@ defmodule ExCubecl.SourceTest do
     assert ExCubecl.to_list!(out) == expected
   end
 
-  test "what is wrong with a source is told with its line" do
+  test "errors in a source have its line" do
     head = "@group(0) @binding(0) var<storage, read_write> x: array<f32>;\n"
     main = "@compute @workgroup_size(64) fn main() { x[0] = 1.0; }"
 
@@ -111,7 +111,7 @@ defmodule ExCubecl.SourceTest do
     refused(Kernel.source(cuda: "__global__ void main() {}"), :unsupported)
   end
 
-  test "what is wrong with a run is told before it" do
+  test "errors of a run are returned before it" do
     twice = source!("if (id.x < arrayLength(&out)) { out[id.x] = 2u * x[id.x]; }")
     [x, out] = [u32([1, 2, 3]), u32([7, 7, 7])]
 

@@ -60,7 +60,7 @@ defmodule ExCubecl.WorkgroupTest do
 
   defp s32(list, shape \\ nil), do: ExCubecl.buffer!(list, shape || [length(list)], :s32)
 
-  test "a group adds up in shared memory, whatever is left over at the end" do
+  test "a group adds up in shared memory, for any number of elements" do
     for count <- [1, 63, 64, 65, 1000] do
       list = Enum.to_list(1..count)
       groups = div(count + 63, 64)
@@ -109,7 +109,7 @@ defmodule ExCubecl.WorkgroupTest do
     assert Enum.sort(Enum.take(ExCubecl.to_list!(out), found)) == Enum.sort(passing)
   end
 
-  test "an index outside is told here too" do
+  test "an index out of bounds is reported in workgroups too" do
     kernel =
       Kernel.kernel(
         fn out ->

@@ -1,0 +1,90 @@
+defmodule ExCubecl.Kernel.Compiler do
+  @moduledoc false
+  # Types a kernel for the kinds of its arguments, and compiles it for a device, once: the cache keeps what a launch needs.
+
+  alias ExCubecl.{Buffer, DType, Error, Native, Telemetry}
+  alias ExCubecl.Kernel.{Bindings, Cache, CallArguments, ErrorContext, Typer, Uniformity}
+
+  @doc """
+  The kernel for the kinds of its arguments on a device: its native reference, the names of its inputs and outputs, its scalars
+  in the order of the native side, and the type of its result. With `check` it has one more output, which reports an index out of bounds.
+  """
+  def compiled(%{parsed: parsed, key: key}, kinds, id, check) do
+    Cache.fetch({key, kinds, check, id}, fn ->
+      with :ok <- barriers(parsed, kinds),
+           {:ok, typed} <- typed(parsed, kinds, check),
+           {:ok, ref} <- Error.from_native(fn -> Native.kernel_new(typed.tree) end),
+           {:ok, time} <- compile(ref, parsed.name, id),
+           do: {:ok, entry(typed, ref, parsed.name, time)}
+    end)
+  end
+
+  # Without the tree: a hit copies the entry out of the table.
+  defp entry(%{bindings: bindings} = typed, ref, name, time) do
+    %{
+      ref: ref,
+      inputs: Bindings.inputs(bindings),
+      outputs: Bindings.outputs(bindings),
+      scalars: typed.scalars,
+      dtype: typed.dtype,
+      name: name,
+      time: time
+    }
+  end
+
+  defp typed(parsed, kinds, check) do
+    with {:error, %{line: line, text: text}} <- Typer.type(parsed, Map.new(kinds), check),
+         do: type_error(parsed, line, text)
+  end
+
+  # A buffer where a number was expected may decide whether a thread reaches a barrier.
+  defp barriers(parsed, kinds) do
+    buffers = for {name, {_, _dtype}} <- kinds, do: name
+
+    with {:error, line} <- Uniformity.check(parsed, buffers),
+         do: type_error(parsed, line, Uniformity.text())
+  end
+
+  # An error about the whole kernel, or in a kernel of this library, has no line.
+  defp type_error(parsed, line, text) do
+    details = %{kernel: parsed.name, text: text}
+    Error.new(:type_mismatch, if(line == 0, do: details, else: Map.put(details, :line, line)))
+  end
+
+  defp compile(ref, name, id) do
+    started = System.monotonic_time()
+
+    with :ok <- Error.from_native(fn -> Native.kernel_compile(ref, id) end) do
+      time = System.monotonic_time() - started
+      metadata = %{device: id, kernel: name}
+      if Telemetry.on?(), do: Telemetry.execute(:compile, %{duration: time}, metadata)
+      {:ok, System.convert_time_unit(time, :native, :microsecond)}
+    end
+  end
+
+  @doc "Compiles a kernel on a device. The arguments may be types instead of buffers."
+  def warm(%{parsed: parsed} = kernel, args, id) do
+    with {:ok, args} <- CallArguments.named(parsed, args),
+         {:ok, kinds} <- kinds(args, parsed, []),
+         {:ok, _} <- compiled(kernel, kinds, id, false),
+         do: :ok
+  end
+
+  defp kinds([], _parsed, done), do: {:ok, Enum.reverse(done)}
+
+  defp kinds([{name, value} | rest], parsed, done) do
+    if kind = kind(value),
+      do: kinds(rest, parsed, [{name, kind} | done]),
+      else: ErrorContext.invalid(parsed, name, value, "a type such as :f32, or a number")
+  end
+
+  defp kind(%Buffer{dtype: dtype}), do: {:buffer, dtype}
+
+  defp kind(value) do
+    cond do
+      CallArguments.number?(value) -> CallArguments.kind(value)
+      DType.valid?(value) -> {:buffer, value}
+      true -> nil
+    end
+  end
+end
