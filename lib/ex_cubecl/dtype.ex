@@ -58,7 +58,7 @@ defmodule ExCubecl.DType do
       false
   """
   @spec valid?(term) :: boolean
-  def valid?(term), do: is_atom(term) and Keyword.has_key?(@sizes, term)
+  def valid?(term), do: term in unquote(Keyword.keys(@sizes))
 
   @doc false
   # The valid elements of a type, as text for messages.

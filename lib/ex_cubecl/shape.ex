@@ -23,10 +23,11 @@ defmodule ExCubecl.Shape do
   def validate(shape, dtype) when is_tuple(shape), do: validate(Tuple.to_list(shape), dtype)
 
   def validate(shape, dtype) when is_list(shape) do
-    cond do
-      not dimensions?(shape) -> {:error, %{shape: shape}}
-      length(shape) > @most_axes -> {:error, %{shape: shape, axes: length(shape)}}
-      true -> sized(shape, count(shape), dtype)
+    with count when is_integer(count) <- product(shape, 1, @most_axes),
+         true <- count * DType.size(dtype) <= @most do
+      {:ok, shape, count}
+    else
+      _ -> {:error, invalid(shape)}
     end
   end
 
@@ -34,29 +35,25 @@ defmodule ExCubecl.Shape do
 
   @doc "The number of elements of a valid shape."
   @spec size(t) :: non_neg_integer
-  def size(shape), do: Enum.product(shape)
-
-  defp dimensions?([dim | rest]) when is_integer(dim) and dim >= 0, do: dimensions?(rest)
-  defp dimensions?(rest), do: rest == []
+  def size(shape), do: product(shape, 1, @most_axes)
 
   # Each dimension must be in range even if another one is zero: the native side receives all of them.
-  defp count(shape) do
+  defp product([], count, _axes_left), do: count
+
+  defp product([dim | rest], count, axes_left)
+       when is_integer(dim) and dim >= 0 and dim <= @most and axes_left > 0,
+       do: product(rest, dim * count, axes_left - 1)
+
+  defp product(_other, _count, _axes_left), do: :invalid
+
+  defp invalid(shape) do
     cond do
-      Enum.any?(shape, &(&1 > @most)) -> :too_many
-      0 in shape -> 0
-      true -> Enum.reduce_while(shape, 1, &multiply/2)
+      not dimensions?(shape) -> %{shape: shape}
+      length(shape) > @most_axes -> %{shape: shape, axes: length(shape)}
+      true -> %{shape: shape, elements: :too_many}
     end
   end
 
-  defp multiply(dim, product) do
-    if dim * product <= @most, do: {:cont, dim * product}, else: {:halt, :too_many}
-  end
-
-  defp sized(shape, count, dtype) when is_integer(count) do
-    if count * DType.size(dtype) <= @most, do: {:ok, shape, count}, else: too_many(shape)
-  end
-
-  defp sized(shape, :too_many, _dtype), do: too_many(shape)
-
-  defp too_many(shape), do: {:error, %{shape: shape, elements: :too_many}}
+  defp dimensions?([dim | rest]) when is_integer(dim) and dim >= 0, do: dimensions?(rest)
+  defp dimensions?(rest), do: rest == []
 end
