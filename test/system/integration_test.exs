@@ -25,7 +25,7 @@ defmodule ExCubecl.IntegrationTest do
       def to_livebook(html), do: {:html, html.html}
     end
 
-    Code.compile_file("#{@root}/lib/ex_cubecl/integration/kino.ex")
+    Code.compile_file("#{@root}/lib/ex_cubecl/memory/chart/kino.ex")
     buffer = ExCubecl.Buffer.zeros!([5], :u8, tag: :seen)
     {:html, html} = Kino.Render.to_livebook(ExCubecl.Memory.Chart.map!())
     IO.puts(html =~ "<svg" and html =~ "tag :seen" and ExCubecl.Buffer.size!(buffer) == 5)
@@ -81,7 +81,7 @@ defmodule ExCubecl.IntegrationTest do
     IO.puts("agreed")
     """
 
-    env = [{"INTEGRATION", Path.join(@root, "lib/ex_cubecl/integration/nx.ex")}]
+    env = [{"INTEGRATION", Path.join(@root, "lib/ex_cubecl/nx.ex")}]
     {out, errors, status} = in_own_vm(script, env)
     assert {status, out =~ "agreed"} == {0, true}, errors
   end

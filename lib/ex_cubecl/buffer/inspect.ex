@@ -65,24 +65,3 @@ defimpl Inspect, for: ExCubecl.Buffer do
   defp state(:device_lost), do: "device lost"
   defp state(reason), do: Atom.to_string(reason)
 end
-
-defimpl Inspect,
-  for: [ExCubecl.Kernel, ExCubecl.Batch, ExCubecl.Memory.Chart, ExCubecl.Replicated] do
-  # Prints a summary instead of the fields. A struct that was built by hand is printed with its fields.
-
-  alias ExCubecl.Error.Text
-
-  def inspect(struct, opts) do
-    case shown(struct) do
-      nil -> Inspect.Any.inspect(struct, %{opts | charlists: :as_lists})
-      text -> "##{Kernel.inspect(struct.__struct__)}<#{text}>"
-    end
-  end
-
-  defp shown(%{parsed: %{name: name, args: [_ | _] = args}}),
-    do: "#{name}(#{Enum.join(args, ", ")})"
-
-  defp shown(%{steps: steps}) when is_list(steps), do: Text.count(length(steps), "step")
-  defp shown(%{title: title}) when is_binary(title), do: title
-  defp shown(_struct), do: nil
-end
