@@ -21,7 +21,6 @@ defmodule ExCubecl do
   use ExCubecl.Error.Bang
 
   alias ExCubecl.{Buffer, Device, DType, Error, Memory, NamedKernels}
-  alias ExCubecl.Cluster.Remote
   alias ExCubecl.Error.Arguments
 
   @doc """
@@ -129,8 +128,7 @@ defmodule ExCubecl do
     with {:ok, opts} <- Arguments.options(opts, [:nodes]) do
       case opts[:nodes] do
         nil -> Device.list()
-        nodes when is_list(nodes) and nodes != [] -> Remote.devices(nodes)
-        other -> Arguments.invalid(:nodes, other, "a list of names of connected nodes")
+        nodes -> Device.on_nodes(nodes)
       end
     end
   end

@@ -38,8 +38,8 @@ defmodule ExCubecl.Arena do
 
   alias ExCubecl.{Buffer, Device, DType, Error, Native}
   alias ExCubecl.Arena.{Options, Tensors}
+  alias ExCubecl.Buffer.Pressure
   alias ExCubecl.Error.{Arguments, Text}
-  alias ExCubecl.Memory.Pressure
 
   @enforce_keys [:ref, :unit, :device, :size]
   defstruct [:ref, :unit, :device, :size]

@@ -32,10 +32,10 @@ defmodule ExCubecl.Buffer do
 
   use ExCubecl.Error.Bang
 
-  alias ExCubecl.{Device, DType, Error, Native, Shape, Telemetry}
-  alias ExCubecl.Buffer.{AllocOptions, Handle, Progress, Transfer}
+  alias ExCubecl.{Device, DType, Error, Shape}
+  alias ExCubecl.Buffer.{Copy, Create, Info, Read, Remote, Transfer, View, Write}
+  alias ExCubecl.Cluster.{Client, Location}
   alias ExCubecl.Error.Arguments
-  alias ExCubecl.Memory.Pressure
 
   @enforce_keys [:ref, :dtype, :shape, :device]
   defstruct [:ref, :dtype, :shape, :device]
@@ -86,46 +86,11 @@ defmodule ExCubecl.Buffer do
   """
   @spec new(data, shape, DType.t(), keyword) :: result(t)
   def new(data, shape, dtype, opts \\ []) do
-    make(shape, dtype, opts, [:progress], fn target ->
-      with {:ok, data} <- Arguments.data(data, target.shape),
-           {:ok, progress} <- Progress.check(opts[:progress]),
-           do: created_from(target, data, progress)
-    end)
-  end
-
-  defp created_from(%{id: id, dtype: dtype} = target, data, progress) do
-    bytes = target.count * DType.size(dtype)
-
-    Telemetry.span(:upload, bytes, %{device: id, dtype: dtype}, fn ->
-      create(target, target.count, fn -> from_data(target, data, progress) end)
-    end)
-  end
-
-  # Up to this many bytes are written on the caller's scheduler, if that does not block.
-  @small 16 * 1024
-
-  defp from_data(target, data, progress) do
-    expected = target.count * DType.size(target.dtype)
-
-    if expected in 1..@small and (is_list(data) or byte_size(data) == expected) do
-      %{id: id, dtype: dtype, shape: shape, note: note} = target
-
-      with {:ok, nil} <- Native.buffer_from_small(id, dtype, shape, data, note),
-           do: from_much(target, data, progress)
-    else
-      from_much(target, data, progress)
+    case Location.locate_option(opts) do
+      {nil, opts} -> made(Create.new(data, shape, dtype, opts))
+      {node, opts} -> made(Remote.new(node, data, shape, dtype, opts))
     end
   end
-
-  defp from_much(%{id: id, dtype: dtype, shape: shape, note: note}, data, progress)
-       when is_binary(data) do
-    Progress.watch(byte_size(data), progress, fn watcher ->
-      Native.buffer_from_binary(id, dtype, shape, data, note, watcher)
-    end)
-  end
-
-  defp from_much(%{id: id, dtype: dtype, shape: shape, note: note}, data, _progress),
-    do: Native.buffer_from_list(id, dtype, shape, data, note)
 
   @doc """
   Returns `{:ok, buffer}` without content. It allocates no device memory before the first write, fill
@@ -146,15 +111,8 @@ defmodule ExCubecl.Buffer do
       :not_allocated
   """
   @spec empty(shape, DType.t(), keyword) :: result(t)
-  def empty(shape, dtype, opts \\ []) do
-    make(shape, dtype, opts, [:lazy], fn target ->
-      case Keyword.get(opts, :lazy, true) do
-        true -> create(target, 0, fn -> blank(target) end)
-        false -> filled(target, &Native.buffer_allocate/1)
-        other -> Arguments.invalid(:lazy, other, "true or false")
-      end
-    end)
-  end
+  def empty(shape, dtype, opts \\ []),
+    do: made(Client.route_option(&Create.empty/3, [shape, dtype], opts))
 
   @doc """
   Returns `{:ok, buffer}` of zeros, made on the device. Options and errors as `new/4`.
@@ -173,11 +131,8 @@ defmodule ExCubecl.Buffer do
       [:infinity, :infinity, :infinity]
   """
   @spec full(shape, DType.t(), element, keyword) :: result(t)
-  def full(shape, dtype, value, opts \\ []) do
-    make(shape, dtype, opts, [], fn target ->
-      filled(target, &Native.buffer_fill(&1, value))
-    end)
-  end
+  def full(shape, dtype, value, opts \\ []),
+    do: made(Client.route_option(&Create.full/4, [shape, dtype, value], opts))
 
   @doc """
   Returns `{:ok, buffer}` with 0, 1, 2, ... in row-major order, made on the device. Integer types
@@ -187,52 +142,8 @@ defmodule ExCubecl.Buffer do
       [[0.0, 1.0], [2.0, 3.0]]
   """
   @spec iota(shape, DType.t(), keyword) :: result(t)
-  def iota(shape, dtype, opts \\ []) do
-    make(shape, dtype, opts, [], fn %{id: id, note: note} = target ->
-      create(target, target.count, fn ->
-        Native.buffer_iota(id, dtype, target.shape, note)
-      end)
-    end)
-  end
-
-  # Checks the arguments that all constructors share, and passes them to `call`.
-  defp make(shape, dtype, opts, more, call) do
-    with {:ok, dtype} <- Arguments.dtype(dtype),
-         {:ok, shape, count} <- Arguments.shape(shape, dtype),
-         {:ok, id, note} <- place(opts, [:device | more]),
-         do: call.(%{id: id, dtype: dtype, shape: shape, count: count, note: note})
-  end
-
-  defp place([], _known) do
-    with {:ok, id} <- Device.resolve(nil),
-         {:ok, note} <- AllocOptions.from([]),
-         do: {:ok, id, note}
-  end
-
-  defp place(opts, known) do
-    with {:ok, opts} <- Arguments.options(opts, known ++ AllocOptions.options()),
-         {:ok, id} <- Device.resolve(opts[:device]),
-         {:ok, note} <- AllocOptions.from(opts),
-         do: {:ok, id, note}
-  end
-
-  defp create(target, count, call) do
-    with {:ok, ref} <- Pressure.create(target.id, count * DType.size(target.dtype), call) do
-      {:ok, %__MODULE__{ref: ref, dtype: target.dtype, shape: target.shape, device: target.id}}
-    end
-  end
-
-  defp blank(%{id: id, dtype: dtype, shape: shape, note: note} = target) do
-    with {:ok, nil} <- Native.buffer_empty(id, dtype, shape, note),
-         {:ok, :ok} <- Native.device_open(id),
-         do: blank(target)
-  end
-
-  defp filled(target, fill) do
-    create(target, target.count, fn ->
-      with {:ok, ref} <- blank(target), {:ok, :ok} <- fill.(ref), do: {:ok, ref}
-    end)
-  end
+  def iota(shape, dtype, opts \\ []),
+    do: made(Client.route_option(&Create.iota/3, [shape, dtype], opts))
 
   @doc """
   Returns `:ok` once the memory of the buffer is allocated. Elements that were not written yet are zeros.
@@ -244,10 +155,7 @@ defmodule ExCubecl.Buffer do
       {:ok, [0, 0]}
   """
   @spec ensure_allocated(t) :: :ok | {:error, Error.t()}
-  def ensure_allocated(buffer) do
-    with {:ok, buffer} <- Handle.check(buffer),
-         do: change(buffer, 1, fn -> Native.buffer_allocate(buffer.ref) end)
-  end
+  def ensure_allocated(buffer), do: route(buffer, &Write.ensure_allocated/1)
 
   @doc """
   Returns whether the memory of the buffer's storage is allocated.
@@ -259,7 +167,7 @@ defmodule ExCubecl.Buffer do
       true
   """
   @spec allocated?(t) :: boolean
-  def allocated?(buffer), do: Error.unwrap!(ask(buffer, &Native.buffer_allocated/1))
+  def allocated?(buffer), do: Error.unwrap!(route(buffer, &Info.allocated/1))
 
   ## Looking at the same elements
 
@@ -277,13 +185,7 @@ defmodule ExCubecl.Buffer do
       [[3, 4], [5, 6]]
   """
   @spec view(t, non_neg_integer, shape) :: result(t)
-  def view(buffer, offset, shape) do
-    with {:ok, buffer} <- Handle.check(buffer),
-         {:ok, shape, count} <- Arguments.shape(shape, buffer.dtype),
-         :ok <- Arguments.part(offset, count, Shape.size(buffer.shape)),
-         {:ok, ref} <- Error.from_native(fn -> Native.buffer_view(buffer.ref, offset, count) end),
-         do: {:ok, %{buffer | ref: ref, shape: shape}}
-  end
+  def view(buffer, offset, shape), do: made(route(buffer, &View.view/3, [offset, shape]))
 
   @doc """
   Returns `{:ok, view}`: `len` raw bytes from byte `offset` on, as a `:u8` buffer that shares the
@@ -294,13 +196,8 @@ defmodule ExCubecl.Buffer do
       [128, 63]
   """
   @spec slice_bytes(t, non_neg_integer, non_neg_integer) :: result(t)
-  def slice_bytes(buffer, offset, len) do
-    with {:ok, buffer} <- Handle.check(buffer),
-         :ok <- Arguments.part(offset, len, Shape.size(buffer.shape) * DType.size(buffer.dtype)),
-         {:ok, ref} <-
-           Error.from_native(fn -> Native.buffer_slice_bytes(buffer.ref, offset, len) end),
-         do: {:ok, %{buffer | ref: ref, shape: [len], dtype: :u8}}
-  end
+  def slice_bytes(buffer, offset, len),
+    do: made(route(buffer, &View.slice_bytes/3, [offset, len]))
 
   @doc """
   Returns `{:ok, buffer}`: the same elements of the same storage in another shape.
@@ -312,19 +209,7 @@ defmodule ExCubecl.Buffer do
       [[0, 1, 2], [3, 4, 5]]
   """
   @spec reshape(t, shape) :: result(t)
-  def reshape(buffer, shape) do
-    with {:ok, buffer} <- Handle.check(buffer),
-         {:ok, shape, count} <- Arguments.shape(shape, buffer.dtype) do
-      case Shape.size(buffer.shape) do
-        ^count ->
-          view(buffer, 0, shape)
-
-        other ->
-          details = [operation: :reshape, expected: count, actual: other, shape: shape]
-          Error.new(:shape_mismatch, details)
-      end
-    end
-  end
+  def reshape(buffer, shape), do: made(route(buffer, &View.reshape/2, [shape]))
 
   @doc """
   Returns `{:ok, buffer}`, another handle of the same elements, with a new id.
@@ -336,9 +221,7 @@ defmodule ExCubecl.Buffer do
       [7, 7]
   """
   @spec clone(t) :: result(t)
-  def clone(buffer) do
-    with {:ok, ref} <- ask(buffer, &Native.buffer_clone/1), do: {:ok, %{buffer | ref: ref}}
-  end
+  def clone(buffer), do: made(route(buffer, &View.clone/1))
 
   ## Copies
 
@@ -356,10 +239,7 @@ defmodule ExCubecl.Buffer do
       [0, 1, 2]
   """
   @spec duplicate(t, keyword) :: result(t)
-  def duplicate(buffer, opts \\ []) do
-    with {:ok, buffer} <- Handle.check(buffer),
-         do: derive(buffer, buffer.dtype, buffer.device, opts)
-  end
+  def duplicate(buffer, opts \\ []), do: made(route(buffer, &Copy.duplicate/2, [opts]))
 
   @doc """
   Returns `{:ok, copy}`: the same elements in a new storage on another device.
@@ -375,11 +255,12 @@ defmodule ExCubecl.Buffer do
   """
   @spec transfer(t, term, keyword) :: result(t)
   def transfer(buffer, device, opts \\ []) do
-    with {:ok, buffer} <- Handle.check(buffer),
-         {:ok, id} <- Device.resolve(device),
-         {:ok, opts} <- Arguments.options(opts, [:progress | AllocOptions.options()]),
-         {:ok, progress} <- Progress.check(opts[:progress]),
-         do: derive(buffer, buffer.dtype, id, Keyword.delete(opts, :progress), progress)
+    with {:ok, buffer} <- check(buffer) do
+      case {Location.node_of(buffer), Location.locate(device)} do
+        {nil, {nil, device}} -> made(Copy.transfer(buffer, device, opts))
+        {_, device} -> made(Remote.transfer(buffer, device, opts))
+      end
+    end
   end
 
   @doc """
@@ -403,28 +284,7 @@ defmodule ExCubecl.Buffer do
       [1, 0, 255, 0, 255]
   """
   @spec convert(t, DType.t(), keyword) :: result(t)
-  def convert(buffer, dtype, opts \\ []) do
-    with {:ok, buffer} <- Handle.check(buffer),
-         {:ok, dtype} <- Arguments.dtype(dtype),
-         do: derive(buffer, dtype, buffer.device, opts)
-  end
-
-  defp derive(%{ref: ref, shape: shape} = buffer, dtype, id, opts, progress \\ false) do
-    with {:ok, opts} <- Arguments.options(opts, AllocOptions.options()),
-         {:ok, note} <- AllocOptions.from(opts) do
-      create(%{id: id, dtype: dtype, shape: shape}, Shape.size(shape), fn ->
-        if dtype == buffer.dtype,
-          do: duplicated(buffer, id, note, progress),
-          else: Native.buffer_convert(ref, dtype, shape, note)
-      end)
-    end
-  end
-
-  defp duplicated(%{ref: ref, shape: shape} = buffer, id, note, progress) do
-    bytes = Shape.size(shape) * DType.size(buffer.dtype)
-    progress = if id == buffer.device, do: false, else: progress
-    Progress.watch(bytes, progress, &Native.buffer_duplicate(ref, id, shape, note, &1))
-  end
+  def convert(buffer, dtype, opts \\ []), do: made(route(buffer, &Copy.convert/3, [dtype, opts]))
 
   @doc """
   Returns `:ok` and copies all elements of `source` into `target`; if both are on the same device, the copy
@@ -441,13 +301,11 @@ defmodule ExCubecl.Buffer do
   """
   @spec copy(t, t) :: :ok | {:error, Error.t()}
   def copy(source, target) do
-    with {:ok, source} <- Handle.check(source),
-         {:ok, target} <- Handle.check(target),
-         {:error, %{reason: :shape_mismatch} = error} <-
-           change(target, Shape.size(target.shape), fn ->
-             Native.buffer_copy(source.ref, target.ref)
-           end),
-         do: {:error, %{error | details: Map.put(error.details, :operation, :copy)}}
+    with {:ok, source} <- check(source), {:ok, target} <- check(target) do
+      if local?(source) and local?(target),
+        do: Copy.copy(source, target),
+        else: Remote.copy(source, target)
+    end
   end
 
   ## Changing elements
@@ -472,69 +330,8 @@ defmodule ExCubecl.Buffer do
       [0, 0, 7, 8]
   """
   @spec write(t, data, keyword) :: :ok | {:error, Error.t()}
-  def write(buffer, data, opts \\ []) do
-    with {:ok, buffer} <- Handle.check(buffer),
-         {:ok, opts} <- Arguments.options(opts, [:offset, :progress]),
-         {:ok, progress} <- Progress.check(opts[:progress]),
-         {:ok, data} <- Arguments.data(data, buffer.shape),
-         {:ok, offset, shape} <- place(buffer, data, opts[:offset]),
-         do: upload(buffer, {offset, shape}, data, progress)
-  end
-
-  defp upload(%{ref: ref, dtype: dtype} = buffer, {offset, shape}, data, progress) do
-    bytes = if shape, do: Shape.size(shape) * DType.size(dtype), else: byte_size(data)
-
-    Telemetry.span(:upload, bytes, %{device: buffer.device, dtype: dtype}, fn ->
-      change(buffer, bytes, fn -> do_write(ref, {offset, shape}, data, progress) end)
-    end)
-  end
-
-  # A write to a buffer without memory allocates it. A write of zero elements allocates nothing.
-  defp change(buffer, 0, call), do: Pressure.create(buffer.device, 0, call)
-
-  defp change(%{ref: ref} = buffer, _count, call) do
-    case Error.from_native(fn -> Native.buffer_missing(ref) end) do
-      {:ok, bytes} -> Pressure.create(buffer.device, bytes, call)
-      {:error, error} -> {:error, error}
-    end
-  end
-
-  # The offset to write at, and the shape of a list (`nil` for a binary). Without an offset the data must fill
-  # the buffer; with an offset it is flat, and its length is the number of elements to write.
-  defp place(buffer, data, nil) when is_binary(data) do
-    case Shape.size(buffer.shape) * DType.size(buffer.dtype) do
-      expected when expected == byte_size(data) ->
-        {:ok, 0, nil}
-
-      expected ->
-        Error.new(:shape_mismatch, expected_bytes: expected, actual_bytes: byte_size(data))
-    end
-  end
-
-  defp place(buffer, _data, nil), do: {:ok, 0, buffer.shape}
-
-  defp place(buffer, data, offset) when is_binary(data) do
-    count = div(byte_size(data), DType.size(buffer.dtype))
-    with :ok <- Arguments.part(offset, count, Shape.size(buffer.shape)), do: {:ok, offset, nil}
-  end
-
-  defp place(buffer, data, offset) do
-    if List.improper?(data) do
-      Error.new(:invalid_argument, argument: :data, reason: :improper_list)
-    else
-      with :ok <- Arguments.part(offset, length(data), Shape.size(buffer.shape)),
-           do: {:ok, offset, [length(data)]}
-    end
-  end
-
-  defp do_write(ref, {offset, nil}, binary, progress) do
-    Progress.watch(byte_size(binary), progress, fn watcher ->
-      Native.buffer_write(ref, offset, binary, watcher)
-    end)
-  end
-
-  defp do_write(ref, {offset, shape}, list, _progress),
-    do: Native.buffer_write_list(ref, offset, shape, list)
+  def write(buffer, data, opts \\ []),
+    do: route(buffer, &Write.write/3, &Remote.write/3, [data, opts])
 
   @doc """
   Returns `:ok` and sets every element to `value`, on the device.
@@ -548,13 +345,7 @@ defmodule ExCubecl.Buffer do
       [0.5, 0.5, 0.5]
   """
   @spec fill(t, element) :: :ok | {:error, Error.t()}
-  def fill(buffer, value) do
-    with {:ok, buffer} <- Handle.check(buffer),
-         do:
-           change(buffer, Shape.size(buffer.shape), fn ->
-             Native.buffer_fill(buffer.ref, value)
-           end)
-  end
+  def fill(buffer, value), do: route(buffer, &Write.fill/2, [value])
 
   ## Reading
 
@@ -572,25 +363,7 @@ defmodule ExCubecl.Buffer do
       {:ok, <<0, 1, 2>>}
   """
   @spec read(t, keyword) :: result(binary)
-  def read(buffer, opts \\ []) do
-    with {:ok, buffer} <- Handle.check(buffer),
-         {:ok, opts} <- Arguments.options(opts, [:progress]),
-         {:ok, progress} <- Progress.check(opts[:progress]) do
-      count = Shape.size(buffer.shape)
-
-      download(buffer, count, fn ref ->
-        Progress.watch(count * DType.size(buffer.dtype), progress, &Native.buffer_read(ref, &1))
-      end)
-    end
-  end
-
-  defp download(%{ref: ref, dtype: dtype} = buffer, count, call) do
-    metadata = %{device: buffer.device, dtype: dtype}
-
-    Telemetry.span(:read, count * DType.size(dtype), metadata, fn ->
-      Error.from_native(fn -> call.(ref) end)
-    end)
-  end
+  def read(buffer, opts \\ []), do: route(buffer, &Read.read/2, &Remote.read/2, [opts])
 
   @doc """
   Returns `{:ok, binary}` of `count` elements from element `offset` on.
@@ -601,11 +374,7 @@ defmodule ExCubecl.Buffer do
       {:ok, <<4, 5>>}
   """
   @spec read_part(t, non_neg_integer, non_neg_integer) :: result(binary)
-  def read_part(buffer, offset, count) do
-    with {:ok, buffer} <- Handle.check(buffer),
-         :ok <- Arguments.part(offset, count, Shape.size(buffer.shape)),
-         do: download(buffer, count, &Native.buffer_read_part(&1, offset, count))
-  end
+  def read_part(buffer, offset, count), do: route(buffer, &Read.read_part/3, [offset, count])
 
   @doc """
   Returns `{:ok, binaries}` of several buffers, as `read/1` of each, but waits for the device only once.
@@ -618,18 +387,11 @@ defmodule ExCubecl.Buffer do
   """
   @spec read_all([t]) :: result([binary])
   def read_all(buffers) do
-    with {:ok, buffers} <- Handle.check_all(buffers),
-         do: download_all(buffers)
-  end
-
-  defp download_all([]), do: {:ok, []}
-
-  defp download_all([%{device: device} | _] = buffers) do
-    bytes = Enum.sum(Enum.map(buffers, &(Shape.size(&1.shape) * DType.size(&1.dtype))))
-
-    Telemetry.span(:read, bytes, %{device: device, dtype: nil}, fn ->
-      Error.from_native(fn -> Native.buffer_read_all(Enum.map(buffers, & &1.ref)) end)
-    end)
+    with {:ok, buffers} <- check_all(buffers) do
+      if Enum.all?(buffers, &local?/1),
+        do: Read.read_all(buffers),
+        else: Remote.read_all(buffers)
+    end
   end
 
   @doc """
@@ -641,15 +403,7 @@ defmodule ExCubecl.Buffer do
       {:ok, [[1, 2], [3, 4]]}
   """
   @spec to_list(t) :: result(list | element)
-  def to_list(buffer) do
-    with {:ok, buffer} <- Handle.check(buffer),
-         do:
-           download(
-             buffer,
-             Shape.size(buffer.shape),
-             &Native.buffer_to_list(&1, buffer.shape)
-           )
-  end
+  def to_list(buffer), do: route(buffer, &Read.to_list/1, &Remote.to_list/1, [])
 
   @doc """
   Returns `{:ok, list}` of all elements in row-major order.
@@ -658,12 +412,7 @@ defmodule ExCubecl.Buffer do
       {:ok, [1, 2, 3, 4]}
   """
   @spec to_flat_list(t) :: result([element])
-  def to_flat_list(buffer) do
-    with {:ok, buffer} <- Handle.check(buffer) do
-      count = Shape.size(buffer.shape)
-      download(buffer, count, &Native.buffer_to_list(&1, [count]))
-    end
-  end
+  def to_flat_list(buffer), do: route(buffer, &Read.to_flat_list/1, &Remote.to_flat_list/1, [])
 
   @doc """
   Returns `{:ok, element}` of a buffer with exactly one element.
@@ -674,14 +423,7 @@ defmodule ExCubecl.Buffer do
       {:ok, 2.5}
   """
   @spec item(t) :: result(element)
-  def item(buffer) do
-    with {:ok, buffer} <- Handle.check(buffer) do
-      case Shape.size(buffer.shape) do
-        1 -> download(buffer, 1, &Native.buffer_to_list(&1, []))
-        other -> Error.new(:shape_mismatch, operation: :item, expected: 1, actual: other)
-      end
-    end
-  end
+  def item(buffer), do: route(buffer, &Read.item/1, &Remote.item/1, [])
 
   @doc """
   Returns `{:ok, transfer}`, a reference, and starts a read whose bytes are sent to the calling process
@@ -699,10 +441,7 @@ defmodule ExCubecl.Buffer do
       {:ok, <<0, 1, 2, 3>>}
   """
   @spec read_async(t) :: result(reference)
-  def read_async(buffer) do
-    with {:ok, buffer} <- Handle.check(buffer),
-         do: Transfer.start(buffer.ref, Shape.size(buffer.shape))
-  end
+  def read_async(buffer), do: route(buffer, &Read.read_async/1, &Remote.read_async/1, [])
 
   @doc """
   Waits for a transfer and returns its result.
@@ -729,7 +468,7 @@ defmodule ExCubecl.Buffer do
       {:ok, [2, 3]}
   """
   @spec shape(t) :: result([non_neg_integer])
-  def shape(buffer), do: with({:ok, buffer} <- Handle.check(buffer), do: {:ok, buffer.shape})
+  def shape(buffer), do: with({:ok, buffer} <- check(buffer), do: {:ok, buffer.shape})
 
   @doc """
   Returns `{:ok, dtype}` as a string.
@@ -739,7 +478,7 @@ defmodule ExCubecl.Buffer do
   """
   @spec dtype(t) :: result(String.t())
   def dtype(buffer),
-    do: with({:ok, buffer} <- Handle.check(buffer), do: {:ok, Atom.to_string(buffer.dtype)})
+    do: with({:ok, buffer} <- check(buffer), do: {:ok, Atom.to_string(buffer.dtype)})
 
   @doc """
   Returns `{:ok, bytes}` of the buffer's elements.
@@ -751,7 +490,7 @@ defmodule ExCubecl.Buffer do
   def size(buffer),
     do:
       with(
-        {:ok, buffer} <- Handle.check(buffer),
+        {:ok, buffer} <- check(buffer),
         do: {:ok, Shape.size(buffer.shape) * DType.size(buffer.dtype)}
       )
 
@@ -763,7 +502,7 @@ defmodule ExCubecl.Buffer do
       true
   """
   @spec device(t) :: result(Device.id())
-  def device(buffer), do: with({:ok, buffer} <- Handle.check(buffer), do: {:ok, buffer.device})
+  def device(buffer), do: with({:ok, buffer} <- check(buffer), do: {:ok, buffer.device})
 
   @doc """
   Returns `{:ok, id}` of this handle. Each handle, views and clones included, has a unique id; ids are never
@@ -774,7 +513,7 @@ defmodule ExCubecl.Buffer do
       false
   """
   @spec id(t) :: result(pos_integer)
-  def id(buffer), do: ask(buffer, &Native.buffer_id/1)
+  def id(buffer), do: route(buffer, &Info.id/1)
 
   @doc """
   Returns `{:ok, id}` of the storage, the same for all handles that share it.
@@ -785,7 +524,7 @@ defmodule ExCubecl.Buffer do
       true
   """
   @spec storage_id(t) :: result(pos_integer)
-  def storage_id(buffer), do: ask(buffer, &Native.buffer_storage_id/1)
+  def storage_id(buffer), do: route(buffer, &Info.storage_id/1)
 
   @doc """
   Returns `{:ok, bytes}`, the size of the buffer's storage; for a view this may be more than the size of the view.
@@ -795,7 +534,7 @@ defmodule ExCubecl.Buffer do
       {:ok, 400}
   """
   @spec total_size(t) :: result(non_neg_integer)
-  def total_size(buffer), do: ask(buffer, &Native.buffer_total_size/1)
+  def total_size(buffer), do: route(buffer, &Info.total_size/1)
 
   @doc """
   Returns `{:ok, count}`, the number of handles that share the storage now. A handle that is garbage but was not collected yet
@@ -805,7 +544,7 @@ defmodule ExCubecl.Buffer do
       {:ok, 1}
   """
   @spec ref_count(t) :: result(pos_integer)
-  def ref_count(buffer), do: ask(buffer, &Native.buffer_ref_count/1)
+  def ref_count(buffer), do: route(buffer, &Info.ref_count/1)
 
   @doc """
   Returns whether two buffers share one storage.
@@ -817,7 +556,7 @@ defmodule ExCubecl.Buffer do
       false
   """
   @spec same_storage?(t, t) :: boolean
-  def same_storage?(a, b), do: Error.unwrap!(storage_id(a)) == Error.unwrap!(storage_id(b))
+  def same_storage?(a, b), do: related?(a, b, &Info.same_storage/2)
 
   @doc """
   Returns whether two buffers share at least one byte.
@@ -829,10 +568,7 @@ defmodule ExCubecl.Buffer do
       {false, true}
   """
   @spec overlap?(t, t) :: boolean
-  def overlap?(a, b) do
-    b = Error.unwrap!(Handle.check(b))
-    Error.unwrap!(ask(a, &Native.buffer_overlap(&1, b.ref)))
-  end
+  def overlap?(a, b), do: related?(a, b, &Info.overlap/2)
 
   @doc """
   Returns `:ok` once all queued work is done, on the device of a buffer or on a device.
@@ -844,12 +580,12 @@ defmodule ExCubecl.Buffer do
       :ok
   """
   @spec synchronize(t | Device.id() | Device.t()) :: :ok | {:error, Error.t()}
-  def synchronize(%__MODULE__{} = buffer), do: ask(buffer, &Native.buffer_synchronize/1)
+  def synchronize(%__MODULE__{} = buffer), do: route(buffer, &Info.synchronize/1)
 
   def synchronize(device) when is_tuple(device) or is_struct(device, Device),
     do: Device.synchronize(device)
 
-  def synchronize(other), do: Handle.invalid(other)
+  def synchronize(other), do: invalid(other)
 
   @doc """
   Returns `{:ok, address}` of the first element in the device's memory, for other CUDA libraries.
@@ -866,42 +602,55 @@ defmodule ExCubecl.Buffer do
       true
   """
   @spec pointer(t) :: result(pos_integer)
-  def pointer(buffer), do: ask(buffer, &Native.buffer_pointer/1)
+  def pointer(buffer), do: route(buffer, &Info.pointer/1)
 
-  use ExCubecl.Cluster.Dispatch,
-    new: 4,
-    empty: 3,
-    full: 4,
-    iota: 3,
-    ensure_allocated: 1,
-    allocated?: 1,
-    view: 3,
-    slice_bytes: 3,
-    reshape: 2,
-    clone: 1,
-    duplicate: 2,
-    convert: 3,
-    transfer: 3,
-    copy: 2,
-    write: 3,
-    fill: 2,
-    read: 2,
-    read_part: 3,
-    read_all: 1,
-    to_list: 1,
-    to_flat_list: 1,
-    item: 1,
-    read_async: 1,
-    synchronize: 1,
-    pointer: 1,
-    id: 1,
-    storage_id: 1,
-    total_size: 1,
-    ref_count: 1,
-    same_storage?: 2,
-    overlap?: 2
+  ## Routing
 
-  defp ask(buffer, call) do
-    with {:ok, buffer} <- Handle.check(buffer), do: Error.from_native(fn -> call.(buffer.ref) end)
+  # Calls `fun` with a buffer and `args`, on the node of the buffer.
+  defp route(buffer, fun, args \\ []) do
+    with {:ok, buffer} <- check(buffer), do: Client.route(buffer, fun, args)
   end
+
+  # Calls `local` or, for a buffer of another node, `remote`.
+  defp route(buffer, local, remote, args) do
+    with {:ok, buffer} <- check(buffer),
+         do: apply(if(local?(buffer), do: local, else: remote), [buffer | args])
+  end
+
+  # Storages of different nodes share nothing.
+  defp related?(a, b, fun) do
+    [a, b] = Error.unwrap!(check_all([a, b]))
+    Location.node_of(a) == Location.node_of(b) and Error.unwrap!(Client.route(a, fun, [b]))
+  end
+
+  defp local?(buffer), do: Location.node_of(buffer) == nil
+
+  defp made({:ok, %{ref: ref, dtype: dtype, shape: shape, device: device}}),
+    do: {:ok, %__MODULE__{ref: ref, dtype: dtype, shape: shape, device: device}}
+
+  defp made({:error, error}), do: {:error, error}
+
+  ## For the other modules of the library
+
+  @doc false
+  # Checks that a term is a buffer. A struct that was built by hand may hold any terms.
+  def check(%__MODULE__{ref: ref, device: {_, _}, dtype: dtype, shape: shape} = buffer)
+      when is_reference(ref) and is_list(shape) do
+    with true <- DType.valid?(dtype), {:ok, _, _} <- Shape.validate(shape, dtype) do
+      {:ok, buffer}
+    else
+      _ -> invalid(buffer)
+    end
+  end
+
+  def check(other), do: invalid(other)
+
+  @doc false
+  def check_all(buffers) do
+    if is_list(buffers) and not List.improper?(buffers),
+      do: Error.map(buffers, &check/1),
+      else: Arguments.invalid(:buffers, buffers, "a list of %ExCubecl.Buffer{}")
+  end
+
+  defp invalid(other), do: Arguments.invalid(:buffer, other, "an %ExCubecl.Buffer{}")
 end

@@ -16,9 +16,10 @@ defmodule ExCubecl.Device do
 
   use ExCubecl.Error.Bang
 
-  alias ExCubecl.{Error, Native}
+  alias ExCubecl.Cluster.Client
+  alias ExCubecl.Device.{Id, Local}
+  alias ExCubecl.Error
   alias ExCubecl.Error.Arguments
-  alias ExCubecl.Memory.Limits
 
   @enforce_keys [:id, :runtime, :name, :kind, :driver]
   defstruct [
@@ -55,8 +56,6 @@ defmodule ExCubecl.Device do
           dtypes: [ExCubecl.DType.t()]
         }
 
-  @runtimes [:vulkan, :metal, :dx12, :cuda]
-
   @doc """
   Returns `{:ok, devices}`, all devices of this machine. None of them is opened.
 
@@ -66,8 +65,7 @@ defmodule ExCubecl.Device do
   """
   @spec list() :: {:ok, [t]} | {:error, Error.t()}
   def list do
-    with {:ok, found} <- Error.from_native(&Native.device_list/0),
-         do: {:ok, Enum.map(found, &new/1)}
+    with {:ok, found} <- Local.list(), do: {:ok, Enum.map(found, &new/1)}
   end
 
   @doc """
@@ -102,16 +100,15 @@ defmodule ExCubecl.Device do
   """
   @spec info(term) :: {:ok, t} | {:error, Error.t()}
   def info(device) do
-    with {:ok, id} <- resolve(device), {:ok, devices} <- list() do
-      case Enum.find(devices, &(&1.id == id)) do
-        nil -> unknown(id)
-        found -> {:ok, found}
-      end
-    end
+    with {:ok, found} <- Client.route_device(device, &Local.info/1), do: {:ok, new(found)}
   end
 
   @doc """
-  Returns `{:ok, id}` of the default device, which is used if no device is given.
+  Returns `{:ok, id}` of the default device, as the environment and the configuration name it now.
+
+  Calls without a device look it up once and keep the result. They look it up again after `open/2`, `remove/1` and `reset/1`, and
+  after a buffer could not be created on it because the device was lost or is gone. After a change of `EX_CUBECL_DEVICE` or of the
+  configuration while the VM runs, call this function: it always looks, and later calls without a device use its result.
 
   Errors: `:no_device`, and `:unknown_device` if the environment or the configuration names a device
   that does not exist.
@@ -121,59 +118,7 @@ defmodule ExCubecl.Device do
       true
   """
   @spec default() :: {:ok, id} | {:error, Error.t()}
-  def default do
-    case System.get_env("EX_CUBECL_DEVICE") do
-      named when named in [nil, ""] ->
-        configured(Application.get_env(:ex_cubecl, :default_device))
-
-      named ->
-        named_by(existing(named), "EX_CUBECL_DEVICE")
-    end
-  end
-
-  defp configured(nil), do: best()
-
-  defp configured(named),
-    do: named_by(existing(named), "`config :ex_cubecl, default_device: ...`")
-
-  # The caller named no device, so the error reports where the name came from.
-  defp named_by({:error, %{reason: reason} = error}, source)
-       when reason in [:unknown_device, :unsupported],
-       do: {:error, %{error | details: Map.put(error.details, :source, source)}}
-
-  defp named_by(result, _source), do: result
-
-  @doc false
-  # The id of a device that exists.
-  def existing(named) do
-    with {:ok, id} <- parse(named), {:ok, ids} <- known() do
-      if id in ids, do: {:ok, id}, else: Error.new(:unknown_device, device: id, known: ids)
-    end
-  end
-
-  defp known do
-    with nil <- :persistent_term.get({__MODULE__, :known}, nil),
-         {:ok, devices} <- list() do
-      ids = Enum.map(devices, & &1.id)
-      :persistent_term.put({__MODULE__, :known}, ids)
-      {:ok, ids}
-    else
-      {:error, error} -> {:error, error}
-      ids -> {:ok, ids}
-    end
-  end
-
-  # Hardware does not change while a VM runs, so the first successful result is cached.
-  defp best do
-    with nil <- :persistent_term.get({__MODULE__, :best}, nil),
-         {:ok, id} <- Error.from_native(&Native.device_default/0) do
-      :persistent_term.put({__MODULE__, :best}, id)
-      {:ok, id}
-    else
-      {:error, error} -> {:error, error}
-      id -> {:ok, id}
-    end
-  end
+  defdelegate default(), to: Id, as: :find_default
 
   @doc """
   Returns `{:ok, device}`: another logical device on an adapter, with the id `as:`.
@@ -197,21 +142,8 @@ defmodule ExCubecl.Device do
   """
   @spec open(term, as: id) :: {:ok, t} | {:error, Error.t()}
   def open(adapter, opts) do
-    with {:ok, opts} <- Arguments.options(opts, [:as]),
-         {:ok, on} <- resolve(adapter),
-         {:ok, id} <- new_id(opts[:as]),
-         {:ok, added} <- Error.from_native(fn -> Native.device_add(on, id) end) do
-      # Invalidates the cached device ids.
-      :persistent_term.erase({__MODULE__, :known})
-      {:ok, new(added)}
-    end
+    with {:ok, added} <- Local.open(adapter, opts), do: {:ok, new(added)}
   end
-
-  defp new_id({runtime, index} = id)
-       when runtime in @runtimes and is_integer(index) and index in 0..0xFFFF_FFFF,
-       do: {:ok, id}
-
-  defp new_id(other), do: Arguments.invalid(:as, other, "an id such as {:vulkan, 10}")
 
   @doc """
   Returns `:ok` and removes a logical device of `open/2` that has no live allocations.
@@ -233,13 +165,7 @@ defmodule ExCubecl.Device do
       :invalid_argument
   """
   @spec remove(term) :: :ok | {:error, Error.t()}
-  def remove(device) do
-    with {:ok, id} <- resolve(device),
-         :ok <- Error.from_native(fn -> Native.device_remove(id) end) do
-      :persistent_term.erase({__MODULE__, :known})
-      :ok
-    end
-  end
+  def remove(device), do: Client.route_device(device, &Local.remove/1)
 
   @doc """
   Returns `:ok` once all work that was queued on the device is done.
@@ -250,10 +176,7 @@ defmodule ExCubecl.Device do
       :ok
   """
   @spec synchronize(term) :: :ok | {:error, Error.t()}
-  def synchronize(device) do
-    with {:ok, id} <- resolve(device),
-         do: Error.from_native(fn -> Native.device_synchronize(id) end)
-  end
+  def synchronize(device), do: Client.route_device(device, &Local.synchronize/1)
 
   @doc """
   Returns `:ok` and closes the device with all of its allocations.
@@ -271,59 +194,30 @@ defmodule ExCubecl.Device do
       :device_lost
   """
   @spec reset(term) :: :ok | {:error, Error.t()}
-  def reset(device) do
-    with {:ok, id} <- resolve(device), do: Error.from_native(fn -> Native.device_reset(id) end)
-  end
+  def reset(device), do: Client.route_device(device, &Local.reset/1)
 
-  use ExCubecl.Cluster.Dispatch, info: 1, remove: 1, synchronize: 1, reset: 1
+  defp new(description), do: struct!(__MODULE__, description)
+
+  ## For the other modules of the library
 
   @doc false
-  # The id of a device that is given in any of its forms; `nil` is the default device.
-  def resolve(device) do
-    with :ok <- Limits.apply_once(&known/0, &parse/1), do: parse(device)
+  defdelegate resolve(device), to: Local
+
+  @doc false
+  defdelegate existing(device), to: Id
+
+  @doc false
+  # The devices of other nodes, with ids as `device:` takes them.
+  def on_nodes(nodes) do
+    if is_list(nodes) and nodes != [] and not List.improper?(nodes),
+      do: with({:ok, lists} <- Error.map(nodes, &on_node/1), do: {:ok, Enum.concat(lists)}),
+      else: Arguments.invalid(:nodes, nodes, "a list of names of connected nodes")
   end
 
-  defp parse(nil), do: default()
-  defp parse(%__MODULE__{id: id}) when id != nil, do: parse(id)
-
-  # A device of a node.
-  defp parse({node, id} = device)
-       when is_atom(node) and (is_tuple(id) or is_binary(id) or is_map(id)) do
-    cond do
-      node == node() -> parse(id)
-      String.contains?(Atom.to_string(node), "@") -> remote(device)
-      true -> unknown(device)
-    end
+  defp on_node(node) when is_atom(node) and node != nil do
+    with {:ok, found} <- Client.call(node, &Local.list/0, []),
+         do: {:ok, for(d <- found, do: new(%{d | id: {node, d.id}, adapter: {node, d.adapter}}))}
   end
 
-  defp parse({runtime, index} = id) do
-    if runtime in @runtimes and is_integer(index) and index in 0..0xFFFF_FFFF,
-      do: {:ok, id},
-      else: unknown(id)
-  end
-
-  # No device has a longer name. Splitting a name of megabytes would block the scheduler.
-  @longest_name 32
-
-  defp parse(name) when is_binary(name) and byte_size(name) <= @longest_name do
-    with [runtime, index] <- String.split(name, ":"),
-         runtime when runtime != nil <- Enum.find(@runtimes, &(Atom.to_string(&1) == runtime)),
-         {index, ""} <- Integer.parse(index) do
-      parse({runtime, index})
-    else
-      _ -> unknown(name)
-    end
-  end
-
-  defp parse(other), do: unknown(other)
-
-  defp remote(device), do: Error.new(:unsupported, operation: :remote_device, device: device)
-
-  defp unknown(device) do
-    with {:ok, devices} <- list(),
-         do: Error.new(:unknown_device, device: device, known: Enum.map(devices, & &1.id))
-  end
-
-  defp new(%{id: {runtime, _}} = found),
-    do: struct!(__MODULE__, Map.put(found, :runtime, runtime))
+  defp on_node(other), do: Arguments.invalid(:nodes, other, "names of connected nodes")
 end

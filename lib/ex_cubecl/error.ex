@@ -117,6 +117,17 @@ defmodule ExCubecl.Error do
   def unwrap!(:ok), do: :ok
   def unwrap!({:error, %__MODULE__{} = error}), do: raise(error)
 
+  @doc false
+  # The values of `fun` for the elements of a list, or the first error.
+  @spec map(list, (term -> {:ok, term} | {:error, t})) :: {:ok, list} | {:error, t}
+  def map(list, fun), do: map(list, fun, [])
+
+  defp map([], _fun, done), do: {:ok, Enum.reverse(done)}
+
+  defp map([element | rest], fun, done) do
+    with {:ok, value} <- fun.(element), do: map(rest, fun, [value | done])
+  end
+
   @impl true
   def message(error), do: Message.of(error)
 end

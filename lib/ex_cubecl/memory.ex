@@ -34,10 +34,11 @@ defmodule ExCubecl.Memory do
 
   use ExCubecl.Error.Bang
 
-  alias ExCubecl.{Device, DType, Error, Native}
+  alias ExCubecl.{Device, DType, Error}
   alias ExCubecl.Buffer.AllocOptions
+  alias ExCubecl.Cluster.Client
   alias ExCubecl.Error.Arguments
-  alias ExCubecl.Memory.Timeline
+  alias ExCubecl.Memory.{Timeline, Usage}
 
   @typedoc "A device in any of its forms, `{node, device}` for a device of another node, `nil` for the default device."
   @type device :: Device.id() | String.t() | Device.t() | {node, term} | nil
@@ -81,7 +82,7 @@ defmodule ExCubecl.Memory do
       8
   """
   @spec usage(device: device) :: {:ok, usage} | {:error, Error.t()}
-  def usage(opts \\ []), do: on(opts, &Native.memory_usage/1)
+  def usage(opts \\ []), do: Client.route_option(&Usage.usage/1, [], opts)
 
   @doc """
   Returns `{:ok, bytes}`, the total memory of the device, or `{:ok, nil}` if its driver does not report it.
@@ -93,7 +94,7 @@ defmodule ExCubecl.Memory do
       true
   """
   @spec total(device: device) :: {:ok, pos_integer | nil} | {:error, Error.t()}
-  def total(opts \\ []), do: on(opts, &Native.memory_total/1)
+  def total(opts \\ []), do: Client.route_option(&Usage.total/1, [], opts)
 
   @doc """
   Gives unused memory back to the driver, and returns `{:ok, bytes}` with its size.
@@ -103,7 +104,7 @@ defmodule ExCubecl.Memory do
       true
   """
   @spec trim(device: device) :: {:ok, non_neg_integer} | {:error, Error.t()}
-  def trim(opts \\ []), do: on(opts, &Native.memory_trim/1)
+  def trim(opts \\ []), do: Client.route_option(&Usage.trim/1, [], opts)
 
   @doc """
   Returns `:ok` and limits the live bytes of the device to `bytes`; `nil` removes the limit.
@@ -118,12 +119,8 @@ defmodule ExCubecl.Memory do
       :invalid_argument
   """
   @spec set_limit(non_neg_integer | nil, device: device) :: :ok | {:error, Error.t()}
-  def set_limit(bytes, opts \\ []) do
-    with {:ok, bytes} <- limit(bytes), do: on(opts, &Native.memory_set_limit(&1, bytes))
-  end
-
-  defp limit(nil), do: {:ok, nil}
-  defp limit(bytes), do: Arguments.index(:limit, bytes)
+  def set_limit(bytes, opts \\ []),
+    do: Client.route_option(&Usage.set_limit/2, [bytes], opts)
 
   @doc """
   Returns `:ok` and resets `peak_bytes` to the current `live_bytes`.
@@ -132,7 +129,7 @@ defmodule ExCubecl.Memory do
       :ok
   """
   @spec reset_peak(device: device) :: :ok | {:error, Error.t()}
-  def reset_peak(opts \\ []), do: on(opts, &Native.memory_reset_peak/1)
+  def reset_peak(opts \\ []), do: Client.route_option(&Usage.reset_peak/1, [], opts)
 
   @typedoc """
   One live allocation: `owner` is the process that made it, `stacktrace` is set if `trace/1` was on
@@ -177,14 +174,7 @@ defmodule ExCubecl.Memory do
              kernels: %{atom => non_neg_integer}
            }}
           | {:error, Error.t()}
-  def report(opts \\ []) do
-    with {:ok, most, opts} <- most(opts, 10),
-         {:ok, report} <- on(opts, &Native.memory_report(&1, most)),
-         {:ok, kernels} <- ExCubecl.Kernel.cache() do
-      sums = %{by_owner: Map.new(report.by_owner), by_tag: Map.new(report.by_tag)}
-      {:ok, report |> Map.merge(sums) |> Map.put(:kernels, kernels)}
-    end
-  end
+  def report(opts \\ []), do: Client.route_option(&Usage.report/1, [], opts)
 
   @typedoc """
   A page of device memory. A `:slab` page is shared by many allocations, an `:own` page is dedicated to one, an
@@ -215,12 +205,7 @@ defmodule ExCubecl.Memory do
   """
   @spec map(most: non_neg_integer, device: device) ::
           {:ok, %{pages: [page], allocations: [allocation]}} | {:error, Error.t()}
-  def map(opts \\ []) do
-    with {:ok, most, opts} <- most(opts, 1000),
-         {:ok, {pages, allocations}} <- on(opts, &Native.memory_map(&1, most)) do
-      {:ok, %{pages: pages, allocations: Enum.filter(allocations, & &1.page)}}
-    end
-  end
+  def map(opts \\ []), do: Client.route_option(&Usage.map/1, [], opts)
 
   @typedoc "The memory usage of a device at one time; `at` is in milliseconds since 1970."
   @type sample :: %{
@@ -287,25 +272,4 @@ defmodule ExCubecl.Memory do
   @spec trace(boolean) :: :ok | {:error, Error.t()}
   def trace(on) when is_boolean(on), do: AllocOptions.set_tracing(on)
   def trace(other), do: Arguments.invalid(:trace, other, "true or false")
-
-  use ExCubecl.Cluster.Dispatch,
-    usage: 1,
-    total: 1,
-    trim: 1,
-    set_limit: 2,
-    reset_peak: 1,
-    report: 1,
-    map: 1
-
-  defp most(opts, default) do
-    with {:ok, opts} <- Arguments.options(opts, [:most, :device]),
-         {:ok, most} <- Arguments.index(:most, Keyword.get(opts, :most, default)),
-         do: {:ok, most, Keyword.delete(opts, :most)}
-  end
-
-  defp on(opts, call) do
-    with {:ok, opts} <- Arguments.options(opts, [:device]),
-         {:ok, id} <- Device.resolve(opts[:device]),
-         do: Error.from_native(fn -> call.(id) end)
-  end
 end

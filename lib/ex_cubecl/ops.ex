@@ -29,9 +29,8 @@ defmodule ExCubecl.Ops do
   import Elixir.Kernel, except: [abs: 1, ceil: 1, floor: 1, max: 2, min: 2, round: 1]
 
   alias ExCubecl.{Buffer, Device, DType, Error, Native, Shape}
-  alias ExCubecl.Buffer.{AllocOptions, Handle}
+  alias ExCubecl.Buffer.{AllocOptions, Handle, Pressure}
   alias ExCubecl.Error.{Arguments, Text}
-  alias ExCubecl.Memory.Pressure
 
   alias ExCubecl.Kernel
   alias ExCubecl.Kernel.Definition

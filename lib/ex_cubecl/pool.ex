@@ -26,9 +26,8 @@ defmodule ExCubecl.Pool do
   use ExCubecl.Error.Bang
 
   alias ExCubecl.{Buffer, DType, Error, Native}
-  alias ExCubecl.Buffer.{AllocOptions, Handle}
+  alias ExCubecl.Buffer.{AllocOptions, Handle, Pressure}
   alias ExCubecl.Error.Arguments
-  alias ExCubecl.Memory.Pressure
   alias ExCubecl.Pool.{Options, Server, Shared}
 
   @type pool :: GenServer.server()

@@ -25,9 +25,8 @@ defmodule ExCubecl.Replicated do
   use ExCubecl.Error.Bang
 
   alias ExCubecl.{Buffer, DType, Error, Native, Shape, Telemetry}
-  alias ExCubecl.Buffer.Handle
+  alias ExCubecl.Buffer.{Handle, Pressure}
   alias ExCubecl.Error.Arguments
-  alias ExCubecl.Memory.Pressure
   alias ExCubecl.Replicated.Options
 
   @enforce_keys [:buffers, :shape, :dtype, :shards]
@@ -237,7 +236,7 @@ defmodule ExCubecl.Replicated do
        when is_boolean(shards) do
     with true <- DType.valid?(dtype) and is_list(shape),
          {:ok, ^shape, _} <- Shape.validate(shape, dtype),
-         {:ok, _} <- Handle.check_all(rep.buffers),
+         {:ok, _} <- Buffer.check_all(rep.buffers),
          true <- Enum.all?(rep.buffers, &(&1.dtype == dtype)) do
       {:ok, rep}
     else

@@ -46,6 +46,46 @@ defmodule ExCubecl.DeviceTest do
     refute ExCubecl.available?()
   end
 
+  test "calls without a device keep the default device until it is looked up again", %{
+    id: {runtime, _} = id
+  } do
+    {:ok, other} = Device.open(id, as: {runtime, 1041})
+    assert Device.default() == {:ok, id}
+    System.put_env("EX_CUBECL_DEVICE", "#{runtime}:1041")
+    assert Buffer.zeros!([1], :u8).device == id
+    assert Device.default() == {:ok, other.id}
+    assert Buffer.zeros!([1], :u8).device == other.id
+
+    # Each of these may change what the name stands for.
+    System.delete_env("EX_CUBECL_DEVICE")
+    assert Device.reset(other) == :ok
+    assert Buffer.zeros!([1], :u8).device == id
+    Application.put_env(:ex_cubecl, :default_device, other.id)
+    assert Buffer.zeros!([1], :u8).device == id
+    {:ok, third} = Device.open(id, as: {runtime, 1042})
+    assert Buffer.zeros!([1], :u8).device == other.id
+    :erlang.garbage_collect()
+    until(fn -> Device.remove(other) == :ok end)
+    assert reason(Buffer.zeros([1], :u8)) == :unknown_device
+    assert reason(Device.default()) == :unknown_device
+    Application.delete_env(:ex_cubecl, :default_device)
+    assert Buffer.zeros!([1], :u8).device == id
+    assert Device.remove(third) == :ok
+  end
+
+  test "a default device that is gone is looked up again after one error", %{
+    id: {runtime, _} = id
+  } do
+    {:ok, other} = Device.open(id, as: {runtime, 1043})
+    System.put_env("EX_CUBECL_DEVICE", "#{runtime}:1043")
+    assert Device.default() == {:ok, other.id}
+    System.delete_env("EX_CUBECL_DEVICE")
+    # As if its removal and the lookup of another process had crossed.
+    {:ok, :ok} = ExCubecl.Native.device_remove(other.id)
+    assert reason(Buffer.zeros([1], :u8)) == :unknown_device
+    assert Buffer.zeros!([1], :u8).device == id
+  end
+
   test "ids, strings and devices name the same device", %{id: {runtime, index} = id} do
     {:ok, device} = Device.info(id)
 

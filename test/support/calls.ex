@@ -46,6 +46,8 @@ defmodule ExCubecl.Calls do
       dtype: &Buffer.dtype/1,
       size: &Buffer.size/1,
       device: &Buffer.device/1,
+      check: &Buffer.check/1,
+      check_all: &Buffer.check_all([&1]),
       shape: &ExCubecl.shape/1,
       dtype: &ExCubecl.dtype/1,
       size: &ExCubecl.size/1

@@ -391,10 +391,30 @@ defmodule ExCubecl.NodesTest do
     refused(ExCubecl.devices(nodes: [bare]), :unsupported, says: "no ExCubecl")
     Peer.stop(peer)
 
-    args = ["0.0.1", self(), Device, :list, []]
+    args = ["0.0.1", self(), &Device.list/0, []]
 
     refused(there(node, ExCubecl.Cluster.Server, :run, args), :unsupported,
       says: ExCubecl.version()
     )
+  end
+
+  test "other nodes can call the functions for buffers and devices, and no others", %{node: node} do
+    for fun <- [
+          &System.halt/0,
+          &Memory.Chart.save/2,
+          &:os.cmd/1,
+          fn -> 1 end,
+          :list,
+          &Kernel.node/0
+        ] do
+      args = [ExCubecl.version(), self(), fun, []]
+
+      refused(there(node, ExCubecl.Cluster.Server, :run, args), :invalid_argument,
+        says: "function"
+      )
+    end
+
+    args = [ExCubecl.version(), self(), &Device.Local.list/0, []]
+    assert {:ok, [%{id: _} | _]} = there(node, ExCubecl.Cluster.Server, :run, args)
   end
 end

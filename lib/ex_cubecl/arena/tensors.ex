@@ -3,9 +3,8 @@ defmodule ExCubecl.Arena.Tensors do
   # The tensors and windows of an arena, whose fields the caller has checked. `ExCubecl.Arena` has the public functions.
 
   alias ExCubecl.{Buffer, DType, Error, Native}
-  alias ExCubecl.Buffer.Handle
+  alias ExCubecl.Buffer.{Handle, Pressure}
   alias ExCubecl.Error.Arguments
-  alias ExCubecl.Memory.Pressure
 
   # `drop/2` runs on the calling scheduler for at most this many tensors; more would occupy it for too long.
   @few 32

@@ -1,21 +1,22 @@
 defmodule ExCubecl.Cluster.Server do
   @moduledoc false
-  # The entry point for calls from other nodes: runs one function of `ExCubecl.Buffer` or `ExCubecl.Device` on
-  # buffers that this node keeps for them.
+  # The entry point for calls from other nodes: runs one function of a callable module on buffers that this node keeps
+  # for them.
 
-  alias ExCubecl.{DType, Error}
-  alias ExCubecl.Cluster.Keeper
+  alias ExCubecl.Cluster.{Callable, Keeper}
+  alias ExCubecl.Error
+  alias ExCubecl.Error.Arguments
 
-  @buffer :"Elixir.ExCubecl.Buffer"
   @version Mix.Project.config()[:version]
 
-  @doc "The result of `function`, or `{:made, key, type, shape, device}` if the result is a buffer."
-  def run(version, caller, module, function, args) do
+  @doc "The result of `fun`, or `{:made, key, fields}` if the result is a buffer."
+  def run(version, caller, fun, args) do
     # On a node that only has the code the application is not started yet.
     with {:ok, _} <- Application.ensure_all_started(:ex_cubecl),
          :ok <- same(version),
+         :ok <- allowed(fun),
          {:ok, args} <- local(args, []),
-         do: keep(apply(module, function, args), caller)
+         do: keep(apply(fun, args), caller)
   end
 
   @doc "The version that both nodes must have."
@@ -23,6 +24,12 @@ defmodule ExCubecl.Cluster.Server do
 
   defp same(@version), do: :ok
   defp same(_other), do: Error.new(:unsupported, operation: {:version, @version}, node: node())
+
+  defp allowed(fun) do
+    if Callable.callable?(fun),
+      do: :ok,
+      else: Arguments.invalid(:function, fun, "a function that other nodes may call")
+  end
 
   defp local([], done), do: {:ok, Enum.reverse(done)}
 
@@ -35,11 +42,10 @@ defmodule ExCubecl.Cluster.Server do
 
   defp local([other | rest], done), do: local(rest, [other | done])
 
-  defp keep({:ok, %{__struct__: @buffer} = buffer}, caller) do
-    true = DType.valid?(buffer.dtype)
-
+  defp keep({:ok, %{ref: ref, dtype: _, shape: _, device: _} = buffer}, caller)
+       when is_reference(ref) do
     with {:ok, key} <- Keeper.keep(buffer, caller),
-         do: {:made, key, buffer.dtype, buffer.shape, buffer.device}
+         do: {:made, key, Map.take(buffer, [:dtype, :shape, :device])}
   end
 
   defp keep(other, _caller), do: other

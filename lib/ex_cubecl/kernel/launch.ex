@@ -3,10 +3,9 @@ defmodule ExCubecl.Kernel.Launch do
   # One launch of a kernel: the arguments of the NIF are prepared, and the launch is queued.
 
   alias ExCubecl.{Buffer, DType, Error, Native, Shape, Telemetry}
-  alias ExCubecl.Buffer.{AllocOptions, Handle}
+  alias ExCubecl.Buffer.{AllocOptions, Handle, Pressure}
   alias ExCubecl.Error.Arguments
   alias ExCubecl.Kernel.{Bindings, CallArguments, Compiler, ErrorContext, Grid, Types}
-  alias ExCubecl.Memory.Pressure
 
   @doc "Checks the arguments, compiles the kernel for their types if needed, and returns `{:ok, launch}`."
   def prepare(%{parsed: parsed} = kernel, args, opts) do

@@ -4,7 +4,7 @@ defmodule ExCubecl.Kernel.Source do
   `ExCubecl.Kernel.run/3` runs it.
   """
 
-  alias ExCubecl.{DType, Error, Native, Shape, Telemetry}
+  alias ExCubecl.{Buffer, DType, Error, Native, Shape, Telemetry}
   alias ExCubecl.Buffer.Handle
   alias ExCubecl.Error.Arguments
 
@@ -81,7 +81,7 @@ defmodule ExCubecl.Kernel.Source do
 
   # The arguments of a source have no names: the error gives the number of the binding.
   defp no_buffer(buffers, entry) do
-    index = Enum.find_index(buffers, &match?({:error, _}, Handle.check(&1)))
+    index = Enum.find_index(buffers, &match?({:error, _}, Buffer.check(&1)))
     details = %{kernel: entry, number: index + 1, name: "binding #{index}"}
     expected = "a buffer: a source takes no numbers"
     value = Enum.at(buffers, index)

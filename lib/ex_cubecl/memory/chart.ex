@@ -15,17 +15,16 @@ defmodule ExCubecl.Memory.Chart do
 
   use ExCubecl.Error.Bang
 
-  alias ExCubecl.{Device, Error, Memory}
-  alias ExCubecl.Error.Arguments
+  alias ExCubecl.{Error, Memory}
+  alias ExCubecl.Cluster.Client
   alias ExCubecl.Dashboard.Svg
+  alias ExCubecl.Error.Arguments
+  alias ExCubecl.Memory.Chart.Drawing
 
   @enforce_keys [:title, :svg]
   defstruct [:title, :svg]
 
   @type t :: %__MODULE__{title: String.t(), svg: iodata}
-
-  @rows 60
-  @most 5_000
 
   @doc """
   Returns `{:ok, chart}` of the live and reserved bytes of a device over time, as `ExCubecl.Memory.timeline/1`
@@ -44,46 +43,25 @@ defmodule ExCubecl.Memory.Chart do
       4000
   """
   @spec timeline(device: Memory.device()) :: {:ok, t} | {:error, Error.t()}
-  def timeline(opts \\ []) do
-    with {:ok, opts} <- Arguments.options(opts, [:device]),
-         {:ok, id} <- Device.existing(opts[:device]),
-         {:ok, samples} <- Memory.timeline() do
-      case Map.get(samples, id, []) do
-        [] -> Arguments.invalid(:device, id, "one that ExCubecl.Memory.timeline/1 has recorded")
-        samples -> {:ok, chart("Memory of #{name(id)} over time", Svg.Timeline.draw(samples))}
-      end
-    end
-  end
+  def timeline(opts \\ []), do: drawn(&Drawing.timeline/1, opts)
 
   @doc """
   Returns `{:ok, chart}`, the map of a device: each page of memory with the allocations on it.
 
   A slab is a page that many buffers share; an idle page is kept for the next buffer of its size.
   Colours stand for tags, or for owners of allocations without a tag. `most:` is the number of allocations to
-  draw, the largest first, #{@most} by default; `device:` is the device. The largest #{@rows} pages are drawn.
+  draw, the largest first, 5,000 by default; `device:` is the device. The largest 60 pages are drawn.
 
       iex> {:ok, chart} = ExCubecl.Memory.Chart.map(most: 100)
       iex> chart.title =~ "Memory of"
       true
   """
   @spec map(most: non_neg_integer, device: Memory.device()) :: {:ok, t} | {:error, Error.t()}
-  def map(opts \\ []) do
-    with {:ok, opts} <- Arguments.options(opts, [:most, :device]),
-         {:ok, id} <- Device.resolve(opts[:device]),
-         {:ok, map} <- Memory.map(device: id, most: Keyword.get(opts, :most, @most)),
-         do: {:ok, chart("Memory of #{name(id)}", Svg.Map.draw(map, @rows))}
-  end
+  def map(opts \\ []), do: drawn(&Drawing.map/1, opts)
 
-  # A chart of a device of another node is drawn on that node.
-  use ExCubecl.Cluster.Dispatch, timeline: 1, map: 1
-
-  defp chart(title, drawing), do: %__MODULE__{title: title, svg: drawing}
-
-  defp name({runtime, index} = id) do
-    case Device.info(id) do
-      {:ok, %{name: name}} -> "#{runtime}:#{index}, #{name}"
-      {:error, _} -> "#{runtime}:#{index}"
-    end
+  defp drawn(fun, opts) do
+    with {:ok, {title, svg}} <- Client.route_option(fun, [], opts),
+         do: {:ok, %__MODULE__{title: title, svg: svg}}
   end
 
   @doc """

@@ -4,9 +4,8 @@ defmodule ExCubecl.Pool.Shared do
   # `shared_stats/0` are the public functions.
 
   alias ExCubecl.{Buffer, Device, DType, Error, Native}
-  alias ExCubecl.Buffer.{AllocOptions, Handle}
+  alias ExCubecl.Buffer.{AllocOptions, Handle, Pressure}
   alias ExCubecl.Error.Arguments
-  alias ExCubecl.Memory.Pressure
   alias ExCubecl.Pool.SizeClass
 
   @spec get(pos_integer, keyword) :: Buffer.result(Buffer.t())

@@ -1,4 +1,4 @@
-//! `ExCubecl.Cluster.Remote`: handles of buffers that another node holds.
+//! `ExCubecl.Cluster.Client`: handles of buffers that another node holds.
 
 use parking_lot::Mutex;
 use rustler::{Binary, Encoder, Env, LocalPid, OwnedBinary, Resource, ResourceArc};

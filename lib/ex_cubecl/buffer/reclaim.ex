@@ -1,4 +1,4 @@
-defmodule ExCubecl.Memory.Reclaim do
+defmodule ExCubecl.Buffer.Reclaim do
   @moduledoc false
   # Makes other processes collect their garbage, so that the buffers in it are freed. One run at a time
   # in the whole VM: concurrent callers wait for the run in progress and share its result.

@@ -1,10 +1,10 @@
-defmodule ExCubecl.Memory.Pressure do
+defmodule ExCubecl.Buffer.Pressure do
   @moduledoc false
   # The BEAM does not see device memory: a handle of a few words keeps megabytes alive until its
   # process happens to collect its garbage. This module forces these collections.
 
   alias ExCubecl.{Error, Native, Telemetry}
-  alias ExCubecl.Memory.Reclaim
+  alias ExCubecl.Buffer.Reclaim
 
   @default_every 64 * 1024 * 1024
   @key {__MODULE__, :bytes}

@@ -1,0 +1,51 @@
+defmodule ExCubecl.Buffer.Copy do
+  @moduledoc false
+  # Copies and conversions between buffers of this node.
+
+  use ExCubecl.Cluster.Callable
+
+  alias ExCubecl.{Device, DType, Native, Shape}
+  alias ExCubecl.Buffer.{AllocOptions, Pressure, Progress, Write}
+  alias ExCubecl.Error.Arguments
+
+  def duplicate(buffer, opts), do: derive(buffer, buffer.dtype, buffer.device, opts)
+
+  def transfer(buffer, device, opts) do
+    with {:ok, id} <- Device.resolve(device),
+         {:ok, opts} <- Arguments.options(opts, [:progress | AllocOptions.options()]),
+         {:ok, progress} <- Progress.check(opts[:progress]),
+         do: derive(buffer, buffer.dtype, id, Keyword.delete(opts, :progress), progress)
+  end
+
+  def convert(buffer, dtype, opts) do
+    with {:ok, dtype} <- Arguments.dtype(dtype),
+         do: derive(buffer, dtype, buffer.device, opts)
+  end
+
+  # A new buffer with the elements of another one.
+  defp derive(%{ref: ref, shape: shape} = buffer, dtype, id, opts, progress \\ false) do
+    with {:ok, opts} <- Arguments.options(opts, AllocOptions.options()),
+         {:ok, options} <- AllocOptions.from(opts),
+         {:ok, ref} <-
+           Pressure.create(id, Shape.size(shape) * DType.size(dtype), fn ->
+             if dtype == buffer.dtype,
+               do: duplicated(buffer, id, options, progress),
+               else: Native.buffer_convert(ref, dtype, shape, options)
+           end),
+         do: {:ok, %{buffer | ref: ref, dtype: dtype, device: id}}
+  end
+
+  defp duplicated(%{ref: ref, shape: shape} = buffer, id, options, progress) do
+    bytes = Shape.size(shape) * DType.size(buffer.dtype)
+    progress = if id == buffer.device, do: false, else: progress
+    Progress.watch(bytes, progress, &Native.buffer_duplicate(ref, id, shape, options, &1))
+  end
+
+  def copy(source, target) do
+    with {:error, %{reason: :shape_mismatch} = error} <-
+           Write.change(target, Shape.size(target.shape), fn ->
+             Native.buffer_copy(source.ref, target.ref)
+           end),
+         do: {:error, %{error | details: Map.put(error.details, :operation, :copy)}}
+  end
+end

@@ -1,0 +1,108 @@
+defmodule ExCubecl.Buffer.Create do
+  @moduledoc false
+  # Makes buffers on devices of this node.
+
+  use ExCubecl.Cluster.Callable
+
+  alias ExCubecl.{Device, DType, Native, Telemetry}
+  alias ExCubecl.Buffer.{AllocOptions, Pressure, Progress}
+  alias ExCubecl.Device.Id
+  alias ExCubecl.Error.Arguments
+
+  # Up to this many bytes are written on the caller's scheduler, if that does not block.
+  @small 16 * 1024
+
+  def new(data, shape, dtype, opts) do
+    with {:ok, target} <- target(shape, dtype, opts, [:progress]),
+         {:ok, data} <- Arguments.data(data, target.shape),
+         {:ok, progress} <- Progress.check(opts[:progress]) do
+      bytes = target.count * DType.size(dtype)
+
+      Telemetry.span(:upload, bytes, %{device: target.device, dtype: dtype}, fn ->
+        create(target, bytes, fn -> from_data(target, bytes, data, progress) end)
+      end)
+    end
+  end
+
+  defp from_data(target, bytes, data, progress) do
+    if bytes in 1..@small and (is_list(data) or byte_size(data) == bytes) do
+      %{device: id, dtype: dtype, shape: shape, options: options} = target
+
+      with {:ok, nil} <- Native.buffer_from_small(id, dtype, shape, data, options),
+           do: from_large(target, data, progress)
+    else
+      from_large(target, data, progress)
+    end
+  end
+
+  defp from_large(%{device: id, dtype: dtype, shape: shape, options: options}, data, progress)
+       when is_binary(data) do
+    Progress.watch(byte_size(data), progress, fn watcher ->
+      Native.buffer_from_binary(id, dtype, shape, data, options, watcher)
+    end)
+  end
+
+  defp from_large(%{device: id, dtype: dtype, shape: shape, options: options}, data, _progress),
+    do: Native.buffer_from_list(id, dtype, shape, data, options)
+
+  def empty(shape, dtype, opts) do
+    with {:ok, target} <- target(shape, dtype, opts, [:lazy]) do
+      case Keyword.get(opts, :lazy, true) do
+        true -> create(target, 0, fn -> blank(target) end)
+        false -> filled(target, &Native.buffer_allocate/1)
+        other -> Arguments.invalid(:lazy, other, "true or false")
+      end
+    end
+  end
+
+  def full(shape, dtype, value, opts) do
+    with {:ok, target} <- target(shape, dtype, opts, []),
+         do: filled(target, &Native.buffer_fill(&1, value))
+  end
+
+  def iota(shape, dtype, opts) do
+    with {:ok, target} <- target(shape, dtype, opts, []) do
+      create(target, target.count * DType.size(dtype), fn ->
+        Native.buffer_iota(target.device, dtype, target.shape, target.options)
+      end)
+    end
+  end
+
+  # Checks the arguments that all constructors share. `known` are the options that only this one has.
+  defp target(shape, dtype, opts, known) do
+    with {:ok, dtype} <- Arguments.dtype(dtype),
+         {:ok, shape, count} <- Arguments.shape(shape, dtype),
+         {:ok, opts} <- options(opts, known),
+         {:ok, id} <- Device.resolve(opts[:device]),
+         {:ok, options} <- AllocOptions.from(opts),
+         do: {:ok, %{device: id, dtype: dtype, shape: shape, count: count, options: options}}
+  end
+
+  defp options([], _known), do: {:ok, []}
+
+  defp options(opts, known),
+    do: Arguments.options(opts, [:device | known] ++ AllocOptions.options())
+
+  defp create(%{device: id} = target, bytes, call) do
+    case Pressure.create(id, bytes, call) do
+      {:ok, ref} ->
+        {:ok, %{ref: ref, dtype: target.dtype, shape: target.shape, device: id}}
+
+      {:error, %{reason: reason} = error} ->
+        if reason in [:device_lost, :unknown_device, :no_device], do: Id.forget()
+        {:error, error}
+    end
+  end
+
+  defp blank(%{device: id, dtype: dtype, shape: shape, options: options} = target) do
+    with {:ok, nil} <- Native.buffer_empty(id, dtype, shape, options),
+         {:ok, :ok} <- Native.device_open(id),
+         do: blank(target)
+  end
+
+  defp filled(target, fill) do
+    create(target, target.count * DType.size(target.dtype), fn ->
+      with {:ok, ref} <- blank(target), {:ok, :ok} <- fill.(ref), do: {:ok, ref}
+    end)
+  end
+end

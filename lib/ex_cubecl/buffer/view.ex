@@ -1,0 +1,45 @@
+defmodule ExCubecl.Buffer.View do
+  @moduledoc false
+  # Handles that share the storage of a buffer of this node.
+
+  use ExCubecl.Cluster.Callable
+
+  alias ExCubecl.{DType, Error, Native, Shape}
+  alias ExCubecl.Error.Arguments
+
+  def view(buffer, offset, shape) do
+    with {:ok, shape, count} <- Arguments.shape(shape, buffer.dtype),
+         :ok <- Arguments.part(offset, count, Shape.size(buffer.shape)),
+         do: window(buffer, offset, shape, count)
+  end
+
+  def reshape(buffer, shape) do
+    with {:ok, shape, count} <- Arguments.shape(shape, buffer.dtype) do
+      case Shape.size(buffer.shape) do
+        ^count ->
+          window(buffer, 0, shape, count)
+
+        other ->
+          details = [operation: :reshape, expected: count, actual: other, shape: shape]
+          Error.new(:shape_mismatch, details)
+      end
+    end
+  end
+
+  defp window(buffer, offset, shape, count) do
+    with {:ok, ref} <- Error.from_native(fn -> Native.buffer_view(buffer.ref, offset, count) end),
+         do: {:ok, %{buffer | ref: ref, shape: shape}}
+  end
+
+  def slice_bytes(buffer, offset, len) do
+    with :ok <- Arguments.part(offset, len, Shape.size(buffer.shape) * DType.size(buffer.dtype)),
+         {:ok, ref} <-
+           Error.from_native(fn -> Native.buffer_slice_bytes(buffer.ref, offset, len) end),
+         do: {:ok, %{buffer | ref: ref, shape: [len], dtype: :u8}}
+  end
+
+  def clone(buffer) do
+    with {:ok, ref} <- Error.from_native(fn -> Native.buffer_clone(buffer.ref) end),
+         do: {:ok, %{buffer | ref: ref}}
+  end
+end
