@@ -177,14 +177,14 @@ defmodule ExCubecl.Memory do
   def report(opts \\ []), do: Client.route_option(&Usage.report/1, [], opts)
 
   @typedoc """
-  A page of device memory. A `:slab` page is shared by many allocations, an `:own` page is dedicated to one, an
+  A page of device memory. A `:slab` page is shared by many allocations, a `:dedicated` page holds one, an
   `:idle` page is cached for the next allocation of its size. `used` bytes include padding and the idle buffers of pools.
   """
   @type page :: %{
           page: pos_integer,
           bytes: pos_integer,
           used: non_neg_integer,
-          kind: :slab | :own | :idle
+          kind: :slab | :dedicated | :idle
         }
 
   @doc """

@@ -63,7 +63,7 @@ rustler::atoms! {
     offset,
     ok,
     other,
-    own,
+    dedicated,
     owner,
     page,
     peak_bytes,

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use ex_cubecl_core::registry;
-use ex_cubecl_core::threads::worker::{CONTROL, Lane, Worker};
+use ex_cubecl_core::threads::worker::{CONTROL, JobQueue, Worker};
 use ex_cubecl_core::{Device, DeviceId, Error, Result};
 use rustler::env::SavedTerm;
 use rustler::{Atom, Binary, Encoder, Env, LocalPid, OwnedEnv, Reference, Term};
@@ -58,7 +58,7 @@ impl Call {
     /// Runs `work` on the thread of `lane`, after the jobs queued before it, and sends its result.
     pub fn on<'a, T: Encoder>(
         self,
-        lane: &Lane,
+        lane: &JobQueue,
         work: impl FnOnce() -> NifResult<'static, T> + Send + 'static,
     ) -> Pending<'a> {
         lane.run(move || {

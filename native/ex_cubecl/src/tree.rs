@@ -168,9 +168,9 @@ fn expr(term: Term<'_>, level: Level<'_>) -> NifResult<Expr> {
     let level = level.deeper()?;
     if term.is_atom() {
         return match name(term)?.as_str() {
-            "position" => Ok(Expr::Position),
-            "group" => Ok(Expr::Group),
-            "member" => Ok(Expr::Member),
+            "position" => Ok(Expr::GlobalId),
+            "group" => Ok(Expr::GroupId),
+            "member" => Ok(Expr::LocalId),
             _ => Err(Error::BadArg),
         };
     }
@@ -188,7 +188,7 @@ fn expr(term: Term<'_>, level: Level<'_>) -> NifResult<Expr> {
         ("scalar", [number]) => Expr::Scalar(slot(*number)?),
         ("local", [local]) => Expr::Local(slot(*local)?),
         ("len", [buffer]) => Expr::Len(slot(*buffer)?),
-        ("own", [buffer]) => Expr::Own(slot(*buffer)?),
+        ("own", [buffer]) => Expr::ElementAtSelf(slot(*buffer)?),
         ("read", [buffer, index]) => Expr::Read(slot(*buffer)?, boxed(*index)?),
         ("cast", [dtype, value]) => Expr::Cast(dtype.decode::<Wire<DType>>()?.0, boxed(*value)?),
         ("select", [condition, then, other]) => {

@@ -12,7 +12,7 @@ use crate::failpoints::{Stage, point};
 use crate::memory::allocation_tracker::{Label, Spec};
 use crate::numeric;
 use crate::span::Span;
-use crate::storage::{Content, Lender, Memory, Storage, lock_both, mint};
+use crate::storage::{Content, Lender, Memory, Storage, lock_both, next_id};
 
 /// A handle: a span of a storage, interpreted as elements of one type.
 pub struct Buffer {
@@ -50,11 +50,11 @@ impl Buffer {
 
     /// A buffer that holds `data`.
     pub fn new(device: Arc<Device>, spec: impl Into<Spec>, data: &[u8]) -> Result<Buffer> {
-        Buffer::new_watched(device, spec, data, None)
+        Buffer::new_with_progress(device, spec, data, None)
     }
 
     /// As `new`, and reports the number of transferred bytes to `progress`.
-    pub fn new_watched(
+    pub fn new_with_progress(
         device: Arc<Device>,
         spec: impl Into<Spec>,
         data: &[u8],
@@ -62,17 +62,17 @@ impl Buffer {
     ) -> Result<Buffer> {
         let buffer = Buffer::lazy(device, spec)?;
         buffer.check_bytes(data)?;
-        buffer.write_watched(0, data, progress)?;
+        buffer.write_with_progress(0, data, progress)?;
         Ok(buffer)
     }
 
     /// As `from_bytes` for a few bytes, without blocking: returns `None` if it would block.
-    pub fn from_bytes_now(device: &Arc<Device>, spec: Spec, data: &[u8]) -> Option<Buffer> {
+    pub fn try_from_bytes(device: &Arc<Device>, spec: Spec, data: &[u8]) -> Option<Buffer> {
         let driver = device.driver().ok()?;
         let buffer = Buffer::lazy(device.clone(), spec).ok()?;
         buffer.check_bytes(data).ok()?;
         let storage = &buffer.storage;
-        let memory = buffer.memory_now()?;
+        let memory = buffer.try_memory()?;
         let region = storage.region(&memory, buffer.span)?;
         if !driver.defer_write(region, data) {
             return None;
@@ -81,17 +81,17 @@ impl Buffer {
         Some(buffer)
     }
 
-    fn memory_now(&self) -> Option<Memory> {
+    fn try_memory(&self) -> Option<Memory> {
         let (device, storage) = (self.device(), &self.storage);
-        let entry = device.entry(storage.id, storage.spec(), storage.bytes);
+        let entry = device.record(storage.id, storage.spec(), storage.bytes);
         let (block, reservation) = device.try_alloc(entry)?;
         Some(Memory::own(block, reservation))
     }
 
     /// Allocates the memory of a new buffer that no other call has, all of which will be written. Returns
     /// `false` if that would block.
-    pub(crate) fn allocate_now(&self) -> bool {
-        let memory = self.memory_now();
+    pub(crate) fn try_allocate(&self) -> bool {
+        let memory = self.try_memory();
         memory
             .map(|memory| self.storage.fill_with(memory))
             .is_some()
@@ -99,9 +99,10 @@ impl Buffer {
 
     fn check_bytes(&self, data: &[u8]) -> Result<()> {
         let (expected, actual) = (self.bytes(), data.len() as u64);
-        match expected == actual {
-            true => Ok(()),
-            false => Err(Error::ByteMismatch { expected, actual }),
+        if expected == actual {
+            Ok(())
+        } else {
+            Err(Error::ByteMismatch { expected, actual })
         }
     }
 
@@ -109,7 +110,7 @@ impl Buffer {
     pub fn iota(device: Arc<Device>, spec: impl Into<Spec>) -> Result<Buffer> {
         let buffer = Buffer::lazy(device, spec)?;
         let (driver, dtype) = (buffer.device().driver()?, buffer.dtype);
-        if !driver.computes(dtype) {
+        if !driver.supports_convert(dtype) {
             buffer.write(0, &numeric::iota_bytes(dtype, buffer.count()))?;
             return Ok(buffer);
         }
@@ -120,7 +121,7 @@ impl Buffer {
     /// A handle of a whole storage.
     fn whole(storage: Arc<Storage>, dtype: DType) -> Buffer {
         Buffer {
-            id: mint(),
+            id: next_id(),
             identity: storage.id,
             span: Span::whole(storage.bytes),
             storage,
@@ -150,7 +151,7 @@ impl Buffer {
     /// detect that it aliases this buffer.
     pub fn detach(&self) -> Buffer {
         Buffer {
-            identity: mint(),
+            identity: next_id(),
             ..self.share()
         }
     }
@@ -170,9 +171,10 @@ impl Buffer {
         if !self.root {
             return Err(Error::NotRoot);
         }
-        let ended = match wait {
-            true => self.storage.end(),
-            false => self.storage.try_end().ok_or(Error::Busy)?,
+        let ended = if wait {
+            self.storage.end()
+        } else {
+            self.storage.try_end().ok_or(Error::Busy)?
         };
         match ended {
             Content::Gone => Err(Error::Stale),
@@ -191,7 +193,7 @@ impl Buffer {
     /// Another handle of the same storage.
     fn with_span(&self, span: Span, dtype: DType) -> Buffer {
         Buffer {
-            id: mint(),
+            id: next_id(),
             identity: self.identity,
             storage: self.storage.clone(),
             span,
@@ -285,11 +287,11 @@ impl Buffer {
 
     /// Replaces the elements from `offset` on with `data`.
     pub fn write(&self, offset: u64, data: &[u8]) -> Result<()> {
-        self.write_watched(offset, data, None)
+        self.write_with_progress(offset, data, None)
     }
 
     /// As `write`, and reports the number of transferred bytes to `progress`.
-    pub fn write_watched(
+    pub fn write_with_progress(
         &self,
         offset: u64,
         data: &[u8],
@@ -418,12 +420,13 @@ impl Buffer {
                 actual: self.dtype,
             });
         }
-        match self.count() == target.count() {
-            true => Ok(()),
-            false => Err(Error::ShapeMismatch {
+        if self.count() == target.count() {
+            Ok(())
+        } else {
+            Err(Error::ShapeMismatch {
                 expected: target.count(),
                 actual: self.count(),
-            }),
+            })
         }
     }
 
@@ -452,7 +455,7 @@ impl Buffer {
             return self.duplicate_as(spec);
         }
         let driver = self.device().driver()?;
-        if !(driver.computes(self.dtype) && driver.computes(dtype)) {
+        if !(driver.supports_convert(self.dtype) && driver.supports_convert(dtype)) {
             let bytes = numeric::convert_bytes(self.dtype, dtype, &self.read(0, self.count())?);
             return Buffer::new(device, spec, &bytes);
         }

@@ -14,7 +14,7 @@ use crate::device_id::DeviceId;
 use crate::driver::{Driver, Info, Timing};
 use crate::error::{Error, Result};
 use crate::failpoints::{Stage, point};
-use crate::memory::allocation_tracker::{Entry, Report, Spec};
+use crate::memory::allocation_tracker::{Record, Report, Spec};
 use crate::memory::heap::{Block, Heap, PageInfo, Use};
 use crate::memory::meter::{Meter, Reservation, Usage};
 use crate::threads::worker::Worker;
@@ -37,7 +37,7 @@ pub struct Device {
     heap: Arc<Heap>,
     /// For long-lived buffers, so that they do not keep the slabs of short-lived ones from being freed.
     persistent: Arc<Heap>,
-    hoarders: Mutex<Vec<Weak<dyn Reclaim>>>,
+    reclaimers: Mutex<Vec<Weak<dyn Reclaim>>>,
     worker: Worker,
 }
 
@@ -49,7 +49,7 @@ impl Device {
             generation: GENERATIONS.fetch_add(1, Relaxed),
             heap: Heap::new(driver.limits()),
             persistent: Heap::new(driver.limits()),
-            hoarders: Mutex::default(),
+            reclaimers: Mutex::default(),
             meter: Meter::new(limit),
             worker: Worker::new(info.id.to_string()),
             retired: AtomicBool::new(false),
@@ -91,72 +91,73 @@ impl Device {
         &self.worker
     }
 
-    /// The ledger entry of a storage.
-    pub(crate) fn entry(&self, id: u64, spec: &Spec, bytes: u64) -> Entry {
-        Entry {
+    /// The tracker record of a storage.
+    pub(crate) fn record(&self, id: u64, spec: &Spec, bytes: u64) -> Record {
+        Record {
             id,
             device: self.id(),
             bytes,
             spec: spec.clone(),
             since: Instant::now(),
-            place: None,
+            location: None,
         }
     }
 
-    /// Allocates and counts the memory of an entry. The limit is checked first, so that an allocation
+    /// Allocates and counts the memory of an record. The limit is checked first, so that an allocation
     /// that exceeds it never reaches the device.
-    pub(crate) fn alloc(&self, entry: Entry) -> Result<(Block, Reservation)> {
+    pub(crate) fn alloc(&self, record: Record) -> Result<(Block, Reservation)> {
         let driver = self.driver()?;
-        let bytes = entry.bytes;
+        let bytes = record.bytes;
         self.check_size(bytes)?;
-        let heap = if entry.spec.persistent {
+        let heap = if record.spec.persistent {
             &self.persistent
         } else {
             &self.heap
         };
-        let reservation = self.reserve(entry)?;
+        let reservation = self.reserve(record)?;
         point(Stage::Reserved);
         let block = heap.alloc(driver, bytes).or_else(|error| {
             if !matches!(error, Error::OutOfMemory { .. }) {
                 return Err(error);
             }
-            self.let_go()?;
+            self.release_cached()?;
             heap.alloc(driver, bytes)
         });
         let block = self.explain(block)?;
         point(Stage::Allocated);
-        reservation.settle(block.place());
+        reservation.set_location(block.location());
         Ok((block, reservation))
     }
 
     /// As `alloc`, but returns `None` if it would wait for the device, or would fail.
-    pub(crate) fn try_alloc(&self, entry: Entry) -> Option<(Block, Reservation)> {
-        let bytes = entry.bytes;
-        if entry.spec.persistent {
+    pub(crate) fn try_alloc(&self, record: Record) -> Option<(Block, Reservation)> {
+        let bytes = record.bytes;
+        if record.spec.persistent {
             return None;
         }
-        let reservation = self.meter.reserve(entry).ok()?;
+        let reservation = self.meter.reserve(record).ok()?;
         let block = self.heap.try_alloc(bytes)?;
-        reservation.settle(block.place());
+        reservation.set_location(block.location());
         Some((block, reservation))
     }
 
     pub(crate) fn check_size(&self, bytes: u64) -> Result<()> {
         let limit = self.driver()?.limits().max_page;
-        match bytes > limit {
-            true => Err(Error::TooLarge {
+        if bytes > limit {
+            Err(Error::TooLarge {
                 requested: bytes,
                 limit,
                 device: self.id(),
-            }),
-            false => Ok(()),
+            })
+        } else {
+            Ok(())
         }
     }
 
-    pub(crate) fn reserve(&self, entry: Entry) -> Result<Reservation> {
-        let bytes = entry.bytes;
+    pub(crate) fn reserve(&self, record: Record) -> Result<Reservation> {
+        let bytes = record.bytes;
         self.meter
-            .reserve(entry)
+            .reserve(record)
             .map_err(|refused| Error::LimitExceeded {
                 requested: bytes,
                 live: refused.live,
@@ -182,20 +183,20 @@ impl Device {
     }
 
     /// The pages of the device and the `most` largest allocations on them.
-    pub fn map(&self, most: usize) -> (Vec<PageInfo>, Vec<Entry>) {
-        let entries = self.meter.report(most).largest;
+    pub fn map(&self, most: usize) -> (Vec<PageInfo>, Vec<Record>) {
+        let records = self.meter.report(most).largest;
         let mut pages = self.heap.pages();
         pages.extend(self.persistent.pages());
         let known: HashSet<u64> = pages.iter().map(|page| page.page).collect();
-        let places = entries.iter().filter_map(|entry| entry.place);
-        let own = places.filter(|place| !known.contains(&place.page));
-        pages.extend(own.map(|place| PageInfo {
-            page: place.page,
-            bytes: place.page_bytes,
-            used: place.page_bytes,
-            kind: Use::Own,
+        let locations = records.iter().filter_map(|record| record.location);
+        let own = locations.filter(|location| !known.contains(&location.page));
+        pages.extend(own.map(|location| PageInfo {
+            page: location.page,
+            bytes: location.page_bytes,
+            used: location.page_bytes,
+            kind: Use::Dedicated,
         }));
-        (pages, entries)
+        (pages, records)
     }
 
     /// Counts an allocation that failed and is not retried.
@@ -212,13 +213,13 @@ impl Device {
     }
 
     /// Registers a holder of unused memory, which `trim` and `reclaim` ask to free it.
-    pub(crate) fn add_hoarder(&self, hoarder: Weak<dyn Reclaim>) {
-        let mut hoarders = self.hoarders.lock();
-        hoarders.retain(|known| known.strong_count() > 0);
-        hoarders.push(hoarder);
+    pub(crate) fn add_reclaimer(&self, reclaimer: Weak<dyn Reclaim>) {
+        let mut reclaimers = self.reclaimers.lock();
+        reclaimers.retain(|known| known.strong_count() > 0);
+        reclaimers.push(reclaimer);
     }
 
-    fn let_go(&self) -> Result<()> {
+    fn release_cached(&self) -> Result<()> {
         let driver = self.driver()?;
         self.persistent.trim(driver)?;
         self.heap.trim(driver)
@@ -228,11 +229,11 @@ impl Device {
     pub fn trim(&self) -> Result<u64> {
         let driver = self.driver()?;
         let before = driver.reserved()?;
-        let hoarders = self.hoarders.lock().clone();
-        for hoarder in hoarders.iter().filter_map(Weak::upgrade) {
-            hoarder.reclaim();
+        let reclaimers = self.reclaimers.lock().clone();
+        for reclaimer in reclaimers.iter().filter_map(Weak::upgrade) {
+            reclaimer.reclaim();
         }
-        self.let_go()?;
+        self.release_cached()?;
         Ok(before.saturating_sub(driver.reserved()?))
     }
 

@@ -26,7 +26,7 @@ pub enum Hardware {
 pub struct Info {
     pub id: DeviceId,
     /// The physical device that this one runs on. It is `id` itself, except for a logical device.
-    pub card: DeviceId,
+    pub adapter: DeviceId,
     pub name: String,
     pub hardware: Hardware,
     pub driver: String,
@@ -36,8 +36,8 @@ pub struct Info {
     pub total_memory: Option<u64>,
     /// The types that kernels can calculate with natively.
     pub dtypes: Vec<DType>,
-    /// Identifies the card, the same in each runtime that reaches it: its PCI address if it has one.
-    pub adapter: String,
+    /// Identifies the adapter, the same in each runtime that reaches it: its PCI address if it has one.
+    pub pci_address: String,
 }
 
 /// Finds and opens the devices of this machine. A build has one: it is handed to [`crate::registry::set_opener`].
@@ -95,13 +95,13 @@ pub struct Argument<'a> {
     pub count: u64,
 }
 
-/// One kernel launch. `positions` is the global size, or the number of groups for a program with
+/// One kernel launch. `invocations` is the global size, or the number of groups for a program with
 /// groups. Each scalar holds the bits of its element type.
 pub struct Run<'a> {
     pub program: &'a Arc<Program>,
     pub arguments: Vec<Argument<'a>>,
     pub scalars: &'a [u64],
-    pub positions: u64,
+    pub invocations: u64,
 }
 
 /// The time that the kernels of a device took, and the clock that measured it.
@@ -145,7 +145,7 @@ pub trait Driver: Send + Sync {
     /// Compiled kernels are only submitted; a failure that is detected later makes the device lost.
     fn launch(&self, runs: &[Run<'_>]) -> Result<()>;
     /// As `launch`, without blocking: returns `false` if it would block.
-    fn launch_now(&self, run: &Run<'_>) -> Result<bool>;
+    fn try_launch(&self, run: &Run<'_>) -> Result<bool>;
     /// Compiles a kernel before it is launched.
     fn compile(&self, program: &Arc<Program>) -> Result<()>;
     fn is_compiled(&self, program: &Arc<Program>) -> bool;
@@ -163,11 +163,11 @@ pub trait Driver: Send + Sync {
     /// Returns an error that describes why the device cannot run a workgroup of this shape.
     fn check_group(&self, group: &Group) -> std::result::Result<(), String>;
     /// Whether the device supports this atomic operation on `dtype`.
-    fn changes(&self, op: Atomic, dtype: DType) -> bool;
+    fn supports_atomic(&self, op: Atomic, dtype: DType) -> bool;
     /// Whether kernels on this device can calculate with `dtype`.
-    fn calculates(&self, dtype: DType) -> bool;
+    fn supports_compute(&self, dtype: DType) -> bool;
     /// Whether `convert` and `iota` support `dtype` on this device.
-    fn computes(&self, dtype: DType) -> bool;
+    fn supports_convert(&self, dtype: DType) -> bool;
     /// Starts a timing and returns its number, for `stop_timing`.
     fn start_timing(&self) -> Result<u64>;
     /// The time from the first kernel since `start_timing` to the last one.

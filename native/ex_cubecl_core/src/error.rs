@@ -98,7 +98,7 @@ pub enum Error {
         device: DeviceId,
         expected: DeviceId,
     },
-    /// The outputs do not hold what the kernel computes.
+    /// The outputs do not hold what the kernel supports_convert.
     #[error("the driver of {device} stopped a loop before its end")]
     LoopLimit { device: DeviceId },
     #[error("{reason}")]

@@ -19,23 +19,29 @@ pub(crate) struct Locks<'a>(BTreeMap<u64, Lock<'a>>);
 
 impl<'a> Locks<'a> {
     /// Locks the storages of buffers, each given with whether it is written.
-    pub fn wait_for(buffers: impl Iterator<Item = (&'a Buffer, bool)>) -> Self {
-        let lock = |(storage, written): (&'a Storage, bool)| match written {
-            true => Lock::Write(storage.write()),
-            false => Lock::Read(storage.read()),
+    pub fn lock(buffers: impl Iterator<Item = (&'a Buffer, bool)>) -> Self {
+        let take = |(storage, written): (&'a Storage, bool)| {
+            if written {
+                Lock::Write(storage.write())
+            } else {
+                Lock::Read(storage.read())
+            }
         };
         let storages = storages(buffers).into_iter();
-        Locks(storages.map(|(id, known)| (id, lock(known))).collect())
+        Locks(storages.map(|(id, known)| (id, take(known))).collect())
     }
 
-    /// As `wait_for`, without blocking: returns `None` if another call holds one of the locks.
-    pub fn take_now(buffers: impl Iterator<Item = (&'a Buffer, bool)>) -> Option<Self> {
-        let lock = |(storage, written): (&'a Storage, bool)| match written {
-            true => storage.try_write().map(Lock::Write),
-            false => storage.read_for(Duration::ZERO).map(Lock::Read),
+    /// As `lock`, without blocking: returns `None` if another call holds one of the locks.
+    pub fn try_lock(buffers: impl Iterator<Item = (&'a Buffer, bool)>) -> Option<Self> {
+        let take = |(storage, written): (&'a Storage, bool)| {
+            if written {
+                storage.try_write().map(Lock::Write)
+            } else {
+                storage.read_for(Duration::ZERO).map(Lock::Read)
+            }
         };
         let storages = storages(buffers).into_iter();
-        let locks = storages.map(|(id, known)| Some((id, lock(known)?)));
+        let locks = storages.map(|(id, known)| Some((id, take(known)?)));
         locks.collect::<Option<_>>().map(Locks)
     }
 

@@ -111,9 +111,10 @@ pub fn convert_bits(src: Format, dst: Format, bits: u64) -> u64 {
 
 /// An integer element, sign-extended to 64 bits.
 fn integer(src: Format, bits: u64) -> u64 {
-    match src.is_signed() {
-        true => ((bits << (64 - src.bits)) as i64 >> (64 - src.bits)) as u64,
-        false => bits,
+    if src.is_signed() {
+        ((bits << (64 - src.bits)) as i64 >> (64 - src.bits)) as u64
+    } else {
+        bits
     }
 }
 
@@ -157,12 +158,13 @@ fn integer_of_float(src: Format, dst: Format, bits: u64) -> u64 {
     }
     // From this exponent on the significand is a whole number.
     let whole = src.bias() + src.man;
-    let magnitude = match float.exponent >= whole {
-        true => shl_saturating(float.significand, float.exponent - whole),
-        false => float
+    let magnitude = if float.exponent >= whole {
+        shl_saturating(float.significand, float.exponent - whole)
+    } else {
+        float
             .significand
             .checked_shr(whole - float.exponent)
-            .unwrap_or(0),
+            .unwrap_or(0)
     };
     match float.sign {
         0 => magnitude.min(dst.highest()),
@@ -173,9 +175,10 @@ fn integer_of_float(src: Format, dst: Format, bits: u64) -> u64 {
 
 /// `value * 2^count`, or the largest number if that does not fit.
 fn shl_saturating(value: u64, count: u32) -> u64 {
-    match count <= value.leading_zeros() {
-        true => value << count,
-        false => u64::MAX,
+    if count <= value.leading_zeros() {
+        value << count
+    } else {
+        u64::MAX
     }
 }
 
@@ -188,12 +191,11 @@ fn between_floats(src: Format, dst: Format, bits: u64) -> u64 {
             _ => dst.nan(),
         };
     }
-    let magnitude = match dst.exp > src.exp {
-        true => {
-            let weight = float.exponent + dst.bias() - src.bias() - src.man;
-            pack(float.significand, weight, dst)
-        }
-        false => narrow(src, dst, float.exponent, float.significand),
+    let magnitude = if dst.exp > src.exp {
+        let weight = float.exponent + dst.bias() - src.bias() - src.man;
+        pack(float.significand, weight, dst)
+    } else {
+        narrow(src, dst, float.exponent, float.significand)
     };
     magnitude | sign
 }
@@ -205,9 +207,10 @@ fn pack(magnitude: u64, weight: u32, dst: Format) -> u64 {
         return 0;
     }
     let top = magnitude.ilog2();
-    let kept = match top > dst.man {
-        true => round_shift(magnitude, top - dst.man),
-        false => magnitude << (dst.man - top),
+    let kept = if top > dst.man {
+        round_shift(magnitude, top - dst.man)
+    } else {
+        magnitude << (dst.man - top)
     };
     // The leading bit of `kept` adds one to the exponent, which was made one too small for that;
     // rounding up to the next power of two carries into the exponent.
@@ -221,9 +224,10 @@ fn narrow(src: Format, dst: Format, exponent: u32, significand: u64) -> u64 {
     let lift = dst.man.saturating_sub(src.man);
     let cut = src.man + lift - dst.man;
     let gap = src.bias() - dst.bias();
-    let (exponent, cut) = match exponent > gap {
-        true => (exponent - gap, cut),
-        false => (1, cut + gap + 1 - exponent),
+    let (exponent, cut) = if exponent > gap {
+        (exponent - gap, cut)
+    } else {
+        (1, cut + gap + 1 - exponent)
     };
     let kept = round_shift(significand << lift, cut.min(63));
     let packed = (u64::from(exponent - 1) << dst.man) + kept;

@@ -36,7 +36,7 @@ static LOGICAL: Mutex<Vec<Info>> = Mutex::new(Vec::new());
 const MOST_LOGICAL: usize = 64;
 
 /// Drivers of logical devices that were removed, with their cards. CubeCL never ends the thread of a
-/// device, so the next logical device on the card reuses the driver.
+/// device, so the next logical device on the adapter reuses the driver.
 static SPARE: Mutex<Vec<(DeviceId, Arc<dyn Driver>)>> = Mutex::new(Vec::new());
 
 /// How often devices may be opened during the life of an OS process. CubeCL 0.10 never ends the thread
@@ -47,16 +47,17 @@ const MOST_OPENED: u64 = 1000;
 pub fn list() -> Result<Vec<Info>> {
     let mut found = opener()?.enumerate();
     found.extend(LOGICAL.lock().iter().cloned());
-    match found.is_empty() {
-        true => Err(Error::NoDevice {
+    if found.is_empty() {
+        Err(Error::NoDevice {
             reason: opener()?.missing(),
-        }),
-        false => Ok(found),
+        })
+    } else {
+        Ok(found)
     }
 }
 
-/// Adds `id` as a logical device on the card of device `on`. It has its own queue and meter, and
-/// shares the memory of the card.
+/// Adds `id` as a logical device on the adapter of device `on`. It has its own queue and meter, and
+/// shares the memory of the adapter.
 pub fn add(on: DeviceId, id: DeviceId) -> Result<Info> {
     let devices = list()?;
     let taken = devices.iter().any(|info| info.id == id);
@@ -64,10 +65,10 @@ pub fn add(on: DeviceId, id: DeviceId) -> Result<Info> {
         return Err(Error::BadDeviceId { device: id, on });
     }
     let known = devices.iter().map(|info| info.id).collect();
-    let Some(card) = devices.into_iter().find(|info| info.id == on) else {
+    let Some(adapter) = devices.into_iter().find(|info| info.id == on) else {
         return Err(Error::UnknownDevice { device: on, known });
     };
-    let info = Info { id, ..card };
+    let info = Info { id, ..adapter };
     let mut logical = LOGICAL.lock();
     // A concurrent call may have added the same id since the check above.
     if logical.iter().any(|info| info.id == id) {
@@ -91,7 +92,7 @@ pub fn remove(id: DeviceId) -> Result<()> {
         let known = devices.iter().map(|info| info.id).collect();
         return Err(Error::UnknownDevice { device: id, known });
     };
-    if info.id == info.card {
+    if info.id == info.adapter {
         return Err(Error::NotLogical { device: id });
     }
     let device = OPEN.read().iter().find(|device| device.id() == id).cloned();
@@ -105,11 +106,11 @@ pub fn remove(id: DeviceId) -> Result<()> {
         }
         // Memory that cannot be trimmed now is freed with the driver.
         let _ = reset(&device);
-        // A logical CUDA device uses the driver of its card.
+        // A logical CUDA device uses the driver of its adapter.
         if id.runtime != Runtime::Cuda {
             let mut spare = SPARE.lock();
             spare.retain(|(_, driver)| !driver.is_lost());
-            spare.extend(device.shared_driver().map(|driver| (info.card, driver)));
+            spare.extend(device.shared_driver().map(|driver| (info.adapter, driver)));
         }
     }
     LOGICAL.lock().retain(|info| info.id != id);
@@ -118,15 +119,16 @@ pub fn remove(id: DeviceId) -> Result<()> {
     Ok(())
 }
 
-/// A driver left by a removed logical device on the same card.
+/// A driver left by a removed logical device on the same adapter.
 fn spare(info: &Info) -> Option<Arc<dyn Driver>> {
     let mut spare = SPARE.lock();
-    let alive =
-        |(card, driver): &(DeviceId, Arc<dyn Driver>)| *card == info.card && !driver.is_lost();
+    let alive = |(adapter, driver): &(DeviceId, Arc<dyn Driver>)| {
+        *adapter == info.adapter && !driver.is_lost()
+    };
     let found = spare
         .iter()
         .position(alive)
-        .filter(|_| info.id != info.card)?;
+        .filter(|_| info.id != info.adapter)?;
     Some(spare.swap_remove(found).1)
 }
 
@@ -148,7 +150,7 @@ fn close(id: DeviceId) -> Option<Arc<Device>> {
     Some(open.swap_remove(at))
 }
 
-/// The first discrete GPU, else an integrated GPU, else a virtual GPU, else a CPU. On the same card
+/// The first discrete GPU, else an integrated GPU, else a virtual GPU, else a CPU. On the same adapter
 /// CUDA is preferred to Vulkan.
 pub fn default_id() -> Result<DeviceId> {
     let rank = |info: &Info| match info.hardware {
@@ -159,7 +161,7 @@ pub fn default_id() -> Result<DeviceId> {
         Hardware::Other => 4,
     };
     let mut devices = list()?;
-    devices.retain(|info| info.id == info.card);
+    devices.retain(|info| info.id == info.adapter);
     let best = devices.iter().min_by_key(|info| rank(info));
     let Some(best) = best else {
         return Err(Error::NoDevice {
@@ -168,7 +170,7 @@ pub fn default_id() -> Result<DeviceId> {
     };
     let twin = devices
         .iter()
-        .find(|info| info.id.runtime == Runtime::Cuda && info.adapter == best.adapter);
+        .find(|info| info.id.runtime == Runtime::Cuda && info.pci_address == best.pci_address);
     Ok(twin.unwrap_or(best).id)
 }
 
@@ -214,11 +216,13 @@ fn open_alone(id: DeviceId) -> Result<Arc<Device>> {
     let alive = before.and_then(|device| device.shared_driver());
     let driver = match alive.filter(|driver| !driver.is_lost()) {
         Some(driver) => driver,
-        // CubeCL has one server for each CUDA card, so logical devices share its driver.
-        _ if info.id != info.card && info.id.runtime == Runtime::Cuda => {
-            let card = open_alone(info.card)?;
-            let driver = card.shared_driver();
-            driver.ok_or(Error::DeviceLost { device: info.card })?
+        // CubeCL has one server for each CUDA adapter, so logical devices share its driver.
+        _ if info.id != info.adapter && info.id.runtime == Runtime::Cuda => {
+            let adapter = open_alone(info.adapter)?;
+            let driver = adapter.shared_driver();
+            driver.ok_or(Error::DeviceLost {
+                device: info.adapter,
+            })?
         }
         _ => match spare(&info) {
             Some(driver) => driver,

@@ -28,7 +28,7 @@ pub fn write_all(writes: &[(&Buffer, &[u8])]) -> std::result::Result<(), FailedA
 /// All targets are locked meanwhile, in a fixed order, so that of two concurrent calls one writes
 /// all targets last. Nothing is exchanged unless every pair can be.
 pub fn exchange_all(exchanges: &[(&Buffer, &Buffer)]) -> std::result::Result<(), FailedAt> {
-    let mut locks = Locks::wait_for(exchanges.iter().map(|(target, _)| (*target, true)));
+    let mut locks = Locks::lock(exchanges.iter().map(|(target, _)| (*target, true)));
     for (index, (target, fresh)) in exchanges.iter().enumerate() {
         let checked = check(&locks, target, fresh);
         checked.map_err(|error| (index, error))?;

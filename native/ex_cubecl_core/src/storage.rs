@@ -20,7 +20,7 @@ use crate::memory::meter::Reservation;
 use crate::span::Span;
 
 /// A new id. Ids of handles, storages, pools and arenas come from one counter and are never reused.
-pub(crate) fn mint() -> u64 {
+pub(crate) fn next_id() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Relaxed)
 }
@@ -142,7 +142,7 @@ impl Storage {
         lender: Option<Lender>,
     ) -> Arc<Self> {
         Arc::new(Storage {
-            id: mint(),
+            id: next_id(),
             device,
             bytes,
             lender,
@@ -199,7 +199,7 @@ impl Storage {
     }
 
     /// Swaps the content of this storage, whose lock the caller holds, with that of a storage of the same
-    /// size that no other call has. Each memory keeps the ledger entry of its original owner.
+    /// size that no other call has. Each memory keeps the tracker entry of its original owner.
     pub fn exchange_under(&self, content: &mut Content, fresh: &Storage) {
         std::mem::swap(content, &mut fresh.content.write());
         let memory = !matches!(content, Content::Unwritten(None) | Content::Gone);
@@ -245,7 +245,7 @@ impl Storage {
     }
 
     fn take_memory(&self) -> Result<Memory> {
-        let entry = self.device.entry(self.id, &self.spec, self.bytes);
+        let entry = self.device.record(self.id, &self.spec, self.bytes);
         let (block, reservation) = self.device.alloc(entry)?;
         Ok(Memory::own(block, reservation))
     }

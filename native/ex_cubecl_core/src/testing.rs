@@ -27,14 +27,14 @@ const ID: DeviceId = DeviceId {
 pub fn host_device() -> Arc<Device> {
     let info = Info {
         id: ID,
-        card: ID,
+        adapter: ID,
         name: "host".into(),
         hardware: Hardware::Cpu,
         driver: String::new(),
         max_buffer: 1 << 30,
         total_memory: None,
         dtypes: Vec::new(),
-        adapter: String::new(),
+        pci_address: String::new(),
     };
     Device::new(info, Arc::new(HostDriver), None)
 }
@@ -123,7 +123,7 @@ impl Driver for HostDriver {
         unsupported("launch")
     }
 
-    fn launch_now(&self, _run: &Run<'_>) -> Result<bool> {
+    fn try_launch(&self, _run: &Run<'_>) -> Result<bool> {
         Ok(false)
     }
 
@@ -147,15 +147,15 @@ impl Driver for HostDriver {
         Ok(())
     }
 
-    fn changes(&self, _op: Atomic, _dtype: DType) -> bool {
+    fn supports_atomic(&self, _op: Atomic, _dtype: DType) -> bool {
         false
     }
 
-    fn calculates(&self, _dtype: DType) -> bool {
+    fn supports_compute(&self, _dtype: DType) -> bool {
         false
     }
 
-    fn computes(&self, _dtype: DType) -> bool {
+    fn supports_convert(&self, _dtype: DType) -> bool {
         false
     }
 

@@ -11,7 +11,7 @@ use crate::driver::{PendingRead, Progress};
 use crate::error::{Error, Result};
 use crate::failpoints::{Stage, pause};
 use crate::locks::Locks;
-use crate::threads::worker::JOINT;
+use crate::threads::worker::MULTI_DEVICE;
 
 type Done<T> = Box<dyn FnOnce(Vec<Result<T>>) + Send>;
 
@@ -34,7 +34,7 @@ pub fn gather<T: 'static>(
     done: impl FnOnce(Vec<Result<T>>) + Send + 'static,
 ) -> Result<Vec<Slot<T>>> {
     if count == 0 {
-        JOINT.run(|| done(Vec::new()))?;
+        MULTI_DEVICE.run(|| done(Vec::new()))?;
         return Ok(Vec::new());
     }
     let gathering = Arc::new(Mutex::new(Gathering {
@@ -83,7 +83,7 @@ impl<T> Drop for Slot<T> {
 /// Queues copies of several buffers to the host while all of them are locked: no write of another
 /// call is queued between the copies.
 pub fn start_read_all(buffers: &[&Buffer]) -> Result<Vec<Option<Box<dyn PendingRead>>>> {
-    let locks = Locks::wait_for(buffers.iter().map(|buffer| (*buffer, false)));
+    let locks = Locks::lock(buffers.iter().map(|buffer| (*buffer, false)));
     let start = |buffer: &&Buffer| {
         let pending = buffer.start_read_under(locks.content(buffer)?, None);
         pause(Stage::Between);
@@ -114,7 +114,7 @@ where
             Ok(pending) => pending,
             Err(error) => return done(Err(error)),
         };
-        let turn = reads.worker().turn(source.bytes());
+        let turn = reads.worker().read_permit(source.bytes());
         let wait = move || {
             let mut bytes = vec![0; source.bytes() as usize];
             let read = source.finish_read(pending, &mut bytes, None);
@@ -123,7 +123,7 @@ where
                 return done(Err(error));
             }
             let write = move || {
-                let written = target.write_watched(0, &bytes, progress.as_ref());
+                let written = target.write_with_progress(0, &bytes, progress.as_ref());
                 done(written.map(|()| target));
             };
             // If no thread can be started, `write` is dropped, and `done` with it.

@@ -116,7 +116,7 @@ fn hopeless() -> Launch {
         outputs: vec![DType::S32],
         scalars: vec![],
         locals: vec![],
-        body: vec![Stmt::Write(0, Expr::Position, one)],
+        body: vec![Stmt::Write(0, Expr::GlobalId, one)],
         report: None,
         group: None,
     };
@@ -133,7 +133,7 @@ fn hopeless() -> Launch {
             count: 1,
         }],
         scalars: vec![],
-        positions: 1,
+        invocations: 1,
         status: None,
     }
 }
@@ -149,12 +149,12 @@ fn a_failed_launch_is_not_reported_to_the_next_caller() {
         awaited: false,
     };
     // Once this succeeds, the device thread sleeps: it finds the next two tasks in one row.
-    while !cube.thread.push_now(pushed(Box::new(|| ()))) {
+    while !cube.thread.try_push(pushed(Box::new(|| ()))) {
         std::thread::yield_now();
     }
     let wait = Box::new(move || gate.recv().unwrap());
-    assert!(cube.thread.push_now(pushed(wait)));
-    assert!(cube.thread.push_now(cube.later(vec![hopeless()])));
+    assert!(cube.thread.try_push(pushed(wait)));
+    assert!(cube.thread.try_push(cube.later(vec![hopeless()])));
     let before = cube.thread.pushed();
     std::thread::scope(|scope| {
         let filled = scope.spawn(|| {
@@ -167,6 +167,6 @@ fn a_failed_launch_is_not_reported_to_the_next_caller() {
         open.send(()).unwrap();
         assert_eq!(filled.join().unwrap(), Ok(()));
     });
-    cube.thread.settle();
+    cube.thread.wait_idle();
     assert!(cube.is_lost());
 }

@@ -51,7 +51,7 @@ fn written(buffer: Buffer, seed: u64) -> (Buffer, Vec<u8>) {
 fn small(device: &Arc<Device>, seed: u64) -> (Buffer, Vec<u8>) {
     let spec = Spec::from((DType::U8, 60));
     let data = pattern(seed, 60);
-    match Buffer::from_bytes_now(device, spec.clone(), &data) {
+    match Buffer::try_from_bytes(device, spec.clone(), &data) {
         Some(buffer) => (buffer, data),
         None => written(Buffer::lazy(device.clone(), spec).unwrap(), seed),
     }

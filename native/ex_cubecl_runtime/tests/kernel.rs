@@ -8,7 +8,7 @@ use common::{bytes_buffer, contents, pattern, test_device};
 use ex_cubecl_core::launch::kernel::Kernel;
 use ex_cubecl_core::launch::matmul::matmul;
 use ex_cubecl_core::program::tree::{
-    Atomic, Binary, Expr, Group, POSITION, Program, Stmt, Type, Unary,
+    Atomic, Binary, Expr, Group, INDEX, Program, Stmt, Type, Unary,
 };
 use ex_cubecl_core::{Buffer, DType, Error};
 
@@ -41,13 +41,16 @@ fn int(value: i32) -> Expr {
 }
 
 fn saxpy() -> Kernel {
-    let product = bin(Binary::Mul, Expr::Scalar(0), Expr::Own(0));
+    let product = bin(Binary::Mul, Expr::Scalar(0), Expr::ElementAtSelf(0));
     Kernel::new(Program {
         inputs: vec![F32, F32],
         outputs: vec![F32],
         scalars: vec![F32],
         locals: vec![],
-        body: vec![Stmt::Put(2, bin(Binary::Add, product, Expr::Own(1)))],
+        body: vec![Stmt::Put(
+            2,
+            bin(Binary::Add, product, Expr::ElementAtSelf(1)),
+        )],
         report: None,
         group: None,
     })
@@ -80,8 +83,8 @@ fn reads_outside_are_zero_and_writes_outside_do_nothing() {
     let neighbours = floats(&[9.0; 64]);
     let (left, out) = (neighbours.view(8, 8).unwrap(), floats(&[7.0; 64]));
     let target = out.view(20, 8).unwrap();
-    // target[i - 2] = left[i - 3], over more positions than there are elements.
-    let moved = |by| bin(Binary::Sub, Expr::Position, int(by));
+    // target[i - 2] = left[i - 3], over more invocations than there are elements.
+    let moved = |by| bin(Binary::Sub, Expr::GlobalId, int(by));
     let program = Program {
         inputs: vec![F32],
         outputs: vec![F32],
@@ -122,7 +125,7 @@ fn loops_branches_and_variables_do_what_they_say() {
         inputs: vec![F32],
         outputs: vec![F32],
         scalars: vec![],
-        locals: vec![POSITION, Type::Of(F32)],
+        locals: vec![INDEX, Type::Of(F32)],
         body,
         report: None,
         group: None,
@@ -169,15 +172,15 @@ fn division_casts_and_narrow_types_have_one_answer() {
             .map(|word| i32::from_ne_bytes(*word))
             .collect()
     };
-    let div = |by| words(run(bin(Binary::Div, Expr::Own(0), int(by)), S32));
-    let rem = |by| words(run(bin(Binary::Rem, Expr::Own(0), int(by)), S32));
+    let div = |by| words(run(bin(Binary::Div, Expr::ElementAtSelf(0), int(by)), S32));
+    let rem = |by| words(run(bin(Binary::Rem, Expr::ElementAtSelf(0), int(by)), S32));
     assert_eq!(div(2), [2, -3, -1_073_741_824, 0]);
     assert_eq!(rem(2), [1, -1, 0, 0]);
     assert_eq!((div(0), rem(0)), (vec![0; 4], vec![0; 4]));
     assert_eq!((div(-1), rem(-1)), (vec![-5, 7, i32::MIN, 0], vec![0; 4]));
     let scaled = bin(
         Binary::Mul,
-        Expr::Cast(F32, Box::new(Expr::Own(0))),
+        Expr::Cast(F32, Box::new(Expr::ElementAtSelf(0))),
         Expr::Const(F32, u64::from(100f32.to_bits())),
     );
     assert_eq!(
@@ -190,11 +193,11 @@ fn division_casts_and_narrow_types_have_one_answer() {
     );
     let root = Expr::Unary(
         Unary::Sqrt,
-        Box::new(Expr::Cast(F32, Box::new(Expr::Own(0)))),
+        Box::new(Expr::Cast(F32, Box::new(Expr::ElementAtSelf(0)))),
     );
     let nan = Expr::Cast(S32, Box::new(root));
     assert_eq!(words(run(nan, S32)), [2, 0, 0, 0]);
-    let shifted = bin(Binary::Shl, Expr::Own(0), int(33));
+    let shifted = bin(Binary::Shl, Expr::ElementAtSelf(0), int(33));
     assert_eq!(words(run(shifted, S32)), [10, -14, 0, 0]);
 }
 
@@ -253,7 +256,7 @@ fn grouped(threads: u32, shared: Vec<(DType, u32)>, body: Vec<Stmt>) -> Program 
         inputs: vec![S32],
         outputs: vec![S32],
         scalars: vec![],
-        locals: vec![POSITION, POSITION],
+        locals: vec![INDEX, INDEX],
         body,
         report: None,
         group: Some(Group { threads, shared }),
@@ -281,27 +284,27 @@ fn sums(threads: u32) -> Program {
     let read = |at| Expr::Read(SHARED, Box::new(at));
     let place = bin(
         Binary::Add,
-        bin(Binary::Mul, Expr::Group, int(threads as i32)),
-        Expr::Member,
+        bin(Binary::Mul, Expr::GroupId, int(threads as i32)),
+        Expr::LocalId,
     );
     let mut body = vec![
-        Stmt::Write(SHARED, Expr::Member, Expr::Read(0, Box::new(place))),
+        Stmt::Write(SHARED, Expr::LocalId, Expr::Read(0, Box::new(place))),
         Stmt::Barrier,
     ];
     let mut half = threads / 2;
     while half > 0 {
-        let other = read(bin(Binary::Add, Expr::Member, int(half as i32)));
-        let both = bin(Binary::Add, read(Expr::Member), other);
+        let other = read(bin(Binary::Add, Expr::LocalId, int(half as i32)));
+        let both = bin(Binary::Add, read(Expr::LocalId), other);
         body.push(set(0, both));
         body.push(Stmt::Barrier);
-        let first = bin(Binary::Lt, Expr::Member, int(half as i32));
-        let write = Stmt::Write(SHARED, Expr::Member, Expr::Local(0));
+        let first = bin(Binary::Lt, Expr::LocalId, int(half as i32));
+        let write = Stmt::Write(SHARED, Expr::LocalId, Expr::Local(0));
         body.push(Stmt::If(first, vec![write], vec![]));
         body.push(Stmt::Barrier);
         half /= 2;
     }
-    let first = bin(Binary::Eq, Expr::Member, int(0));
-    let write = Stmt::Write(1, Expr::Group, read(int(0)));
+    let first = bin(Binary::Eq, Expr::LocalId, int(0));
+    let write = Stmt::Write(1, Expr::GroupId, read(int(0)));
     body.push(Stmt::If(first, vec![write], vec![]));
     grouped(threads, vec![(S32, threads)], body)
 }
@@ -319,8 +322,8 @@ fn a_group_shares_memory_and_waits_for_its_threads() {
 #[test]
 fn there_are_as_many_groups_as_asked_for_and_each_is_another_one() {
     let count = |threads: u32| {
-        let first = bin(Binary::Eq, Expr::Member, int(0));
-        let one = Stmt::Atomic(Atomic::Add, 1, Expr::Group, int(1), None);
+        let first = bin(Binary::Eq, Expr::LocalId, int(0));
+        let one = Stmt::Atomic(Atomic::Add, 1, Expr::GroupId, int(1), None);
         grouped(threads, vec![], vec![Stmt::If(first, vec![one], vec![])])
     };
     for groups in [1, 65_535, 65_536, 200_001] {
@@ -348,7 +351,7 @@ fn what_a_group_shares_is_zero_at_first_and_has_an_end() {
                 vec![Stmt::Write(SHARED, Expr::Local(0), int(77))],
             ),
             Stmt::Barrier,
-            Stmt::Write(1, Expr::Group, read(Expr::Member)),
+            Stmt::Write(1, Expr::GroupId, read(Expr::LocalId)),
         ],
     );
     let out = ints(&[-1; 64]);
@@ -364,7 +367,7 @@ fn what_a_group_shares_is_zero_at_first_and_has_an_end() {
         vec![
             set(0, int(0)),
             Stmt::For(1, int(-9), int(300), vec![set(0, sum)]),
-            Stmt::Write(1, Expr::Member, Expr::Local(0)),
+            Stmt::Write(1, Expr::LocalId, Expr::Local(0)),
         ],
     );
     Kernel::new(find)
@@ -386,7 +389,7 @@ fn elements_are_changed_in_one_piece() {
     ];
     for (op, first, expected) in cases {
         // In the buffer and in the shared array, and not out of bounds of either.
-        let at = |slot, index| Stmt::Atomic(op, slot, index, Expr::Position, None);
+        let at = |slot, index| Stmt::Atomic(op, slot, index, Expr::GlobalId, None);
         let body = vec![at(1, int(1)), at(1, int(-1)), at(1, int(3))];
         let program = Program {
             group: None,
@@ -404,7 +407,7 @@ fn elements_are_changed_in_one_piece() {
     }
     // Each thread takes a number that no other thread gets.
     let take = Stmt::Atomic(Atomic::Add, SHARED, int(0), int(1), Some(0));
-    let body = vec![take, Stmt::Write(1, Expr::Local(0), Expr::Member)];
+    let body = vec![take, Stmt::Write(1, Expr::Local(0), Expr::LocalId)];
     let out = ints(&[-1; 128]);
     let kernel = Kernel::new(grouped(128, vec![(S32, 1)], body)).unwrap();
     kernel.run(&[&ints(&[0])], &[], &[&out], 1).unwrap();
@@ -437,10 +440,10 @@ fn a_loop_runs_to_its_end_or_says_that_it_did_not() {
             inputs: vec![S32],
             outputs: vec![S32],
             scalars: vec![S32, S32],
-            locals: vec![POSITION; 3],
+            locals: vec![INDEX; 3],
             body: vec![
                 Stmt::For(0, int(1), outer, vec![inner]),
-                Stmt::Write(1, Expr::Position, Expr::Local(2)),
+                Stmt::Write(1, Expr::GlobalId, Expr::Local(2)),
             ],
             report: None,
             group: None,

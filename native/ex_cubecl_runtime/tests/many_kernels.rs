@@ -32,7 +32,7 @@ fn program(body: Vec<Stmt>, group: Option<Group>) -> Program {
         inputs: vec![],
         outputs: vec![S32],
         scalars: vec![],
-        locals: vec![ex_cubecl_core::program::tree::POSITION],
+        locals: vec![ex_cubecl_core::program::tree::INDEX],
         body,
         report: None,
         group,
@@ -44,16 +44,19 @@ fn numbered(number: u64) -> Kernel {
     let kernel = match number % 3 {
         0 => program(vec![Stmt::Put(0, int(number))], None),
         1 => {
-            let sum = bin(Binary::Add, Expr::Position, int(number));
-            let value = bin(Binary::Sub, sum, Expr::Position);
-            program(vec![Stmt::Write(0, Expr::Position, value)], None)
+            let sum = bin(Binary::Add, Expr::GlobalId, int(number));
+            let value = bin(Binary::Sub, sum, Expr::GlobalId);
+            program(vec![Stmt::Write(0, Expr::GlobalId, value)], None)
         }
         _ => {
             let group = Group {
                 threads: 1 + number as u32 % 32,
                 shared: vec![],
             };
-            program(vec![Stmt::Write(0, Expr::Member, int(number))], Some(group))
+            program(
+                vec![Stmt::Write(0, Expr::LocalId, int(number))],
+                Some(group),
+            )
         }
     };
     Kernel::new(kernel).unwrap()
@@ -111,14 +114,14 @@ fn many_at_once_from_many_threads_do_their_own() {
 fn the_largest_kernels_compile_or_are_refused() {
     let device = test_device();
     let sum = |value, _| bin(Binary::Add, value, int(1));
-    let deep = (0..190).fold(Expr::Position, sum);
-    let deep = program(vec![Stmt::Write(0, Expr::Position, deep)], None);
+    let deep = (0..190).fold(Expr::GlobalId, sum);
+    let deep = program(vec![Stmt::Write(0, Expr::GlobalId, deep)], None);
     assert_eq!(ran(&device, &Kernel::new(deep).unwrap()), 190);
 
-    let write = || Stmt::Write(0, Expr::Position, bin(Binary::Add, Expr::Local(0), int(1)));
+    let write = || Stmt::Write(0, Expr::GlobalId, bin(Binary::Add, Expr::Local(0), int(1)));
     let one = || Stmt::Set(0, bin(Binary::Add, Expr::Local(0), int(1)));
     let nested = |make: &dyn Fn(Stmt) -> Stmt, levels| (0..levels).fold(write(), |it, _| make(it));
-    let below = || bin(Binary::Lt, Expr::Position, int(7));
+    let below = || bin(Binary::Lt, Expr::GlobalId, int(7));
     let ifs = nested(&|it| Stmt::If(below(), vec![one(), it], vec![]), 90);
     let ifs = program(vec![ifs], None);
     assert_eq!(ran(&device, &Kernel::new(ifs).unwrap()), 91);
@@ -167,7 +170,7 @@ fn memory_of_many_kernels() {
     let same = std::env::var("SAME").is_ok();
     for at in 0..most {
         let number = if same { 7 } else { at };
-        let square = bin(Binary::Mul, Expr::Position, Expr::Position);
+        let square = bin(Binary::Mul, Expr::GlobalId, Expr::GlobalId);
         let value = bin(
             Binary::Add,
             square,

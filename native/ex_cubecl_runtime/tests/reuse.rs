@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use common::{contents, pattern, test_device};
 use ex_cubecl_core::allocators::arena::{Arena, Growth};
-use ex_cubecl_core::allocators::per_process_arenas::Parts;
+use ex_cubecl_core::allocators::per_process_arenas::PerProcessArenas;
 use ex_cubecl_core::allocators::pool::{self, Pool};
 use ex_cubecl_core::allocators::shared_pools;
 use ex_cubecl_core::device::Device;
@@ -103,11 +103,11 @@ fn who_waits_is_woken_and_who_died_gives_back() {
 fn shared_pools_are_found_by_size_and_trimmed_with_the_device() {
     let device = test_device();
     let spec = || (DType::U8, 12_345).into();
-    let pool = shared_pools::find_or_make(&device, spec(), 3).unwrap();
+    let pool = shared_pools::find_or_create(&device, spec(), 3).unwrap();
     let buffer = out(&pool);
     assert!(Arc::ptr_eq(
         &pool,
-        &shared_pools::find_or_make(&device, spec(), 3).unwrap()
+        &shared_pools::find_or_create(&device, spec(), 3).unwrap()
     ));
     shared_pools::check_in(&buffer, true).unwrap();
     assert_eq!(shared_pools::check_in(&buffer, true), Err(Error::Stale));
@@ -311,12 +311,12 @@ fn what_was_measured_is_enough() {
 #[test]
 fn owners_have_arenas_of_their_own() {
     let device = test_device();
-    let parts = Parts::new(device.clone(), (DType::U8, 5000).into(), 2, false).unwrap();
+    let parts = PerProcessArenas::new(device.clone(), (DType::U8, 5000).into(), 2, false).unwrap();
     assert!(parts.find(1).unwrap().is_none());
-    let one = parts.find_or_make(1).unwrap();
-    let other = parts.find_or_make(2).unwrap();
-    assert!(Arc::ptr_eq(&one, &parts.find_or_make(1).unwrap()));
-    let refused = parts.find_or_make(3).err();
+    let one = parts.find_or_create(1).unwrap();
+    let other = parts.find_or_create(2).unwrap();
+    assert!(Arc::ptr_eq(&one, &parts.find_or_create(1).unwrap()));
+    let refused = parts.find_or_create(3).err();
     assert_eq!(refused, Some(Error::PoolExhausted { max: 2 }));
     let (a, b) = (tensor(&one, 10), tensor(&other, 10));
     a.fill(1).unwrap();
@@ -324,10 +324,10 @@ fn owners_have_arenas_of_their_own() {
     parts.release(1);
     assert_eq!(a.read(0, 1).err(), Some(Error::Stale));
     assert_eq!(contents(&b.slice_bytes(0, 1).unwrap()), [2]);
-    parts.find_or_make(3).unwrap();
+    parts.find_or_create(3).unwrap();
     parts.release_all();
     assert_eq!(b.read(0, 1).err(), Some(Error::Stale));
-    assert_eq!(parts.find_or_make(3).err(), Some(Error::Stale));
+    assert_eq!(parts.find_or_create(3).err(), Some(Error::Stale));
 }
 
 #[test]

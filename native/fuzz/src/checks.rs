@@ -209,7 +209,7 @@ fn look(device: &Arc<Device>, live: &[(Buffer, u64)]) {
     let (pages, entries) = device.map(usize::MAX);
     let places = entries
         .iter()
-        .filter_map(|entry| entry.place.map(|place| (place, entry.bytes)));
+        .filter_map(|entry| entry.location.map(|location| (location, entry.bytes)));
     let mut places: Vec<_> = places
         .map(|(place, bytes)| (place.page, place.offset, bytes))
         .collect();

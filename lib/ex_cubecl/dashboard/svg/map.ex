@@ -73,13 +73,13 @@ defmodule ExCubecl.Dashboard.Svg.Map do
   defp label(%{kind: :slab} = page),
     do: "slab, #{Svg.bytes(page.bytes)}, #{percent(page.used, page.bytes)} used"
 
-  defp label(%{kind: :own} = page), do: "page, #{Svg.bytes(page.bytes)}"
+  defp label(%{kind: :dedicated} = page), do: "page, #{Svg.bytes(page.bytes)}"
 
   defp title(%{kind: :slab} = page),
     do:
       "slab of #{Svg.bytes(page.bytes)}: #{Svg.bytes(page.used)} in use, padding and kept buffers of pools included"
 
-  defp title(%{kind: :own} = page), do: "page of #{Svg.bytes(page.bytes)}, one allocation has it"
+  defp title(%{kind: :dedicated} = page), do: "page of #{Svg.bytes(page.bytes)}, one allocation has it"
 
   defp title(%{kind: :idle} = page),
     do: "idle page of #{Svg.bytes(page.bytes)}, kept for the next buffer of its size"

@@ -5,7 +5,7 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 
 use ex_cubecl_core::allocators::arena::{Arena, Growth};
-use ex_cubecl_core::allocators::per_process_arenas::Parts;
+use ex_cubecl_core::allocators::per_process_arenas::PerProcessArenas;
 use ex_cubecl_core::{Buffer, DType, Device, DeviceId, Error};
 use parking_lot::Mutex;
 use rustler::{Atom, Encoder, Env, LocalPid, Monitor, Reference, Resource, ResourceArc};
@@ -24,8 +24,8 @@ struct ArenaRef {
 
 enum Kind {
     One(Arc<Arena>),
-    Parts {
-        parts: Arc<Parts>,
+    PerProcessArenas {
+        parts: Arc<PerProcessArenas>,
         /// The processes that are monitored.
         watched: Mutex<HashSet<u64>>,
     },
@@ -36,7 +36,7 @@ impl Resource for ArenaRef {
     const IMPLEMENTS_DOWN: bool = true;
 
     fn down<'a>(&'a self, env: Env<'a>, pid: LocalPid, _monitor: Monitor) {
-        if let Kind::Parts { parts, watched } = &self.kind {
+        if let Kind::PerProcessArenas { parts, watched } = &self.kind {
             let owner = pid::key(env, pid);
             watched.lock().remove(&owner);
             // Freeing an arena may wait for a call that uses it.
@@ -57,7 +57,7 @@ impl ArenaRef {
     fn device(&self) -> &Arc<Device> {
         match &self.kind {
             Kind::One(arena) => arena.device(),
-            Kind::Parts { parts, .. } => parts.device(),
+            Kind::PerProcessArenas { parts, .. } => parts.device(),
         }
     }
 
@@ -65,18 +65,18 @@ impl ArenaRef {
     fn find(&self, owner: u64) -> Result<Option<Arc<Arena>>, Error> {
         match &self.kind {
             Kind::One(arena) => Ok(Some(arena.clone())),
-            Kind::Parts { parts, .. } => parts.find(owner),
+            Kind::PerProcessArenas { parts, .. } => parts.find(owner),
         }
     }
 }
 
 /// The arena of a process, made and its process monitored if it has none.
-fn find_or_make(arena: &Ref, pid: LocalPid, owner: u64) -> Result<Arc<Arena>, Error> {
+fn find_or_create(arena: &Ref, pid: LocalPid, owner: u64) -> Result<Arc<Arena>, Error> {
     let (parts, watched) = match &arena.kind {
         Kind::One(arena) => return Ok(arena.clone()),
-        Kind::Parts { parts, watched } => (parts, watched),
+        Kind::PerProcessArenas { parts, watched } => (parts, watched),
     };
-    let found = parts.find_or_make(owner)?;
+    let found = parts.find_or_create(owner)?;
     if watched.lock().insert(owner) && arena.monitor(None, &pid).is_none() {
         watched.lock().remove(&owner);
         parts.release(owner);
@@ -130,8 +130,8 @@ fn arena_per_process<'a>(
 ) -> Pending<'a> {
     let spec = spec(env, Wire(DType::U8), Dims(vec![bytes]), options);
     Call::new(env, tag).run_on(id.0, move |device| {
-        let parts = Parts::new(device.clone(), spec, max, extendable)?;
-        let kind = Kind::Parts {
+        let parts = PerProcessArenas::new(device.clone(), spec, max, extendable)?;
+        let kind = Kind::PerProcessArenas {
             parts: Arc::new(parts),
             watched: Mutex::default(),
         };
@@ -165,7 +165,7 @@ fn arena_alloc_wait<'a>(
 ) -> Pending<'a> {
     let (spec, pid) = (spec(env, dtype, dims, AllocOptions::default()), env.pid());
     on(env, tag, arena, move |arena, owner| {
-        handle(find_or_make(arena, pid, owner)?.alloc(spec, true))
+        handle(find_or_create(arena, pid, owner)?.alloc(spec, true))
     })
 }
 
@@ -218,7 +218,7 @@ fn arena_window<'a>(
 ) -> Pending<'a> {
     let (spec, pid) = (spec(env, dtype, dims, AllocOptions::default()), env.pid());
     on(env, tag, arena, move |arena, owner| {
-        handle(find_or_make(arena, pid, owner)?.window(spec, offset))
+        handle(find_or_create(arena, pid, owner)?.window(spec, offset))
     })
 }
 
@@ -228,7 +228,7 @@ fn arena_reset<'a>(env: Env<'a>, tag: Reference<'a>, arena: Ref) -> Pending<'a> 
     on(env, tag, arena, |arena, owner| {
         match &arena.kind {
             Kind::One(arena) => arena.reset()?,
-            Kind::Parts { parts, .. } => parts.release(owner),
+            Kind::PerProcessArenas { parts, .. } => parts.release(owner),
         }
         Ok(atoms::ok())
     })
@@ -240,7 +240,7 @@ fn arena_release<'a>(env: Env<'a>, tag: Reference<'a>, arena: Ref) -> Pending<'a
     on(env, tag, arena, |arena, owner| {
         match &arena.kind {
             Kind::One(arena) => arena.release(),
-            Kind::Parts { parts, .. } => parts.release(owner),
+            Kind::PerProcessArenas { parts, .. } => parts.release(owner),
         }
         Ok(atoms::ok())
     })
@@ -252,7 +252,7 @@ fn arena_free<'a>(env: Env<'a>, tag: Reference<'a>, arena: Ref) -> Pending<'a> {
     on(env, tag, arena, |arena, _| {
         match &arena.kind {
             Kind::One(arena) => arena.release(),
-            Kind::Parts { parts, .. } => parts.release_all(),
+            Kind::PerProcessArenas { parts, .. } => parts.release_all(),
         }
         Ok(atoms::ok())
     })
@@ -286,7 +286,7 @@ fn arena_peak<'a>(env: Env<'a>, tag: Reference<'a>, arena: Ref) -> Pending<'a> {
 fn arena_extendable(arena: Ref) -> bool {
     match &arena.kind {
         Kind::One(arena) => arena.is_extendable(),
-        Kind::Parts { parts, .. } => parts.is_extendable(),
+        Kind::PerProcessArenas { parts, .. } => parts.is_extendable(),
     }
 }
 
@@ -294,7 +294,7 @@ fn arena_extendable(arena: Ref) -> bool {
 fn arena_set_extendable(arena: Ref, extendable: bool) -> NifResult<'static, Atom> {
     match &arena.kind {
         Kind::One(arena) => arena.set_extendable(extendable),
-        Kind::Parts { parts, .. } => parts.set_extendable(extendable),
+        Kind::PerProcessArenas { parts, .. } => parts.set_extendable(extendable),
     }
     Ok(atoms::ok())
 }

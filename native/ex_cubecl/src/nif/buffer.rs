@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ex_cubecl_core::driver::{PendingRead, Progress};
 use ex_cubecl_core::registry;
-use ex_cubecl_core::threads::worker::JOINT;
+use ex_cubecl_core::threads::worker::MULTI_DEVICE;
 use ex_cubecl_core::transfer::{copy_across, gather, start_read_all};
 use ex_cubecl_core::{Buffer, DType, Device, DeviceId, Error, Result};
 use rustler::{Atom, Binary, Encoder, Env, LocalPid, OwnedBinary, Reference, ResourceArc, Term};
@@ -81,7 +81,7 @@ fn buffer_from_binary<'a>(
     let (data, progress) = (Data::keep(data), progress(watcher));
     Call::new(env, tag).run_on(id.0, move |device| {
         let device = device.clone();
-        handle(data.read(|data| Buffer::new_watched(device, spec, data, progress.as_ref())))
+        handle(data.read(|data| Buffer::new_with_progress(device, spec, data, progress.as_ref())))
     })
 }
 
@@ -99,12 +99,12 @@ fn buffer_from_small<'a>(
         return Ok(None);
     };
     let made = match data.decode::<Binary>() {
-        Ok(data) => Buffer::from_bytes_now(&device, spec(env, dtype, dims, options), &data),
+        Ok(data) => Buffer::try_from_bytes(&device, spec(env, dtype, dims, options), &data),
         // A list can have any length, whatever its shape.
         Err(_) if !list::has_at_most(data, MOST_CELLS) => None,
         Err(_) => {
             let bytes = list::decode(data, dtype.0, &dims)?;
-            Buffer::from_bytes_now(&device, spec(env, dtype, dims, options), &bytes)
+            Buffer::try_from_bytes(&device, spec(env, dtype, dims, options), &bytes)
         }
     };
     Ok(made.map(|buffer| ResourceArc::new(BufferRef::new(buffer))))
@@ -171,7 +171,7 @@ pub fn read(
     let bytes = count.saturating_mul(buffer.0.dtype().size());
     let turn = {
         let worker = buffer.0.device().worker();
-        worker.turn(bytes.min(buffer.0.bytes()))
+        worker.read_permit(bytes.min(buffer.0.bytes()))
     };
     let started = buffer.0.start_read(offset, count, progress.as_ref());
     wait(buffer, count, started, None, move |bytes| {
@@ -245,7 +245,7 @@ fn buffer_read_all<'a>(env: Env<'a>, tag: Reference<'a>, buffers: ListOf<Ref>) -
     match first.filter(is_on) {
         Some(device) => call.then(&device, |call| read_all(call, buffers.0)),
         None => {
-            JOINT.run(|| read_all(call, buffers.0))?;
+            MULTI_DEVICE.run(|| read_all(call, buffers.0))?;
             Ok(atoms::pending())
         }
     }
@@ -328,7 +328,7 @@ fn buffer_write<'a>(
 ) -> Pending<'a> {
     let (data, progress) = (Data::keep(data), progress(watcher));
     on(Call::new(env, tag), buffer, move |buffer| {
-        data.read(|data| buffer.write_watched(offset, data, progress.as_ref()))?;
+        data.read(|data| buffer.write_with_progress(offset, data, progress.as_ref()))?;
         Ok(atoms::ok())
     })
 }
@@ -471,9 +471,10 @@ fn buffer_ref_count(buffer: Ref) -> u64 {
 /// The bytes of memory that the first write would allocate.
 #[rustler::nif]
 fn buffer_missing(buffer: Ref) -> u64 {
-    match buffer.0.is_allocated() {
-        true => 0,
-        false => buffer.0.total_bytes(),
+    if buffer.0.is_allocated() {
+        0
+    } else {
+        buffer.0.total_bytes()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use ex_cubecl_core::DeviceId;
 use ex_cubecl_core::registry;
-use ex_cubecl_core::threads::worker::{CONTROL, JOINT};
+use ex_cubecl_core::threads::worker::{CONTROL, MULTI_DEVICE};
 use rustler::{Env, Reference};
 
 use crate::atoms;
@@ -56,7 +56,7 @@ fn device_add<'a>(
 /// It waits for the remaining work of the device.
 #[rustler::nif]
 fn device_remove<'a>(env: Env<'a>, tag: Reference<'a>, id: Wire<DeviceId>) -> Pending<'a> {
-    Call::new(env, tag).on(&JOINT, move || {
+    Call::new(env, tag).on(&MULTI_DEVICE, move || {
         registry::remove(id.0)?;
         Ok(atoms::ok())
     })

@@ -3,7 +3,7 @@
 use std::panic::{RefUnwindSafe, UnwindSafe};
 
 use ex_cubecl_core::driver::Clock;
-use ex_cubecl_core::launch::kernel::{Kernel, Launch, run_all, run_now};
+use ex_cubecl_core::launch::kernel::{Kernel, Launch, run_all, try_run};
 use ex_cubecl_core::launch::matmul::matmul;
 use ex_cubecl_core::launch::source::run_source;
 use ex_cubecl_core::memory::allocation_tracker::Spec;
@@ -110,11 +110,11 @@ fn kernel_profile_stop<'a>(
     })
 }
 
-/// The scalars of a map, the spec of its new buffer and the number of positions.
+/// The scalars of a map, the spec of its new buffer and the number of invocations.
 struct Mapping {
     scalars: Vec<u64>,
     spec: Spec,
-    positions: u64,
+    invocations: u64,
 }
 
 fn mapping<'a>(
@@ -130,7 +130,7 @@ fn mapping<'a>(
     let spec = spec(env, Wire(*dtype), dims, options);
     Ok(Mapping {
         scalars: numbers(kernel, scalars)?,
-        positions: spec.count().unwrap_or(u64::MAX),
+        invocations: spec.count().unwrap_or(u64::MAX),
         spec,
     })
 }
@@ -160,7 +160,7 @@ fn kernel_map<'a>(
         handle_of(
             kernel
                 .0
-                .map(device, &inputs, &it.scalars, outputs, it.positions)?,
+                .map(device, &inputs, &it.scalars, outputs, it.invocations)?,
         )
     })
 }
@@ -182,11 +182,11 @@ fn kernel_map_now<'a>(
         return Ok(None);
     };
     let inputs = buffers(&inputs);
-    let made = kernel.map_now(&device, &inputs, &it.scalars, vec![it.spec], it.positions)?;
+    let made = kernel.try_map(&device, &inputs, &it.scalars, vec![it.spec], it.invocations)?;
     made.map(handle_of).transpose()
 }
 
-/// A kernel, its inputs, scalars, outputs and number of positions.
+/// A kernel, its inputs, scalars, outputs and number of invocations.
 type Step<'a> = (
     ResourceArc<KernelRef>,
     ListOf<Ref>,
@@ -201,18 +201,18 @@ struct Prepared {
     inputs: ListOf<Ref>,
     scalars: Vec<u64>,
     outputs: ListOf<Ref>,
-    positions: u64,
+    invocations: u64,
 }
 
 fn prepared<'a>(
-    (kernel, inputs, scalars, outputs, positions): Step<'a>,
+    (kernel, inputs, scalars, outputs, invocations): Step<'a>,
 ) -> NifResult<'a, Prepared> {
     Ok(Prepared {
         scalars: numbers(&kernel.0, &scalars)?,
         kernel,
         inputs,
         outputs,
-        positions,
+        invocations,
     })
 }
 
@@ -222,7 +222,7 @@ impl Prepared {
             kernel: &self.kernel.0,
             buffers: [buffers(&self.inputs), buffers(&self.outputs)].concat(),
             scalars: &self.scalars,
-            positions: self.positions,
+            invocations: self.invocations,
         }
     }
 }
@@ -250,7 +250,7 @@ fn run_steps(steps: &[Prepared]) -> ex_cubecl_core::Result<Atom> {
 /// Runs one step on the caller's scheduler; `nil` if that would block.
 #[rustler::nif]
 fn kernel_run_now<'a>(step: Step<'a>) -> NifResult<'a, Option<Atom>> {
-    let ran = run_now(&prepared(step)?.launch())?;
+    let ran = try_run(&prepared(step)?.launch())?;
     Ok(ran.then(atoms::ok))
 }
 

@@ -2,7 +2,7 @@
 
 use ex_cubecl_core::allocators::pool::Stats;
 use ex_cubecl_core::allocators::shared_pools;
-use ex_cubecl_core::memory::allocation_tracker::{Entry, Report};
+use ex_cubecl_core::memory::allocation_tracker::{Record, Report};
 use ex_cubecl_core::memory::heap::PageInfo;
 use ex_cubecl_core::memory::meter::{Watcher, watch_frees};
 use ex_cubecl_core::registry;
@@ -63,7 +63,7 @@ fn memory_report<'a>(
     })
 }
 
-type Map = (Vec<Wire<PageInfo>>, Vec<Wire<Entry>>);
+type Map = (Vec<Wire<PageInfo>>, Vec<Wire<Record>>);
 
 /// The pages of a device, and its largest allocations.
 #[rustler::nif(schedule = "DirtyCpu")]
@@ -176,7 +176,7 @@ fn memory_get<'a>(
     let (spec, holder) = (spec(env, dtype, dims, options), env.pid());
     Call::new(env, tag).run_on(id.0, move |device| {
         let label = spec.label.clone();
-        let buffer = shared_pools::find_or_make(device, spec, max)?.check_out(&label)?;
+        let buffer = shared_pools::find_or_create(device, spec, max)?.check_out(&label)?;
         Ok(held(None, buffer, holder))
     })
 }

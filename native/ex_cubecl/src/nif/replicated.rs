@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use ex_cubecl_core::replicas;
-use ex_cubecl_core::threads::worker::JOINT;
+use ex_cubecl_core::threads::worker::MULTI_DEVICE;
 use ex_cubecl_core::transfer::gather;
 use ex_cubecl_core::{Buffer, DType, Error, Result};
 use rustler::{Atom, Binary, Env, Reference, ResourceArc, Term};
@@ -93,7 +93,7 @@ fn write<'a>(call: Call, targets: Vec<Ref>, sources: impl Iterator<Item = Source
     let all = targets.clone();
     let slots = gather(targets.len(), move |uploads| {
         // Another device may hold the lock of its replica for as long as it is busy.
-        let _ = JOINT.run(move || call.answer(exchange(&all, uploads)));
+        let _ = MULTI_DEVICE.run(move || call.answer(exchange(&all, uploads)));
     })?;
     for (index, (source, slot)) in sources.zip(slots).enumerate() {
         let targets = targets.clone();

@@ -26,7 +26,7 @@ fn buffer_read_async<'a>(
     Call::new(env, tag).then(&device, move |call| {
         let worker = buffer.0.device().worker();
         let size = buffer.0.dtype().size();
-        let turn = worker.turn(count.saturating_mul(size).min(buffer.0.bytes()));
+        let turn = worker.read_permit(count.saturating_mul(size).min(buffer.0.bytes()));
         let pending = match buffer.0.start_read(offset, count, None) {
             Ok(pending) => pending,
             Err(error) => return call.answer::<Atom>(Err(error.into())),

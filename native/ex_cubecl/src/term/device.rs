@@ -90,7 +90,7 @@ impl Encoder for Wire<Info> {
                 (atoms::max_buffer_size(), &info.max_buffer),
                 (atoms::total_memory(), &info.total_memory),
                 (atoms::dtypes(), &encode_all(env, &info.dtypes)),
-                (atoms::adapter(), &Wire(info.card)),
+                (atoms::adapter(), &Wire(info.adapter)),
             ],
         )
     }

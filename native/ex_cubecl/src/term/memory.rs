@@ -1,7 +1,7 @@
 //! Statistics of memory.
 
 use ex_cubecl_core::allocators::pool::Stats;
-use ex_cubecl_core::memory::allocation_tracker::{Entry, Report, Sum};
+use ex_cubecl_core::memory::allocation_tracker::{Record, Report, Sum};
 use ex_cubecl_core::memory::heap::{PageInfo, Use};
 use ex_cubecl_core::memory::meter::Usage;
 use rustler::{Encoder, Env, Term};
@@ -43,15 +43,15 @@ impl Encoder for External<'_> {
     }
 }
 
-impl Encoder for Wire<Entry> {
+impl Encoder for Wire<Record> {
     fn encode<'a>(&self, env: Env<'a>) -> Term<'a> {
-        let Wire(Entry {
+        let Wire(Record {
             id,
             device,
             bytes,
             spec,
             since,
-            place,
+            location,
         }) = self;
         let (tag, trace) = (spec.label.tag.as_deref(), spec.label.trace.as_deref());
         map(
@@ -66,8 +66,8 @@ impl Encoder for Wire<Entry> {
                 (atoms::tag(), &tag.map(External)),
                 (atoms::age_ms(), &(since.elapsed().as_millis() as u64)),
                 (atoms::stacktrace(), &trace.map(External)),
-                (atoms::page(), &place.map(|place| place.page)),
-                (atoms::offset(), &place.map(|place| place.offset)),
+                (atoms::page(), &location.map(|location| location.page)),
+                (atoms::offset(), &location.map(|location| location.offset)),
             ],
         )
     }
@@ -77,7 +77,7 @@ impl Encoder for Wire<PageInfo> {
     fn encode<'a>(&self, env: Env<'a>) -> Term<'a> {
         let kind = match self.0.kind {
             Use::Slab => atoms::slab(),
-            Use::Own => atoms::own(),
+            Use::Dedicated => atoms::dedicated(),
             Use::Idle => atoms::idle(),
         };
         map(

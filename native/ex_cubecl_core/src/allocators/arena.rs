@@ -17,7 +17,7 @@ use crate::memory::allocation_tracker::Spec;
 use crate::memory::heap::Block;
 use crate::memory::meter::Reservation;
 use crate::span::Span;
-use crate::storage::{Lender, Lent, Memory, Storage, mint};
+use crate::storage::{Lender, Lent, Memory, Storage, next_id};
 
 /// The smallest number of bytes by which an arena grows.
 const GROWTH: u64 = 64 << 10;
@@ -76,11 +76,11 @@ struct Tensor {
     storage: Option<Weak<Storage>>,
     /// Tensors are in the order of their ids.
     id: u64,
-    place: Place,
+    place: Location,
 }
 
 #[derive(Clone, Copy, Default)]
-struct Place {
+struct Location {
     chunk: usize,
     start: u64,
     end: u64,
@@ -93,7 +93,7 @@ impl Arena {
         let limits = device.driver()?.limits();
         device.check_size(bytes)?;
         let arena = Arena {
-            id: mint(),
+            id: next_id(),
             device,
             spec,
             limits,
@@ -118,7 +118,7 @@ impl Arena {
     fn chunk(&self, bytes: u64) -> Result<Arc<Chunk>> {
         let mut spec = self.spec.clone();
         spec.shape = Arc::new([bytes]);
-        let entry = self.device.entry(mint(), &spec, bytes);
+        let entry = self.device.record(next_id(), &spec, bytes);
         let (block, reservation) = self.device.alloc(entry)?;
         self.device.driver()?.share(block.page())?;
         Ok(Arc::new(Chunk {
@@ -134,13 +134,15 @@ impl Arena {
 
     /// Locks the state; returns `Busy` if that would block and `may_wait` is not set.
     fn state_if(&self, may_wait: bool) -> Result<MutexGuard<'_, State>> {
-        let state = match may_wait {
-            true => self.state.lock(),
-            false => self.state.try_lock().ok_or(Error::Busy)?,
+        let state = if may_wait {
+            self.state.lock()
+        } else {
+            self.state.try_lock().ok_or(Error::Busy)?
         };
-        match state.released {
-            true => Err(Error::Stale),
-            false => Ok(state),
+        if state.released {
+            Err(Error::Stale)
+        } else {
+            Ok(state)
         }
     }
 
@@ -166,13 +168,13 @@ impl Arena {
         Ok(Buffer::tensor(storage, Span::whole(bytes), dtype, self.id))
     }
 
-    fn place(&self, state: &mut State, bytes: u64, may_wait: bool) -> Result<Place> {
+    fn place(&self, state: &mut State, bytes: u64, may_wait: bool) -> Result<Location> {
         let room = bytes.next_multiple_of(self.limits.alignment);
         let top = state.tensors.last().map(|tensor| tensor.place);
         let top = top.unwrap_or_default();
         if self.measuring || bytes == 0 {
             let end = top.end + room;
-            return Ok(Place {
+            return Ok(Location {
                 end,
                 start: top.end,
                 ..top
@@ -181,7 +183,7 @@ impl Arena {
         let in_chunk = |(index, chunk): (usize, &Arc<Chunk>)| {
             let start = if index == top.chunk { top.end } else { 0 };
             let fits = start + bytes <= chunk.bytes;
-            fits.then(|| Place {
+            fits.then(|| Location {
                 chunk: index,
                 start,
                 end: (start + room).min(chunk.bytes),
@@ -193,7 +195,7 @@ impl Arena {
         }
         self.grow(state, bytes, room, may_wait)?;
         let end = room.min(state.chunks.last().map_or(0, |chunk| chunk.bytes));
-        Ok(Place {
+        Ok(Location {
             chunk: state.chunks.len() - 1,
             start: 0,
             end,
@@ -251,9 +253,10 @@ impl Arena {
         if tensor.lender() != Some(self.lender()) {
             return Err(Error::Foreign);
         }
-        match tensor.bytes() == tensor.total_bytes() {
-            true => Ok(()),
-            false => Err(Error::NotRoot),
+        if tensor.bytes() == tensor.total_bytes() {
+            Ok(())
+        } else {
+            Err(Error::NotRoot)
         }
     }
 
@@ -282,12 +285,11 @@ impl Arena {
 
     /// The storage that all windows share, over one chunk that has all of the arena's bytes.
     fn open_window(&self, state: &mut State, end: u64) -> Result<Arc<Storage>> {
-        let bytes = match self.measuring {
-            true => end,
-            false => {
-                self.join(state, end)?;
-                state.capacity()
-            }
+        let bytes = if self.measuring {
+            end
+        } else {
+            self.join(state, end)?;
+            state.capacity()
         };
         let memory = state
             .chunks
@@ -377,7 +379,7 @@ impl State {
         self.chunks.iter().map(|chunk| chunk.bytes).sum()
     }
 
-    fn push(&mut self, storage: &Arc<Storage>, place: Place) {
+    fn push(&mut self, storage: &Arc<Storage>, place: Location) {
         self.tensors.push(Tensor {
             storage: Some(Arc::downgrade(storage)),
             id: storage.id,

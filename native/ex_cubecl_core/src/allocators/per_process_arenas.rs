@@ -12,7 +12,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::memory::allocation_tracker::{Label, Spec};
 
-pub struct Parts {
+pub struct PerProcessArenas {
     device: Arc<Device>,
     spec: Spec,
     max: u64,
@@ -28,12 +28,17 @@ struct State {
     released: bool,
 }
 
-impl Parts {
+impl PerProcessArenas {
     /// Allows at most `max` arenas like `spec` at once.
-    pub fn new(device: Arc<Device>, spec: Spec, max: u64, extendable: bool) -> Result<Parts> {
+    pub fn new(
+        device: Arc<Device>,
+        spec: Spec,
+        max: u64,
+        extendable: bool,
+    ) -> Result<PerProcessArenas> {
         device.driver()?;
         device.check_size(spec.bytes().unwrap_or(u64::MAX))?;
-        Ok(Parts {
+        Ok(PerProcessArenas {
             device,
             spec,
             max,
@@ -45,14 +50,15 @@ impl Parts {
     /// The arena of an owner, if it has one.
     pub fn find(&self, owner: u64) -> Result<Option<Arc<Arena>>> {
         let state = self.state.lock();
-        match state.released {
-            true => Err(Error::Stale),
-            false => Ok(state.arenas.get(&owner).cloned()),
+        if state.released {
+            Err(Error::Stale)
+        } else {
+            Ok(state.arenas.get(&owner).cloned())
         }
     }
 
     /// The arena of an owner, made if it has none.
-    pub fn find_or_make(&self, owner: u64) -> Result<Arc<Arena>> {
+    pub fn find_or_create(&self, owner: u64) -> Result<Arc<Arena>> {
         if let Some(arena) = self.find(owner)? {
             return Ok(arena);
         }
@@ -86,9 +92,10 @@ impl Parts {
             label,
             ..self.spec.clone()
         };
-        let growth = match self.is_extendable() {
-            true => Growth::Extendable,
-            false => Growth::Fixed,
+        let growth = if self.is_extendable() {
+            Growth::Extendable
+        } else {
+            Growth::Fixed
         };
         Arena::new(self.device.clone(), spec, growth)
     }

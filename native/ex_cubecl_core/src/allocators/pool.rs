@@ -11,10 +11,10 @@ use crate::buffer::Buffer;
 use crate::device::{Device, Reclaim};
 use crate::error::{Error, Result};
 use crate::failpoints::{Stage, point};
-use crate::memory::allocation_tracker::{Entry, Label, Spec};
+use crate::memory::allocation_tracker::{Label, Record, Spec};
 use crate::memory::heap::Block;
 use crate::memory::meter::Reservation;
-use crate::storage::{Lender, Lent, Memory, Storage, mint};
+use crate::storage::{Lender, Lent, Memory, Storage, next_id};
 
 /// Called when a block is returned while a process waits for one. It must not block.
 pub type Waker = Box<dyn Fn() + Send + Sync>;
@@ -117,7 +117,7 @@ impl Pool {
         device.check_size(bytes)?;
         let pool = Arc::new(Pool {
             lender: Lender {
-                id: mint(),
+                id: next_id(),
                 is_shared,
             },
             device,
@@ -132,7 +132,7 @@ impl Pool {
             waker,
         });
         let weak: Weak<Pool> = Arc::downgrade(&pool);
-        pool.device.add_hoarder(weak);
+        pool.device.add_reclaimer(weak);
         Ok(pool)
     }
 
@@ -206,7 +206,7 @@ impl Pool {
         Ok(Grown(self))
     }
 
-    fn entry(&self, owner: &Label) -> Entry {
+    fn entry(&self, owner: &Label) -> Record {
         let label = Label {
             owner: owner.owner,
             tag: owner.tag.clone().or_else(|| self.spec.label.tag.clone()),
@@ -216,13 +216,13 @@ impl Pool {
             label,
             ..self.spec.clone()
         };
-        self.device.entry(mint(), &spec, self.bytes)
+        self.device.record(next_id(), &spec, self.bytes)
     }
 
     fn buffer(&self, slot: Slot, reservation: Reservation) -> Buffer {
         let room = slot.block.as_ref().map_or(0, |block| block.room);
         if let Some(block) = &slot.block {
-            reservation.settle(block.place());
+            reservation.set_location(block.location());
         }
         let memory = Memory::lent(Box::new(slot), 0, room, Some(reservation));
         let (device, spec) = (self.device.clone(), self.spec.clone());
@@ -246,15 +246,12 @@ impl Pool {
         let keep = !self.device.is_lost();
         let dropped = {
             let mut state = self.state.lock();
-            match keep && !state.closed && state.allocated <= self.max.load(Relaxed) {
-                true => {
-                    state.idle.push(block);
-                    None
-                }
-                false => {
-                    state.allocated -= 1;
-                    Some(block)
-                }
+            if keep && !state.closed && state.allocated <= self.max.load(Relaxed) {
+                state.idle.push(block);
+                None
+            } else {
+                state.allocated -= 1;
+                Some(block)
             }
         };
         drop(dropped);

@@ -74,7 +74,7 @@ fn key(device: &Device, spec: &Spec) -> Key {
 }
 
 /// The shared pool of a device for buffers like `spec`, of which it keeps at most `max`.
-pub fn find_or_make(device: &Arc<Device>, spec: Spec, max: u64) -> Result<Arc<Pool>> {
+pub fn find_or_create(device: &Arc<Device>, spec: Spec, max: u64) -> Result<Arc<Pool>> {
     let key = key(device, &spec);
     let found = POOLS.lock().find(key);
     if let Some(pool) = found {
@@ -97,7 +97,7 @@ pub fn find_or_make(device: &Arc<Device>, spec: Spec, max: u64) -> Result<Arc<Po
     Ok(pool)
 }
 
-/// As `find_or_make`, without blocking: returns `None` if there is no such pool or another thread
+/// As `find_or_create`, without blocking: returns `None` if there is no such pool or another thread
 /// holds the lock.
 pub fn try_find(device: &Device, spec: &Spec, max: u64) -> Option<Arc<Pool>> {
     let pool = POOLS.try_lock()?.find(key(device, spec))?;
@@ -154,12 +154,12 @@ mod tests {
     #[test]
     fn pools_of_many_sizes_are_forgotten_the_oldest_first_and_never_one_that_is_held() {
         let device = host_device();
-        let held = find_or_make(&device, spec(70_000), 2).unwrap();
+        let held = find_or_create(&device, spec(70_000), 2).unwrap();
         let buffer = held.check_out(&Default::default()).unwrap();
         buffer.fill(7).unwrap();
         let mut gone = Vec::new();
         for bytes in 1..=3 * MOST as u64 {
-            let pool = find_or_make(&device, spec(bytes), 2).unwrap();
+            let pool = find_or_create(&device, spec(bytes), 2).unwrap();
             let kept = pool.check_out(&Default::default()).unwrap();
             check_in(&kept, true).unwrap();
             gone.push(Arc::downgrade(&pool));

@@ -14,7 +14,7 @@ use crate::program::tree::{Atomic, Program, REPORT};
 use crate::threads::large_stack::on_large_stack;
 
 /// Positions are signed 32-bit integers inside a kernel.
-const MAX_POSITIONS: u64 = i32::MAX as u64;
+const MAX_INVOCATIONS: u64 = i32::MAX as u64;
 
 /// A program that passed its checks.
 #[derive(Debug, Clone)]
@@ -27,9 +27,9 @@ pub struct Kernel {
 #[derive(Debug)]
 struct Facts {
     dtypes: Vec<DType>,
-    own: Vec<usize>,
+    element_at_self: Vec<usize>,
     /// The atomic operations, with the types of their elements.
-    changes: Vec<(Atomic, DType)>,
+    atomics: Vec<(Atomic, DType)>,
 }
 
 impl Kernel {
@@ -44,8 +44,8 @@ impl Kernel {
         Ok(Kernel {
             facts: Arc::new(Facts {
                 dtypes: program.dtypes(),
-                own: program.own(),
-                changes: program.changes(),
+                element_at_self: program.element_at_self(),
+                atomics: program.atomic_operations(),
             }),
             program,
         })
@@ -65,9 +65,10 @@ impl Kernel {
     pub fn compile(&self, device: &Arc<Device>) -> Result<()> {
         let driver = device.driver()?;
         self.fits(device)?;
-        match driver.is_compiled(&self.program) {
-            true => Ok(()),
-            false => device.explain(driver.compile(&self.program)),
+        if driver.is_compiled(&self.program) {
+            Ok(())
+        } else {
+            device.explain(driver.compile(&self.program))
         }
     }
 
@@ -76,7 +77,7 @@ impl Kernel {
         driver.is_ok_and(|driver| driver.is_compiled(&self.program))
     }
 
-    /// Runs the kernel over `positions` positions, into new buffers: each of their elements is written by
+    /// Runs the kernel over `invocations` invocations, into new buffers: each of their elements is written by
     /// the position with the same index.
     pub fn map(
         &self,
@@ -84,32 +85,32 @@ impl Kernel {
         inputs: &[&Buffer],
         scalars: &[u64],
         outputs: Vec<Spec>,
-        positions: u64,
+        invocations: u64,
     ) -> Result<Vec<Buffer>> {
         let outputs = made(device, outputs)?;
-        let launch = self.mapping(device, inputs, scalars, &outputs, positions)?;
+        let launch = self.mapping(device, inputs, scalars, &outputs, invocations)?;
         // No other call has these buffers: elements that the launch leaves out, or that it does not write
         // because it fails, are never read.
-        let whole = outputs.iter().all(|output| output.count() == positions);
+        let whole = outputs.iter().all(|output| output.count() == invocations);
         run_on(device, &[launch], whole)?;
         Ok(outputs)
     }
 
     /// As `map`, without blocking: returns `None` if it would block.
-    pub fn map_now(
+    pub fn try_map(
         &self,
         device: &Arc<Device>,
         inputs: &[&Buffer],
         scalars: &[u64],
         outputs: Vec<Spec>,
-        positions: u64,
+        invocations: u64,
     ) -> Result<Option<Vec<Buffer>>> {
         let outputs = made(device, outputs)?;
-        let launch = self.mapping(device, inputs, scalars, &outputs, positions)?;
-        let ready = outputs
-            .iter()
-            .all(|output| output.count() == positions && positions > 0 && output.allocate_now());
-        let ran = ready && run_now_on(device, &launch)?;
+        let launch = self.mapping(device, inputs, scalars, &outputs, invocations)?;
+        let ready = outputs.iter().all(|output| {
+            output.count() == invocations && invocations > 0 && output.try_allocate()
+        });
+        let ran = ready && try_run_on(device, &launch)?;
         Ok(ran.then_some(outputs))
     }
 
@@ -119,7 +120,7 @@ impl Kernel {
         inputs: &[&'a Buffer],
         scalars: &'a [u64],
         outputs: &'a [Buffer],
-        positions: u64,
+        invocations: u64,
     ) -> Result<Launch<'a>> {
         if !self.program.fills() {
             return Err(Error::bad_kernel(
@@ -127,28 +128,28 @@ impl Kernel {
             ));
         }
         let buffers: Vec<&Buffer> = inputs.iter().copied().chain(outputs).collect();
-        self.check(device, &buffers, scalars, positions)?;
+        self.check(device, &buffers, scalars, invocations)?;
         Ok(Launch {
             kernel: self,
             buffers,
             scalars,
-            positions,
+            invocations,
         })
     }
 
-    /// Runs the kernel over `positions` positions, into existing buffers.
+    /// Runs the kernel over `invocations` invocations, into existing buffers.
     pub fn run(
         &self,
         inputs: &[&Buffer],
         scalars: &[u64],
         outputs: &[&Buffer],
-        positions: u64,
+        invocations: u64,
     ) -> Result<()> {
         run_all(&[Launch {
             kernel: self,
             buffers: inputs.iter().chain(outputs).copied().collect(),
             scalars,
-            positions,
+            invocations,
         }])
     }
 
@@ -156,10 +157,10 @@ impl Kernel {
     fn fits(&self, device: &Device) -> Result<()> {
         let driver = device.driver()?;
         for dtype in &self.facts.dtypes {
-            supported(device, *dtype, |dtype| driver.calculates(dtype))?;
+            supported(device, *dtype, |dtype| driver.supports_compute(dtype))?;
         }
-        for (op, dtype) in &self.facts.changes {
-            supported(device, *dtype, |dtype| driver.changes(*op, dtype))?;
+        for (op, dtype) in &self.facts.atomics {
+            supported(device, *dtype, |dtype| driver.supports_atomic(*op, dtype))?;
         }
         let group = self.program.group.as_ref();
         group.map_or(Ok(()), |group| {
@@ -172,7 +173,7 @@ impl Kernel {
         device: &Arc<Device>,
         buffers: &[&Buffer],
         scalars: &[u64],
-        positions: u64,
+        invocations: u64,
     ) -> Result<()> {
         let program = &*self.program;
         let (wanted, numbers) = (program.buffers(), program.scalars.len());
@@ -182,7 +183,7 @@ impl Kernel {
             ));
         }
         self.fits(device)?;
-        let own = &self.facts.own;
+        let element_at_self = &self.facts.element_at_self;
         for (slot, buffer) in buffers.iter().enumerate() {
             if !Arc::ptr_eq(buffer.device(), device) {
                 buffer.device().driver()?;
@@ -200,9 +201,9 @@ impl Kernel {
                 }
                 _ => {}
             }
-            if own.contains(&slot) && buffer.count() < positions {
+            if element_at_self.contains(&slot) && buffer.count() < invocations {
                 return Err(Error::ShapeMismatch {
-                    expected: positions,
+                    expected: invocations,
                     actual: buffer.count(),
                 });
             }
@@ -219,11 +220,12 @@ impl Kernel {
             }
         }
         let most = buffers.iter().map(|buffer| buffer.count()).max();
-        match most.unwrap_or(0).max(positions) > MAX_POSITIONS {
-            true => Err(Error::bad_kernel(
-                "more than 2,147,483,647 elements or positions",
-            )),
-            false => Ok(()),
+        if most.unwrap_or(0).max(invocations) > MAX_INVOCATIONS {
+            Err(Error::bad_kernel(
+                "more than 2,147,483,647 elements or invocations",
+            ))
+        } else {
+            Ok(())
         }
     }
 }
@@ -233,7 +235,7 @@ pub struct Launch<'a> {
     pub kernel: &'a Kernel,
     pub buffers: Vec<&'a Buffer>,
     pub scalars: &'a [u64],
-    pub positions: u64,
+    pub invocations: u64,
 }
 
 impl<'a> Launch<'a> {
@@ -265,7 +267,7 @@ impl<'a> Launch<'a> {
             program: &self.kernel.program,
             arguments: arguments.collect::<Result<_>>()?,
             scalars: self.scalars,
-            positions: self.positions,
+            invocations: self.invocations,
         })
     }
 }
@@ -278,20 +280,20 @@ fn made(device: &Arc<Device>, specs: Vec<Spec>) -> Result<Vec<Buffer>> {
 }
 
 /// Runs one kernel into existing buffers, without blocking: returns `false` if it would block.
-pub fn run_now(launch: &Launch<'_>) -> Result<bool> {
+pub fn try_run(launch: &Launch<'_>) -> Result<bool> {
     let device = device_of(launch)?;
     let (buffers, scalars) = (&launch.buffers, launch.scalars);
     launch
         .kernel
-        .check(&device, buffers, scalars, launch.positions)?;
-    run_now_on(&device, launch)
+        .check(&device, buffers, scalars, launch.invocations)?;
+    try_run_on(&device, launch)
 }
 
-fn run_now_on(device: &Arc<Device>, launch: &Launch<'_>) -> Result<bool> {
-    if launch.positions == 0 || !launch.kernel.is_compiled(device) {
+fn try_run_on(device: &Arc<Device>, launch: &Launch<'_>) -> Result<bool> {
+    if launch.invocations == 0 || !launch.kernel.is_compiled(device) {
         return Ok(false);
     }
-    let Some(locks) = Locks::take_now(launch.written()) else {
+    let Some(locks) = Locks::try_lock(launch.written()) else {
         return Ok(false);
     };
     // If memory or content is missing, the blocking call allocates it or returns the error.
@@ -302,7 +304,7 @@ fn run_now_on(device: &Arc<Device>, launch: &Launch<'_>) -> Result<bool> {
                 .iter()
                 .all(|argument| argument.region.is_some()) =>
         {
-            device.explain(device.driver()?.launch_now(&run))
+            device.explain(device.driver()?.try_launch(&run))
         }
         _ => Ok(false),
     }
@@ -328,14 +330,14 @@ pub fn run_all(launches: &[Launch<'_>]) -> Result<()> {
         let (buffers, scalars) = (&launch.buffers, launch.scalars);
         launch
             .kernel
-            .check(&device, buffers, scalars, launch.positions)?;
+            .check(&device, buffers, scalars, launch.invocations)?;
     }
     run_on(&device, launches, false)
 }
 
 fn run_on(device: &Arc<Device>, launches: &[Launch<'_>], whole: bool) -> Result<()> {
-    let mut locks = Locks::wait_for(launches.iter().flat_map(Launch::written));
-    let busy = |launch: &&Launch<'_>| launch.positions > 0;
+    let mut locks = Locks::lock(launches.iter().flat_map(Launch::written));
+    let busy = |launch: &&Launch<'_>| launch.invocations > 0;
     for output in launches.iter().filter(busy).flat_map(Launch::outputs) {
         if let Some(content) = locks.content_mut(output) {
             output.modify_under(content, whole, |_| Ok(()))?;
@@ -343,7 +345,7 @@ fn run_on(device: &Arc<Device>, launches: &[Launch<'_>], whole: bool) -> Result<
     }
     let mut runs = Vec::with_capacity(launches.len());
     for launch in launches {
-        if launch.positions == 0 {
+        if launch.invocations == 0 {
             locks.check(launch.written())?;
             continue;
         }
@@ -353,9 +355,10 @@ fn run_on(device: &Arc<Device>, launches: &[Launch<'_>], whole: bool) -> Result<
             runs.push(run);
         }
     }
-    match runs.is_empty() {
-        true => Ok(()),
-        false => device.explain(device.driver()?.launch(&runs)),
+    if runs.is_empty() {
+        Ok(())
+    } else {
+        device.explain(device.driver()?.launch(&runs))
     }
 }
 

@@ -51,7 +51,7 @@ pub fn matmul(
     if rows * inner * columns < WORTH {
         return Ok(None);
     }
-    let mut locks = Locks::wait_for([(left, false), (right, false), (&out, true)].into_iter());
+    let mut locks = Locks::lock([(left, false), (right, false), (&out, true)].into_iter());
     // No other call has this buffer: elements that the product leaves out, or that it does not write because
     // it fails, are never read.
     if let Some(content) = locks.content_mut(&out) {

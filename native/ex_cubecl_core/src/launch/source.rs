@@ -51,7 +51,7 @@ pub fn run_source(source: &Source, buffers: &[&Buffer], groups: [u32; 3]) -> Res
             return Err(Error::Overlap);
         }
     }
-    let mut locks = Locks::wait_for(written());
+    let mut locks = Locks::lock(written());
     if groups.contains(&0) {
         return locks.check(written());
     }

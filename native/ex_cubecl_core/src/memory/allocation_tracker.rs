@@ -1,4 +1,4 @@
-//! The live allocations and their owners: one entry for each allocation.
+//! The live allocations and their owners: one record for each allocation.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -11,7 +11,7 @@ use crate::device_id::DeviceId;
 use crate::dtype::DType;
 use crate::span::byte_count;
 
-/// The number of maps over which entries are spread, so that callers rarely wait for each other.
+/// The number of maps over which records are spread, so that callers rarely wait for each other.
 const SHARDS: usize = 16;
 
 /// The owner, tag and stacktrace of an allocation. Core does not interpret them: it only keeps,
@@ -36,12 +36,12 @@ pub struct Spec {
 impl Spec {
     /// The number of elements; `None` if it does not fit in 64 bits.
     pub fn count(&self) -> Option<u64> {
-        match self.shape.contains(&0) {
-            true => Some(0),
-            false => self
-                .shape
+        if self.shape.contains(&0) {
+            Some(0)
+        } else {
+            self.shape
                 .iter()
-                .try_fold(1u64, |n, dim| n.checked_mul(*dim)),
+                .try_fold(1u64, |n, dim| n.checked_mul(*dim))
         }
     }
 
@@ -64,7 +64,7 @@ impl From<(DType, u64)> for Spec {
 
 /// The location of an allocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct Location {
     /// The same number for all allocations on one page, as long as the page exists.
     pub page: u64,
     pub page_bytes: u64,
@@ -74,7 +74,7 @@ pub struct Place {
 
 /// One live allocation.
 #[derive(Debug, Clone)]
-pub struct Entry {
+pub struct Record {
     /// The storage that holds it.
     pub id: u64,
     pub device: DeviceId,
@@ -82,7 +82,7 @@ pub struct Entry {
     pub spec: Spec,
     pub since: Instant,
     /// `None` for an allocation of zero bytes, and until its memory is allocated.
-    pub place: Option<Place>,
+    pub location: Option<Location>,
 }
 
 /// The total bytes and the number of the allocations of one owner or one tag.
@@ -95,46 +95,46 @@ pub struct Sum {
 #[derive(Debug, Default)]
 pub struct Report {
     /// The largest allocations, in descending order.
-    pub largest: Vec<Entry>,
+    pub largest: Vec<Record>,
     /// In descending order of bytes, as is `by_tag`.
     pub by_owner: Vec<(u64, Sum)>,
     pub by_tag: Vec<(Option<Arc<[u8]>>, Sum)>,
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Ledger {
-    shards: [Mutex<HashMap<u64, Entry>>; SHARDS],
+pub(crate) struct AllocationTracker {
+    shards: [Mutex<HashMap<u64, Record>>; SHARDS],
 }
 
-impl Ledger {
-    fn shard(&self, id: u64) -> &Mutex<HashMap<u64, Entry>> {
+impl AllocationTracker {
+    fn shard(&self, id: u64) -> &Mutex<HashMap<u64, Record>> {
         &self.shards[id as usize % SHARDS]
     }
 
-    pub fn insert(&self, entry: Entry) {
-        self.shard(entry.id).lock().insert(entry.id, entry);
+    pub fn insert(&self, record: Record) {
+        self.shard(record.id).lock().insert(record.id, record);
     }
 
-    pub fn settle(&self, id: u64, place: Place) {
-        if let Some(entry) = self.shard(id).lock().get_mut(&id) {
-            entry.place = Some(place);
+    pub fn set_location(&self, id: u64, location: Location) {
+        if let Some(record) = self.shard(id).lock().get_mut(&id) {
+            record.location = Some(location);
         }
     }
 
-    pub fn remove(&self, id: u64) -> Option<Entry> {
+    pub fn remove(&self, id: u64) -> Option<Record> {
         self.shard(id).lock().remove(&id)
     }
 
-    /// The sums of all entries by owner and tag, and the `most` largest entries.
+    /// The sums of all records by owner and tag, and the `most` largest records.
     pub fn report(&self, most: usize) -> Report {
         let mut sizes = Vec::new();
         let mut by_owner: HashMap<u64, Sum> = HashMap::new();
         let mut by_tag: HashMap<Option<Arc<[u8]>>, Sum> = HashMap::new();
         for shard in &self.shards {
-            for entry in shard.lock().values() {
-                sizes.push((entry.bytes, entry.id));
-                add(&mut by_owner, entry.spec.label.owner, entry.bytes);
-                add(&mut by_tag, entry.spec.label.tag.clone(), entry.bytes);
+            for record in shard.lock().values() {
+                sizes.push((record.bytes, record.id));
+                add(&mut by_owner, record.spec.label.owner, record.bytes);
+                add(&mut by_tag, record.spec.label.tag.clone(), record.bytes);
             }
         }
         sizes.sort_unstable_by_key(|(bytes, id)| (std::cmp::Reverse(*bytes), *id));
@@ -164,7 +164,7 @@ fn sorted<K: Ord>(sums: HashMap<K, Sum>) -> Vec<(K, Sum)> {
 mod tests {
     use super::*;
 
-    fn entry(id: u64, bytes: u64, owner: u64, tag: Option<&str>) -> Entry {
+    fn record(id: u64, bytes: u64, owner: u64, tag: Option<&str>) -> Record {
         let mut spec = Spec::from((DType::U8, bytes));
         spec.label.owner = owner;
         spec.label.tag = tag.map(|tag| tag.as_bytes().into());
@@ -173,35 +173,35 @@ mod tests {
             runtime: crate::device_id::Runtime::Vulkan,
             index: 0,
         };
-        Entry {
+        Record {
             id,
             device,
             bytes,
             spec,
             since,
-            place: None,
+            location: None,
         }
     }
 
     #[test]
     fn a_report_sums_by_owner_and_tag_and_names_the_largest() {
-        let ledger = Ledger::default();
+        let tracker = AllocationTracker::default();
         for (id, bytes, owner, tag) in [
             (1, 10, 7, None),
             (2, 30, 8, Some("a")),
             (3, 25, 7, Some("a")),
         ] {
-            ledger.insert(entry(id, bytes, owner, tag));
+            tracker.insert(record(id, bytes, owner, tag));
         }
-        let report = ledger.report(2);
-        let ids: Vec<u64> = report.largest.iter().map(|entry| entry.id).collect();
+        let report = tracker.report(2);
+        let ids: Vec<u64> = report.largest.iter().map(|record| record.id).collect();
         assert_eq!(ids, [2, 3]);
         let sum = |bytes, buffers| Sum { bytes, buffers };
         assert_eq!(report.by_owner, [(7, sum(35, 2)), (8, sum(30, 1))]);
         let a: Arc<[u8]> = b"a"[..].into();
         assert_eq!(report.by_tag, [(Some(a), sum(55, 2)), (None, sum(10, 1))]);
-        ledger.remove(2);
-        assert_eq!(ledger.report(9).largest.len(), 2);
+        tracker.remove(2);
+        assert_eq!(tracker.report(9).largest.len(), 2);
     }
 
     #[test]

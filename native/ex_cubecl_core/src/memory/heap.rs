@@ -24,16 +24,16 @@ const IDLE_BYTES: u64 = 256 * MIB;
 const MAX_PAGES: usize = 60_000;
 
 /// Where a block lies, and how it is freed.
-enum Place {
+enum Placement {
     Slab { slab: usize, slot: Allocation },
-    Own,
+    Dedicated,
 }
 
 /// A piece of device memory. Dropping it returns it to the heap at once.
 pub struct Block {
     heap: Arc<Heap>,
     page: Arc<Page>,
-    place: Place,
+    placement: Placement,
     pub offset: u64,
     /// The size of the block in bytes, including padding.
     pub room: u64,
@@ -44,8 +44,8 @@ impl Block {
         &self.page
     }
 
-    pub fn place(&self) -> allocation_tracker::Place {
-        allocation_tracker::Place {
+    pub fn location(&self) -> allocation_tracker::Location {
+        allocation_tracker::Location {
             page: key(&self.page),
             page_bytes: self.page.bytes,
             offset: self.offset,
@@ -70,7 +70,7 @@ pub enum Use {
     /// Divided among many blocks.
     Slab,
     /// Dedicated to one block.
-    Own,
+    Dedicated,
     /// Kept for the next block of its size.
     Idle,
 }
@@ -109,7 +109,7 @@ struct State {
     slab_bytes: u64,
     idle: Vec<Arc<Page>>,
     idle_bytes: u64,
-    own_pages: usize,
+    dedicated_pages: usize,
     /// Whether idle pages were dropped since the driver last released unused pages.
     untrimmed: bool,
 }
@@ -130,9 +130,10 @@ impl Heap {
     pub fn alloc(self: &Arc<Self>, driver: &dyn Driver, bytes: u64) -> Result<Block> {
         let room = bytes.next_multiple_of(UNIT);
         self.trim_if_due(driver)?;
-        match room < self.own_from {
-            true => self.alloc_small(driver, room),
-            false => self.alloc_own(driver, room),
+        if room < self.own_from {
+            self.alloc_small(driver, room)
+        } else {
+            self.alloc_own(driver, room)
         }
     }
 
@@ -140,9 +141,10 @@ impl Heap {
     /// possible.
     pub fn try_alloc(self: &Arc<Self>, bytes: u64) -> Option<Block> {
         let room = bytes.next_multiple_of(UNIT);
-        match room < self.own_from {
-            true => self.place_in_slab(&mut *self.state.try_lock()?, room),
-            false => None,
+        if room < self.own_from {
+            self.place_in_slab(&mut *self.state.try_lock()?, room)
+        } else {
+            None
         }
     }
 
@@ -181,7 +183,7 @@ impl Heap {
             let block = Block {
                 heap: self.clone(),
                 page: slab.page.clone(),
-                place: Place::Slab { slab: index, slot },
+                placement: Placement::Slab { slab: index, slot },
                 offset: u64::from(slot.offset) * UNIT,
                 room,
             };
@@ -196,20 +198,20 @@ impl Heap {
         let page = match reused {
             Some(page) => page,
             None => {
-                if self.state.lock().own_pages >= MAX_PAGES {
+                if self.state.lock().dedicated_pages >= MAX_PAGES {
                     return Err(crate::error::Error::driver(
                         "too many pages are live on this device",
                     ));
                 }
                 let page = Arc::new(driver.alloc(room.min(self.limits.max_page))?);
-                self.state.lock().own_pages += 1;
+                self.state.lock().dedicated_pages += 1;
                 page
             }
         };
         Ok(Block {
             heap: self.clone(),
             page,
-            place: Place::Own,
+            placement: Placement::Dedicated,
             offset: 0,
             room,
         })
@@ -217,16 +219,17 @@ impl Heap {
 
     fn take_back(&self, block: &Block) {
         let mut state = self.state.lock();
-        match block.place {
-            Place::Slab { slab, slot } => state.free_slot(slab, slot, block.room),
-            Place::Own => state.keep_idle(block.page.clone()),
+        match block.placement {
+            Placement::Slab { slab, slot } => state.free_slot(slab, slot, block.room),
+            Placement::Dedicated => state.keep_idle(block.page.clone()),
         }
     }
 
     fn trim_if_due(&self, driver: &dyn Driver) -> Result<()> {
-        match std::mem::take(&mut self.state.lock().untrimmed) {
-            true => driver.release_pages(),
-            false => Ok(()),
+        if std::mem::take(&mut self.state.lock().untrimmed) {
+            driver.release_pages()
+        } else {
+            Ok(())
         }
     }
 
@@ -280,9 +283,10 @@ impl State {
             .iter()
             .position(Option::is_none)
             .unwrap_or(self.slabs.len());
-        match index < self.slabs.len() {
-            true => self.slabs[index] = Some(slab),
-            false => self.slabs.push(Some(slab)),
+        if index < self.slabs.len() {
+            self.slabs[index] = Some(slab)
+        } else {
+            self.slabs.push(Some(slab))
         }
         self.list_again(index);
     }
@@ -322,7 +326,7 @@ impl State {
         }
         if excess > 0 {
             self.idle.drain(..excess);
-            self.own_pages -= excess;
+            self.dedicated_pages -= excess;
             self.untrimmed = true;
         }
     }
@@ -330,7 +334,7 @@ impl State {
     /// Returns the idle pages. The caller drops them outside the lock.
     fn release_idle(&mut self) -> Vec<Arc<Page>> {
         let mut released = std::mem::take(&mut self.idle);
-        self.own_pages -= released.len();
+        self.dedicated_pages -= released.len();
         self.idle_bytes = 0;
         for index in 0..self.slabs.len() {
             if let Some(slab) = self.slabs[index].take_if(|slab| slab.used == 0) {

@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::RwLock;
 
-use crate::memory::allocation_tracker::{Entry, Ledger, Place, Report};
+use crate::memory::allocation_tracker::{AllocationTracker, Location, Record, Report};
 
 const NO_LIMIT: u64 = u64::MAX;
 
 /// Called with each freed allocation. It must not block, because it is called from destructors.
-pub type Watcher = Box<dyn Fn(&Entry) + Send + Sync>;
+pub type Watcher = Box<dyn Fn(&Record) + Send + Sync>;
 
 static WATCHED: AtomicBool = AtomicBool::new(false);
 static WATCHER: RwLock<Option<Watcher>> = RwLock::new(None);
@@ -25,11 +25,11 @@ pub fn watch_frees(watcher: Option<Watcher>) {
     *current = watcher;
 }
 
-fn tell(entry: &Entry) {
+fn notify_watchers(record: &Record) {
     if WATCHED.load(Relaxed)
         && let Some(watcher) = &*WATCHER.read()
     {
-        watcher(entry);
+        watcher(record);
     }
 }
 
@@ -43,7 +43,7 @@ pub struct Meter {
     failed: AtomicU64,
     reclaims: AtomicU64,
     limit: AtomicU64,
-    ledger: Ledger,
+    tracker: AllocationTracker,
 }
 
 /// A snapshot of a [`Meter`]. Each number is exact, but they are not read at the same instant.
@@ -84,14 +84,14 @@ impl Meter {
             failed: AtomicU64::new(0),
             reclaims: AtomicU64::new(0),
             limit: AtomicU64::new(limit.unwrap_or(NO_LIMIT)),
-            ledger: Ledger::default(),
+            tracker: AllocationTracker::default(),
         })
     }
 
     /// Counts an allocation as live unless it would exceed the limit. It uses a compare-and-swap,
     /// so that two callers near the limit cannot both be refused, nor both be admitted.
-    pub fn reserve(self: &Arc<Self>, entry: Entry) -> Result<Reservation, Refused> {
-        let (id, bytes) = (entry.id, entry.bytes);
+    pub fn reserve(self: &Arc<Self>, record: Record) -> Result<Reservation, Refused> {
+        let (id, bytes) = (record.id, record.bytes);
         let limit = self.limit.load(Relaxed);
         let fits = |live: u64| live.checked_add(bytes).filter(|total| *total <= limit);
         match self.live_bytes.fetch_update(Relaxed, Relaxed, fits) {
@@ -99,7 +99,7 @@ impl Meter {
                 self.peak_bytes.fetch_max(before + bytes, Relaxed);
                 self.live_buffers.fetch_add(1, Relaxed);
                 self.allocations.fetch_add(1, Relaxed);
-                self.ledger.insert(entry);
+                self.tracker.insert(record);
                 let meter = self.clone();
                 Ok(Reservation { meter, id, bytes })
             }
@@ -118,7 +118,7 @@ impl Meter {
     }
 
     pub fn report(&self, most: usize) -> Report {
-        self.ledger.report(most)
+        self.tracker.report(most)
     }
 
     pub fn set_limit(&self, limit: Option<u64>) {
@@ -150,15 +150,15 @@ impl Meter {
 
 impl Reservation {
     /// Records where the memory was allocated.
-    pub fn settle(&self, place: Place) {
-        self.meter.ledger.settle(self.id, place);
+    pub fn set_location(&self, location: Location) {
+        self.meter.tracker.set_location(self.id, location);
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        if let Some(entry) = self.meter.ledger.remove(self.id) {
-            tell(&entry);
+        if let Some(record) = self.meter.tracker.remove(self.id) {
+            notify_watchers(&record);
         }
         self.meter.live_bytes.fetch_sub(self.bytes, Relaxed);
         self.meter.live_buffers.fetch_sub(1, Relaxed);
@@ -172,19 +172,19 @@ mod tests {
     use crate::device_id::{DeviceId, Runtime};
     use crate::dtype::DType;
 
-    fn of(bytes: u64) -> Entry {
+    fn of(bytes: u64) -> Record {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let device = DeviceId {
             runtime: Runtime::Vulkan,
             index: 0,
         };
-        Entry {
+        Record {
             device,
             id: NEXT.fetch_add(1, Relaxed),
             bytes,
             spec: (DType::U8, bytes).into(),
             since: std::time::Instant::now(),
-            place: None,
+            location: None,
         }
     }
 

@@ -28,13 +28,17 @@ impl Random {
 /// The bits of elements near every power of two and every exponent, and of `count` random elements.
 pub fn samples(dtype: DType, count: usize, random: &mut Random) -> Vec<u64> {
     let format = Format::from(dtype);
-    let mut bits = match format.is_float() {
-        true => float_edges(format),
-        false => integer_edges(format),
+    let mut bits = if format.is_float() {
+        float_edges(format)
+    } else {
+        integer_edges(format)
     };
-    bits.extend((0..count).map(|_| match format.is_float() {
-        true => random_float(format, random),
-        false => random.draw() >> random.below(64),
+    bits.extend((0..count).map(|_| {
+        if format.is_float() {
+            random_float(format, random)
+        } else {
+            random.draw() >> random.below(64)
+        }
     }));
     bits.iter().map(|bits| bits & format.mask()).collect()
 }

@@ -68,12 +68,13 @@ fn float_of(dtype: DType, value: i128) -> u64 {
 
 fn held(dtype: DType, value: f64) -> u64 {
     let format = Format::from(dtype);
-    let (low, high) = match format.is_signed() {
-        true => (
+    let (low, high) = if format.is_signed() {
+        (
             -1i128 << (format.bits - 1),
             (1i128 << (format.bits - 1)) - 1,
-        ),
-        false => (0, (1i128 << format.bits) - 1),
+        )
+    } else {
+        (0, (1i128 << format.bits) - 1)
     };
     // Rust's own cast clamps floats to the range of 128 bits and turns NaN into 0.
     (value as i128).clamp(low, high) as u64 & format.mask()

@@ -1,7 +1,7 @@
 //! Validates a tree: each slot exists, types agree, and it is neither too deep nor too large.
 
 use crate::dtype::Kind;
-use crate::program::tree::{Atomic, Binary, Expr, POSITION, Program, Stmt, Type, Unary};
+use crate::program::tree::{Atomic, Binary, Expr, INDEX, Program, Stmt, Type, Unary};
 use crate::program::uniformity::Uniformity;
 
 /// No handwritten source is nested deeper than this.
@@ -29,13 +29,14 @@ impl Program {
         }
         let mut check = Check::of(self);
         if let Some(slot) = self.report {
-            expect(POSITION, check.output(slot)?)?;
+            expect(INDEX, check.output(slot)?)?;
         }
         check.group()?;
         check.block(&self.body, 0)?;
-        match Uniformity::of(self).holds(&self.body, true) {
-            true => Ok(()),
-            false => Err("a barrier where not all threads of a group come by"),
+        if Uniformity::of(self).holds(&self.body, true) {
+            Ok(())
+        } else {
+            Err("a barrier where not all threads of a group come by")
         }
     }
 }
@@ -60,20 +61,22 @@ impl<'a> Check<'a> {
         if depth > MAX_DEPTH {
             return Err("it is nested deeper than 200 levels: use variables");
         }
-        match self.nodes > MAX_NODES {
-            true => Err("it has more than 20,000 operations with all that it calls: use loops"),
-            false => Ok(()),
+        if self.nodes > MAX_NODES {
+            Err("it has more than 20,000 operations with all that it calls: use loops")
+        } else {
+            Ok(())
         }
     }
 
     /// Adds the cost of a branch.
     fn branch(&mut self, cost: usize) -> Result<(), Unsound> {
         self.branches += cost;
-        match self.branches > MAX_BRANCHES {
-            true => Err(
+        if self.branches > MAX_BRANCHES {
+            Err(
                 "it has more than 1,000 branches, which are `if`, `for` and each write by an index; two reads count for one: use loops",
-            ),
-            false => Ok(()),
+            )
+        } else {
+            Ok(())
         }
     }
 
@@ -82,9 +85,10 @@ impl<'a> Check<'a> {
             return Ok(());
         };
         let empty = group.shared.iter().any(|(_, length)| *length == 0);
-        match group.threads == 0 || empty {
-            true => Err("a group without threads, or shared memory without elements"),
-            false => Ok(()),
+        if group.threads == 0 || empty {
+            Err("a group without threads, or shared memory without elements")
+        } else {
+            Ok(())
         }
     }
 
@@ -133,9 +137,9 @@ impl<'a> Check<'a> {
             }
             Stmt::For(local, from, to, body) => {
                 self.branch(BRANCH)?;
-                expect(POSITION, self.local(*local)?)?;
-                expect(POSITION, self.expr(from, depth)?)?;
-                expect(POSITION, self.expr(to, depth)?)?;
+                expect(INDEX, self.local(*local)?)?;
+                expect(INDEX, self.expr(from, depth)?)?;
+                expect(INDEX, self.expr(to, depth)?)?;
                 self.block(body, depth)
             }
         }
@@ -160,9 +164,10 @@ impl<'a> Check<'a> {
     }
 
     pub fn output(&self, slot: usize) -> Result<Type, Unsound> {
-        match slot >= self.program.inputs.len() {
-            true => self.buffer(slot),
-            false => Err("a write into an input"),
+        if slot >= self.program.inputs.len() {
+            self.buffer(slot)
+        } else {
+            Err("a write into an input")
         }
     }
 
@@ -184,19 +189,19 @@ impl<'a> Check<'a> {
                 Type::Of(found.ok_or("a number that is none")?)
             }
             Expr::Local(local) => self.local(*local)?,
-            Expr::Position => {
+            Expr::GlobalId => {
                 self.grouped(false)?;
-                POSITION
+                INDEX
             }
-            Expr::Group | Expr::Member => {
+            Expr::GroupId | Expr::LocalId => {
                 self.grouped(true)?;
-                POSITION
+                INDEX
             }
             Expr::Len(slot) => {
                 self.buffer(*slot)?;
-                POSITION
+                INDEX
             }
-            Expr::Own(slot) => {
+            Expr::ElementAtSelf(slot) => {
                 self.grouped(false)?;
                 self.buffer(*slot)?
             }
@@ -232,9 +237,10 @@ impl<'a> Check<'a> {
 }
 
 fn expect(expected: Type, found: Type) -> Result<(), Unsound> {
-    match expected == found {
-        true => Ok(()),
-        false => Err("types that do not agree"),
+    if expected == found {
+        Ok(())
+    } else {
+        Err("types that do not agree")
     }
 }
 
@@ -254,9 +260,10 @@ fn unary(op: Unary, value: Type) -> Result<Type, Unsound> {
         (IsNan | IsInf, kind) => (kind == Some(Kind::Float), Type::Bool),
         (_, kind) => (kind == Some(Kind::Float), value),
     };
-    match fits {
-        true => Ok(result),
-        false => Err("an operator on a type that it does not take"),
+    if fits {
+        Ok(result)
+    } else {
+        Err("an operator on a type that it does not take")
     }
 }
 
@@ -267,9 +274,10 @@ fn atomic(op: Atomic, place: Type) -> Result<(), Unsound> {
         And | Or | Xor => integer,
         Add | Min | Max | Exchange => kind(place).is_some(),
     };
-    match fits {
-        true => Ok(()),
-        false => Err("an atomic operation on a type that it does not take"),
+    if fits {
+        Ok(())
+    } else {
+        Err("an atomic operation on a type that it does not take")
     }
 }
 
@@ -284,8 +292,9 @@ fn binary(op: Binary, value: Type) -> Result<Type, Unsound> {
         Add | Sub | Mul | Div | Rem | Min | Max => (number, value),
         Eq | Ne | Lt | Le | Gt | Ge => (number, Type::Bool),
     };
-    match fits {
-        true => Ok(result),
-        false => Err("an operator on a type that it does not take"),
+    if fits {
+        Ok(result)
+    } else {
+        Err("an operator on a type that it does not take")
     }
 }

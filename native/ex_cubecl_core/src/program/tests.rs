@@ -7,7 +7,7 @@ fn program(body: Vec<Stmt>) -> Program {
         inputs: vec![F32, S32],
         outputs: vec![F32],
         scalars: vec![F32],
-        locals: vec![POSITION],
+        locals: vec![INDEX],
         body,
         report: None,
         group: None,
@@ -20,7 +20,11 @@ fn boxed(expr: Expr) -> Box<Expr> {
 
 #[test]
 fn what_agrees_passes() {
-    let value = Expr::Binary(Binary::Mul, boxed(Expr::Scalar(0)), boxed(Expr::Own(0)));
+    let value = Expr::Binary(
+        Binary::Mul,
+        boxed(Expr::Scalar(0)),
+        boxed(Expr::ElementAtSelf(0)),
+    );
     let body = vec![
         Stmt::Set(0, Expr::Len(1)),
         Stmt::Put(2, value.clone()),
@@ -28,29 +32,37 @@ fn what_agrees_passes() {
     ];
     let program = program(body);
     assert_eq!(program.check(), Ok(()));
-    assert_eq!(program.own(), [0, 2]);
+    assert_eq!(program.element_at_self(), [0, 2]);
     assert_eq!(program.dtypes(), [F32, S32]);
 }
 
 #[test]
 fn what_does_not_agree_is_named() {
     let wrong = [
-        Stmt::Put(0, Expr::Own(0)),
-        Stmt::Put(3, Expr::Own(0)),
-        Stmt::Put(2, Expr::Own(1)),
+        Stmt::Put(0, Expr::ElementAtSelf(0)),
+        Stmt::Put(3, Expr::ElementAtSelf(0)),
+        Stmt::Put(2, Expr::ElementAtSelf(1)),
         Stmt::Put(2, Expr::Scalar(1)),
         Stmt::Put(2, Expr::Local(1)),
-        Stmt::Write(2, Expr::Own(0), Expr::Own(0)),
-        Stmt::If(Expr::Own(0), vec![], vec![]),
-        Stmt::For(0, Expr::Own(0), Expr::Position, vec![]),
-        Stmt::Put(2, Expr::Unary(Unary::BitNot, boxed(Expr::Own(0)))),
+        Stmt::Write(2, Expr::ElementAtSelf(0), Expr::ElementAtSelf(0)),
+        Stmt::If(Expr::ElementAtSelf(0), vec![], vec![]),
+        Stmt::For(0, Expr::ElementAtSelf(0), Expr::GlobalId, vec![]),
+        Stmt::Put(2, Expr::Unary(Unary::BitNot, boxed(Expr::ElementAtSelf(0)))),
         Stmt::Put(
             2,
-            Expr::Binary(Binary::Shl, boxed(Expr::Own(0)), boxed(Expr::Own(0))),
+            Expr::Binary(
+                Binary::Shl,
+                boxed(Expr::ElementAtSelf(0)),
+                boxed(Expr::ElementAtSelf(0)),
+            ),
         ),
         Stmt::Put(
             2,
-            Expr::Binary(Binary::Add, boxed(Expr::Own(0)), boxed(Expr::Own(1))),
+            Expr::Binary(
+                Binary::Add,
+                boxed(Expr::ElementAtSelf(0)),
+                boxed(Expr::ElementAtSelf(1)),
+            ),
         ),
     ];
     for statement in wrong {
@@ -64,8 +76,8 @@ fn what_does_not_agree_is_named() {
 #[test]
 fn a_barrier_is_where_all_threads_come_by() {
     let one = || Expr::Const(S32, 1);
-    let first = || Expr::Binary(Binary::Lt, boxed(Expr::Member), boxed(one()));
-    let same = || Expr::Binary(Binary::Lt, boxed(Expr::Group), boxed(one()));
+    let first = || Expr::Binary(Binary::Lt, boxed(Expr::LocalId), boxed(one()));
+    let same = || Expr::Binary(Binary::Lt, boxed(Expr::GroupId), boxed(one()));
     let round = |from, body| Stmt::For(0, from, one(), body);
     let grouped = |body| {
         let group = Some(Group {
@@ -82,7 +94,7 @@ fn a_barrier_is_where_all_threads_come_by() {
         vec![Stmt::If(same(), vec![Stmt::Barrier], vec![])],
         vec![round(Expr::Len(1), vec![Stmt::Barrier])],
         vec![
-            Stmt::Set(0, Expr::Group),
+            Stmt::Set(0, Expr::GroupId),
             round(Expr::Local(0), vec![Stmt::Barrier]),
         ],
     ];
@@ -92,7 +104,7 @@ fn a_barrier_is_where_all_threads_come_by() {
     let wrong = [
         vec![Stmt::If(first(), vec![Stmt::Barrier], vec![])],
         vec![Stmt::If(first(), vec![], vec![Stmt::Barrier])],
-        vec![round(Expr::Member, vec![Stmt::Barrier])],
+        vec![round(Expr::LocalId, vec![Stmt::Barrier])],
         vec![round(
             Expr::Read(1, boxed(one())),
             vec![Stmt::If(same(), vec![Stmt::Barrier], vec![])],
@@ -102,7 +114,7 @@ fn a_barrier_is_where_all_threads_come_by() {
             one(),
             vec![
                 round(Expr::Local(0), vec![Stmt::Barrier]),
-                Stmt::Set(0, Expr::Member),
+                Stmt::Set(0, Expr::LocalId),
             ],
         )],
         vec![
@@ -110,13 +122,13 @@ fn a_barrier_is_where_all_threads_come_by() {
             round(Expr::Local(0), vec![Stmt::Barrier]),
         ],
         vec![Stmt::Put(2, Expr::Scalar(0))],
-        vec![Stmt::Set(0, Expr::Position)],
+        vec![Stmt::Set(0, Expr::GlobalId)],
     ];
     for body in wrong {
         assert!(grouped(body.clone()).check().is_err(), "{body:?}");
     }
     assert!(program(vec![Stmt::Barrier]).check().is_err());
-    assert!(program(vec![Stmt::Set(0, Expr::Member)]).check().is_err());
+    assert!(program(vec![Stmt::Set(0, Expr::LocalId)]).check().is_err());
 }
 
 #[test]
@@ -127,17 +139,20 @@ fn what_is_too_deep_or_too_large_is_refused() {
     };
     let deep = |levels| {
         let negated = |expr, _| Expr::Unary(Unary::Neg, boxed(expr));
-        vec![Stmt::Put(2, (0..levels).fold(Expr::Own(0), negated))]
+        vec![Stmt::Put(
+            2,
+            (0..levels).fold(Expr::ElementAtSelf(0), negated),
+        )]
     };
     assert_eq!(program(deep(190)).check(), Ok(()));
     refused(deep(300), "deeper than 200 levels");
-    let many = |count| vec![Stmt::Put(2, Expr::Own(0)); count];
+    let many = |count| vec![Stmt::Put(2, Expr::ElementAtSelf(0)); count];
     assert_eq!(program(many(9_000)).check(), Ok(()));
     refused(many(20_000), "more than 20,000 operations");
-    let write = || Stmt::Write(2, Expr::Position, Expr::Own(0));
-    let read = || Stmt::Put(2, Expr::Read(0, boxed(Expr::Position)));
+    let write = || Stmt::Write(2, Expr::GlobalId, Expr::ElementAtSelf(0));
+    let read = || Stmt::Put(2, Expr::Read(0, boxed(Expr::GlobalId)));
     let branch = || Stmt::If(Expr::Bool(true), vec![], vec![]);
-    let round = || Stmt::For(0, Expr::Position, Expr::Position, vec![]);
+    let round = || Stmt::For(0, Expr::GlobalId, Expr::GlobalId, vec![]);
     let most = [
         (write(), 1_000),
         (branch(), 1_000),

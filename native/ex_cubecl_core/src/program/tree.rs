@@ -11,8 +11,8 @@ pub enum Type {
     Of(DType),
 }
 
-/// The type of positions (thread indices) and lengths.
-pub const POSITION: Type = Type::Of(DType::S32);
+/// The type of invocations (thread indices) and lengths.
+pub const INDEX: Type = Type::Of(DType::S32);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Unary {
@@ -90,15 +90,15 @@ pub enum Expr {
     Scalar(usize),
     Local(usize),
     /// The global index of this thread; not allowed in a program with groups.
-    Position,
+    GlobalId,
     /// The index of this thread's group.
-    Group,
+    GroupId,
     /// The index of this thread within its group.
-    Member,
+    LocalId,
     /// The number of elements of a buffer.
     Len(usize),
     /// The element of a buffer at this thread's global index.
-    Own(usize),
+    ElementAtSelf(usize),
     /// An element by its index; zero if the index is out of bounds.
     Read(usize, Box<Expr>),
     Unary(Unary, Box<Expr>),
@@ -144,7 +144,7 @@ pub struct Program {
     /// The output that receives the report of an out-of-bounds index, as `REPORT` elements of `s32`:
     /// 1, the number of the buffer, the index, the position.
     pub report: Option<usize>,
-    /// With a group, the positions of a launch count groups, not threads.
+    /// With a group, the invocations of a launch count groups, not threads.
     pub group: Option<Group>,
 }
 
@@ -184,7 +184,7 @@ impl Program {
     }
 
     /// Each atomic operation of the program, with the type of its element.
-    pub fn changes(&self) -> Vec<(Atomic, DType)> {
+    pub fn atomic_operations(&self) -> Vec<(Atomic, DType)> {
         let mut all = Vec::new();
         statements(&self.body, &mut |statement| {
             if let Stmt::Atomic(op, slot, ..) = statement {
@@ -194,7 +194,7 @@ impl Program {
         all
     }
 
-    /// Whether each position writes its own element of each output unconditionally.
+    /// Whether each position writes its element_at_self element of each output unconditionally.
     pub fn fills(&self) -> bool {
         let outputs = self.inputs.len()..self.buffers();
         outputs.into_iter().all(|output| {
@@ -221,11 +221,11 @@ impl Program {
         all
     }
 
-    /// Buffers of which each thread uses the element at its own index: they need one for each thread.
-    pub fn own(&self) -> Vec<usize> {
+    /// Buffers of which each thread uses the element at its element_at_self index: they need one for each thread.
+    pub fn element_at_self(&self) -> Vec<usize> {
         let mut slots = Vec::new();
         self.each(&mut |expr| {
-            if let Expr::Own(slot) = expr {
+            if let Expr::ElementAtSelf(slot) = expr {
                 slots.push(*slot);
             }
         });

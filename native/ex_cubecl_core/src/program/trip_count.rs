@@ -3,40 +3,40 @@
 //! error.
 
 use crate::dtype::{DType, Kind};
-use crate::program::tree::{Binary, Expr, POSITION, Program, Stmt};
+use crate::program::tree::{Binary, Expr, INDEX, Program, Stmt};
 
 /// The least and the greatest value.
 type Range = (i64, i64);
 
 /// The values of a launch, with its program.
-pub struct Known<'a> {
+pub struct Launch<'a> {
     pub program: &'a Program,
     pub scalars: &'a [u64],
     /// The number of elements of each buffer.
     pub counts: &'a [u64],
-    pub positions: u64,
+    pub invocations: u64,
 }
 
 /// Whether the block has a loop.
-pub fn any(block: &[Stmt]) -> bool {
+pub fn has_loop(block: &[Stmt]) -> bool {
     block.iter().any(|statement| match statement {
         Stmt::For(..) => true,
-        Stmt::If(_, then, other) => any(then) || any(other),
+        Stmt::If(_, then, other) => has_loop(then) || has_loop(other),
         _ => false,
     })
 }
 
-/// A program with one loop of `rounds` iterations, to test a driver.
-pub fn probe(rounds: i32) -> Program {
+/// A program with one loop of `iterations` iterations, to test a driver.
+pub fn long_loop(iterations: i32) -> Program {
     let int = |value: i32| Expr::Const(DType::S32, u64::from(value as u32));
     let next = Expr::Binary(Binary::Add, Box::new(Expr::Local(1)), Box::new(int(1)));
     Program {
         inputs: vec![],
         outputs: vec![DType::S32],
         scalars: vec![],
-        locals: vec![POSITION; 2],
+        locals: vec![INDEX; 2],
         body: vec![
-            Stmt::For(0, int(1), int(rounds), vec![Stmt::Set(1, next)]),
+            Stmt::For(0, int(1), int(iterations), vec![Stmt::Set(1, next)]),
             Stmt::Write(0, int(0), Expr::Local(1)),
         ],
         report: None,
@@ -44,9 +44,9 @@ pub fn probe(rounds: i32) -> Program {
     }
 }
 
-impl Known<'_> {
-    /// An upper bound on the iterations of one thread that processes `passes` positions; `u64::MAX`
-    /// if that depends on what the thread reads or calculates.
+impl Launch<'_> {
+    /// An upper bound on the iterations of one thread that processes `passes` invocations; `u64::MAX`
+    /// if that depends on what the thread reads or supports_compute.
     pub fn most(&self, passes: u64) -> u64 {
         let mut counters = vec![None; self.program.locals.len()];
         let once = self.block(&self.program.body, &mut counters);
@@ -67,7 +67,9 @@ impl Known<'_> {
                     let then = self.block(then, counters);
                     then.saturating_add(self.block(other, counters))
                 }
-                Stmt::For(local, from, to, body) => self.rounds(*local, (from, to), body, counters),
+                Stmt::For(local, from, to, body) => {
+                    self.iterations(*local, (from, to), body, counters)
+                }
                 // Other assignments to a loop counter are not followed.
                 Stmt::Set(local, _) | Stmt::Atomic(_, _, _, _, Some(local)) => {
                     counters[*local] = None;
@@ -78,7 +80,7 @@ impl Known<'_> {
         })
     }
 
-    fn rounds(
+    fn iterations(
         &self,
         local: usize,
         (from, to): (&Expr, &Expr),
@@ -96,9 +98,9 @@ impl Known<'_> {
         // A loop may make no iteration, which leaves the locals as they were before it.
         counters.copy_from_slice(&before);
         counters[local] = None;
-        let rounds = u64::try_from(high - low + 1).unwrap_or(0);
+        let iterations = u64::try_from(high - low + 1).unwrap_or(0);
         let each = inner.saturating_add(1);
-        rounds.saturating_mul(each).saturating_add(1)
+        iterations.saturating_mul(each).saturating_add(1)
     }
 
     fn range(&self, expr: &Expr, counters: &[Option<Range>]) -> Option<Range> {
@@ -118,8 +120,8 @@ impl Known<'_> {
                 let count = i64::try_from(count).ok()?;
                 Some((count, count))
             }
-            Expr::Position | Expr::Group => up_to(self.positions),
-            Expr::Member => up_to(u64::from(self.program.group.as_ref()?.threads)),
+            Expr::GlobalId | Expr::GroupId => up_to(self.invocations),
+            Expr::LocalId => up_to(u64::from(self.program.group.as_ref()?.threads)),
             Expr::Local(local) => *counters.get(*local)?,
             Expr::Select(_, then, other) => {
                 let (a, b) = (self.range(then, counters)?, self.range(other, counters)?);
@@ -188,16 +190,16 @@ mod tests {
             inputs: vec![DType::F32],
             outputs: vec![DType::F32],
             scalars: vec![DType::S32],
-            locals: vec![POSITION; 3],
+            locals: vec![INDEX; 3],
             body,
             report: None,
             group: None,
         };
-        let known = Known {
+        let known = Launch {
             program: &program,
             scalars: &[50],
             counts: &[1000, 10],
-            positions: 20,
+            invocations: 20,
         };
         known.most(1)
     }
@@ -214,7 +216,7 @@ mod tests {
             most(vec![round(0, int(1), Expr::Scalar(0), vec![])]),
             1 + 51
         );
-        assert_eq!(most(vec![round(0, int(1), Expr::Position, vec![])]), 1 + 20);
+        assert_eq!(most(vec![round(0, int(1), Expr::GlobalId, vec![])]), 1 + 20);
         assert_eq!(most(vec![round(0, int(5), int(1), vec![])]), 1 + 1);
         let inner = round(1, int(0), minus(Expr::Local(0), int(1)), vec![]);
         let outer = round(0, int(1), int(4), vec![inner.clone()]);
@@ -222,7 +224,7 @@ mod tests {
         // A bound that is read from a buffer, or a local that is set in between, is unknown.
         let read = Expr::Read(0, Box::new(int(0)));
         assert_eq!(most(vec![round(0, int(1), read, vec![])]), u64::MAX);
-        let set = Stmt::Set(0, Expr::Position);
+        let set = Stmt::Set(0, Expr::GlobalId);
         assert_eq!(most(vec![set.clone(), inner.clone()]), u64::MAX);
         assert_eq!(
             most(vec![round(0, int(1), int(4), vec![set, inner])]),

@@ -22,7 +22,7 @@ impl Uniformity {
         let mut uniform = true;
         expr.each(&mut |part| {
             uniform &= match part {
-                Expr::Position | Expr::Member | Expr::Own(_) | Expr::Read(..) => false,
+                Expr::GlobalId | Expr::LocalId | Expr::ElementAtSelf(_) | Expr::Read(..) => false,
                 Expr::Local(local) => !self.varying[*local],
                 _ => true,
             }

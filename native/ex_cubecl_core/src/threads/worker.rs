@@ -16,19 +16,19 @@ const MAX_IN_FLIGHT: u64 = 256 << 20;
 type Job = Box<dyn FnOnce() + Send>;
 
 /// Runs jobs that belong to no open device: listing and opening devices.
-pub static CONTROL: LazyLock<Lane> = LazyLock::new(|| Lane::new("control".into()));
+pub static CONTROL: LazyLock<JobQueue> = LazyLock::new(|| JobQueue::new("control".into()));
 
 /// Runs jobs that wait for several devices at once, so that no device waits for another.
-pub static JOINT: LazyLock<Lane> = LazyLock::new(|| Lane::new("joint".into()));
+pub static MULTI_DEVICE: LazyLock<JobQueue> = LazyLock::new(|| JobQueue::new("joint".into()));
 
 pub struct Worker {
-    calls: Lane,
-    reads: Lane,
+    calls: JobQueue,
+    reads: JobQueue,
     in_flight: Arc<InFlight>,
 }
 
 /// A thread that runs jobs in order.
-pub struct Lane {
+pub struct JobQueue {
     name: String,
     queue: Mutex<Option<Sender<Job>>>,
 }
@@ -40,12 +40,12 @@ struct InFlight {
 }
 
 /// The right to have `bytes` bytes in flight. `Drop` returns it.
-pub struct Turn {
+pub struct ReadPermit {
     in_flight: Arc<InFlight>,
     bytes: u64,
 }
 
-impl Drop for Turn {
+impl Drop for ReadPermit {
     fn drop(&mut self) {
         *self.in_flight.bytes.lock() -= self.bytes;
         self.in_flight.less.notify_all();
@@ -55,22 +55,22 @@ impl Drop for Turn {
 impl Worker {
     pub(crate) fn new(name: String) -> Self {
         Worker {
-            calls: Lane::new(name.clone()),
-            reads: Lane::new(format!("{name} reads")),
+            calls: JobQueue::new(name.clone()),
+            reads: JobQueue::new(format!("{name} reads")),
             in_flight: Arc::default(),
         }
     }
 
     /// Waits until `bytes` more may be in flight. A read larger than the limit waits until no other is in
     /// flight.
-    pub fn turn(&self, bytes: u64) -> Turn {
+    pub fn read_permit(&self, bytes: u64) -> ReadPermit {
         let mut in_flight = self.in_flight.bytes.lock();
         while *in_flight > 0 && *in_flight + bytes > MAX_IN_FLIGHT {
             self.in_flight.less.wait(&mut in_flight);
         }
         *in_flight += bytes;
         drop(in_flight);
-        Turn {
+        ReadPermit {
             in_flight: self.in_flight.clone(),
             bytes,
         }
@@ -87,9 +87,9 @@ impl Worker {
     }
 }
 
-impl Lane {
+impl JobQueue {
     fn new(name: String) -> Self {
-        Lane {
+        JobQueue {
             name,
             queue: Mutex::new(None),
         }
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_thread_that_has_ended_is_replaced() {
-        let lane = Lane::new("test".into());
+        let lane = JobQueue::new("test".into());
         *lane.queue.lock() = Some(channel().0);
         let (sender, results) = mpsc::channel();
         lane.run(move || sender.send(7).unwrap()).unwrap();
@@ -178,10 +178,10 @@ mod tests {
     #[test]
     fn a_turn_waits_until_there_is_room() {
         let worker = Arc::new(Worker::new("test".into()));
-        let first = worker.turn(MAX_IN_FLIGHT);
+        let first = worker.read_permit(MAX_IN_FLIGHT);
         let (sender, got) = mpsc::channel();
         let waiting = worker.clone();
-        std::thread::spawn(move || sender.send(waiting.turn(1).bytes));
+        std::thread::spawn(move || sender.send(waiting.read_permit(1).bytes));
         assert!(got.recv_timeout(Duration::from_millis(50)).is_err());
         drop(first);
         assert_eq!(got.recv_timeout(Duration::from_secs(10)), Ok(1));

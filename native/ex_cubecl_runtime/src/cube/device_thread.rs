@@ -43,18 +43,18 @@ pub struct Task {
     /// Runs once after a row of consecutive tasks that share it.
     pub after: Arc<dyn Fn() + Send + Sync>,
     /// The caller that pushed the task waits for it and keeps the memory that it uses, so that
-    /// `settle` need not wait for it.
+    /// `wait_idle` need not wait for it.
     pub awaited: bool,
 }
 
 #[derive(Default)]
-struct Rest {
+struct TaskQueue {
     state: Mutex<State>,
     gate: Mutex<()>,
     entered: Condvar,
     finished: Condvar,
     /// Unfinished tasks that no caller awaits.
-    loose: AtomicU64,
+    detached: AtomicU64,
 }
 
 #[derive(Default)]
@@ -64,16 +64,16 @@ struct State {
     /// `users`, a user that entered and left quickly would leave it asleep with a full queue.
     entries: u64,
     /// The value of `entries` for which the last sleep task was queued.
-    put_to_rest: u64,
+    sleep_queued_for: u64,
     tasks: VecDeque<Task>,
     pushed: u64,
     finished: u64,
     /// The value of `pushed` at the last task that no caller awaits.
-    last_loose: u64,
+    last_detached: u64,
     /// The device thread will look at `tasks` again without a new `run_waiting` task.
-    looking: bool,
+    polling: bool,
     /// A `run_waiting` task is queued for the device thread and has not begun.
-    told: bool,
+    notified: bool,
 }
 
 impl State {
@@ -87,13 +87,13 @@ static KNOWN: Mutex<Vec<(DeviceId, Thread)>> = Mutex::new(Vec::new());
 /// The device thread of one CubeCL device.
 #[derive(Clone)]
 pub struct Thread {
-    rest: Arc<Rest>,
+    queue: Arc<TaskQueue>,
     idle: DeviceHandle<Idle>,
 }
 
 /// The guard of `Thread::enter`: keeps the device thread awake for one user of CubeCL, until it is
 /// dropped.
-pub struct Awake<'a>(&'a Thread);
+pub struct WakeGuard<'a>(&'a Thread);
 
 impl Thread {
     /// Returns the same thread for each opening of a CubeCL device: the sleep tasks of two
@@ -104,7 +104,7 @@ impl Thread {
             return thread.clone();
         }
         let thread = Thread {
-            rest: Arc::default(),
+            queue: Arc::default(),
             idle: DeviceHandle::new(device),
         };
         known.push((device, thread.clone()));
@@ -120,63 +120,63 @@ impl Thread {
     }
 
     /// Wakes the device thread and keeps it awake until the returned guard is dropped.
-    pub fn enter(&self) -> Awake<'_> {
-        self.rest.enter();
-        Awake(self)
+    pub fn enter(&self) -> WakeGuard<'_> {
+        self.queue.enter();
+        WakeGuard(self)
     }
 
     /// Whether there are unfinished tasks that no caller awaits.
     pub fn is_busy(&self) -> bool {
-        self.rest.loose.load(Acquire) > 0
+        self.queue.detached.load(Acquire) > 0
     }
 
     /// Runs a task on the device thread, after all tasks that were pushed before it.
     pub fn push(&self, task: Task) {
-        let rest = &self.rest;
-        if rest.push(task) {
+        let queue = &self.queue;
+        if queue.push(task) {
             return;
         }
         let _awake = self.enter();
-        let tasks = rest.clone();
+        let tasks = queue.clone();
         self.idle.submit(move |_| tasks.run_waiting());
         self.idle.flush_queue();
     }
 
     /// As `push`; `false` if `push` would have to wait.
-    pub fn push_now(&self, task: Task) -> bool {
-        self.rest.push_now(task)
+    pub fn try_push(&self, task: Task) -> bool {
+        self.queue.try_push(task)
     }
 
     /// Number of tasks pushed so far.
     #[cfg(test)]
     pub fn pushed(&self) -> u64 {
-        self.rest.state.lock().pushed
+        self.queue.state.lock().pushed
     }
 
     /// Waits until all tasks have finished that were pushed so far and that no caller awaits.
-    pub fn settle(&self) {
+    pub fn wait_idle(&self) {
         if self.is_busy() {
-            self.rest.settle();
+            self.queue.wait_idle();
         }
     }
 }
 
-impl Drop for Awake<'_> {
+impl Drop for WakeGuard<'_> {
     fn drop(&mut self) {
-        let Awake(thread) = self;
-        thread.rest.leave();
+        let WakeGuard(thread) = self;
+        thread.queue.leave();
         // The lock makes sure that sleep tasks are queued in the order of their entries: an
-        // outdated one behind the one that sleeps would leave no room in the queue.
-        let _gate = thread.rest.gate.lock();
-        if let Some(entries) = thread.rest.unused_since() {
-            let rest = thread.rest.clone();
-            thread.idle.submit(move |_| rest.sleep(entries));
+        // outdated one after_kernels the one that sleeps would leave no room in the queue.
+        let _gate = thread.queue.gate.lock();
+        if let Some(entries) = thread.queue.unused_since() {
+            let queue = thread.queue.clone();
+            thread.idle.submit(move |_| queue.sleep(entries));
             thread.idle.flush_queue();
         }
     }
 }
 
-impl Rest {
+impl TaskQueue {
     fn enter(&self) {
         let mut state = self.state.lock();
         state.users += 1;
@@ -193,11 +193,11 @@ impl Rest {
     /// queued for this number yet.
     fn unused_since(&self) -> Option<u64> {
         let mut state = self.state.lock();
-        let unused = state.users == 0 && state.put_to_rest != state.entries;
-        state.put_to_rest = if unused {
+        let unused = state.users == 0 && state.sleep_queued_for != state.entries;
+        state.sleep_queued_for = if unused {
             state.entries
         } else {
-            state.put_to_rest
+            state.sleep_queued_for
         };
         unused.then_some(state.entries)
     }
@@ -209,16 +209,16 @@ impl Rest {
             self.finished.wait(&mut state);
         }
         self.take(&mut state, task);
-        let seen = state.looking || state.told;
-        state.told = !state.looking;
+        let seen = state.polling || state.notified;
+        state.notified = !state.polling;
         drop(state);
         self.entered.notify_all();
         seen
     }
 
-    fn push_now(&self, task: Task) -> bool {
+    fn try_push(&self, task: Task) -> bool {
         let mut state = self.state.lock();
-        let takes = state.looking && !state.is_full();
+        let takes = state.polling && !state.is_full();
         if takes {
             self.take(&mut state, task);
             drop(state);
@@ -230,15 +230,15 @@ impl Rest {
     fn take(&self, state: &mut State, task: Task) {
         state.pushed += 1;
         if !task.awaited {
-            self.loose.fetch_add(1, Release);
-            state.last_loose = state.pushed;
+            self.detached.fetch_add(1, Release);
+            state.last_detached = state.pushed;
         }
         state.tasks.push_back(task);
     }
 
-    fn settle(&self) {
+    fn wait_idle(&self) {
         let mut state = self.state.lock();
-        let mine = state.last_loose;
+        let mine = state.last_detached;
         while state.finished < mine {
             self.finished.wait(&mut state);
         }
@@ -249,10 +249,10 @@ impl Rest {
     fn sleep(&self, entries: u64) {
         let mut state = self.state.lock();
         loop {
-            // The user that entered waits behind this task in CubeCL's queue: tasks that are pushed
+            // The user that entered waits after_kernels this task in CubeCL's queue: tasks that are pushed
             // from now on are not run here.
-            state.looking = state.entries == entries;
-            let stays = state.looking;
+            state.polling = state.entries == entries;
+            let stays = state.polling;
             let tasks = std::mem::take(&mut state.tasks);
             match (tasks.is_empty(), stays) {
                 (false, _) => {
@@ -274,8 +274,8 @@ impl Rest {
     fn run_waiting(&self) {
         for stays in [true, true, true, false] {
             let mut state = self.state.lock();
-            state.told = false;
-            state.looking = stays && !state.tasks.is_empty();
+            state.notified = false;
+            state.polling = stays && !state.tasks.is_empty();
             let tasks = std::mem::take(&mut state.tasks);
             drop(state);
             if tasks.is_empty() {
@@ -287,7 +287,7 @@ impl Rest {
 
     fn run(&self, tasks: VecDeque<Task>) {
         let count = tasks.len() as u64;
-        let loose = tasks.iter().filter(|task| !task.awaited).count() as u64;
+        let detached = tasks.iter().filter(|task| !task.awaited).count() as u64;
         let mut after: Option<Arc<dyn Fn() + Send + Sync>> = None;
         for task in tasks {
             if let Some(before) = after.filter(|before| !Arc::ptr_eq(before, &task.after)) {
@@ -301,7 +301,7 @@ impl Rest {
         }
         let mut state = self.state.lock();
         state.finished += count;
-        self.loose.fetch_sub(loose, Release);
+        self.detached.fetch_sub(detached, Release);
         drop(state);
         self.finished.notify_all();
     }
@@ -361,12 +361,12 @@ mod tests {
                     for round in 0..5_000 {
                         match (round + user) % 3 {
                             0 => drop(thread.enter()),
-                            1 => thread.settle(),
+                            1 => thread.wait_idle(),
                             _ => (),
                         }
                         thread.push(counting(&count));
                     }
-                    thread.settle();
+                    thread.wait_idle();
                 })
             })
             .collect();
@@ -381,7 +381,7 @@ mod tests {
         let said = order.clone();
         let after: Arc<dyn Fn() + Send + Sync> = Arc::new(move || said.lock().push('.'));
         let push = |run: Box<dyn FnOnce() + Send>| {
-            thread.push_now(Task {
+            thread.try_push(Task {
                 run,
                 after: after.clone(),
                 awaited: false,
@@ -398,7 +398,7 @@ mod tests {
             assert!(push(Box::new(move || said.lock().push('x'))));
         }
         open.send(()).unwrap();
-        thread.settle();
+        thread.wait_idle();
         let order = order.lock().clone();
         assert!(order.ends_with("xxx."), "{order}");
     }

@@ -51,9 +51,10 @@ impl<B: Backend> Driver for Cube<B> {
             let head = ((4 - dst.offset % 4) % 4).min(dst.len) as usize;
             let (head, rest) = data.split_at(head);
             let padded = (4 - rest.len() as u64 % 4) % 4;
-            let whole = match padded <= dst.slack {
-                true => rest.len(),
-                false => rest.len() / 4 * 4,
+            let whole = if padded <= dst.slack {
+                rest.len()
+            } else {
+                rest.len() / 4 * 4
             };
             let (middle, tail) = rest.split_at(whole);
             let at = dst.offset + head.len() as u64;
@@ -112,9 +113,10 @@ impl<B: Backend> Driver for Cube<B> {
             if B::copy(self, src, dst)? {
                 return Ok(());
             }
-            match std::ptr::eq(src.page, dst.page) {
-                true => self.copy_in_page(src, dst),
-                false => self.copy_with_kernel(src, dst),
+            if std::ptr::eq(src.page, dst.page) {
+                self.copy_in_page(src, dst)
+            } else {
+                self.copy_with_kernel(src, dst)
             }
         })
     }
@@ -125,9 +127,10 @@ impl<B: Backend> Driver for Cube<B> {
         if aligned && dst.len <= SMALL_FILL {
             let element = &pattern.to_le_bytes()[..size as usize];
             let bytes = element.repeat((dst.len / size) as usize);
-            return match self.entry(|| B::write_small(self, dst, &bytes))? {
-                true => Ok(()),
-                false => self.write(dst, &bytes, None),
+            return if self.entry(|| B::write_small(self, dst, &bytes))? {
+                Ok(())
+            } else {
+                self.write(dst, &bytes, None)
             };
         }
         self.entry(|| {
@@ -162,8 +165,8 @@ impl<B: Backend> Driver for Cube<B> {
     }
 
     fn launch(&self, runs: &[Run<'_>]) -> Result<()> {
-        if runs.iter().any(|run| self.is_long(run)) && self.stops_loops()? {
-            return self.launch_watched(runs);
+        if runs.iter().any(|run| self.is_long(run)) && self.has_loop_limit()? {
+            return self.launch_with_loop_check(runs);
         }
         self.entry_unordered(|| {
             let launches = runs.iter().map(|run| self.prepared(run));
@@ -181,7 +184,7 @@ impl<B: Backend> Driver for Cube<B> {
         })
     }
 
-    fn launch_now(&self, run: &Run<'_>) -> Result<bool> {
+    fn try_launch(&self, run: &Run<'_>) -> Result<bool> {
         let Some(place) = self.compiled.find(run.program) else {
             return Ok(false);
         };
@@ -190,7 +193,7 @@ impl<B: Backend> Driver for Cube<B> {
         }
         self.entry_unordered(|| {
             let launch = self.prepared_at(place, run)?;
-            Ok(self.thread.push_now(self.later(vec![launch])))
+            Ok(self.thread.try_push(self.later(vec![launch])))
         })
     }
 
@@ -213,7 +216,7 @@ impl<B: Backend> Driver for Cube<B> {
                 })
                 .collect(),
             scalars: &vec![0; program.scalars.len()],
-            positions: 0,
+            invocations: 0,
         };
         Driver::launch(self, &[nothing])
     }
@@ -259,30 +262,30 @@ impl<B: Backend> Driver for Cube<B> {
         support::check_group(&self.client, group)
     }
 
-    fn changes(&self, op: Atomic, dtype: DType) -> bool {
-        support::changes(&self.client, op, dtype)
+    fn supports_atomic(&self, op: Atomic, dtype: DType) -> bool {
+        support::supports_atomic(&self.client, op, dtype)
     }
 
-    fn calculates(&self, dtype: DType) -> bool {
+    fn supports_compute(&self, dtype: DType) -> bool {
         self.client.properties().supports_type(elem(dtype))
     }
 
-    fn computes(&self, dtype: DType) -> bool {
+    fn supports_convert(&self, dtype: DType) -> bool {
         dtype.size() < 8 || kernels::supports_u64(&self.client)
     }
 
     fn start_timing(&self) -> Result<u64> {
-        self.entry(|| Ok(self.timings.start(B::stamps(self)?)))
+        self.entry(|| Ok(self.timings.start(B::timestamps(self)?)))
     }
 
     fn stop_timing(&self, number: u64) -> Result<Timing> {
         self.entry(|| {
             let stopped = self.timings.stop(number);
             let timed = stopped.ok_or_else(|| Error::driver("no such timing"))?;
-            let (clock, passed) = match (timed.began, timed.stamps) {
+            let (clock, passed) = match (timed.began, timed.timestamps) {
                 (None, Some(_)) => (Clock::Device, Duration::ZERO),
                 (None, None) => (Clock::Host, Duration::ZERO),
-                (Some(_), Some(stamps)) => (Clock::Device, stamps.passed()?),
+                (Some(_), Some(timestamps)) => (Clock::Device, timestamps.passed()?),
                 (Some(began), None) => {
                     B::sync(self)?;
                     (Clock::Host, began.elapsed())

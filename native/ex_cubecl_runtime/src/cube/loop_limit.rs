@@ -13,37 +13,37 @@ use crate::lower::launch::{Launch, threads};
 
 /// Mesa's lavapipe stops every loop of a thread once the loops of this thread have made 65,535
 /// iterations together.
-const MOST_ROUNDS: u64 = 65_000;
+const MAX_ITERATIONS: u64 = 65_000;
 
 impl<B: Backend> Cube<B> {
     /// Whether the loops of a launch may make more iterations in a thread than some drivers allow.
     pub fn is_long(&self, run: &Run<'_>) -> bool {
         let program = run.program;
-        if !trip_count::any(&program.body) {
+        if !trip_count::has_loop(&program.body) {
             return false;
         }
-        let threads = u64::from(threads(run.positions as u32));
+        let threads = u64::from(threads(run.invocations as u32));
         let passes = match program.group {
             Some(_) => 1,
-            None => run.positions.div_ceil(threads),
+            None => run.invocations.div_ceil(threads),
         };
         let counts = run.arguments.iter().map(|argument| argument.count);
-        let known = trip_count::Known {
+        let known = trip_count::Launch {
             program,
             scalars: run.scalars,
             counts: &counts.collect::<Vec<_>>(),
-            positions: run.positions,
+            invocations: run.invocations,
         };
-        known.most(passes) > MOST_ROUNDS
+        known.most(passes) > MAX_ITERATIONS
     }
 
     /// Whether the driver stops long loops. The first call runs a long loop to find out.
-    pub fn stops_loops(&self) -> Result<bool> {
-        if let Some(known) = self.stops_loops.get() {
+    pub fn has_loop_limit(&self) -> Result<bool> {
+        if let Some(known) = self.has_loop_limit.get() {
             return Ok(*known);
         }
         let page = self.alloc(WINDOW_ALIGNMENT)?;
-        let program = Arc::new(trip_count::probe(2 * MOST_ROUNDS as i32));
+        let program = Arc::new(trip_count::long_loop(2 * MAX_ITERATIONS as i32));
         let probe = Run {
             program: &program,
             arguments: vec![Argument {
@@ -52,34 +52,35 @@ impl<B: Backend> Cube<B> {
                 count: 1,
             }],
             scalars: &[],
-            positions: 1,
+            invocations: 1,
         };
-        let stops = match self.launch_watched(&[probe]) {
+        let stops = match self.launch_with_loop_check(&[probe]) {
             Err(Error::LoopLimit { .. }) => true,
             outcome => outcome.map(|()| false)?,
         };
-        Ok(*self.stops_loops.get_or_init(|| stops))
+        Ok(*self.has_loop_limit.get_or_init(|| stops))
     }
 
     /// Launches kernels, waits until they have finished, and returns an error if the driver stopped
     /// one of their loops.
-    pub fn launch_watched(&self, runs: &[Run<'_>]) -> Result<()> {
+    pub fn launch_with_loop_check(&self, runs: &[Run<'_>]) -> Result<()> {
         let page = self.alloc(WINDOW_ALIGNMENT)?;
         let status = word_of(&page);
         self.write(status, &[0; 4], None)?;
         let window = Some(self.window(status)?);
-        let watched = |run| {
+        let checked = |run| {
             let launch = self.prepared(run)?;
             let status = window.clone();
             Ok(Launch { status, ..launch })
         };
-        let launches = runs.iter().map(watched).collect::<Result<Vec<_>>>()?;
+        let launches = runs.iter().map(checked).collect::<Result<Vec<_>>>()?;
         self.entry(|| self.queue_and_wait(move |target| launch_all(target, &launches)))?;
-        let mut told = [0; 4];
-        self.read(status, None)?.wait_into(0, &mut told, None)?;
-        match told.iter().any(|byte| *byte != 0) {
-            true => Err(Error::LoopLimit { device: self.id }),
-            false => Ok(()),
+        let mut notified = [0; 4];
+        self.read(status, None)?.wait_into(0, &mut notified, None)?;
+        if notified.iter().any(|byte| *byte != 0) {
+            Err(Error::LoopLimit { device: self.id })
+        } else {
+            Ok(())
         }
     }
 }

@@ -6,7 +6,7 @@ use cubek_matmul::definition::MatmulElems;
 use cubek_matmul::launch::{Strategy, launch_ref};
 use cubek_std::InputBinding;
 
-use crate::kernels::Launched;
+use crate::kernels::LaunchResult;
 
 /// Three matrices of `f32` without gaps, the last of which is written: `rows` by `inner`, `inner`
 /// by `columns`, `rows` by `columns`.
@@ -20,9 +20,9 @@ pub struct Product {
 }
 
 impl Product {
-    /// Uses the cubek strategy that calculates with plain `f32` on every device: the strategies for
+    /// Uses the cubek strategy that supports_compute with plain `f32` on every device: the strategies for
     /// matrix units round to narrower types.
-    pub fn queue<R: Runtime>(&self, client: &ComputeClient<R>) -> Launched {
+    pub fn queue<R: Runtime>(&self, client: &ComputeClient<R>) -> LaunchResult {
         let ty = f32::as_type_native_unchecked();
         let (rows, inner, columns) = (self.rows, self.inner, self.columns);
         let input = |handle, rows, columns| {

@@ -35,10 +35,10 @@ use ex_cubecl_core::program::source::Source;
 use crate::cube::address_space::Reservation;
 use crate::cube::device_thread::{Task, Thread};
 use crate::cube::retire::retire;
-use crate::cube::timing::{Stamps, Timings};
+use crate::cube::timing::{Timestamps, Timings};
 use crate::guard::caught;
-use crate::kernels::{self, Launched};
-use crate::lower::compiled::{Compiled, Place};
+use crate::kernels::{self, LaunchResult};
+use crate::lower::compiled::{Compiled, SlotUse};
 use crate::lower::launch::{Bound, Launch};
 use crate::lower::target::{STREAM, Target};
 
@@ -138,7 +138,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
     }
 
     /// Timestamps of the device's clock, if it has one.
-    fn stamps(_cube: &Cube<Self>) -> Result<Option<Arc<dyn Stamps>>> {
+    fn timestamps(_cube: &Cube<Self>) -> Result<Option<Arc<dyn Timestamps>>> {
         Ok(None)
     }
 
@@ -171,7 +171,7 @@ pub struct Cube<B: Backend> {
     /// wrong.
     broken: Arc<AtomicBool>,
     compiled: Compiled,
-    pub(super) stops_loops: OnceLock<bool>,
+    pub(super) has_loop_limit: OnceLock<bool>,
     pub(super) timings: Arc<Timings>,
     /// Sends the deferred writes, before any command uses their memory.
     send_deferred: Arc<dyn Fn() + Send + Sync>,
@@ -200,7 +200,7 @@ impl<B: Backend> Cube<B> {
         let (launched, failed, timed) = (client.clone(), broken.clone(), timings.clone());
         let flush = move || {
             let launched = &launched;
-            let flush = || flushed(launched).map(|()| timed.behind());
+            let flush = || flushed(launched).map(|()| timed.after_kernels());
             if caught(|| STREAM.executes(flush)).is_err() {
                 failed.store(true, Release);
             }
@@ -214,7 +214,7 @@ impl<B: Backend> Cube<B> {
             flush: Arc::new(flush),
             broken,
             compiled: Compiled::new(B::MAX_PROGRAMS),
-            stops_loops: OnceLock::new(),
+            has_loop_limit: OnceLock::new(),
             timings,
             send_deferred: backend.deferred_writes(),
             backend,
@@ -223,7 +223,7 @@ impl<B: Backend> Cube<B> {
 
     /// Runs a call of the driver after all kernels of earlier calls.
     pub(super) fn entry<T>(&self, call: impl FnOnce() -> Result<T>) -> Result<T> {
-        self.thread.settle();
+        self.thread.wait_idle();
         self.entry_unordered(|| {
             (self.send_deferred)();
             call()
@@ -324,14 +324,14 @@ impl<B: Backend> Cube<B> {
     /// Launches kernels and waits until they are queued.
     pub(super) fn launch_and_wait(
         &self,
-        kernel: impl FnOnce(&Client<B>) -> Launched + Send + 'static,
+        kernel: impl FnOnce(&Client<B>) -> LaunchResult + Send + 'static,
     ) -> Result<()> {
         self.queue_and_wait(move |target| kernel(&target.client))
     }
 
     pub(super) fn queue_and_wait(
         &self,
-        kernel: impl FnOnce(&Target<B::Runtime>) -> Launched + Send + 'static,
+        kernel: impl FnOnce(&Target<B::Runtime>) -> LaunchResult + Send + 'static,
     ) -> Result<()> {
         let (target, (answer, launched)) = (self.target(), sync_channel(1));
         let (timings, flush) = (self.timings.clone(), self.flush.clone());
@@ -343,9 +343,9 @@ impl<B: Backend> Cube<B> {
             let outcome = caught(|| {
                 STREAM.executes(|| {
                     send_deferred();
-                    timings.before();
+                    timings.before_kernel();
                     kernel(&target).map_err(Error::driver)?;
-                    flushed(&target.client).map(|()| timings.behind())
+                    flushed(&target.client).map(|()| timings.after_kernels())
                 })
             });
             // The caller waits for this result.
@@ -367,7 +367,7 @@ impl<B: Backend> Cube<B> {
         let run = move || {
             let all = || {
                 send_deferred();
-                timings.before();
+                timings.before_kernel();
                 launch_all(&target, &launches).map_err(Error::driver)
             };
             let outcome = caught(|| STREAM.executes(all));
@@ -399,7 +399,7 @@ impl<B: Backend> Cube<B> {
         self.prepared_at(place, run)
     }
 
-    fn prepared_at(&self, place: Arc<Place>, run: &Run<'_>) -> Result<Launch> {
+    fn prepared_at(&self, place: Arc<SlotUse>, run: &Run<'_>) -> Result<Launch> {
         let arguments = run.arguments.iter();
         // An argument without elements is never accessed: any other region can be bound in its
         // place.
@@ -416,7 +416,7 @@ impl<B: Backend> Cube<B> {
             buffers: bound.collect::<Result<_>>()?,
             place,
             scalars: run.scalars.to_vec(),
-            positions: run.positions as u32,
+            invocations: run.invocations as u32,
             status: None,
         })
     }
@@ -460,7 +460,10 @@ fn flushed<R: cubecl::Runtime>(client: &ComputeClient<R>) -> Result<()> {
     client.flush().map_err(Error::driver)
 }
 
-pub(super) fn launch_all<R: cubecl::Runtime>(target: &Target<R>, launches: &[Launch]) -> Launched {
+pub(super) fn launch_all<R: cubecl::Runtime>(
+    target: &Target<R>,
+    launches: &[Launch],
+) -> LaunchResult {
     launches.iter().try_for_each(|launch| launch.queue(target))
 }
 

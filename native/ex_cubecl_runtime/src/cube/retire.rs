@@ -11,7 +11,7 @@ use crate::guard::caught;
 /// Drops the server of a device. The client, the server and the thread must not be used afterwards.
 /// This call waits for launches under way, so it must not run on a BEAM scheduler.
 pub fn retire<S: DeviceService + 'static>(thread: &Thread, server: &DeviceHandle<S>) {
-    thread.settle();
+    thread.wait_idle();
     thread.forget();
     // The guard is never dropped, so that no sleep task is queued for CubeCL's thread.
     std::mem::forget(thread.enter());

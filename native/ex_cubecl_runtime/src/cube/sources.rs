@@ -26,9 +26,10 @@ impl<B: Backend> Cube<B> {
                 let starts = region.offset.is_multiple_of(WINDOW_ALIGNMENT);
                 let fits = starts && region.len.is_multiple_of(4);
                 // wgpu allows a page to be either read or written in a launch, not both.
-                match fits && (*writes || !written(region.page)) {
-                    true => Ok(None),
-                    false => self.alloc(region.len).map(Some),
+                if fits && (*writes || !written(region.page)) {
+                    Ok(None)
+                } else {
+                    self.alloc(region.len).map(Some)
                 }
             })
             .collect::<Result<Vec<_>>>()?;
@@ -53,9 +54,9 @@ impl<B: Backend> Cube<B> {
             }
         }
         self.entry(|| {
-            self.timings.before();
+            self.timings.before_kernel();
             B::run_source(self, source, &bound, groups)?;
-            self.timings.behind();
+            self.timings.after_kernels();
             Ok(())
         })?;
         for (((region, copy), bound), writes) in pairs().zip(&bound).zip(&source.interface.writes) {

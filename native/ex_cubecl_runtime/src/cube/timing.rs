@@ -1,4 +1,4 @@
-//! Measures how long kernels take: the device's clock is read before the first kernel and after
+//! Measures how long kernels take: the device's clock is read before_kernel the first kernel and after
 //! each row of kernels. CubeCL 0.10 has timings too, but they end with the first pass after they
 //! began.
 
@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use ex_cubecl_core::error::Result;
 
 /// Two readings of a device's clock.
-pub trait Stamps: Send + Sync {
+pub trait Timestamps: Send + Sync {
     fn begin(&self);
     /// May be called repeatedly; the last reading counts.
     fn end(&self);
@@ -22,10 +22,10 @@ pub trait Stamps: Send + Sync {
     fn passed(&self) -> Result<Duration>;
 }
 
-/// A running timing. Without stamps, the host's clock is used.
-pub struct Timed {
+/// A running timing. Without timestamps, the host's clock is used.
+pub struct Timing {
     number: u64,
-    pub stamps: Option<Arc<dyn Stamps>>,
+    pub timestamps: Option<Arc<dyn Timestamps>>,
     /// When the first kernel was launched.
     pub began: Option<Instant>,
 }
@@ -33,24 +33,24 @@ pub struct Timed {
 #[derive(Default)]
 pub struct Timings {
     running: AtomicUsize,
-    all: Mutex<(u64, Vec<Timed>)>,
+    all: Mutex<(u64, Vec<Timing>)>,
 }
 
 impl Timings {
-    pub fn start(&self, stamps: Option<Arc<dyn Stamps>>) -> u64 {
+    pub fn start(&self, timestamps: Option<Arc<dyn Timestamps>>) -> u64 {
         let mut all = self.all.lock();
         all.0 += 1;
         let number = all.0;
-        all.1.push(Timed {
+        all.1.push(Timing {
             number,
-            stamps,
+            timestamps,
             began: None,
         });
         self.running.store(all.1.len(), Release);
         number
     }
 
-    pub fn stop(&self, number: u64) -> Option<Timed> {
+    pub fn stop(&self, number: u64) -> Option<Timing> {
         let mut all = self.all.lock();
         let at = all.1.iter().position(|timed| timed.number == number)?;
         let timed = all.1.swap_remove(at);
@@ -58,26 +58,32 @@ impl Timings {
         Some(timed)
     }
 
-    /// On the device thread, before a kernel.
-    pub fn before(&self) {
+    /// On the device thread, before_kernel a kernel.
+    pub fn before_kernel(&self) {
         if self.running.load(Acquire) == 0 {
             return;
         }
         let mut all = self.all.lock();
         for timed in all.1.iter_mut().filter(|timed| timed.began.is_none()) {
             timed.began = Some(Instant::now());
-            timed.stamps.iter().for_each(|stamps| stamps.begin());
+            timed
+                .timestamps
+                .iter()
+                .for_each(|timestamps| timestamps.begin());
         }
     }
 
     /// On the device thread, after kernels that were flushed.
-    pub fn behind(&self) {
+    pub fn after_kernels(&self) {
         if self.running.load(Acquire) == 0 {
             return;
         }
         let all = self.all.lock();
         for timed in all.1.iter().filter(|timed| timed.began.is_some()) {
-            timed.stamps.iter().for_each(|stamps| stamps.end());
+            timed
+                .timestamps
+                .iter()
+                .for_each(|timestamps| timestamps.end());
         }
     }
 }

@@ -38,7 +38,7 @@ fn describe(api: &DriverApi, index: u32) -> Info {
     };
     Info {
         id,
-        card: id,
+        adapter: id,
         name: api
             .text(b"cuDeviceGetName", device)
             .unwrap_or_else(|| "NVIDIA GPU".to_string()),
@@ -48,7 +48,7 @@ fn describe(api: &DriverApi, index: u32) -> Info {
         max_buffer: total_memory.unwrap_or(0) / 4 / 512 * 512,
         total_memory,
         dtypes: DType::all().filter(|dtype| *dtype != DType::F64).collect(),
-        adapter: api
+        pci_address: api
             .text(b"cuDeviceGetPCIBusId", device)
             .unwrap_or_default()
             .to_lowercase(),
@@ -61,7 +61,7 @@ pub fn open(info: &Info) -> Result<Box<dyn Driver>> {
             "CUDA's run-time compiler (NVRTC) is missing: install the package cuda-nvrtc or the CUDA toolkit",
         ));
     }
-    let device = CudaDevice::new(info.card.index as usize);
+    let device = CudaDevice::new(info.adapter.index as usize);
     let backend = Cuda {
         lost: AtomicBool::new(false),
     };

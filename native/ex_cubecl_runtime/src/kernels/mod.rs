@@ -28,7 +28,7 @@ const CHUNK: u64 = 1 << 30;
 /// Elements that one launch converts.
 const ELEMENTS: u64 = 1 << 27;
 
-pub type Launched = std::result::Result<(), String>;
+pub type LaunchResult = std::result::Result<(), String>;
 
 /// A part of a page that a kernel may bind: `words` words from an aligned start. The data to work
 /// on begins `offset` bytes after that start.
@@ -113,7 +113,7 @@ pub fn fill<R: Runtime>(
     len: u64,
     pattern: u64,
     size: u32,
-) -> Launched {
+) -> LaunchResult {
     let pattern = match size {
         1 => (pattern & 0xFF) * 0x0101_0101_0101_0101,
         2 => (pattern & 0xFFFF) * 0x0001_0001_0001_0001,
@@ -144,7 +144,12 @@ pub fn fill<R: Runtime>(
 }
 
 /// Copies `len` bytes between windows that share no byte, whatever their alignment.
-pub fn copy<R: Runtime>(client: &ComputeClient<R>, src: Window, dst: Window, len: u64) -> Launched {
+pub fn copy<R: Runtime>(
+    client: &ComputeClient<R>,
+    src: Window,
+    dst: Window,
+    len: u64,
+) -> LaunchResult {
     for (skip, len) in chunks(len) {
         let (from, to) = (src.part(skip, len)?, dst.part(skip, len)?);
         let touched = Touched::new(to.offset, len);
@@ -180,7 +185,7 @@ pub fn copy_within<R: Runtime>(
     from: u64,
     to: u64,
     len: u64,
-) -> Launched {
+) -> LaunchResult {
     for (skip, len) in chunks(len) {
         let (from, to) = (from + skip, to + skip);
         let start = from.min(to);
@@ -245,7 +250,7 @@ pub fn convert<R: Runtime>(
     dst: Window,
     to: DType,
     count: u64,
-) -> Launched {
+) -> LaunchResult {
     if from == to {
         return copy(client, src, dst, count * to.size());
     }
@@ -298,7 +303,7 @@ pub fn iota<R: Runtime>(
     dst: Window,
     count: u64,
     dtype: DType,
-) -> Launched {
+) -> LaunchResult {
     if count > 1 << 32 {
         return Err(format!("counting to {count} on the device"));
     }

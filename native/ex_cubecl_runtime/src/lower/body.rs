@@ -8,7 +8,7 @@ use cubecl::ir::{
 use cubecl::prelude::*;
 
 use crate::lower::casts::cast_value;
-use crate::lower::floats::{Veil, is_float, is_infinite, is_nan};
+use crate::lower::floats::{BlackBox, is_float, is_infinite, is_nan};
 use crate::lower::functions::{self, binary};
 use crate::lower::types::{IrType, S32, U32, U64};
 use crate::lower::values::{cast, constant, multiply, number, of_bits, put, select, unary, zero};
@@ -16,14 +16,14 @@ use ex_cubecl_core::program::tree::{Atomic, Binary, Expr, Program, Stmt, Unary};
 
 /// A buffer inside the kernel: the elements of the bound window, and which of them belong to the
 /// buffer.
-pub(super) struct Listed {
+pub(super) struct ArrayArgument {
     pub list: Variable,
     pub offset: Option<Variable>,
     pub len: Variable,
 }
 
-pub(super) struct Emitter {
-    pub buffers: Vec<Listed>,
+pub(super) struct Lowering {
+    pub buffers: Vec<ArrayArgument>,
     pub scalars: Vec<Variable>,
     pub locals: Vec<Variable>,
     /// The position that the thread works on: unsigned for indices, and signed as in the kernel
@@ -34,16 +34,16 @@ pub(super) struct Emitter {
     pub group: Variable,
     pub member: Variable,
     pub report: Option<usize>,
-    pub status: Option<Listed>,
-    pub veil: Veil,
+    pub status: Option<ArrayArgument>,
+    pub black_box: BlackBox,
 }
 
-impl Emitter {
+impl Lowering {
     pub fn one_by_one(
         &mut self,
         scope: &mut Scope,
         program: &Program,
-        positions: Variable,
+        invocations: Variable,
         threads: Variable,
     ) {
         let first = builtin(scope, Builtin::AbsolutePos);
@@ -55,7 +55,7 @@ impl Emitter {
         scope.register(Branch::RangeLoop(Box::new(RangeLoop {
             i: self.own,
             start: first,
-            end: positions,
+            end: invocations,
             step: Some(threads),
             inclusive: false,
             scope: body,
@@ -63,7 +63,7 @@ impl Emitter {
         if let Some(last) = last {
             let (lhs, rhs) = (last, threads);
             let next = put(scope, Arithmetic::Add(BinaryOperator { lhs, rhs }), U32);
-            self.tell_stopped(scope, next, positions);
+            self.tell_stopped(scope, next, invocations);
         }
     }
 
@@ -148,16 +148,17 @@ impl Emitter {
                 self.block(&mut scope_if, then);
                 let mut scope_else = scope.child();
                 self.block(&mut scope_else, other);
-                let branch = match other.is_empty() {
-                    true => Branch::If(Box::new(If {
+                let branch = if other.is_empty() {
+                    Branch::If(Box::new(If {
                         cond,
                         scope: scope_if,
-                    })),
-                    false => Branch::IfElse(Box::new(IfElse {
+                    }))
+                } else {
+                    Branch::IfElse(Box::new(IfElse {
                         cond,
                         scope_if,
                         scope_else,
-                    })),
+                    }))
                 };
                 scope.register(branch);
             }
@@ -245,12 +246,11 @@ impl Emitter {
 
     fn load(&self, scope: &mut Scope, slot: usize, index: Variable) -> Variable {
         let element = self.element(scope, slot, index);
-        match element.ty.is_atomic() {
-            true => {
-                let ty = element.ty.elem_type();
-                put(scope, AtomicOp::Load(UnaryOperator { input: element }), ty)
-            }
-            false => element,
+        if element.ty.is_atomic() {
+            let ty = element.ty.elem_type();
+            put(scope, AtomicOp::Load(UnaryOperator { input: element }), ty)
+        } else {
+            element
         }
     }
 
@@ -295,17 +295,16 @@ impl Emitter {
     fn inside(&self, scope: &mut Scope, slot: usize, index: Variable) -> (Variable, Variable) {
         let len = self.buffers[slot].len;
         let wide = index.ty.elem_type().size() == 8;
-        let (lhs, rhs) = match wide {
-            true => (cast(scope, index, U64), cast(scope, len, U64)),
-            false => {
-                let signed = matches!(index.ty.elem_type(), ElemType::Int(_));
-                let word = if signed {
-                    cast(scope, index, S32)
-                } else {
-                    index
-                };
-                (cast(scope, word, U32), len)
-            }
+        let (lhs, rhs) = if wide {
+            (cast(scope, index, U64), cast(scope, len, U64))
+        } else {
+            let signed = matches!(index.ty.elem_type(), ElemType::Int(_));
+            let word = if signed {
+                cast(scope, index, S32)
+            } else {
+                index
+            };
+            (cast(scope, word, U32), len)
         };
         let lower = Comparison::Lower(BinaryOperator { lhs, rhs });
         let inside = put(scope, lower, ElemType::Bool);
@@ -380,11 +379,11 @@ impl Emitter {
                 scope.register(Instruction::new(Operation::Copy(local), out));
                 out
             }
-            Expr::Position => self.position,
-            Expr::Group => self.group,
-            Expr::Member => self.member,
+            Expr::GlobalId => self.position,
+            Expr::GroupId => self.group,
+            Expr::LocalId => self.member,
             Expr::Len(slot) => cast(scope, self.buffers[*slot].len, S32),
-            Expr::Own(slot) => self.load(scope, *slot, self.own),
+            Expr::ElementAtSelf(slot) => self.load(scope, *slot, self.own),
             Expr::Read(slot, index) => {
                 let index = self.expr(scope, index);
                 self.read(scope, *slot, index)
@@ -392,7 +391,7 @@ impl Emitter {
             Expr::Cast(dtype, value) => {
                 let value = self.operand(scope, value);
                 let value = self.unknown(scope, value);
-                cast_value(scope, self.veil, value, *dtype)
+                cast_value(scope, self.black_box, value, *dtype)
             }
             Expr::Select(condition, then, other) => {
                 let cond = self.expr(scope, condition);
@@ -403,11 +402,11 @@ impl Emitter {
                 let value = self.operand(scope, value);
                 let input = self.unknown(scope, value);
                 match op {
-                    Unary::IsNan => is_nan(scope, self.veil, input),
-                    Unary::IsInf => is_infinite(scope, self.veil, input),
+                    Unary::IsNan => is_nan(scope, self.black_box, input),
+                    Unary::IsInf => is_infinite(scope, self.black_box, input),
                     Unary::Neg | Unary::Abs => unary(scope, *op, input),
                     _ if is_float(input.ty.elem_type()) => {
-                        functions::of_one(scope, self.veil, *op, input)
+                        functions::of_one(scope, self.black_box, *op, input)
                     }
                     _ => unary(scope, *op, input),
                 }
@@ -422,9 +421,9 @@ impl Emitter {
             lhs = self.unknown(scope, lhs);
         } else if op == Binary::Sub && is_float(lhs.ty.elem_type()) && lhs.as_const().is_none() {
             // Drivers simplify `x - x` to 0, even if `x` is infinite.
-            rhs = self.veil.hide_apart(scope, rhs);
+            rhs = self.black_box.hide_apart(scope, rhs);
         }
-        binary(scope, self.veil, op, lhs, rhs)
+        binary(scope, self.black_box, op, lhs, rhs)
     }
 
     /// The operand of an operation, or the value for a variable. The result of a float operation is
@@ -433,21 +432,22 @@ impl Emitter {
     fn operand(&self, scope: &mut Scope, expr: &Expr) -> Variable {
         let value = self.expr(scope, expr);
         let plain = match expr {
-            Expr::Own(_) | Expr::Read(..) | Expr::Scalar(_) | Expr::Local(_) => true,
+            Expr::ElementAtSelf(_) | Expr::Read(..) | Expr::Scalar(_) | Expr::Local(_) => true,
             Expr::Const(..) => !value.is_constant(0),
             _ => false,
         };
-        match plain || !is_float(value.ty.elem_type()) {
-            true => value,
-            false => self.veil.hide(scope, value),
+        if plain || !is_float(value.ty.elem_type()) {
+            value
+        } else {
+            self.black_box.wrap(scope, value)
         }
     }
 
-    /// Hides a constant from CubeCL's constant folding, which calculates with 64 bits whatever the
+    /// Hides a constant from CubeCL's constant folding, which supports_compute with 64 bits whatever the
     /// type.
     fn unknown(&self, scope: &mut Scope, value: Variable) -> Variable {
         match value.as_const() {
-            Some(_) => self.veil.hide(scope, value),
+            Some(_) => self.black_box.wrap(scope, value),
             None => value,
         }
     }
@@ -462,7 +462,7 @@ fn builtin(scope: &mut Scope, builtin: Builtin) -> Variable {
     cast(scope, Variable::builtin(builtin, ty), U32)
 }
 
-fn store_in(scope: &mut Scope, buffer: &Listed, index: Variable, value: Variable) {
+fn store_in(scope: &mut Scope, buffer: &ArrayArgument, index: Variable, value: Variable) {
     let index = at(scope, buffer, index);
     let op = Operator::UncheckedIndexAssign(IndexAssignOperator {
         index,
@@ -473,7 +473,7 @@ fn store_in(scope: &mut Scope, buffer: &Listed, index: Variable, value: Variable
     scope.register(Instruction::new(op, buffer.list));
 }
 
-fn at(scope: &mut Scope, buffer: &Listed, index: Variable) -> Variable {
+fn at(scope: &mut Scope, buffer: &ArrayArgument, index: Variable) -> Variable {
     match buffer.offset {
         Some(rhs) => {
             let lhs = index;

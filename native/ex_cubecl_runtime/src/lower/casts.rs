@@ -6,7 +6,7 @@ use cubecl::ir::{
 };
 
 use crate::kernels::convert_bits;
-use crate::lower::floats::{Veil, compared, is_float, is_narrow, reinterpret};
+use crate::lower::floats::{BlackBox, compared, is_float, is_narrow, reinterpret};
 use crate::lower::types::{S32, U32, elem};
 use crate::lower::values::{cast, constant, number, select, zero};
 use ex_cubecl_core::dtype::{DType, Kind};
@@ -14,28 +14,39 @@ use ex_cubecl_core::program::tree::Binary;
 
 const F32: ElemType = ElemType::Float(FloatKind::F32);
 
-pub(super) fn cast_value(scope: &mut Scope, veil: Veil, value: Variable, to: DType) -> Variable {
+pub(super) fn cast_value(
+    scope: &mut Scope,
+    black_box: BlackBox,
+    value: Variable,
+    to: DType,
+) -> Variable {
     let ty = elem(to);
     let from = value.ty.elem_type();
     match (from, to.kind()) {
         _ if from == ty => value,
         (ElemType::Bool, _) => select(scope, value, number(1, ty), zero(ty)),
-        (ElemType::Float(_), Kind::Float) => between_floats(scope, veil, value, to),
-        (ElemType::Float(_), _) => integer_of_float(scope, veil, value, to),
-        (_, Kind::Float) => float_of_integer(scope, veil, value, to),
-        _ => between_integers(scope, veil, value, ty),
+        (ElemType::Float(_), Kind::Float) => between_floats(scope, black_box, value, to),
+        (ElemType::Float(_), _) => integer_of_float(scope, black_box, value, to),
+        (_, Kind::Float) => float_of_integer(scope, black_box, value, to),
+        _ => between_integers(scope, black_box, value, ty),
     }
 }
 
 /// CubeCL treats a signed integer as unsigned when it casts it to a wider unsigned type. Mesa
 /// treats a value that was widened from 32 to 64 bits as not negative in a comparison with a
 /// constant, if its optimizer sees the widening.
-fn between_integers(scope: &mut Scope, veil: Veil, value: Variable, ty: ElemType) -> Variable {
+fn between_integers(
+    scope: &mut Scope,
+    black_box: BlackBox,
+    value: Variable,
+    ty: ElemType,
+) -> Variable {
     let from = value.ty.elem_type();
     let wide = extended(scope, value, ty);
-    match from.size() == 4 && ty.size() == 8 {
-        true => veil.hide(scope, wide),
-        false => wide,
+    if from.size() == 4 && ty.size() == 8 {
+        black_box.wrap(scope, wide)
+    } else {
+        wide
     }
 }
 
@@ -56,17 +67,17 @@ fn extended(scope: &mut Scope, value: Variable, ty: ElemType) -> Variable {
     }
 }
 
-fn between_floats(scope: &mut Scope, veil: Veil, value: Variable, to: DType) -> Variable {
+fn between_floats(scope: &mut Scope, black_box: BlackBox, value: Variable, to: DType) -> Variable {
     let from = value.ty.elem_type();
     let ty = elem(to);
     match (is_narrow(from), is_narrow(ty)) {
         // Drivers round to 32 bits first.
-        (false, true) if from.size() == 8 && veil.words_of_16 && veil.words_of_64 => {
+        (false, true) if from.size() == 8 && black_box.words_of_16 && black_box.words_of_64 => {
             by_bits(scope, value, DType::F64, to)
         }
         (false, true) if from.size() == 8 => {
             let middle = cast(scope, value, F32);
-            let middle = veil.hide(scope, middle);
+            let middle = black_box.wrap(scope, middle);
             cast(scope, middle, ty)
         }
         // Between the two 16-bit types, or from one of them to `f64`.
@@ -78,14 +89,19 @@ fn between_floats(scope: &mut Scope, veil: Veil, value: Variable, to: DType) -> 
     }
 }
 
-fn float_of_integer(scope: &mut Scope, veil: Veil, value: Variable, to: DType) -> Variable {
+fn float_of_integer(
+    scope: &mut Scope,
+    black_box: BlackBox,
+    value: Variable,
+    to: DType,
+) -> Variable {
     let from = value.ty.elem_type();
     let ty = elem(to);
     if !is_narrow(ty) {
         return cast(scope, value, ty);
     }
     // Integers up to 24 bits are exact in `f32`, and larger ones infinite in `f16`.
-    if to == DType::F16 || from.size() < 4 || !veil.words_of_16 {
+    if to == DType::F16 || from.size() < 4 || !black_box.words_of_16 {
         let wide = cast(scope, value, F32);
         return cast(scope, wide, ty);
     }
@@ -108,23 +124,31 @@ fn by_bits(scope: &mut Scope, value: Variable, from: DType, to: DType) -> Variab
         })
     };
     let word = same_size(from);
-    let bits = match is_float(value.ty.elem_type()) {
-        true => reinterpret(scope, value, word),
-        false => cast(scope, value, word),
+    let bits = if is_float(value.ty.elem_type()) {
+        reinterpret(scope, value, word)
+    } else {
+        cast(scope, value, word)
     };
     let bits = ManagedVariable::Plain(bits);
-    let out = match word == U32 {
-        true => *convert_bits::expand::<u32>(scope, bits.into(), from.into(), to.into()).expand,
-        false => *convert_bits::expand::<u64>(scope, bits.into(), from.into(), to.into()).expand,
+    let out = if word == U32 {
+        *convert_bits::expand::<u32>(scope, bits.into(), from.into(), to.into()).expand
+    } else {
+        *convert_bits::expand::<u64>(scope, bits.into(), from.into(), to.into()).expand
     };
     let narrow = cast(scope, out, same_size(to));
     reinterpret(scope, narrow, elem(to))
 }
 
-fn integer_of_float(scope: &mut Scope, veil: Veil, value: Variable, to: DType) -> Variable {
-    let from = match is_narrow(value.ty.elem_type()) {
-        true => F32,
-        false => value.ty.elem_type(),
+fn integer_of_float(
+    scope: &mut Scope,
+    black_box: BlackBox,
+    value: Variable,
+    to: DType,
+) -> Variable {
+    let from = if is_narrow(value.ty.elem_type()) {
+        F32
+    } else {
+        value.ty.elem_type()
     };
     let value = cast(scope, value, from);
     let ty = elem(to);
@@ -135,7 +159,7 @@ fn integer_of_float(scope: &mut Scope, veil: Veil, value: Variable, to: DType) -
     };
     let compared_with = |scope: &mut Scope, op: Binary, bound: f64| {
         let bound = constant(ConstantValue::Float(bound), from);
-        compared(scope, veil, op, value, bound)
+        compared(scope, black_box, op, value, bound)
     };
     let above = compared_with(scope, Binary::Ge, past);
     let below = compared_with(scope, Binary::Lt, low);

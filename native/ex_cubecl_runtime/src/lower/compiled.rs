@@ -28,7 +28,7 @@ const MOST_BYTES: u64 = 256 << 20;
 const BYTES: u64 = 200 << 10;
 const BYTES_OF_NODE: u64 = 1 << 10;
 
-/// A key of CubeCL's map, in its two forms: plain, and watched.
+/// A key of CubeCL's map, in its two forms: plain, and checked.
 #[derive(Debug)]
 struct Slot {
     number: usize,
@@ -39,7 +39,7 @@ struct Slot {
 
 /// The use of a slot by a program. Each use has a unique number, its turn; later uses have larger numbers.
 #[derive(Debug)]
-pub struct Place {
+pub struct SlotUse {
     slot: Arc<Slot>,
     turn: u64,
     pub program: Arc<Program>,
@@ -50,10 +50,10 @@ pub struct Place {
 /// Nodes of the largest tree that a launch traverses on a BEAM scheduler.
 const FEW_NODES: u64 = 1_000;
 
-impl Place {
+impl SlotUse {
     /// Whether CubeCL has the pipeline.
-    pub fn is_compiled(&self, watched: bool) -> bool {
-        self.slot.holds[usize::from(watched)].load(Acquire) == self.turn
+    pub fn is_compiled(&self, checked: bool) -> bool {
+        self.slot.holds[usize::from(checked)].load(Acquire) == self.turn
     }
 }
 
@@ -62,23 +62,23 @@ impl Place {
 pub struct Key {
     slot: Arc<Slot>,
     turn: u64,
-    watched: bool,
+    checked: bool,
     /// CubeCL is compiling for this key, and inserts the pipeline under it next.
     compiling: Arc<AtomicBool>,
 }
 
 impl Key {
-    pub fn new(place: &Arc<Place>, watched: bool) -> Key {
+    pub fn new(place: &Arc<SlotUse>, checked: bool) -> Key {
         Key {
             slot: place.slot.clone(),
             turn: place.turn,
-            watched,
+            checked,
             compiling: Arc::default(),
         }
     }
 
-    pub fn is_watched(&self) -> bool {
-        self.watched
+    pub fn checks_loops(&self) -> bool {
+        self.checked
     }
 
     pub fn is_compiled(&self) -> bool {
@@ -86,7 +86,7 @@ impl Key {
     }
 
     fn holds(&self) -> &AtomicU64 {
-        &self.slot.holds[usize::from(self.watched)]
+        &self.slot.holds[usize::from(self.checked)]
     }
 
     /// Records that CubeCL has no pipeline for this key and starts to compile one.
@@ -110,7 +110,7 @@ impl Key {
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.slot.number.hash(state);
-        self.watched.hash(state);
+        self.checked.hash(state);
     }
 }
 
@@ -119,7 +119,7 @@ impl PartialEq for Key {
     fn eq(&self, other: &Key) -> bool {
         let turn = self.turn.max(other.turn);
         Arc::ptr_eq(&self.slot, &other.slot)
-            && self.watched == other.watched
+            && self.checked == other.checked
             && (self.is_compiling() || other.is_compiling() || self.holds().load(Acquire) == turn)
     }
 }
@@ -135,7 +135,7 @@ pub struct Compiled {
 }
 
 struct State {
-    places: Lru<usize, Arc<Place>>,
+    places: Lru<usize, Arc<SlotUse>>,
     free: Vec<Arc<Slot>>,
     turns: u64,
 }
@@ -169,7 +169,7 @@ impl Compiled {
     }
 
     /// The place of a program, if it is compiled.
-    pub fn find(&self, program: &Arc<Program>) -> Option<Arc<Place>> {
+    pub fn find(&self, program: &Arc<Program>) -> Option<Arc<SlotUse>> {
         let state = self.state.read();
         let place = state.places.get(&address(program))?;
         place.is_compiled(false).then(|| place.clone())
@@ -177,7 +177,7 @@ impl Compiled {
 
     /// The place of a program, compiled or not. If there is no room for it, the least recently used programs are
     /// evicted.
-    pub fn place(&self, program: &Arc<Program>) -> Result<Arc<Place>> {
+    pub fn place(&self, program: &Arc<Program>) -> Result<Arc<SlotUse>> {
         if let Some(place) = self.state.read().places.get(&address(program)) {
             return Ok(place.clone());
         }
@@ -195,7 +195,7 @@ impl Compiled {
         let slot = state.make_room(weight, || self.slots.fetch_add(1, Relaxed));
         slot.weight.store(weight, Relaxed);
         state.turns += 1;
-        let place = Arc::new(Place {
+        let place = Arc::new(SlotUse {
             slot,
             turn: state.turns,
             program: program.clone(),
@@ -231,7 +231,7 @@ impl State {
         })
     }
 
-    fn free(&mut self, gone: impl IntoIterator<Item = Arc<Place>>) {
+    fn free(&mut self, gone: impl IntoIterator<Item = Arc<SlotUse>>) {
         let slots = gone.into_iter().map(|place| place.slot.clone());
         self.free.extend(slots);
         self.free.sort_by_key(|slot| slot.weight.load(Relaxed));
@@ -242,7 +242,7 @@ impl State {
 mod tests {
     use super::*;
     use ex_cubecl_core::program::tree::{Expr, Stmt};
-    use ex_cubecl_core::{DType, program::tree::POSITION};
+    use ex_cubecl_core::{DType, program::tree::INDEX};
     use std::collections::HashMap;
 
     fn program(number: u64, nodes: usize) -> Arc<Program> {
@@ -251,7 +251,7 @@ mod tests {
             inputs: vec![],
             outputs: vec![DType::S32],
             scalars: vec![],
-            locals: vec![POSITION],
+            locals: vec![INDEX],
             body: vec![Stmt::Put(0, one); nodes],
             report: None,
             group: None,
@@ -261,7 +261,7 @@ mod tests {
     /// A model of CubeCL: it looks up the pipeline of a key, or compiles one and inserts it.
     // Only the equality of a key changes, while CubeCL compiles: see `Key`.
     #[allow(clippy::mutable_key_type)]
-    fn launched(map: &mut HashMap<Key, u64>, place: &Arc<Place>, fails: bool) -> u64 {
+    fn launched(map: &mut HashMap<Key, u64>, place: &Arc<SlotUse>, fails: bool) -> u64 {
         let key = Key::new(place, false);
         if let Some(found) = map.get(&key) {
             assert!(key.is_compiled());

@@ -21,7 +21,7 @@ const F64: ElemType = ElemType::Float(FloatKind::F64);
 
 /// Hides values from a driver's optimizer.
 #[derive(Clone, Copy)]
-pub(super) struct Veil {
+pub(super) struct BlackBox {
     /// A word that is zero in each launch; no compiler knows its value.
     pub zero: Variable,
     pub words_of_16: bool,
@@ -91,7 +91,7 @@ fn word(value: u64, ty: ElemType) -> Variable {
     constant(ConstantValue::UInt(value), ty)
 }
 
-impl Veil {
+impl BlackBox {
     /// The unsigned integer type with the size of a float type, if the device has it.
     fn bits_of(self, ty: ElemType) -> Option<ElemType> {
         match ty.size() {
@@ -105,12 +105,12 @@ impl Veil {
     /// often that was called.
     pub fn hide_apart(self, scope: &mut Scope, value: Variable) -> Variable {
         let zero = plus(scope, self.zero, self.zero);
-        Veil { zero, ..self }.hide(scope, value)
+        BlackBox { zero, ..self }.wrap(scope, value)
     }
 
     /// The same value, whose origin no compiler knows. It uses a sum, because compilers cancel two
     /// exclusive ors.
-    pub fn hide(self, scope: &mut Scope, value: Variable) -> Variable {
+    pub fn wrap(self, scope: &mut Scope, value: Variable) -> Variable {
         let ty = value.ty.elem_type();
         match ty {
             ElemType::Bool => {
@@ -167,21 +167,22 @@ struct Order {
 }
 
 /// `None` for `f64` on a device without 64-bit integers.
-fn order(scope: &mut Scope, veil: Veil, value: Variable) -> Option<Order> {
+fn order(scope: &mut Scope, black_box: BlackBox, value: Variable) -> Option<Order> {
     let ty = value.ty.elem_type();
     // Narrow floats are exact as wide ones, and keep their order.
-    let (value, ty) = match is_narrow(ty) {
-        true => (cast(scope, value, F32), F32),
-        false => (value, ty),
+    let (value, ty) = if is_narrow(ty) {
+        (cast(scope, value, F32), F32)
+    } else {
+        (value, ty)
     };
-    let unsigned = veil.bits_of(ty)?;
+    let unsigned = black_box.bits_of(ty)?;
     let (signed, last, infinity) = match ty {
         F64 => (S64, 63, 0x7FF0_0000_0000_0000),
         _ => (S32, 31, 0x7F80_0000),
     };
     let bits = match value.as_const() {
         Some(ConstantValue::Float(number)) => {
-            let hidden = veil.hide(scope, constant(ConstantValue::Float(number), ty));
+            let hidden = black_box.wrap(scope, constant(ConstantValue::Float(number), ty));
             reinterpret(scope, hidden, unsigned)
         }
         _ => reinterpret(scope, value, unsigned),
@@ -209,8 +210,8 @@ fn order(scope: &mut Scope, veil: Veil, value: Variable) -> Option<Order> {
     })
 }
 
-pub(super) fn is_nan(scope: &mut Scope, veil: Veil, value: Variable) -> Variable {
-    match order(scope, veil, value) {
+pub(super) fn is_nan(scope: &mut Scope, black_box: BlackBox, value: Variable) -> Variable {
+    match order(scope, black_box, value) {
         Some(of) => compare(scope, Comparison::Greater, of.magnitude, of.infinity),
         None => put(
             scope,
@@ -220,8 +221,8 @@ pub(super) fn is_nan(scope: &mut Scope, veil: Veil, value: Variable) -> Variable
     }
 }
 
-pub(super) fn is_infinite(scope: &mut Scope, veil: Veil, value: Variable) -> Variable {
-    match order(scope, veil, value) {
+pub(super) fn is_infinite(scope: &mut Scope, black_box: BlackBox, value: Variable) -> Variable {
+    match order(scope, black_box, value) {
         Some(of) => compare(scope, Comparison::Equal, of.magnitude, of.infinity),
         None => put(
             scope,
@@ -244,16 +245,16 @@ fn comparison(op: Binary) -> fn(BinaryOperator) -> Comparison {
 /// NaN is unequal to every value, and neither less nor greater than any.
 pub(super) fn compared(
     scope: &mut Scope,
-    veil: Veil,
+    black_box: BlackBox,
     op: Binary,
     lhs: Variable,
     rhs: Variable,
 ) -> Variable {
     if op == Binary::Ne {
-        let equal = compared(scope, veil, Binary::Eq, lhs, rhs);
+        let equal = compared(scope, black_box, Binary::Eq, lhs, rhs);
         return not(scope, equal);
     }
-    let (Some(a), Some(b)) = (order(scope, veil, lhs), order(scope, veil, rhs)) else {
+    let (Some(a), Some(b)) = (order(scope, black_box, lhs), order(scope, black_box, rhs)) else {
         return compare(scope, comparison(op), lhs, rhs);
     };
     let holds = compare(scope, comparison(op), a.key, b.key);
@@ -269,7 +270,7 @@ pub(super) fn compared(
 /// The minimum or maximum; NaN if either operand is NaN; the first of two zeros.
 pub(super) fn extreme(
     scope: &mut Scope,
-    veil: Veil,
+    black_box: BlackBox,
     op: Binary,
     lhs: Variable,
     rhs: Variable,
@@ -279,8 +280,8 @@ pub(super) fn extreme(
         _ => Binary::Ge,
     };
     // For an unordered pair: the first operand if it is NaN, else the second.
-    let holds = compared(scope, veil, wanted, lhs, rhs);
-    let nan = is_nan(scope, veil, lhs);
+    let holds = compared(scope, black_box, wanted, lhs, rhs);
+    let nan = is_nan(scope, black_box, lhs);
     let first = either(scope, holds, nan);
     select(scope, first, lhs, rhs)
 }

@@ -9,7 +9,7 @@ use cubecl::ir::{
 
 use crate::lower::arithmetic::binary as arithmetic;
 use crate::lower::floats::{
-    Veil, compared, either, is_float, is_infinite, is_nan, is_narrow, not, reinterpret,
+    BlackBox, compared, either, is_float, is_infinite, is_nan, is_narrow, not, reinterpret,
 };
 use crate::lower::types::{IrType, U32, U64};
 use crate::lower::values::{cast, constant, put, select, unary};
@@ -24,41 +24,46 @@ fn float(value: f64, ty: ElemType) -> Variable {
 /// Any operation of two operands.
 pub(super) fn binary(
     scope: &mut Scope,
-    veil: Veil,
+    black_box: BlackBox,
     op: Binary,
     lhs: Variable,
     rhs: Variable,
 ) -> Variable {
     match op {
-        Binary::Rem if is_float(lhs.ty.elem_type()) => remainder(scope, veil, lhs, rhs),
-        Binary::Pow => pow(scope, veil, lhs, rhs),
-        Binary::Atan2 => atan2(scope, veil, lhs, rhs),
-        _ => arithmetic(scope, veil, op, lhs, rhs),
+        Binary::Rem if is_float(lhs.ty.elem_type()) => remainder(scope, black_box, lhs, rhs),
+        Binary::Pow => pow(scope, black_box, lhs, rhs),
+        Binary::Atan2 => atan2(scope, black_box, lhs, rhs),
+        _ => arithmetic(scope, black_box, op, lhs, rhs),
     }
 }
 
-pub(super) fn of_one(scope: &mut Scope, veil: Veil, op: Unary, input: Variable) -> Variable {
+pub(super) fn of_one(
+    scope: &mut Scope,
+    black_box: BlackBox,
+    op: Unary,
+    input: Variable,
+) -> Variable {
     let ty = input.ty.elem_type();
     if is_narrow(ty) {
         let wide = cast(scope, input, F32);
-        let wide = of_one(scope, veil, op, wide);
+        let wide = of_one(scope, black_box, op, wide);
         return cast(scope, wide, ty);
     }
     match op {
-        Unary::Log1p => log1p(scope, veil, input),
-        Unary::Log => log(scope, veil, input),
+        Unary::Log1p => log1p(scope, black_box, input),
+        Unary::Log => log(scope, black_box, input),
         Unary::Sin | Unary::Cos | Unary::Tan => {
             let result = unary(scope, op, input);
-            nan_where(scope, veil, input, true, result)
+            nan_where(scope, black_box, input, true, result)
         }
         Unary::Tanh | Unary::Sinh | Unary::Asin | Unary::Atan | Unary::Erf => {
             let result = unary(scope, op, input);
-            let result = near_zero(scope, veil, op, input, result);
-            nan_where(scope, veil, input, false, result)
+            let result = near_zero(scope, black_box, op, input, result);
+            nan_where(scope, black_box, input, false, result)
         }
         Unary::Exp | Unary::Cosh | Unary::Acos | Unary::Sqrt | Unary::Rsqrt => {
             let result = unary(scope, op, input);
-            nan_where(scope, veil, input, false, result)
+            nan_where(scope, black_box, input, false, result)
         }
         _ => unary(scope, op, input),
     }
@@ -68,33 +73,32 @@ pub(super) fn of_one(scope: &mut Scope, veil: Veil, op: Unary, input: Variable) 
 /// input is infinite.
 fn nan_where(
     scope: &mut Scope,
-    veil: Veil,
+    black_box: BlackBox,
     input: Variable,
     of_infinity: bool,
     result: Variable,
 ) -> Variable {
     let ty = input.ty.elem_type();
-    let nan = is_nan(scope, veil, input);
-    let odd = match of_infinity {
-        true => {
-            let infinite = is_infinite(scope, veil, input);
-            either(scope, nan, infinite)
-        }
-        false => nan,
+    let nan = is_nan(scope, black_box, input);
+    let odd = if of_infinity {
+        let infinite = is_infinite(scope, black_box, input);
+        either(scope, nan, infinite)
+    } else {
+        nan
     };
-    let nan = quiet_nan(scope, veil, ty);
+    let nan = quiet_nan(scope, black_box, ty);
     select(scope, odd, nan, result)
 }
 
-fn quiet_nan(scope: &mut Scope, veil: Veil, ty: ElemType) -> Variable {
-    veil.hide(scope, float(f64::NAN, ty))
+fn quiet_nan(scope: &mut Scope, black_box: BlackBox, ty: ElemType) -> Variable {
+    black_box.wrap(scope, float(f64::NAN, ty))
 }
 
 /// Near zero, odd functions are approximated by a polynomial, because the formulas of drivers lose
 /// the argument there.
 fn near_zero(
     scope: &mut Scope,
-    veil: Veil,
+    black_box: BlackBox,
     op: Unary,
     input: Variable,
     result: Variable,
@@ -114,8 +118,8 @@ fn near_zero(
         ),
     };
     let mut step = |op: Binary, lhs: Variable, rhs: Variable| {
-        let value = arithmetic(scope, veil, op, lhs, rhs);
-        veil.hide(scope, value)
+        let value = arithmetic(scope, black_box, op, lhs, rhs);
+        black_box.wrap(scope, value)
     };
     let square = step(Binary::Mul, input, input);
     let inner = step(Binary::Mul, square, float(c5, ty));
@@ -126,19 +130,19 @@ fn near_zero(
     let value = step(Binary::Add, slope, inner);
     let magnitude = put(scope, Arithmetic::Abs(UnaryOperator { input }), ty);
     // For inputs so small that the linear term has all digits; it also keeps the sign of zero.
-    let tiny = compared(scope, veil, Binary::Lt, magnitude, float(1.0e-4, ty));
+    let tiny = compared(scope, black_box, Binary::Lt, magnitude, float(1.0e-4, ty));
     let value = select(scope, tiny, slope, value);
-    let near = compared(scope, veil, Binary::Lt, magnitude, float(0.0625, ty));
+    let near = compared(scope, black_box, Binary::Lt, magnitude, float(0.0625, ty));
     select(scope, near, value, result)
 }
 
 /// `log(1 + x)` for `x` below 1/16, where the logarithms of drivers lose `x`: twice the inverse
 /// hyperbolic tangent of `x / (2 + x)`.
-fn log_near_one(scope: &mut Scope, veil: Veil, x: Variable) -> Variable {
+fn log_near_one(scope: &mut Scope, black_box: BlackBox, x: Variable) -> Variable {
     let ty = x.ty.elem_type();
     let mut step = |op: Binary, lhs: Variable, rhs: Variable| {
-        let value = arithmetic(scope, veil, op, lhs, rhs);
-        veil.hide(scope, value)
+        let value = arithmetic(scope, black_box, op, lhs, rhs);
+        black_box.wrap(scope, value)
     };
     let sum = step(Binary::Add, x, float(2.0, ty));
     let slope = step(Binary::Div, x, sum);
@@ -151,98 +155,100 @@ fn log_near_one(scope: &mut Scope, veil: Veil, x: Variable) -> Variable {
     step(Binary::Add, twice, inner)
 }
 
-fn is_near(scope: &mut Scope, veil: Veil, x: Variable, bound: f64) -> Variable {
+fn is_near(scope: &mut Scope, black_box: BlackBox, x: Variable, bound: f64) -> Variable {
     let ty = x.ty.elem_type();
     let magnitude = put(scope, Arithmetic::Abs(UnaryOperator { input: x }), ty);
-    compared(scope, veil, Binary::Lt, magnitude, float(bound, ty))
+    compared(scope, black_box, Binary::Lt, magnitude, float(bound, ty))
 }
 
-fn log(scope: &mut Scope, veil: Veil, x: Variable) -> Variable {
+fn log(scope: &mut Scope, black_box: BlackBox, x: Variable) -> Variable {
     let ty = x.ty.elem_type();
-    let rest = arithmetic(scope, veil, Binary::Sub, x, float(1.0, ty));
-    let rest = veil.hide(scope, rest);
-    let close = log_near_one(scope, veil, rest);
-    let near = is_near(scope, veil, rest, 0.0625);
+    let rest = arithmetic(scope, black_box, Binary::Sub, x, float(1.0, ty));
+    let rest = black_box.wrap(scope, rest);
+    let close = log_near_one(scope, black_box, rest);
+    let near = is_near(scope, black_box, rest, 0.0625);
     // Drivers treat subnormal numbers as the least normal one.
-    let tiny = is_near(scope, veil, x, f64::from(f32::MIN_POSITIVE));
-    let raised = arithmetic(scope, veil, Binary::Mul, x, float(RAISE, ty));
+    let tiny = is_near(scope, black_box, x, f64::from(f32::MIN_POSITIVE));
+    let raised = arithmetic(scope, black_box, Binary::Mul, x, float(RAISE, ty));
     let raised = select(scope, tiny, raised, x);
-    let raised = veil.hide(scope, raised);
+    let raised = black_box.wrap(scope, raised);
     let far = unary(scope, Unary::Log, raised);
-    let far = veil.hide(scope, far);
-    let lowered = arithmetic(scope, veil, Binary::Sub, far, float(RAISE.ln(), ty));
+    let far = black_box.wrap(scope, far);
+    let lowered = arithmetic(scope, black_box, Binary::Sub, far, float(RAISE.ln(), ty));
     let far = select(scope, tiny, lowered, far);
     let value = select(scope, near, close, far);
-    nan_where(scope, veil, x, false, value)
+    nan_where(scope, black_box, x, false, value)
 }
 
 /// 2^32
 const RAISE: f64 = 4_294_967_296.0;
 
-fn log1p(scope: &mut Scope, veil: Veil, x: Variable) -> Variable {
+fn log1p(scope: &mut Scope, black_box: BlackBox, x: Variable) -> Variable {
     let ty = x.ty.elem_type();
-    let sum = arithmetic(scope, veil, Binary::Add, x, float(1.0, ty));
-    let sum = veil.hide(scope, sum);
+    let sum = arithmetic(scope, black_box, Binary::Add, x, float(1.0, ty));
+    let sum = black_box.wrap(scope, sum);
     let far = unary(scope, Unary::Log, sum);
-    let close = log_near_one(scope, veil, x);
-    let near = is_near(scope, veil, x, 0.0625);
+    let close = log_near_one(scope, black_box, x);
+    let near = is_near(scope, black_box, x, 0.0625);
     let value = select(scope, near, close, far);
     // So small that `x` is its own logarithm, and keeps its sign.
-    let tiny = is_near(scope, veil, x, 1.0e-8);
+    let tiny = is_near(scope, black_box, x, 1.0e-8);
     let value = select(scope, tiny, x, value);
-    nan_where(scope, veil, x, false, value)
+    nan_where(scope, black_box, x, false, value)
 }
 
 /// As in C: 1 if the exponent is 0 or the base is 1; a negative base gives a negative result only
 /// for odd exponents.
-pub(super) fn pow(scope: &mut Scope, veil: Veil, x: Variable, y: Variable) -> Variable {
+pub(super) fn pow(scope: &mut Scope, black_box: BlackBox, x: Variable, y: Variable) -> Variable {
     let ty = x.ty.elem_type();
     if is_narrow(ty) {
         let (x, y) = (cast(scope, x, F32), cast(scope, y, F32));
-        let wide = pow(scope, veil, x, y);
+        let wide = pow(scope, black_box, x, y);
         return cast(scope, wide, ty);
     }
     let magnitude = put(scope, Arithmetic::Abs(UnaryOperator { input: x }), ty);
-    let magnitude = veil.hide(scope, magnitude);
+    let magnitude = black_box.wrap(scope, magnitude);
     let (lhs, rhs) = (magnitude, y);
     let power = put(scope, Arithmetic::Powf(BinaryOperator { lhs, rhs }), ty);
-    let power = limits(scope, veil, magnitude, y, power);
-    let power = veil.hide(scope, power);
+    let power = limits(scope, black_box, magnitude, y, power);
+    let power = black_box.wrap(scope, power);
     let one = float(1.0, ty);
-    let is =
-        |scope: &mut Scope, op: Binary, a: Variable, b: Variable| compared(scope, veil, op, a, b);
-    let and =
-        |scope: &mut Scope, a: Variable, b: Variable| arithmetic(scope, veil, Binary::And, a, b);
+    let is = |scope: &mut Scope, op: Binary, a: Variable, b: Variable| {
+        compared(scope, black_box, op, a, b)
+    };
+    let and = |scope: &mut Scope, a: Variable, b: Variable| {
+        arithmetic(scope, black_box, Binary::And, a, b)
+    };
 
     // For a negative base.
     let whole_y = put(scope, Arithmetic::Trunc(UnaryOperator { input: y }), ty);
     let whole = is(scope, Binary::Eq, whole_y, y);
-    let half = arithmetic(scope, veil, Binary::Mul, y, float(0.5, ty));
-    let half = veil.hide(scope, half);
+    let half = arithmetic(scope, black_box, Binary::Mul, y, float(0.5, ty));
+    let half = black_box.wrap(scope, half);
     let whole_half = put(scope, Arithmetic::Trunc(UnaryOperator { input: half }), ty);
     let even = is(scope, Binary::Eq, whole_half, half);
     let uneven = not(scope, even);
     let odd = and(scope, whole, uneven);
-    let minus = has_sign(scope, veil, x);
+    let minus = has_sign(scope, black_box, x);
     let turned = put(scope, Arithmetic::Neg(UnaryOperator { input: power }), ty);
     let flip = and(scope, minus, odd);
     let signed = select(scope, flip, turned, power);
     let below = is(scope, Binary::Lt, x, float(0.0, ty));
-    let infinite = is_infinite(scope, veil, x);
+    let infinite = is_infinite(scope, black_box, x);
     let finite = not(scope, infinite);
     let broken = not(scope, whole);
     let nowhere = and(scope, below, finite);
     let nowhere = and(scope, nowhere, broken);
-    let nan = quiet_nan(scope, veil, ty);
+    let nan = quiet_nan(scope, black_box, ty);
     let value = select(scope, nowhere, nan, signed);
 
-    let x_nan = is_nan(scope, veil, x);
-    let y_nan = is_nan(scope, veil, y);
+    let x_nan = is_nan(scope, black_box, x);
+    let y_nan = is_nan(scope, black_box, y);
     let unordered = either(scope, x_nan, y_nan);
     let value = select(scope, unordered, nan, value);
     // -1 to the power of an infinity is 1.
     let unit = is(scope, Binary::Eq, magnitude, one);
-    let y_infinite = is_infinite(scope, veil, y);
+    let y_infinite = is_infinite(scope, black_box, y);
     let unit = and(scope, unit, y_infinite);
     let x_one = is(scope, Binary::Eq, x, one);
     let y_zero = is(scope, Binary::Eq, y, float(0.0, ty));
@@ -255,37 +261,37 @@ pub(super) fn pow(scope: &mut Scope, veil: Veil, x: Variable, y: Variable) -> Va
 /// depending on whether it grows.
 fn limits(
     scope: &mut Scope,
-    veil: Veil,
+    black_box: BlackBox,
     magnitude: Variable,
     y: Variable,
     power: Variable,
 ) -> Variable {
     let ty = y.ty.elem_type();
     let (zero, one) = (float(0.0, ty), float(1.0, ty));
-    let none = compared(scope, veil, Binary::Eq, magnitude, zero);
-    let all = is_infinite(scope, veil, magnitude);
-    let endless = is_infinite(scope, veil, y);
+    let none = compared(scope, black_box, Binary::Eq, magnitude, zero);
+    let all = is_infinite(scope, black_box, magnitude);
+    let endless = is_infinite(scope, black_box, y);
     let limit = either(scope, none, all);
     let limit = either(scope, limit, endless);
-    let large = compared(scope, veil, Binary::Gt, magnitude, one);
-    let up = compared(scope, veil, Binary::Gt, y, zero);
+    let large = compared(scope, black_box, Binary::Gt, magnitude, one);
+    let up = compared(scope, black_box, Binary::Gt, y, zero);
     let down = not(scope, up);
     let grows = select(scope, large, up, down);
-    let infinity = veil.hide(scope, float(f64::INFINITY, ty));
+    let infinity = black_box.wrap(scope, float(f64::INFINITY, ty));
     let bound = select(scope, grows, infinity, zero);
     select(scope, limit, bound, power)
 }
 
-pub(super) fn atan2(scope: &mut Scope, veil: Veil, y: Variable, x: Variable) -> Variable {
+pub(super) fn atan2(scope: &mut Scope, black_box: BlackBox, y: Variable, x: Variable) -> Variable {
     let ty = x.ty.elem_type();
     if is_narrow(ty) {
         let (y, x) = (cast(scope, y, F32), cast(scope, x, F32));
-        let wide = atan2(scope, veil, y, x);
+        let wide = atan2(scope, black_box, y, x);
         return cast(scope, wide, ty);
     }
     let mut step = |op: Binary, lhs: Variable, rhs: Variable| {
-        let value = arithmetic(scope, veil, op, lhs, rhs);
-        veil.hide(scope, value)
+        let value = arithmetic(scope, black_box, op, lhs, rhs);
+        black_box.wrap(scope, value)
     };
     let (x_size, y_size) = {
         let zero = float(0.0, ty);
@@ -297,74 +303,80 @@ pub(super) fn atan2(scope: &mut Scope, veil: Veil, y: Variable, x: Variable) -> 
     let more = step(Binary::Max, x_size, y_size);
     let ratio = step(Binary::Div, less, more);
     // Two zeros are treated as a point on the axis, and two infinities as a point on the diagonal.
-    let zeros = compared(scope, veil, Binary::Eq, more, float(0.0, ty));
+    let zeros = compared(scope, black_box, Binary::Eq, more, float(0.0, ty));
     let ratio = select(scope, zeros, more, ratio);
-    let infinite = is_infinite(scope, veil, less);
+    let infinite = is_infinite(scope, black_box, less);
     let ratio = select(scope, infinite, float(1.0, ty), ratio);
-    let ratio = veil.hide(scope, ratio);
-    let angle = of_one(scope, veil, Unary::Atan, ratio);
-    let angle = veil.hide(scope, angle);
-    let steep = compared(scope, veil, Binary::Gt, y_size, x_size);
+    let ratio = black_box.wrap(scope, ratio);
+    let angle = of_one(scope, black_box, Unary::Atan, ratio);
+    let angle = black_box.wrap(scope, angle);
+    let steep = compared(scope, black_box, Binary::Gt, y_size, x_size);
     let turned = arithmetic(
         scope,
-        veil,
+        black_box,
         Binary::Sub,
         float(std::f64::consts::FRAC_PI_2, ty),
         angle,
     );
     let angle = select(scope, steep, turned, angle);
-    let angle = veil.hide(scope, angle);
+    let angle = black_box.wrap(scope, angle);
     let turned = arithmetic(
         scope,
-        veil,
+        black_box,
         Binary::Sub,
         float(std::f64::consts::PI, ty),
         angle,
     );
-    let behind = has_sign(scope, veil, x);
+    let behind = has_sign(scope, black_box, x);
     let angle = select(scope, behind, turned, angle);
-    let angle = veil.hide(scope, angle);
+    let angle = black_box.wrap(scope, angle);
     let turned = put(scope, Arithmetic::Neg(UnaryOperator { input: angle }), ty);
-    let below = has_sign(scope, veil, y);
+    let below = has_sign(scope, black_box, y);
     let angle = select(scope, below, turned, angle);
-    let angle = nan_where(scope, veil, x, false, angle);
-    nan_where(scope, veil, y, false, angle)
+    let angle = nan_where(scope, black_box, x, false, angle);
+    nan_where(scope, black_box, y, false, angle)
 }
 
 /// Whether the sign bit of an `f32` is set, also for zero.
-fn has_sign(scope: &mut Scope, veil: Veil, value: Variable) -> Variable {
+fn has_sign(scope: &mut Scope, black_box: BlackBox, value: Variable) -> Variable {
     let bits = reinterpret(scope, value, U32);
     let word = |value: u64| constant(ConstantValue::UInt(value), U32);
-    let sign = arithmetic(scope, veil, Binary::BitAnd, bits, word(1 << 31));
-    arithmetic(scope, veil, Binary::Ne, sign, word(0))
+    let sign = arithmetic(scope, black_box, Binary::BitAnd, bits, word(1 << 31));
+    arithmetic(scope, black_box, Binary::Ne, sign, word(0))
 }
 
 /// The exact remainder with the sign of the first operand. Devices calculate
 /// `x - y * trunc(x / y)`, whose error is that of the quotient.
-pub(super) fn remainder(scope: &mut Scope, veil: Veil, x: Variable, y: Variable) -> Variable {
+pub(super) fn remainder(
+    scope: &mut Scope,
+    black_box: BlackBox,
+    x: Variable,
+    y: Variable,
+) -> Variable {
     let ty = x.ty.elem_type();
     if is_narrow(ty) {
         let (x, y) = (cast(scope, x, F32), cast(scope, y, F32));
-        let wide = remainder(scope, veil, x, y);
+        let wide = remainder(scope, black_box, x, y);
         return cast(scope, wide, ty);
     }
-    let exact = match ty == F32 && veil.words_of_64 {
-        true => long_division(scope, veil, x, y),
-        false => put(
+    let exact = if ty == F32 && black_box.words_of_64 {
+        long_division(scope, black_box, x, y)
+    } else {
+        put(
             scope,
             Arithmetic::Modulo(BinaryOperator { lhs: x, rhs: y }),
             ty,
-        ),
+        )
     };
-    let x_infinite = is_infinite(scope, veil, x);
-    let y_infinite = is_infinite(scope, veil, y);
-    let y_zero = compared(scope, veil, Binary::Eq, y, float(0.0, ty));
+    let x_infinite = is_infinite(scope, black_box, x);
+    let y_infinite = is_infinite(scope, black_box, y);
+    let y_zero = compared(scope, black_box, Binary::Eq, y, float(0.0, ty));
     let exact = select(scope, y_infinite, x, exact);
     let odd = either(scope, x_infinite, y_zero);
-    let nan = quiet_nan(scope, veil, ty);
+    let nan = quiet_nan(scope, black_box, ty);
     let result = select(scope, odd, nan, exact);
-    let result = nan_where(scope, veil, x, false, result);
-    nan_where(scope, veil, y, false, result)
+    let result = nan_where(scope, black_box, x, false, result);
+    nan_where(scope, black_box, y, false, result)
 }
 
 /// Bits of the quotient that one division of 64 by 24 bits yields.
@@ -373,10 +385,10 @@ const STEP: u64 = 40;
 const STEPS: u64 = 7;
 
 /// The remainder of two `f32`, calculated with their integer significands.
-fn long_division(scope: &mut Scope, veil: Veil, x: Variable, y: Variable) -> Variable {
+fn long_division(scope: &mut Scope, black_box: BlackBox, x: Variable, y: Variable) -> Variable {
     let word = |value: u64| constant(ConstantValue::UInt(value), U32);
     let op = |scope: &mut Scope, op: Binary, lhs: Variable, rhs: Variable| {
-        arithmetic(scope, veil, op, lhs, rhs)
+        arithmetic(scope, black_box, op, lhs, rhs)
     };
     // The bits of a float, and the exponent (at least 1) and the significand of its magnitude.
     let parts = |scope: &mut Scope, value: Variable| {
@@ -430,7 +442,7 @@ fn long_division(scope: &mut Scope, veil: Veil, x: Variable, y: Variable) -> Var
     // The rest is in units of the last place of `y`, so `y`'s exponent applies to it.
     let rest = get(scope, rest);
     let rest = cast(scope, rest, U32);
-    let magnitude = assembled(scope, veil, rest, y_exponent);
+    let magnitude = assembled(scope, black_box, rest, y_exponent);
     let sign = op(scope, Binary::BitAnd, x_bits, word(0x8000_0000));
     let bits = op(scope, Binary::BitOr, magnitude, sign);
     let result = reinterpret(scope, bits, F32);
@@ -440,10 +452,15 @@ fn long_division(scope: &mut Scope, veil: Veil, x: Variable, y: Variable) -> Var
 
 /// The bits of the float that is an integer below 2^24 times the last place of a number with this
 /// exponent.
-fn assembled(scope: &mut Scope, veil: Veil, value: Variable, exponent: Variable) -> Variable {
+fn assembled(
+    scope: &mut Scope,
+    black_box: BlackBox,
+    value: Variable,
+    exponent: Variable,
+) -> Variable {
     let word = |value: u64| constant(ConstantValue::UInt(value), U32);
     let op = |scope: &mut Scope, op: Binary, lhs: Variable, rhs: Variable| {
-        arithmetic(scope, veil, op, lhs, rhs)
+        arithmetic(scope, black_box, op, lhs, rhs)
     };
     // An integer of 24 bits is exact in `f32`, whose exponent gives its bit length.
     let scaled = cast(scope, value, F32);

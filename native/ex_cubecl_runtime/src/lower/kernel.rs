@@ -12,16 +12,16 @@ use cubecl::prelude::*;
 use ex_cubecl_core::dtype::DType;
 use ex_cubecl_core::program::tree::Program;
 
-use crate::lower::body::{Emitter, Listed};
+use crate::lower::body::{ArrayArgument, Lowering};
 use crate::lower::compiled::Key;
-use crate::lower::floats::Veil;
+use crate::lower::floats::BlackBox;
 use crate::lower::types::{IrType, S32, U32, U64, carrier, elem, ir_type, list_type};
 use crate::lower::values::{cast, number, zero};
 use cubecl::ir::{ElemType, UIntKind};
 
 /// The kernel of a program.
-pub struct Tree<R: Runtime> {
-    /// A watched kernel has one more buffer, which records that the driver stopped a loop before
+pub struct ProgramKernel<R: Runtime> {
+    /// A checked kernel has one more buffer, which records that the driver stopped a loop before
     /// its end.
     pub key: Key,
     pub program: Arc<Program>,
@@ -29,7 +29,7 @@ pub struct Tree<R: Runtime> {
     pub client: ComputeClient<R>,
 }
 
-impl<R: Runtime> KernelMetadata for Tree<R> {
+impl<R: Runtime> KernelMetadata for ProgramKernel<R> {
     fn name(&self) -> &'static str {
         "ex_cubecl_kernel"
     }
@@ -44,7 +44,7 @@ impl<R: Runtime> KernelMetadata for Tree<R> {
     }
 }
 
-impl<R: Runtime> CubeKernel for Tree<R> {
+impl<R: Runtime> CubeKernel for ProgramKernel<R> {
     fn define(&self) -> KernelDefinition {
         self.key.compiles();
         let mut builder = KernelBuilder::default();
@@ -58,33 +58,36 @@ impl<R: Runtime> CubeKernel for Tree<R> {
         let lists: Vec<Variable> = all
             .enumerate()
             .map(listed)
-            .map(|(ty, slot)| match slot < program.inputs.len() {
-                true => *builder.input_array(ty),
-                false => *builder.output_array(ty),
+            .map(|(ty, slot)| {
+                if slot < program.inputs.len() {
+                    *builder.input_array(ty)
+                } else {
+                    *builder.output_array(ty)
+                }
             })
             .collect();
         let status = self
             .key
-            .is_watched()
+            .checks_loops()
             .then(|| *builder.output_array(IrType::scalar(S32)));
         let word = StorageType::Scalar(U32);
-        let positions = *builder.scalar(word);
+        let invocations = *builder.scalar(word);
         let threads = *builder.scalar(word);
         let has = |ty| self.client.properties().supports_type(ty);
-        let veil = Veil {
+        let black_box = BlackBox {
             zero: *builder.scalar(word),
             words_of_16: has(ElemType::UInt(UIntKind::U16)),
             words_of_64: has(U64),
         };
-        let mut buffers: Vec<Listed> = lists
+        let mut buffers: Vec<ArrayArgument> = lists
             .into_iter()
-            .map(|list| Listed {
+            .map(|list| ArrayArgument {
                 list,
                 offset: Some(*builder.scalar(word)),
                 len: *builder.scalar(word),
             })
             .collect();
-        let status = status.map(|list| Listed {
+        let status = status.map(|list| ArrayArgument {
             list,
             offset: Some(*builder.scalar(word)),
             len: number(1, U32),
@@ -97,7 +100,7 @@ impl<R: Runtime> CubeKernel for Tree<R> {
         let scope = &mut builder.scope;
         for (at, (dtype, len)) in program.shared().iter().enumerate() {
             let ty = list_type(*dtype, &atomics, program.buffers() + at);
-            buffers.push(Listed {
+            buffers.push(ArrayArgument {
                 list: *scope.create_shared_array(ty, *len as usize, None),
                 offset: None,
                 len: number(i64::from(*len), U32),
@@ -112,7 +115,7 @@ impl<R: Runtime> CubeKernel for Tree<R> {
             .iter()
             .map(|local| *scope.create_local_restricted(ir_type(*local)))
             .collect();
-        let mut emitter = Emitter {
+        let mut lowering = Lowering {
             buffers,
             scalars,
             locals,
@@ -122,11 +125,11 @@ impl<R: Runtime> CubeKernel for Tree<R> {
             member: zero(S32),
             report: program.report,
             status,
-            veil,
+            black_box,
         };
         match &program.group {
-            Some(group) => emitter.in_groups(scope, program, group.threads, positions),
-            None => emitter.one_by_one(scope, program, positions, threads),
+            Some(group) => lowering.in_groups(scope, program, group.threads, invocations),
+            None => lowering.one_by_one(scope, program, invocations, threads),
         }
         builder.build(self.settings.clone())
     }

@@ -13,9 +13,9 @@ use ex_cubecl_core::numeric;
 use ex_cubecl_core::program::tree::Program;
 use ex_cubecl_core::threads::large_stack::on_large_stack;
 
-use crate::kernels::{Launched, MAX_CUBES, THREADS, Window};
-use crate::lower::compiled::{Key, Place};
-use crate::lower::kernel::Tree;
+use crate::kernels::{LaunchResult, MAX_CUBES, THREADS, Window};
+use crate::lower::compiled::{Key, SlotUse};
+use crate::lower::kernel::ProgramKernel;
 use crate::lower::target::{STREAM, Target};
 use crate::lower::types::{U32, carrier, elem};
 
@@ -36,16 +36,16 @@ pub struct Bound {
 }
 
 /// Threads of a launch without groups.
-pub fn threads(positions: u32) -> u32 {
-    positions.div_ceil(THREADS).clamp(1, MAX_CUBES) * THREADS
+pub fn threads(invocations: u32) -> u32 {
+    invocations.div_ceil(THREADS).clamp(1, MAX_CUBES) * THREADS
 }
 
-/// A launch of a program over `positions` positions. Each scalar is given as the bits of its element.
+/// A launch of a program over `invocations` invocations. Each scalar is given as the bits of its element.
 pub struct Launch {
-    pub place: Arc<Place>,
+    pub place: Arc<SlotUse>,
     pub buffers: Vec<Bound>,
     pub scalars: Vec<u64>,
-    pub positions: u32,
+    pub invocations: u32,
     /// A word that becomes 1 if the driver stops a loop before its end.
     pub status: Option<Window>,
 }
@@ -65,7 +65,7 @@ impl Launch {
 
     /// Queues the launch, on CubeCL's device thread. A kernel that has to be compiled is also flushed to the device,
     /// and the result says whether that succeeded.
-    pub fn queue<R: Runtime>(&self, target: &Target<R>) -> Launched {
+    pub fn queue<R: Runtime>(&self, target: &Target<R>) -> LaunchResult {
         let key = self.key();
         let (task, count, arguments) = self.task(&key, target);
         let known = key.is_compiled();
@@ -95,9 +95,9 @@ impl Launch {
         let program = self.program();
         let group = program.group.as_ref();
         let cube = group.map_or(THREADS, |group| group.threads);
-        let threads = threads(self.positions);
+        let threads = threads(self.invocations);
         let cubes = match group {
-            Some(_) => in_rows(self.positions),
+            Some(_) => in_rows(self.invocations),
             None => (threads / THREADS, 1),
         };
         let settings = KernelSettings::default()
@@ -111,9 +111,9 @@ impl Launch {
         if let Some(window) = &self.status {
             arguments.bind(window, DType::S32);
         }
-        arguments.word(self.positions);
+        arguments.word(self.invocations);
         arguments.word(threads);
-        // `Veil::zero`.
+        // `BlackBox::zero`.
         arguments.word(0);
         for buffer in &self.buffers {
             let first = buffer.window.offset / buffer.dtype.size();
@@ -129,13 +129,13 @@ impl Launch {
             let bytes = &bits.to_le_bytes()[..carrier.size() as usize];
             arguments.scalar(bytes, elem(carrier));
         }
-        let tree = Tree::<R> {
+        let tree = ProgramKernel::<R> {
             key: key.clone(),
             program: program.clone(),
             settings,
             client: target.client.clone(),
         };
-        let task = Box::new(KernelTask::<R::Compiler, Tree<R>>::new(tree));
+        let task = Box::new(KernelTask::<R::Compiler, ProgramKernel<R>>::new(tree));
         (
             task,
             CubeCount::Static(cubes.0, cubes.1, 1),

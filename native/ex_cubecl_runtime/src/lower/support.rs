@@ -23,16 +23,17 @@ pub fn check_group<R: Runtime>(client: &ComputeClient<R>, group: &Group) -> Resu
         .map(|(dtype, len)| (dtype.size() * u64::from(*len)).next_multiple_of(16))
         .sum();
     let room = hardware.max_shared_memory_size as u64;
-    match bytes > room {
-        true => Err(format!(
+    if bytes > room {
+        Err(format!(
             "{bytes} bytes of shared memory: a group has {room} on this device"
-        )),
-        false => Ok(()),
+        ))
+    } else {
+        Ok(())
     }
 }
 
 /// Whether the device supports this atomic operation on `dtype`.
-pub fn changes<R: Runtime>(client: &ComputeClient<R>, op: Atomic, dtype: DType) -> bool {
+pub fn supports_atomic<R: Runtime>(client: &ComputeClient<R>, op: Atomic, dtype: DType) -> bool {
     let ty = IrType::new(StorageType::Atomic(elem(dtype)));
     let can = client.properties().atomic_type_usage(ty);
     let wanted = match op {

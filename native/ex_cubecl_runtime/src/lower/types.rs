@@ -48,8 +48,9 @@ pub fn ir_type(ty: Type) -> IrType {
 
 /// The type of the elements of a buffer or of a shared array.
 pub fn list_type(dtype: DType, atomics: &[usize], slot: usize) -> IrType {
-    IrType::new(match atomics.contains(&slot) {
-        true => StorageType::Atomic(elem(dtype)),
-        false => StorageType::Scalar(elem(dtype)),
+    IrType::new(if atomics.contains(&slot) {
+        StorageType::Atomic(elem(dtype))
+    } else {
+        StorageType::Scalar(elem(dtype))
     })
 }

@@ -17,9 +17,10 @@ pub(super) fn put(scope: &mut Scope, op: impl Into<Operation>, ty: ElemType) -> 
 }
 
 pub(super) fn cast(scope: &mut Scope, input: Variable, ty: ElemType) -> Variable {
-    match input.ty == IrType::scalar(ty) {
-        true => input,
-        false => put(scope, Operator::Cast(UnaryOperator { input }), ty),
+    if input.ty == IrType::scalar(ty) {
+        input
+    } else {
+        put(scope, Operator::Cast(UnaryOperator { input }), ty)
     }
 }
 

@@ -10,9 +10,10 @@ use wgpu::{Adapter, Backend as Api, DeviceType, Features};
 use crate::wgpu::host_memory::host_memory;
 
 pub(super) fn adapters() -> (wgpu::Instance, Vec<Adapter>) {
-    let backends = match cfg!(target_os = "macos") {
-        true => wgpu::Backends::METAL,
-        false => wgpu::Backends::VULKAN | wgpu::Backends::DX12,
+    let backends = if cfg!(target_os = "macos") {
+        wgpu::Backends::METAL
+    } else {
+        wgpu::Backends::VULKAN | wgpu::Backends::DX12
     };
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
     descriptor.backends = backends;
@@ -57,7 +58,7 @@ fn describe(id: DeviceId, adapter: &Adapter) -> Info {
     let page = adapter.limits().max_storage_buffer_binding_size;
     Info {
         id,
-        card: id,
+        adapter: id,
         hardware: match info.device_type {
             DeviceType::DiscreteGpu => Hardware::DiscreteGpu,
             DeviceType::IntegratedGpu => Hardware::IntegratedGpu,
@@ -75,9 +76,10 @@ fn describe(id: DeviceId, adapter: &Adapter) -> Info {
             _ => total_memory,
         },
         dtypes,
-        adapter: match info.device_pci_bus_id.is_empty() {
-            true => format!("{:04x}:{:04x} {}", info.vendor, info.device, info.name),
-            false => info.device_pci_bus_id.to_lowercase(),
+        pci_address: if info.device_pci_bus_id.is_empty() {
+            format!("{:04x}:{:04x} {}", info.vendor, info.device, info.name)
+        } else {
+            info.device_pci_bus_id.to_lowercase()
         },
         name: info.name,
     }
@@ -112,8 +114,8 @@ fn vulkan_facts(adapter: &Adapter) -> Option<(Option<u64>, Vec<DType>)> {
     unsafe {
         let hal = adapter.as_hal::<wgpu::hal::api::Vulkan>()?;
         let instance = hal.shared_instance().raw_instance();
-        let card = hal.raw_physical_device();
-        let memory = instance.get_physical_device_memory_properties(card);
+        let physical = hal.raw_physical_device();
+        let memory = instance.get_physical_device_memory_properties(physical);
         let local = |heap: &&vk::MemoryHeap| heap.flags.contains(vk::MemoryHeapFlags::DEVICE_LOCAL);
         let total = memory
             .memory_heaps_as_slice()
@@ -121,14 +123,16 @@ fn vulkan_facts(adapter: &Adapter) -> Option<(Option<u64>, Vec<DType>)> {
             .filter(local)
             .map(|heap| heap.size)
             .sum();
-        let device_version = instance.get_physical_device_properties(card).api_version;
+        let device_version = instance
+            .get_physical_device_properties(physical)
+            .api_version;
         let version = device_version.min(hal.shared_instance().instance_api_version());
         if version < vk::API_VERSION_1_1 {
             return Some((Some(total), feature_types(adapter)));
         }
         let mut narrow = vk::PhysicalDeviceShaderFloat16Int8Features::default();
         let mut all = vk::PhysicalDeviceFeatures2::default().push_next(&mut narrow);
-        instance.get_physical_device_features2(card, &mut all);
+        instance.get_physical_device_features2(physical, &mut all);
         let core = all.features;
         Some((Some(total), vulkan_types(&core, &narrow)))
     }

@@ -19,7 +19,7 @@ use ex_cubecl_core::program::source::Source;
 use wgpu::{Adapter, Backend as Api, DeviceType, Features};
 
 use crate::cube::address_space::Reservation;
-use crate::cube::timing::Stamps;
+use crate::cube::timing::Timestamps;
 use crate::cube::{Backend, Cube, allocation};
 use crate::wgpu::adapters::{adapters, numbered};
 use crate::wgpu::gpu::Gpu;
@@ -55,7 +55,7 @@ pub fn open(info: &Info) -> Result<Box<dyn Driver>> {
 /// Creates a device and hands it to CubeCL, which refers to it as `Existing(n)` from then on.
 pub(crate) fn register(info: &Info) -> Result<(WgpuDevice, Gpu)> {
     let (instance, adapters) = adapters();
-    let found = numbered(&adapters).find(|(id, _)| *id == info.card);
+    let found = numbered(&adapters).find(|(id, _)| *id == info.adapter);
     let adapter = found.map(|(_, adapter)| adapter.clone());
     let adapter = adapter.ok_or_else(|| Error::driver(format!("{} has gone away", info.id)))?;
     let (device, queue) = request(&adapter)?;
@@ -238,9 +238,10 @@ impl Backend for Wgpu {
     ) -> Result<Box<dyn PendingRead>> {
         let backend = &cube.backend;
         // The result is in mapped memory, whose allocation the driver does not check either.
-        let _room = match backend.shares_host_memory {
-            true => Some(backend.address_space(src.len)?),
-            false => None,
+        let _room = if backend.shares_host_memory {
+            Some(backend.address_space(src.len)?)
+        } else {
+            None
         };
         backend
             .staging
@@ -294,9 +295,9 @@ impl Backend for Wgpu {
         pipelines.run(&backend.gpu, is_cpu, source, &bound, groups)
     }
 
-    fn stamps(cube: &Cube<Self>) -> Result<Option<Arc<dyn Stamps>>> {
+    fn timestamps(cube: &Cube<Self>) -> Result<Option<Arc<dyn Timestamps>>> {
         let readings = Readings::new(&cube.backend.gpu);
-        Ok(readings.map(|readings| Arc::new(readings) as Arc<dyn Stamps>))
+        Ok(readings.map(|readings| Arc::new(readings) as Arc<dyn Timestamps>))
     }
 
     fn staging_bytes(&self) -> u64 {

@@ -32,7 +32,7 @@ pub struct Gpu {
     pub device: wgpu::Device,
     queue: wgpu::Queue,
     pub lost: Arc<AtomicBool>,
-    /// The driver computes on the CPU, in this process.
+    /// The driver supports_convert on the CPU, in this process.
     on_cpu: bool,
     gate: RwLock<()>,
     /// Held during a poll and while mapped memory is read.
@@ -157,9 +157,10 @@ impl Gpu {
     }
 
     fn check(&self) -> Result<()> {
-        match self.lost.load(Acquire) {
-            true => Err(Error::driver("the device was lost")),
-            false => Ok(()),
+        if self.lost.load(Acquire) {
+            Err(Error::driver("the device was lost"))
+        } else {
+            Ok(())
         }
     }
 

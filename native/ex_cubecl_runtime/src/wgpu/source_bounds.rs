@@ -116,12 +116,13 @@ impl<'a> Scan<'a> {
                 self.line
             ));
         }
-        match self.depth > MAX_CHAIN {
-            true => Err(format!(
+        if self.depth > MAX_CHAIN {
+            Err(format!(
                 "line {}: an expression of more than {MAX_CHAIN} operators: split it by variables",
                 self.line
-            )),
-            false => Ok(()),
+            ))
+        } else {
+            Ok(())
         }
     }
 

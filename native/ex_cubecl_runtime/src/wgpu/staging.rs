@@ -184,9 +184,10 @@ impl Uploads {
 
 impl Reads {
     fn take(&self, gpu: &Gpu, len: u64) -> wgpu::Buffer {
-        let size = match len < MIB {
-            true => len.next_multiple_of(MIB / 16),
-            false => len.next_multiple_of(MIB),
+        let size = if len < MIB {
+            len.next_multiple_of(MIB / 16)
+        } else {
+            len.next_multiple_of(MIB)
         };
         let mut idle = self.idle.lock();
         if let Some(index) = idle.iter().rposition(|buffer| buffer.size() == size) {
@@ -244,11 +245,10 @@ impl Drop for Slot {
                 Ok(())
             })
             .is_ok();
-        match unmapped {
-            true => self.home.put_back(self.buffer.clone()),
-            false => {
-                self.home.bytes.fetch_sub(self.buffer.size(), Relaxed);
-            }
+        if unmapped {
+            self.home.put_back(self.buffer.clone())
+        } else {
+            self.home.bytes.fetch_sub(self.buffer.size(), Relaxed);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ex_cubecl_core::error::Result;
 use wgpu::Features;
 
-use crate::cube::timing::Stamps;
+use crate::cube::timing::Timestamps;
 use crate::wgpu::gpu::Gpu;
 use crate::wgpu::staging::Staging;
 
@@ -49,7 +49,7 @@ impl Readings {
     }
 }
 
-impl Stamps for Readings {
+impl Timestamps for Readings {
     fn begin(&self) {
         self.read_clock(0);
     }

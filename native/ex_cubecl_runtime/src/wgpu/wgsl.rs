@@ -61,9 +61,10 @@ fn parsed(text: &str, entry: &str) -> std::result::Result<Interface, String> {
     let found = found.ok_or_else(|| {
         let names = module.entry_points.iter().map(|point| point.name.as_str());
         let names = names.collect::<Vec<_>>().join(", ");
-        match names.is_empty() {
-            true => "no entry point: write @compute @workgroup_size(64) before a function".into(),
-            false => format!("no entry point {entry}: there is {names}"),
+        if names.is_empty() {
+            "no entry point: write @compute @workgroup_size(64) before a function".into()
+        } else {
+            format!("no entry point {entry}: there is {names}")
         }
     })?;
     if found.stage != naga::ShaderStage::Compute {
@@ -100,11 +101,12 @@ fn types(module: &naga::Module) -> std::result::Result<(), String> {
         };
         depths.push(inner.unwrap_or(0) + 1);
     }
-    match depths.iter().any(|depth| *depth > MAX_TYPES) {
-        true => Err(format!(
+    if depths.iter().any(|depth| *depth > MAX_TYPES) {
+        Err(format!(
             "types of more than {MAX_TYPES} levels, one in the other"
-        )),
-        false => Ok(()),
+        ))
+    } else {
+        Ok(())
     }
 }
 
@@ -270,11 +272,12 @@ fn fits(device: &wgpu::Device, is_cpu: bool, interface: &Interface) -> Result<()
             interface.shared
         )));
     }
-    match is_cpu && interface.variables > MAX_VARIABLES_OF_CPU {
-        true => Err(bad(
+    if is_cpu && interface.variables > MAX_VARIABLES_OF_CPU {
+        Err(bad(
             too_many(interface.variables, MAX_VARIABLES_OF_CPU) + " on a CPU"
-        )),
-        false => Ok(()),
+        ))
+    } else {
+        Ok(())
     }
 }
 
