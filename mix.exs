@@ -168,7 +168,7 @@ defmodule ExCubecl.MixProject do
         Devices: [ExCubecl.Device, ExCubecl.Replicated],
         Kernels: [ExCubecl.Kernel, ExCubecl.Ops, ExCubecl.Batch],
         Insight: [ExCubecl.Memory, ExCubecl.Memory.Chart, ExCubecl.Telemetry],
-        Integration: [ExCubecl.Nx]
+        Integration: [ExCubecl.Nx, ExCubecl.Compat]
       ]
     ]
   end

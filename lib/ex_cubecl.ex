@@ -20,7 +20,7 @@ defmodule ExCubecl do
 
   use ExCubecl.Error.Bang
 
-  alias ExCubecl.{Buffer, Device, DType, Error, Memory, NamedKernels}
+  alias ExCubecl.{Buffer, Compat, Device, DType, Error}
   alias ExCubecl.Error.Arguments
 
   @doc """
@@ -151,66 +151,6 @@ defmodule ExCubecl do
   def available?, do: match?({:ok, _}, Device.default())
 
   @doc """
-  Returns `{:ok, count}`, the number of devices; zero if there is no device.
-
-      iex> {:ok, count} = ExCubecl.device_count()
-      iex> count >= 1
-      true
-  """
-  @spec device_count() :: {:ok, non_neg_integer} | {:error, Error.t()}
-  def device_count do
-    case Device.list() do
-      {:ok, devices} -> {:ok, length(devices)}
-      {:error, %Error{reason: :no_device}} -> {:ok, 0}
-      {:error, error} -> {:error, error}
-    end
-  end
-
-  @doc """
-  Returns `{:ok, map}` with the description of the default device.
-
-  The keys are `:backend` (its runtime), `:device_type` (its kind), `:device_name`, `:driver`,
-  `:total_memory` (bytes, or `nil` if the driver does not report it), `:max_buffer_size`, `:dtypes`
-  and `:id`.
-
-      iex> {:ok, info} = ExCubecl.device_info()
-      iex> info.backend in [:vulkan, :metal, :dx12, :cuda]
-      true
-  """
-  @spec device_info() :: {:ok, map} | {:error, Error.t()}
-  def device_info do
-    with {:ok, device} <- Device.info(nil) do
-      {:ok,
-       %{
-         id: device.id,
-         backend: device.runtime,
-         device_type: device.kind,
-         device_name: device.name,
-         driver: device.driver,
-         total_memory: device.total_memory,
-         max_buffer_size: device.max_buffer_size,
-         dtypes: device.dtypes
-       }}
-    end
-  end
-
-  @doc """
-  Returns `{:ok, %{used: bytes, total: bytes}}` of the default device: the bytes of live buffers, and
-  the total memory of the device, `nil` if its driver does not report it. `ExCubecl.Memory` has more.
-
-      iex> {:ok, %{used: used, total: _}} = ExCubecl.memory_info()
-      iex> used >= 0
-      true
-  """
-  @spec memory_info() ::
-          {:ok, %{used: non_neg_integer, total: pos_integer | nil}} | {:error, Error.t()}
-  def memory_info do
-    with {:ok, usage} <- Memory.usage(),
-         {:ok, total} <- Memory.total(),
-         do: {:ok, %{used: usage.live_bytes, total: total}}
-  end
-
-  @doc """
   Returns the element types, all of which can be stored, read, copied, filled and converted on every
   device.
 
@@ -221,36 +161,6 @@ defmodule ExCubecl do
   defdelegate supported_dtypes(), to: DType, as: :all
 
   @doc """
-  Returns `{:ok, names}` of the kernels that `run_kernel/4` accepts: the element-wise and activation kernels of the Hex package
-  of this name. `ExCubecl.Kernel` compiles other kernels, and `ExCubecl.Ops` has many ready-made operations.
-
-      iex> {:ok, names} = ExCubecl.kernels()
-      iex> "elementwise_add" in names
-      true
-  """
-  @spec kernels() :: {:ok, [String.t()]}
-  def kernels, do: {:ok, NamedKernels.names()}
-
-  @doc """
-  Queues a kernel of `kernels/0` that reads `inputs` and writes `output`, and returns `{:ok, id}`.
-
-  Every later call sees what the kernel writes, so the caller does not need to wait for it; the id is
-  only for logs. `params` is `%{}`, because none of these kernels has parameters.
-
-  Errors: `:invalid_argument` for another name or other inputs, and those of `ExCubecl.Kernel.run/3`.
-
-      iex> a = ExCubecl.buffer!([1.0, 2.0], [2], :f32)
-      iex> output = ExCubecl.buffer!([0.0, 0.0], [2], :f32)
-      iex> {:ok, _id} = ExCubecl.run_kernel("elementwise_add", [a, a], output)
-      iex> ExCubecl.to_list!(output)
-      [2.0, 4.0]
-  """
-  @spec run_kernel(String.t(), [Buffer.t()], Buffer.t(), map) ::
-          {:ok, pos_integer} | {:error, Error.t()}
-  def run_kernel(name, inputs, output, params \\ %{}),
-    do: NamedKernels.run(name, inputs, output, params)
-
-  @doc """
   Returns the version of this package.
 
       iex> ExCubecl.version() =~ ~r/^\\d+\\.\\d+\\.\\d+/
@@ -258,4 +168,28 @@ defmodule ExCubecl do
   """
   @spec version() :: String.t()
   def version, do: unquote(Mix.Project.config()[:version])
+
+  ## Calls for users of the Hex package of this name
+
+  @doc "As `ExCubecl.Compat.device_count/0`: `{:ok, count}`, the number of devices."
+  @spec device_count() :: {:ok, non_neg_integer} | {:error, Error.t()}
+  defdelegate device_count(), to: Compat
+
+  @doc "As `ExCubecl.Compat.device_info/0`: `{:ok, map}` with the description of the default device. `ExCubecl.Device.info/1` has more."
+  @spec device_info() :: {:ok, map} | {:error, Error.t()}
+  defdelegate device_info(), to: Compat
+
+  @doc "As `ExCubecl.Compat.memory_info/0`: `{:ok, %{used: bytes, total: bytes}}` of the default device. `ExCubecl.Memory` has more."
+  @spec memory_info() ::
+          {:ok, %{used: non_neg_integer, total: pos_integer | nil}} | {:error, Error.t()}
+  defdelegate memory_info(), to: Compat
+
+  @doc "As `ExCubecl.Compat.kernels/0`: `{:ok, names}` of the kernels of `run_kernel/4`."
+  @spec kernels() :: {:ok, [String.t()]}
+  defdelegate kernels(), to: Compat
+
+  @doc "As `ExCubecl.Compat.run_kernel/4`: queues a kernel by its name. `ExCubecl.Kernel` compiles kernels, `ExCubecl.Ops` has many."
+  @spec run_kernel(String.t(), [Buffer.t()], Buffer.t(), map) ::
+          {:ok, pos_integer} | {:error, Error.t()}
+  defdelegate run_kernel(name, inputs, output, params \\ %{}), to: Compat
 end

@@ -182,17 +182,13 @@ defmodule ExCubecl.Batch do
     end
   end
 
-  # Atoms that are numbers, not names.
-  @numbers [:nan, :infinity, :neg_infinity]
-
   defp resolved([], _names, done), do: {:ok, Enum.reverse(done)}
 
-  defp resolved([name | rest], names, done) when is_atom(name) and name not in @numbers do
-    case names do
-      %{^name => value} -> resolved(rest, names, [value | done])
-      _ -> Arguments.invalid(:name, name, "one that submit/2 is given a buffer or a number for")
+  defp resolved([value | rest], names, done) do
+    case {name?(value), names} do
+      {false, _} -> resolved(rest, names, [value | done])
+      {true, %{^value => bound}} -> resolved(rest, names, [bound | done])
+      _ -> Arguments.invalid(:name, value, "one that submit/2 is given a buffer or a number for")
     end
   end
-
-  defp resolved([value | rest], names, done), do: resolved(rest, names, [value | done])
 end

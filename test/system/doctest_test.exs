@@ -4,6 +4,7 @@ defmodule ExCubecl.DoctestTest do
 
   doctest ExCubecl
   doctest ExCubecl.Buffer
+  doctest ExCubecl.Compat
   doctest ExCubecl.Device
   doctest ExCubecl.DType
   doctest ExCubecl.Error

@@ -28,6 +28,7 @@ defmodule ExCubecl.SweepTest do
                ExCubecl.Arena,
                ExCubecl.Batch,
                ExCubecl.Buffer,
+               ExCubecl.Compat,
                ExCubecl.DType,
                ExCubecl.Device,
                ExCubecl.Error,
