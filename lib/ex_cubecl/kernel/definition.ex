@@ -41,18 +41,9 @@ defmodule ExCubecl.Kernel.Definition do
   defp functions(name, arity, kernel, env) do
     Module.put_attribute(env.module, @kernels, {{name, arity}, kernel})
     args = Macro.generate_arguments(arity, __MODULE__)
-    raising = :"#{name}!"
-
-    run = fn function, opts ->
-      quote do:
-              ExCubecl.Kernel.unquote(function)(
-                unquote(struct_of(kernel)),
-                unquote(args),
-                unquote(opts)
-              )
-    end
-
     opts = Macro.var(:opts, __MODULE__)
+    run = &run(&1, kernel, args, &2)
+    raising = :"#{name}!"
 
     # Not `opts \\ []`, of which Elixir would report a conflict with another function before `finish/1` can. No
     # function calls another by its name, which may be the name of a function that is imported from Elixir's Kernel.
@@ -68,6 +59,11 @@ defmodule ExCubecl.Kernel.Definition do
       @doc "As `#{unquote(name)}/#{unquote(arity + 1)}`, but returns the value itself or raises `ExCubecl.Error`."
       def unquote(raising)(unquote_splicing(args), unquote(opts)), do: unquote(run.(:run!, opts))
     end
+  end
+
+  defp run(function, kernel, args, opts) do
+    args = [struct_of(kernel), args, opts]
+    quote do: ExCubecl.Kernel.unquote(function)(unquote_splicing(args))
   end
 
   # The code of the struct, for the module that defines the kernel.
@@ -109,6 +105,8 @@ defmodule ExCubecl.Kernel.Definition do
     if module == nil or not Module.has_attribute?(module, @kernels),
       do: fail(env, env.line, "defkernel is for a module that says: use ExCubecl.Kernel")
 
+    defined? = &List.keymember?(Resolver.defined(env), {name, &1}, 0)
+
     cond do
       arity in Expressions.arities(name) ->
         text =
@@ -116,15 +114,11 @@ defmodule ExCubecl.Kernel.Definition do
 
         fail(env, env.line, text)
 
-      List.keymember?(Resolver.defined(env), {name, arity}, 0) ->
+      defined?.(arity) ->
         fail(env, env.line, "the kernel #{name}/#{arity} is defined twice")
 
-      with_options =
-          Enum.find(
-            [arity - 1, arity + 1],
-            &List.keymember?(Resolver.defined(env), {name, &1}, 0)
-          ) ->
-        fail(env, env.line, taken(name, min(arity, with_options)))
+      other = Enum.find([arity - 1, arity + 1], defined?) ->
+        fail(env, env.line, taken(name, min(arity, other)))
 
       true ->
         :ok
