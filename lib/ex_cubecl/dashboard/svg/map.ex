@@ -79,7 +79,8 @@ defmodule ExCubecl.Dashboard.Svg.Map do
     do:
       "slab of #{Svg.bytes(page.bytes)}: #{Svg.bytes(page.used)} in use, padding and kept buffers of pools included"
 
-  defp title(%{kind: :dedicated} = page), do: "page of #{Svg.bytes(page.bytes)}, one allocation has it"
+  defp title(%{kind: :dedicated} = page),
+    do: "page of #{Svg.bytes(page.bytes)}, one allocation has it"
 
   defp title(%{kind: :idle} = page),
     do: "idle page of #{Svg.bytes(page.bytes)}, kept for the next buffer of its size"
