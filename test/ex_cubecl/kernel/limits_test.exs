@@ -230,6 +230,15 @@ defmodule ExCubecl.KernelLimitsTest do
              "it has more than 20,000 operations with all that it calls: use loops"
   end
 
+  test "the entry of a large kernel is small, because each launch copies it" do
+    sum = Enum.reduce(1..100, quote(do: 0), &quote(do: unquote(&2) + out[unquote(&1)]))
+    kernel = indexed(for n <- 1..10, do: quote(do: out[unquote(n)] = unquote(sum)))
+    assert Kernel.warm(kernel, [:s32]) == :ok
+    [entry] = for {{key, _, _, _}, entry} <- Cache.all(), key == kernel.key, do: entry
+    assert :erts_debug.flat_size(kernel.parsed) > 1_000
+    assert :erts_debug.flat_size(entry) < 60
+  end
+
   test "the cache of kernels is bounded and keeps entries in use" do
     %{max: max} = Kernel.cache!()
     fake = fn n -> {{:fake, n}, [], false, {:vulkan, 0}} end
