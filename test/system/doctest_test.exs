@@ -10,7 +10,7 @@ defmodule ExCubecl.DoctestTest do
   doctest ExCubecl.Error
   doctest ExCubecl.Memory
   doctest ExCubecl.Memory.Chart
-  doctest ExCubecl.Dashboard.Svg
+  doctest ExCubecl.Memory.Chart.Svg
   doctest ExCubecl.Pool
   doctest ExCubecl.Arena
   doctest ExCubecl.Shape

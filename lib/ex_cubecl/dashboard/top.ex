@@ -4,7 +4,7 @@ defmodule ExCubecl.Dashboard.Top do
 
   alias ExCubecl.{Device, Memory, Native}
   alias ExCubecl.Error.Text
-  alias ExCubecl.Dashboard.Svg
+  alias ExCubecl.Memory.Chart.Svg
 
   @most 8
 

@@ -17,9 +17,8 @@ defmodule ExCubecl.Memory.Chart do
 
   alias ExCubecl.{Error, Memory}
   alias ExCubecl.Cluster.Client
-  alias ExCubecl.Dashboard.Svg
   alias ExCubecl.Error.Arguments
-  alias ExCubecl.Memory.Chart.Drawing
+  alias ExCubecl.Memory.Chart.{Drawing, Svg}
 
   @enforce_keys [:title, :svg]
   defstruct [:title, :svg]

@@ -12,7 +12,7 @@ defmodule Mix.Tasks.ExCubecl.Devices do
   use Mix.Task
 
   alias ExCubecl.Device
-  alias ExCubecl.Dashboard.Svg
+  alias ExCubecl.Memory.Chart.Svg
 
   @requirements ["app.config"]
 

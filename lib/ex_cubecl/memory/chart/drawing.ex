@@ -5,8 +5,8 @@ defmodule ExCubecl.Memory.Chart.Drawing do
   use ExCubecl.Cluster.Callable
 
   alias ExCubecl.{Device, Memory}
-  alias ExCubecl.Dashboard.Svg
   alias ExCubecl.Error.Arguments
+  alias ExCubecl.Memory.Chart.Svg
 
   @rows 60
   @most 5_000

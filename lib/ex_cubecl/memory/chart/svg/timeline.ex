@@ -1,8 +1,8 @@
-defmodule ExCubecl.Dashboard.Svg.Timeline do
+defmodule ExCubecl.Memory.Chart.Svg.Timeline do
   @moduledoc false
   # Live and reserved bytes over time.
 
-  alias ExCubecl.Dashboard.Svg
+  alias ExCubecl.Memory.Chart.Svg
 
   @width 900
   @height 320

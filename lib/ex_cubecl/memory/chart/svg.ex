@@ -1,4 +1,4 @@
-defmodule ExCubecl.Dashboard.Svg do
+defmodule ExCubecl.Memory.Chart.Svg do
   @moduledoc false
   # Drawing functions that both charts use.
 
@@ -41,7 +41,7 @@ defmodule ExCubecl.Dashboard.Svg do
   end
 
   @doc """
-      iex> ExCubecl.Dashboard.Svg.bytes(1536)
+      iex> ExCubecl.Memory.Chart.Svg.bytes(1536)
       "1.5 KiB"
   """
   def bytes(bytes) when bytes < 1024, do: "#{bytes} B"

@@ -1,8 +1,8 @@
-defmodule ExCubecl.Dashboard.Svg.Map do
+defmodule ExCubecl.Memory.Chart.Svg.Map do
   @moduledoc false
   # The memory map of a device: a bar for each page, with its allocations at their offsets.
 
-  alias ExCubecl.Dashboard.Svg
+  alias ExCubecl.Memory.Chart.Svg
   alias ExCubecl.Error.Text
 
   @left 190
