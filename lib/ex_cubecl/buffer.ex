@@ -491,7 +491,7 @@ defmodule ExCubecl.Buffer do
     do:
       with(
         {:ok, buffer} <- check(buffer),
-        do: {:ok, Shape.size(buffer.shape) * DType.size(buffer.dtype)}
+        do: {:ok, Shape.size(buffer.shape) * DType.size!(buffer.dtype)}
       )
 
   @doc """

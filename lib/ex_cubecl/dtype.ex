@@ -12,22 +12,12 @@ defmodule ExCubecl.DType do
   the largest value becomes infinity. An integer out of its type's range is an error.
   """
 
-  @type t :: :f16 | :bf16 | :f32 | :f64 | :s8 | :s16 | :s32 | :s64 | :u8 | :u16 | :u32 | :u64
+  use ExCubecl.Error.Bang
 
-  @sizes [
-    f32: 4,
-    f64: 8,
-    s32: 4,
-    s64: 8,
-    u32: 4,
-    u8: 1,
-    f16: 2,
-    bf16: 2,
-    s8: 1,
-    s16: 2,
-    u16: 2,
-    u64: 8
-  ]
+  alias ExCubecl.DType.Table
+  alias ExCubecl.Error
+
+  @type t :: :f16 | :bf16 | :f32 | :f64 | :s8 | :s16 | :s32 | :s64 | :u8 | :u16 | :u32 | :u64
 
   @doc """
   Returns all element types.
@@ -36,17 +26,23 @@ defmodule ExCubecl.DType do
       [:f32, :f64, :s32, :s64, :u32, :u8, :f16, :bf16, :s8, :s16, :u16, :u64]
   """
   @spec all() :: [t]
-  def all, do: Keyword.keys(@sizes)
+  defdelegate all(), to: Table
 
   @doc """
-  Returns the bytes of one element.
+  Returns `{:ok, bytes}` of one element.
+
+  Errors: `:unsupported_dtype`.
 
       iex> ExCubecl.DType.size(:bf16)
+      {:ok, 2}
+      iex> ExCubecl.DType.size!(:bf16)
       2
   """
-  @spec size(t) :: 1 | 2 | 4 | 8
-  for {dtype, size} <- @sizes do
-    def size(unquote(dtype)), do: unquote(size)
+  @spec size(t) :: {:ok, 1 | 2 | 4 | 8} | {:error, Error.t()}
+  def size(dtype) do
+    if Table.valid?(dtype),
+      do: {:ok, Table.bytes(dtype)},
+      else: Error.new(:unsupported_dtype, dtype: dtype)
   end
 
   @doc """
@@ -58,22 +54,5 @@ defmodule ExCubecl.DType do
       false
   """
   @spec valid?(term) :: boolean
-  def valid?(term), do: term in unquote(Keyword.keys(@sizes))
-
-  @doc false
-  # The valid elements of a type, as text for messages.
-  def range(dtype) do
-    bits = 8 * size(dtype)
-
-    case Atom.to_string(dtype) do
-      "s" <> _ ->
-        "an integer from #{-Integer.pow(2, bits - 1)} to #{Integer.pow(2, bits - 1) - 1}"
-
-      "u" <> _ ->
-        "an integer from 0 to #{Integer.pow(2, bits) - 1}"
-
-      _ ->
-        "a float, an integer of at most 64 bits, :nan, :infinity or :neg_infinity"
-    end
-  end
+  defdelegate valid?(term), to: Table
 end

@@ -633,7 +633,7 @@ defmodule ExCubecl.Ops do
 
   # Uses the matrix multiplication of the device if it has one for these operands.
   defp product(a, b, {m, k, n} = lengths) do
-    bytes = m * n * DType.size(a.dtype)
+    bytes = m * n * DType.size!(a.dtype)
 
     made =
       with {:ok, note} <- AllocOptions.from([]) do

@@ -109,7 +109,7 @@ defmodule ExCubecl.Replicated do
     with {:ok, rep} <- check(rep),
          {:ok, data} <- Arguments.data(data, rep.shape),
          {:ok, refs} <- Handle.references(rep.buffers) do
-      bytes = Enum.sum(Enum.map(rep.buffers, &(Shape.size(&1.shape) * DType.size(rep.dtype))))
+      bytes = Enum.sum(Enum.map(rep.buffers, &(Shape.size(&1.shape) * DType.size!(rep.dtype))))
 
       Telemetry.span(:upload, bytes, %{device: nil, dtype: rep.dtype}, fn ->
         Pressure.create(hd(rep.buffers).device, bytes, fn ->

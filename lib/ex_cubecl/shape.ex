@@ -24,7 +24,7 @@ defmodule ExCubecl.Shape do
 
   def validate(shape, dtype) when is_list(shape) do
     with count when is_integer(count) <- product(shape, 1, @most_axes),
-         true <- count * DType.size(dtype) <= @most do
+         true <- count * DType.size!(dtype) <= @most do
       {:ok, shape, count}
     else
       _ -> {:error, invalid(shape)}

@@ -73,7 +73,11 @@ defmodule ExCubecl.Case do
 
   @doc "Runs a script in a separate VM; returns its standard output, its standard error and its exit status."
   def in_own_vm(script, env, before \\ "") do
-    path = Path.join(System.tmp_dir!(), "ex_cubecl_#{System.unique_integer([:positive])}.err")
+    path =
+      Path.join(
+        System.tmp_dir!(),
+        "ex_cubecl_#{System.pid()}_#{System.unique_integer([:positive])}.err"
+      )
 
     paths =
       Enum.flat_map(

@@ -7,13 +7,13 @@ defmodule ExCubecl.Conversion do
 
   @doc "The bit patterns of the elements in a binary."
   def patterns(binary, dtype) do
-    size = 8 * ExCubecl.DType.size(dtype)
+    size = 8 * ExCubecl.DType.size!(dtype)
     for <<bits::size(size)-native <- binary>>, do: bits
   end
 
   @doc "The binary of elements with these bits."
   def binary(patterns, dtype) do
-    size = 8 * ExCubecl.DType.size(dtype)
+    size = 8 * ExCubecl.DType.size!(dtype)
     for bits <- patterns, into: <<>>, do: <<bits::size(size)-native>>
   end
 
@@ -45,7 +45,7 @@ defmodule ExCubecl.Conversion do
   def bits(value, dtype) when is_map_key(@fields, dtype), do: float_bits(value, @fields[dtype])
   def bits(value, dtype), do: Bitwise.band(integer(value, dtype), mask(dtype))
 
-  defp mask(dtype), do: Integer.pow(2, 8 * ExCubecl.DType.size(dtype)) - 1
+  defp mask(dtype), do: Integer.pow(2, 8 * ExCubecl.DType.size!(dtype)) - 1
 
   defp integer(:nan, _), do: 0
 

@@ -125,7 +125,7 @@ if Code.ensure_loaded?(:proper) do
     end
 
     defp slice({ref, at}) do
-      bytes = at.count * DType.size(at.dtype)
+      bytes = at.count * DType.size!(at.dtype)
 
       bind(
         integer(0, bytes),
@@ -151,7 +151,7 @@ if Code.ensure_loaded?(:proper) do
     defp bits(dtype) when dtype in [:f16, :bf16, :f32, :f64],
       do: elements(Enum.map(@floats, &Conversion.bits(&1, dtype)))
 
-    defp bits(dtype), do: integer(0, Integer.pow(2, 8 * DType.size(dtype)) - 1)
+    defp bits(dtype), do: integer(0, Integer.pow(2, 8 * DType.size!(dtype)) - 1)
 
     defp count(shape), do: Enum.product(shape)
     defp same_size(shape), do: [shape, [count(shape)], [1, count(shape)], [count(shape), 1, 1]]
@@ -213,7 +213,7 @@ if Code.ensure_loaded?(:proper) do
     end
 
     defp part(state, at, offset, count) do
-      size = DType.size(at.dtype)
+      size = DType.size!(at.dtype)
 
       case bytes(state, at) do
         _ when offset + count > at.count -> {:error, :out_of_bounds}
@@ -238,7 +238,7 @@ if Code.ensure_loaded?(:proper) do
       {at.shape, Atom.to_string(at.dtype), size(at), total, content != :lazy or total == 0}
     end
 
-    defp size(at), do: at.count * DType.size(at.dtype)
+    defp size(at), do: at.count * DType.size!(at.dtype)
 
     defp overlap?(at, bt) do
       at.storage == bt.storage and size(at) > 0 and size(bt) > 0 and
@@ -274,7 +274,7 @@ if Code.ensure_loaded?(:proper) do
             0..(count - 1)//1 |> Enum.map(&Conversion.bits(&1, dtype)) |> Conversion.binary(dtype)
 
           _ ->
-            :binary.copy(<<0>>, count * DType.size(dtype))
+            :binary.copy(<<0>>, count * DType.size!(dtype))
         end
 
       add_storage(state, result, dtype, shape, bytes)
@@ -284,7 +284,7 @@ if Code.ensure_loaded?(:proper) do
       do:
         add(state, result, %{
           at
-          | start: at.start + offset * DType.size(at.dtype),
+          | start: at.start + offset * DType.size!(at.dtype),
             shape: shape,
             count: count(shape)
         })
@@ -342,7 +342,7 @@ if Code.ensure_loaded?(:proper) do
 
     defp add_storage(state, result, dtype, shape, bytes) do
       id = map_size(state.storages)
-      total = count(shape) * DType.size(dtype)
+      total = count(shape) * DType.size!(dtype)
       # A buffer without bytes is lazy, too, until its first write.
       state = put_in(state.storages[id], {total, bytes})
 
@@ -355,7 +355,7 @@ if Code.ensure_loaded?(:proper) do
     defp change(state, at, offset, new) do
       {total, old} = state.storages[at.storage]
       old = if old == :lazy, do: :binary.copy(<<0>>, total), else: old
-      start = at.start + offset * DType.size(at.dtype)
+      start = at.start + offset * DType.size!(at.dtype)
       <<before::binary-size(start), _::binary-size(byte_size(new)), rest::binary>> = old
       put_in(state.storages[at.storage], {total, before <> new <> rest})
     end

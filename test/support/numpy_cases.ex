@@ -82,14 +82,14 @@ defmodule ExCubecl.NumpyCases do
   end
 
   defp input(name, type, shape, bytes \\ nil) do
-    needed = Enum.product(shape) * DType.size(type)
+    needed = Enum.product(shape) * DType.size!(type)
     bytes = bytes || repeated(type, needed)
     {{name, type, shape, bytes}, ExCubecl.buffer!(bytes, shape, type)}
   end
 
   defp repeated(type, needed) do
     Stream.repeatedly(fn -> TypedPrograms.elements(type) end)
-    |> Enum.take(div(needed, 16 * DType.size(type)) + 1)
+    |> Enum.take(div(needed, 16 * DType.size!(type)) + 1)
     |> IO.iodata_to_binary()
     |> binary_part(0, needed)
   end

@@ -9,7 +9,6 @@ defmodule ExCubecl.Policy do
     {ExCubecl, :supported_dtypes},
     {ExCubecl, :version},
     {DType, :all},
-    {DType, :size},
     {Batch, :new},
     {Batch, :run},
     {Batch, :copy},

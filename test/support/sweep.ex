@@ -110,7 +110,6 @@ defmodule ExCubecl.Sweep do
       :buffers => [buffer, buffer],
       :bytes => 1000,
       :chart => %Memory.Chart{title: "none", svg: []},
-      :atom => :f32,
       :term => :f32,
       :count => 1,
       :data => [1.0, 2.0, 3.0, 4.0],

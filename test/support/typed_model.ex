@@ -52,7 +52,7 @@ defmodule ExCubecl.TypedModel do
     cond do
       op in [:min, :max] -> extreme(op, a, b)
       TypedPrograms.float?(type) -> rounded(float(op, a, b), type)
-      true -> rounded(integer(op, a, b, 8 * DType.size(type)), type)
+      true -> rounded(integer(op, a, b, 8 * DType.size!(type)), type)
     end
   end
 
@@ -102,7 +102,7 @@ defmodule ExCubecl.TypedModel do
   defp integer(:bsr, a, b, width), do: bsr(a, band(b, width - 1))
 
   defp unary(:count_ones, a, type),
-    do: band(a, Integer.pow(2, 8 * DType.size(type)) - 1) |> Integer.digits(2) |> Enum.sum()
+    do: band(a, Integer.pow(2, 8 * DType.size!(type)) - 1) |> Integer.digits(2) |> Enum.sum()
 
   defp unary(:bnot, a, type), do: rounded(bnot(a), type)
   defp unary(:-, a, type) when is_integer(a), do: rounded(-a, type)

@@ -167,7 +167,7 @@ defmodule ExCubecl.TypedPrograms do
   end
 
   def range(type) do
-    bits = 8 * DType.size(type)
+    bits = 8 * DType.size!(type)
 
     if unsigned?(type),
       do: {0, Integer.pow(2, bits) - 1},
@@ -183,7 +183,7 @@ defmodule ExCubecl.TypedPrograms do
   def mix(_, b) when b in @floats, do: b
 
   def mix(a, b) do
-    {x, y} = {DType.size(a), DType.size(b)}
+    {x, y} = {DType.size!(a), DType.size!(b)}
 
     case {unsigned?(a), unsigned?(b)} do
       {same, same} -> if x >= y, do: a, else: b
@@ -225,7 +225,7 @@ defmodule ExCubecl.TypedPrograms do
 
   defp any(type) when type in @floats do
     case :rand.uniform(3) do
-      1 -> :rand.bytes(DType.size(type))
+      1 -> :rand.bytes(DType.size!(type))
       2 -> encoded(Float.round(:rand.uniform() * 20 - 10, 2), type)
       3 -> encoded((:rand.uniform() - 0.5) * :math.pow(2, :rand.uniform(40) - 20), type)
     end
@@ -233,7 +233,7 @@ defmodule ExCubecl.TypedPrograms do
 
   defp any(type) do
     {low, high} = range(type)
-    width = :rand.uniform(8 * DType.size(type))
+    width = :rand.uniform(8 * DType.size!(type))
     encoded(max(low, min(high, Enum.random(low..high) |> div(Integer.pow(2, width - 1)))), type)
   end
 

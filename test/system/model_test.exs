@@ -27,7 +27,7 @@ defmodule ExCubecl.ModelTest do
     defp all_alike?(state) do
       Enum.all?(state.handles, fn {buffer, at} ->
         {total, content} = state.storages[at.storage]
-        size = at.count * ExCubecl.DType.size(at.dtype)
+        size = at.count * ExCubecl.DType.size!(at.dtype)
 
         case {Buffer.read(buffer), content} do
           {{:ok, ""}, _} when size == 0 ->

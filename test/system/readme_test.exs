@@ -40,7 +40,12 @@ defmodule ExCubecl.ReadmeTest do
   end
 
   defp run_script(text) do
-    path = Path.join(System.tmp_dir!(), "ex_cubecl_#{System.unique_integer([:positive])}.exs")
+    path =
+      Path.join(
+        System.tmp_dir!(),
+        "ex_cubecl_#{System.pid()}_#{System.unique_integer([:positive])}.exs"
+      )
+
     File.write!(path, text)
     result = System.cmd("elixir", [path], stderr_to_stdout: true)
     File.rm!(path)

@@ -41,7 +41,7 @@ defmodule ExCubecl.Arena.Options do
 
   @doc "The bytes of one unit."
   def bytes(:bytes), do: 1
-  def bytes(dtype), do: DType.size(dtype)
+  def bytes(dtype), do: DType.size!(dtype)
 
   @doc "Bytes in units, rounded up."
   def in_units(bytes, unit), do: div(bytes + bytes(unit) - 1, bytes(unit))

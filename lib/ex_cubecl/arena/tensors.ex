@@ -12,7 +12,7 @@ defmodule ExCubecl.Arena.Tensors do
   def alloc(arena, shape, dtype) do
     with {:ok, dtype} <- dtype(arena, dtype),
          {:ok, shape, count} <- Arguments.shape(shape, dtype),
-         {:ok, ref} <- reserve(arena, dtype, shape, count * DType.size(dtype)),
+         {:ok, ref} <- reserve(arena, dtype, shape, count * DType.size!(dtype)),
          do: {:ok, tensor(arena, ref, dtype, shape)}
   end
 

@@ -27,7 +27,7 @@ defmodule ExCubecl.Buffer.Copy do
     with {:ok, opts} <- Arguments.options(opts, AllocOptions.options()),
          {:ok, options} <- AllocOptions.from(opts),
          {:ok, ref} <-
-           Pressure.create(id, Shape.size(shape) * DType.size(dtype), fn ->
+           Pressure.create(id, Shape.size(shape) * DType.size!(dtype), fn ->
              if dtype == buffer.dtype,
                do: duplicated(buffer, id, options, progress),
                else: Native.buffer_convert(ref, dtype, shape, options)
@@ -36,7 +36,7 @@ defmodule ExCubecl.Buffer.Copy do
   end
 
   defp duplicated(%{ref: ref, shape: shape} = buffer, id, options, progress) do
-    bytes = Shape.size(shape) * DType.size(buffer.dtype)
+    bytes = Shape.size(shape) * DType.size!(buffer.dtype)
     progress = if id == buffer.device, do: false, else: progress
     Progress.watch(bytes, progress, &Native.buffer_duplicate(ref, id, shape, options, &1))
   end

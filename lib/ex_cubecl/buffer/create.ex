@@ -16,7 +16,7 @@ defmodule ExCubecl.Buffer.Create do
     with {:ok, target} <- target(shape, dtype, opts, [:progress]),
          {:ok, data} <- Arguments.data(data, target.shape),
          {:ok, progress} <- Progress.check(opts[:progress]) do
-      bytes = target.count * DType.size(dtype)
+      bytes = target.count * DType.size!(dtype)
 
       Telemetry.span(:upload, bytes, %{device: target.device, dtype: dtype}, fn ->
         create(target, bytes, fn -> from_data(target, bytes, data, progress) end)
@@ -62,7 +62,7 @@ defmodule ExCubecl.Buffer.Create do
 
   def iota(shape, dtype, opts) do
     with {:ok, target} <- target(shape, dtype, opts, []) do
-      create(target, target.count * DType.size(dtype), fn ->
+      create(target, target.count * DType.size!(dtype), fn ->
         Native.buffer_iota(target.device, dtype, target.shape, target.options)
       end)
     end
@@ -101,7 +101,7 @@ defmodule ExCubecl.Buffer.Create do
   end
 
   defp filled(target, fill) do
-    create(target, target.count * DType.size(target.dtype), fn ->
+    create(target, target.count * DType.size!(target.dtype), fn ->
       with {:ok, ref} <- blank(target), {:ok, :ok} <- fill.(ref), do: {:ok, ref}
     end)
   end

@@ -11,7 +11,7 @@ defmodule ExCubecl.Buffer.Read do
   def read(buffer, opts) do
     with {:ok, opts} <- Arguments.options(opts, [:progress]),
          {:ok, progress} <- Progress.check(opts[:progress]) do
-      bytes = Shape.size(buffer.shape) * DType.size(buffer.dtype)
+      bytes = Shape.size(buffer.shape) * DType.size!(buffer.dtype)
 
       download(buffer, bytes, fn ->
         Progress.watch(bytes, progress, &Native.buffer_read(buffer.ref, &1))
@@ -21,7 +21,7 @@ defmodule ExCubecl.Buffer.Read do
 
   def read_part(buffer, offset, count) do
     with :ok <- Arguments.part(offset, count, Shape.size(buffer.shape)) do
-      download(buffer, count * DType.size(buffer.dtype), fn ->
+      download(buffer, count * DType.size!(buffer.dtype), fn ->
         Native.buffer_read_part(buffer.ref, offset, count)
       end)
     end
@@ -30,7 +30,7 @@ defmodule ExCubecl.Buffer.Read do
   def read_all([]), do: {:ok, []}
 
   def read_all([%{device: device} | _] = buffers) do
-    bytes = Enum.sum(Enum.map(buffers, &(Shape.size(&1.shape) * DType.size(&1.dtype))))
+    bytes = Enum.sum(Enum.map(buffers, &(Shape.size(&1.shape) * DType.size!(&1.dtype))))
 
     Telemetry.span(:read, bytes, %{device: device, dtype: nil}, fn ->
       Error.from_native(fn -> Native.buffer_read_all(Enum.map(buffers, & &1.ref)) end)
@@ -50,7 +50,7 @@ defmodule ExCubecl.Buffer.Read do
   end
 
   defp elements(buffer, shape) do
-    download(buffer, Shape.size(buffer.shape) * DType.size(buffer.dtype), fn ->
+    download(buffer, Shape.size(buffer.shape) * DType.size!(buffer.dtype), fn ->
       Native.buffer_to_list(buffer.ref, shape)
     end)
   end

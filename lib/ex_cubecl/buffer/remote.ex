@@ -27,7 +27,7 @@ defmodule ExCubecl.Buffer.Remote do
     do: Error.from_native(fn -> Native.list_to_binary(dtype, shape, list) end)
 
   defp encode(binary, dtype, _shape, count),
-    do: with(:ok <- same_bytes(binary, count * DType.size(dtype)), do: {:ok, binary})
+    do: with(:ok <- same_bytes(binary, count * DType.size!(dtype)), do: {:ok, binary})
 
   defp same_bytes(binary, expected) when byte_size(binary) == expected, do: :ok
 
@@ -77,7 +77,7 @@ defmodule ExCubecl.Buffer.Remote do
   end
 
   defp read_bytes(buffer, offset, len) do
-    size = DType.size(buffer.dtype)
+    size = DType.size!(buffer.dtype)
     Client.route(buffer, &Read.read_part/3, [div(offset, size), div(len, size)])
   end
 
@@ -139,7 +139,7 @@ defmodule ExCubecl.Buffer.Remote do
         :ok
 
       len ->
-        first = div(offset, DType.size(buffer.dtype))
+        first = div(offset, DType.size!(buffer.dtype))
 
         with {:ok, data} <- part.(offset, len),
              :ok <- Client.route(buffer, &Write.write/3, [data, [offset: first]]) do
@@ -208,5 +208,5 @@ defmodule ExCubecl.Buffer.Remote do
     end
   end
 
-  defp bytes(buffer), do: Shape.size(buffer.shape) * DType.size(buffer.dtype)
+  defp bytes(buffer), do: Shape.size(buffer.shape) * DType.size!(buffer.dtype)
 end

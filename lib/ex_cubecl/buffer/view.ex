@@ -32,7 +32,7 @@ defmodule ExCubecl.Buffer.View do
   end
 
   def slice_bytes(buffer, offset, len) do
-    with :ok <- Arguments.part(offset, len, Shape.size(buffer.shape) * DType.size(buffer.dtype)),
+    with :ok <- Arguments.part(offset, len, Shape.size(buffer.shape) * DType.size!(buffer.dtype)),
          {:ok, ref} <-
            Error.from_native(fn -> Native.buffer_slice_bytes(buffer.ref, offset, len) end),
          do: {:ok, %{buffer | ref: ref, shape: [len], dtype: :u8}}

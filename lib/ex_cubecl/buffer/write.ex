@@ -19,7 +19,7 @@ defmodule ExCubecl.Buffer.Write do
   # The offset to write at, and the shape of a list (`nil` for a binary). Without an offset the data must fill
   # the buffer; with an offset it is flat, and its length is the number of elements to write.
   defp range(buffer, data, nil) when is_binary(data) do
-    case Shape.size(buffer.shape) * DType.size(buffer.dtype) do
+    case Shape.size(buffer.shape) * DType.size!(buffer.dtype) do
       expected when expected == byte_size(data) ->
         {:ok, 0, nil}
 
@@ -31,7 +31,7 @@ defmodule ExCubecl.Buffer.Write do
   defp range(buffer, _data, nil), do: {:ok, 0, buffer.shape}
 
   defp range(buffer, data, offset) when is_binary(data) do
-    count = div(byte_size(data), DType.size(buffer.dtype))
+    count = div(byte_size(data), DType.size!(buffer.dtype))
     with :ok <- Arguments.part(offset, count, Shape.size(buffer.shape)), do: {:ok, offset, nil}
   end
 
@@ -45,7 +45,7 @@ defmodule ExCubecl.Buffer.Write do
   end
 
   defp upload(%{ref: ref, dtype: dtype} = buffer, {offset, shape}, data, progress) do
-    bytes = if shape, do: Shape.size(shape) * DType.size(dtype), else: byte_size(data)
+    bytes = if shape, do: Shape.size(shape) * DType.size!(dtype), else: byte_size(data)
 
     Telemetry.span(:upload, bytes, %{device: buffer.device, dtype: dtype}, fn ->
       change(buffer, bytes, fn -> send_data(ref, {offset, shape}, data, progress) end)

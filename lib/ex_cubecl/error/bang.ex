@@ -14,15 +14,14 @@ defmodule ExCubecl.Error.Bang do
         {name, types_of_args, result, guards} = split(spec),
         values = values(result, Map.drop(types, for({name, _} <- guards, do: {name, 0}))),
         :error in values do
-      if :other in values,
-        do:
-          raise(
-            ArgumentError,
-            "#{name}: #{Macro.to_string(result)} is neither :ok, {:ok, _} nor {:error, _}"
-          )
-
+      if :other in values, do: refuse(name, result)
       twin(env.module, {name, types_of_args, for({:value, type} <- values, do: type), guards})
     end
+  end
+
+  defp refuse(name, result) do
+    text = Macro.to_string(result)
+    raise ArgumentError, "#{name}: #{text} is neither :ok, {:ok, _} nor {:error, _}"
   end
 
   ## Specs

@@ -2,7 +2,7 @@ defmodule ExCubecl.Error.Message do
   @moduledoc false
   # Builds the message of every error from its details.
 
-  alias ExCubecl.DType
+  alias ExCubecl.DType.Table
   alias ExCubecl.Error.Text
 
   @doc "The message: what was wrong, what was expected, and what to do. An error from another node names that node."
@@ -113,11 +113,11 @@ defmodule ExCubecl.Error.Message do
     do: "expected #{count(expected)}, but there are #{actual}"
 
   defp text(:invalid_value, %{number: _, value: value, dtype: dtype}),
-    do: "#{dtype} cannot hold #{short(value)}: expected #{DType.range(dtype)}"
+    do: "#{dtype} cannot hold #{short(value)}: expected #{Table.range(dtype)}"
 
   defp text(:invalid_value, %{index: index, value: value, dtype: dtype}),
     do:
-      "element #{index} is #{short(value)}, which #{dtype} cannot hold: expected #{DType.range(dtype)}"
+      "element #{index} is #{short(value)}, which #{dtype} cannot hold: expected #{Table.range(dtype)}"
 
   defp text(:unsupported_dtype, %{
          dtype: dtype,
@@ -137,7 +137,7 @@ defmodule ExCubecl.Error.Message do
 
   defp text(:unsupported_dtype, %{dtype: dtype}),
     do:
-      "#{short(dtype)} is no element type: expected one of #{Enum.map_join(DType.all(), " ", &inspect/1)}"
+      "#{short(dtype)} is no element type: expected one of #{Enum.map_join(Table.all(), " ", &inspect/1)}"
 
   defp text(:loop_limit, %{device: device}),
     do:

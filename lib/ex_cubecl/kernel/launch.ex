@@ -102,12 +102,12 @@ defmodule ExCubecl.Kernel.Launch do
 
   defp bytes_written(%{compiled: %{dtype: nil, outputs: names}, args: args}) do
     Enum.sum(
-      for name <- names, %{shape: s, dtype: d} = args[name], do: Shape.size(s) * DType.size(d)
+      for name <- names, %{shape: s, dtype: d} = args[name], do: Shape.size(s) * DType.size!(d)
     )
   end
 
   defp bytes_written(%{compiled: %{dtype: dtype}, shape: shape}),
-    do: Shape.size(shape) * DType.size(dtype)
+    do: Shape.size(shape) * DType.size!(dtype)
 
   # Launches on the calling scheduler if that does not block: a thread of the library would have to wake up first.
   defp run_step(step),
@@ -118,7 +118,7 @@ defmodule ExCubecl.Kernel.Launch do
 
     with {:ok, note} <- AllocOptions.from(Keyword.take(opts, AllocOptions.options())),
          {:ok, ref} <-
-           Pressure.create(id, Shape.size(shape) * DType.size(dtype), fn ->
+           Pressure.create(id, Shape.size(shape) * DType.size!(dtype), fn ->
              with {:ok, nil} <- Native.kernel_map_now(kernel, id, inputs, numbers, shape, note),
                   do: Native.kernel_map(kernel, id, inputs, numbers, shape, note)
            end),

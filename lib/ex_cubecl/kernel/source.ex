@@ -63,7 +63,7 @@ defmodule ExCubecl.Kernel.Source do
          {:ok, [first | _] = buffers} <- buffers(buffers, entry),
          {:ok, groups} <- axes(:groups, opts[:groups]) do
       metadata = %{device: first.device, kernel: entry}
-      bytes = Enum.sum(for %{shape: s, dtype: d} <- buffers, do: Shape.size(s) * DType.size(d))
+      bytes = Enum.sum(for %{shape: s, dtype: d} <- buffers, do: Shape.size(s) * DType.size!(d))
 
       Telemetry.span(:launch, bytes, metadata, fn ->
         Error.from_native(fn -> Native.source_run(ref, Enum.map(buffers, & &1.ref), groups) end)

@@ -75,9 +75,9 @@ defmodule ExCubecl.Kernel.Types do
       {:float, :float} -> mix_floats(a, b)
       {:float, _} -> a
       {_, :float} -> b
-      {same, same} -> if DType.size(a) >= DType.size(b), do: a, else: b
-      {:unsigned, :signed} -> signed(max(2 * DType.size(a), DType.size(b)))
-      {:signed, :unsigned} -> signed(max(DType.size(a), 2 * DType.size(b)))
+      {same, same} -> if DType.size!(a) >= DType.size!(b), do: a, else: b
+      {:unsigned, :signed} -> signed(max(2 * DType.size!(a), DType.size!(b)))
+      {:signed, :unsigned} -> signed(max(DType.size!(a), 2 * DType.size!(b)))
     end
   end
 
@@ -149,7 +149,7 @@ defmodule ExCubecl.Kernel.Types do
   end
 
   defp range(type) do
-    bits = 8 * DType.size(type)
+    bits = 8 * DType.size!(type)
 
     if unsigned?(type),
       do: {0, Integer.pow(2, bits) - 1},

@@ -15,7 +15,7 @@ defmodule ExCubecl.Pool.Options do
     with {:ok, opts} <- Arguments.options(opts, @options ++ AllocOptions.options()),
          {:ok, dtype} <- Arguments.dtype(Keyword.get(opts, :dtype, :u8)),
          {:ok, shape} <- shape(opts, dtype),
-         {:ok, max} <- maximum(opts[:max], Shape.size(shape) * DType.size(dtype)),
+         {:ok, max} <- maximum(opts[:max], Shape.size(shape) * DType.size!(dtype)),
          {:ok, note} <- AllocOptions.from(Keyword.take(opts, AllocOptions.options())),
          {:ok, id} <- Device.resolve(opts[:device]),
          do: {:ok, %{id: id, dtype: dtype, shape: shape, max: max, note: note}}
@@ -25,7 +25,7 @@ defmodule ExCubecl.Pool.Options do
     case {opts[:size], opts[:shape]} do
       {nil, nil} -> Arguments.invalid(:size, nil, "bytes as :size, or a :shape")
       {nil, shape} -> with({:ok, shape, _} <- filled(shape, dtype), do: {:ok, shape})
-      {size, nil} -> flat(size, DType.size(dtype))
+      {size, nil} -> flat(size, DType.size!(dtype))
       {size, _shape} -> Arguments.invalid(:size, size, "either :size or :shape, not both")
     end
   end

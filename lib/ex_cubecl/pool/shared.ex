@@ -15,7 +15,7 @@ defmodule ExCubecl.Pool.Shared do
          {:ok, {class, max}} <- SizeClass.of(bytes),
          {:ok, note} <- AllocOptions.from(Keyword.take(opts, AllocOptions.options())),
          {:ok, id} <- Device.resolve(opts[:device]) do
-      shape = [div(class + DType.size(dtype) - 1, DType.size(dtype))]
+      shape = [div(class + DType.size!(dtype) - 1, DType.size!(dtype))]
 
       with {:ok, ref} <- take(id, dtype, shape, class, {max, note}),
            do: {:ok, struct!(Buffer, ref: ref, dtype: dtype, shape: shape, device: id)}

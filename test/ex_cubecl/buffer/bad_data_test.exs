@@ -43,7 +43,7 @@ defmodule ExCubecl.BadDataTest do
 
   test "a binary of the wrong size names both sizes", context do
     for dtype <- ExCubecl.supported_dtypes(), wrong <- [-1, 1, 8] do
-      expected = 5 * ExCubecl.DType.size(dtype)
+      expected = 5 * ExCubecl.DType.size!(dtype)
       binary = :binary.copy(<<1>>, expected + wrong)
 
       refused(ExCubecl.buffer(binary, [5], dtype), :shape_mismatch,
@@ -134,7 +134,7 @@ defmodule ExCubecl.BadDataTest do
 
   test "integers out of range name the index, the value and the range", context do
     for dtype <- [:s8, :s16, :s32, :s64, :u8, :u16, :u32, :u64] do
-      bits = 8 * ExCubecl.DType.size(dtype)
+      bits = 8 * ExCubecl.DType.size!(dtype)
       signed = match?("s" <> _, to_string(dtype))
       low = if signed, do: -Integer.pow(2, bits - 1), else: 0
       high = if signed, do: Integer.pow(2, bits - 1) - 1, else: Integer.pow(2, bits) - 1
@@ -292,7 +292,8 @@ defmodule ExCubecl.BadDataTest do
           &Buffer.zeros([1], &1),
           &Buffer.full([1], &1, 1),
           &Buffer.iota([1], &1),
-          &Buffer.convert(witness, &1)
+          &Buffer.convert(witness, &1),
+          &ExCubecl.DType.size/1
         ] do
       refused(call.(dtype), :unsupported_dtype,
         details: [dtype: dtype],
