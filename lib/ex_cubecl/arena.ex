@@ -267,7 +267,7 @@ defmodule ExCubecl.Arena do
   """
   @spec reshape(t, Buffer.shape(), keyword) :: result(Buffer.t())
   def reshape(arena, shape, opts \\ []),
-    do: with({:ok, arena} <- check(arena), do: Tensors.window(arena, shape, opts))
+    do: with({:ok, arena} <- check(arena), do: Tensors.reshape(arena, shape, opts))
 
   @doc """
   Returns `{:ok, buffer}`: the same elements, as a buffer that aliasing checks do not relate to the arena.

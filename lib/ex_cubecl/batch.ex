@@ -86,7 +86,7 @@ defmodule ExCubecl.Batch do
     if Keyword.keyword?(names) do
       with {:ok, steps} <- prepared(Enum.reverse(steps), Map.new(names), []),
            {:error, error} <-
-             Error.from_native(fn -> Native.kernel_run(Enum.map(steps, &Launch.step/1)) end),
+             Error.from_native(fn -> Native.kernel_run_all(Enum.map(steps, &Launch.step/1)) end),
            do: name_step(error, steps)
     else
       Arguments.invalid(:names, names, "a keyword list")

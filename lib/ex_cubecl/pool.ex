@@ -90,7 +90,7 @@ defmodule ExCubecl.Pool do
     with {:ok, checked} <- Options.check(opts),
          %{id: id, dtype: dtype, shape: shape, max: max, note: note} = checked,
          {:ok, pool} <-
-           Error.from_native(fn -> Native.pool_open(id, dtype, shape, max, note) end),
+           Error.from_native(fn -> Native.pool_new(id, dtype, shape, max, note) end),
          do: GenServer.start_link(Server, {pool, max}, Keyword.take(opts, [:name]))
   end
 
@@ -120,15 +120,15 @@ defmodule ExCubecl.Pool do
          {:ok, timeout} <- Arguments.timeout(Keyword.get(opts, :timeout, 5000)),
          {:ok, note} <- AllocOptions.from(Keyword.take(opts, [:tag])),
          {:ok, pid} <- whereis(pool) do
-      case Error.from_native(fn -> Native.pool_take(pid, note) end) do
-        {:ok, {:grow, id, bytes}} -> grow(pid, id, bytes, note, timeout)
+      case Error.from_native(fn -> Native.pool_try_checkout(pid, note) end) do
+        {:ok, {:allocate, id, bytes}} -> grow(pid, id, bytes, note, timeout)
         result -> made(result)
       end
     end
   end
 
   defp grow(pid, id, bytes, note, timeout) do
-    case Pressure.create(id, bytes, fn -> Native.pool_check_out(pid, self(), note) end) do
+    case Pressure.create(id, bytes, fn -> Native.pool_checkout(pid, self(), note) end) do
       {:error, %Error{reason: :pool_exhausted}} when timeout != 0 -> wait(pid, note, timeout)
       result -> made(result)
     end
@@ -161,12 +161,9 @@ defmodule ExCubecl.Pool do
   """
   @spec checkin(pool, Buffer.t()) :: :ok | {:error, Error.t()}
   def checkin(pool, buffer) do
-    with {:ok, ref} <- Handle.reference(buffer), {:ok, pid} <- whereis(pool) do
-      case Error.from_native(fn -> Native.pool_check_in(pid, ref) end) do
-        {:ok, nil} -> Error.from_native(fn -> Native.pool_check_in_wait(pid, ref) end)
-        result -> result
-      end
-    end
+    with {:ok, ref} <- Handle.reference(buffer),
+         {:ok, pid} <- whereis(pool),
+         do: Error.from_native(fn -> Native.pool_checkin(pid, ref) end)
   end
 
   @doc """

@@ -82,7 +82,7 @@ defmodule ExCubecl.Telemetry do
   # If several processes start at once, one registers the name and the others exit.
   defp watch(caller) do
     Process.register(self(), __MODULE__)
-    Error.from_native(fn -> Native.memory_watch(self()) end)
+    Error.from_native(fn -> Native.memory_watch_frees(self()) end)
     send(caller, {self(), :watching})
     report()
   rescue
@@ -99,7 +99,9 @@ defmodule ExCubecl.Telemetry do
       @every -> :ok
     end
 
-    if listening?(), do: report(), else: Error.from_native(fn -> Native.memory_watch(nil) end)
+    if listening?(),
+      do: report(),
+      else: Error.from_native(fn -> Native.memory_watch_frees(nil) end)
   end
 
   defp free(freed, microseconds) do

@@ -9,7 +9,7 @@ if Code.ensure_loaded?(:proper) do
     import :proper_types, only: [any: 0, binary: 0, elements: 1, frequency: 1, list: 1, oneof: 1]
 
     # A device reset or a limit would affect all processes; the loading functions are not NIFs.
-    @left_out ~w(load library_path load_error device_reset memory_set_limit memory_first_limit)a
+    @left_out ~w(load library_path load_error device_reset memory_set_limit memory_set_initial_limit)a
     @powers for power <- [0, 7, 8, 15, 16, 31, 32, 52, 53, 62, 63, 64, 65, 128, 1024],
                 near <- [-1, 0, 1],
                 sign <- [1, -1],

@@ -54,7 +54,7 @@ defmodule ExCubecl.RawTest do
       Process.put(:call, call)
       result = RawCalls.run(call, world)
       # Returns the buffer to the pool, unless the call did so.
-      ExCubecl.Native.pool_check_in_wait(pool, world.pool_buffer)
+      ExCubecl.Native.pool_checkin(pool, world.pool_buffer)
       flush()
       result == :ok
     end

@@ -6,9 +6,6 @@ defmodule ExCubecl.Arena.Tensors do
   alias ExCubecl.Buffer.{Handle, Pressure}
   alias ExCubecl.Error.Arguments
 
-  # `drop/2` runs on the calling scheduler for at most this many tensors; more would occupy it for too long.
-  @few 32
-
   def alloc(arena, shape, dtype) do
     with {:ok, dtype} <- dtype(arena, dtype),
          {:ok, shape, count} <- Arguments.shape(shape, dtype),
@@ -18,34 +15,24 @@ defmodule ExCubecl.Arena.Tensors do
 
   # An arena without enough memory grows on a thread of the library.
   defp reserve(%{ref: ref} = arena, dtype, shape, bytes) do
-    with {:ok, nil} <- Error.from_native(fn -> Native.arena_alloc(ref, dtype, shape) end) do
-      Pressure.create(arena.device, bytes, fn -> Native.arena_alloc_wait(ref, dtype, shape) end)
+    with {:ok, nil} <- Error.from_native(fn -> Native.arena_try_alloc(ref, dtype, shape) end) do
+      Pressure.create(arena.device, bytes, fn -> Native.arena_alloc(ref, dtype, shape) end)
     end
   end
 
   def drop(%{ref: ref}, tensors) do
-    with {:ok, refs} <- Handle.references(tensors) do
-      case try_drop(ref, refs) do
-        {:ok, nil} -> Error.from_native(fn -> Native.arena_drop_wait(ref, refs) end)
-        result -> result
-      end
-    end
+    with {:ok, refs} <- Handle.references(tensors),
+         do: Error.from_native(fn -> Native.arena_drop(ref, refs) end)
   end
 
-  defp try_drop(ref, refs) do
-    if length(refs) <= @few,
-      do: Error.from_native(fn -> Native.arena_drop(ref, refs) end),
-      else: {:ok, nil}
-  end
-
-  def window(arena, shape, opts) do
+  def reshape(arena, shape, opts) do
     with {:ok, opts} <- Arguments.options(opts, [:offset, :dtype]),
          {:ok, dtype} <- dtype(arena, opts[:dtype]),
          {:ok, shape, _count} <- Arguments.shape(shape, dtype),
          {:ok, offset} <- Arguments.index(:offset, Keyword.get(opts, :offset, 0)),
          {:ok, ref} <-
            Pressure.create(arena.device, 0, fn ->
-             Native.arena_window(arena.ref, dtype, shape, offset)
+             Native.arena_reshape(arena.ref, dtype, shape, offset)
            end),
          do: {:ok, tensor(arena, ref, dtype, shape)}
   end

@@ -43,9 +43,7 @@ defmodule ExCubecl.Buffer.Copy do
 
   def copy(source, target) do
     with {:error, %{reason: :shape_mismatch} = error} <-
-           Write.change(target, Shape.size(target.shape), fn ->
-             Native.buffer_copy(source.ref, target.ref)
-           end),
+           Write.change(target, &Native.buffer_copy(source.ref, target.ref, &1)),
          do: {:error, %{error | details: Map.put(error.details, :operation, :copy)}}
   end
 end

@@ -28,7 +28,7 @@ defmodule ExCubecl.Buffer.Create do
     if bytes in 1..@small and (is_list(data) or byte_size(data) == bytes) do
       %{device: id, dtype: dtype, shape: shape, options: options} = target
 
-      with {:ok, nil} <- Native.buffer_from_small(id, dtype, shape, data, options),
+      with {:ok, nil} <- Native.buffer_try_create(id, dtype, shape, data, options),
            do: from_large(target, data, progress)
     else
       from_large(target, data, progress)
@@ -49,7 +49,7 @@ defmodule ExCubecl.Buffer.Create do
     with {:ok, target} <- target(shape, dtype, opts, [:lazy]) do
       case Keyword.get(opts, :lazy, true) do
         true -> create(target, 0, fn -> blank(target) end)
-        false -> filled(target, &Native.buffer_allocate/1)
+        false -> filled(target, &Native.buffer_allocate(&1, true))
         other -> Arguments.invalid(:lazy, other, "true or false")
       end
     end
@@ -57,7 +57,7 @@ defmodule ExCubecl.Buffer.Create do
 
   def full(shape, dtype, value, opts) do
     with {:ok, target} <- target(shape, dtype, opts, []),
-         do: filled(target, &Native.buffer_fill(&1, value))
+         do: filled(target, &Native.buffer_fill(&1, value, true))
   end
 
   def iota(shape, dtype, opts) do
@@ -94,11 +94,8 @@ defmodule ExCubecl.Buffer.Create do
     end
   end
 
-  defp blank(%{device: id, dtype: dtype, shape: shape, options: options} = target) do
-    with {:ok, nil} <- Native.buffer_empty(id, dtype, shape, options),
-         {:ok, :ok} <- Native.device_open(id),
-         do: blank(target)
-  end
+  defp blank(%{device: id, dtype: dtype, shape: shape, options: options}),
+    do: Native.buffer_empty(id, dtype, shape, options)
 
   defp filled(target, fill) do
     create(target, target.count * DType.size!(target.dtype), fn ->

@@ -76,7 +76,7 @@ defmodule ExCubecl.Buffer.Pressure do
   end
 
   defp live(id) do
-    case Native.memory_live(id) do
+    case Native.memory_live_bytes(id) do
       {:ok, bytes} -> bytes
       {:error, _} -> 0
     end
@@ -87,7 +87,7 @@ defmodule ExCubecl.Buffer.Pressure do
 
   # Adds the live bytes, the limit and the owners of the most memory to the error, for debugging.
   defp explain(error, id) do
-    with {:ok, {live, limit}} <- Native.memory_failed(id),
+    with {:ok, {live, limit}} <- Native.memory_count_failure(id),
          {:ok, owners} <- Native.memory_owners(id) do
       more = %{live: live, limit: limit, owners: Enum.take(owners, @biggest)}
       %{error | details: Map.merge(more, error.details)}

@@ -44,41 +44,37 @@ defmodule ExCubecl.Buffer.Write do
     end
   end
 
-  defp upload(%{ref: ref, dtype: dtype} = buffer, {offset, shape}, data, progress) do
+  defp upload(%{dtype: dtype} = buffer, {offset, shape}, data, progress) do
     bytes = if shape, do: Shape.size(shape) * DType.size!(dtype), else: byte_size(data)
 
     Telemetry.span(:upload, bytes, %{device: buffer.device, dtype: dtype}, fn ->
-      change(buffer, bytes, fn -> send_data(ref, {offset, shape}, data, progress) end)
+      send_data(buffer, {offset, shape}, data, progress)
     end)
   end
 
-  defp send_data(ref, {offset, nil}, binary, progress) do
+  defp send_data(%{ref: ref} = buffer, {offset, nil}, binary, progress) do
     Progress.watch(byte_size(binary), progress, fn watcher ->
-      Native.buffer_write(ref, offset, binary, watcher)
+      change(buffer, &Native.buffer_write(ref, offset, binary, watcher, &1))
     end)
   end
 
-  defp send_data(ref, {offset, shape}, list, _progress),
-    do: Native.buffer_write_list(ref, offset, shape, list)
+  defp send_data(%{ref: ref} = buffer, {offset, shape}, list, _progress),
+    do: change(buffer, &Native.buffer_write_list(ref, offset, shape, list, &1))
 
-  def fill(buffer, value) do
-    change(buffer, Shape.size(buffer.shape), fn -> Native.buffer_fill(buffer.ref, value) end)
-  end
+  def fill(%{ref: ref} = buffer, value),
+    do: change(buffer, &Native.buffer_fill(ref, value, &1))
 
-  def ensure_allocated(buffer),
-    do: change(buffer, 1, fn -> Native.buffer_allocate(buffer.ref) end)
+  def ensure_allocated(%{ref: ref} = buffer),
+    do: change(buffer, &Native.buffer_allocate(ref, &1))
 
   @doc """
-  Changes `count` elements of a buffer by `call`.
+  Changes a buffer by `call`, whose argument is whether it may allocate the memory of a lazy buffer.
 
-  A write to a buffer without memory allocates it. A write of zero elements allocates nothing.
+  If `call` would allocate and may not, it returns the number of bytes. These are counted before it is called again. So a change of a
+  buffer that has its memory calls the native library once.
   """
-  def change(buffer, 0, call), do: Pressure.create(buffer.device, 0, call)
-
-  def change(%{ref: ref} = buffer, _count, call) do
-    case Error.from_native(fn -> Native.buffer_missing(ref) end) do
-      {:ok, bytes} -> Pressure.create(buffer.device, bytes, call)
-      {:error, error} -> {:error, error}
-    end
+  def change(%{device: id}, call) do
+    with {:ok, {:allocate, bytes}} <- Pressure.create(id, 0, fn -> call.(false) end),
+         do: Pressure.create(id, bytes, fn -> call.(true) end)
   end
 end

@@ -71,7 +71,7 @@ defmodule ExCubecl.Cluster.Client do
   defp key(other), do: other
 
   defp kept(ref) do
-    {:ok, binary} = Native.remote_key(ref)
+    {:ok, binary} = Native.remote_name(ref)
     {_node, key} = :erlang.binary_to_term(binary)
     key
   rescue

@@ -10,7 +10,7 @@ defmodule ExCubecl.Dashboard.Top do
 
   @doc "The open devices of this node, with their usage and their largest owners and tags."
   def snapshot do
-    opened = Native.memory_open()
+    opened = Native.device_list_open()
     names = with {:ok, devices} <- Device.list(), do: Map.new(devices, &{&1.id, &1.name})
 
     for id <- Enum.sort(opened),

@@ -37,7 +37,7 @@ defmodule ExCubecl.Device.Limits do
   defp each([{device, bytes} | rest]) when is_integer(bytes) and bytes >= 0 do
     with {:ok, id} <- Id.parse(device),
          {:ok, bytes} <- Arguments.index(:memory_limit, bytes),
-         :ok <- Error.from_native(fn -> Native.memory_first_limit(id, bytes) end),
+         :ok <- Error.from_native(fn -> Native.memory_set_initial_limit(id, bytes) end),
          do: each(rest)
   end
 

@@ -28,7 +28,7 @@ defmodule ExCubecl.Device.Local do
     with {:ok, opts} <- Arguments.options(opts, [:as]),
          {:ok, on} <- resolve(adapter),
          {:ok, id} <- new_id(opts[:as]),
-         {:ok, added} <- Error.from_native(fn -> Native.device_add(on, id) end) do
+         {:ok, added} <- Error.from_native(fn -> Native.device_open(on, id) end) do
       Id.forget()
       {:ok, Id.describe(added)}
     end

@@ -93,7 +93,7 @@ defmodule ExCubecl.Kernel.Launch do
         cond do
           launch.check -> run_checked(launch, opts)
           launch.outputs == [] -> run_into_new(launch, opts)
-          true -> Error.from_native(fn -> run_step(step(launch)) end)
+          true -> Error.from_native(fn -> Native.kernel_run(step(launch)) end)
         end
       end)
 
@@ -109,18 +109,13 @@ defmodule ExCubecl.Kernel.Launch do
   defp bytes_written(%{compiled: %{dtype: dtype}, shape: shape}),
     do: Shape.size(shape) * DType.size!(dtype)
 
-  # Launches on the calling scheduler if that does not block: a thread of the library would have to wake up first.
-  defp run_step(step),
-    do: with({:ok, nil} <- Native.kernel_run_now(step), do: Native.kernel_run([step]))
-
   defp run_into_new(%{compiled: %{ref: kernel, dtype: dtype}, shape: shape} = launch, opts) do
     %{device: id, inputs: inputs, numbers: numbers} = launch
 
     with {:ok, note} <- AllocOptions.from(Keyword.take(opts, AllocOptions.options())),
          {:ok, ref} <-
            Pressure.create(id, Shape.size(shape) * DType.size!(dtype), fn ->
-             with {:ok, nil} <- Native.kernel_map_now(kernel, id, inputs, numbers, shape, note),
-                  do: Native.kernel_map(kernel, id, inputs, numbers, shape, note)
+             Native.kernel_map(kernel, id, inputs, numbers, shape, note)
            end),
          do: {:ok, %Buffer{ref: ref, dtype: dtype, shape: shape, device: id}}
   end
@@ -133,7 +128,7 @@ defmodule ExCubecl.Kernel.Launch do
          {:ok, result} <- new_result(launch, opts),
          outputs = if(result, do: [result.ref], else: outputs) ++ [report.ref],
          :ok <-
-           Error.from_native(fn -> Native.kernel_run([step(%{launch | outputs: outputs})]) end),
+           Error.from_native(fn -> Native.kernel_run(step(%{launch | outputs: outputs})) end),
          {:ok, reported} <- Buffer.to_list(report) do
       case reported do
         [0 | _] -> if result, do: {:ok, result}, else: :ok

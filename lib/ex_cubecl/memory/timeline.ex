@@ -51,7 +51,7 @@ defmodule ExCubecl.Memory.Timeline do
     Process.send_after(self(), {:sample, round}, every)
 
     rings =
-      case Error.from_native(&Native.memory_open/0) do
+      case Error.from_native(&Native.device_list_open/0) do
         {:ok, ids} -> Enum.reduce(ids, state.rings, &sample(&1, &2, keep))
         {:error, _} -> state.rings
       end

@@ -8,7 +8,7 @@ defmodule ExCubecl.Pool.Server do
 
   @impl true
   def init({pool, max}) do
-    :ok = Error.from_native(fn -> Native.pool_run(pool) end)
+    :ok = Error.from_native(fn -> Native.pool_set_server(pool) end)
     {:ok, %{max: max, queue: :queue.new()}}
   end
 
@@ -45,7 +45,7 @@ defmodule ExCubecl.Pool.Server do
   end
 
   defp serve(waiter, rest, state) do
-    call = fn -> Native.pool_check_out(self(), waiter.holder, waiter.note) end
+    call = fn -> Native.pool_checkout(self(), waiter.holder, waiter.note) end
 
     case Error.from_native(call) do
       {:error, %Error{reason: :pool_exhausted}} ->

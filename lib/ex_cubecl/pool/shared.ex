@@ -17,32 +17,22 @@ defmodule ExCubecl.Pool.Shared do
          {:ok, id} <- Device.resolve(opts[:device]) do
       shape = [div(class + DType.size!(dtype) - 1, DType.size!(dtype))]
 
-      with {:ok, ref} <- take(id, dtype, shape, class, {max, note}),
+      get = fn -> Native.pool_get_buffer(id, dtype, shape, max, note) end
+
+      with {:ok, ref} <- Pressure.create(id, class, get),
            do: {:ok, struct!(Buffer, ref: ref, dtype: dtype, shape: shape, device: id)}
     end
   end
 
-  # An idle buffer is taken on the calling scheduler; a new one is allocated by a thread of the library.
-  defp take(id, dtype, shape, bytes, {max, note}) do
-    Pressure.create(id, bytes, fn ->
-      with {:ok, nil} <- Native.memory_take(id, dtype, shape, max, note),
-           do: Native.memory_get(id, dtype, shape, max, note)
-    end)
-  end
-
   @spec return(Buffer.t()) :: :ok | {:error, Error.t()}
   def return(buffer) do
-    with {:ok, ref} <- Handle.reference(buffer) do
-      case Error.from_native(fn -> Native.memory_return(ref) end) do
-        {:ok, nil} -> Error.from_native(fn -> Native.memory_return_wait(ref) end)
-        result -> result
-      end
-    end
+    with {:ok, ref} <- Handle.reference(buffer),
+         do: Error.from_native(fn -> Native.pool_return_buffer(ref) end)
   end
 
   @spec stats() :: {:ok, %{tuple => ExCubecl.Pool.stats()}} | {:error, Error.t()}
   def stats do
-    with {:ok, pools} <- Error.from_native(&Native.memory_stats/0),
+    with {:ok, pools} <- Error.from_native(&Native.pool_shared_stats/0),
          do: {:ok, Map.new(pools, &pool/1)}
   end
 

@@ -1,4 +1,4 @@
-//! Calls whose result a thread of the library sends as a message `{tag, {:ok, value} | {:error, fault}}`.
+//! Calls whose result a thread of the library sends as a message `{tag, {:ok, value} | {:error, error}}`.
 //! No BEAM scheduler waits for a device: a NIF queues the call, and `ExCubecl.Native` receives the message.
 
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use ex_cubecl_core::registry;
 use ex_cubecl_core::threads::worker::{CONTROL, JobQueue, Worker};
 use ex_cubecl_core::{Device, DeviceId, Error, Result};
 use rustler::env::SavedTerm;
-use rustler::{Atom, Binary, Encoder, Env, LocalPid, OwnedEnv, Reference, Term};
+use rustler::{Atom, Encoder, Env, LocalPid, OwnedEnv, Reference, Term};
 
 use crate::atoms;
 use crate::error::{NifError, NifResult};
@@ -19,58 +19,59 @@ pub type Pending<'a> = NifResult<'a, Atom>;
 /// library sends an error, so that the process does not wait indefinitely.
 pub struct Call {
     pid: LocalPid,
-    letter: Option<(OwnedEnv, SavedTerm)>,
+    /// The environment of the message, with the tag in it. `None` once the message is sent.
+    message: Option<(OwnedEnv, SavedTerm)>,
 }
 
 impl Call {
     pub fn new(env: Env<'_>, tag: Reference<'_>) -> Call {
-        let own = OwnedEnv::new();
-        let tag = own.save(tag);
+        let message_env = OwnedEnv::new();
+        let tag = message_env.save(tag);
         Call {
             pid: env.pid(),
-            letter: Some((own, tag)),
+            message: Some((message_env, tag)),
         }
     }
 
-    pub fn answer<T: Encoder>(mut self, answer: NifResult<'static, T>) {
-        self.send(|env| encoded(env, answer));
+    pub fn reply<T: Encoder>(mut self, result: NifResult<'static, T>) {
+        self.send(|env| encoded(env, result));
     }
 
     /// Sends a term that is made in the environment of the message.
-    pub fn answer_with(mut self, answer: impl for<'a> FnOnce(Env<'a>) -> NifResult<'a, Term<'a>>) {
-        self.send(|env| encoded(env, answer(env)));
+    pub fn reply_with(mut self, result: impl for<'a> FnOnce(Env<'a>) -> NifResult<'a, Term<'a>>) {
+        self.send(|env| encoded(env, result(env)));
     }
 
-    fn send(&mut self, answer: impl for<'a> FnOnce(Env<'a>) -> Term<'a>) {
+    fn send(&mut self, result: impl for<'a> FnOnce(Env<'a>) -> Term<'a>) {
         // `send_and_clear` panics on a thread of the VM; there the NIF returns the error itself.
-        let Some((mut env, tag)) = self.letter.take().filter(|_| on_our_thread()) else {
+        let Some((mut env, tag)) = self.message.take().filter(|_| on_our_thread()) else {
             return;
         };
-        let _ = env.send_and_clear(&self.pid, |env| (tag.load(env), answer(env)));
+        let _ = env.send_and_clear(&self.pid, |env| (tag.load(env), result(env)));
     }
 
     /// Whether the calling process is still alive.
     fn is_wanted(&self) -> bool {
-        let letter = self.letter.as_ref();
-        letter.is_some_and(|(env, _)| env.run(|env| self.pid.is_alive(env)))
+        let message = self.message.as_ref();
+        message.is_some_and(|(env, _)| env.run(|env| self.pid.is_alive(env)))
     }
 
-    /// Runs `work` on the thread of `lane`, after the jobs queued before it, and sends its result.
-    pub fn on<'a, T: Encoder>(
+    /// Runs `work` on the thread of `queue`, after the jobs queued before it, and sends its result.
+    pub fn run_in<'a, T: Encoder>(
         self,
-        lane: &JobQueue,
+        queue: &JobQueue,
         work: impl FnOnce() -> NifResult<'static, T> + Send + 'static,
     ) -> Pending<'a> {
-        lane.run(move || {
+        queue.run(move || {
             if self.is_wanted() {
-                self.answer(work());
+                self.reply(work());
             }
         })?;
         Ok(atoms::pending())
     }
 
     /// Continues the call with `next` on the thread of a device.
-    pub fn then<'a>(
+    pub fn continue_on<'a>(
         self,
         device: &Device,
         next: impl FnOnce(Call) + Send + 'static,
@@ -93,7 +94,7 @@ impl Call {
         device: &Device,
         work: impl FnOnce() -> NifResult<'static, T> + Send + 'static,
     ) -> Pending<'a> {
-        self.then(device, |call| call.answer(work()))
+        self.continue_on(device, |call| call.reply(work()))
     }
 
     /// As `run`, on a device that is opened first if necessary.
@@ -102,14 +103,14 @@ impl Call {
         id: DeviceId,
         work: impl FnOnce(&Arc<Device>) -> NifResult<'static, T> + Send + 'static,
     ) -> Pending<'a> {
-        self.opened(id, move |device, call| {
-            let own = device.clone();
-            call.queue(device.worker(), move |call| call.answer(work(&own)))
+        self.continue_with(id, move |device, call| {
+            let worker = device.clone();
+            call.queue(worker.worker(), move |call| call.reply(work(&device)))
         })
     }
 
     /// Continues the call with the device of this id once it is open.
-    pub fn opened<'a>(
+    pub fn continue_with<'a>(
         self,
         id: DeviceId,
         next: impl FnOnce(Arc<Device>, Call) -> Result<()> + Send + 'static,
@@ -119,7 +120,7 @@ impl Call {
             None => CONTROL.run(move || match registry::open(id) {
                 // If `next` fails it drops the call, which then sends an error.
                 Ok(device) => drop(next(device, self)),
-                Err(error) => self.answer::<Atom>(Err(error.into())),
+                Err(error) => self.reply::<Atom>(Err(error.into())),
             })?,
         }
         Ok(atoms::pending())
@@ -129,17 +130,17 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         // If the calling process has ended, no message is needed.
-        if self.letter.is_some() && self.is_wanted() {
+        if self.message.is_some() && self.is_wanted() {
             let broken = NifError::from(Error::driver("the call broke off"));
             self.send(|env| encoded::<Atom>(env, Err(broken)));
         }
     }
 }
 
-fn encoded<'a, T: Encoder>(env: Env<'a>, answer: NifResult<'_, T>) -> Term<'a> {
-    match answer {
+fn encoded<'a, T: Encoder>(env: Env<'a>, result: NifResult<'_, T>) -> Term<'a> {
+    match result {
         Ok(value) => (atoms::ok(), value).encode(env),
-        Err(fault) => (atoms::error(), fault).encode(env),
+        Err(error) => (atoms::error(), error).encode(env),
     }
 }
 
@@ -152,53 +153,31 @@ fn on_our_thread() -> bool {
 }
 
 /// A result that is returned at once, or comes as a message.
-pub enum Later<T> {
-    Now(T),
+pub enum MaybePending<T> {
+    Ready(T),
     Pending,
 }
 
-impl<T: Encoder> Encoder for Later<T> {
+impl<T: Encoder> Encoder for MaybePending<T> {
     fn encode<'a>(&self, env: Env<'a>) -> Term<'a> {
         match self {
-            Later::Now(value) => value.encode(env),
-            Later::Pending => atoms::pending().to_term(env),
+            MaybePending::Ready(value) => value.encode(env),
+            MaybePending::Pending => atoms::pending().to_term(env),
         }
     }
 }
 
 /// Runs `work`, which does not use the device's driver: at once if the device is open, else after
 /// it was opened on a thread of the library.
-pub fn ask<'a, T: Encoder>(
+pub fn when_open<'a, T: Encoder>(
     env: Env<'a>,
     tag: Reference<'a>,
     id: DeviceId,
-    work: impl FnOnce(&Device) -> T + Send + 'static,
-) -> NifResult<'a, Later<T>> {
+    work: impl FnOnce(&Arc<Device>) -> Result<T> + Send + 'static,
+) -> NifResult<'a, MaybePending<T>> {
     if let Some(device) = registry::find_open(id) {
-        return Ok(Later::Now(work(&device)));
+        return Ok(MaybePending::Ready(work(&device)?));
     }
-    Call::new(env, tag).run_on(id, move |device| Ok(work(device)))?;
-    Ok(Later::Pending)
-}
-
-/// The bytes of a binary, kept without copying until a thread of the library is done with them.
-pub struct Data {
-    env: OwnedEnv,
-    binary: SavedTerm,
-}
-
-impl Data {
-    pub fn keep(binary: Binary<'_>) -> Data {
-        let env = OwnedEnv::new();
-        let binary = env.save(binary);
-        Data { env, binary }
-    }
-
-    pub fn read<T>(&self, with: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
-        self.env
-            .run(|env| match self.binary.load(env).decode::<Binary>() {
-                Ok(binary) => with(&binary),
-                Err(_) => Err(Error::driver("the data of a call was lost")),
-            })
-    }
+    Call::new(env, tag).run_on(id, move |device| Ok(work(device)?))?;
+    Ok(MaybePending::Pending)
 }

@@ -3,18 +3,17 @@
 
 mod atoms;
 mod call;
-
 mod error;
 mod list;
 mod list_cell;
 mod nif;
 mod notifier;
 mod pid;
-
-mod reply;
+mod read;
 mod resource;
+mod saved_binary;
 mod term;
-mod tree;
+mod transfer;
 
 use rustler::{Env, Term};
 

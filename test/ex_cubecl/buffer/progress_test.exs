@@ -28,7 +28,8 @@ defmodule ExCubecl.ProgressTest do
 
   test "the library tells of what is on the way" do
     buffer = Buffer.zeros!([@bytes], :u8)
-    {:ok, _} = ExCubecl.Native.buffer_write(buffer.ref, 0, :binary.copy(<<1>>, @bytes), self())
+    bytes = :binary.copy(<<1>>, @bytes)
+    {:ok, _} = ExCubecl.Native.buffer_write(buffer.ref, 0, bytes, self(), true)
     assert length(pieces()) >= 2
     {:ok, _} = ExCubecl.Native.buffer_read(buffer.ref, self())
     assert length(pieces()) >= 2

@@ -27,13 +27,13 @@ pub fn decode<'a>(data: Term<'a>, dtype: DType, dims: &[u64]) -> NifResult<'a, V
     }
 }
 
-/// Whether a list and its nested lists have at most `most` cells. It visits no more cells than that.
-pub fn has_at_most(data: Term<'_>, most: u64) -> bool {
+/// Whether a list and its nested lists have at most `max` cells. It visits no more cells than that.
+pub fn has_at_most(data: Term<'_>, max: u64) -> bool {
     let (mut lists, mut cells) = (vec![data], 0);
     while let Some(mut rest) = lists.pop() {
         while let Some((head, tail)) = list_cell::split(rest) {
             cells += 1;
-            if cells > most {
+            if cells > max {
                 return false;
             }
             if head.is_list() {

@@ -16,15 +16,21 @@ fn version() -> &'static str {
 
 #[rustler::nif]
 fn device_list<'a>(env: Env<'a>, tag: Reference<'a>) -> Pending<'a> {
-    Call::new(env, tag).on(&CONTROL, || {
+    Call::new(env, tag).run_in(&CONTROL, || {
         let devices = registry::list()?.into_iter();
         Ok(devices.map(Wire).collect::<Vec<_>>())
     })
 }
 
+/// The ids of the devices that are in use.
+#[rustler::nif]
+fn device_list_open() -> Vec<Wire<DeviceId>> {
+    registry::opened().into_iter().map(Wire).collect()
+}
+
 #[rustler::nif]
 fn device_default<'a>(env: Env<'a>, tag: Reference<'a>) -> Pending<'a> {
-    Call::new(env, tag).on(&CONTROL, || Ok(Wire(registry::default_id()?)))
+    Call::new(env, tag).run_in(&CONTROL, || Ok(Wire(registry::default_id()?)))
 }
 
 #[rustler::nif]
@@ -43,26 +49,22 @@ fn device_synchronize<'a>(env: Env<'a>, tag: Reference<'a>, id: Wire<DeviceId>) 
     })
 }
 
+/// Opens `id` as a logical device on the adapter of device `on`.
 #[rustler::nif]
-fn device_add<'a>(
+fn device_open<'a>(
     env: Env<'a>,
     tag: Reference<'a>,
     on: Wire<DeviceId>,
     id: Wire<DeviceId>,
 ) -> Pending<'a> {
-    Call::new(env, tag).on(&CONTROL, move || Ok(Wire(registry::add(on.0, id.0)?)))
+    Call::new(env, tag).run_in(&CONTROL, move || Ok(Wire(registry::add(on.0, id.0)?)))
 }
 
 /// It waits for the remaining work of the device.
 #[rustler::nif]
 fn device_remove<'a>(env: Env<'a>, tag: Reference<'a>, id: Wire<DeviceId>) -> Pending<'a> {
-    Call::new(env, tag).on(&MULTI_DEVICE, move || {
+    Call::new(env, tag).run_in(&MULTI_DEVICE, move || {
         registry::remove(id.0)?;
         Ok(atoms::ok())
     })
-}
-
-#[rustler::nif]
-fn device_open<'a>(env: Env<'a>, tag: Reference<'a>, id: Wire<DeviceId>) -> Pending<'a> {
-    Call::new(env, tag).opened(id.0, |_, call| CONTROL.run(|| call.answer(Ok(atoms::ok()))))
 }

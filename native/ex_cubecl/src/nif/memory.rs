@@ -1,21 +1,18 @@
 //! `ExCubecl.Memory`.
 
-use ex_cubecl_core::allocators::pool::Stats;
-use ex_cubecl_core::allocators::shared_pools;
+use ex_cubecl_core::DeviceId;
 use ex_cubecl_core::memory::allocation_tracker::{Record, Report};
 use ex_cubecl_core::memory::heap::PageInfo;
 use ex_cubecl_core::memory::meter::{Watcher, watch_frees};
 use ex_cubecl_core::registry;
-use ex_cubecl_core::{DType, DeviceId};
-use rustler::{Atom, Encoder, Env, LocalPid, Reference, ResourceArc, Term};
+use rustler::{Atom, Encoder, Env, LocalPid, Reference, Term};
 
 use crate::atoms;
-use crate::call::{Call, Later, Pending, ask};
-use crate::error::{NifResult, busy_to_nil};
+use crate::call::{Call, MaybePending, Pending, when_open};
+use crate::error::NifResult;
 use crate::notifier::notify;
 use crate::pid;
-use crate::resource::{BufferRef, held, unwatch};
-use crate::term::{AllocOptions, Dims, Wire, spec};
+use crate::term::Wire;
 
 #[rustler::nif]
 fn memory_usage<'a>(env: Env<'a>, tag: Reference<'a>, id: Wire<DeviceId>) -> Pending<'a> {
@@ -27,8 +24,8 @@ fn memory_total<'a>(
     env: Env<'a>,
     tag: Reference<'a>,
     id: Wire<DeviceId>,
-) -> NifResult<'a, Later<Option<u64>>> {
-    ask(env, tag, id.0, |device| device.info.total_memory)
+) -> NifResult<'a, MaybePending<Option<u64>>> {
+    when_open(env, tag, id.0, |device| Ok(device.info.total_memory))
 }
 
 #[rustler::nif]
@@ -37,16 +34,16 @@ fn memory_set_limit<'a>(
     tag: Reference<'a>,
     id: Wire<DeviceId>,
     limit: Option<u64>,
-) -> NifResult<'a, Later<Atom>> {
-    ask(env, tag, id.0, move |device| {
+) -> NifResult<'a, MaybePending<Atom>> {
+    when_open(env, tag, id.0, move |device| {
         device.set_limit(limit);
-        atoms::ok()
+        Ok(atoms::ok())
     })
 }
 
 /// Sets the limit with which a device is opened. A device that is open keeps its limit.
 #[rustler::nif]
-fn memory_first_limit(id: Wire<DeviceId>, limit: u64) -> NifResult<'static, Atom> {
+fn memory_set_initial_limit(id: Wire<DeviceId>, limit: u64) -> NifResult<'static, Atom> {
     registry::set_first_limit(id.0, limit);
     Ok(atoms::ok())
 }
@@ -56,10 +53,10 @@ fn memory_report<'a>(
     env: Env<'a>,
     tag: Reference<'a>,
     id: Wire<DeviceId>,
-    most: u64,
-) -> NifResult<'a, Later<Wire<Report>>> {
-    ask(env, tag, id.0, move |device| {
-        Wire(device.report(most as usize))
+    max: u64,
+) -> NifResult<'a, MaybePending<Wire<Report>>> {
+    when_open(env, tag, id.0, move |device| {
+        Ok(Wire(device.report(max as usize)))
     })
 }
 
@@ -71,21 +68,15 @@ fn memory_map<'a>(
     env: Env<'a>,
     tag: Reference<'a>,
     id: Wire<DeviceId>,
-    most: u64,
-) -> NifResult<'a, Later<Map>> {
-    ask(env, tag, id.0, move |device| {
-        let (pages, entries) = device.map(most as usize);
-        (
+    max: u64,
+) -> NifResult<'a, MaybePending<Map>> {
+    when_open(env, tag, id.0, move |device| {
+        let (pages, entries) = device.map(max as usize);
+        Ok((
             pages.into_iter().map(Wire).collect(),
             entries.into_iter().map(Wire).collect(),
-        )
+        ))
     })
-}
-
-/// The devices that are open.
-#[rustler::nif]
-fn memory_open() -> Vec<Wire<DeviceId>> {
-    registry::opened().into_iter().map(Wire).collect()
 }
 
 /// The owners of live allocations with their bytes, in descending order of bytes.
@@ -94,12 +85,12 @@ fn memory_owners<'a>(
     env: Env<'a>,
     tag: Reference<'a>,
     id: Wire<DeviceId>,
-) -> NifResult<'a, Later<Vec<(Owner, u64)>>> {
-    ask(env, tag, id.0, |device| {
+) -> NifResult<'a, MaybePending<Vec<(Owner, u64)>>> {
+    when_open(env, tag, id.0, |device| {
         let owners = device.report(0).by_owner.into_iter();
-        owners
+        Ok(owners
             .map(|(owner, sum)| (Owner(owner), sum.bytes))
-            .collect()
+            .collect())
     })
 }
 
@@ -114,26 +105,26 @@ impl Encoder for Owner {
 
 /// Counts an allocation that failed and is not retried, and returns the live bytes and the limit.
 #[rustler::nif]
-fn memory_failed<'a>(
+fn memory_count_failure<'a>(
     env: Env<'a>,
     tag: Reference<'a>,
     id: Wire<DeviceId>,
-) -> NifResult<'a, Later<(u64, Option<u64>)>> {
-    ask(env, tag, id.0, |device| {
+) -> NifResult<'a, MaybePending<(u64, Option<u64>)>> {
+    when_open(env, tag, id.0, |device| {
         device.count_failure();
         let usage = device.account();
-        (usage.live_bytes, usage.limit)
+        Ok((usage.live_bytes, usage.limit))
     })
 }
 
 /// Live bytes, without calling the driver.
 #[rustler::nif]
-fn memory_live<'a>(
+fn memory_live_bytes<'a>(
     env: Env<'a>,
     tag: Reference<'a>,
     id: Wire<DeviceId>,
-) -> NifResult<'a, Later<u64>> {
-    ask(env, tag, id.0, |device| device.account().live_bytes)
+) -> NifResult<'a, MaybePending<u64>> {
+    when_open(env, tag, id.0, |device| Ok(device.account().live_bytes))
 }
 
 #[rustler::nif]
@@ -141,93 +132,15 @@ fn memory_reclaim<'a>(env: Env<'a>, tag: Reference<'a>, id: Wire<DeviceId>) -> P
     Call::new(env, tag).run_on(id.0, |device| Ok(device.reclaim()?))
 }
 
-/// An idle buffer of a shared pool, or `nil` if there is none or the call would block.
-#[rustler::nif]
-fn memory_take<'a>(
-    env: Env<'a>,
-    id: Wire<DeviceId>,
-    dtype: Wire<DType>,
-    dims: Dims,
-    max: u64,
-    options: AllocOptions,
-) -> NifResult<'a, Option<ResourceArc<BufferRef>>> {
-    let Some(device) = registry::find_open(id.0) else {
-        return Ok(None);
-    };
-    let spec = spec(env, dtype, dims, options);
-    let Some(pool) = shared_pools::try_find(&device, &spec, max) else {
-        return Ok(None);
-    };
-    let taken = pool.take(&spec.label)?;
-    Ok(taken.map(|buffer| held(Some(env), buffer, env.pid())))
-}
-
-/// An idle or a new buffer of a shared pool.
-#[rustler::nif]
-fn memory_get<'a>(
-    env: Env<'a>,
-    tag: Reference<'a>,
-    id: Wire<DeviceId>,
-    dtype: Wire<DType>,
-    dims: Dims,
-    max: u64,
-    options: AllocOptions,
-) -> Pending<'a> {
-    let (spec, holder) = (spec(env, dtype, dims, options), env.pid());
-    Call::new(env, tag).run_on(id.0, move |device| {
-        let label = spec.label.clone();
-        let buffer = shared_pools::find_or_create(device, spec, max)?.check_out(&label)?;
-        Ok(held(None, buffer, holder))
-    })
-}
-
-#[rustler::nif]
-fn memory_return(env: Env<'_>, buffer: ResourceArc<BufferRef>) -> NifResult<'static, Option<Atom>> {
-    returned(Some(env), &buffer, false)
-}
-
-#[rustler::nif]
-fn memory_return_wait<'a>(
-    env: Env<'a>,
-    tag: Reference<'a>,
-    buffer: ResourceArc<BufferRef>,
-) -> Pending<'a> {
-    let device = buffer.0.device().clone();
-    Call::new(env, tag).run(&device, move || returned(None, &buffer, true))
-}
-
-fn returned(
-    env: Option<Env<'_>>,
-    buffer: &ResourceArc<BufferRef>,
-    wait: bool,
-) -> NifResult<'static, Option<Atom>> {
-    let back = busy_to_nil(shared_pools::check_in(&buffer.0, wait))?;
-    Ok(back.map(|()| {
-        unwatch(env, buffer);
-        atoms::ok()
-    }))
-}
-
-/// Device, bytes of each buffer, whether the buffers are persistent, and the pool's stats.
-type SharedPool = (Wire<DeviceId>, u64, bool, Wire<Stats>);
-
-#[rustler::nif]
-fn memory_stats() -> NifResult<'static, Vec<SharedPool>> {
-    let stats = shared_pools::stats().into_iter();
-    Ok(stats
-        .map(|(id, bytes, persistent, stats)| (Wire(id), bytes, persistent, Wire(stats)))
-        .collect())
-}
-
 #[rustler::nif]
 fn memory_reset_peak<'a>(
     env: Env<'a>,
     tag: Reference<'a>,
     id: Wire<DeviceId>,
-) -> NifResult<'a, Later<Atom>> {
-    ask(env, tag, id.0, |device| {
+) -> NifResult<'a, MaybePending<Atom>> {
+    when_open(env, tag, id.0, |device| {
         device.reset_peak();
-        atoms::ok()
+        Ok(atoms::ok())
     })
 }
 
@@ -239,7 +152,7 @@ fn memory_trim<'a>(env: Env<'a>, tag: Reference<'a>, id: Wire<DeviceId>) -> Pend
 /// Sends `{freed, allocation, microseconds}` to a process for every allocation that is freed; `nil`
 /// stops it.
 #[rustler::nif]
-fn memory_watch(pid: Option<LocalPid>) -> NifResult<'static, Atom> {
+fn memory_watch_frees(pid: Option<LocalPid>) -> NifResult<'static, Atom> {
     watch_frees(pid.map(|pid| -> Watcher {
         Box::new(move |entry| {
             let (entry, lived) = (entry.clone(), entry.since.elapsed().as_micros() as u64);

@@ -11,12 +11,12 @@ use crate::notifier::notify;
 /// were collected while no such process was alive.
 struct Releaser {
     pid: Option<LocalPid>,
-    untold: Vec<Vec<u8>>,
+    pending: Vec<Vec<u8>>,
 }
 
 static RELEASER: Mutex<Releaser> = Mutex::new(Releaser {
     pid: None,
-    untold: Vec::new(),
+    pending: Vec::new(),
 });
 
 /// A handle of a remote buffer. When its last copy on this node is garbage-collected, the releaser
@@ -33,16 +33,16 @@ impl Drop for RemoteRef {
         let name = std::mem::take(&mut self.name);
         let releaser = RELEASER.lock().pid;
         if let Some(pid) = releaser {
-            tell(pid, name);
+            notify_released(pid, name);
         }
     }
 }
 
-fn tell(pid: LocalPid, name: Vec<u8>) {
+fn notify_released(pid: LocalPid, name: Vec<u8>) {
     notify(pid, move |env| {
         let term = Binary::from_owned(OwnedBinary::from_slice(&name), env);
         if !pid.is_alive(env) {
-            RELEASER.lock().untold.push(name);
+            RELEASER.lock().pending.push(name);
         }
         (atoms::released(), term).encode(env)
     });
@@ -55,18 +55,20 @@ fn remote_handle<'a>(
     releaser: LocalPid,
     name: Binary<'a>,
 ) -> NifResult<'a, ResourceArc<RemoteRef>> {
-    let untold = {
+    let pending = {
         let mut known = RELEASER.lock();
         known.pid = Some(releaser);
-        std::mem::take(&mut known.untold)
+        std::mem::take(&mut known.pending)
     };
-    untold.into_iter().for_each(|name| tell(releaser, name));
+    pending
+        .into_iter()
+        .for_each(|name| notify_released(releaser, name));
     let name = name.to_vec();
     Ok(ResourceArc::new(RemoteRef { name }))
 }
 
 #[rustler::nif]
-fn remote_key<'a>(env: Env<'a>, handle: ResourceArc<RemoteRef>) -> NifResult<'a, Binary<'a>> {
+fn remote_name<'a>(env: Env<'a>, handle: ResourceArc<RemoteRef>) -> NifResult<'a, Binary<'a>> {
     let name = OwnedBinary::from_slice(&handle.name);
     Ok(Binary::from_owned(name, env))
 }

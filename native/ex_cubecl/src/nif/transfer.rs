@@ -5,8 +5,9 @@ use rustler::{Atom, Env, Reference, ResourceArc, Term};
 use crate::atoms;
 use crate::call::{Call, Pending};
 use crate::error::NifResult;
-use crate::reply::{Reply, TransferRef};
-use crate::resource::{BufferRef, finish_read};
+use crate::read::wait;
+use crate::resource::BufferArg;
+use crate::transfer::{TransferRef, TransferReply};
 
 type Transfer = ResourceArc<TransferRef>;
 
@@ -16,29 +17,26 @@ type Transfer = ResourceArc<TransferRef>;
 fn buffer_read_async<'a>(
     env: Env<'a>,
     tag: Reference<'a>,
-    buffer: ResourceArc<BufferRef>,
+    buffer: BufferArg,
     template: Term<'a>,
     offset: u64,
     count: u64,
 ) -> Pending<'a> {
-    let (mut reply, transfer) = Reply::new(env, template);
-    let device = buffer.0.device().clone();
-    Call::new(env, tag).then(&device, move |call| {
-        let worker = buffer.0.device().worker();
-        let size = buffer.0.dtype().size();
-        let turn = worker.read_permit(count.saturating_mul(size).min(buffer.0.bytes()));
-        let pending = match buffer.0.start_read(offset, count, None) {
+    let (mut reply, transfer) = TransferReply::new(env, template);
+    let device = buffer.device().clone();
+    Call::new(env, tag).continue_on(&device, move |call| {
+        let size = buffer.dtype().size();
+        let bytes = count.saturating_mul(size).min(buffer.bytes());
+        let permit = buffer.device().worker().read_permit(bytes);
+        let pending = match buffer.start_read(offset, count, None) {
             Ok(pending) => pending,
-            Err(error) => return call.answer::<Atom>(Err(error.into())),
+            Err(error) => return call.reply::<Atom>(Err(error.into())),
         };
-        call.answer(Ok(transfer));
-        let source = buffer.clone();
-        let _ = worker.wait(move || {
-            reply.begin();
-            let result = finish_read(&source.0, count, pending, None);
-            drop(source);
-            reply.send(result);
-            drop(turn);
+        call.reply(Ok(transfer));
+        reply.begin();
+        wait(buffer, count, Ok(pending), None, move |bytes| {
+            reply.send(bytes);
+            drop(permit);
         });
     })
 }

@@ -3,8 +3,11 @@
 mod alloc_options;
 mod device;
 mod memory;
+mod program;
 
 use rustler::{Atom, Decoder, Encoder, Env, Error, NifResult, Term};
+
+use crate::list;
 
 pub use alloc_options::{AllocOptions, spec};
 
@@ -61,6 +64,22 @@ impl<'a, T: Decoder<'a>> Decoder<'a> for ListOf<T> {
         } else {
             Err(Error::BadArg)
         }
+    }
+}
+
+/// A list argument that is decoded if it has at most `MAX_SHORT` elements; `None` for a longer one, which takes too long on
+/// a normal scheduler.
+pub struct ShortListOf<T>(pub Option<Vec<T>>);
+
+const MAX_SHORT: u64 = 32;
+
+impl<'a, T: Decoder<'a>> Decoder<'a> for ShortListOf<T> {
+    fn decode(term: Term<'a>) -> NifResult<Self> {
+        if !list::has_at_most(term, MAX_SHORT) {
+            return Ok(ShortListOf(None));
+        }
+        let items = term.decode::<ListOf<T>>()?;
+        Ok(ShortListOf(Some(items.0)))
     }
 }
 

@@ -1,27 +1,29 @@
 //! `ExCubecl.Pool`. A pool is looked up by the pid of its server process, so that a checkout sends
 //! no message to that process.
 
+mod shared;
+
 use std::collections::HashMap;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::{Arc, OnceLock};
 
 use ex_cubecl_core::allocators::pool::{Pool, Stats};
-use ex_cubecl_core::{DType, DeviceId};
+use ex_cubecl_core::{DType, DeviceId, Result};
 use parking_lot::RwLock;
-use rustler::{Atom, Env, LocalPid, Monitor, Reference, Resource, ResourceArc, Term};
+use rustler::{Atom, Encoder, Env, LocalPid, Monitor, Reference, Resource, ResourceArc, Term};
 
 use crate::atoms;
 use crate::call::{Call, Pending};
 use crate::error::{NifError, NifResult, busy_to_nil};
 use crate::notifier::notify;
 use crate::pid;
-use crate::resource::{BufferRef, held, unwatch};
-use crate::term::{AllocOptions, Dims, DynEncoder, Wire, map, spec};
+use crate::resource::{BufferArg, demonitor_holder, lent};
+use crate::term::{AllocOptions, Dims, Wire, map, spec};
 
 /// A pool and, once it is set, its server process. The pool is closed when the process ends.
 struct PoolRef {
     pool: Arc<Pool>,
-    process: Arc<OnceLock<LocalPid>>,
+    server: Arc<OnceLock<LocalPid>>,
 }
 
 #[rustler::resource_impl]
@@ -52,7 +54,7 @@ fn find<'a>(env: Env<'_>, pid: LocalPid) -> NifResult<'a, Arc<Pool>> {
 
 /// Makes a pool that has no server process yet.
 #[rustler::nif]
-fn pool_open<'a>(
+fn pool_new<'a>(
     env: Env<'a>,
     tag: Reference<'a>,
     id: Wire<DeviceId>,
@@ -61,26 +63,26 @@ fn pool_open<'a>(
     max: u64,
     options: AllocOptions,
 ) -> Pending<'a> {
-    let process = Arc::new(OnceLock::new());
-    let awaited = process.clone();
+    let server = Arc::new(OnceLock::new());
+    let notified = server.clone();
     let waker = Box::new(move || {
-        if let Some(pid) = awaited.get() {
+        if let Some(pid) = notified.get() {
             notify(*pid, |env| atoms::returned().to_term(env));
         }
     });
     let spec = spec(env, dtype, dims, options);
     Call::new(env, tag).run_on(id.0, move |device| {
         let pool = Pool::new(device.clone(), spec, max, Some(waker))?;
-        Ok(ResourceArc::new(PoolRef { pool, process }))
+        Ok(ResourceArc::new(PoolRef { pool, server }))
     })
 }
 
 /// Makes the calling process the server of the pool: the pool is found by its pid, and ends with
 /// it.
 #[rustler::nif]
-fn pool_run(env: Env<'_>, pool: ResourceArc<PoolRef>) -> NifResult<'static, Atom> {
+fn pool_set_server(env: Env<'_>, pool: ResourceArc<PoolRef>) -> NifResult<'static, Atom> {
     let pid = env.pid();
-    if pool.process.set(pid).is_err() || pool.monitor(Some(env), &pid).is_none() {
+    if pool.server.set(pid).is_err() || pool.monitor(Some(env), &pid).is_none() {
         return Err(NifError::pool_closed());
     }
     let mut pools = POOLS.write();
@@ -90,26 +92,30 @@ fn pool_run(env: Env<'_>, pool: ResourceArc<PoolRef>) -> NifResult<'static, Atom
     Ok(atoms::ok())
 }
 
-/// Checks out an idle buffer, or returns `{grow, device, bytes}`.
+/// Checks out an idle buffer, or returns `{allocate, device, bytes}`.
 #[rustler::nif]
-fn pool_take<'a>(env: Env<'a>, pid: LocalPid, options: AllocOptions) -> NifResult<'a, Term<'a>> {
+fn pool_try_checkout<'a>(
+    env: Env<'a>,
+    pid: LocalPid,
+    options: AllocOptions,
+) -> NifResult<'a, Term<'a>> {
     let pool = find(env, pid)?;
     match pool.take(&options.label(pid::caller(env)))? {
         Some(buffer) => {
-            let handle = held(Some(env), buffer, env.pid());
-            Ok(lease(env, &pool, handle))
+            let handle = lent(Some(env), buffer, env.pid());
+            Ok(encode_fields(env, &pool, handle))
         }
         None => {
             let bytes = pool.spec().bytes().unwrap_or(0);
-            let grow = (atoms::grow(), Wire(pool.device().id()), bytes);
-            Ok(grow.term(env))
+            let growth = (atoms::allocate(), Wire(pool.device().id()), bytes);
+            Ok(growth.encode(env))
         }
     }
 }
 
 /// Checks out an idle or a new buffer for `holder`.
 #[rustler::nif]
-fn pool_check_out<'a>(
+fn pool_checkout<'a>(
     env: Env<'a>,
     tag: Reference<'a>,
     pid: LocalPid,
@@ -119,13 +125,14 @@ fn pool_check_out<'a>(
     let pool = find(env, pid)?;
     let label = options.label(pid::key(env, holder));
     let device = pool.device().clone();
-    Call::new(env, tag).then(&device, move |call| {
+    Call::new(env, tag).continue_on(&device, move |call| {
         let buffer = pool.check_out(&label);
-        call.answer_with(|env| Ok(lease(env, &pool, held(None, buffer?, holder))));
+        call.reply_with(|env| Ok(encode_fields(env, &pool, lent(None, buffer?, holder))));
     })
 }
 
-fn lease<'a>(env: Env<'a>, pool: &Pool, handle: ResourceArc<BufferRef>) -> Term<'a> {
+/// The fields of `%ExCubecl.Buffer{}`.
+fn encode_fields<'a>(env: Env<'a>, pool: &Pool, handle: BufferArg) -> Term<'a> {
     let spec = pool.spec();
     map(
         env,
@@ -139,35 +146,38 @@ fn lease<'a>(env: Env<'a>, pool: &Pool, handle: ResourceArc<BufferRef>) -> Term<
 }
 
 #[rustler::nif]
-fn pool_check_in(
+fn pool_try_checkin(
     env: Env<'_>,
     pid: LocalPid,
-    buffer: ResourceArc<BufferRef>,
+    buffer: BufferArg,
 ) -> NifResult<'static, Option<Atom>> {
-    check_in(Some(env), &*find(env, pid)?, &buffer, false)
+    let result = find(env, pid)?.check_in(&buffer, false);
+    checked_in(Some(env), &buffer, result)
 }
 
 #[rustler::nif]
-fn pool_check_in_wait<'a>(
+fn pool_checkin<'a>(
     env: Env<'a>,
     tag: Reference<'a>,
     pid: LocalPid,
-    buffer: ResourceArc<BufferRef>,
+    buffer: BufferArg,
 ) -> Pending<'a> {
     let pool = find(env, pid)?;
-    let device = buffer.0.device().clone();
-    Call::new(env, tag).run(&device, move || check_in(None, &pool, &buffer, true))
+    let device = buffer.device().clone();
+    Call::new(env, tag).run(&device, move || {
+        let result = pool.check_in(&buffer, true);
+        checked_in(None, &buffer, result)
+    })
 }
 
-fn check_in(
+/// The result of a checkin: `nil` if it would block. The holder of a buffer that was checked in is no longer monitored.
+fn checked_in(
     env: Option<Env<'_>>,
-    pool: &Pool,
-    buffer: &ResourceArc<BufferRef>,
-    wait: bool,
+    buffer: &BufferArg,
+    result: Result<()>,
 ) -> NifResult<'static, Option<Atom>> {
-    let back = busy_to_nil(pool.check_in(&buffer.0, wait))?;
-    Ok(back.map(|()| {
-        unwatch(env, buffer);
+    Ok(busy_to_nil(result)?.map(|()| {
+        demonitor_holder(env, buffer);
         atoms::ok()
     }))
 }

@@ -1,4 +1,4 @@
-//! Decodes kernels: Elixir's tuples become core's tree.
+//! Decodes kernel programs: the tuples that Elixir's `Kernel.Typer` makes become core's tree.
 
 use std::cell::Cell;
 
@@ -6,30 +6,30 @@ use ex_cubecl_core::DType;
 use ex_cubecl_core::program::tree::{Atomic, Binary, Expr, Group, Program, Stmt, Type, Unary};
 use rustler::{Decoder, Error, NifResult, Term};
 
+use super::{ListOf, Wire};
 use crate::atoms;
 use crate::list;
-use crate::term::{ListOf, Wire};
 
-/// No handwritten kernel is nested deeper, and the decoder is recursive, so its depth must be bounded: the stack of a
-/// dirty scheduler has 320 KB.
+/// The decoder is recursive, so its depth must be bounded: the stack of a dirty scheduler has 320 KB. Kernels written by hand
+/// are not nested as deep.
 const MAX_DEPTH: usize = 200;
 
-/// Core refuses trees far smaller than this, with a better error.
+/// Core refuses trees that are far smaller than this, with a better error.
 const MAX_NODES: usize = 500_000;
 
 /// How many more levels and nodes a tree may have from here.
 #[derive(Clone, Copy)]
-struct Level<'l> {
+struct Budget<'l> {
     depth: usize,
     nodes: &'l Cell<usize>,
 }
 
-impl Level<'_> {
-    fn deeper(self) -> NifResult<Self> {
-        let left = self.nodes.get().checked_sub(1).ok_or(Error::BadArg)?;
-        self.nodes.set(left);
+impl Budget<'_> {
+    fn descend(self) -> NifResult<Self> {
+        let nodes = self.nodes.get().checked_sub(1).ok_or(Error::BadArg)?;
+        self.nodes.set(nodes);
         let depth = self.depth.checked_sub(1).ok_or(Error::BadArg)?;
-        Ok(Level { depth, ..self })
+        Ok(Budget { depth, ..self })
     }
 }
 
@@ -37,19 +37,20 @@ impl<'a> Decoder<'a> for Wire<Program> {
     fn decode(term: Term<'a>) -> NifResult<Self> {
         type Types = ListOf<Wire<DType>>;
         type Locals = ListOf<Wire<Type>>;
-        type Whole<'a> = (
+        type ProgramTerms<'a> = (
             Types,
             Types,
             Types,
             Locals,
             Term<'a>,
             Option<u32>,
-            Option<Threads>,
+            Option<Workgroup>,
         );
-        type Threads = (u32, ListOf<(Wire<DType>, u32)>);
-        let (inputs, outputs, scalars, locals, body, report, group) = term.decode::<Whole>()?;
+        type Workgroup = (u32, ListOf<(Wire<DType>, u32)>);
+        let (inputs, outputs, scalars, locals, body, report, group) =
+            term.decode::<ProgramTerms>()?;
         let nodes = Cell::new(MAX_NODES);
-        let top = Level {
+        let budget = Budget {
             depth: MAX_DEPTH,
             nodes: &nodes,
         };
@@ -59,7 +60,7 @@ impl<'a> Decoder<'a> for Wire<Program> {
             outputs: dtypes(outputs),
             scalars: dtypes(scalars),
             locals: locals.0.into_iter().map(|local| local.0).collect(),
-            body: block(body, top)?,
+            body: block(body, budget)?,
             report: report.map(|slot| slot as usize),
             group: group.map(|(threads, shared)| Group {
                 threads,
@@ -84,19 +85,19 @@ fn name(term: Term<'_>) -> NifResult<String> {
 }
 
 #[inline(never)]
-fn block(term: Term<'_>, level: Level<'_>) -> NifResult<Vec<Stmt>> {
+fn block(term: Term<'_>, budget: Budget<'_>) -> NifResult<Vec<Stmt>> {
     let statements = term.decode::<ListOf<Term>>()?;
     let mut decoded = Vec::with_capacity(statements.0.len());
     for term in statements.0 {
-        decoded.push(statement(term, level)?);
+        decoded.push(statement(term, budget)?);
     }
     Ok(decoded)
 }
 
 // The recursive function does its non-recursive work in separate functions, so that a level uses little of the stack.
 #[inline(never)]
-fn statement(term: Term<'_>, level: Level<'_>) -> NifResult<Stmt> {
-    let level = level.deeper()?;
+fn statement(term: Term<'_>, budget: Budget<'_>) -> NifResult<Stmt> {
+    let budget = budget.descend()?;
     if term.is_atom() {
         return match name(term)?.as_str() {
             "barrier" => Ok(Stmt::Barrier),
@@ -109,9 +110,9 @@ fn statement(term: Term<'_>, level: Level<'_>) -> NifResult<Stmt> {
     };
     let tag = name(*tag)?;
     match (tag.as_str(), rest) {
-        ("if", [condition, then, other]) => branch(*condition, *then, *other, level),
-        ("for", [local, from, to, body]) => round(*local, *from, *to, *body, level),
-        (tag, rest) => single(tag, rest, level),
+        ("if", [condition, then, other]) => branch(*condition, *then, *other, budget),
+        ("for", [local, from, to, body]) => for_loop(*local, *from, *to, *body, budget),
+        (tag, rest) => single(tag, rest, budget),
     }
 }
 
@@ -120,37 +121,37 @@ fn branch(
     condition: Term<'_>,
     then: Term<'_>,
     other: Term<'_>,
-    level: Level<'_>,
+    budget: Budget<'_>,
 ) -> NifResult<Stmt> {
-    let (then, other) = (block(then, level)?, block(other, level)?);
-    Ok(Stmt::If(expr(condition, level)?, then, other))
+    let (then, other) = (block(then, budget)?, block(other, budget)?);
+    Ok(Stmt::If(expr(condition, budget)?, then, other))
 }
 
 #[inline(never)]
-fn round(
+fn for_loop(
     local: Term<'_>,
     from: Term<'_>,
     to: Term<'_>,
     body: Term<'_>,
-    level: Level<'_>,
+    budget: Budget<'_>,
 ) -> NifResult<Stmt> {
-    let body = block(body, level)?;
-    let (from, to) = (expr(from, level)?, expr(to, level)?);
+    let body = block(body, budget)?;
+    let (from, to) = (expr(from, budget)?, expr(to, budget)?);
     Ok(Stmt::For(slot(local)?, from, to, body))
 }
 
 /// A statement that contains no other statements.
 #[inline(never)]
-fn single(tag: &str, parts: &[Term<'_>], level: Level<'_>) -> NifResult<Stmt> {
+fn single(tag: &str, parts: &[Term<'_>], budget: Budget<'_>) -> NifResult<Stmt> {
     Ok(match (tag, parts) {
-        ("set", [local, value]) => Stmt::Set(slot(*local)?, expr(*value, level)?),
-        ("put", [output, value]) => Stmt::Put(slot(*output)?, expr(*value, level)?),
+        ("set", [local, value]) => Stmt::Set(slot(*local)?, expr(*value, budget)?),
+        ("put", [output, value]) => Stmt::Put(slot(*output)?, expr(*value, budget)?),
         ("write", [output, index, value]) => {
-            let index = expr(*index, level)?;
-            Stmt::Write(slot(*output)?, index, expr(*value, level)?)
+            let index = expr(*index, budget)?;
+            Stmt::Write(slot(*output)?, index, expr(*value, budget)?)
         }
         ("atomic", [op, output, index, value, before]) => {
-            let (index, value) = (expr(*index, level)?, expr(*value, level)?);
+            let (index, value) = (expr(*index, budget)?, expr(*value, budget)?);
             let before = before.decode::<Option<u32>>()?.map(|local| local as usize);
             Stmt::Atomic(atomic(&name(*op)?)?, slot(*output)?, index, value, before)
         }
@@ -164,8 +165,8 @@ fn slot(term: Term<'_>) -> NifResult<usize> {
 }
 
 #[inline(never)]
-fn expr(term: Term<'_>, level: Level<'_>) -> NifResult<Expr> {
-    let level = level.deeper()?;
+fn expr(term: Term<'_>, budget: Budget<'_>) -> NifResult<Expr> {
+    let budget = budget.descend()?;
     if term.is_atom() {
         return match name(term)?.as_str() {
             "position" => Ok(Expr::GlobalId),
@@ -178,7 +179,7 @@ fn expr(term: Term<'_>, level: Level<'_>) -> NifResult<Expr> {
     let [tag, rest @ ..] = parts.as_slice() else {
         return Err(Error::BadArg);
     };
-    let boxed = |term: Term<'_>| expr(term, level).map(Box::new);
+    let boxed = |term: Term<'_>| expr(term, budget).map(Box::new);
     Ok(match (name(*tag)?.as_str(), rest) {
         ("const", [dtype, value]) => {
             let dtype = dtype.decode::<Wire<DType>>()?.0;

@@ -19,7 +19,7 @@ pub struct TransferRef {
 
 #[derive(Default)]
 struct State {
-    claimed: bool,
+    awaited: bool,
     cancelled: bool,
 }
 
@@ -31,11 +31,12 @@ impl UnwindSafe for TransferRef {}
 impl RefUnwindSafe for TransferRef {}
 
 impl TransferRef {
+    /// Lets the owner wait for the result, once.
     pub fn claim(&self, pid: LocalPid) -> NifResult<'static, ()> {
         if pid != self.owner {
             return Err(NifError::invalid_argument("transfer", "owner"));
         }
-        if std::mem::replace(&mut self.state.lock().claimed, true) {
+        if std::mem::replace(&mut self.state.lock().awaited, true) {
             return Err(NifError::invalid_argument("transfer", "used"));
         }
         Ok(())
@@ -58,31 +59,32 @@ impl TransferRef {
     }
 }
 
-/// Sends at most one message to its process: `send` consumes the reply. If it is dropped after `begin`,
+/// Sends at most one message to the owner of a transfer: `send` consumes it. If it is dropped after `begin`,
 /// because the code that held it panicked, it sends an error.
-pub struct Reply {
+pub struct TransferReply {
     begun: bool,
     transfer: ResourceArc<TransferRef>,
-    letter: Option<(OwnedEnv, SavedTerm)>,
+    /// The environment of the message, with the template of its error. `None` once the message is sent.
+    message: Option<(OwnedEnv, SavedTerm)>,
 }
 
-impl Drop for Reply {
+impl Drop for TransferReply {
     fn drop(&mut self) {
         if self.begun {
-            self.answer(Err(Error::driver("the transfer broke off")));
+            self.send_once(Err(Error::driver("the transfer broke off")));
         }
     }
 }
 
-impl Reply {
+impl TransferReply {
     pub fn new(env: Env<'_>, template: Term<'_>) -> (Self, ResourceArc<TransferRef>) {
-        let own = OwnedEnv::new();
-        let saved = own.save(template);
+        let message_env = OwnedEnv::new();
+        let template = message_env.save(template);
         let transfer = TransferRef::pending(env.pid());
-        let reply = Reply {
+        let reply = TransferReply {
             begun: false,
             transfer: transfer.clone(),
-            letter: Some((own, saved)),
+            message: Some((message_env, template)),
         };
         (reply, transfer)
     }
@@ -96,11 +98,11 @@ impl Reply {
     /// Sends the bytes or the error, unless the transfer was cancelled. If the process has died meanwhile,
     /// that is not an error.
     pub fn send(mut self, result: Result<OwnedBinary>) {
-        self.answer(result);
+        self.send_once(result);
     }
 
-    fn answer(&mut self, result: Result<OwnedBinary>) {
-        let (Some((mut env, template)), transfer) = (self.letter.take(), &self.transfer) else {
+    fn send_once(&mut self, result: Result<OwnedBinary>) {
+        let (Some((mut env, template)), transfer) = (self.message.take(), &self.transfer) else {
             return;
         };
         let state = transfer.state.lock();
@@ -110,7 +112,7 @@ impl Reply {
         let _ = env.send_and_clear(&transfer.owner, |env| {
             let result = match result {
                 Ok(bytes) => (atoms::ok(), Binary::from_owned(bytes, env)).encode(env),
-                Err(error) => failure(env, error, template.load(env)),
+                Err(error) => filled(env, error, template.load(env)),
             };
             (transfer.clone(), result)
         });
@@ -118,7 +120,7 @@ impl Reply {
 }
 
 /// `{:error, error}`, where `error` is the template with its reason and details filled in.
-fn failure<'a>(env: Env<'a>, error: Error, template: Term<'a>) -> Term<'a> {
+fn filled<'a>(env: Env<'a>, error: Error, template: Term<'a>) -> Term<'a> {
     let (reason, details) = NifError::from(error).encode_parts(env);
     let filled = template.map_put(atoms::reason(), reason);
     let filled = filled.and_then(|error| error.map_put(atoms::details(), details));
