@@ -1,6 +1,6 @@
 //! Errors as `{reason, details}`: an atom to match on and a map. Elixir writes the messages.
 
-use ex_cubecl_core::error::{Details, Value};
+use ex_cubecl_core::error::details::{Details, Value};
 use ex_cubecl_core::{DType, DeviceId, Error};
 use rustler::{Encoder, Env, Term};
 

@@ -9,7 +9,7 @@ use crate::device_id::DeviceId;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::program::source::Source;
-use crate::program::tree::{Atomic, Group, Program};
+use crate::program::tree::{Atomic, Program};
 
 /// The kind of hardware. Lavapipe reports itself as a CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +74,13 @@ pub struct Limits {
     pub max_page: u64,
     /// The alignment of the offsets at which a kernel may bind a part of a page.
     pub alignment: u64,
+}
+
+/// The largest workgroup that a device runs.
+#[derive(Debug, Clone, Copy)]
+pub struct GroupLimits {
+    pub threads: u32,
+    pub shared_bytes: u64,
 }
 
 /// A read whose copy is already queued; later writes do not change the bytes it returns.
@@ -160,8 +167,7 @@ pub trait Driver: Send + Sync {
     ) -> Result<bool>;
     /// Runs a WGSL source with `groups` workgroups per axis; no region overlaps one that is written.
     fn run_source(&self, source: &Source, buffers: &[Region<'_>], groups: [u32; 3]) -> Result<()>;
-    /// Returns an error that describes why the device cannot run a workgroup of this shape.
-    fn check_group(&self, group: &Group) -> std::result::Result<(), String>;
+    fn group_limits(&self) -> GroupLimits;
     /// Whether the device supports this atomic operation on `dtype`.
     fn supports_atomic(&self, op: Atomic, dtype: DType) -> bool;
     /// Whether kernels on this device can calculate with `dtype`.

@@ -1,14 +1,12 @@
 //! All errors of core, with the numbers a caller needs to act on them.
 //! The messages for users are written in one place, Elixir's `ExCubecl.Error`.
 
-mod details;
+pub mod details;
 
 use std::borrow::Cow;
 
 use crate::device_id::DeviceId;
 use crate::dtype::DType;
-
-pub use details::{Details, Value};
 
 pub type Result<T> = std::result::Result<T, Error>;
 

@@ -9,12 +9,12 @@ use parking_lot::Mutex;
 use crate::device::Device;
 use crate::device_id::{DeviceId, Runtime};
 use crate::driver::{
-    Driver, Hardware, Info, Limits, Page, PendingRead, Progress, Region, Run, Timing,
+    Driver, GroupLimits, Hardware, Info, Limits, Page, PendingRead, Progress, Region, Run, Timing,
 };
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::program::source::Source;
-use crate::program::tree::{Atomic, Group, Program};
+use crate::program::tree::{Atomic, Program};
 
 type Bytes = Mutex<Vec<u8>>;
 
@@ -143,8 +143,11 @@ impl Driver for HostDriver {
         unsupported("run_source")
     }
 
-    fn check_group(&self, _group: &Group) -> std::result::Result<(), String> {
-        Ok(())
+    fn group_limits(&self) -> GroupLimits {
+        GroupLimits {
+            threads: 0,
+            shared_bytes: 0,
+        }
     }
 
     fn supports_atomic(&self, _op: Atomic, _dtype: DType) -> bool {

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use crate::buffer::Buffer;
 use crate::device::Device;
-use crate::driver::{Argument, Run};
+use crate::driver::{Argument, GroupLimits, Run};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::locks::Locks;
 use crate::memory::allocation_tracker::Spec;
 use crate::program::interned;
-use crate::program::tree::{Atomic, Program, REPORT};
+use crate::program::tree::{Atomic, Group, Program, REPORT};
 use crate::threads::large_stack::on_large_stack;
 
 /// Positions are signed 32-bit integers inside a kernel.
@@ -163,9 +163,7 @@ impl Kernel {
             supported(device, *dtype, |dtype| driver.supports_atomic(*op, dtype))?;
         }
         let group = self.program.group.as_ref();
-        group.map_or(Ok(()), |group| {
-            driver.check_group(group).map_err(Error::bad_kernel)
-        })
+        group.map_or(Ok(()), |group| check_group(group, driver.group_limits()))
     }
 
     fn check(
@@ -228,6 +226,22 @@ impl Kernel {
             Ok(())
         }
     }
+}
+
+fn check_group(group: &Group, limits: GroupLimits) -> Result<()> {
+    if group.threads > limits.threads {
+        return Err(Error::bad_kernel(format!(
+            "a group of {} threads: at most {} run together on this device",
+            group.threads, limits.threads
+        )));
+    }
+    let (bytes, room) = (group.shared_bytes(), limits.shared_bytes);
+    if bytes > room {
+        return Err(Error::bad_kernel(format!(
+            "{bytes} bytes of shared memory: a group has {room} on this device"
+        )));
+    }
+    Ok(())
 }
 
 /// One launch of a kernel. `buffers` are its inputs, followed by its outputs.

@@ -133,6 +133,16 @@ pub struct Group {
     pub shared: Vec<(DType, u32)>,
 }
 
+impl Group {
+    /// Bytes of the shared arrays, each of which starts at a multiple of 16.
+    pub fn shared_bytes(&self) -> u64 {
+        let sizes = self.shared.iter();
+        sizes
+            .map(|(dtype, len)| (dtype.size() * u64::from(*len)).next_multiple_of(16))
+            .sum()
+    }
+}
+
 /// Slots are numbered: inputs first, then outputs, then the shared arrays of a group.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Program {

@@ -5,15 +5,16 @@ use std::sync::atomic::Ordering::Acquire;
 use std::time::Duration;
 
 use ex_cubecl_core::driver::{
-    Argument, Clock, Driver, Limits, Page, PendingRead, Progress, Region, Run, Timing,
+    Argument, Clock, Driver, GroupLimits, Limits, Page, PendingRead, Progress, Region, Run, Timing,
 };
 use ex_cubecl_core::dtype::DType;
 use ex_cubecl_core::error::{Error, Result};
 use ex_cubecl_core::program::source::Source;
-use ex_cubecl_core::program::tree::{Atomic, Group, Program};
+use ex_cubecl_core::program::tree::{Atomic, Program};
 
+use crate::cube::launches::launch_all;
 use crate::cube::matmul::Product;
-use crate::cube::{Allocation, Backend, Cube, WINDOW_ALIGNMENT, flushed, handle_of, launch_all};
+use crate::cube::{Allocation, Backend, Cube, WINDOW_ALIGNMENT, flushed, handle_of};
 use crate::guard::caught;
 use crate::kernels;
 use crate::lower::launch::Launch;
@@ -258,8 +259,8 @@ impl<B: Backend> Driver for Cube<B> {
         self.run_bound(source, buffers, groups)
     }
 
-    fn check_group(&self, group: &Group) -> std::result::Result<(), String> {
-        support::check_group(&self.client, group)
+    fn group_limits(&self) -> GroupLimits {
+        support::group_limits(&self.client)
     }
 
     fn supports_atomic(&self, op: Atomic, dtype: DType) -> bool {

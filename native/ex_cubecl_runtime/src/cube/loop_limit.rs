@@ -8,7 +8,8 @@ use ex_cubecl_core::dtype::DType;
 use ex_cubecl_core::error::{Error, Result};
 use ex_cubecl_core::program::trip_count;
 
-use crate::cube::{Backend, Cube, WINDOW_ALIGNMENT, launch_all};
+use crate::cube::launches::launch_all;
+use crate::cube::{Backend, Cube, WINDOW_ALIGNMENT};
 use crate::lower::launch::{Launch, threads};
 
 /// Mesa's lavapipe stops every loop of a thread once the loops of this thread have made 65,535

@@ -7,40 +7,39 @@
 //! queue keep the order of the calls.
 
 pub mod address_space;
+mod copies;
 pub(crate) mod device_thread;
 mod driver;
+mod launches;
 mod loop_limit;
 mod matmul;
+mod portable_transfers;
 mod retire;
 mod sources;
 pub mod timing;
 
 use std::sync::atomic::{AtomicBool, Ordering::Release};
-use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
-use cubecl::bytes::Bytes;
 use cubecl::client::ComputeClient;
 use cubecl::device::Device as CubeDevice;
 use cubecl::device_handle::DeviceHandle;
 use cubecl::future::block_on;
 use cubecl::server::{ComputeServer, Handle};
 use ex_cubecl_core::device_id::DeviceId;
-use ex_cubecl_core::driver::{Limits, Page, PendingRead, Progress, Region, Run};
+use ex_cubecl_core::driver::{Limits, Page, PendingRead, Progress, Region};
 use ex_cubecl_core::error::{Error, Result};
 use ex_cubecl_core::failpoints::{Stage, point};
 use ex_cubecl_core::program::source::Source;
 
 use crate::cube::address_space::Reservation;
-use crate::cube::device_thread::{Task, Thread};
+use crate::cube::device_thread::Thread;
 use crate::cube::retire::retire;
 use crate::cube::timing::{Timestamps, Timings};
 use crate::guard::caught;
-use crate::kernels::{self, LaunchResult};
-use crate::lower::compiled::{Compiled, SlotUse};
-use crate::lower::launch::{Bound, Launch};
-use crate::lower::target::{STREAM, Target};
+use crate::kernels::{self};
+use crate::lower::compiled::Compiled;
+use crate::lower::target::STREAM;
 
 /// Bound offsets of windows into a page are multiples of this on every runtime.
 pub const WINDOW_ALIGNMENT: u64 = 256;
@@ -282,32 +281,6 @@ impl<B: Backend> Cube<B> {
         }
     }
 
-    pub(super) fn write_through_server(&self, dst: Region<'_>, data: &[u8]) -> Result<()> {
-        let handle = handle_of::<B>(dst.page, dst.offset, data.len() as u64)?;
-        let descriptor = handle.copy_descriptor([data.len()].into(), [1].into(), 1);
-        let bytes = Bytes::from_elems(data.to_vec());
-        self.awake(|| {
-            self.server
-                .submit(move |server| server.write(vec![(descriptor, bytes)], STREAM));
-            // CUDA keeps each upload in host memory until a flush.
-            flushed(&self.client)
-        })
-    }
-
-    pub(super) fn read_through_client(&self, src: Region<'_>) -> Result<Box<dyn PendingRead>> {
-        let handle = handle_of::<B>(src.page, src.offset, src.len)?;
-        let descriptor = handle.copy_descriptor([src.len as usize].into(), [1].into(), 1);
-        let reading = self.awake(|| {
-            self.server
-                .submit_blocking(move |server| server.read(vec![descriptor], STREAM))
-                .map_err(|fault| Error::driver(format!("{fault:?}")))
-        })?;
-        Ok(Box::new(ClientRead(Box::new(move || {
-            let mut all = block_on(reading).map_err(Error::driver)?;
-            all.pop().ok_or_else(|| Error::driver("an empty answer"))
-        }))))
-    }
-
     /// The window that a kernel binds to access a region: it starts at an aligned offset.
     pub(super) fn window(&self, region: Region<'_>) -> Result<kernels::Window> {
         let start = region.offset / WINDOW_ALIGNMENT * WINDOW_ALIGNMENT;
@@ -320,137 +293,6 @@ impl<B: Backend> Cube<B> {
             offset: region.offset - start,
         })
     }
-
-    /// Launches kernels and waits until they are queued.
-    pub(super) fn launch_and_wait(
-        &self,
-        kernel: impl FnOnce(&Client<B>) -> LaunchResult + Send + 'static,
-    ) -> Result<()> {
-        self.queue_and_wait(move |target| kernel(&target.client))
-    }
-
-    pub(super) fn queue_and_wait(
-        &self,
-        kernel: impl FnOnce(&Target<B::Runtime>) -> LaunchResult + Send + 'static,
-    ) -> Result<()> {
-        let (target, (answer, launched)) = (self.target(), sync_channel(1));
-        let (timings, flush) = (self.timings.clone(), self.flush.clone());
-        let send_deferred = self.send_deferred.clone();
-        let run = move || {
-            // CubeCL reports a failed launch once, to the next caller that flushes. Flush first, so
-            // that failures of earlier launches are not reported to this caller.
-            flush();
-            let outcome = caught(|| {
-                STREAM.executes(|| {
-                    send_deferred();
-                    timings.before_kernel();
-                    kernel(&target).map_err(Error::driver)?;
-                    flushed(&target.client).map(|()| timings.after_kernels())
-                })
-            });
-            // The caller waits for this result.
-            let _ = answer.send(outcome);
-        };
-        self.thread.push(Task {
-            run: Box::new(run),
-            after: self.flush.clone(),
-            awaited: true,
-        });
-        launched.recv().map_err(Error::driver)?
-    }
-
-    /// Launches compiled kernels, which are not expected to fail: if a launch fails all the same,
-    /// the device counts as lost.
-    pub(super) fn later(&self, launches: Vec<Launch>) -> Task {
-        let (target, broken) = (self.target(), self.broken.clone());
-        let (timings, send_deferred) = (self.timings.clone(), self.send_deferred.clone());
-        let run = move || {
-            let all = || {
-                send_deferred();
-                timings.before_kernel();
-                launch_all(&target, &launches).map_err(Error::driver)
-            };
-            let outcome = caught(|| STREAM.executes(all));
-            if outcome.is_err() {
-                broken.store(true, Release);
-            }
-        };
-        Task {
-            run: Box::new(run),
-            after: self.flush.clone(),
-            awaited: false,
-        }
-    }
-
-    fn copy_with_kernel(&self, src: Region<'_>, dst: Region<'_>) -> Result<()> {
-        let (from, to, len) = (self.window(src)?, self.window(dst)?, src.len);
-        self.launch_and_wait(move |client| kernels::copy(client, from, to, len))
-    }
-
-    fn target(&self) -> Target<B::Runtime> {
-        Target {
-            client: self.client.clone(),
-            server: self.server.clone(),
-        }
-    }
-
-    pub(super) fn prepared(&self, run: &Run<'_>) -> Result<Launch> {
-        let place = self.compiled.place(run.program)?;
-        self.prepared_at(place, run)
-    }
-
-    fn prepared_at(&self, place: Arc<SlotUse>, run: &Run<'_>) -> Result<Launch> {
-        let arguments = run.arguments.iter();
-        // An argument without elements is never accessed: any other region can be bound in its
-        // place.
-        let stand_in = arguments.clone().find_map(|argument| argument.region);
-        let bound = arguments.filter_map(|argument| {
-            let region = argument.region.or(stand_in)?;
-            Some(self.window(region).map(|window| Bound {
-                window,
-                dtype: argument.dtype,
-                count: argument.count,
-            }))
-        });
-        Ok(Launch {
-            buffers: bound.collect::<Result<_>>()?,
-            place,
-            scalars: run.scalars.to_vec(),
-            invocations: run.invocations as u32,
-            status: None,
-        })
-    }
-
-    /// Copies within a page through one window: a buffer that a launch writes to must not be bound
-    /// twice.
-    fn copy_in_page(&self, src: Region<'_>, dst: Region<'_>) -> Result<()> {
-        let start = src.offset.min(dst.offset);
-        let end = (src.offset + src.len).max(dst.offset + dst.len);
-        let both = Region {
-            page: src.page,
-            offset: start / WINDOW_ALIGNMENT * WINDOW_ALIGNMENT,
-            len: end - start / WINDOW_ALIGNMENT * WINDOW_ALIGNMENT,
-            slack: 0,
-        };
-        let (from, to) = (src.offset - both.offset, dst.offset - both.offset);
-        let (window, len) = (self.window(both)?, src.len);
-        self.launch_and_wait(move |client| kernels::copy_within(client, window, from, to, len))
-    }
-
-    /// Writes bytes one by one, where they do not fill a word: a copy command writes whole words,
-    /// and the other bytes of this word belong to other buffers.
-    fn write_bytes(&self, dst: Region<'_>, data: &[u8]) -> Result<()> {
-        for (at, byte) in data.iter().enumerate() {
-            let window = self.window(Region {
-                offset: dst.offset + at as u64,
-                len: 1,
-                ..dst
-            })?;
-            let byte = u64::from(*byte);
-            self.launch_and_wait(move |client| kernels::fill(client, window, 1, byte, 1))?;
-        }
-        Ok(())
-    }
 }
 
 pub(super) type Client<B> = ComputeClient<<B as Backend>::Runtime>;
@@ -458,13 +300,6 @@ pub(super) type Client<B> = ComputeClient<<B as Backend>::Runtime>;
 /// Flushes the queued commands; returns an error if a launch failed.
 fn flushed<R: cubecl::Runtime>(client: &ComputeClient<R>) -> Result<()> {
     client.flush().map_err(Error::driver)
-}
-
-pub(super) fn launch_all<R: cubecl::Runtime>(
-    target: &Target<R>,
-    launches: &[Launch],
-) -> LaunchResult {
-    launches.iter().try_for_each(|launch| launch.queue(target))
 }
 
 /// A page of CubeCL, with the data of a backend.
@@ -483,23 +318,4 @@ pub fn allocation<B: Backend>(page: &Page) -> Result<&Allocation<B::PageData>> {
 pub(super) fn handle_of<B: Backend>(page: &Page, offset: u64, len: u64) -> Result<Handle> {
     let handle = allocation::<B>(page)?.handle.clone().offset_start(offset);
     Ok(handle.offset_end(page.bytes - offset - len))
-}
-
-/// A read through CubeCL, which has no way to wait for a limited time.
-struct ClientRead(Box<dyn FnOnce() -> Result<Bytes> + Send>);
-
-impl PendingRead for ClientRead {
-    fn wait_into(
-        self: Box<Self>,
-        skip: usize,
-        out: &mut [u8],
-        _patience: Option<Duration>,
-    ) -> Result<()> {
-        caught(|| {
-            let bytes = (self.0)()?;
-            let part = bytes.get(skip..skip + out.len());
-            out.copy_from_slice(part.ok_or_else(|| Error::driver("a read came back too short"))?);
-            Ok(())
-        })
-    }
 }

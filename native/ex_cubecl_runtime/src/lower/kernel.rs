@@ -12,8 +12,8 @@ use cubecl::prelude::*;
 use ex_cubecl_core::dtype::DType;
 use ex_cubecl_core::program::tree::Program;
 
-use crate::lower::body::{ArrayArgument, Lowering};
 use crate::lower::compiled::Key;
+use crate::lower::expressions::{ArrayArgument, Lowering};
 use crate::lower::floats::BlackBox;
 use crate::lower::types::{IrType, S32, U32, U64, carrier, elem, ir_type, list_type};
 use crate::lower::values::{cast, number, zero};

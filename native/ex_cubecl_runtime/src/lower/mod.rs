@@ -1,14 +1,16 @@
 //! Lowers kernel programs to CubeCL's IR, which each runtime compiles for its device, and launches them.
 
 mod arithmetic;
-mod body;
 mod casts;
 pub mod compiled;
+mod expressions;
 mod floats;
 mod functions;
 mod integers;
 mod kernel;
 pub mod launch;
+mod remainder;
+mod statements;
 pub mod support;
 pub mod target;
 pub mod types;

@@ -1,0 +1,274 @@
+//! The expressions of a program, and its bounds-checked memory accesses.
+
+use cubecl::ir::{
+    Arithmetic, AtomicOp, BinaryOperator, Branch, Comparison, ConstantValue, ElemType, If, IfElse,
+    IndexAssignOperator, IndexOperator, Instruction, Operation, Operator, Scope, UnaryOperator,
+    Variable,
+};
+
+use crate::lower::casts::cast_value;
+use crate::lower::floats::{BlackBox, is_float, is_infinite, is_nan};
+use crate::lower::functions::{self, binary};
+use crate::lower::types::{IrType, S32, U32, U64};
+use crate::lower::values::{cast, constant, number, of_bits, put, select, unary, zero};
+use ex_cubecl_core::program::tree::{Binary, Expr, Unary};
+
+/// A buffer inside the kernel: the elements of the bound window, and which of them belong to the
+/// buffer.
+pub(super) struct ArrayArgument {
+    pub list: Variable,
+    pub offset: Option<Variable>,
+    pub len: Variable,
+}
+
+pub(super) struct Lowering {
+    pub buffers: Vec<ArrayArgument>,
+    pub scalars: Vec<Variable>,
+    pub locals: Vec<Variable>,
+    /// The position that the thread works on: unsigned for indices, and signed as in the kernel
+    /// language.
+    pub own: Variable,
+    pub position: Variable,
+    /// In a kernel with groups: the group, and the thread's number in it.
+    pub group: Variable,
+    pub member: Variable,
+    pub report: Option<usize>,
+    pub status: Option<ArrayArgument>,
+    pub black_box: BlackBox,
+}
+
+impl Lowering {
+    pub(super) fn store(&self, scope: &mut Scope, slot: usize, index: Variable, value: Variable) {
+        let buffer = &self.buffers[slot];
+        if buffer.list.ty.is_atomic() {
+            let place = self.element(scope, slot, index);
+            let op = AtomicOp::Store(UnaryOperator { input: value });
+            scope.register(Instruction::new(op, place));
+            return;
+        }
+        store_in(scope, buffer, index, value);
+    }
+
+    pub(super) fn load(&self, scope: &mut Scope, slot: usize, index: Variable) -> Variable {
+        let element = self.element(scope, slot, index);
+        if element.ty.is_atomic() {
+            let ty = element.ty.elem_type();
+            put(scope, AtomicOp::Load(UnaryOperator { input: element }), ty)
+        } else {
+            element
+        }
+    }
+
+    /// The element, or a reference to it if the buffer is atomic.
+    pub(super) fn element(&self, scope: &mut Scope, slot: usize, index: Variable) -> Variable {
+        let buffer = &self.buffers[slot];
+        let op = Operator::UncheckedIndex(IndexOperator {
+            list: buffer.list,
+            index: at(scope, buffer, index),
+            vector_size: 0,
+            unroll_factor: 1,
+        });
+        let out = *scope.create_local(buffer.list.ty);
+        scope.register(Instruction::new(op, out));
+        out
+    }
+
+    /// The index as an unsigned 32-bit word, and whether it is in bounds. A negative index becomes
+    /// a large unsigned one, which is out of bounds.
+    pub(super) fn inside(
+        &self,
+        scope: &mut Scope,
+        slot: usize,
+        index: Variable,
+    ) -> (Variable, Variable) {
+        let len = self.buffers[slot].len;
+        let wide = index.ty.elem_type().size() == 8;
+        let (lhs, rhs) = if wide {
+            (cast(scope, index, U64), cast(scope, len, U64))
+        } else {
+            let signed = matches!(index.ty.elem_type(), ElemType::Int(_));
+            let word = if signed {
+                cast(scope, index, S32)
+            } else {
+                index
+            };
+            (cast(scope, word, U32), len)
+        };
+        let lower = Comparison::Lower(BinaryOperator { lhs, rhs });
+        let inside = put(scope, lower, ElemType::Bool);
+        (cast(scope, lhs, U32), inside)
+    }
+
+    pub(super) fn read(&self, scope: &mut Scope, slot: usize, index: Variable) -> Variable {
+        let (index, cond) = self.inside(scope, slot, index);
+        let ty = self.buffers[slot].list.ty.elem_type();
+        // The bound window has a first element even if the buffer is empty, so an index out of
+        // bounds loads element 0. A branch for each access would make CubeCL's optimizer slow: its
+        // time grows with the square of the number of branches.
+        if self.report.is_none() {
+            let index = select(scope, cond, index, zero(U32));
+            let value = self.load(scope, slot, index);
+            return select(scope, cond, value, zero(ty));
+        }
+        let out = *scope.create_local_restricted(IrType::scalar(ty));
+        let zero = zero(ty);
+        scope.register(Instruction::new(Operation::Copy(zero), out));
+        let mut then = scope.child();
+        let value = self.load(&mut then, slot, index);
+        then.register(Instruction::new(Operation::Copy(value), out));
+        self.guarded(scope, cond, then, slot, index);
+        out
+    }
+
+    /// Runs `inside` if the index is in bounds. Otherwise the access is written to the report
+    /// buffer, if the program has one.
+    pub(super) fn guarded(
+        &self,
+        scope: &mut Scope,
+        cond: Variable,
+        inside: Scope,
+        slot: usize,
+        index: Variable,
+    ) {
+        let Some(report) = self.report else {
+            scope.register(Branch::If(Box::new(If {
+                cond,
+                scope: inside,
+            })));
+            return;
+        };
+        let mut outside = scope.child();
+        let index = cast(&mut outside, index, S32);
+        let told = [
+            number(1, S32),
+            number(slot as i64, S32),
+            index,
+            self.position,
+        ];
+        for (at, value) in told.into_iter().enumerate() {
+            self.store(&mut outside, report, number(at as i64, U32), value);
+        }
+        scope.register(Branch::IfElse(Box::new(IfElse {
+            cond,
+            scope_if: inside,
+            scope_else: outside,
+        })));
+    }
+
+    pub(super) fn expr(&self, scope: &mut Scope, expr: &Expr) -> Variable {
+        match expr {
+            Expr::Const(dtype, bits) => of_bits(*dtype, *bits),
+            Expr::Bool(value) => constant(ConstantValue::Bool(*value), ElemType::Bool),
+            Expr::Scalar(slot) => self.scalars[*slot],
+            // A copy of the current value: the variable may be set later.
+            Expr::Local(local) => {
+                let local = self.locals[*local];
+                let out = *scope.create_local(local.ty);
+                scope.register(Instruction::new(Operation::Copy(local), out));
+                out
+            }
+            Expr::GlobalId => self.position,
+            Expr::GroupId => self.group,
+            Expr::LocalId => self.member,
+            Expr::Len(slot) => cast(scope, self.buffers[*slot].len, S32),
+            Expr::ElementAtSelf(slot) => self.load(scope, *slot, self.own),
+            Expr::Read(slot, index) => {
+                let index = self.expr(scope, index);
+                self.read(scope, *slot, index)
+            }
+            Expr::Cast(dtype, value) => {
+                let value = self.operand(scope, value);
+                let value = self.unknown(scope, value);
+                cast_value(scope, self.black_box, value, *dtype)
+            }
+            Expr::Select(condition, then, other) => {
+                let cond = self.expr(scope, condition);
+                let (then, or_else) = (self.expr(scope, then), self.expr(scope, other));
+                select(scope, cond, then, or_else)
+            }
+            Expr::Unary(op, value) => {
+                let value = self.operand(scope, value);
+                let input = self.unknown(scope, value);
+                match op {
+                    Unary::IsNan => is_nan(scope, self.black_box, input),
+                    Unary::IsInf => is_infinite(scope, self.black_box, input),
+                    Unary::Neg | Unary::Abs => unary(scope, *op, input),
+                    _ if is_float(input.ty.elem_type()) => {
+                        functions::of_one(scope, self.black_box, *op, input)
+                    }
+                    _ => unary(scope, *op, input),
+                }
+            }
+            Expr::Binary(op, left, right) => self.joined(scope, *op, left, right),
+        }
+    }
+
+    pub(super) fn joined(
+        &self,
+        scope: &mut Scope,
+        op: Binary,
+        left: &Expr,
+        right: &Expr,
+    ) -> Variable {
+        let (mut lhs, mut rhs) = (self.operand(scope, left), self.operand(scope, right));
+        if rhs.as_const().is_some() {
+            lhs = self.unknown(scope, lhs);
+        } else if op == Binary::Sub && is_float(lhs.ty.elem_type()) && lhs.as_const().is_none() {
+            // Drivers simplify `x - x` to 0, even if `x` is infinite.
+            rhs = self.black_box.hide_apart(scope, rhs);
+        }
+        binary(scope, self.black_box, op, lhs, rhs)
+    }
+
+    /// The operand of an operation, or the value for a variable. The result of a float operation is
+    /// hidden from compilers, which would otherwise simplify it together with the next operation.
+    /// The constant zero is hidden too, because compilers simplify any product with it to zero.
+    pub(super) fn operand(&self, scope: &mut Scope, expr: &Expr) -> Variable {
+        let value = self.expr(scope, expr);
+        let plain = match expr {
+            Expr::ElementAtSelf(_) | Expr::Read(..) | Expr::Scalar(_) | Expr::Local(_) => true,
+            Expr::Const(..) => !value.is_constant(0),
+            _ => false,
+        };
+        if plain || !is_float(value.ty.elem_type()) {
+            value
+        } else {
+            self.black_box.wrap(scope, value)
+        }
+    }
+
+    /// Hides a constant from CubeCL's constant folding, which supports_compute with 64 bits whatever the
+    /// type.
+    pub(super) fn unknown(&self, scope: &mut Scope, value: Variable) -> Variable {
+        match value.as_const() {
+            Some(_) => self.black_box.wrap(scope, value),
+            None => value,
+        }
+    }
+}
+
+pub(super) fn store_in(
+    scope: &mut Scope,
+    buffer: &ArrayArgument,
+    index: Variable,
+    value: Variable,
+) {
+    let index = at(scope, buffer, index);
+    let op = Operator::UncheckedIndexAssign(IndexAssignOperator {
+        index,
+        value,
+        vector_size: 0,
+        unroll_factor: 1,
+    });
+    scope.register(Instruction::new(op, buffer.list));
+}
+
+pub(super) fn at(scope: &mut Scope, buffer: &ArrayArgument, index: Variable) -> Variable {
+    match buffer.offset {
+        Some(rhs) => {
+            let lhs = index;
+            put(scope, Arithmetic::Add(BinaryOperator { lhs, rhs }), U32)
+        }
+        None => index,
+    }
+}

@@ -1,0 +1,239 @@
+//! The statements of a program.
+
+use cubecl::ir::{
+    Arithmetic, AtomicOp, BinaryOperator, Branch, Builtin, Comparison, ElemType, If, IfElse,
+    Instruction, Operation, RangeLoop, Scope, StorageType, Synchronization, Variable,
+};
+use cubecl::prelude::*;
+
+use crate::lower::expressions::{Lowering, store_in};
+use crate::lower::types::{IrType, S32, U32};
+use crate::lower::values::{cast, multiply, number, put, zero};
+use ex_cubecl_core::program::tree::{Atomic, Expr, Program, Stmt};
+
+impl Lowering {
+    pub fn one_by_one(
+        &mut self,
+        scope: &mut Scope,
+        program: &Program,
+        invocations: Variable,
+        threads: Variable,
+    ) {
+        let first = builtin(scope, Builtin::AbsolutePos);
+        self.own = *scope.create_local_restricted(IrType::scalar(U32));
+        let mut body = scope.child();
+        let last = self.watch(scope, first, &mut body, self.own);
+        self.position = cast(&mut body, self.own, S32);
+        self.block(&mut body, &program.body);
+        scope.register(Branch::RangeLoop(Box::new(RangeLoop {
+            i: self.own,
+            start: first,
+            end: invocations,
+            step: Some(threads),
+            inclusive: false,
+            scope: body,
+        })));
+        if let Some(last) = last {
+            let (lhs, rhs) = (last, threads);
+            let next = put(scope, Arithmetic::Add(BinaryOperator { lhs, rhs }), U32);
+            self.tell_stopped(scope, next, invocations);
+        }
+    }
+
+    /// All threads of a group take the same path here, so that they all reach each barrier. A group
+    /// beyond the requested number does nothing.
+    pub fn in_groups(
+        &mut self,
+        scope: &mut Scope,
+        program: &Program,
+        threads: u32,
+        groups: Variable,
+    ) {
+        let group = builtin(scope, Builtin::CubePos);
+        let member = builtin(scope, Builtin::UnitPos);
+        let (lhs, rhs) = (group, groups);
+        let wanted = Comparison::Lower(BinaryOperator { lhs, rhs });
+        let cond = put(scope, wanted, ElemType::Bool);
+        let mut body = scope.child();
+        let shared = program.buffers()..self.buffers.len();
+        for slot in shared.clone() {
+            self.clear(&mut body, slot, member, threads);
+        }
+        if !shared.is_empty() {
+            body.register(Synchronization::SyncCube);
+        }
+        self.group = cast(&mut body, group, S32);
+        self.member = cast(&mut body, member, S32);
+        if self.report.is_some() {
+            let first = multiply(&mut body, self.group, number(i64::from(threads), S32));
+            let (lhs, rhs) = (first, self.member);
+            self.position = put(&mut body, Arithmetic::Add(BinaryOperator { lhs, rhs }), S32);
+        }
+        self.block(&mut body, &program.body);
+        scope.register(Branch::If(Box::new(If { cond, scope: body })));
+    }
+
+    /// Zeroes shared memory, which may hold values that another group left there.
+    fn clear(&self, scope: &mut Scope, slot: usize, member: Variable, threads: u32) {
+        let i = *scope.create_local_restricted(IrType::scalar(U32));
+        let mut body = scope.child();
+        let ty = self.buffers[slot].list.ty.elem_type();
+        self.store(&mut body, slot, i, zero(ty));
+        scope.register(Branch::RangeLoop(Box::new(RangeLoop {
+            i,
+            start: member,
+            end: self.buffers[slot].len,
+            step: Some(number(i64::from(threads), U32)),
+            inclusive: false,
+            scope: body,
+        })));
+    }
+
+    fn block(&self, scope: &mut Scope, block: &[Stmt]) {
+        for statement in block {
+            self.statement(scope, statement);
+        }
+    }
+
+    fn statement(&self, scope: &mut Scope, statement: &Stmt) {
+        match statement {
+            Stmt::Set(local, value) => {
+                let value = self.operand(scope, value);
+                let value = self.unknown(scope, value);
+                let local = self.locals[*local];
+                scope.register(Instruction::new(Operation::Copy(value), local));
+            }
+            Stmt::Put(slot, value) => {
+                let value = self.expr(scope, value);
+                self.store(scope, *slot, self.own, value);
+            }
+            Stmt::Write(slot, index, value) => {
+                let index = self.expr(scope, index);
+                let value = self.expr(scope, value);
+                let (index, cond) = self.inside(scope, *slot, index);
+                let mut then = scope.child();
+                self.store(&mut then, *slot, index, value);
+                self.guarded(scope, cond, then, *slot, index);
+            }
+            Stmt::If(condition, then, other) => {
+                let cond = self.expr(scope, condition);
+                let mut scope_if = scope.child();
+                self.block(&mut scope_if, then);
+                let mut scope_else = scope.child();
+                self.block(&mut scope_else, other);
+                let branch = if other.is_empty() {
+                    Branch::If(Box::new(If {
+                        cond,
+                        scope: scope_if,
+                    }))
+                } else {
+                    Branch::IfElse(Box::new(IfElse {
+                        cond,
+                        scope_if,
+                        scope_else,
+                    }))
+                };
+                scope.register(branch);
+            }
+            Stmt::For(local, from, to, body) => self.run(scope, *local, (from, to), body),
+            Stmt::Atomic(op, slot, index, value, before) => {
+                let index = self.expr(scope, index);
+                let value = self.expr(scope, value);
+                let (index, cond) = self.inside(scope, *slot, index);
+                let before = before.map(|local| self.locals[local]);
+                if let Some(local) = before {
+                    let none = Operation::Copy(zero(local.ty.elem_type()));
+                    scope.register(Instruction::new(none, local));
+                }
+                let mut then = scope.child();
+                let was = self.change(&mut then, *op, *slot, (index, value));
+                if let Some(local) = before {
+                    then.register(Instruction::new(Operation::Copy(was), local));
+                }
+                self.guarded(scope, cond, then, *slot, index);
+            }
+            Stmt::Barrier => scope.register(Synchronization::SyncCube),
+        }
+    }
+
+    /// The loop has a counter of its own: what the body assigns to the local lasts until the end of
+    /// the iteration.
+    fn run(&self, scope: &mut Scope, local: usize, (from, to): (&Expr, &Expr), body: &[Stmt]) {
+        let (start, end) = (self.expr(scope, from), self.expr(scope, to));
+        let counter = *scope.create_local_restricted(IrType::scalar(S32));
+        let mut round = scope.child();
+        let last = self.watch(scope, start, &mut round, counter);
+        let copy = Instruction::new(Operation::Copy(counter), self.locals[local]);
+        round.register(copy);
+        self.block(&mut round, body);
+        scope.register(Branch::RangeLoop(Box::new(RangeLoop {
+            i: counter,
+            start,
+            end,
+            step: None,
+            inclusive: true,
+            scope: round,
+        })));
+        if let Some(last) = last {
+            self.tell_stopped(scope, last, end);
+        }
+    }
+
+    /// Records the last value of a loop's counter, if the kernel has a status buffer.
+    fn watch(
+        &self,
+        scope: &mut Scope,
+        start: Variable,
+        round: &mut Scope,
+        counter: Variable,
+    ) -> Option<Variable> {
+        self.status.as_ref()?;
+        let last = *scope.create_local_restricted(counter.ty);
+        scope.register(Instruction::new(Operation::Copy(start), last));
+        round.register(Instruction::new(Operation::Copy(counter), last));
+        Some(last)
+    }
+
+    /// Sets the status word if a loop stopped at `last`, below `end`.
+    fn tell_stopped(&self, scope: &mut Scope, last: Variable, end: Variable) {
+        if let Some(status) = &self.status {
+            let (lhs, rhs) = (last, end);
+            let early = Comparison::Lower(BinaryOperator { lhs, rhs });
+            let cond = put(scope, early, ElemType::Bool);
+            let mut tell = scope.child();
+            store_in(&mut tell, status, zero(U32), number(1, S32));
+            scope.register(Branch::If(Box::new(If { cond, scope: tell })));
+        }
+    }
+
+    /// Applies an atomic operation and returns the previous value.
+    fn change(
+        &self,
+        scope: &mut Scope,
+        op: Atomic,
+        slot: usize,
+        (index, rhs): (Variable, Variable),
+    ) -> Variable {
+        let lhs = self.element(scope, slot, index);
+        let o = BinaryOperator { lhs, rhs };
+        let op = match op {
+            Atomic::Add => AtomicOp::Add(o),
+            Atomic::Min => AtomicOp::Min(o),
+            Atomic::Max => AtomicOp::Max(o),
+            Atomic::And => AtomicOp::And(o),
+            Atomic::Or => AtomicOp::Or(o),
+            Atomic::Xor => AtomicOp::Xor(o),
+            Atomic::Exchange => AtomicOp::Swap(o),
+        };
+        put(scope, op, lhs.ty.elem_type())
+    }
+}
+
+/// A builtin value of the thread, as a 32-bit word.
+fn builtin(scope: &mut Scope, builtin: Builtin) -> Variable {
+    let ty = match builtin {
+        Builtin::UnitPos => StorageType::Scalar(U32),
+        _ => usize::as_type(scope).storage_type(),
+    };
+    cast(scope, Variable::builtin(builtin, ty), U32)
+}
