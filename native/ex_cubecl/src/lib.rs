@@ -8,6 +8,7 @@ mod list;
 mod list_cell;
 mod nif;
 mod notifier;
+mod number;
 mod pid;
 mod read;
 mod resource;

@@ -47,3 +47,21 @@ pub fn float(term: Term<'_>) -> Option<f64> {
         }
     }
 }
+
+/// Whether a list and its nested lists have at most `max` cells. It visits no more cells than that.
+pub fn has_at_most(data: Term<'_>, max: u64) -> bool {
+    let (mut lists, mut cells) = (vec![data], 0);
+    while let Some(mut rest) = lists.pop() {
+        while let Some((head, tail)) = split(rest) {
+            cells += 1;
+            if cells > max {
+                return false;
+            }
+            if head.is_list() {
+                lists.push(head);
+            }
+            rest = tail;
+        }
+    }
+    true
+}

@@ -1,11 +1,11 @@
 //! Lists to bytes.
 
-use ex_cubecl_core::{DType, element};
-use rustler::{Atom, Term};
+use ex_cubecl_core::DType;
+use rustler::Term;
 
-use crate::atoms;
 use crate::error::{NifError, NifResult};
 use crate::list_cell;
+use crate::number::bits;
 
 /// The largest number of bytes that is allocated before any element is decoded; more is allocated as they come.
 const INITIAL_CAPACITY: u64 = 64 << 20;
@@ -25,24 +25,6 @@ pub fn decode<'a>(data: Term<'a>, dtype: DType, dims: &[u64]) -> NifResult<'a, V
     } else {
         Err(NifError::list_length(expected, actual, dims))
     }
-}
-
-/// Whether a list and its nested lists have at most `max` cells. It visits no more cells than that.
-pub fn has_at_most(data: Term<'_>, max: u64) -> bool {
-    let (mut lists, mut cells) = (vec![data], 0);
-    while let Some(mut rest) = lists.pop() {
-        while let Some((head, tail)) = list_cell::split(rest) {
-            cells += 1;
-            if cells > max {
-                return false;
-            }
-            if head.is_list() {
-                lists.push(head);
-            }
-            rest = tail;
-        }
-    }
-    true
 }
 
 fn length(list: Term<'_>) -> NifResult<'_, u64> {
@@ -155,25 +137,4 @@ fn each<'a, const N: usize>(
     } else {
         Err(NifError::improper_list())
     }
-}
-
-/// The bits of one number, or of `:nan`, `:infinity`, `:neg_infinity`, as an element.
-pub fn bits(term: Term<'_>, dtype: DType) -> Option<u64> {
-    if let Ok(value) = term.decode::<i64>() {
-        return element::of_int(dtype, value.into());
-    }
-    if let Ok(value) = term.decode::<u64>() {
-        return element::of_int(dtype, value.into());
-    }
-    if let Some(value) = list_cell::float(term) {
-        return element::of_float(dtype, value);
-    }
-    let atom = term.decode::<Atom>().ok()?;
-    let special = [
-        (atoms::nan(), f64::NAN),
-        (atoms::infinity(), f64::INFINITY),
-        (atoms::neg_infinity(), f64::NEG_INFINITY),
-    ];
-    let found = special.into_iter().find(|(name, _)| *name == atom);
-    found.and_then(|(_, value)| element::of_float(dtype, value))
 }

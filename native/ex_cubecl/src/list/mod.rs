@@ -3,5 +3,5 @@
 mod decode;
 mod encode;
 
-pub use decode::{bits, decode, has_at_most};
+pub use decode::decode;
 pub use encode::encode;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use ex_cubecl_core::{DType, Label, Spec};
 use rustler::{Binary, Decoder, Env, NifResult, Term};
 
-use super::{Dims, Wire};
 use crate::pid;
+use crate::term::wire::{Dims, Wire};
 
 /// `nil`, or a tag, a stacktrace and whether the buffer is long-lived, as from `ExCubecl.Buffer.AllocOptions`. Tag and
 /// stacktrace are terms in the external term format.

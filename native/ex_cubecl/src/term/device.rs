@@ -5,8 +5,8 @@ use ex_cubecl_core::driver::{Hardware, Info};
 use ex_cubecl_core::{DType, DeviceId};
 use rustler::{Atom, Decoder, Encoder, Env, Error, NifResult, Term};
 
-use super::{Wire, encode_all, map};
 use crate::atoms;
+use crate::term::wire::{Wire, encode_all, map};
 
 fn dtype_atom(dtype: DType) -> Atom {
     match dtype {

@@ -6,9 +6,9 @@ use ex_cubecl_core::memory::heap::{PageInfo, Use};
 use ex_cubecl_core::memory::meter::Usage;
 use rustler::{Encoder, Env, Term};
 
-use super::{Wire, map};
 use crate::atoms;
 use crate::pid;
+use crate::term::wire::{Wire, map};
 
 /// The usage of a device, and the bytes that its runtime holds.
 impl Encoder for Wire<(Usage, u64)> {

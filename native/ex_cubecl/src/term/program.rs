@@ -6,9 +6,9 @@ use ex_cubecl_core::DType;
 use ex_cubecl_core::program::tree::{Atomic, Binary, Expr, Group, Program, Stmt, Type, Unary};
 use rustler::{Decoder, Error, NifResult, Term};
 
-use super::{ListOf, Wire};
 use crate::atoms;
-use crate::list;
+use crate::number;
+use crate::term::wire::{ListOf, Wire};
 
 /// The decoder is recursive, so its depth must be bounded: the stack of a dirty scheduler has 320 KB. Kernels written by hand
 /// are not nested as deep.
@@ -183,7 +183,7 @@ fn expr(term: Term<'_>, budget: Budget<'_>) -> NifResult<Expr> {
     Ok(match (name(*tag)?.as_str(), rest) {
         ("const", [dtype, value]) => {
             let dtype = dtype.decode::<Wire<DType>>()?.0;
-            Expr::Const(dtype, list::bits(*value, dtype).ok_or(Error::BadArg)?)
+            Expr::Const(dtype, number::bits(*value, dtype).ok_or(Error::BadArg)?)
         }
         ("bool", [value]) => Expr::Bool(value.decode()?),
         ("scalar", [number]) => Expr::Scalar(slot(*number)?),

@@ -17,7 +17,7 @@ use crate::lower::target::{STREAM, Target};
 
 impl<B: Backend> Cube<B> {
     /// Launches kernels and waits until they are queued.
-    pub(super) fn launch_and_wait(
+    pub(crate) fn launch_and_wait(
         &self,
         kernel: impl FnOnce(&Client<B>) -> LaunchResult + Send + 'static,
     ) -> Result<()> {
@@ -56,7 +56,7 @@ impl<B: Backend> Cube<B> {
 
     /// Launches compiled kernels, which are not expected to fail: if a launch fails all the same,
     /// the device counts as lost.
-    pub(super) fn later(&self, launches: Vec<Launch>) -> Task {
+    pub(crate) fn later(&self, launches: Vec<Launch>) -> Task {
         let (target, broken) = (self.target(), self.broken.clone());
         let (timings, send_deferred) = (self.timings.clone(), self.send_deferred.clone());
         let run = move || {

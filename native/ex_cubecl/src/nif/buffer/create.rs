@@ -8,6 +8,7 @@ use super::progress;
 use crate::call::{Call, MaybePending, Pending, when_open};
 use crate::error::NifResult;
 use crate::list;
+use crate::list_cell;
 use crate::resource::{BufferArg, handle};
 use crate::saved_binary::SavedBinary;
 use crate::term::{AllocOptions, Dims, Wire, spec};
@@ -69,7 +70,7 @@ fn buffer_try_create<'a>(
     let created = match data.decode::<Binary>() {
         Ok(data) => Buffer::try_from_bytes(&device, spec(env, dtype, dims, options), &data),
         // A list can have any length, whatever its shape.
-        Err(_) if !list::has_at_most(data, MAX_CELLS) => None,
+        Err(_) if !list_cell::has_at_most(data, MAX_CELLS) => None,
         Err(_) => {
             let bytes = list::decode(data, dtype.0, &dims)?;
             Buffer::try_from_bytes(&device, spec(env, dtype, dims, options), &bytes)

@@ -15,6 +15,7 @@ use crate::atoms;
 use crate::call::{Call, MaybePending};
 use crate::error::{NifError, NifResult};
 use crate::list;
+use crate::number;
 use crate::resource::{BufferArg, SharedBuffer};
 use crate::saved_binary::SavedBinary;
 use crate::term::Dims;
@@ -67,7 +68,7 @@ fn buffer_fill<'a>(
     may_allocate: bool,
 ) -> Change<'a> {
     let dtype = buffer.dtype();
-    let bits = list::bits(value, dtype);
+    let bits = number::bits(value, dtype);
     let bits = bits.ok_or_else(|| NifError::invalid_value(0, value, dtype))?;
     match missing_memory(&buffer, buffer.count() == 0) {
         Some(bytes) if !may_allocate => needs_allocation(bytes),

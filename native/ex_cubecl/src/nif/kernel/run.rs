@@ -10,7 +10,7 @@ use super::KernelRef;
 use crate::atoms;
 use crate::call::{Call, Pending};
 use crate::error::{NifError, NifResult};
-use crate::list;
+use crate::number;
 use crate::resource::{BufferArg, buffers, handle};
 use crate::term::{AllocOptions, Dims, ListOf, Wire, spec};
 
@@ -18,7 +18,7 @@ use crate::term::{AllocOptions, Dims, ListOf, Wire, spec};
 fn scalar_bits<'a>(kernel: &Kernel, scalars: &[Term<'a>]) -> NifResult<'a, Vec<u64>> {
     let types = kernel.program().scalars.iter();
     let bits = |(index, (value, dtype)): (usize, (&Term<'a>, &DType))| {
-        let bits = list::bits(*value, *dtype);
+        let bits = number::bits(*value, *dtype);
         bits.ok_or_else(|| NifError::invalid_value(index as u64, *value, *dtype))
     };
     scalars.iter().zip(types).enumerate().map(bits).collect()
