@@ -9,7 +9,7 @@ defmodule ExCubecl.Cluster.Location do
                       is_map(elem(device, 1)))
 
   @doc "The node of a buffer, `nil` for this one. A buffer is a map with the fields of `ExCubecl.Buffer`."
-  @spec node_of(%{device: term}) :: node | nil
+  @spec node_of(%{required(:device) => term, optional(any) => any}) :: node | nil
   def node_of(%{device: {node, _id} = device}) when is_remote(device), do: node
   def node_of(%{device: _device}), do: nil
 

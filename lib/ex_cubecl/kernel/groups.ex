@@ -69,6 +69,7 @@ defmodule ExCubecl.Kernel.Groups do
   defp type(type, meta, scope),
     do: if(type in DType.all(), do: type, else: no_type(meta, scope))
 
+  @spec no_type(keyword, map) :: no_return
   defp no_type(meta, scope) do
     types = Enum.map_join(DType.all(), " ", &inspect/1)
 
