@@ -71,10 +71,10 @@ fn memory_map<'a>(
     max: u64,
 ) -> NifResult<'a, MaybePending<Map>> {
     when_open(env, tag, id.0, move |device| {
-        let (pages, entries) = device.map(max as usize);
+        let (pages, records) = device.map(max as usize);
         Ok((
             pages.into_iter().map(Wire).collect(),
-            entries.into_iter().map(Wire).collect(),
+            records.into_iter().map(Wire).collect(),
         ))
     })
 }
@@ -154,10 +154,11 @@ fn memory_trim<'a>(env: Env<'a>, tag: Reference<'a>, id: Wire<DeviceId>) -> Pend
 #[rustler::nif]
 fn memory_watch_frees(pid: Option<LocalPid>) -> NifResult<'static, Atom> {
     watch_frees(pid.map(|pid| -> Watcher {
-        Box::new(move |entry| {
-            let (entry, lived) = (entry.clone(), entry.since.elapsed().as_micros() as u64);
+        Box::new(move |record| {
+            let lifetime = record.since.elapsed().as_micros() as u64;
+            let record = record.clone();
             notify(pid, move |env| {
-                (atoms::freed(), Wire(entry), lived).encode(env)
+                (atoms::freed(), Wire(record), lifetime).encode(env)
             });
         })
     }));

@@ -18,7 +18,7 @@ use crate::saved_binary::SavedBinary;
 use crate::term::{Dims, ListOf, Wire};
 
 /// Decodes the data once and writes it to the buffers: all of it to each buffer, or a part to each
-/// in permit.
+/// in turn.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn replicated_write<'a>(
     env: Env<'a>,
@@ -30,29 +30,19 @@ fn replicated_write<'a>(
     split: bool,
 ) -> Pending<'a> {
     let call = Call::new(env, tag);
-    match data.decode::<Binary>() {
-        Ok(binary) => {
-            let uploads = uploads(&buffers, binary.len(), split)?.into_iter();
-            write(
-                call,
-                buffers.0,
-                uploads.map(|range| Source::Binary(SavedBinary::new(binary), range)),
-            )
-        }
-        Err(_) => {
-            let bytes = Arc::new(list::decode(data, dtype.0, &dims)?);
-            let uploads = uploads(&buffers, bytes.len(), split)?.into_iter();
-            write(
-                call,
-                buffers.0,
-                uploads.map(|range| Source::List(bytes.clone(), range)),
-            )
-        }
+    if let Ok(binary) = data.decode::<Binary>() {
+        let ranges = ranges(&buffers, binary.len(), split)?.into_iter();
+        let source = |range| Source::Binary(SavedBinary::new(binary), range);
+        return write(call, buffers.0, ranges.map(source));
     }
+    let bytes = Arc::new(list::decode(data, dtype.0, &dims)?);
+    let ranges = ranges(&buffers, bytes.len(), split)?.into_iter();
+    let source = |range| Source::List(bytes.clone(), range);
+    write(call, buffers.0, ranges.map(source))
 }
 
 /// The range of bytes for each buffer.
-fn uploads<'a>(
+fn ranges<'a>(
     buffers: &[BufferArg],
     bytes: usize,
     split: bool,
@@ -72,6 +62,7 @@ fn uploads<'a>(
     Err(Error::ByteMismatch { expected, actual }.into())
 }
 
+/// The data of one upload.
 enum Source {
     Binary(SavedBinary, Range<usize>),
     List(Arc<Vec<u8>>, Range<usize>),
@@ -79,8 +70,8 @@ enum Source {
 
 impl Source {
     fn upload(&self, target: &Buffer) -> Result<Buffer> {
-        let upload = |bytes: &[u8], part: &Range<usize>| {
-            replicas::upload(target, bytes.get(part.clone()).unwrap_or_default())
+        let upload = |bytes: &[u8], range: &Range<usize>| {
+            replicas::upload(target, bytes.get(range.clone()).unwrap_or_default())
         };
         match self {
             Source::Binary(data, range) => data.read(|bytes| upload(bytes, range)),

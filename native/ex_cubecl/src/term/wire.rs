@@ -85,9 +85,9 @@ where
     values.encode(env)
 }
 
-/// The atom with this name.
+/// The atom with this name, which is ASCII: rustler would copy a UTF-8 name first.
 pub fn atom<'a>(env: Env<'a>, name: &str) -> Term<'a> {
-    match Atom::from_str(env, name) {
+    match Atom::from_bytes(env, name.as_bytes()) {
         Ok(atom) => atom.to_term(env),
         Err(_) => name.encode(env),
     }

@@ -108,3 +108,47 @@ errors! {
     Busy => "busy" [];
     Driver { message } => "driver" [message];
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device_id::Runtime;
+
+    fn vulkan(index: u32) -> DeviceId {
+        DeviceId {
+            runtime: Runtime::Vulkan,
+            index,
+        }
+    }
+
+    #[test]
+    fn details_have_the_names_of_the_fields() {
+        let error = Error::OutOfMemory {
+            requested: 10,
+            available: None,
+            device: vulkan(0),
+        };
+        assert_eq!(error.reason(), "out_of_memory");
+        let expected = vec![
+            ("requested", Value::Number(10)),
+            ("available", Value::Optional(None)),
+            ("device", Value::Device(vulkan(0))),
+        ];
+        assert_eq!(error.details(), expected);
+    }
+
+    #[test]
+    fn an_error_of_an_argument_names_it() {
+        let error = Error::OtherDevice {
+            device: vulkan(1),
+            expected: vulkan(0),
+        };
+        assert_eq!(error.reason(), "invalid_argument");
+        let devices = vec![
+            ("device", Value::Device(vulkan(1))),
+            ("on", Value::Device(vulkan(0))),
+        ];
+        let expected = vec![("argument", Name("buffer")), ("reason", Map(devices))];
+        assert_eq!(error.details(), expected);
+    }
+}
