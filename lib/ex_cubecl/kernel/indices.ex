@@ -1,18 +1,18 @@
 defmodule ExCubecl.Kernel.Indices do
   @moduledoc false
   # The typed trees of `index`, `local` and `group`. The native side has only linear indices: of the thread in the launch
-  # (`:position`), of the thread in its workgroup (`:member`), and of the workgroup (`:group`). The lengths of the axes are scalars
+  # (`:global_id`), of the thread in its workgroup (`:local_id`), and of the workgroup (`:group_id`). The lengths of the axes are scalars
   # that each launch computes.
 
   import ExCubecl.Kernel.Types, only: [scalar: 3]
 
   @doc "The index of the invocation, linear for `nil`, or along an axis."
-  def index(nil, %{group: nil} = state), do: {:position, state}
+  def index(nil, %{group: nil} = state), do: {:global_id, state}
 
   # -1 past the end: the last group has threads without an element, which only fill it.
   def index(nil, %{group: [threads, 1, 1]} = state) do
     {total, state} = scalar({:dim, :all}, :s32, state)
-    at = {:binary, :add, {:binary, :mul, :group, int(threads)}, :member}
+    at = {:binary, :add, {:binary, :mul, :group_id, int(threads)}, :local_id}
     {{:select, {:binary, :lt, at, total}, at, int(-1)}, state}
   end
 
@@ -40,18 +40,18 @@ defmodule ExCubecl.Kernel.Indices do
   end
 
   @doc "The index of the thread in its workgroup."
-  def local(nil, _state), do: :member
+  def local(nil, _state), do: :local_id
 
   def local(axis, state),
-    do: unfolded(axis, :member, int(threads(:x, state)), int(threads(:y, state)))
+    do: unfolded(axis, :local_id, int(threads(:x, state)), int(threads(:y, state)))
 
   @doc "The index of the workgroup."
-  def group(nil, state), do: {:group, state}
+  def group(nil, state), do: {:group_id, state}
 
   def group(axis, state) do
     {x, state} = scalar({:groups, :x}, :s32, state)
     {y, state} = scalar({:groups, :y}, :s32, state)
-    {unfolded(axis, :group, x, y), state}
+    {unfolded(axis, :group_id, x, y), state}
   end
 
   # The index of the invocation along an axis, in a kernel whose workgroups have several axes.

@@ -146,7 +146,7 @@ defmodule ExCubecl.Kernel.Typer do
   defp statement({:for, line, name, from, to, body}, state) do
     {from, state} = index(from, line, state, :s32)
     {to, state} = index(to, line, state, :s32)
-    {_, state} = assign(name, {:s32, :position}, line, state)
+    {_, state} = assign(name, {:s32, :global_id}, line, state)
     {body, state} = block(body, state)
     {{:for, state.locals[name], from, to, body}, state}
   end
@@ -283,7 +283,7 @@ defmodule ExCubecl.Kernel.Typer do
 
   # The element at the index of the invocation.
   defp element_at_self(name, dtype, %{group: nil} = state),
-    do: {{dtype, {:own, slot(name, state)}}, state}
+    do: {{dtype, {:element_at_self, slot(name, state)}}, state}
 
   defp element_at_self(name, dtype, state) do
     {index, state} = Indices.index(nil, state)
@@ -295,7 +295,7 @@ defmodule ExCubecl.Kernel.Typer do
   defp once(_name, {:argument, _, _} = argument, state), do: {{:bound, argument}, state}
 
   defp once(_name, {_, tree} = typed, state)
-       when not is_tuple(tree) or elem(tree, 0) in [:own, :local, :scalar, :const],
+       when not is_tuple(tree) or elem(tree, 0) in [:element_at_self, :local, :scalar, :const],
        do: {{:bound, typed}, state}
 
   defp once(name, typed, state) do

@@ -169,9 +169,9 @@ fn expr(term: Term<'_>, budget: Budget<'_>) -> NifResult<Expr> {
     let budget = budget.descend()?;
     if term.is_atom() {
         return match name(term)?.as_str() {
-            "position" => Ok(Expr::GlobalId),
-            "group" => Ok(Expr::GroupId),
-            "member" => Ok(Expr::LocalId),
+            "global_id" => Ok(Expr::GlobalId),
+            "group_id" => Ok(Expr::GroupId),
+            "local_id" => Ok(Expr::LocalId),
             _ => Err(Error::BadArg),
         };
     }
@@ -189,7 +189,7 @@ fn expr(term: Term<'_>, budget: Budget<'_>) -> NifResult<Expr> {
         ("scalar", [number]) => Expr::Scalar(slot(*number)?),
         ("local", [local]) => Expr::Local(slot(*local)?),
         ("len", [buffer]) => Expr::Len(slot(*buffer)?),
-        ("own", [buffer]) => Expr::ElementAtSelf(slot(*buffer)?),
+        ("element_at_self", [buffer]) => Expr::ElementAtSelf(slot(*buffer)?),
         ("read", [buffer, index]) => Expr::Read(slot(*buffer)?, boxed(*index)?),
         ("cast", [dtype, value]) => Expr::Cast(dtype.decode::<Wire<DType>>()?.0, boxed(*value)?),
         ("select", [condition, then, other]) => {
