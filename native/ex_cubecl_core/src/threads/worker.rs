@@ -19,7 +19,8 @@ type Job = Box<dyn FnOnce() + Send>;
 pub static CONTROL: LazyLock<JobQueue> = LazyLock::new(|| JobQueue::new("control".into()));
 
 /// Runs jobs that wait for several devices at once, so that no device waits for another.
-pub static MULTI_DEVICE: LazyLock<JobQueue> = LazyLock::new(|| JobQueue::new("multi-device".into()));
+pub static MULTI_DEVICE: LazyLock<JobQueue> =
+    LazyLock::new(|| JobQueue::new("multi-device".into()));
 
 pub struct Worker {
     calls: JobQueue,
