@@ -58,7 +58,7 @@ pub fn list() -> Result<Vec<Info>> {
 
 /// Adds `id` as a logical device on the adapter of device `on`. It has its own queue and meter, and
 /// shares the memory of the adapter.
-pub fn add(on: DeviceId, id: DeviceId) -> Result<Info> {
+pub fn open_logical(on: DeviceId, id: DeviceId) -> Result<Info> {
     let devices = list()?;
     let taken = devices.iter().any(|info| info.id == id);
     if taken || id.runtime != on.runtime {
@@ -178,13 +178,13 @@ pub fn default_id() -> Result<DeviceId> {
 static LIMITS: Mutex<Vec<(DeviceId, u64)>> = Mutex::new(Vec::new());
 
 /// Sets the memory limit with which a device is opened. A device that is open keeps its limit.
-pub fn set_first_limit(id: DeviceId, bytes: u64) {
+pub fn set_initial_limit(id: DeviceId, bytes: u64) {
     let mut limits = LIMITS.lock();
     limits.retain(|(known, _)| *known != id);
     limits.push((id, bytes));
 }
 
-fn first_limit(id: DeviceId) -> Option<u64> {
+fn initial_limit(id: DeviceId) -> Option<u64> {
     let limits = LIMITS.lock();
     let found = limits.iter().find(|(known, _)| *known == id);
     found.map(|(_, bytes)| *bytes)
@@ -211,7 +211,7 @@ fn open_alone(id: DeviceId) -> Result<Arc<Device>> {
     let before = OPEN.read().iter().find(|device| device.id() == id).cloned();
     let limit = match &before {
         Some(device) => device.limit(),
-        None => first_limit(id),
+        None => initial_limit(id),
     };
     let alive = before.and_then(|device| device.shared_driver());
     let driver = match alive.filter(|driver| !driver.is_lost()) {

@@ -14,7 +14,7 @@ use ex_cubecl_core::{Buffer, DType, Device, DeviceId, Error, Result, registry};
 fn logical(index: u32) -> Arc<Device> {
     let adapter = test_device_id();
     let id = DeviceId { index, ..adapter };
-    registry::add(adapter, id).unwrap();
+    registry::open_logical(adapter, id).unwrap();
     registry::open(id).unwrap()
 }
 

@@ -106,7 +106,7 @@ fn a_device_that_is_lost_under_load_never_panics_its_users() {
 fn logical(index: u32) -> DeviceId {
     let adapter = test_device_id();
     let id = DeviceId { index, ..adapter };
-    registry::add(adapter, id).unwrap();
+    registry::open_logical(adapter, id).unwrap();
     id
 }
 
@@ -204,7 +204,7 @@ fn there_are_so_many_logical_devices_at_most() {
     let ids = (5000..).map(|index| DeviceId { index, ..adapter });
     let mut added = Vec::new();
     let refused = ids
-        .map(|id| (id, registry::add(adapter, id)))
+        .map(|id| (id, registry::open_logical(adapter, id)))
         .find_map(|(id, result)| {
             added.push(id);
             result.err()

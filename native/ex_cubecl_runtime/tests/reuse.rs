@@ -273,18 +273,18 @@ fn a_fixed_arena_is_full_and_another_grows_beside_its_tensors() {
 #[test]
 fn windows_share_the_arena_and_exclude_tensors() {
     let arena = arena(1000, Growth::Fixed);
-    let first = arena.window((DType::U8, 600).into(), 0).unwrap();
-    let second = arena.window((DType::U16, 250).into(), 250).unwrap();
+    let first = arena.reshape((DType::U8, 600).into(), 0).unwrap();
+    let second = arena.reshape((DType::U16, 250).into(), 250).unwrap();
     first.fill(5).unwrap();
     assert!(first.overlaps(&second));
     assert_eq!(contents(&second.view(0, 50).unwrap()), [5; 100]);
     let refused = arena.alloc((DType::U8, 1).into(), true).err();
     assert_eq!(refused, Some(Error::ArenaInUse { holds: "windows" }));
-    assert!(arena.window((DType::U8, 1001).into(), 0).is_err());
+    assert!(arena.reshape((DType::U8, 1001).into(), 0).is_err());
     arena.reset().unwrap();
     assert_eq!(second.read(0, 1).err(), Some(Error::Stale));
     let kept = tensor(&arena, 1);
-    let refused = arena.window((DType::U8, 1).into(), 0).err();
+    let refused = arena.reshape((DType::U8, 1).into(), 0).err();
     assert_eq!(refused, Some(Error::ArenaInUse { holds: "tensors" }));
     drop(kept);
     arena.release();

@@ -44,7 +44,7 @@ fn memory_set_limit<'a>(
 /// Sets the limit with which a device is opened. A device that is open keeps its limit.
 #[rustler::nif]
 fn memory_set_initial_limit(id: Wire<DeviceId>, limit: u64) -> NifResult<'static, Atom> {
-    registry::set_first_limit(id.0, limit);
+    registry::set_initial_limit(id.0, limit);
     Ok(atoms::ok())
 }
 

@@ -262,7 +262,7 @@ impl Arena {
 
     /// A window: the elements from `offset` on of the whole arena, which must hold no tensors. Windows
     /// allocate nothing and may overlap.
-    pub fn window(&self, spec: Spec, offset: u64) -> Result<Buffer> {
+    pub fn reshape(&self, spec: Spec, offset: u64) -> Result<Buffer> {
         let mut state = self.state()?;
         if !state.tensors.is_empty() {
             return Err(Error::ArenaInUse { holds: "tensors" });

@@ -97,6 +97,6 @@ fn arena_reshape<'a>(
     let (spec, pid) = (spec(env, dtype, dims, AllocOptions::default()), env.pid());
     run_on_device(env, tag, arena, move |arena, owner| {
         let arena = find_or_create(arena, pid, owner)?;
-        Ok(handle(arena.window(spec, offset)?))
+        Ok(handle(arena.reshape(spec, offset)?))
     })
 }
