@@ -57,7 +57,9 @@ fn device_open<'a>(
     on: Wire<DeviceId>,
     id: Wire<DeviceId>,
 ) -> Pending<'a> {
-    Call::new(env, tag).run_in(&CONTROL, move || Ok(Wire(registry::open_logical(on.0, id.0)?)))
+    Call::new(env, tag).run_in(&CONTROL, move || {
+        Ok(Wire(registry::open_logical(on.0, id.0)?))
+    })
 }
 
 /// It waits for the remaining work of the device.
