@@ -103,7 +103,7 @@ impl Device {
         }
     }
 
-    /// Allocates and counts the memory of an record. The limit is checked first, so that an allocation
+    /// Allocates and counts the memory of a record. The limit is checked first, so that an allocation
     /// that exceeds it never reaches the device.
     pub(crate) fn alloc(&self, record: Record) -> Result<(Block, Reservation)> {
         let driver = self.driver()?;

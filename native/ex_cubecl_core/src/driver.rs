@@ -36,7 +36,7 @@ pub struct Info {
     pub total_memory: Option<u64>,
     /// The types that kernels can calculate with natively.
     pub dtypes: Vec<DType>,
-    /// Identifies the adapter, the same in each runtime that reaches it: its PCI address if it has one.
+    /// The PCI address of the adapter, the same in each runtime that reaches it; another text if it has none.
     pub pci_address: String,
 }
 

@@ -96,7 +96,7 @@ pub enum Error {
         device: DeviceId,
         expected: DeviceId,
     },
-    /// The outputs do not hold what the kernel supports_convert.
+    /// The outputs do not hold what the kernel computes.
     #[error("the driver of {device} stopped a loop before its end")]
     LoopLimit { device: DeviceId },
     #[error("{reason}")]

@@ -13,7 +13,7 @@ use crate::program::interned;
 use crate::program::tree::{Atomic, Group, Program, REPORT};
 use crate::threads::large_stack::on_large_stack;
 
-/// Positions are signed 32-bit integers inside a kernel.
+/// Indices are signed 32-bit integers inside a kernel.
 const MAX_INVOCATIONS: u64 = i32::MAX as u64;
 
 /// A program that passed its checks.
@@ -77,7 +77,7 @@ impl Kernel {
         driver.is_ok_and(|driver| driver.is_compiled(&self.program))
     }
 
-    /// Runs the kernel over `invocations` invocations, into new buffers: each of their elements is written by
+    /// Runs the kernel with this many invocations, into new buffers: each of their elements is written by
     /// the position with the same index.
     pub fn map(
         &self,
@@ -137,7 +137,7 @@ impl Kernel {
         })
     }
 
-    /// Runs the kernel over `invocations` invocations, into existing buffers.
+    /// Runs the kernel with this many invocations, into existing buffers.
     pub fn run(
         &self,
         inputs: &[&Buffer],

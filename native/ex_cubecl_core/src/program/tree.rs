@@ -11,7 +11,7 @@ pub enum Type {
     Of(DType),
 }
 
-/// The type of invocations (thread indices) and lengths.
+/// The type of indices of threads and elements, and of lengths.
 pub const INDEX: Type = Type::Of(DType::S32);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -204,7 +204,7 @@ impl Program {
         all
     }
 
-    /// Whether each position writes its element_at_self element of each output unconditionally.
+    /// Whether each invocation writes its own element of each output unconditionally.
     pub fn fills(&self) -> bool {
         let outputs = self.inputs.len()..self.buffers();
         outputs.into_iter().all(|output| {
@@ -231,7 +231,7 @@ impl Program {
         all
     }
 
-    /// Buffers of which each thread uses the element at its element_at_self index: they need one for each thread.
+    /// Buffers of which each thread uses the element at its own index: they need one for each thread.
     pub fn element_at_self(&self) -> Vec<usize> {
         let mut slots = Vec::new();
         self.each(&mut |expr| {

@@ -26,7 +26,7 @@ pub fn has_loop(block: &[Stmt]) -> bool {
     })
 }
 
-/// A program with one loop of `iterations` iterations, to test a driver.
+/// A program with one loop, which makes this many iterations, to test a driver.
 pub fn long_loop(iterations: i32) -> Program {
     let int = |value: i32| Expr::Const(DType::S32, u64::from(value as u32));
     let next = Expr::Binary(Binary::Add, Box::new(Expr::Local(1)), Box::new(int(1)));
@@ -45,8 +45,8 @@ pub fn long_loop(iterations: i32) -> Program {
 }
 
 impl Launch<'_> {
-    /// An upper bound on the iterations of one thread that processes `passes` invocations; `u64::MAX`
-    /// if that depends on what the thread reads or supports_compute.
+    /// An upper bound on the iterations of one thread that processes `passes` indices; `u64::MAX`
+    /// if that depends on what the thread reads or calculates.
     pub fn most(&self, passes: u64) -> u64 {
         let mut counters = vec![None; self.program.locals.len()];
         let once = self.block(&self.program.body, &mut counters);

@@ -166,7 +166,7 @@ impl Drop for WakeGuard<'_> {
         let WakeGuard(thread) = self;
         thread.queue.leave();
         // The lock makes sure that sleep tasks are queued in the order of their entries: an
-        // outdated one after_kernels the one that sleeps would leave no room in the queue.
+        // outdated one behind the one that sleeps would leave no room in the queue.
         let _gate = thread.queue.gate.lock();
         if let Some(entries) = thread.queue.unused_since() {
             let queue = thread.queue.clone();
@@ -249,7 +249,7 @@ impl TaskQueue {
     fn sleep(&self, entries: u64) {
         let mut state = self.state.lock();
         loop {
-            // The user that entered waits after_kernels this task in CubeCL's queue: tasks that are pushed
+            // The user that entered waits behind this task in CubeCL's queue: tasks that are pushed
             // from now on are not run here.
             state.polling = state.entries == entries;
             let stays = state.polling;

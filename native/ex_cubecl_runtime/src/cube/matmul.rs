@@ -20,7 +20,7 @@ pub struct Product {
 }
 
 impl Product {
-    /// Uses the cubek strategy that supports_compute with plain `f32` on every device: the strategies for
+    /// Uses the cubek strategy that computes with plain `f32` on every device: the strategies for
     /// matrix units round to narrower types.
     pub fn queue<R: Runtime>(&self, client: &ComputeClient<R>) -> LaunchResult {
         let ty = f32::as_type_native_unchecked();

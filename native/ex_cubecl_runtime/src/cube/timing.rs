@@ -1,4 +1,4 @@
-//! Measures how long kernels take: the device's clock is read before_kernel the first kernel and after
+//! Measures how long kernels take: the device's clock is read before the first kernel and after
 //! each row of kernels. CubeCL 0.10 has timings too, but they end with the first pass after they
 //! began.
 
@@ -58,7 +58,7 @@ impl Timings {
         Some(timed)
     }
 
-    /// On the device thread, before_kernel a kernel.
+    /// On the device thread, before a kernel.
     pub fn before_kernel(&self) {
         if self.running.load(Acquire) == 0 {
             return;

@@ -237,7 +237,7 @@ impl Lowering {
         }
     }
 
-    /// Hides a constant from CubeCL's constant folding, which supports_compute with 64 bits whatever the
+    /// Hides a constant from CubeCL's constant folding, which computes with 64 bits whatever the
     /// type.
     pub(super) fn unknown(&self, scope: &mut Scope, value: Variable) -> Variable {
         match value.as_const() {

@@ -40,7 +40,7 @@ pub fn threads(invocations: u32) -> u32 {
     invocations.div_ceil(THREADS).clamp(1, MAX_CUBES) * THREADS
 }
 
-/// A launch of a program over `invocations` invocations. Each scalar is given as the bits of its element.
+/// A launch of a program with this many invocations. Each scalar is given as the bits of its element.
 pub struct Launch {
     pub place: Arc<SlotUse>,
     pub buffers: Vec<Bound>,

@@ -32,7 +32,7 @@ pub struct Gpu {
     pub device: wgpu::Device,
     queue: wgpu::Queue,
     pub lost: Arc<AtomicBool>,
-    /// The driver supports_convert on the CPU, in this process.
+    /// The driver computes on the CPU, in this process.
     on_cpu: bool,
     gate: RwLock<()>,
     /// Held during a poll and while mapped memory is read.
