@@ -78,7 +78,7 @@ impl Kernel {
     }
 
     /// Runs the kernel with this many invocations, into new buffers: each of their elements is written by
-    /// the position with the same index.
+    /// the invocation with the same index.
     pub fn map(
         &self,
         device: &Arc<Device>,

@@ -152,7 +152,7 @@ pub struct Program {
     pub locals: Vec<Type>,
     pub body: Vec<Stmt>,
     /// The output that receives the report of an out-of-bounds index, as `REPORT` elements of `s32`:
-    /// 1, the number of the buffer, the index, the position.
+    /// 1, the number of the buffer, the index, the invocation.
     pub report: Option<usize>,
     /// With a group, the invocations of a launch count groups, not threads.
     pub group: Option<Group>,

@@ -25,13 +25,13 @@ pub(super) struct Lowering {
     pub buffers: Vec<ArrayArgument>,
     pub scalars: Vec<Variable>,
     pub locals: Vec<Variable>,
-    /// The position that the thread works on: unsigned for indices, and signed as in the kernel
+    /// The global index that the thread works on: unsigned for accesses, and signed as in the kernel
     /// language.
-    pub own: Variable,
-    pub position: Variable,
+    pub index: Variable,
+    pub global_id: Variable,
     /// In a kernel with groups: the group, and the thread's number in it.
-    pub group: Variable,
-    pub member: Variable,
+    pub group_id: Variable,
+    pub local_id: Variable,
     pub report: Option<usize>,
     pub status: Option<ArrayArgument>,
     pub black_box: BlackBox,
@@ -143,7 +143,7 @@ impl Lowering {
             number(1, S32),
             number(slot as i64, S32),
             index,
-            self.position,
+            self.global_id,
         ];
         for (at, value) in told.into_iter().enumerate() {
             self.store(&mut outside, report, number(at as i64, U32), value);
@@ -167,11 +167,11 @@ impl Lowering {
                 scope.register(Instruction::new(Operation::Copy(local), out));
                 out
             }
-            Expr::GlobalId => self.position,
-            Expr::GroupId => self.group,
-            Expr::LocalId => self.member,
+            Expr::GlobalId => self.global_id,
+            Expr::GroupId => self.group_id,
+            Expr::LocalId => self.local_id,
             Expr::Len(slot) => cast(scope, self.buffers[*slot].len, S32),
-            Expr::ElementAtSelf(slot) => self.load(scope, *slot, self.own),
+            Expr::ElementAtSelf(slot) => self.load(scope, *slot, self.index),
             Expr::Read(slot, index) => {
                 let index = self.expr(scope, index);
                 self.read(scope, *slot, index)

@@ -1,6 +1,6 @@
 //! A program as a CubeCL kernel, which CubeCL compiles when it is first launched.
 //!
-//! A thread works on the global indices `own, own + threads, ...` below a number that comes with the
+//! A thread works on the global indices `index, index + threads, ...` below a number that comes with the
 //! launch; in a kernel with groups it is one thread of one group. Whatever a tree contains, an
 //! index is compared with its buffer's length before it is used: reads out of bounds give zero,
 //! writes out of bounds do nothing.
@@ -119,10 +119,10 @@ impl<R: Runtime> CubeKernel for ProgramKernel<R> {
             buffers,
             scalars,
             locals,
-            own: zero(U32),
-            position: zero(S32),
-            group: zero(S32),
-            member: zero(S32),
+            index: zero(U32),
+            global_id: zero(S32),
+            group_id: zero(S32),
+            local_id: zero(S32),
             report: program.report,
             status,
             black_box,

@@ -20,13 +20,13 @@ impl Lowering {
         threads: Variable,
     ) {
         let first = builtin(scope, Builtin::AbsolutePos);
-        self.own = *scope.create_local_restricted(IrType::scalar(U32));
+        self.index = *scope.create_local_restricted(IrType::scalar(U32));
         let mut body = scope.child();
-        let last = self.watch(scope, first, &mut body, self.own);
-        self.position = cast(&mut body, self.own, S32);
+        let last = self.watch(scope, first, &mut body, self.index);
+        self.global_id = cast(&mut body, self.index, S32);
         self.block(&mut body, &program.body);
         scope.register(Branch::RangeLoop(Box::new(RangeLoop {
-            i: self.own,
+            i: self.index,
             start: first,
             end: invocations,
             step: Some(threads),
@@ -50,38 +50,38 @@ impl Lowering {
         groups: Variable,
     ) {
         let group = builtin(scope, Builtin::CubePos);
-        let member = builtin(scope, Builtin::UnitPos);
+        let unit = builtin(scope, Builtin::UnitPos);
         let (lhs, rhs) = (group, groups);
         let wanted = Comparison::Lower(BinaryOperator { lhs, rhs });
         let cond = put(scope, wanted, ElemType::Bool);
         let mut body = scope.child();
         let shared = program.buffers()..self.buffers.len();
         for slot in shared.clone() {
-            self.clear(&mut body, slot, member, threads);
+            self.clear(&mut body, slot, unit, threads);
         }
         if !shared.is_empty() {
             body.register(Synchronization::SyncCube);
         }
-        self.group = cast(&mut body, group, S32);
-        self.member = cast(&mut body, member, S32);
+        self.group_id = cast(&mut body, group, S32);
+        self.local_id = cast(&mut body, unit, S32);
         if self.report.is_some() {
-            let first = multiply(&mut body, self.group, number(i64::from(threads), S32));
-            let (lhs, rhs) = (first, self.member);
-            self.position = put(&mut body, Arithmetic::Add(BinaryOperator { lhs, rhs }), S32);
+            let first = multiply(&mut body, self.group_id, number(i64::from(threads), S32));
+            let (lhs, rhs) = (first, self.local_id);
+            self.global_id = put(&mut body, Arithmetic::Add(BinaryOperator { lhs, rhs }), S32);
         }
         self.block(&mut body, &program.body);
         scope.register(Branch::If(Box::new(If { cond, scope: body })));
     }
 
     /// Zeroes shared memory, which may hold values that another group left there.
-    fn clear(&self, scope: &mut Scope, slot: usize, member: Variable, threads: u32) {
+    fn clear(&self, scope: &mut Scope, slot: usize, unit: Variable, threads: u32) {
         let i = *scope.create_local_restricted(IrType::scalar(U32));
         let mut body = scope.child();
         let ty = self.buffers[slot].list.ty.elem_type();
         self.store(&mut body, slot, i, zero(ty));
         scope.register(Branch::RangeLoop(Box::new(RangeLoop {
             i,
-            start: member,
+            start: unit,
             end: self.buffers[slot].len,
             step: Some(number(i64::from(threads), U32)),
             inclusive: false,
@@ -105,7 +105,7 @@ impl Lowering {
             }
             Stmt::Put(slot, value) => {
                 let value = self.expr(scope, value);
-                self.store(scope, *slot, self.own, value);
+                self.store(scope, *slot, self.index, value);
             }
             Stmt::Write(slot, index, value) => {
                 let index = self.expr(scope, index);
