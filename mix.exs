@@ -148,7 +148,7 @@ defmodule ExCubecl.MixProject do
     if Code.ensure_loaded?(Hex),
       do:
         for(
-          {app, version} <- [kino: "~> 0.9", nx: "~> 0.6", telemetry: "~> 1.0"],
+          {app, version} <- [kino: "~> 0.9", nx: "~> 0.7", telemetry: "~> 1.0"],
           do: {app, version, optional: true}
         ),
       else: []
@@ -168,7 +168,7 @@ defmodule ExCubecl.MixProject do
         Devices: [ExCubecl.Device, ExCubecl.Replicated],
         Kernels: [ExCubecl.Kernel, ExCubecl.Ops, ExCubecl.Batch],
         Insight: [ExCubecl.Memory, ExCubecl.Memory.Chart, ExCubecl.Telemetry],
-        Integration: [ExCubecl.Nx, ExCubecl.Compat]
+        Integration: [ExCubecl.Backend, ExCubecl.Nx, ExCubecl.Compat]
       ]
     ]
   end

@@ -7,7 +7,8 @@ case ExCubecl.Device.default() do
     skipped =
       [
         cuda: {runtime == :cuda, "they need a CUDA device"},
-        nx: {System.get_env("NX_PATH"), "NX_PATH names no checkout of Nx"},
+        nx: {ExCubecl.NxLibraries.directories(), ExCubecl.NxLibraries.why_not()},
+        without_nx: {not ExCubecl.NxLibraries.dependency?(), "Nx is loaded"},
         numpy: {ExCubecl.NumpyCases.python(), "no Python has NumPy (make numpy installs one)"}
       ]
       |> Enum.reject(fn {_tag, {possible, _why}} -> possible end)

@@ -1,11 +1,11 @@
 # Compiled if Nx is available.
-if Code.ensure_loaded?(Nx.Tensor) do
+if Code.ensure_loaded?(Nx.Backend) do
   defmodule ExCubecl.Nx do
     @moduledoc """
     Converts Nx tensors to buffers and back. The module exists if Nx is among the dependencies.
 
-    Data goes through a binary in host memory: a tensor of `Nx.BinaryBackend` already has one, a tensor of
-    another backend is read from that backend.
+    A tensor of `ExCubecl.Backend` is copied on its device. Data of other backends goes through a binary in host memory: a tensor
+    of `Nx.BinaryBackend` already has one, a tensor of another backend is read from that backend.
 
         {:ok, buffer} = ExCubecl.Nx.from_tensor(Nx.iota({2, 3}, type: :f32))
         {:ok, tensor} = ExCubecl.Nx.to_tensor(buffer)
@@ -13,8 +13,9 @@ if Code.ensure_loaded?(Nx.Tensor) do
 
     use ExCubecl.Error.Bang
 
-    alias ExCubecl.{Buffer, DType, Error}
+    alias ExCubecl.{Backend, Buffer, Error}
     alias ExCubecl.Error.Arguments
+    alias ExCubecl.Nx.{Storage, Types}
 
     @doc """
     Returns `{:ok, buffer}` with the type, shape and elements of a tensor. Names are not kept.
@@ -31,7 +32,7 @@ if Code.ensure_loaded?(Nx.Tensor) do
 
     def from_tensor(%Nx.Tensor{} = tensor, opts) do
       with {:ok, dtype} <- dtype(tensor.type),
-           do: Buffer.new(Nx.to_binary(tensor), tensor.shape, dtype, opts)
+           do: buffer(tensor, dtype, opts)
     end
 
     def from_tensor(other, _opts), do: Arguments.invalid(:tensor, other, "an %Nx.Tensor{}")
@@ -45,25 +46,54 @@ if Code.ensure_loaded?(Nx.Tensor) do
     @spec to_tensor(Buffer.t(), keyword) :: {:ok, Nx.Tensor.t()} | {:error, Error.t()}
     def to_tensor(buffer, opts \\ []) do
       with {:ok, opts} <- Arguments.options(opts, [:backend]),
-           {:ok, binary} <- Buffer.read(buffer),
-           do: {:ok, tensor(binary, buffer, opts)}
+           {:ok, buffer} <- Buffer.check(buffer) do
+        case backend(opts[:backend] || Nx.default_backend()) do
+          {Backend, options} -> on_device(buffer, Backend.config(options))
+          _other -> through_host(buffer, opts)
+        end
+      end
     end
+
+    defp backend({module, options}), do: {module, options}
+    defp backend(module), do: {module, []}
+
+    defp on_device(buffer, config) do
+      template = Nx.template(List.to_tuple(buffer.shape), Types.type(buffer.dtype))
+      options = Keyword.delete(Storage.buffer_options(config), :device)
+
+      with {:ok, copy} <- Buffer.transfer(buffer, config.device, options),
+           do: {:ok, Storage.put(template, copy, config)}
+    end
+
+    defp through_host(buffer, opts) do
+      with {:ok, binary} <- Buffer.read(buffer), do: {:ok, tensor(binary, buffer, opts)}
+    end
+
+    # Copies, because a write into a buffer is visible through all of its handles, and tensors do not change.
+    defp buffer(%Nx.Tensor{data: %Backend{state: %Buffer{}}} = tensor, _dtype, opts) do
+      with {:ok, opts} <- Arguments.options(opts, [:device, :tag, :allocation, :progress]),
+           {:ok, buffer} <- Storage.live(tensor) do
+        case Keyword.pop(opts, :device) do
+          {nil, opts} -> Buffer.transfer(buffer, buffer.device, opts)
+          {device, opts} -> Buffer.transfer(buffer, device, opts)
+        end
+      end
+    end
+
+    defp buffer(tensor, dtype, opts),
+      do: Buffer.new(Nx.to_binary(tensor), tensor.shape, dtype, opts)
 
     # Nx has no name for a binary without elements.
     defp tensor(binary, buffer, opts) do
       shape = List.to_tuple(buffer.shape)
-      binary |> Nx.from_binary(type(buffer.dtype), opts) |> Nx.reshape(shape)
+      binary |> Nx.from_binary(Types.type(buffer.dtype), opts) |> Nx.reshape(shape)
     end
 
-    for dtype <- DType.all() do
-      <<kind, bits::binary>> = String.replace(Atom.to_string(dtype), "bf", "b")
-      kind = if kind == ?b, do: :bf, else: String.to_atom(<<kind>>)
-      type = {kind, String.to_integer(bits)}
-
-      defp dtype(unquote(Macro.escape(type))), do: {:ok, unquote(dtype)}
-      defp type(unquote(dtype)), do: unquote(Macro.escape(type))
+    defp dtype(type) do
+      case Types.dtype(type) do
+        nil -> Error.new(:unsupported_dtype, dtype: type)
+        dtype -> {:ok, dtype}
+      end
     end
-
-    defp dtype(other), do: Error.new(:unsupported_dtype, dtype: other)
   end
 end

@@ -12,6 +12,7 @@ defmodule ExCubecl.Telemetry do
   | `[:ex_cubecl, :read]` | `bytes`, `duration` | `device`, `dtype` | elements were read from the device; for several buffers at once `dtype` is `nil` |
   | `[:ex_cubecl, :compile]` | `duration` | `device`, `kernel` | a kernel was compiled, before its first launch with these types |
   | `[:ex_cubecl, :launch]` | `bytes`, `duration` | `device`, `kernel` | a kernel that writes `bytes` was queued |
+  | `[:ex_cubecl, :fallback]` | `count` | `device`, `operation`, `type` | `ExCubecl.Backend` ran an operation of Nx on the host |
 
   Durations are in native time units, as `System.convert_time_unit/3` takes them. Events are emitted by
   the calling process, except for `:free`, which is emitted by a process of the library, because

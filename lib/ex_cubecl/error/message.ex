@@ -221,6 +221,9 @@ defmodule ExCubecl.Error.Message do
     do:
       "node #{word(node)} does not keep it: it was given back, the connection broke, or the handle came from another node"
 
+  defp text(:stale, %{tensor: :deallocated}),
+    do: "the tensor was deallocated, by Nx.backend_deallocate/1 or Nx.backend_transfer/2"
+
   defp text(:stale, _),
     do: "it was given back to its pool or arena: take a new one there"
 
@@ -265,6 +268,11 @@ defmodule ExCubecl.Error.Message do
     do:
       "#{name(device)} cannot be used from here: buffers of ExCubecl.Buffer, and questions of ExCubecl.Device and " <>
         "ExCubecl.Memory, are all that goes to another node"
+
+  defp text(:unsupported, %{operation: operation, type: type, device: device}),
+    do:
+      "#{name(device)} cannot run #{operation} with #{type}, and fallback: :raise forbids the host to run it: " <>
+        "use fallback: :host, or another type"
 
   defp text(:unsupported, %{operation: operation, device: device}),
     do: "#{name(device)} cannot do this: #{operation}"

@@ -1,0 +1,235 @@
+# Compiled if Nx is available.
+if Code.ensure_loaded?(Nx.Backend) do
+  defmodule ExCubecl.Backend do
+    @moduledoc """
+    An `Nx.Backend`: tensors of Nx in the memory of any device. The module exists if Nx is among the dependencies.
+
+        Nx.default_backend(ExCubecl.Backend)
+        Nx.default_backend({ExCubecl.Backend, device: {:cuda, 0}})
+
+    ## Options
+
+      * `:device` - the device, by default that of `ExCubecl.default_device/0`
+      * `:tag` - the tag of the buffers, see `ExCubecl.Memory.report/1`
+      * `:fallback` - `:host` runs what the device cannot run on `Nx.BinaryBackend` and counts it, see `fallbacks/0`; `:raise`
+        raises `ExCubecl.Error` with the operation, the type and the device instead. Defaults to `:host`
+      * `:host_limit` - tensors of up to this many elements that are made on the host stay there, and operations among them run
+        on the host, which is faster than a launch. Defaults to 32; with 0 all are on the device
+
+    `inspect` of a tensor names the device, except with `config :ex_cubecl, add_backend_on_inspect: false`.
+
+    `guides/nx.md` describes what runs where.
+    """
+
+    @behaviour Nx.Backend
+
+    alias ExCubecl.{Buffer, Device, Error, Shape}
+    alias ExCubecl.Error.Arguments
+    alias ExCubecl.Nx.{Fallback, Storage}
+    alias Nx.Tensor, as: T
+
+    @enforce_keys [:state, :config]
+    defstruct [:state, :config, :released]
+
+    @doc """
+    Returns how often the host had to run an operation since the VM was started: a map from `{operation, type, device}` to a count.
+
+    Operations on small tensors that are in host memory anyway are not counted.
+    """
+    @spec fallbacks() :: %{{atom, Nx.Type.t(), Device.id()} => pos_integer}
+    def fallbacks, do: Fallback.counts()
+
+    ## Options
+
+    @impl true
+    def init(opts) do
+      config = config(opts)
+
+      [
+        device: config.device,
+        tag: config.tag,
+        fallback: config.fallback,
+        host_limit: config.host_limit
+      ]
+    end
+
+    @doc false
+    # Nx passes options as they were given, or as `init/1` returned them.
+    def config(opts) do
+      opts = Error.unwrap!(Arguments.options(opts, [:device, :tag, :fallback, :host_limit]))
+      fallback = Keyword.get(opts, :fallback, :host)
+
+      unless fallback in [:host, :raise],
+        do: Error.unwrap!(Arguments.invalid(:fallback, fallback, ":host or :raise"))
+
+      %{
+        device: Error.unwrap!(Device.resolve(opts[:device])),
+        tag: opts[:tag],
+        fallback: fallback,
+        host_limit:
+          Error.unwrap!(Arguments.index(:host_limit, Keyword.get(opts, :host_limit, 32)))
+      }
+    end
+
+    ## Tensors of numbers and binaries
+
+    @impl true
+    def constant(out, number, opts) do
+      config = config(opts)
+      element = Nx.BinaryBackend.constant(%{out | shape: {}, names: []}, number, [])
+      state = {:fill, Nx.to_binary(element)}
+      Storage.put(out, state, config)
+    end
+
+    @impl true
+    def from_binary(out, binary, opts) when is_bitstring(binary),
+      do: Storage.from_binary(out, binary, config(opts))
+
+    def from_binary(out, iodata, opts), do: from_binary(out, IO.iodata_to_binary(iodata), opts)
+
+    @impl true
+    def to_binary(tensor, limit), do: Storage.to_binary(tensor, limit)
+
+    @impl true
+    def inspect(%T{data: %{config: config}} = tensor, opts) do
+      limit = if opts.limit == :infinity, do: Nx.size(tensor), else: opts.limit + 1
+      binary = to_binary(tensor, min(limit, Nx.size(tensor)))
+      text = Nx.Backend.inspect(tensor, binary, opts)
+
+      if Application.get_env(:ex_cubecl, :add_backend_on_inspect, true),
+        do: Inspect.Algebra.concat([named(config), Inspect.Algebra.line(), text]),
+        else: text
+    end
+
+    defp named(%{device: {runtime, index}}) when is_integer(index),
+      do: "ExCubecl.Backend<#{runtime}:#{index}>"
+
+    defp named(%{device: device}), do: "ExCubecl.Backend<#{Kernel.inspect(device)}>"
+
+    ## Carriers
+
+    @impl true
+    def backend_copy(tensor, backend, opts), do: copy(tensor, backend, opts)
+
+    @impl true
+    def backend_transfer(%T{data: %{config: config}} = tensor, __MODULE__, opts) do
+      case config(opts) do
+        %{device: device} = new when device == config.device -> configured(tensor, new)
+        _other -> moved(tensor, copy(tensor, __MODULE__, opts))
+      end
+    end
+
+    def backend_transfer(tensor, backend, opts), do: moved(tensor, copy(tensor, backend, opts))
+
+    defp configured(%T{data: data} = tensor, config),
+      do: %{tensor | data: %{data | config: config}}
+
+    defp moved(tensor, copy) do
+      backend_deallocate(tensor)
+      copy
+    end
+
+    defp copy(tensor, backend, _opts) when backend in [Nx.Tensor, Nx.BinaryBackend],
+      do: Storage.to_host(tensor)
+
+    defp copy(%T{data: %{state: %Buffer{}}} = tensor, __MODULE__, opts) do
+      %{device: device} = config = config(opts)
+      options = Keyword.delete(Storage.buffer_options(config), :device)
+      Storage.put(tensor, Buffer.transfer!(Storage.live!(tensor), device, options), config)
+    end
+
+    defp copy(tensor, __MODULE__, opts), do: configured(tensor, config(opts))
+
+    defp copy(tensor, backend, opts),
+      do: backend.from_binary(tensor, to_binary(tensor, Nx.size(tensor)), opts)
+
+    @impl true
+    def backend_deallocate(%T{data: %{state: %Buffer{}, released: released}}) do
+      if :atomics.exchange(released, 1, 1) == 0, do: :ok, else: :already_deallocated
+    end
+
+    def backend_deallocate(_tensor), do: :ok
+
+    ## The same elements in another shape
+
+    @impl true
+    def reshape(out, tensor), do: same_elements(out, tensor)
+
+    @impl true
+    def squeeze(out, tensor, _axes), do: same_elements(out, tensor)
+
+    defp same_elements(out, %T{data: %{state: %Buffer{}, config: config}} = tensor) do
+      buffer = Storage.live!(tensor)
+      raw? = length(buffer.shape) == 1 and Shape.size(buffer.shape) != Nx.size(out.shape)
+
+      Storage.put(
+        out,
+        if(raw?, do: Buffer.clone!(buffer), else: Buffer.reshape!(buffer, out.shape)),
+        config
+      )
+    end
+
+    defp same_elements(out, %T{data: data}), do: %{out | data: data}
+
+    @impl true
+    def to_batched(out, %T{data: %{config: config}} = tensor, opts) do
+      batch = elem(out.shape, 0)
+      whole = div(elem(tensor.shape, 0), batch)
+      rest = rem(elem(tensor.shape, 0), batch)
+      repeat? = rest != 0 and opts[:leftover] == :repeat
+      last = if repeat?, do: whole, else: whole - 1
+      host = Storage.to_host(tensor)
+
+      Stream.map(0..last//1, fn index ->
+        host
+        |> batch(out, index * batch, batch)
+        |> then(&Storage.from_binary(out, &1, config))
+      end)
+    end
+
+    # The last batch continues with the first elements.
+    defp batch(host, out, from, count) do
+      {_, bits} = out.type
+      row = div(Nx.size(out.shape), count) * bits
+      binary = Nx.to_binary(host)
+      here = min(count, elem(host.shape, 0) - from)
+      <<_::bitstring-size(from * row), part::bitstring-size(here * row), _::bitstring>> = binary
+      <<first::bitstring-size((count - here) * row), _::bitstring>> = binary
+      <<part::bitstring, first::bitstring>>
+    end
+
+    ## Creation on the host or the device
+
+    @impl true
+    def eye(out, opts), do: created(:eye, out, [], config(opts))
+
+    @impl true
+    def iota(out, axis, opts), do: created(:iota, out, [axis], config(opts))
+
+    defp created(name, out, args, config),
+      do: Fallback.on_host(name, [out | args] ++ [[]], config)
+
+    ## Everything else
+
+    callbacks = Nx.Backend.behaviour_info(:callbacks)
+    Code.ensure_loaded!(Nx.BinaryBackend)
+
+    # Where Nx.BinaryBackend leaves an optional callback to Nx, so does this backend.
+    for {name, arity} <- callbacks -- Module.definitions_in(__MODULE__, :def),
+        function_exported?(Nx.BinaryBackend, name, arity) do
+      args = Macro.generate_arguments(arity, __MODULE__)
+
+      @impl true
+      def unquote(name)(unquote_splicing(args)), do: run(unquote(name), unquote(args))
+    end
+
+    defp run(name, args) do
+      tensors = Fallback.tensors(args)
+      config = Fallback.config(tensors)
+
+      if Enum.all?(tensors, &Storage.small?(&1, config.host_limit)),
+        do: Fallback.on_host(name, args, config),
+        else: Fallback.run(name, args, config)
+    end
+  end
+end

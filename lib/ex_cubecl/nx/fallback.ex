@@ -1,0 +1,89 @@
+if Code.ensure_loaded?(Nx.Backend) do
+  defmodule ExCubecl.Nx.Fallback do
+    @moduledoc false
+    # Runs callbacks of Nx.Backend on Nx.BinaryBackend: those of small tensors in host memory, and those that the device
+    # cannot run. The latter are counted.
+
+    alias ExCubecl.{Backend, Error, Telemetry}
+    alias ExCubecl.Nx.Storage
+    alias Nx.Tensor, as: T
+
+    @doc "The result of a callback on the host, as tensors of the backend of `config`."
+    def on_host(operation, [out | args], config) do
+      # `out` describes the result; its data, if any, is that of another tensor. Some callbacks of Nx.BinaryBackend call functions of Nx, which use the default backend.
+      Nx.with_default_backend(Nx.BinaryBackend, fn ->
+        Nx.BinaryBackend |> apply(operation, [out | host(args)]) |> back(config)
+      end)
+    end
+
+    @doc "As `on_host/3`, for a callback that the device cannot run: counts it, or raises with `fallback: :raise`."
+    def run(operation, args, config) do
+      type = type(tensors(args), args)
+      if config.fallback == :raise, do: refuse(operation, type, config)
+      count(operation, type, config.device)
+      on_host(operation, args, config)
+    end
+
+    defp refuse(operation, type, %{device: device}) do
+      details = [operation: operation, type: Nx.Type.to_string(type), device: device]
+      Error.unwrap!(Error.new(:unsupported, details))
+    end
+
+    @doc "The tensors among the arguments of a callback, the first one excepted: it describes the result."
+    def tensors([_out | args]), do: Enum.flat_map(args, &tensors_in/1)
+
+    defp tensors_in(%T{} = tensor), do: [tensor]
+    defp tensors_in(list) when is_list(list), do: Enum.flat_map(list, &tensors_in/1)
+    defp tensors_in({_key, value}), do: tensors_in(value)
+    defp tensors_in(_other), do: []
+
+    defp type([%T{type: type} | _], _args), do: type
+    defp type([], [%T{type: type} | _]), do: type
+
+    defp host(%T{} = tensor), do: Storage.to_host(tensor)
+    defp host(list) when is_list(list), do: Enum.map(list, &host/1)
+    defp host({key, value}), do: {host(key), host(value)}
+    defp host(other), do: other
+
+    defp back(%T{data: %Nx.BinaryBackend{}} = tensor, config),
+      do: Storage.from_binary(tensor, Nx.to_binary(tensor), config)
+
+    defp back(tuple, config) when is_tuple(tuple),
+      do: tuple |> Tuple.to_list() |> Enum.map(&back(&1, config)) |> List.to_tuple()
+
+    defp back(other, _config), do: other
+
+    ## Counts
+
+    defp count(operation, type, device) do
+      key = {__MODULE__, {operation, type, device}}
+
+      counter =
+        with nil <- :persistent_term.get(key, nil) do
+          counter = :counters.new(1, [])
+          :persistent_term.put(key, counter)
+          counter
+        end
+
+      :counters.add(counter, 1, 1)
+
+      if Telemetry.on?() do
+        metadata = %{operation: operation, type: type, device: device}
+        Telemetry.execute(:fallback, %{count: 1}, metadata)
+      end
+    end
+
+    @doc "How often each operation ran on the host, by operation, type and device."
+    def counts do
+      for {{__MODULE__, key}, counter} <- :persistent_term.get(), into: %{} do
+        {key, :counters.get(counter, 1)}
+      end
+    end
+
+    @doc "The configuration of the first tensor of the backend."
+    def config(tensors), do: Enum.find_value(tensors, &config_of/1)
+
+    defp config_of(%T{data: %Backend{config: config}}), do: config
+    defp config_of(_tensor), do: nil
+  end
+end

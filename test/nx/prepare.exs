@@ -1,0 +1,25 @@
+# Starts a VM that has Nx: loads the modules that are compiled only where Nx is, and ExUnit.
+
+# The protocols that Mix consolidated do not know the implementations of Nx.
+for path <- :code.get_path(), Path.basename(path) == "consolidated" do
+  :code.del_path(path)
+
+  for beam <- Path.wildcard("#{path}/*.beam") do
+    protocol = beam |> Path.basename(".beam") |> String.to_atom()
+    :code.purge(protocol)
+    :code.delete(protocol)
+  end
+end
+
+{:ok, _} = Application.ensure_all_started(:nx)
+{:ok, _} = Application.ensure_all_started(:ex_cubecl)
+
+unless Code.ensure_loaded?(ExCubecl.Backend) do
+  root = Path.expand("../..", __DIR__)
+  files = Path.wildcard(root <> "/lib/ex_cubecl/nx/**/*.ex")
+  public = for name <- ["backend", "nx"], do: "#{root}/lib/ex_cubecl/#{name}.ex"
+  {:ok, _, warnings} = Kernel.ParallelCompiler.compile(files ++ public)
+  if warnings != [], do: raise("compiling the modules for Nx gave warnings")
+end
+
+ExUnit.start(autorun: false, timeout: 300_000, formatters: [ExUnit.CLIFormatter])
