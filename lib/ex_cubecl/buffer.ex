@@ -454,7 +454,7 @@ defmodule ExCubecl.Buffer do
       {:ok, <<0, 0>>}
       iex> {:error, error} = ExCubecl.Buffer.await(transfer)
       iex> Exception.message(error)
-      "this transfer was awaited before: an answer comes once"
+      "this transfer was awaited before: a transfer has one result"
   """
   @spec await(reference, timeout) :: result(binary)
   def await(transfer, timeout \\ 5_000), do: Transfer.await(transfer, timeout)

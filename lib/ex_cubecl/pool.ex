@@ -110,7 +110,7 @@ defmodule ExCubecl.Pool do
       iex> {:ok, held} = ExCubecl.Pool.checkout(pool)
       iex> {:error, error} = ExCubecl.Pool.checkout(pool, timeout: 10)
       iex> Exception.message(error)
-      "all 1 of the pool are held, and none came back within 10 ms: give one back, wait longer, or raise max"
+      "all 1 of the pool are held, and none was returned within 10 ms: return one, wait longer, or raise max"
       iex> ExCubecl.size(held)
       {:ok, 100}
   """

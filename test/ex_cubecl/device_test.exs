@@ -166,7 +166,7 @@ defmodule ExCubecl.DeviceTest do
              {:device_in_use, %{device: device.id, live_buffers: 1}}
 
     assert Exception.message(error) ==
-             "one buffer lives on #{runtime}:23: drop it first, or give up what is there by ExCubecl.Device.reset/1"
+             "one buffer lives on #{runtime}:23: drop it first, or discard it with ExCubecl.Device.reset/1"
 
     assert_raise Error, fn -> Device.remove!(device) end
     assert ExCubecl.read!(kept) == <<1, 2>>
@@ -195,7 +195,7 @@ defmodule ExCubecl.DeviceTest do
     assert reason(full) == :limit_exceeded
 
     assert Exception.message(elem(full, 1)) ==
-             "there are 64 logical devices already: take one away with ExCubecl.Device.remove/1 first"
+             "there are 64 logical devices already: remove one with ExCubecl.Device.remove/1 first"
 
     for {:ok, device} <- added, do: assert(Device.remove(device) == :ok)
   end

@@ -147,7 +147,7 @@ defmodule ExCubecl.NodesTest do
               String.replace(message, ~r/^(step 1: )?(argument \d \(.*\) of kernel .*?: )?/, "")} ==
                {name,
                 "the buffer is on #{runtime}:#{index} of node #{node}, and this call takes buffers of its own node only: " <>
-                  "make it there, or bring the buffer here with ExCubecl.Buffer.transfer/2"}
+                  "create it there, or transfer the buffer here with ExCubecl.Buffer.transfer/2"}
     end
   end
 

@@ -35,7 +35,7 @@ defmodule ExCubecl.Error.Message do
     do: "shape #{short(shape)} has more than 2^63 - 1 elements or bytes: use smaller dimensions"
 
   defp text(:invalid_shape, %{axes: axes}),
-    do: "the shape has #{axes} axes, and 64 are the most: reshape it"
+    do: "the shape has #{axes} axes, and at most 64 are supported: reshape it"
 
   defp text(:invalid_shape, %{shape: shape}),
     do:
@@ -194,7 +194,7 @@ defmodule ExCubecl.Error.Message do
 
   defp text(:limit_exceeded, %{devices: max}),
     do:
-      "there are #{max} logical devices already: take one away with ExCubecl.Device.remove/1 first"
+      "there are #{max} logical devices already: remove one with ExCubecl.Device.remove/1 first"
 
   defp text(:limit_exceeded, %{requested: requested, used: used, capacity: capacity}),
     do:
@@ -203,29 +203,29 @@ defmodule ExCubecl.Error.Message do
 
   defp text(:limit_exceeded, %{requested: requested, live: live, limit: limit} = details),
     do:
-      "#{bytes(requested)} more would pass the limit of #{bytes(limit)} on #{name(details.device)}, where " <>
+      "#{bytes(requested)} more would exceed the limit of #{bytes(limit)} on #{name(details.device)}, where " <>
         "#{bytes(live)} are live#{owners(details)}: drop buffers, or raise it with ExCubecl.Memory.set_limit/2"
 
   defp text(:pool_exhausted, %{max: max} = details),
     do:
-      "all #{max} of the pool are held#{if details[:timeout], do: ", and none came back within #{details.timeout} ms"}: " <>
-        "give one back, wait longer, or raise max"
+      "all #{max} of the pool are held#{if details[:timeout], do: ", and none was returned within #{details.timeout} ms"}: " <>
+        "return one, wait longer, or raise max"
 
   defp text(:stale, %{reason: :foreign}),
-    do: "this did not come from here: give it back to the pool or arena that it came from"
+    do: "it belongs to another pool or arena: return it there"
 
   defp text(:stale, %{reason: :closed}),
-    do: "there is no such pool: it was not started, or has ended"
+    do: "there is no such pool: it was not started, or it has stopped"
 
   defp text(:stale, %{node: node}),
     do:
-      "node #{word(node)} does not keep it: it was given back, the connection broke, or the handle came from another node"
+      "node #{word(node)} does not keep it: it was returned, the connection was lost, or the handle came from another node"
 
   defp text(:stale, %{tensor: :deallocated}),
     do: "the tensor was deallocated, by Nx.backend_deallocate/1 or Nx.backend_transfer/2"
 
   defp text(:stale, _),
-    do: "it was given back to its pool or arena: take a new one there"
+    do: "it was returned to its pool or arena: get a new one there"
 
   defp text(:no_device, details),
     do:
@@ -238,15 +238,15 @@ defmodule ExCubecl.Error.Message do
 
   defp text(:device_in_use, %{device: device, live_buffers: 1}),
     do:
-      "one buffer lives on #{name(device)}: drop it first, or give up what is there by ExCubecl.Device.reset/1"
+      "one buffer lives on #{name(device)}: drop it first, or discard it with ExCubecl.Device.reset/1"
 
   defp text(:device_in_use, %{device: device, live_buffers: buffers}),
     do:
-      "#{buffers} buffers live on #{name(device)}: drop them first, or give up what is there by ExCubecl.Device.reset/1"
+      "#{buffers} buffers live on #{name(device)}: drop them first, or discard them with ExCubecl.Device.reset/1"
 
   defp text(:device_lost, %{device: device}),
     do:
-      "#{name(device)} was reset or lost, and the buffer with it: make it anew, the device opens again by itself"
+      "#{name(device)} was reset or lost, and the buffer with it: create it again; the device is reopened at its next use"
 
   defp text(:node_down, %{node: node}),
     do:
@@ -261,12 +261,12 @@ defmodule ExCubecl.Error.Message do
 
   defp text(:unsupported, %{operation: :remote_buffer, device: device}),
     do:
-      "the buffer is on #{name(device)}, and this call takes buffers of its own node only: make it there, or bring " <>
+      "the buffer is on #{name(device)}, and this call takes buffers of its own node only: create it there, or transfer " <>
         "the buffer here with ExCubecl.Buffer.transfer/2"
 
   defp text(:unsupported, %{operation: :remote_device, device: device}),
     do:
-      "#{name(device)} cannot be used from here: buffers of ExCubecl.Buffer, and questions of ExCubecl.Device and " <>
+      "#{name(device)} cannot be used from here: buffers of ExCubecl.Buffer, and queries of ExCubecl.Device and " <>
         "ExCubecl.Memory, are all that goes to another node"
 
   defp text(:unsupported, %{operation: operation, type: type, device: device}),
@@ -281,13 +281,13 @@ defmodule ExCubecl.Error.Message do
     do: "the data is an improper list: expected a list that ends with []"
 
   defp text(:invalid_argument, %{argument: :transfer, reason: :used}),
-    do: "this transfer was awaited before: an answer comes once"
+    do: "this transfer was awaited before: a transfer has one result"
 
   defp text(:invalid_argument, %{argument: :transfer, reason: :owner}),
     do: "this transfer belongs to another process: only the one that started it can await it"
 
   defp text(:invalid_argument, %{argument: :buffer, reason: :view}),
-    do: "this is a view or clone: give back the buffer itself, as it was handed out"
+    do: "this is a view or clone: return the buffer that was handed out"
 
   defp text(:invalid_argument, %{argument: :device, device: device}),
     do:
@@ -324,7 +324,7 @@ defmodule ExCubecl.Error.Message do
 
   defp text(:timeout, %{timeout: timeout}),
     do:
-      "no answer came within #{timeout} ms: it is thrown away when it comes; use a longer timeout"
+      "no result arrived within #{timeout} ms: the result is discarded when it arrives; use a longer timeout"
 
   defp text(:busy, _), do: "the device is busy: try again later"
   defp text(:driver, %{message: message}), do: "the driver failed: #{message}"

@@ -55,7 +55,7 @@ pub enum Error {
         available: Option<u64>,
         device: DeviceId,
     },
-    #[error("{requested} more bytes would pass the limit of {limit} on {device} ({live} live)")]
+    #[error("{requested} more bytes would exceed the limit of {limit} on {device} ({live} live)")]
     LimitExceeded {
         requested: u64,
         live: u64,

@@ -196,7 +196,7 @@ defmodule ExCubecl.MessageTest do
     ExCubecl.Pool.checkin!(pool, lent)
 
     assert says(Made.saxpy(1, x, lent)) ==
-             "argument 3 (y) of kernel saxpy: it was given back to its pool or arena: take a new one there"
+             "argument 3 (y) of kernel saxpy: it was returned to its pool or arena: get a new one there"
 
     {runtime, _} = id = ExCubecl.default_device!()
     {:ok, other} = Device.open(id, as: {runtime, 7955})
