@@ -193,8 +193,7 @@ defmodule ExCubecl.Error.Message do
         "#{owners(more)}: drop buffers that are no longer needed, or see ExCubecl.Memory"
 
   defp text(:limit_exceeded, %{devices: max}),
-    do:
-      "there are #{max} logical devices already: remove one with ExCubecl.Device.remove/1 first"
+    do: "there are #{max} logical devices already: remove one with ExCubecl.Device.remove/1 first"
 
   defp text(:limit_exceeded, %{requested: requested, used: used, capacity: capacity}),
     do:
