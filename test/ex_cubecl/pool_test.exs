@@ -21,7 +21,7 @@ defmodule ExCubecl.PoolTest do
     assert Buffer.read_part!(second, 998, 5) == <<0, 0, 1, 0, 0>>
 
     for handle <- [first, view] do
-      refused(Buffer.read(handle), :stale, says: "given back")
+      refused(Buffer.read(handle), :stale, says: "returned")
       refused(Buffer.write(handle, [1], offset: 0), :stale)
       refused(Buffer.fill(handle, 1), :stale)
       refused(Buffer.copy(handle, handle), :overlap)
@@ -41,7 +41,7 @@ defmodule ExCubecl.PoolTest do
     buffer = Pool.checkout!(pool)
     refused(Pool.checkin(pool, Buffer.clone!(buffer)), :invalid_argument, says: "view")
     refused(Pool.checkin(pool, Buffer.view!(buffer, 0, [64])), :invalid_argument)
-    refused(Pool.checkin(other, buffer), :stale, says: "did not come from here")
+    refused(Pool.checkin(other, buffer), :stale, says: "belongs to another pool or arena")
     refused(Pool.checkin(pool, Buffer.zeros!([64], :u8)), :stale)
     refused(Pool.return_buffer(buffer), :stale)
     assert Pool.checkin(pool, buffer) == :ok

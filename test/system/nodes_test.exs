@@ -158,7 +158,7 @@ defmodule ExCubecl.NodesTest do
     assert Buffer.device!(Buffer.transfer!(ExCubecl.buffer!([1], [1], :u8), device)) == device.id
     assert Memory.usage!(device: device).live_bytes >= 1
     assert Buffer.size!(buffer) == 1
-    message = "cannot be used from here: buffers of ExCubecl.Buffer, and questions of"
+    message = "cannot be used from here: buffers of ExCubecl.Buffer, and queries of"
 
     for call <- [
           fn -> ExCubecl.Arena.new(100, device: device) end,
