@@ -10,9 +10,10 @@ defmodule ExCubecl.Ops do
       [4.0, 6.0]
 
   Element-wise operations take buffers and numbers; shapes broadcast and types are promoted as in Nx. Each operation reads and
-  writes memory once, and a broadcast first writes a buffer of the full shape. For several operations in a row, one kernel that does all of them is faster.
+  writes memory once, and a broadcast makes no copy. For several operations in a row, one kernel that does all of them is faster.
 
-  Reductions are over all elements or along `axis:` (from 0, or from -1 at the end), which is removed from the shape. They add up 64 elements at a time, and
+  Reductions are over all elements, or over `axis:` or `axes:` (from 0, or from -1 at the end), which are removed from the shape, or have the length 1
+  with `keep_axes: true`. They add up 64 elements at a time, and
   then 64 of those results at a time: the error of a sum of n floats is at most 64 * ceil(log64(n)) * 2^-24 (for `:f64`, 2^-53) of the sum of their magnitudes. Sums and products of `:f16` and
   `:bf16` are calculated with `:f32` and rounded once, so that the mean of finite `:f16` numbers does not overflow to infinity; those of integers are 64 bits wide (32 if the
   device has no 64-bit integers) and wrap around. Cumulative sums and matrix products have the type of their elements.
@@ -33,153 +34,51 @@ defmodule ExCubecl.Ops do
   alias ExCubecl.Error.{Arguments, Text}
 
   alias ExCubecl.Kernel
-  alias ExCubecl.Kernel.Definition
-  alias ExCubecl.Ops.Kernels
-
-  require Kernel
-
-  @floats [:f16, :bf16, :f32, :f64]
+  alias ExCubecl.Ops.{ElementWise, Kernels, Layout, Lowering, Reductions, Shapes, View}
 
   @type operand :: Buffer.t() | number
   @type result :: {:ok, Buffer.t()} | {:error, Error.t()}
 
   # The number of elements that one invocation of a reduction reads.
   @chunk 64
-  @most_axes 4
 
   ## Element by element
 
-  @binary [
-    add: {Kernel.kernel(fn a, b -> a + b end), "the sums"},
-    subtract: {Kernel.kernel(fn a, b -> a - b end), "the differences"},
-    multiply: {Kernel.kernel(fn a, b -> a * b end), "the products"},
-    divide: {Kernel.kernel(fn a, b -> a / b end), "the quotients, floats"},
-    remainder:
-      {Kernel.kernel(fn a, b -> rem(a, b) end), "the remainders, with the sign of the first"},
-    pow: {Kernel.kernel(fn a, b -> a ** b end), "the powers, floats"},
-    atan2: {Kernel.kernel(fn a, b -> atan2(a, b) end), "the angles"},
-    min: {Kernel.kernel(fn a, b -> min(a, b) end), "the smaller elements"},
-    max: {Kernel.kernel(fn a, b -> max(a, b) end), "the larger elements"},
-    equal: {Kernel.kernel(fn a, b -> a == b end), "1 where they are equal, else 0 (`:u8`)"},
-    not_equal: {Kernel.kernel(fn a, b -> a != b end), "1 where they differ, else 0 (`:u8`)"},
-    less: {Kernel.kernel(fn a, b -> a < b end), "1 where the first is less, else 0 (`:u8`)"},
-    less_equal:
-      {Kernel.kernel(fn a, b -> a <= b end), "1 where the first is not greater, else 0 (`:u8`)"},
-    greater:
-      {Kernel.kernel(fn a, b -> a > b end), "1 where the first is greater, else 0 (`:u8`)"},
-    greater_equal:
-      {Kernel.kernel(fn a, b -> a >= b end), "1 where the first is not less, else 0 (`:u8`)"}
-  ]
+  for {name, what} <- ElementWise.binary() do
+    @doc """
+    Returns `{:ok, buffer}` with #{what}, of two operands, at least one of which is a buffer.
 
-  for {name, {kernel, what}} <- @binary do
-    kernel = Definition.named(kernel, name)
-
-    @doc "Returns `{:ok, buffer}` with #{what} of two operands, at least one of which is a buffer."
-    @spec unquote(name)(operand, operand) :: result
-    def unquote(name)(a, b), do: each(unquote(Macro.escape(kernel)), [a, b])
+    `into:` is a buffer for the result, which may be an operand; the call then returns `:ok`. `tag:` and `allocation:` are as for
+    `ExCubecl.Buffer.new/4`.
+    """
+    @spec unquote(name)(operand, operand, keyword) :: result | :ok
+    def unquote(name)(a, b, opts \\ []), do: ElementWise.apply(unquote(name), [a, b], opts)
   end
 
-  @unary [
-    negate: Kernel.kernel(fn x -> -x end),
-    abs: Kernel.kernel(fn x -> abs(x) end),
-    exp: Kernel.kernel(fn x -> exp(x) end),
-    log: Kernel.kernel(fn x -> log(x) end),
-    sqrt: Kernel.kernel(fn x -> sqrt(x) end),
-    rsqrt: Kernel.kernel(fn x -> rsqrt(x) end),
-    sin: Kernel.kernel(fn x -> sin(x) end),
-    cos: Kernel.kernel(fn x -> cos(x) end),
-    tanh: Kernel.kernel(fn x -> tanh(x) end),
-    floor: Kernel.kernel(fn x -> floor(x) end),
-    ceil: Kernel.kernel(fn x -> ceil(x) end),
-    round: Kernel.kernel(fn x -> round(x) end),
-    sigmoid: Kernel.kernel(fn x -> 1 / (1 + exp(-x)) end),
-    relu: Kernel.kernel(fn x -> max(x, 0) end),
-    gelu: Kernel.kernel(fn x -> 0.5 * x * (1 + erf(x * 0.7071067811865476)) end)
-  ]
-
-  for {name, kernel} <- @unary do
-    kernel = Definition.named(kernel, name)
-
-    @doc "Returns `{:ok, buffer}` with `#{name}` of each element."
-    @spec unquote(name)(Buffer.t()) :: result
-    def unquote(name)(x), do: each(unquote(Macro.escape(kernel)), [x])
+  for {name, what} <- ElementWise.unary() do
+    @doc "Returns `{:ok, buffer}` with #{what}. Options are those of `add/3`."
+    @spec unquote(name)(Buffer.t(), keyword) :: result | :ok
+    def unquote(name)(x, opts \\ []), do: ElementWise.apply(unquote(name), [x], opts)
   end
-
-  @select Definition.named(
-            Kernel.kernel(fn pred, a, b -> if pred != 0, do: a, else: b end),
-            :select
-          )
 
   @doc """
-  Returns `{:ok, buffer}` with the element of `a` where `pred` is not 0, and the element of `b` elsewhere.
+  Returns `{:ok, buffer}` with the element of `a` where `pred` is not 0, and the element of `b` elsewhere. Options are those of `add/3`.
 
       iex> pred = ExCubecl.buffer!([1, 0], [2], :u8)
       iex> ExCubecl.to_list!(ExCubecl.Ops.select!(pred, 5, 7))
       [5, 7]
   """
-  @spec select(Buffer.t(), operand, operand) :: result
-  def select(pred, a, b), do: each(@select, [pred, a, b])
+  @spec select(Buffer.t(), operand, operand, keyword) :: result | :ok
+  def select(pred, a, b, opts \\ []), do: ElementWise.apply(:select, [pred, a, b], opts)
 
-  defp each(kernel, args) do
-    buffers = for %Buffer{} = buffer <- args, do: buffer
+  @doc """
+  Returns `{:ok, buffer}` with the elements of `x`, at least `low` and at most `high`. Options are those of `add/3`.
 
-    with {:ok, _} <- Handle.local_all(buffers),
-         {:ok, shape} <- together(Enum.map(buffers, & &1.shape)),
-         {:ok, args} <- spread(args, shape, []) do
-      with {:ok, %{shape: made} = result} <- Kernel.run(kernel, args) do
-        # All arguments have one element, but their numbers of axes differ.
-        if made == shape, do: {:ok, result}, else: Buffer.reshape(result, shape)
-      end
-    end
-  end
-
-  defp spread([], _shape, done), do: {:ok, Enum.reverse(done)}
-
-  defp spread([%Buffer{} = buffer | rest], shape, done) do
-    if buffer.shape == shape or Shape.size(buffer.shape) == 1 do
-      spread(rest, shape, [buffer | done])
-    else
-      with {:ok, wide} <- broadcast_to(buffer, shape), do: spread(rest, shape, [wide | done])
-    end
-  end
-
-  defp spread([other | rest], shape, done), do: spread(rest, shape, [other | done])
-
-  # The broadcast shape of several shapes, aligned at the last axis.
-  defp together([]), do: {:ok, []}
-
-  defp together([first | rest]) do
-    Enum.reduce_while(rest, {:ok, first}, fn shape, {:ok, known} ->
-      case broadcast(known, shape) do
-        nil -> {:halt, mismatch(:broadcast, known, shape, misfit(known, shape))}
-        both -> {:cont, {:ok, both}}
-      end
-    end)
-  end
-
-  defp broadcast(a, b) do
-    rank = Enum.max([length(a), length(b)])
-    pairs = Enum.zip(padded(a, rank), padded(b, rank))
-
-    if Enum.all?(pairs, fn {a, b} -> a == b or a == 1 or b == 1 end),
-      do: Enum.map(pairs, fn {a, b} -> if a == 1, do: b, else: a end)
-  end
-
-  defp padded(shape, rank), do: List.duplicate(1, rank - length(shape)) ++ shape
-
-  # The last axis at which two shapes do not match, counted from the end, and the lengths of that axis.
-  defp misfit(a, b, fits? \\ fn a, b -> a == b or a == 1 or b == 1 end) do
-    rank = Enum.max([length(a), length(b)])
-    pairs = Enum.zip(Enum.reverse(padded(a, rank)), Enum.reverse(padded(b, rank)))
-    index = Enum.find_index(pairs, fn {a, b} -> not fits?.(a, b) end)
-    %{axis: -1 - index, lengths: Enum.at(pairs, index)}
-  end
-
-  defp mismatch(operation, shape, other, more \\ %{}) do
-    sizes = %{expected: Shape.size(shape), actual: Shape.size(other)}
-    details = %{operation: operation, shape: shape, other_shape: other}
-    Error.new(:shape_mismatch, details |> Map.merge(sizes) |> Map.merge(more))
-  end
+      iex> ExCubecl.to_list!(ExCubecl.Ops.clip!(ExCubecl.buffer!([-5, 3, 9], [3], :s32), 0, 5))
+      [0, 3, 5]
+  """
+  @spec clip(Buffer.t(), operand, operand, keyword) :: result | :ok
+  def clip(x, low, high, opts \\ []), do: ElementWise.apply(:clip, [x, low, high], opts)
 
   ## Layout
 
@@ -193,23 +92,10 @@ defmodule ExCubecl.Ops do
   @spec broadcast_to(Buffer.t(), Buffer.shape()) :: result
   def broadcast_to(buffer, shape) do
     with {:ok, buffer} <- Handle.local(buffer),
-         {:ok, shape, _} <- Arguments.shape(shape, buffer.dtype) do
-      if broadcast(buffer.shape, shape) == shape do
-        from = padded(buffer.shape, length(shape))
-
-        strides =
-          for {stride, length} <- Enum.zip(strides(from), from),
-              do: if(length == 1, do: 0, else: stride)
-
-        strided(buffer, shape, strides)
-      else
-        mismatch(:broadcast_to, buffer.shape, shape, no_broadcast(buffer.shape, shape))
-      end
-    end
+         {:ok, shape, _} <- Arguments.shape(shape, buffer.dtype),
+         :ok <- Shapes.broadcast_to(:broadcast_to, buffer.shape, shape),
+         do: buffer |> View.of() |> View.broadcast(shape) |> Lowering.copy(:broadcast_to)
   end
-
-  defp no_broadcast(from, to) when length(from) > length(to), do: %{axis: nil}
-  defp no_broadcast(from, to), do: misfit(from, to, fn from, to -> from == to or from == 1 end)
 
   @doc """
   Returns `{:ok, buffer}` with the axes in another order, by default reversed.
@@ -225,68 +111,10 @@ defmodule ExCubecl.Ops do
       all = Enum.to_list(0..(length(buffer.shape) - 1)//1)
       axes = opts[:axes] || Enum.reverse(all)
 
-      if is_list(axes) and not List.improper?(axes) and Enum.sort(axes) == all do
-        strides = strides(buffer.shape)
-
-        strided(
-          buffer,
-          Enum.map(axes, &Enum.at(buffer.shape, &1)),
-          Enum.map(axes, &Enum.at(strides, &1))
-        )
-      else
-        Arguments.invalid(:axes, axes, "each of #{Text.show(all)} once")
-      end
+      if is_list(axes) and not List.improper?(axes) and Enum.sort(axes) == all,
+        do: buffer |> View.of() |> View.transpose(axes) |> Lowering.copy(:transpose),
+        else: Shapes.invalid(:transpose, :axes, axes, "each of #{Text.show(all)} once")
     end
-  end
-
-  defp strides(shape) do
-    {strides, _} = shape |> Enum.reverse() |> Enum.map_reduce(1, &{&2, &1 * &2})
-    Enum.reverse(strides)
-  end
-
-  defp strided(buffer, shape, strides) do
-    {lengths, places} = shape |> Enum.zip(strides) |> joined() |> Enum.unzip()
-
-    if length(lengths) > @most_axes do
-      Arguments.invalid(
-        :shape,
-        shape,
-        "at most #{@most_axes} axes that are not one behind the other in memory"
-      )
-    else
-      lengths = padded(lengths, @most_axes)
-      places = List.duplicate(0, @most_axes - length(places)) ++ places
-
-      filled(buffer, shape, buffer.dtype, fn out ->
-        Kernels.strided(
-          buffer,
-          out,
-          at(lengths, 1),
-          at(lengths, 2),
-          at(lengths, 3),
-          at(places, 0),
-          at(places, 1),
-          at(places, 2),
-          at(places, 3)
-        )
-      end)
-    end
-  end
-
-  defp at(list, index), do: Enum.at(list, index)
-
-  # Merges axes that are contiguous in memory, and removes axes of length 1.
-  defp joined(axes) do
-    axes
-    |> Enum.reject(fn {length, _} -> length == 1 end)
-    |> Enum.reduce([], fn
-      {length, stride}, [{before, wide} | rest] when wide == length * stride ->
-        [{before * length, stride} | rest]
-
-      axis, done ->
-        [axis | done]
-    end)
-    |> Enum.reverse()
   end
 
   @doc """
@@ -301,11 +129,11 @@ defmodule ExCubecl.Ops do
   def concatenate(buffers, opts \\ []) do
     with {:ok, opts} <- Arguments.options(opts, [:axis]),
          {:ok, [first | _] = buffers} <- some(buffers),
-         {:ok, axis} <- axis(first, Keyword.get(opts, :axis, 0)),
+         {:ok, axis} <- axis(:concatenate, first, Keyword.get(opts, :axis, 0)),
          :ok <- alike(buffers, axis) do
       lengths = Enum.map(buffers, &Enum.at(&1.shape, axis))
       total = Enum.sum(lengths)
-      {_, _, inner} = around(first.shape, axis)
+      {_, _, inner} = Layout.around(first.shape, axis)
       starts = Enum.scan([0 | lengths], &+/2)
 
       filled(first, List.replace_at(first.shape, axis, total), first.dtype, fn out ->
@@ -344,7 +172,8 @@ defmodule ExCubecl.Ops do
         end
 
       other ->
-        mismatch(:concatenate, first.shape, other.shape, beside(first.shape, other.shape, axis))
+        more = beside(first.shape, other.shape, axis)
+        Shapes.mismatch(:concatenate, :concatenate, first.shape, other.shape, more)
     end
   end
 
@@ -371,8 +200,8 @@ defmodule ExCubecl.Ops do
     with {:ok, opts} <- Arguments.options(opts, [:axis]),
          {:ok, [buffer, indices]} <- Handle.local_all([buffer, indices]),
          {:ok, indices} <- integers(indices),
-         {:ok, axis} <- axis(buffer, Keyword.get(opts, :axis, 0)) do
-      {_, n, inner} = around(buffer.shape, axis)
+         {:ok, axis} <- axis(:gather, buffer, Keyword.get(opts, :axis, 0)) do
+      {_, n, inner} = Layout.around(buffer.shape, axis)
       count = Shape.size(indices.shape)
 
       filled(buffer, List.replace_at(buffer.shape, axis, count), buffer.dtype, fn out ->
@@ -388,56 +217,106 @@ defmodule ExCubecl.Ops do
 
   ## Reductions
 
+  @typedoc """
+  The axes of a reduction, all by default: `axis: 1` or `axes: [0, -1]`. With `keep_axes: true`, a reduced axis stays, with the length 1.
+  """
+  @type axes :: [axis: integer, axes: [integer], keep_axes: boolean]
+
   @doc """
-  Returns `{:ok, buffer}` with the sum of all elements, or the sums along `axis:`.
+  Returns `{:ok, buffer}` with the sum of all elements, or the sums over `axis:` or `axes:`; see `t:axes/0`.
 
       iex> ExCubecl.item!(ExCubecl.Ops.sum!(ExCubecl.Buffer.iota!([100_000], :s32)))
       4999950000
+      iex> ExCubecl.to_list!(ExCubecl.Ops.sum!(ExCubecl.Buffer.iota!([2, 3, 2], :s32), axes: [0, 2], keep_axes: true))
+      [[[14], [22], [30]]]
   """
-  @spec sum(Buffer.t(), axis: integer) :: result
-  def sum(buffer, opts \\ []), do: reduce(:sum, buffer, opts, 0)
+  @spec sum(Buffer.t(), axes) :: result
+  def sum(buffer, opts \\ []), do: Reductions.run(:sum, buffer, opts)
 
   @doc """
-  Returns `{:ok, buffer}` with the product of all elements, or the products along `axis:`.
+  Returns `{:ok, buffer}` with the product of all elements, or the products over axes, as for `sum/2`.
 
       iex> ExCubecl.item!(ExCubecl.Ops.product!(ExCubecl.buffer!([2, 3, 4], [3], :u8)))
       24
   """
-  @spec product(Buffer.t(), axis: integer) :: result
-  def product(buffer, opts \\ []), do: reduce(:product, buffer, opts, 1)
+  @spec product(Buffer.t(), axes) :: result
+  def product(buffer, opts \\ []), do: Reductions.run(:product, buffer, opts)
 
   @doc """
-  Returns `{:ok, buffer}` with the minimum of all elements, or the minima along `axis:`; `:invalid_argument` if there are no elements.
+  Returns `{:ok, buffer}` with the minimum of all elements, or the minima over axes, as for `sum/2`; `:invalid_argument` if there are no elements.
 
       iex> ExCubecl.item!(ExCubecl.Ops.reduce_min!(ExCubecl.buffer!([2, -3, 4], [3], :s8)))
       -3
   """
-  @spec reduce_min(Buffer.t(), axis: integer) :: result
-  def reduce_min(buffer, opts \\ []), do: reduce(:least, buffer, opts, nil)
+  @spec reduce_min(Buffer.t(), axes) :: result
+  def reduce_min(buffer, opts \\ []), do: Reductions.run(:reduce_min, buffer, opts)
 
   @doc """
-  Returns `{:ok, buffer}` with the maximum of all elements, or the maxima along `axis:`; `:invalid_argument` if there are no elements.
+  Returns `{:ok, buffer}` with the maximum of all elements, or the maxima over axes, as for `sum/2`; `:invalid_argument` if there are no elements.
 
       iex> ExCubecl.to_list!(ExCubecl.Ops.reduce_max!(ExCubecl.buffer!([[2, 9], [4, 1]], [2, 2], :u8), axis: 1))
       [9, 4]
   """
-  @spec reduce_max(Buffer.t(), axis: integer) :: result
-  def reduce_max(buffer, opts \\ []), do: reduce(:greatest, buffer, opts, nil)
+  @spec reduce_max(Buffer.t(), axes) :: result
+  def reduce_max(buffer, opts \\ []), do: Reductions.run(:reduce_max, buffer, opts)
 
   @doc """
-  Returns `{:ok, buffer}` with the mean of all elements, or the means along `axis:`, as floats.
+  Returns `{:ok, buffer}` with 1 if no element is 0, else 0 (`:u8`), of all elements or over axes, as for `sum/2`.
+
+      iex> ExCubecl.to_list!(ExCubecl.Ops.all!(ExCubecl.buffer!([[2, 9], [4, 0]], [2, 2], :s32), axis: 1))
+      [1, 0]
+  """
+  @spec all(Buffer.t(), axes) :: result
+  def all(buffer, opts \\ []), do: Reductions.run(:all, buffer, opts)
+
+  @doc """
+  Returns `{:ok, buffer}` with 1 if some element is not 0, else 0 (`:u8`), of all elements or over axes, as for `sum/2`.
+
+      iex> ExCubecl.to_list!(ExCubecl.Ops.any!(ExCubecl.buffer!([[2, 0], [4, 0]], [2, 2], :s32), axis: 0))
+      [1, 0]
+  """
+  @spec any(Buffer.t(), axes) :: result
+  def any(buffer, opts \\ []), do: Reductions.run(:any, buffer, opts)
+
+  @doc """
+  Returns `{:ok, buffer}` with the mean of all elements, or the means over axes, as for `sum/2`, as floats.
 
       iex> ExCubecl.item!(ExCubecl.Ops.mean!(ExCubecl.buffer!([1, 2], [2], :u8)))
       1.5
   """
-  @spec mean(Buffer.t(), axis: integer) :: result
-  def mean(buffer, opts \\ []) do
-    with {:ok, %{shape: shape} = sum} <- reduce(:mean, buffer, opts, 0, & &1) do
-      count = div(Shape.size(buffer.shape), some_or_one(Shape.size(shape)))
-      type = if buffer.dtype in @floats, do: buffer.dtype, else: :f32
-      with {:ok, mean} <- divide(sum, count), do: narrowed(mean, type)
-    end
-  end
+  @spec mean(Buffer.t(), axes) :: result
+  def mean(buffer, opts \\ []), do: Reductions.mean(buffer, opts)
+
+  @doc """
+  Returns `{:ok, buffer}` with the variance of all elements, or the variances over axes, as for `sum/2`, as floats. The sum of the squares is divided by the
+  number of elements minus `ddof:`, 0 by default.
+
+      iex> ExCubecl.item!(ExCubecl.Ops.variance!(ExCubecl.buffer!([1, 2, 3, 4], [4], :s32)))
+      1.25
+  """
+  @spec variance(Buffer.t(), keyword) :: result
+  def variance(buffer, opts \\ []), do: Reductions.variance(buffer, opts)
+
+  @doc """
+  Returns `{:ok, buffer}` with the index (`:s32`) of the minimum of all elements, or the indices along `axis:`. Of several, it is the first one, or with
+  `tie_break: :high` the last one. `keep_axes:` is as for `sum/2`.
+
+      iex> ExCubecl.item!(ExCubecl.Ops.argmin!(ExCubecl.buffer!([2, -3, -3], [3], :s8)))
+      1
+      iex> ExCubecl.item!(ExCubecl.Ops.argmin!(ExCubecl.buffer!([2, -3, -3], [3], :s8), tie_break: :high))
+      2
+  """
+  @spec argmin(Buffer.t(), keyword) :: result
+  def argmin(buffer, opts \\ []), do: Reductions.index_of(:argmin, buffer, opts)
+
+  @doc """
+  Returns `{:ok, buffer}` with the index (`:s32`) of the maximum of all elements, or the indices along `axis:`; options as for `argmin/2`.
+
+      iex> ExCubecl.to_list!(ExCubecl.Ops.argmax!(ExCubecl.buffer!([[2, 9], [4, 1]], [2, 2], :u8), axis: 0))
+      [1, 0]
+  """
+  @spec argmax(Buffer.t(), keyword) :: result
+  def argmax(buffer, opts \\ []), do: Reductions.index_of(:argmax, buffer, opts)
 
   # Converts to the type of the result, which rounds once.
   defp narrowed(%{dtype: dtype} = buffer, dtype), do: {:ok, buffer}
@@ -450,121 +329,6 @@ defmodule ExCubecl.Ops do
   defp widened(buffer), do: {:ok, buffer}
 
   @doc """
-  Returns `{:ok, buffer}` with the index (`:s32`) of the first minimum of all elements, or the indices along `axis:`.
-
-      iex> ExCubecl.item!(ExCubecl.Ops.argmin!(ExCubecl.buffer!([2, -3, -3], [3], :s8)))
-      1
-  """
-  @spec argmin(Buffer.t(), axis: integer) :: result
-  def argmin(buffer, opts \\ []), do: first_place(:least, buffer, opts)
-
-  @doc """
-  Returns `{:ok, buffer}` with the index (`:s32`) of the first maximum of all elements, or the indices along `axis:`.
-
-      iex> ExCubecl.to_list!(ExCubecl.Ops.argmax!(ExCubecl.buffer!([[2, 9], [4, 1]], [2, 2], :u8), axis: 0))
-      [1, 0]
-  """
-  @spec argmax(Buffer.t(), axis: integer) :: result
-  def argmax(buffer, opts \\ []), do: first_place(:greatest, buffer, opts)
-
-  defp first_place(which, buffer, opts) do
-    with {:ok, values} <- reduce(which, buffer, opts, nil),
-         {:ok, axis} <- axis_of(buffer, opts) do
-      {_, n, inner} = around(buffer.shape, axis)
-
-      with {:ok, places} <-
-             filled(buffer, buffer.shape, :s32, fn out ->
-               args = [buffer, values, n, some_or_one(inner), out]
-
-               if buffer.dtype in @floats,
-                 do: Kernel.run({Kernels, :places_of_float}, args),
-                 else: Kernel.run({Kernels, :places}, args)
-             end),
-           do: reduce(:least, places, opts, nil)
-    end
-  end
-
-  # `result` maps the type of the calculation to the type of the result; by default that of sums.
-  defp reduce(which, buffer, opts, neutral, result \\ nil) do
-    with {:ok, buffer} <- Handle.local(buffer),
-         {:ok, opts} <- Arguments.options(opts, [:axis]),
-         {:ok, axis} <- axis_of(buffer, opts),
-         {outer, n, inner} = around(buffer.shape, axis),
-         {:ok, wide} <- wide(which, buffer) do
-      shape = if axis, do: List.delete_at(buffer.shape, axis), else: []
-      dtype = if result, do: result.(wide), else: summed(wide, buffer.dtype)
-
-      cond do
-        n == 0 and neutral == nil ->
-          Arguments.invalid(:buffer, buffer, "one with elements along the axis")
-
-        n == 0 ->
-          Buffer.full(shape, dtype, neutral, device: buffer.device)
-
-        true ->
-          in_chunks(kernel(which, wide), buffer, {wide, dtype}, {outer, n, inner}, shape)
-      end
-    end
-  end
-
-  defp summed(:f32, narrow) when narrow in [:f16, :bf16], do: narrow
-  defp summed(wide, _dtype), do: wide
-
-  defp kernel(:mean, wide), do: kernel(:sum, wide)
-
-  defp kernel(which, wide) when which in [:sum, :product],
-    do: Kernels.__kernel__(:"#{which}_#{wide}", 6)
-
-  defp kernel(which, _wide), do: Kernels.__kernel__(which, 6)
-
-  # Only the last step, which leaves one element along the axis, rounds to the type of the result.
-  defp in_chunks(kernel, buffer, {wide, dtype}, {outer, n, inner}, shape) do
-    chunks = div(n + @chunk - 1, @chunk)
-    type = if chunks == 1, do: dtype, else: wide
-
-    step =
-      filled(buffer, [outer, chunks, inner], type, fn out ->
-        Kernel.run(kernel, [buffer, n, some_or_one(inner), @chunk, chunks, out])
-      end)
-
-    with {:ok, partial} <- step do
-      if chunks == 1,
-        do: Buffer.reshape(partial, shape),
-        else: in_chunks(kernel, partial, {wide, dtype}, {outer, chunks, inner}, shape)
-    end
-  end
-
-  # The sum of many 64-bit integers may exceed 64 bits.
-  defp wide(:mean, %{dtype: dtype, device: device}) when dtype in [:u64, :s64] do
-    with {:ok, info} <- Device.info(device),
-         do: {:ok, if(:f64 in info.dtypes, do: :f64, else: :f32)}
-  end
-
-  defp wide(:mean, buffer), do: wide(:sum, buffer)
-
-  # Sums and products of integers are calculated in the widest integer type of the device.
-  defp wide(which, %{dtype: dtype, device: device}) when which in [:sum, :product] do
-    with {:ok, info} <- Device.info(device) do
-      {:ok,
-       case dtype do
-         dtype when dtype in [:u8, :u16, :u32, :u64] ->
-           if :u64 in info.dtypes, do: :u64, else: :u32
-
-         dtype when dtype in [:s8, :s16, :s32, :s64] ->
-           if :s64 in info.dtypes, do: :s64, else: :s32
-
-         dtype when dtype in [:f16, :bf16] ->
-           :f32
-
-         float ->
-           float
-       end}
-    end
-  end
-
-  defp wide(_which, %{dtype: dtype}), do: {:ok, dtype}
-
-  @doc """
   Returns `{:ok, buffer}` with the cumulative sums (inclusive) along `axis:`, the last axis by default. They
   are added up in chunks, as in `sum/2`.
 
@@ -575,8 +339,8 @@ defmodule ExCubecl.Ops do
   def cumulative_sum(buffer, opts \\ []) do
     with {:ok, buffer} <- Handle.local(buffer),
          {:ok, opts} <- Arguments.options(opts, [:axis]),
-         {:ok, axis} <- axis(buffer, Keyword.get(opts, :axis, -1)) do
-      {outer, n, inner} = around(buffer.shape, axis)
+         {:ok, axis} <- axis(:cumulative_sum, buffer, Keyword.get(opts, :axis, -1)) do
+      {outer, n, inner} = Layout.around(buffer.shape, axis)
 
       with {:ok, wide} <- widened(buffer),
            {:ok, result} <- running_sums(wide, {outer, n, some_or_one(inner)}),
@@ -626,7 +390,7 @@ defmodule ExCubecl.Ops do
                do: narrowed(result, a.dtype)
 
         {shape, other} ->
-          mismatch(:matmul, shape, other)
+          Shapes.mismatch(:matmul, :matmul, shape, other)
       end
     end
   end
@@ -727,33 +491,7 @@ defmodule ExCubecl.Ops do
 
   ## Axes
 
-  # The shape as `{outer, n, inner}` with `n` the length of the axis; without an axis, `n` counts all elements.
-  defp around(shape, nil), do: {1, Shape.size(shape), 1}
-
-  defp around(shape, axis) do
-    {before, [n | behind]} = Enum.split(shape, axis)
-    {Shape.size(before), n, Shape.size(behind)}
-  end
-
-  defp axis_of(buffer, opts) do
-    with {:ok, buffer} <- Handle.local(buffer),
-         do: if(opts[:axis] == nil, do: {:ok, nil}, else: axis(buffer, opts[:axis]))
-  end
-
-  defp axis(%{shape: shape}, axis)
-       when is_integer(axis) and axis < length(shape) and axis >= -length(shape),
-       do: {:ok, if(axis < 0, do: axis + length(shape), else: axis)}
-
-  defp axis(%{shape: shape}, axis),
-    do:
-      Arguments.invalid(
-        :axis,
-        axis,
-        "#{axes(length(shape))} of shape #{Text.show(shape)}"
-      )
-
-  defp axes(0), do: "none: there is no axis"
-  defp axes(rank), do: "an axis from 0 to #{rank - 1}, or from -#{rank} to -1 at the end,"
+  defp axis(name, %{shape: shape}, axis), do: Shapes.axis(name, shape, axis)
 
   # Kernels divide by this number, so it must not be 0.
   defp some_or_one(0), do: 1

@@ -29,6 +29,7 @@ defmodule ExCubecl.Error.Message do
     do: "argument #{number} (#{name}) of kernel #{kernel}: "
 
   defp argument(%{kernel: kernel, number: option}), do: "option #{option} of kernel #{kernel}: "
+  defp argument(%{operation: operation, argument: _}), do: "#{operation}: "
   defp argument(_details), do: ""
 
   defp text(:invalid_shape, %{elements: :too_many, shape: shape}),
@@ -62,29 +63,33 @@ defmodule ExCubecl.Error.Message do
 
   defp text(
          :shape_mismatch,
-         %{operation: :broadcast, shape: shape, other_shape: other} = details
+         %{relation: :broadcast, shape: shape, other_shape: other} = details
        ),
        do:
-         "shapes #{short(shape)} and #{short(other)} do not broadcast: #{axis(details)}: expected the same length, or 1"
-
-  defp text(:shape_mismatch, %{operation: :broadcast_to, shape: shape, other_shape: to, axis: nil}),
-       do:
-         "shape #{short(shape)} does not broadcast to #{short(to)}, which has fewer axes: see ExCubecl.Buffer.reshape/2"
+         "#{details.operation}: shapes #{short(shape)} and #{short(other)} cannot be broadcast: #{axis(details)}: " <>
+           "expected the same length, or 1"
 
   defp text(
          :shape_mismatch,
-         %{operation: :broadcast_to, shape: shape, other_shape: to} = details
+         %{relation: :broadcast_to, shape: shape, other_shape: to, axis: nil} = details
        ),
        do:
-         "shape #{short(shape)} does not broadcast to #{short(to)}: #{axis(details)}: only a length of 1 is repeated"
+         "#{details.operation}: shape #{short(shape)} does not broadcast to #{short(to)}, which has fewer axes: see ExCubecl.Buffer.reshape/2"
 
-  defp text(:shape_mismatch, %{operation: :concatenate, axis: nil} = details),
-    do:
-      "shapes #{short(details.shape)} and #{short(details.other_shape)} do not concatenate: expected as many axes"
+  defp text(
+         :shape_mismatch,
+         %{relation: :broadcast_to, shape: shape, other_shape: to} = details
+       ),
+       do:
+         "#{details.operation}: shape #{short(shape)} does not broadcast to #{short(to)}: #{axis(details)}: only a length of 1 is repeated"
 
-  defp text(:shape_mismatch, %{operation: :concatenate} = details),
+  defp text(:shape_mismatch, %{relation: :concatenate, axis: nil} = details),
     do:
-      "shapes #{short(details.shape)} and #{short(details.other_shape)} do not concatenate along axis " <>
+      "#{details.operation}: shapes #{short(details.shape)} and #{short(details.other_shape)} do not concatenate: expected as many axes"
+
+  defp text(:shape_mismatch, %{relation: :concatenate} = details),
+    do:
+      "#{details.operation}: shapes #{short(details.shape)} and #{short(details.other_shape)} do not concatenate along axis " <>
         "#{details.along}: #{axis(details)}: expected the same length"
 
   defp text(:shape_mismatch, %{operation: :reshape, expected: expected} = details),
@@ -344,7 +349,7 @@ defmodule ExCubecl.Error.Message do
 
   defp owners(_), do: ""
 
-  defp axis(%{axis: axis, lengths: {one, other}}), do: "axis #{axis} is #{one} and #{other}"
+  defp axis(%{axis: axis, lengths: {one, other}}), do: "axis #{axis} has #{one} and #{other}"
 
   defp matmul([_, _], [_, _]),
     do:

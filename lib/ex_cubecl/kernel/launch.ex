@@ -7,12 +7,16 @@ defmodule ExCubecl.Kernel.Launch do
   alias ExCubecl.Error.Arguments
   alias ExCubecl.Kernel.{Bindings, CallArguments, Compiler, ErrorContext, Grid, Types}
 
-  @doc "Checks the arguments, compiles the kernel for their types if needed, and returns `{:ok, launch}`."
+  @doc """
+  Checks the arguments, compiles the kernel for their types if needed, and returns `{:ok, launch}`. `opts` are those of
+  `ExCubecl.Kernel.run/3`, and `:shape`, the shape of the result of an element-wise kernel whose arguments have other shapes.
+  """
   def prepare(%{parsed: parsed} = kernel, args, opts) do
     check = opts[:check] || false
+    size = if opts[:shape], do: {:result, opts[:shape]}, else: opts[:size]
 
     with {:ok, args} <- CallArguments.check(parsed, args),
-         {:ok, shape} <- CallArguments.shape(parsed, args, opts[:size]),
+         {:ok, shape} <- CallArguments.shape(parsed, args, size),
          {:ok, kinds} <- CallArguments.kinds(parsed, args, shape),
          id = device(args),
          compiled = Compiler.compiled(kernel, kinds, id, check),

@@ -4,17 +4,6 @@ defmodule ExCubecl.Ops.Kernels do
 
   use ExCubecl.Kernel
 
-  ## Layout: up to four axes, each with its stride in the input
-
-  defkernel strided(input, out, d1, d2, d3, s0, s1, s2, s3) do
-    i = index()
-    rows = div(i, d3)
-    planes = div(rows, d2)
-
-    out[i] =
-      input[div(planes, d1) * s0 + rem(planes, d1) * s1 + rem(rows, d2) * s2 + rem(i, d3) * s3]
-  end
-
   # Copies one input of a concatenation to its offset `start` along the axis.
   defkernel place(input, n, inner, total, start, out) do
     i = index()
@@ -33,65 +22,7 @@ defmodule ExCubecl.Ops.Kernels do
     out[i] = if inside, do: input[(o * n + at) * inner + k], else: 0
   end
 
-  ## Reductions: each invocation reduces one chunk of the axis
-
-  # The result type of sums and products is the element type or a wider one.
-  wide =
-    for dtype <- [:f32, :f64, :s32, :u32, :s64, :u64] do
-      one = quote(do: cast(input[at], unquote(dtype)))
-
-      [
-        {:"sum_#{dtype}", {quote(do: cast(0, unquote(dtype))), quote(do: acc + unquote(one))}},
-        {:"product_#{dtype}", {quote(do: cast(1, unquote(dtype))), quote(do: acc * unquote(one))}}
-      ]
-    end
-
-  reductions =
-    Enum.concat(wide) ++
-      [
-        least: {quote(do: input[base]), quote(do: min(acc, input[at]))},
-        greatest: {quote(do: input[base]), quote(do: max(acc, input[at]))}
-      ]
-
-  for {name, {first, next}} <- reductions do
-    kernel =
-      quote do
-        defkernel unquote(name)(input, n, inner, chunk, chunks, out) do
-          i = index()
-          start = rem(div(i, inner), chunks) * chunk
-          base = (div(i, inner * chunks) * n + start) * inner + rem(i, inner)
-          acc = unquote(first)
-
-          for j <- 0..(chunk - 1) do
-            at = base + j * inner
-            if start + j < n, do: acc = unquote(next)
-          end
-
-          out[i] = acc
-        end
-      end
-
-    # The variable names belong to the quoted code, not to this module.
-    Code.eval_quoted(kernel, [], __ENV__)
-  end
-
-  # The index of each element along the axis if it equals the value, else n. The minimum is the first such index.
-  defkernel places(input, values, n, inner, out) do
-    i = index()
-    o = div(i, inner * n)
-    j = rem(div(i, inner), n)
-    out[i] = if input[i] == values[o * inner + rem(i, inner)], do: j, else: n
-  end
-
-  # The same for floats: NaN counts as the minimum and as the maximum, and does not compare equal to itself.
-  defkernel places_of_float(input, values, n, inner, out) do
-    i = index()
-    o = div(i, inner * n)
-    j = rem(div(i, inner), n)
-    x = input[i]
-    value = values[o * inner + rem(i, inner)]
-    out[i] = if x == value or (nan?(x) and nan?(value)), do: j, else: n
-  end
+  ## Cumulative sums
 
   # Running sums within each chunk. `add_before` adds the sum of the preceding chunks.
   defkernel running_sum(input, n, inner, chunk, chunks, out) do

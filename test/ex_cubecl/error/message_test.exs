@@ -56,14 +56,14 @@ defmodule ExCubecl.MessageTest do
              "[100, -1] is no shape: expected a list or tuple of non-negative integers, such as [2, 3]"
 
     assert says(Ops.sum(f32([100]), axis: 1)) ==
-             "invalid axis 1: expected an axis from 0 to 0, or from -1 to -1 at the end, of shape [100]"
+             "sum: invalid axis 1: expected an axis from 0 to 0, or from -1 to -1 at the end, of shape [100]"
 
     assert says(ExCubecl.buffer([[100, 101]], [1, 3], :u8)) ==
              "the nested list has a row of 2 at depth 1, but shape [1, 3] needs 3 there: each row must be as long as its " <>
                "dimension"
 
     assert says(Ops.transpose(f32([7]), axes: ~c"de")) ==
-             "invalid axes [100, 101]: expected each of [0] once"
+             "transpose: invalid axes [100, 101]: expected each of [0] once"
 
     assert inspect(Replicated.new!([100], :u8)) =~ "shape: [100]"
     assert inspect(ExCubecl.Memory.Chart.map!()) =~ ~r/^#ExCubecl.Memory.Chart<Memory of .*>$/
@@ -93,25 +93,25 @@ defmodule ExCubecl.MessageTest do
                "ExCubecl.Buffer.reshape/2 makes a matrix of a vector"
 
     assert says(Ops.add(f32([2, 3]), f32([4]))) ==
-             "shapes [2, 3] and [4] do not broadcast: axis -1 is 3 and 4: expected the same length, or 1"
+             "add: shapes [2, 3] and [4] cannot be broadcast: axis 1 has 3 and 4: expected the same length, or 1"
 
     assert says(Ops.add(f32([5, 2, 3]), f32([4, 2, 1]))) ==
-             "shapes [5, 2, 3] and [4, 2, 1] do not broadcast: axis -3 is 5 and 4: expected the same length, or 1"
+             "add: shapes [5, 2, 3] and [4, 2, 1] cannot be broadcast: axis 0 has 5 and 4: expected the same length, or 1"
 
     assert says(Ops.select(u8([3]), f32([3]), f32([2]))) ==
-             "shapes [3] and [2] do not broadcast: axis -1 is 3 and 2: expected the same length, or 1"
+             "select: shapes [3] and [2] cannot be broadcast: axis 0 has 3 and 2: expected the same length, or 1"
 
     assert says(Ops.broadcast_to(f32([2, 3]), [2, 4])) ==
-             "shape [2, 3] does not broadcast to [2, 4]: axis -1 is 3 and 4: only a length of 1 is repeated"
+             "broadcast_to: shape [2, 3] does not broadcast to [2, 4]: axis 1 has 3 and 4: only a length of 1 is repeated"
 
     assert says(Ops.broadcast_to(f32([2, 3]), [3])) ==
-             "shape [2, 3] does not broadcast to [3], which has fewer axes: see ExCubecl.Buffer.reshape/2"
+             "broadcast_to: shape [2, 3] does not broadcast to [3], which has fewer axes: see ExCubecl.Buffer.reshape/2"
 
     assert says(Ops.concatenate([f32([2, 3]), f32([2, 4])])) ==
-             "shapes [2, 3] and [2, 4] do not concatenate along axis 0: axis 1 is 3 and 4: expected the same length"
+             "concatenate: shapes [2, 3] and [2, 4] do not concatenate along axis 0: axis 1 has 3 and 4: expected the same length"
 
     assert says(Ops.concatenate([f32([2, 3]), f32([2])])) ==
-             "shapes [2, 3] and [2] do not concatenate: expected as many axes"
+             "concatenate: shapes [2, 3] and [2] do not concatenate: expected as many axes"
 
     assert says(Made.saxpy(2, f32([2]), f32([3]))) ==
              "argument 3 (y) of kernel saxpy: its shape is [3], and that of argument 2 (x) is [2]: an element-wise kernel " <>

@@ -1,0 +1,91 @@
+defmodule ExCubecl.Ops.Index do
+  @moduledoc false
+  # The index arithmetic of strided kernels, in the intermediate form of `ExCubecl.Kernel.Parser`. Lengths, strides and offsets are
+  # arguments of a launch, so that one kernel serves every shape; only the number of joined axes, and which strides are 0, are part of it.
+  #
+  # The arithmetic is that of :u32, which has the cheapest division. A negative stride is added modulo 2^32.
+
+  @modulus 0x1_0000_0000
+
+  # Arguments and variables: at most 31 joined axes have two or more elements each.
+  @axes 0..31
+
+  for axis <- @axes, {kind, letters} <- [length: "n", at: "i", rest: "q"], group <- ["", "r"] do
+    group_atom = if group == "", do: :kept, else: :reduced
+
+    defp name(unquote(kind), unquote(group_atom), unquote(axis)),
+      do: unquote(:"#{group}#{letters}#{axis}")
+  end
+
+  @doc "The argument or variable of an operand: its offset, or its stride along an axis of a group of axes."
+  def name(operand, what), do: :"#{operand}_#{what}"
+
+  @doc "The pattern of strides, which is part of a kernel."
+  def pattern(strides), do: Enum.map(strides, &if(&1 == 0, do: 0, else: 1))
+
+  @doc "The axes that at least one of several patterns uses."
+  def used(patterns) do
+    for {column, axis} <- patterns |> Enum.zip() |> Enum.with_index(),
+        1 in Tuple.to_list(column),
+        do: axis
+  end
+
+  def var(name), do: {:var, name}
+  def number(n), do: {:number, n}
+  def call(function, a, b), do: {:call, 0, function, [a, b]}
+  def let(name, value), do: {:let, 0, name, value}
+  def unsigned(value), do: {:cast, :u32, value}
+
+  @doc """
+  Statements that set the coordinates of a linear index, a variable, along the axes `used` of `rank` axes. `group` tells the axes of two
+  index spaces in one kernel apart.
+  """
+  def coordinates(_linear, _rank, [], _group), do: []
+
+  def coordinates(linear, rank, used, group),
+    do: coordinate(rank - 1, linear, used, Enum.min(used), group)
+
+  defp coordinate(0, linear, _used, _last, group), do: [let(name(:at, group, 0), var(linear))]
+
+  defp coordinate(axis, linear, used, last, group) do
+    [length, rest] = [var(name(:length, group, axis)), name(:rest, group, axis)]
+    quotient = let(rest, call(:div, var(linear), length))
+    within = call(:sub, var(linear), call(:mul, var(rest), length))
+    at = if axis in used, do: [let(name(:at, group, axis), within)], else: []
+    more = if axis > last, do: coordinate(axis - 1, rest, used, last, group), else: []
+    [quotient | at] ++ more
+  end
+
+  @doc "The arguments with the lengths of the axes that `coordinates/4` uses."
+  def lengths(_lengths, [], _group), do: []
+
+  def lengths(lengths, used, group) do
+    first = max(Enum.min(used), 1)
+
+    for {length, axis} <- Enum.with_index(lengths),
+        axis >= first,
+        do: {name(:length, group, axis), length}
+  end
+
+  @doc "The index `from` plus the coordinates times the strides of an operand."
+  def offset(from, operand, pattern, group) do
+    for {1, axis} <- Enum.with_index(pattern), reduce: from do
+      sum ->
+        call(
+          :add,
+          sum,
+          call(:mul, var(name(:at, group, axis)), var(stride(operand, group, axis)))
+        )
+    end
+  end
+
+  @doc "The arguments with the strides of an operand that are not 0."
+  def strides(operand, strides, group) do
+    for {stride, axis} <- Enum.with_index(strides),
+        stride != 0,
+        do: {stride(operand, group, axis), Integer.mod(stride, @modulus)}
+  end
+
+  defp stride(operand, :kept, axis), do: name(operand, "s#{axis}")
+  defp stride(operand, :reduced, axis), do: name(operand, "rs#{axis}")
+end

@@ -1,0 +1,200 @@
+defmodule ExCubecl.Ops.Lowering do
+  @moduledoc false
+  # Lowers an element-wise operation on strided operands to a kernel, and runs it. The operation is an element-wise kernel, whose expression is
+  # applied to elements of the operands; operands are buffers, views (`ExCubecl.Ops.View`) and numbers, and are broadcast.
+  #
+  # An operand whose elements are contiguous in the order of the result is read at the index of the invocation, one of a single
+  # element at index 0. If all are, the operation runs as it is. Any other operand is read through its strides (`ExCubecl.Ops.Index`).
+
+  alias ExCubecl.{Buffer, Error, Kernel, Shape}
+  alias ExCubecl.Buffer.{AllocOptions, Handle}
+  alias ExCubecl.Error.Arguments
+  alias ExCubecl.Kernel.{CallArguments, Launch, Typer}
+  alias ExCubecl.Ops.{Index, Layout, Operands, Shapes, View}
+
+  require Kernel
+
+  @copy Kernel.kernel(fn x -> x end)
+
+  @type operand :: Buffer.t() | View.t() | number | :nan | :infinity | :neg_infinity
+
+  @doc """
+  Applies `op` to the operands: `{:ok, buffer}`, or `:ok` with `:into`.
+
+    * `:as` - the type to which each operand is cast before the operation
+    * `:dtype` - the type to which the result is cast
+    * `:into` - a buffer for the result, of its shape and type; it may be one of the operands, if that is contiguous
+    * `:tag`, `:allocation` - as for `ExCubecl.Buffer.new/4`
+  """
+  @spec map(Kernel.t(), [operand], keyword) :: {:ok, Buffer.t()} | :ok | {:error, Error.t()}
+  def map(op, operands, opts \\ []) do
+    known = [:as, :dtype, :into | AllocOptions.options()]
+
+    with {:ok, opts} <- Arguments.options(opts, known),
+         {:ok, operands} <- Operands.views(operands),
+         {:ok, shape} <- Shapes.broadcast(op.parsed.name, Operands.shapes(operands)),
+         {:ok, reads} <- Operands.reads(op.parsed.args, operands, shape),
+         {:ok, _} <- CallArguments.check(op.parsed, Enum.map(reads, &value/1)) do
+      {casts, opts} = Keyword.split(opts, [:as, :dtype])
+
+      if Keyword.has_key?(opts, :into),
+        do: into(op, reads, shape, casts, opts[:into]),
+        else: new(op, reads, shape, casts, opts)
+    end
+  end
+
+  defp value(read), do: read |> Operands.argument() |> elem(1)
+
+  ## Results in new buffers
+
+  defp new(op, reads, shape, casts, opts) do
+    {kernel, args} = element_wise(op, reads, shape, casts)
+    # Numbers alone have no device: the launch reports them.
+    buffers? = Enum.any?(reads, &(elem(&1, 1) != :number))
+    run(kernel, args, if(buffers?, do: [shape: shape], else: []) ++ opts)
+  end
+
+  # The operation itself if no operand is strided and nothing is cast.
+  defp element_wise(op, reads, shape, casts) do
+    if casts == [] and Operands.strided(reads) == [] do
+      {op, Enum.map(reads, &value/1)}
+    else
+      indexed = indexed(reads, shape)
+      result = Operands.apply(op, expressions(reads, indexed), casts[:as], casts[:dtype])
+      args = Enum.map(reads, &Operands.argument/1) ++ indexed.args
+      kernel(op, {indexed.key, casts}, args, [], {indexed.statements, result})
+    end
+  end
+
+  @doc "Prepares and runs a launch."
+  def run(kernel, args, opts),
+    do: with({:ok, launch} <- Launch.prepare(kernel, args, opts), do: Launch.run(launch, opts))
+
+  @doc "The kernel of an operation for some signature, with the values of its arguments."
+  def kernel(op, signature, args, outputs, {statements, result}) do
+    parsed = %{
+      name: op.parsed.name,
+      args: Keyword.keys(args),
+      outputs: outputs,
+      statements: statements,
+      result: result,
+      group: nil,
+      shared: [],
+      size: nil
+    }
+
+    {%Kernel{parsed: parsed, key: {op.key, signature}}, Keyword.values(args)}
+  end
+
+  # The index arithmetic of the strided reads, and of further views, for one invocation for each element of a shape.
+  defp indexed(reads, shape, targets \\ []) do
+    views = Operands.strided(reads) ++ targets
+    {lengths, strides} = Layout.joined(shape, for({_, view} <- views, do: view.strides))
+    patterns = Enum.map(strides, &Index.pattern/1)
+    {rank, used} = {length(lengths), Index.used(patterns)}
+    named = Enum.zip([Keyword.keys(views), patterns, strides])
+
+    %{
+      statements: [
+        Index.let(:i, Index.unsigned({:index, nil})) | Index.coordinates(:i, rank, used, :kept)
+      ],
+      index:
+        Map.new(named, fn {name, pattern, _} ->
+          {name, Index.offset(Index.var(Index.name(name, :offset)), name, pattern, :kept)}
+        end),
+      args:
+        Index.lengths(lengths, used, :kept) ++
+          Enum.flat_map(named, fn {name, _, strides} ->
+            [
+              {Index.name(name, :offset), views[name].offset}
+              | Index.strides(name, strides, :kept)
+            ]
+          end),
+      key:
+        {rank, for({name, pattern, _} <- named, do: {name, pattern}),
+         Enum.map(reads, &elem(&1, 1))}
+    }
+  end
+
+  defp expressions(reads, indexed), do: Enum.map(reads, &Operands.expression(&1, indexed.index))
+
+  ## Results in given buffers
+
+  # If the buffer of the result is an operand, the kernel binds it once, as its output.
+  defp into(op, reads, shape, casts, into) do
+    with {:ok, %{ref: ref} = buffer} <- Handle.local(into),
+         true <- Enum.any?(reads, &match?({_, :flat, %{ref: ^ref}}, &1)),
+         {:ok, dtype} <- result_type(element_wise(op, reads, shape, casts)),
+         true <- dtype == buffer.dtype and shape == buffer.shape do
+      in_place(op, reads, shape, casts, buffer)
+    else
+      # The launch reports what does not fit.
+      _ -> new(op, reads, shape, casts, into: into)
+    end
+  end
+
+  defp in_place(op, reads, shape, casts, %{ref: ref} = into) do
+    same? = &match?({_, :flat, %{ref: ^ref}}, &1)
+    others = Enum.reject(reads, same?)
+    indexed = indexed(others, shape)
+    own = {:at, 0, :out, {:index, nil}}
+
+    expressions =
+      Enum.map(reads, &if(same?.(&1), do: own, else: Operands.expression(&1, indexed.index)))
+
+    result = Operands.apply(op, expressions, casts[:as], casts[:dtype])
+    statements = indexed.statements ++ [{:write, 0, :out, {:index, nil}, result}]
+    args = Enum.map(others, &Operands.argument/1) ++ indexed.args ++ [out: into]
+    key = {:in_place, Enum.map(reads, same?), indexed.key, casts}
+    {kernel, args} = kernel(op, key, args, [:out], {statements, nil})
+    run(kernel, args, [])
+  end
+
+  defp result_type({%{parsed: parsed}, args}) do
+    kinds =
+      for {name, value} <- Enum.zip(parsed.args, args), into: %{} do
+        case value do
+          %Buffer{dtype: dtype} -> {name, {:buffer, dtype}}
+          number -> {name, CallArguments.kind(number)}
+        end
+      end
+
+    with {:ok, %{dtype: dtype}} <- Typer.type(parsed, kinds, false), do: {:ok, dtype}
+  end
+
+  @doc """
+  Applies `op` to the operands and writes the elements through the strides of a view, to whose shape they are broadcast. No operand may
+  share bytes with it. `casts` are the options `:as` and `:dtype` of `map/3`.
+  """
+  @spec write(Kernel.t(), [operand], View.t(), keyword) :: :ok | {:error, Error.t()}
+  def write(op, operands, %View{shape: shape} = target, casts \\ []) do
+    with {:ok, operands} <- Operands.views(operands),
+         {:ok, reads} <- Operands.reads(op.parsed.args, operands, shape) do
+      indexed = indexed(reads, shape, out: target)
+      result = Operands.apply(op, expressions(reads, indexed), casts[:as], casts[:dtype])
+      statements = indexed.statements ++ [{:write, 0, :out, indexed.index.out, result}]
+      args = Enum.map(reads, &Operands.argument/1) ++ indexed.args ++ [out: target.buffer]
+      {kernel, args} = kernel(op, {:write, indexed.key, casts}, args, [:out], {statements, nil})
+      run(kernel, args, size: Shape.size(shape))
+    end
+  end
+
+  ## Copies
+
+  @doc "A buffer with the elements of a view, which shares the memory if they are contiguous."
+  @spec contiguous(View.t(), atom) :: {:ok, Buffer.t()} | {:error, Error.t()}
+  def contiguous(view, name),
+    do: if(View.contiguous?(view), do: View.buffer(view), else: copy(view, name))
+
+  @doc "A new buffer with the elements of a view. `name` is the operation that errors and telemetry show."
+  @spec copy(View.t(), atom) :: {:ok, Buffer.t()} | {:error, Error.t()}
+  def copy(view, name), do: map(named(@copy, name), [view])
+
+  @doc "Copies an operand through the strides of a view, to whose shape it is broadcast."
+  @spec place(operand, View.t(), atom) :: :ok | {:error, Error.t()}
+  def place(source, target, name), do: write(named(@copy, name), [source], target)
+
+  @doc "An element-wise kernel with another name."
+  def named(%{parsed: parsed} = kernel, name),
+    do: %{kernel | parsed: %{parsed | name: name}, key: {name, kernel.key}}
+end

@@ -1,0 +1,247 @@
+defmodule ExCubecl.Ops.Reduction do
+  @moduledoc false
+  # Lowers a reduction over any axes of strided operands to kernels. An element-wise kernel is applied to the elements first, in the same
+  # kernel. Each invocation reduces a chunk of the reduced elements for one index of the kept axes; the results of the chunks are reduced the same way,
+  # until one is left.
+
+  alias ExCubecl.{Buffer, Error, Kernel, Shape}
+  alias ExCubecl.Ops.{Index, Layout, Lowering, Operands, Shapes, View}
+
+  require Kernel
+
+  @chunk 64
+  @same Kernel.kernel(fn x -> x end)
+
+  @typedoc """
+  `name` is shown in errors and telemetry. `step` is a kernel of the accumulator and an element; `first` is the accumulator without elements, or
+  `nil`: the first element. `operands` is the type to which the operands are cast, or `nil`, `as` that of the accumulator, `dtype` that of the
+  result.
+  """
+  @type spec :: %{
+          name: atom,
+          first: number | nil,
+          step: Kernel.t(),
+          operands: atom,
+          as: atom,
+          dtype: atom
+        }
+
+  @doc "Reduces `op` of the operands over axes, which keep the length 1 if `keep?`."
+  @spec run(spec, Kernel.t(), [Lowering.operand()], [non_neg_integer], boolean) ::
+          {:ok, Buffer.t()} | {:error, Error.t()}
+  def run(spec, op \\ @same, operands, axes, keep?) do
+    with {:ok, space} <- space(spec.name, op, operands, axes, keep?) do
+      cond do
+        space.n == 0 and spec.first == nil -> no_elements(spec.name, operands)
+        space.n == 0 -> Buffer.full(space.shape, spec.dtype, spec.first, device: space.device)
+        true -> chunks(spec, op, space)
+      end
+    end
+  end
+
+  defp no_elements(name, [%{shape: _} = operand | _]),
+    do: Shapes.invalid(name, :buffer, operand, "one with elements along the axis")
+
+  @doc "The index along the reduced axes, in row-major order, of the first element that `better` prefers to all others; see `run/5`."
+  def index_of(name, better, operand, axes, keep?) do
+    with {:ok, space} <- space(name, @same, [operand], axes, keep?) do
+      if space.n == 0,
+        do: no_elements(name, [operand]),
+        else: places(name, better, space, nil)
+    end
+  end
+
+  ## Index spaces
+
+  defp space(name, op, operands, axes, keep?) do
+    with {:ok, operands} <- Operands.views(operands),
+         {:ok, shape} <- Shapes.broadcast(name, Operands.shapes(operands)),
+         {:ok, reads} <- Operands.reads(op.parsed.args, operands, shape, false) do
+      kept = Enum.to_list(0..(length(shape) - 1)//1) -- axes
+      [lengths, reduced] = for list <- [kept, axes], do: Enum.map(list, &Enum.at(shape, &1))
+      strided = Operands.strided(reads)
+
+      {:ok,
+       %{
+         reads: reads,
+         views: strided,
+         kept: group(lengths, kept, strided),
+         reduced: group(reduced, axes, strided),
+         count: Shape.size(lengths),
+         n: Shape.size(reduced),
+         shape: if(keep?, do: keep(shape, axes), else: lengths),
+         device: Enum.find_value(operands, &(is_struct(&1, View) && &1.buffer.device))
+       }}
+    end
+  end
+
+  defp keep(shape, axes), do: Enum.reduce(axes, shape, &List.replace_at(&2, &1, 1))
+
+  # The joined axes of a part of the shape, with the strides and patterns of the views.
+  defp group(lengths, axes, views) do
+    strides = for {_, view} <- views, do: Enum.map(axes, &Enum.at(view.strides, &1))
+    {lengths, strides} = Layout.joined(lengths, strides)
+    patterns = Enum.map(strides, &Index.pattern/1)
+    %{lengths: lengths, strides: strides, patterns: patterns, used: Index.used(patterns)}
+  end
+
+  # The results of the chunks, which are reduced next. The chunks are the first axis.
+  defp of_chunks(space, buffers, names) do
+    views = for {name, buffer} <- Enum.zip(names, buffers), do: {name, View.of(buffer)}
+    [%{shape: [chunks, count]} | _] = buffers
+
+    %{
+      space
+      | reads: for({name, view} <- views, do: {name, :strided, view}),
+        views: views,
+        kept: group([count], [1], views),
+        reduced: group([chunks], [0], views),
+        n: chunks
+    }
+  end
+
+  ## Values
+
+  defp chunks(spec, op, space) do
+    chunks = div(space.n + @chunk - 1, @chunk)
+    # Only the last step rounds to the type of the result.
+    {shape, dtype} =
+      if chunks == 1, do: {space.shape, spec.dtype}, else: {[chunks, space.count], spec.as}
+
+    with {:ok, out} <- Buffer.empty(shape, dtype, device: space.device),
+         :ok <- launch(spec, op, space, out, chunks),
+         :ok <- Buffer.ensure_allocated(out) do
+      if chunks == 1,
+        do: {:ok, out},
+        else: chunks(%{spec | operands: nil}, @same, of_chunks(space, [out], [:x]))
+    end
+  end
+
+  defp launch(spec, op, space, out, chunks) do
+    index = index(space)
+    expressions = Enum.map(space.reads, &Operands.expression(&1, index))
+    element = Operands.apply(op, expressions, spec.operands, spec.as)
+    next = Index.let(:acc, {:inline, spec.step.parsed, [Index.var(:acc), element]})
+
+    {first, from} =
+      case spec.first do
+        nil -> {at_start(space) ++ [Index.let(:acc, element)], 1}
+        number -> {[Index.let(:acc, {:cast, spec.as, Index.number(number)})], 0}
+      end
+
+    statements =
+      start(space) ++
+        first ++ [loop(space, from, [next]), {:write, 0, :out, {:index, nil}, Index.var(:acc)}]
+
+    key = {:reduce, spec.step.key, spec.first, spec.operands, spec.as}
+    finish(Lowering.named(op, spec.name), key, space, statements, [out: out], chunks)
+  end
+
+  ## Indices of values
+
+  defp places(name, better, space, indices) do
+    chunks = div(space.n + @chunk - 1, @chunk)
+    shape = if chunks == 1, do: space.shape, else: [chunks, space.count]
+    [{_, _, operand} | _] = space.reads
+    dtype = if is_struct(operand, View), do: View.dtype(operand), else: operand.dtype
+
+    with {:ok, values} <- Buffer.empty(shape, dtype, device: space.device),
+         {:ok, out} <- Buffer.empty(shape, :s32, device: space.device),
+         :ok <- launch_places(name, better, space, indices, values, out, chunks),
+         :ok <- Buffer.ensure_allocated(out) do
+      if chunks == 1,
+        do: {:ok, out},
+        else: places(name, better, of_chunks(space, [values, out], [:x, :y]), :y)
+    end
+  end
+
+  defp launch_places(name, better, space, indices, values, out, chunks) do
+    index = index(space)
+    [x | rest] = Enum.map(space.reads, &Operands.expression(&1, index))
+    at = if indices, do: hd(rest), else: {:cast, :s32, Index.var(:r)}
+    set = [Index.let(:acc, Index.var(:value)), Index.let(:place, at)]
+    preferred = {:inline, better.parsed, [Index.var(:value), Index.var(:acc)]}
+    next = [Index.let(:value, x), {:branch, 0, preferred, set, []}]
+
+    statements =
+      start(space) ++
+        at_start(space) ++
+        [Index.let(:value, x)] ++
+        set ++
+        [
+          loop(space, 1, next),
+          {:write, 0, :values, {:index, nil}, Index.var(:acc)},
+          {:write, 0, :out, {:index, nil}, Index.var(:place)}
+        ]
+
+    key = {:places, better.key, indices}
+    outputs = [values: values, out: out]
+    finish(Lowering.named(@same, name), key, space, statements, outputs, chunks)
+  end
+
+  ## Statements
+
+  # The first index of the chunk and of its kept axes: invocation i reduces chunk div(i, count) of the kept index rem(i, count).
+  defp start(%{kept: kept} = space) do
+    [
+      Index.let(:i, Index.unsigned({:index, nil})),
+      Index.let(:o, Index.call(:rem, Index.var(:i), Index.var(:count))),
+      Index.let(
+        :start,
+        Index.call(:mul, Index.call(:div, Index.var(:i), Index.var(:count)), Index.number(@chunk))
+      )
+      | Index.coordinates(:o, length(kept.lengths), kept.used, :kept)
+    ] ++
+      for {{name, _}, pattern} <- Enum.zip(space.views, kept.patterns) do
+        from = Index.unsigned(Index.var(Index.name(name, :offset)))
+        Index.let(Index.name(name, :base), Index.offset(from, name, pattern, :kept))
+      end
+  end
+
+  defp at_start(space), do: [Index.let(:r, Index.var(:start)) | coordinates(space)]
+
+  defp coordinates(%{reduced: %{lengths: lengths, used: used}}),
+    do: Index.coordinates(:r, length(lengths), used, :reduced)
+
+  defp loop(space, from, body) do
+    r = Index.call(:add, Index.var(:start), Index.unsigned(Index.var(:j)))
+    left = Index.call(:sub, Index.var(:n), Index.var(:start))
+    last = Index.call(:sub, Index.call(:min, left, Index.number(@chunk)), Index.number(1))
+    body = [Index.let(:r, r) | coordinates(space)] ++ body
+    {:for, 0, :j, Index.number(from), {:cast, :s32, last}, body}
+  end
+
+  defp index(space) do
+    for {{name, _}, pattern} <- Enum.zip(space.views, space.reduced.patterns), into: %{} do
+      {name, Index.offset(Index.var(Index.name(name, :base)), name, pattern, :reduced)}
+    end
+  end
+
+  defp finish(op, key, %{kept: kept, reduced: reduced} = space, statements, outputs, chunks) do
+    args =
+      Enum.map(space.reads, &Operands.argument/1) ++
+        scalars(space) ++ [n: space.n, count: max(space.count, 1)] ++ outputs
+
+    modes = for {name, mode, _} <- space.reads, do: {name, mode}
+    signature = {key, modes, length(kept.lengths), kept.patterns, length(reduced.lengths)}
+    signature = {signature, reduced.patterns}
+
+    {kernel, args} =
+      Lowering.kernel(op, signature, args, Keyword.keys(outputs), {statements, nil})
+
+    Lowering.run(kernel, args, size: chunks * space.count)
+  end
+
+  defp scalars(%{kept: kept, reduced: reduced, views: views}) do
+    strides =
+      for {{name, view}, along_kept, along_reduced} <-
+            Enum.zip([views, kept.strides, reduced.strides]) do
+        [{Index.name(name, :offset), view.offset}] ++
+          Index.strides(name, along_kept, :kept) ++
+          Index.strides(name, along_reduced, :reduced)
+      end
+
+    Index.lengths(kept.lengths, kept.used, :kept) ++
+      Index.lengths(reduced.lengths, reduced.used, :reduced) ++ Enum.concat(strides)
+  end
+end

@@ -1,0 +1,148 @@
+defmodule ExCubecl.Ops.Reductions do
+  @moduledoc false
+  # The reductions by name: their accumulators, the types in which they accumulate, and the checks of their options.
+
+  alias ExCubecl.{Device, Kernel, Shape}
+  alias ExCubecl.Buffer.Handle
+  alias ExCubecl.Error.Arguments
+  alias ExCubecl.Ops.{ElementWise, Reduction, Shapes}
+
+  require Kernel
+
+  @floats [:f16, :bf16, :f32, :f64]
+
+  @steps %{
+    sum: {0, Kernel.kernel(fn acc, x -> acc + x end)},
+    product: {1, Kernel.kernel(fn acc, x -> acc * x end)},
+    reduce_min: {nil, Kernel.kernel(fn acc, x -> min(acc, x) end)},
+    reduce_max: {nil, Kernel.kernel(fn acc, x -> max(acc, x) end)},
+    all: {1, Kernel.kernel(fn acc, x -> min(acc, x) end)},
+    any: {0, Kernel.kernel(fn acc, x -> max(acc, x) end)}
+  }
+
+  # Whether x is preferred to the element found so far. NaN is preferred to all numbers.
+  @better %{
+    {:argmin, :low, false} => Kernel.kernel(fn x, found -> x < found end),
+    {:argmin, :high, false} => Kernel.kernel(fn x, found -> x <= found end),
+    {:argmax, :low, false} => Kernel.kernel(fn x, found -> x > found end),
+    {:argmax, :high, false} => Kernel.kernel(fn x, found -> x >= found end),
+    {:argmin, :low, true} =>
+      Kernel.kernel(fn x, found -> x < found or (nan?(x) and not nan?(found)) end),
+    {:argmin, :high, true} => Kernel.kernel(fn x, found -> x <= found or nan?(x) end),
+    {:argmax, :low, true} =>
+      Kernel.kernel(fn x, found -> x > found or (nan?(x) and not nan?(found)) end),
+    {:argmax, :high, true} => Kernel.kernel(fn x, found -> x >= found or nan?(x) end)
+  }
+
+  @same Kernel.kernel(fn x -> x end)
+  @not_zero Kernel.kernel(fn x -> if x != 0, do: 1, else: 0 end)
+  @square Kernel.kernel(fn x, mean -> (x - mean) * (x - mean) end)
+
+  @doc "Sum, product, minimum, maximum, all or any over the axes of the options."
+  def run(name, buffer, opts) when name in [:all, :any] do
+    with {:ok, buffer, axes, keep?} <- checked(name, buffer, opts, []) do
+      # Elements are compared in their own type.
+      spec = %{spec(name, :u8, :u8) | operands: nil}
+      Reduction.run(spec, @not_zero, [buffer], axes, keep?)
+    end
+  end
+
+  def run(name, buffer, opts) do
+    with {:ok, buffer, axes, keep?} <- checked(name, buffer, opts, []),
+         {:ok, wide} <- wide(name, buffer) do
+      dtype = if wide == :f32 and buffer.dtype in @floats, do: buffer.dtype, else: wide
+      Reduction.run(spec(name, wide, dtype), @same, [buffer], axes, keep?)
+    end
+  end
+
+  @doc "The index of the minimum or maximum along an axis, or of all elements."
+  def index_of(name, buffer, opts) do
+    with {:ok, buffer, axes, keep?} <- checked(name, buffer, opts, [:tie_break]),
+         :ok <- one_axis(name, buffer, axes, opts),
+         {:ok, tie} <- tie(name, Keyword.get(opts, :tie_break, :low)) do
+      better = @better[{name, tie, buffer.dtype in @floats}]
+      Reduction.index_of(name, better, buffer, axes, keep?)
+    end
+  end
+
+  defp one_axis(name, %{shape: shape}, axes, opts) do
+    if opts[:axes] == nil or length(axes) in [1, length(shape)],
+      do: :ok,
+      else: Shapes.invalid(name, :axes, opts[:axes], "one axis, or all of them")
+  end
+
+  defp tie(_name, tie) when tie in [:low, :high], do: {:ok, tie}
+  defp tie(name, other), do: Shapes.invalid(name, :tie_break, other, ":low or :high")
+
+  @doc "The mean over the axes of the options, as floats."
+  def mean(buffer, opts) do
+    with {:ok, buffer, axes, keep?} <- checked(:mean, buffer, opts, []),
+         do: mean(:mean, buffer, axes, keep?, float(buffer.dtype))
+  end
+
+  defp mean(name, buffer, axes, keep?, dtype) do
+    with {:ok, wide} <- wide(:mean, buffer),
+         {:ok, sum} <- Reduction.run(spec(name, wide, wide), @same, [buffer], axes, keep?),
+         do: ElementWise.apply(:divide, [sum, count(buffer, axes)], dtype: dtype)
+  end
+
+  @doc "The variance over the axes of the options, as floats."
+  def variance(buffer, opts) do
+    with {:ok, buffer, axes, keep?} <- checked(:variance, buffer, opts, [:ddof]),
+         {:ok, ddof} <- Arguments.index(:ddof, Keyword.get(opts, :ddof, 0)),
+         {:ok, float} <- wide(:variance, buffer),
+         {:ok, mean} <- mean(:variance, buffer, axes, true, float),
+         spec = spec(:variance, float, float),
+         {:ok, sum} <- Reduction.run(spec, @square, [buffer, mean], axes, keep?) do
+      divisor = max(count(buffer, axes) - ddof, 0)
+      ElementWise.apply(:divide, [sum, divisor], dtype: float(buffer.dtype))
+    end
+  end
+
+  defp float(dtype), do: if(dtype in @floats, do: dtype, else: :f32)
+  defp count(%{shape: shape}, axes), do: axes |> Enum.map(&Enum.at(shape, &1)) |> Shape.size()
+
+  defp spec(name, wide, dtype) when name in [:mean, :variance],
+    do: %{spec(:sum, wide, dtype) | name: name}
+
+  defp spec(name, wide, dtype) do
+    {first, step} = @steps[name]
+    %{name: name, first: first, step: step, operands: wide, as: wide, dtype: dtype}
+  end
+
+  ## Options
+
+  defp checked(name, buffer, opts, more) do
+    with {:ok, buffer} <- Handle.local(buffer),
+         {:ok, opts} <- Arguments.options(opts, [:axis, :axes, :keep_axes | more]),
+         {:ok, axes} <- Shapes.axes_of(name, buffer.shape, opts),
+         {:ok, keep?} <- keep(name, Keyword.get(opts, :keep_axes, false)),
+         do: {:ok, buffer, axes, keep?}
+  end
+
+  defp keep(_name, keep?) when is_boolean(keep?), do: {:ok, keep?}
+  defp keep(name, other), do: Shapes.invalid(name, :keep_axes, other, "true or false")
+
+  ## Types
+
+  defp wide(name, %{dtype: dtype, device: device})
+       when name in [:sum, :product, :mean, :variance] do
+    with {:ok, info} <- Device.info(device), do: {:ok, wider(name, dtype, info.dtypes)}
+  end
+
+  defp wide(_name, %{dtype: dtype}), do: {:ok, dtype}
+
+  # The sum of many 64-bit integers may exceed 64 bits.
+  defp wider(:mean, dtype, dtypes) when dtype in [:u64, :s64],
+    do: if(:f64 in dtypes, do: :f64, else: :f32)
+
+  defp wider(_name, dtype, _dtypes) when dtype in [:f16, :bf16], do: :f32
+  defp wider(_name, dtype, _dtypes) when dtype in [:f32, :f64], do: dtype
+  defp wider(:variance, _dtype, _dtypes), do: :f32
+
+  # Sums and products of integers are calculated in the widest integer type of the device.
+  defp wider(_name, dtype, dtypes) when dtype in [:u8, :u16, :u32, :u64],
+    do: if(:u64 in dtypes, do: :u64, else: :u32)
+
+  defp wider(_name, _dtype, dtypes), do: if(:s64 in dtypes, do: :s64, else: :s32)
+end
