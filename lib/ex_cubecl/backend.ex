@@ -14,7 +14,7 @@ if Code.ensure_loaded?(Nx.Backend) do
       * `:fallback` - `:host` runs what the device cannot run on `Nx.BinaryBackend` and counts it, see `fallbacks/0`; `:raise`
         raises `ExCubecl.Error` with the operation, the type and the device instead. Defaults to `:host`
       * `:host_limit` - tensors of up to this many elements that are made on the host stay there, and operations among them run
-        on the host, which is faster than a launch. Defaults to 32; with 0 all are on the device
+        on the host, which is faster than a launch. Defaults to 64; with 0 all but constants are on the device
 
     `inspect` of a tensor names the device, except with `config :ex_cubecl, add_backend_on_inspect: false`.
 
@@ -25,7 +25,7 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     alias ExCubecl.{Buffer, Device, Error, Shape}
     alias ExCubecl.Error.Arguments
-    alias ExCubecl.Nx.{Fallback, Storage}
+    alias ExCubecl.Nx.{ElementWise, Fallback, Layout, Reduction, Storage}
     alias Nx.Tensor, as: T
 
     @enforce_keys [:state, :config]
@@ -63,13 +63,16 @@ if Code.ensure_loaded?(Nx.Backend) do
         do: Error.unwrap!(Arguments.invalid(:fallback, fallback, ":host or :raise"))
 
       %{
-        device: Error.unwrap!(Device.resolve(opts[:device])),
+        device: Error.unwrap!(device(opts[:device])),
         tag: opts[:tag],
         fallback: fallback,
         host_limit:
-          Error.unwrap!(Arguments.index(:host_limit, Keyword.get(opts, :host_limit, 32)))
+          Error.unwrap!(Arguments.index(:host_limit, Keyword.get(opts, :host_limit, 64)))
       }
     end
+
+    defp device(nil), do: Device.resolve(nil)
+    defp device(named), do: Device.existing(named)
 
     ## Tensors of numbers and binaries
 
@@ -206,8 +209,16 @@ if Code.ensure_loaded?(Nx.Backend) do
     @impl true
     def iota(out, axis, opts), do: created(:iota, out, [axis], config(opts))
 
-    defp created(name, out, args, config),
-      do: Fallback.on_host(name, [out | args] ++ [[]], config)
+    defp created(name, out, args, config) do
+      host_args = [out | args] ++ [[]]
+
+      if Nx.size(out.shape) <= config.host_limit,
+        do: Fallback.on_host(name, host_args, config),
+        else: finished(attempt(fn -> made(name, out, args, config) end), name, host_args, config)
+    end
+
+    defp made(:eye, out, [], config), do: Layout.eye(out, config)
+    defp made(:iota, out, [axis], config), do: Layout.iota(out, axis, config)
 
     ## Everything else
 
@@ -223,13 +234,41 @@ if Code.ensure_loaded?(Nx.Backend) do
       def unquote(name)(unquote_splicing(args)), do: run(unquote(name), unquote(args))
     end
 
+    # Elements that are all the same stay the same.
+    defp run(name, [out, %T{data: %__MODULE__{state: {:fill, _}} = data} | _])
+         when name in [:broadcast, :transpose, :slice, :reverse],
+         do: %{out | data: data}
+
     defp run(name, args) do
       tensors = Fallback.tensors(args)
       config = Fallback.config(tensors)
 
       if Enum.all?(tensors, &Storage.small?(&1, config.host_limit)),
         do: Fallback.on_host(name, args, config),
-        else: Fallback.run(name, args, config)
+        else: finished(attempt(fn -> native(name, args, config) end), name, args, config)
+    end
+
+    for module <- [ElementWise, Layout, Reduction], name <- module.names() do
+      defp native(unquote(name), args, config),
+        do: unquote(module).run(unquote(name), args, config)
+    end
+
+    defp native(_name, _args, _config), do: :host
+
+    # Operands are made by functions that raise.
+    defp attempt(native) do
+      native.()
+    rescue
+      error in Error -> {:error, error}
+    end
+
+    defp finished({:ok, buffer}, _name, [out | _], config), do: Storage.put(out, buffer, config)
+    defp finished(:host, name, args, config), do: Fallback.run(name, args, config)
+
+    defp finished({:error, %Error{reason: reason} = error}, name, args, config) do
+      if reason in [:unsupported, :unsupported_dtype],
+        do: Fallback.run(name, args, config),
+        else: raise(error)
     end
   end
 end
