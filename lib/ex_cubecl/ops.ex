@@ -29,18 +29,11 @@ defmodule ExCubecl.Ops do
 
   import Elixir.Kernel, except: [abs: 1, ceil: 1, floor: 1, max: 2, min: 2, round: 1]
 
-  alias ExCubecl.{Buffer, Device, DType, Error, Native, Shape}
-  alias ExCubecl.Buffer.{AllocOptions, Handle, Pressure}
-  alias ExCubecl.Error.{Arguments, Text}
-
-  alias ExCubecl.Kernel
-  alias ExCubecl.Ops.{ElementWise, Kernels, Layout, Lowering, Reductions, Shapes, View}
+  alias ExCubecl.{Buffer, Device, Error}
+  alias ExCubecl.Ops.{ElementWise, Gathering, Matmul, Movement, Random, Reductions, Scan}
 
   @type operand :: Buffer.t() | number
   @type result :: {:ok, Buffer.t()} | {:error, Error.t()}
-
-  # The number of elements that one invocation of a reduction reads.
-  @chunk 64
 
   ## Element by element
 
@@ -80,7 +73,7 @@ defmodule ExCubecl.Ops do
   @spec clip(Buffer.t(), operand, operand, keyword) :: result | :ok
   def clip(x, low, high, opts \\ []), do: ElementWise.apply(:clip, [x, low, high], opts)
 
-  ## Layout
+  ## Movement of elements, each into a new buffer
 
   @doc """
   Returns `{:ok, buffer}` with the elements repeated along axes of length 1, and along new leading axes.
@@ -90,12 +83,7 @@ defmodule ExCubecl.Ops do
       [[1, 1, 1], [2, 2, 2]]
   """
   @spec broadcast_to(Buffer.t(), Buffer.shape()) :: result
-  def broadcast_to(buffer, shape) do
-    with {:ok, buffer} <- Handle.local(buffer),
-         {:ok, shape, _} <- Arguments.shape(shape, buffer.dtype),
-         :ok <- Shapes.broadcast_to(:broadcast_to, buffer.shape, shape),
-         do: buffer |> View.of() |> View.broadcast(shape) |> Lowering.copy(:broadcast_to)
-  end
+  def broadcast_to(buffer, shape), do: Movement.broadcast_to(buffer, shape)
 
   @doc """
   Returns `{:ok, buffer}` with the axes in another order, by default reversed.
@@ -105,17 +93,59 @@ defmodule ExCubecl.Ops do
       [[1, 4], [2, 5], [3, 6]]
   """
   @spec transpose(Buffer.t(), axes: [non_neg_integer]) :: result
-  def transpose(buffer, opts \\ []) do
-    with {:ok, buffer} <- Handle.local(buffer),
-         {:ok, opts} <- Arguments.options(opts, [:axes]) do
-      all = Enum.to_list(0..(length(buffer.shape) - 1)//1)
-      axes = opts[:axes] || Enum.reverse(all)
+  def transpose(buffer, opts \\ []), do: Movement.transpose(buffer, opts)
 
-      if is_list(axes) and not List.improper?(axes) and Enum.sort(axes) == all,
-        do: buffer |> View.of() |> View.transpose(axes) |> Lowering.copy(:transpose),
-        else: Shapes.invalid(:transpose, :axes, axes, "each of #{Text.show(all)} once")
-    end
-  end
+  @doc """
+  Returns `{:ok, buffer}` with the order reversed along `axis:` or `axes:`, by default along all axes.
+
+      iex> ExCubecl.to_list!(ExCubecl.Ops.reverse!(ExCubecl.Buffer.iota!([2, 3], :s32), axis: 1))
+      [[2, 1, 0], [5, 4, 3]]
+  """
+  @spec reverse(Buffer.t(), axis: integer, axes: [integer]) :: result
+  def reverse(buffer, opts \\ []), do: Movement.reverse(buffer, opts)
+
+  @doc """
+  Returns `{:ok, buffer}` with a part of each axis: `lengths` elements from `starts` on, of which `strides:` keeps each n-th. A start may be a buffer of one
+  integer, which is read and clamped such that the part is inside; a number outside is `:out_of_bounds`.
+
+      iex> x = ExCubecl.Buffer.iota!([3, 4], :s32)
+      iex> ExCubecl.to_list!(ExCubecl.Ops.slice!(x, [1, 0], [2, 4], strides: [1, 2]))
+      [[4, 6], [8, 10]]
+  """
+  @spec slice(Buffer.t(), [integer | Buffer.t()], [non_neg_integer], strides: [pos_integer]) ::
+          result
+  def slice(buffer, starts, lengths, opts \\ []),
+    do: Movement.slice(buffer, starts, lengths, opts)
+
+  @doc """
+  Returns `{:ok, buffer}` with the elements of `buffer`, and those of `source` from `starts` on, which are as for `slice/4`. The types are merged.
+
+      iex> x = ExCubecl.Buffer.zeros!([2, 3], :s32)
+      iex> ExCubecl.to_list!(ExCubecl.Ops.put_slice!(x, [1, 1], ExCubecl.buffer!([[7, 8]], [1, 2], :s32)))
+      [[0, 0, 0], [0, 7, 8]]
+  """
+  @spec put_slice(Buffer.t(), [integer | Buffer.t()], Buffer.t()) :: result
+  def put_slice(buffer, starts, source), do: Movement.put_slice(buffer, starts, source)
+
+  @doc """
+  Returns `{:ok, buffer}` with `value` around and between the elements: `{low, high, interior}` for each axis is how often at its start, at its end, and
+  between two elements. A negative `low` or `high` removes elements.
+
+      iex> x = ExCubecl.buffer!([1, 2, 3], [3], :s32)
+      iex> ExCubecl.to_list!(ExCubecl.Ops.pad!(x, 0, [{2, -1, 1}]))
+      [0, 0, 1, 0, 2, 0]
+  """
+  @spec pad(Buffer.t(), number, [{integer, integer, non_neg_integer}]) :: result
+  def pad(buffer, value, config), do: Movement.pad(buffer, value, config)
+
+  @doc """
+  Returns `{:ok, buffer}` with the buffer repeated along each axis, and along new leading axes if there are more numbers than axes.
+
+      iex> ExCubecl.to_list!(ExCubecl.Ops.tile!(ExCubecl.buffer!([1, 2], [2], :s32), [2, 2]))
+      [[1, 2, 1, 2], [1, 2, 1, 2]]
+  """
+  @spec tile(Buffer.t(), [non_neg_integer]) :: result
+  def tile(buffer, repetitions), do: Movement.tile(buffer, repetitions)
 
   @doc """
   Returns `{:ok, buffer}` with buffers of one type concatenated along `axis:`, 0 by default. The lengths of their other
@@ -126,94 +156,79 @@ defmodule ExCubecl.Ops do
       [[1, 2, 1, 2]]
   """
   @spec concatenate([Buffer.t()], axis: integer) :: result
-  def concatenate(buffers, opts \\ []) do
-    with {:ok, opts} <- Arguments.options(opts, [:axis]),
-         {:ok, [first | _] = buffers} <- some(buffers),
-         {:ok, axis} <- axis(:concatenate, first, Keyword.get(opts, :axis, 0)),
-         :ok <- alike(buffers, axis) do
-      lengths = Enum.map(buffers, &Enum.at(&1.shape, axis))
-      total = Enum.sum(lengths)
-      {_, _, inner} = Layout.around(first.shape, axis)
-      starts = Enum.scan([0 | lengths], &+/2)
+  def concatenate(buffers, opts \\ []), do: Movement.concatenate(buffers, opts)
 
-      filled(first, List.replace_at(first.shape, axis, total), first.dtype, fn out ->
-        Enum.reduce_while(Enum.zip(buffers, starts), :ok, fn {buffer, start}, :ok ->
-          n = Enum.at(buffer.shape, axis)
+  @doc """
+  Returns `{:ok, buffer}` with buffers of one type and shape along a new axis, `axis:`, 0 by default.
 
-          case Kernel.run(Kernels.__kernel__(:place, 6), [buffer, n, inner, total, start, out],
-                 size: Shape.size(buffer.shape)
-               ) do
-            :ok -> {:cont, :ok}
-            error -> {:halt, error}
-          end
-        end)
-      end)
-    end
-  end
+      iex> x = ExCubecl.buffer!([1, 2], [2], :s32)
+      iex> ExCubecl.to_list!(ExCubecl.Ops.stack!([x, x], axis: 1))
+      [[1, 1], [2, 2]]
+  """
+  @spec stack([Buffer.t()], axis: integer) :: result
+  def stack(buffers, opts \\ []), do: Movement.stack(buffers, opts)
 
-  defp some(buffers) do
-    case Handle.local_all(buffers) do
-      {:ok, []} -> Arguments.invalid(:buffers, [], "at least one buffer")
-      result -> result
-    end
-  end
+  @doc """
+  Returns `{:ok, buffers}` with the parts of `axis:`, 0 by default: a list of lengths, or a number of equal parts.
 
-  defp alike([first | rest], axis) do
-    rest_of = &List.delete_at(&1.shape, axis)
+      iex> [a, b] = ExCubecl.Ops.split!(ExCubecl.Buffer.iota!([5], :s32), [2, 3])
+      iex> {ExCubecl.to_list!(a), ExCubecl.to_list!(b)}
+      {[0, 1], [2, 3, 4]}
+  """
+  @spec split(Buffer.t(), pos_integer | [non_neg_integer], axis: integer) ::
+          {:ok, [Buffer.t()]} | {:error, Error.t()}
+  def split(buffer, parts, opts \\ []), do: Movement.split(buffer, parts, opts)
 
-    case Enum.find(
-           rest,
-           &(rest_of.(&1) != rest_of.(first) or length(&1.shape) != length(first.shape))
-         ) do
-      nil ->
-        case Enum.find(rest, &(&1.dtype != first.dtype)) do
-          nil -> :ok
-          other -> Error.new(:type_mismatch, expected: first.dtype, actual: other.dtype)
-        end
+  @doc """
+  Returns `{:ok, buffer}`, a matrix of `n` rows, or of the shape `[m, n]`, with 1 on its diagonal and 0 elsewhere. `device:` is an option.
 
-      other ->
-        more = beside(first.shape, other.shape, axis)
-        Shapes.mismatch(:concatenate, :concatenate, first.shape, other.shape, more)
-    end
-  end
+      iex> ExCubecl.to_list!(ExCubecl.Ops.eye!([2, 3], :s32))
+      [[1, 0, 0], [0, 1, 0]]
+  """
+  @spec eye(non_neg_integer | Buffer.shape(), ExCubecl.DType.t(), device: Device.id()) :: result
+  def eye(shape, dtype, opts \\ []), do: Movement.eye(shape, dtype, opts)
 
-  # The axis at which two shapes differ, other than the axis along which they are concatenated.
-  defp beside(shape, other, _along) when length(shape) != length(other), do: %{axis: nil}
+  @doc """
+  Returns `{:ok, buffer}` with the indices along `axis:`, or of all elements. `device:` is an option.
 
-  defp beside(shape, other, along) do
-    pairs = Enum.zip(shape, other)
-    wrong? = fn {{a, b}, axis} -> axis != along and a != b end
-    {lengths, axis} = pairs |> Enum.with_index() |> Enum.find(wrong?)
-    %{along: along, axis: axis, lengths: lengths}
-  end
+      iex> ExCubecl.to_list!(ExCubecl.Ops.iota!([2, 3], :s32, axis: 1))
+      [[0, 1, 2], [0, 1, 2]]
+  """
+  @spec iota(Buffer.shape(), ExCubecl.DType.t(), axis: integer, device: Device.id()) :: result
+  def iota(shape, dtype, opts \\ []), do: Movement.iota(shape, dtype, opts)
 
   @doc """
   Returns `{:ok, buffer}` with the slices along `axis:` (0 by default) at the indices in a vector of integers; an index out of
-  bounds gives zeros.
+  bounds gives zeros, and with `check: true` the error `:out_of_bounds`, for which the call waits for the device.
 
       iex> x = ExCubecl.buffer!([[1, 2], [3, 4], [5, 6]], [3, 2], :s32)
       iex> ExCubecl.to_list!(ExCubecl.Ops.gather!(x, ExCubecl.buffer!([2, 0, 9], [3], :s32)))
       [[5, 6], [1, 2], [0, 0]]
   """
-  @spec gather(Buffer.t(), Buffer.t(), axis: integer) :: result
-  def gather(buffer, indices, opts \\ []) do
-    with {:ok, opts} <- Arguments.options(opts, [:axis]),
-         {:ok, [buffer, indices]} <- Handle.local_all([buffer, indices]),
-         {:ok, indices} <- integers(indices),
-         {:ok, axis} <- axis(:gather, buffer, Keyword.get(opts, :axis, 0)) do
-      {_, n, inner} = Layout.around(buffer.shape, axis)
-      count = Shape.size(indices.shape)
+  @spec gather(Buffer.t(), Buffer.t(), axis: integer, check: boolean) :: result
+  def gather(buffer, indices, opts \\ []), do: Gathering.gather(buffer, indices, opts)
 
-      filled(buffer, List.replace_at(buffer.shape, axis, count), buffer.dtype, fn out ->
-        Kernels.gather(buffer, indices, n, some_or_one(inner), some_or_one(count), out)
-      end)
-    end
-  end
+  @doc """
+  As `gather/3`, with indices of any shape, whose axes replace the axis.
 
-  defp integers(%{dtype: dtype}) when dtype in [:f16, :bf16, :f32, :f64],
-    do: Error.new(:type_mismatch, argument: :indices, expected: :s32, actual: dtype)
+      iex> x = ExCubecl.buffer!([10, 20, 30], [3], :s32)
+      iex> ExCubecl.to_list!(ExCubecl.Ops.take!(x, ExCubecl.buffer!([[2, 0], [1, 1]], [2, 2], :s32)))
+      [[30, 10], [20, 20]]
+  """
+  @spec take(Buffer.t(), Buffer.t(), axis: integer, check: boolean) :: result
+  def take(buffer, indices, opts \\ []), do: Gathering.take(buffer, indices, opts)
 
-  defp integers(indices), do: {:ok, indices}
+  @doc """
+  Returns `{:ok, buffer}` of the shape of `indices` with the elements at these indices along `axis:`, 0 by default; the other axes are as long as those of `buffer`.
+  An index out of bounds is as for `gather/3`.
+
+      iex> x = ExCubecl.buffer!([[3, 1, 2], [9, 7, 8]], [2, 3], :s32)
+      iex> ExCubecl.to_list!(ExCubecl.Ops.take_along_axis!(x, ExCubecl.buffer!([[1], [2]], [2, 1], :s32), axis: 1))
+      [[1], [8]]
+  """
+  @spec take_along_axis(Buffer.t(), Buffer.t(), axis: integer, check: boolean) :: result
+  def take_along_axis(buffer, indices, opts \\ []),
+    do: Gathering.take_along_axis(buffer, indices, opts)
 
   ## Reductions
 
@@ -318,56 +333,42 @@ defmodule ExCubecl.Ops do
   @spec argmax(Buffer.t(), keyword) :: result
   def argmax(buffer, opts \\ []), do: Reductions.index_of(:argmax, buffer, opts)
 
-  # Converts to the type of the result, which rounds once.
-  defp narrowed(%{dtype: dtype} = buffer, dtype), do: {:ok, buffer}
-  defp narrowed(buffer, dtype), do: Buffer.convert(buffer, dtype)
-
-  # 16-bit floats are calculated as 32-bit floats.
-  defp widened(%{dtype: dtype} = buffer) when dtype in [:f16, :bf16],
-    do: Buffer.convert(buffer, :f32)
-
-  defp widened(buffer), do: {:ok, buffer}
-
   @doc """
-  Returns `{:ok, buffer}` with the cumulative sums (inclusive) along `axis:`, the last axis by default. They
-  are added up in chunks, as in `sum/2`.
+  Returns `{:ok, buffer}` with the cumulative sums (inclusive) along `axis:`, the last axis by default. `reverse: true` starts at the end of the axis.
+  They are calculated in chunks, as in `sum/2`.
 
       iex> ExCubecl.to_list!(ExCubecl.Ops.cumulative_sum!(ExCubecl.buffer!([1.0, 2.0, 3.0], [3], :f32)))
       [1.0, 3.0, 6.0]
   """
-  @spec cumulative_sum(Buffer.t(), axis: integer) :: result
-  def cumulative_sum(buffer, opts \\ []) do
-    with {:ok, buffer} <- Handle.local(buffer),
-         {:ok, opts} <- Arguments.options(opts, [:axis]),
-         {:ok, axis} <- axis(:cumulative_sum, buffer, Keyword.get(opts, :axis, -1)) do
-      {outer, n, inner} = Layout.around(buffer.shape, axis)
+  @spec cumulative_sum(Buffer.t(), axis: integer, reverse: boolean) :: result
+  def cumulative_sum(buffer, opts \\ []), do: Scan.run(:sum, buffer, opts)
 
-      with {:ok, wide} <- widened(buffer),
-           {:ok, result} <- running_sums(wide, {outer, n, some_or_one(inner)}),
-           {:ok, result} <- narrowed(result, buffer.dtype),
-           do: Buffer.reshape(result, buffer.shape)
-    end
-  end
+  @doc """
+  Returns `{:ok, buffer}` with the cumulative products (inclusive) along `axis:`, the last axis by default. `reverse: true` starts at the end of the axis.
 
-  # Cumulative sums within chunks; cumulative sums of the chunk totals (recursively); which are then added to the chunks behind.
-  defp running_sums(buffer, {outer, n, inner}) do
-    chunks = div(n + @chunk - 1, @chunk)
-    args = [n, inner, @chunk, some_or_one(chunks)]
+      iex> ExCubecl.to_list!(ExCubecl.Ops.cumulative_product!(ExCubecl.buffer!([1, 2, 3], [3], :s32)))
+      [1, 2, 6]
+  """
+  @spec cumulative_product(Buffer.t(), axis: integer, reverse: boolean) :: result
+  def cumulative_product(buffer, opts \\ []), do: Scan.run(:product, buffer, opts)
 
-    sums =
-      filled(buffer, [outer, n, inner], buffer.dtype, fn out ->
-        Kernel.run({Kernels, :running_sum}, [buffer | args] ++ [out], size: outer * chunks * inner)
-      end)
+  @doc """
+  Returns `{:ok, buffer}` with the cumulative minima (inclusive) along `axis:`, the last axis by default. `reverse: true` starts at the end of the axis.
 
-    with {:ok, sums} when chunks > 1 <- sums,
-         {:ok, last} <-
-           filled(buffer, [outer, chunks, inner], buffer.dtype, fn out ->
-             Kernel.run({Kernels, :last_sums}, [sums | args] ++ [out])
-           end),
-         {:ok, before} <- running_sums(last, {outer, chunks, inner}),
-         :ok <- Kernel.run({Kernels, :add_before}, [before | args] ++ [sums]),
-         do: {:ok, sums}
-  end
+      iex> ExCubecl.to_list!(ExCubecl.Ops.cumulative_min!(ExCubecl.buffer!([3, 1, 2], [3], :s32)))
+      [3, 1, 1]
+  """
+  @spec cumulative_min(Buffer.t(), axis: integer, reverse: boolean) :: result
+  def cumulative_min(buffer, opts \\ []), do: Scan.run(:min, buffer, opts)
+
+  @doc """
+  Returns `{:ok, buffer}` with the cumulative maxima (inclusive) along `axis:`, the last axis by default. `reverse: true` starts at the end of the axis.
+
+      iex> ExCubecl.to_list!(ExCubecl.Ops.cumulative_max!(ExCubecl.buffer!([3, 1, 4], [3], :s32)))
+      [3, 3, 4]
+  """
+  @spec cumulative_max(Buffer.t(), axis: integer, reverse: boolean) :: result
+  def cumulative_max(buffer, opts \\ []), do: Scan.run(:max, buffer, opts)
 
   @doc """
   Returns `{:ok, buffer}`, the product of two matrices of one type: `[m, k]` times `[k, n]` is `[m, n]`.
@@ -377,62 +378,7 @@ defmodule ExCubecl.Ops do
       [[7.0, 10.0], [15.0, 22.0]]
   """
   @spec matmul(Buffer.t(), Buffer.t()) :: result
-  def matmul(a, b) do
-    with {:ok, [a, b]} <- Handle.local_all([a, b]) do
-      case {a.shape, b.shape} do
-        {_, _} when a.dtype != b.dtype ->
-          Error.new(:type_mismatch, expected: a.dtype, actual: b.dtype)
-
-        {[m, k], [k, n]} ->
-          with {:ok, wide} <- widened(a),
-               {:ok, other} <- widened(b),
-               {:ok, result} <- product(wide, other, {m, k, n}),
-               do: narrowed(result, a.dtype)
-
-        {shape, other} ->
-          Shapes.mismatch(:matmul, :matmul, shape, other)
-      end
-    end
-  end
-
-  # Uses the matrix multiplication of the device if it has one for these operands.
-  defp product(a, b, {m, k, n} = lengths) do
-    bytes = m * n * DType.size!(a.dtype)
-
-    made =
-      with {:ok, note} <- AllocOptions.from([]) do
-        Pressure.create(a.device, bytes, fn ->
-          Native.kernel_matmul(a.ref, b.ref, lengths, [m, n], note)
-        end)
-      end
-
-    case made do
-      {:ok, nil} ->
-        size = [div(m + 3, 4), div(n + 3, 4)]
-
-        with {:ok, out} <- Buffer.zeros([m, n], a.dtype, device: a.device),
-             :ok <- add_products(a, b, {n, k}, 0, out, size),
-             do: {:ok, out}
-
-      {:ok, ref} ->
-        {:ok, %Buffer{ref: ref, dtype: a.dtype, shape: [m, n], device: a.device}}
-
-      error ->
-        error
-    end
-  end
-
-  # The number of products of one launch: a driver may stop a kernel whose loop runs too long.
-  @products 8192
-
-  defp add_products(_a, _b, {_n, k}, from, _out, _size) when from >= k, do: :ok
-
-  defp add_products(a, b, {n, k} = lengths, from, out, size) do
-    to = Elixir.Kernel.min(from + @products, k) - 1
-
-    with :ok <- Kernel.run({Kernels, :matmul}, [a, b, n, k, from, to, out], size: size),
-         do: add_products(a, b, lengths, to + 1, out, size)
-  end
+  def matmul(a, b), do: Matmul.run(a, b)
 
   ## Random numbers
 
@@ -448,13 +394,7 @@ defmodule ExCubecl.Ops do
       true
   """
   @spec random_uniform(Buffer.shape(), integer, keyword) :: result
-  def random_uniform(shape, seed, opts \\ []) do
-    with {:ok, opts} <- Arguments.options(opts, [:low, :high, :device]),
-         {:ok, seed} <- seed(seed),
-         {:ok, low} <- float(:low, Keyword.get(opts, :low, 0.0)),
-         {:ok, high} <- float(:high, Keyword.get(opts, :high, 1.0)),
-         do: drawn(shape, seed, 1, low, high, opts)
-  end
+  def random_uniform(shape, seed, opts \\ []), do: Random.uniform(shape, seed, opts)
 
   @doc """
   Returns `{:ok, buffer}` of `:f32` numbers, normally distributed with `mean:` (0.0) and standard `deviation:` (1.0); seed and
@@ -465,43 +405,5 @@ defmodule ExCubecl.Ops do
       true
   """
   @spec random_normal(Buffer.shape(), integer, keyword) :: result
-  def random_normal(shape, seed, opts \\ []) do
-    with {:ok, opts} <- Arguments.options(opts, [:mean, :deviation, :device]),
-         {:ok, seed} <- seed(seed),
-         {:ok, mean} <- float(:mean, Keyword.get(opts, :mean, 0.0)),
-         {:ok, deviation} <- float(:deviation, Keyword.get(opts, :deviation, 1.0)),
-         {:ok, u} <- drawn(shape, seed, 2, 0.0, 1.0, opts),
-         {:ok, v} <- drawn(shape, seed, 3, 0.0, 1.0, opts),
-         do: Kernels.normal(u, v, mean, deviation)
-  end
-
-  defp drawn(shape, seed, salt, low, high, opts) do
-    with {:ok, id} <- Device.resolve(opts[:device]),
-         {:ok, out} <- Buffer.empty(shape, :f32, device: id),
-         :ok <- Kernels.uniform(seed, salt, low, high, out),
-         :ok <- Buffer.ensure_allocated(out),
-         do: {:ok, out}
-  end
-
-  defp seed(seed) when is_integer(seed) and seed in 0..0x7FFF_FFFF, do: {:ok, seed}
-  defp seed(other), do: Arguments.invalid(:seed, other, "an integer from 0 to 2,147,483,647")
-
-  defp float(_name, number) when is_number(number), do: {:ok, number / 1}
-  defp float(name, other), do: Arguments.invalid(name, other, "a number")
-
-  ## Axes
-
-  defp axis(name, %{shape: shape}, axis), do: Shapes.axis(name, shape, axis)
-
-  # Kernels divide by this number, so it must not be 0.
-  defp some_or_one(0), do: 1
-  defp some_or_one(n), do: n
-
-  # A new buffer on the device of `beside`, which `run` fills.
-  defp filled(beside, shape, dtype, run) do
-    with {:ok, out} <- Buffer.empty(shape, dtype, device: beside.device),
-         :ok <- run.(out),
-         :ok <- Buffer.ensure_allocated(out),
-         do: {:ok, out}
-  end
+  def random_normal(shape, seed, opts \\ []), do: Random.normal(shape, seed, opts)
 end

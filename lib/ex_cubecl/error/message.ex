@@ -83,6 +83,19 @@ defmodule ExCubecl.Error.Message do
        do:
          "#{details.operation}: shape #{short(shape)} does not broadcast to #{short(to)}: #{axis(details)}: only a length of 1 is repeated"
 
+  defp text(:shape_mismatch, %{relation: :equal} = details),
+    do:
+      "#{details.operation}: shapes #{short(details.shape)} and #{short(details.other_shape)} differ: expected equal shapes"
+
+  defp text(:shape_mismatch, %{relation: :ranks} = details),
+    do:
+      "#{details.operation}: shapes #{short(details.shape)} and #{short(details.other_shape)}: expected as many axes"
+
+  defp text(:shape_mismatch, %{relation: :along} = details),
+    do:
+      "#{details.operation}: shapes #{short(details.shape)} and #{short(details.other_shape)} differ elsewhere than along " <>
+        "axis #{details.along}"
+
   defp text(:shape_mismatch, %{relation: :concatenate, axis: nil} = details),
     do:
       "#{details.operation}: shapes #{short(details.shape)} and #{short(details.other_shape)} do not concatenate: expected as many axes"
@@ -166,6 +179,13 @@ defmodule ExCubecl.Error.Message do
     do:
       "kernel #{kernel} reads or writes #{name}[#{index}] at position #{details.position}, outside of its " <>
         "#{count(details.size)}: compare the index with len(#{name})"
+
+  defp text(:out_of_bounds, %{operation: operation, index: index, size: size}),
+    do: "#{operation}: index #{index} is outside of the axis, which has #{count(size)}"
+
+  defp text(:out_of_bounds, %{operation: operation, axis: axis} = details),
+    do:
+      "#{operation}: #{details.count} from #{details.offset} on are outside of axis #{axis}, which has #{count(details.size)}"
 
   defp text(:out_of_bounds, %{offset: offset, count: count, size: size}),
     do:

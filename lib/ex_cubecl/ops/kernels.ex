@@ -4,13 +4,11 @@ defmodule ExCubecl.Ops.Kernels do
 
   use ExCubecl.Kernel
 
-  # Copies one input of a concatenation to its offset `start` along the axis.
-  defkernel place(input, n, inner, total, start, out) do
+  defkernel(iota(n, inner, out), do: out[index()] = rem(div(index(), inner), n))
+
+  defkernel eye(n, out) do
     i = index()
-    k = rem(i, inner)
-    j = rem(div(i, inner), n)
-    o = div(i, inner * n)
-    out[(o * total + start + j) * inner + k] = input[i]
+    out[i] = if rem(i, n) == div(i, n), do: 1, else: 0
   end
 
   defkernel gather(input, indices, n, inner, count, out) do
@@ -22,36 +20,62 @@ defmodule ExCubecl.Ops.Kernels do
     out[i] = if inside, do: input[(o * n + at) * inner + k], else: 0
   end
 
-  ## Cumulative sums
-
-  # Running sums within each chunk. `add_before` adds the sum of the preceding chunks.
-  defkernel running_sum(input, n, inner, chunk, chunks, out) do
+  # The indices have the shape of the result: [outer, m, inner].
+  defkernel take_along(input, indices, n, inner, m, out) do
     i = index()
-    start = rem(div(i, inner), chunks) * chunk
-    base = (div(i, inner * chunks) * n + start) * inner + rem(i, inner)
-    acc = cast(0, :s32)
-
-    for j <- 0..(chunk - 1) do
-      if start + j < n do
-        acc = acc + input[base + j * inner]
-        out[base + j * inner] = acc
-      end
-    end
+    at = indices[i]
+    inside = at >= 0 and at < n
+    out[i] = if inside, do: input[(div(i, inner * m) * n + at) * inner + rem(i, inner)], else: 0
   end
 
-  # The last sum of each chunk; 0 for an incomplete last chunk, which no chunk follows.
-  defkernel last_sums(sums, n, inner, chunk, chunks, out) do
+  ## Cumulative operations. `running` is within each chunk, `combine` adds the result of the preceding chunks.
+
+  for {name, step} <- [
+        sum: quote(do: acc + x),
+        product: quote(do: acc * x),
+        min: quote(do: min(acc, x)),
+        max: quote(do: max(acc, x))
+      ] do
+    kernels =
+      quote do
+        defkernel unquote(:"running_#{name}")(input, n, inner, chunk, chunks, out) do
+          i = index()
+          start = rem(div(i, inner), chunks) * chunk
+          base = (div(i, inner * chunks) * n + start) * inner + rem(i, inner)
+          acc = input[base]
+          out[base] = acc
+
+          for j <- 1..(chunk - 1) do
+            if start + j < n do
+              x = input[base + j * inner]
+              acc = unquote(step)
+              out[base + j * inner] = acc
+            end
+          end
+        end
+
+        defkernel unquote(:"combine_#{name}")(before, n, inner, chunk, chunks, out) do
+          i = index()
+          c = div(rem(div(i, inner), n), chunk)
+          o = div(i, inner * n)
+
+          if c > 0 do
+            acc = before[(o * chunks + c - 1) * inner + rem(i, inner)]
+            x = out[i]
+            out[i] = unquote(step)
+          end
+        end
+      end
+
+    Code.eval_quoted(kernels, [], __ENV__)
+  end
+
+  # The last result of each chunk; 0 for an incomplete last chunk, which no chunk follows.
+  defkernel last_of_chunks(results, n, inner, chunk, chunks, out) do
     i = index()
     last = (rem(div(i, inner), chunks) + 1) * chunk - 1
     at = (div(i, inner * chunks) * n + last) * inner + rem(i, inner)
-    out[i] = if last < n, do: sums[at], else: 0
-  end
-
-  defkernel add_before(before, n, inner, chunk, chunks, out) do
-    i = index()
-    c = div(rem(div(i, inner), n), chunk)
-    o = div(i, inner * n)
-    if c > 0, do: out[i] = out[i] + before[(o * chunks + c - 1) * inner + rem(i, inner)]
+    out[i] = if last < n, do: results[at], else: 0
   end
 
   # Each invocation accumulates a tile of 4 by 4 elements, so that each value it reads is used four times.

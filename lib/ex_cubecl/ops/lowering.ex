@@ -187,8 +187,8 @@ defmodule ExCubecl.Ops.Lowering do
     do: if(View.contiguous?(view), do: View.buffer(view), else: copy(view, name))
 
   @doc "A new buffer with the elements of a view. `name` is the operation that errors and telemetry show."
-  @spec copy(View.t(), atom) :: {:ok, Buffer.t()} | {:error, Error.t()}
-  def copy(view, name), do: map(named(@copy, name), [view])
+  @spec copy(View.t(), atom, keyword) :: {:ok, Buffer.t()} | {:error, Error.t()}
+  def copy(view, name, casts \\ []), do: map(named(@copy, name), [view], casts)
 
   @doc "Copies an operand through the strides of a view, to whose shape it is broadcast."
   @spec place(operand, View.t(), atom) :: :ok | {:error, Error.t()}
