@@ -15,7 +15,7 @@ defmodule Demo do
     Process.sleep(50)
     memory("Memory after garbage collection")
 
-    title("A mistake")
+    title("An error")
     {:error, error} = ExCubecl.buffer([0, 128, 256], [3], :u8)
     IO.puts("  #{inspect(error.reason)}: #{Exception.message(error)}")
   end
