@@ -220,9 +220,30 @@ if Code.ensure_loaded?(Nx.Backend) do
     defp made(:eye, out, [], config), do: Layout.eye(out, config)
     defp made(:iota, out, [axis], config), do: Layout.iota(out, axis, config)
 
+    callbacks = Nx.Backend.behaviour_info(:callbacks)
+
+    ## Callbacks of later versions of Nx
+
+    if {:block, 4} in callbacks do
+      @impl true
+      def block(struct, _output, args, fun), do: apply(fun, [struct | args])
+    end
+
+    if {:from_pointer, 5} in callbacks do
+      @impl true
+      def from_pointer(_pointer, _type, _shape, opts, _options),
+        do: no_pointers(:from_pointer, config(opts).device)
+
+      @impl true
+      def to_pointer(%T{data: %{config: config}}, _opts),
+        do: no_pointers(:to_pointer, config.device)
+
+      defp no_pointers(operation, device),
+        do: Error.unwrap!(Error.new(:unsupported, operation: operation, device: device))
+    end
+
     ## Everything else
 
-    callbacks = Nx.Backend.behaviour_info(:callbacks)
     Code.ensure_loaded!(Nx.BinaryBackend)
 
     # Where Nx.BinaryBackend leaves an optional callback to Nx, so does this backend.

@@ -49,6 +49,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     exact = [
       abs: Kernel.kernel(fn x -> abs(x) end),
       negate: Kernel.kernel(fn x -> -x end),
+      sign: Kernel.kernel(fn x -> if x > 0, do: 1, else: if(x < 0, do: 0 - 1, else: x) end),
       bitwise_not: Kernel.kernel(fn x -> bnot(x) end),
       ceil: Kernel.kernel(fn x -> ceil(x) end),
       floor: Kernel.kernel(fn x -> floor(x) end),
@@ -169,7 +170,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     defp calculation(name, [x], dtype, _config) when name in @exact do
       cond do
         name in [:ceil, :floor, :round] and dtype not in @floats -> :host
-        name == :negate and dtype in @unsigned -> :host
+        name in [:negate, :sign] and dtype in @unsigned -> :host
         true -> {:ok, [Operand.cast(x, dtype)], dtype}
       end
     end
@@ -240,7 +241,10 @@ if Code.ensure_loaded?(Nx.Backend) do
       do: ExCubecl.Kernel.Types.number_as(n, to) == n
 
     defp value_of?(n, :f32) when is_float(n), do: single?(n)
-    defp value_of?(n, to) when is_float(n), do: to == :f64
+
+    defp value_of?(n, to) when is_float(n),
+      do: to == :f64 or (trunc(n) == n and to not in @floats and value_of?(trunc(n), to))
+
     defp value_of?(_special, to), do: to in @floats
 
     defp single?(n) when abs(n) > 3.4028234663852886e38, do: false
