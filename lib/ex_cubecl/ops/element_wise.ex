@@ -190,7 +190,8 @@ defmodule ExCubecl.Ops.ElementWise do
 
   def apply(name, [_, _] = operands, opts)
       when name in [:integer_pow, :left_shift, :right_shift] do
-    case types(operands) do
+    # A float would be truncated.
+    case if(Enum.any?(operands, &is_float/1), do: [], else: types(operands)) do
       [_ | _] = types ->
         type = Enum.reduce(types, &Types.mix/2)
         more = if name == :integer_pow, do: [], else: [bits(type)]

@@ -69,6 +69,33 @@ defmodule ExCubecl.Ops.Functions do
            end
          )
 
+  # S. Moshier, Cephes: drivers may calculate the arcsine with an error of 2^-12.
+  arcsine =
+    polynomial.([0.16666752422, 0.074953002686, 0.045470025998, 0.024181311049, 0.042163199048])
+
+  [asin, acos] =
+    for result <- [
+          quote(do: if(z == 0, do: x, else: signed)),
+          quote(do: if(near?, do: 1.5707963267948966 - signed, else: other))
+        ] do
+      quote do
+        Kernel.kernel(fn x ->
+          z = abs(x)
+          near? = z < 0.5
+          u = if near?, do: z * z, else: 0.5 * (1 - z)
+          s = if near?, do: z, else: sqrt(u)
+          arc = s + s * u * unquote(arcsine)
+          value = if near?, do: arc, else: 1.5707963267948966 - 2 * arc
+          signed = if x < 0, do: -value, else: value
+          other = if x < 0, do: 3.141592653589793 - 2 * arc, else: 2 * arc
+          unquote(result)
+        end)
+      end
+    end
+
+  @asin kernel.(asin)
+  @acos kernel.(acos)
+
   # One step of Newton's method corrects the power.
   @cbrt Kernel.kernel(fn x ->
           z = abs(x)
@@ -102,8 +129,8 @@ defmodule ExCubecl.Ops.Functions do
     sin: Kernel.kernel(fn x -> sin(x) end),
     cos: Kernel.kernel(fn x -> cos(x) end),
     tan: Kernel.kernel(fn x -> tan(x) end),
-    asin: Kernel.kernel(fn x -> asin(x) end),
-    acos: Kernel.kernel(fn x -> acos(x) end),
+    asin: @asin,
+    acos: @acos,
     atan: Kernel.kernel(fn x -> atan(x) end),
     sinh: Kernel.kernel(fn x -> sinh(x) end),
     cosh: Kernel.kernel(fn x -> cosh(x) end),
