@@ -9,6 +9,16 @@ defmodule ExCubecl.Ops do
       iex> ExCubecl.to_list!(Ops.sum!(x, axis: 0))
       [4.0, 6.0]
 
+  | | |
+  |---|---|
+  | arithmetic | `add subtract multiply divide quotient remainder pow integer_pow min max clip negate abs sign floor ceil round` |
+  | functions of floats | `exp expm1 log log1p sqrt rsqrt cbrt sin cos tan asin acos atan atan2 sinh cosh tanh asinh acosh atanh erf erfc erf_inv sigmoid gelu relu` |
+  | comparisons | `equal not_equal less less_equal greater greater_equal logical_and logical_or logical_xor logical_not is_nan is_infinity select` |
+  | bits | `bitwise_and bitwise_or bitwise_xor bitwise_not left_shift right_shift population_count count_leading_zeros` |
+  | reductions | `sum product reduce_min reduce_max all any mean variance argmin argmax cumulative_sum cumulative_product cumulative_min cumulative_max` |
+  | movement | `slice put_slice pad reverse transpose broadcast_to tile concatenate stack split gather take take_along_axis` |
+  | new buffers, products | `eye iota random_uniform random_normal`, `matmul` |
+
   Element-wise operations take buffers and numbers; shapes broadcast and types are promoted as in Nx. Each operation reads and
   writes memory once, and a broadcast makes no copy. For several operations in a row, one kernel that does all of them is faster.
 

@@ -271,7 +271,15 @@ defmodule ExCubecl.NumpyCases do
       {[data], "np.transpose(x, #{inspect(axes)})", fn -> Ops.transpose(x, axes: axes) end},
       {[data, pick], "np.take(x, at, axis=1)", fn -> Ops.gather(x, at, axis: 1) end},
       {[data], "np.concatenate([x, x], axis=1)", fn -> Ops.concatenate([x, x], axis: 1) end},
-      {[data], "np.broadcast_to(x, (2, 3, 4, 5))", fn -> Ops.broadcast_to(x, [2, 3, 4, 5]) end}
+      {[data], "np.broadcast_to(x, (2, 3, 4, 5))", fn -> Ops.broadcast_to(x, [2, 3, 4, 5]) end},
+      {[data], "np.flip(x, (0, 2))", fn -> Ops.reverse(x, axes: [0, -1]) end},
+      {[data], "np.tile(x, (2, 1, 3))", fn -> Ops.tile(x, [2, 1, 3]) end},
+      {[data], "np.stack([x, x], axis=2)", fn -> Ops.stack([x, x], axis: 2) end},
+      {[data], "x[1:3, 0:4:3, 1:5:2]",
+       fn -> Ops.slice(x, [1, 0, 1], [2, 4, 4], strides: [1, 3, 2]) end},
+      {[data], "np.max(x, axis=(0, 2), keepdims=True)",
+       fn -> Ops.reduce_max(x, axes: [0, 2], keep_axes: true) end},
+      {[data], "np.minimum.accumulate(x, axis=1)", fn -> Ops.cumulative_min(x, axis: 1) end}
     ])
     |> then(fn {inputs, python, run} ->
       %{name: "moved", inputs: inputs, python: "out = " <> python, out: ok(run.())}
