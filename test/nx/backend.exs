@@ -194,11 +194,37 @@ defmodule ExCubecl.NxBackendTest do
       assert_same({:concatenate, type}, [a, a], &Nx.concatenate([&1, &2], axis: 1))
       assert_same({:stack, type}, [a, a], &Nx.stack([&1, &2], axis: 1))
       assert_same({:broadcast, type}, [a[0][0]], &Nx.broadcast(&1, {3, 6, 2}, axes: [1]))
+      assert_same({:pad, type}, [a], &Nx.pad(&1, 1, [{1, 2, 0}, {-1, 0, 1}, {0, -2, 0}]))
+
+      assert_same(
+        {:put_slice, type},
+        [a, a[0][0]],
+        &Nx.put_slice(&1, [3, 9, 0], Nx.new_axis(Nx.new_axis(&2, 0), 0))
+      )
+
       assert_same({:select, type}, [a, Nx.reverse(a)], &Nx.select(Nx.greater(&1, 3), &1, &2))
       assert_same({:clip, type}, [a], &Nx.clip(&1, 2, 5))
       assert_same({:iota, type}, [], fn -> Nx.iota({3, 4, 5}, axis: 1, type: type) end)
       assert_same({:eye, type}, [], fn -> Nx.eye({2, 3, 4}, type: type) end)
     end
+  end
+
+  test "indices" do
+    indices = Nx.tensor([[3, 0], [1, 1]], type: :s32)
+
+    for type <- @types do
+      a = sample(type)
+
+      for axis <- 0..2,
+          do: assert_same({:take, type, axis}, [a, indices], &Nx.take(&1, &2, axis: axis))
+
+      assert_same({:gather, type}, [a, Nx.new_axis(indices, -1)], &Nx.gather(&1, &2, axes: [0]))
+      order = Nx.broadcast(Nx.tensor([2, 1, 0, 3, 3]), {4, 5, 6}, axes: [1])
+      assert_same({:along, type}, [a, order], &Nx.take_along_axis(&1, &2, axis: 1))
+    end
+
+    for index <- [-1, 4],
+        do: assert_raise(ArgumentError, fn -> Nx.take(sample({:f, 32}), Nx.tensor([index])) end)
   end
 
   test "what a device cannot do runs on the host, is counted, and is sent to telemetry", %{

@@ -11,7 +11,10 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     @floats [:f16, :bf16, :f32, :f64]
 
-    def names, do: [:broadcast, :transpose, :concatenate, :stack, :slice, :reverse, :as_type]
+    def names,
+      do:
+        [:broadcast, :transpose, :concatenate, :stack, :slice, :reverse, :pad, :put_slice] ++
+          [:take, :take_along_axis, :gather, :as_type]
 
     def run(:broadcast, [out, tensor, shape, axes], config) do
       with {:ok, buffer} <- buffer(tensor, config) do
@@ -26,7 +29,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     end
 
     def run(:transpose, [_out, tensor, axes], config) do
-      with {:ok, buffer} <- buffer(tensor, config), do: transpose(buffer, axes)
+      with {:ok, buffer} <- buffer(tensor, config), do: Ops.transpose(buffer, axes: axes)
     end
 
     def run(:concatenate, [out, tensors, axis], config) do
@@ -35,10 +38,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     end
 
     def run(:stack, [out, tensors, axis], config) do
-      with {:ok, [first | _] = buffers} <- cast_all(tensors, out, config) do
-        shape = List.insert_at(first.shape, axis, 1)
-        Ops.concatenate(Enum.map(buffers, &Buffer.reshape!(&1, shape)), axis: axis)
-      end
+      with {:ok, buffers} <- cast_all(tensors, out, config), do: Ops.stack(buffers, axis: axis)
     end
 
     def run(:slice, [out, tensor, starts, lengths, strides], config) do
@@ -52,11 +52,52 @@ if Code.ensure_loaded?(Nx.Backend) do
     end
 
     def run(:reverse, [_out, tensor, axes], config) do
+      with {:ok, buffer} <- buffer(tensor, config), do: Ops.reverse(buffer, axes: axes)
+    end
+
+    def run(:pad, [out, tensor, value, padding], config) do
+      with {:ok, [buffer]} <- cast_all([tensor], out, config),
+           {:ok, number} <- Storage.known_number(value) do
+        Ops.pad(buffer, Operand.cast(number, buffer.dtype), padding)
+      else
+        :error -> :host
+        other -> other
+      end
+    end
+
+    def run(:put_slice, [out, tensor, starts, source], config) do
+      with {:ok, [buffer, source]} <- cast_all([tensor, source], out, config) do
+        sizes = Enum.zip([starts, buffer.shape, source.shape])
+        starts = for {start, size, length} <- sizes, do: clamped(start, size - length)
+        Ops.put_slice(buffer, starts, source)
+      end
+    end
+
+    def run(:take, [_out, tensor, indices, opts], config) do
+      with {:ok, buffer} <- buffer(tensor, config),
+           do:
+             inside(
+               Ops.take(buffer, Storage.buffer(indices, config), axis: axis(opts), check: true)
+             )
+    end
+
+    def run(:take_along_axis, [_out, tensor, indices, opts], config) do
       with {:ok, buffer} <- buffer(tensor, config) do
-        Enum.reduce_while(axes, {:ok, buffer}, fn axis, {:ok, buffer} ->
-          last = Enum.at(buffer.shape, axis) - 1
-          continue(picked(buffer, axis, last..0//-1))
-        end)
+        opts = [axis: axis(opts), check: true]
+        inside(Ops.take_along_axis(buffer, Storage.buffer(indices, config), opts))
+      end
+    end
+
+    # Of the first axis only.
+    def run(:gather, [out, tensor, indices, opts], config) do
+      with {:ok, buffer} <- buffer(tensor, config),
+           [0] <- opts[:axes],
+           {:ok, result} <-
+             inside(Ops.take(buffer, Storage.buffer(indices, config), axis: 0, check: true)) do
+        Buffer.reshape(result, out.shape)
+      else
+        axes when is_list(axes) -> :host
+        other -> other
       end
     end
 
@@ -68,14 +109,6 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     defp buffer(%T{type: type} = tensor, config),
       do: if(Types.dtype(type), do: {:ok, Storage.buffer(tensor, config)}, else: :host)
-
-    @doc "A buffer with its axes in another order; `:host` for one that takes too many strides."
-    def transpose(buffer, axes) do
-      case Ops.transpose(buffer, axes: axes) do
-        {:error, %{reason: :invalid_argument}} -> :host
-        result -> result
-      end
-    end
 
     defp axes({}), do: []
     defp axes(shape), do: for(axis <- 0..(tuple_size(shape) - 1), do: {elem(shape, axis), axis})
@@ -95,15 +128,8 @@ if Code.ensure_loaded?(Nx.Backend) do
 
         Buffer.view(buffer, offset, shape)
       else
-        parts
-        |> Enum.with_index()
-        |> Enum.reject(fn {{start, length, stride, size}, _} ->
-          {start, length, stride} == {0, size, 1}
-        end)
-        |> Enum.reduce_while({:ok, buffer}, fn {{start, length, stride, _}, axis},
-                                               {:ok, buffer} ->
-          continue(picked(buffer, axis, start..(start + length - 1)//stride))
-        end)
+        [starts, lengths, strides] = for place <- 0..2, do: Enum.map(parts, &elem(&1, place))
+        Ops.slice(buffer, starts, lengths, strides: strides)
       end
     end
 
@@ -123,16 +149,14 @@ if Code.ensure_loaded?(Nx.Backend) do
       Enum.reverse(steps)
     end
 
-    defp continue({:ok, buffer}), do: {:cont, {:ok, buffer}}
-    defp continue(error), do: {:halt, error}
+    ## Indices
 
-    defp picked(buffer, axis, range) do
-      indices = for index <- range, into: <<>>, do: <<index::32-signed-native>>
-      count = Enum.count(range)
+    # Nx raises for an index out of bounds.
+    defp inside({:error, %{reason: :out_of_bounds}}), do: :host
+    defp inside(result), do: result
 
-      with {:ok, indices} <- Buffer.new(indices, [count], :s32, device: buffer.device),
-           do: Ops.gather(buffer, indices, axis: axis)
-    end
+    defp axis(axis) when is_integer(axis), do: axis
+    defp axis(opts), do: opts[:axis]
 
     ## Types
 

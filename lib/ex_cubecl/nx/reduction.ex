@@ -4,7 +4,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     # Reductions and matrix products. Results as those of `ExCubecl.Nx.ElementWise`.
 
     alias ExCubecl.{Buffer, Ops, Shape}
-    alias ExCubecl.Nx.{ElementWise, Layout, Operand, Storage, Types}
+    alias ExCubecl.Nx.{ElementWise, Operand, Storage, Types}
     alias Nx.Tensor, as: T
 
     @reductions [:sum, :product, :reduce_max, :reduce_min, :all, :any]
@@ -26,8 +26,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     # Nx takes infinities for numbers between others, and the devices NaN for the least one.
     def run(name, [out, tensor, opts], config) when name in [:argmax, :argmin] do
       with {:ok, dtype} when dtype not in [:f16, :bf16, :f32, :f64] <- dtype(tensor),
-           :low <- opts[:tie_break],
-           {:ok, result} <- place(name, Storage.buffer(tensor, config), opts[:axis]) do
+           {:ok, result} <- place(name, Storage.buffer(tensor, config), opts) do
         finished(result, out)
       else
         {:error, error} -> {:error, error}
@@ -64,25 +63,16 @@ if Code.ensure_loaded?(Nx.Backend) do
     defp start(_name, buffer), do: {:ok, buffer}
 
     defp along(name, buffer, nil), do: reduce(name, buffer, [])
-
-    defp along(name, buffer, axes) do
-      if length(axes) == length(buffer.shape),
-        do: reduce(name, buffer, []),
-        else: along_each(name, buffer, Enum.sort(axes, :desc))
-    end
-
-    defp along_each(_name, buffer, []), do: {:ok, buffer}
-
-    defp along_each(name, buffer, [axis | rest]) do
-      with {:ok, buffer} <- reduce(name, buffer, axis: axis), do: along_each(name, buffer, rest)
-    end
+    defp along(name, buffer, axes), do: reduce(name, buffer, axes: axes)
 
     defp reduce(:all, buffer, opts), do: Ops.reduce_min(buffer, opts)
     defp reduce(:any, buffer, opts), do: Ops.reduce_max(buffer, opts)
     defp reduce(name, buffer, opts), do: apply(Ops, name, [buffer, opts])
 
-    defp place(name, buffer, nil), do: apply(Ops, name, [buffer])
-    defp place(name, buffer, axis), do: apply(Ops, name, [buffer, [axis: axis]])
+    defp place(name, buffer, opts) do
+      axis = if opts[:axis], do: [axis: opts[:axis]], else: []
+      apply(Ops, name, [buffer, [tie_break: opts[:tie_break]] ++ axis])
+    end
 
     defp finished(result, out) do
       with {:ok, result} <- converted(result, Types.dtype(out.type)),
@@ -114,7 +104,7 @@ if Code.ensure_loaded?(Nx.Backend) do
 
       with {:ok, buffer} <- converted(buffer, dtype),
            {:ok, buffer} <-
-             if(axes == all, do: {:ok, buffer}, else: Layout.transpose(buffer, axes)),
+             if(axes == all, do: {:ok, buffer}, else: Ops.transpose(buffer, axes: axes)),
            do: Buffer.reshape(buffer, Enum.map(shape, lengths))
     end
 
