@@ -265,9 +265,19 @@ if Code.ensure_loaded?(Nx.Backend) do
       config = Fallback.config(tensors)
 
       if Enum.all?(tensors, &Storage.small?(&1, config.host_limit)),
-        do: Fallback.on_host(name, args, config),
-        else: finished(attempt(fn -> native(name, args, config) end), name, args, config)
+        do: run_on_host(name, args, config),
+        else: run_on_device(name, args, config)
     end
+
+    # Nx.BinaryBackend raises where a float overflows; a device has infinity.
+    defp run_on_host(name, args, config) do
+      Fallback.on_host(name, args, config)
+    rescue
+      ArithmeticError -> run_on_device(name, args, config)
+    end
+
+    defp run_on_device(name, args, config),
+      do: finished(attempt(fn -> native(name, args, config) end), name, args, config)
 
     for module <- [ElementWise, Layout, Reduction], name <- module.names() do
       defp native(unquote(name), args, config),

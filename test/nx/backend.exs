@@ -254,6 +254,13 @@ defmodule ExCubecl.NxBackendTest do
     assert Nx.to_number(Nx.sum(x)) == 4950
   end
 
+  test "an overflow is an infinity, for small tensors too" do
+    double = &Nx.tensor(&1, type: :f64, backend: Backend)
+    quotients = Nx.divide(double.([1.0e300, 0.0]), double.(1.0e-300))
+    assert Nx.to_flat_list(quotients) == [:infinity, 0.0]
+    assert Nx.to_number(Nx.divide(double.(1.0e300), double.(1.0e-300))) == :infinity
+  end
+
   test "small tensors stay on the host, larger ones are on the device" do
     small = Nx.iota({8, 8}, backend: Backend)
     assert is_binary(small.data.state)

@@ -6,7 +6,7 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     alias ExCubecl.{Buffer, Kernel}
     alias ExCubecl.Kernel.Definition
-    alias ExCubecl.Nx.{Operand, Types}
+    alias ExCubecl.Nx.{Operand, Storage, Types}
 
     require Kernel
 
@@ -110,6 +110,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     def run(name, [out | tensors], config) do
       with {:ok, dtype} <- Operand.dtype(out),
            {:ok, operands} <- operands(tensors, config),
+           operands = some_buffer(operands, tensors, config),
            {name, operands} = simpler(name, operands, dtype),
            {:ok, operands, dtype} <- calculation(name, operands, dtype, config),
            do: launch(name, operands, dtype, out)
@@ -130,20 +131,16 @@ if Code.ensure_loaded?(Nx.Backend) do
       end)
     end
 
-    defp launch(name, operands, dtype, out) do
-      case Operand.spread(operands, out.shape) do
-        # All operands are numbers.
-        [first | rest] when not is_struct(first, Buffer) ->
-          if Enum.any?(rest, &is_struct(&1, Buffer)),
-            do: launched(name, [first | rest], dtype, out),
-            else: :host
-
-        operands ->
-          launched(name, operands, dtype, out)
-      end
+    # A kernel needs a buffer.
+    defp some_buffer(operands, [tensor | _], config) do
+      if Enum.any?(operands, &is_struct(&1, Buffer)),
+        do: operands,
+        else: [Storage.buffer(tensor, config) | tl(operands)]
     end
 
-    defp launched(name, operands, dtype, out) do
+    defp launch(name, operands, dtype, out) do
+      operands = Operand.spread(operands, out.shape)
+
       with {:ok, result} <- Kernel.run(kernel(name), operands),
            {:ok, result} <- converted(result, dtype),
            do: Buffer.reshape(result, out.shape)
