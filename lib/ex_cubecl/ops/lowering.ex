@@ -86,7 +86,7 @@ defmodule ExCubecl.Ops.Lowering do
     {%Kernel{parsed: parsed, key: {op.key, signature}}, Keyword.values(args)}
   end
 
-  # The index arithmetic of the strided reads, and of further views, for one invocation for each element of a shape.
+  # The statements that calculate, from the index of an invocation, the offset of its element in each strided operand and in each view of `targets`.
   defp indexed(reads, shape, targets \\ []) do
     views = Operands.strided(reads) ++ targets
     {lengths, strides} = Layout.joined(shape, for({_, view} <- views, do: view.strides))

@@ -35,7 +35,7 @@ fn kernel_new<'a>(program: Term<'a>) -> NifResult<'a, ResourceArc<KernelRef>> {
     let decode = move || {
         let decoded = program_env.run(|env| saved.load(env).decode::<Wire<Program>>());
         decoded.map_err(|_| Error::BadKernel {
-            // A tree that Elixir has typed fails for no other reason.
+            // The decoder refuses no other tree that Elixir's type checker makes.
             reason: "it is nested deeper than 200 levels: use variables".into(),
         })
     };
