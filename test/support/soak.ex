@@ -5,7 +5,7 @@ defmodule ExCubecl.Soak do
   # VM must stay at the level after the first rounds. The calls of a worker depend on the seed, its slot and its
   # generation; the order in which workers get buffers of a shared pool does not.
 
-  alias ExCubecl.{Arena, Buffer, Device, Error, Memory, Pool}
+  alias ExCubecl.{Arena, Buffer, Device, Memory, Pool}
   alias ExCubecl.Soak.Worker
 
   @slots 12
@@ -197,21 +197,5 @@ defmodule ExCubecl.Soak do
     growth = Float.round(100 * (last - first) / first, 2)
     if growth > most, do: fail({:resident_memory_grew, growth, :percent}, seed)
     IO.puts("soak: passed; resident memory #{growth} % from the level after warm-up")
-  end
-
-  @doc "Whether an error only says that there is no room."
-  def no_room?(%Error{reason: reason}),
-    do: reason in [:limit_exceeded, :out_of_memory, :pool_exhausted]
-
-  @doc "Whether an error says that the buffer's device was lost."
-  def lost?(%Error{reason: reason}), do: reason == :device_lost
-
-  @doc "Reads a buffer in one of three ways."
-  def read(buffer, way) do
-    case way do
-      1 -> Buffer.read(buffer)
-      2 -> with {:ok, transfer} <- Buffer.read_async(buffer), do: Buffer.await(transfer, 60_000)
-      3 -> with {:ok, [bytes]} <- Buffer.read_all([buffer]), do: {:ok, bytes}
-    end
   end
 end

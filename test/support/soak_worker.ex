@@ -2,7 +2,8 @@ defmodule ExCubecl.Soak.Worker do
   @moduledoc false
   # One process of the soak test: it holds buffers with known bytes, and makes one random call after another.
 
-  alias ExCubecl.{Arena, Buffer, Kernel, Ops, Pool, Soak}
+  alias ExCubecl.{Arena, Buffer, Kernel, Ops, Pool}
+  alias ExCubecl.Soak.Calls
 
   require Kernel
 
@@ -33,11 +34,11 @@ defmodule ExCubecl.Soak.Worker do
   # A step returns the buffers that the worker now holds, or an error.
   defp settle({:error, error}, shared, name, held) do
     cond do
-      Soak.no_room?(error) ->
+      Calls.no_room?(error) ->
         :counters.add(shared.counts, 3, 1)
         tl_or_empty(held)
 
-      Soak.lost?(error) ->
+      Calls.lost?(error) ->
         Enum.reject(held, fn {buffer, _} -> match?({:error, _}, Buffer.synchronize(buffer)) end)
 
       true ->
@@ -79,7 +80,7 @@ defmodule ExCubecl.Soak.Worker do
   end
 
   defp check({buffer, bytes}) do
-    case Soak.read(buffer, :rand.uniform(3)) do
+    case Calls.read(buffer, :rand.uniform(3)) do
       {:ok, ^bytes} -> :ok
       {:ok, other} -> {:wrong, {:bytes, buffer, difference(bytes, other)}}
       {:error, error} -> {:error, error}
@@ -270,7 +271,7 @@ defmodule ExCubecl.Soak.Worker do
 
   # A call after the first one may find the device lost, or without free memory.
   defp other_device({:error, error}, _shared, held),
-    do: if(Soak.no_room?(error), do: held, else: {:error, error})
+    do: if(Calls.no_room?(error), do: held, else: {:error, error})
 
   defp other_device(wrong, _shared, _held), do: wrong
 
