@@ -20,7 +20,7 @@ defmodule ExCubecl do
 
   use ExCubecl.Error.Bang
 
-  alias ExCubecl.{Buffer, Compat, Device, DType, Error}
+  alias ExCubecl.{Buffer, Compat, Device, DType, Error, View}
   alias ExCubecl.Error.Arguments
 
   @doc """
@@ -55,8 +55,8 @@ defmodule ExCubecl do
       iex> ExCubecl.read!(ExCubecl.buffer!([1, 2], [2], :u8))
       <<1, 2>>
   """
-  @spec read(Buffer.t()) :: Buffer.result(binary)
-  defdelegate read(buffer), to: Buffer
+  @spec read(Buffer.t() | View.t()) :: Buffer.result(binary)
+  def read(buffer), do: with({:ok, buffer} <- contiguous(buffer), do: Buffer.read(buffer))
 
   @doc """
   Returns `{:ok, shape}`, a list of dimensions.
@@ -64,8 +64,9 @@ defmodule ExCubecl do
       iex> ExCubecl.shape(ExCubecl.buffer!([1, 2], {2, 1}, :u8))
       {:ok, [2, 1]}
   """
-  @spec shape(Buffer.t()) :: Buffer.result([non_neg_integer])
-  defdelegate shape(buffer), to: Buffer
+  @spec shape(Buffer.t() | View.t()) :: Buffer.result([non_neg_integer])
+  def shape(%View{} = buffer), do: View.shape(buffer)
+  def shape(buffer), do: Buffer.shape(buffer)
 
   @doc """
   Returns `{:ok, dtype}` as a string.
@@ -73,8 +74,9 @@ defmodule ExCubecl do
       iex> ExCubecl.dtype(ExCubecl.buffer!([1.0], [1], :f32))
       {:ok, "f32"}
   """
-  @spec dtype(Buffer.t()) :: Buffer.result(String.t())
-  defdelegate dtype(buffer), to: Buffer
+  @spec dtype(Buffer.t() | View.t()) :: Buffer.result(String.t())
+  def dtype(%View{} = buffer), do: View.dtype(buffer)
+  def dtype(buffer), do: Buffer.dtype(buffer)
 
   @doc """
   Returns `{:ok, bytes}`.
@@ -82,8 +84,9 @@ defmodule ExCubecl do
       iex> ExCubecl.size(ExCubecl.buffer!([1, 2, 3], [3], :s64))
       {:ok, 24}
   """
-  @spec size(Buffer.t()) :: Buffer.result(non_neg_integer)
-  defdelegate size(buffer), to: Buffer
+  @spec size(Buffer.t() | View.t()) :: Buffer.result(non_neg_integer)
+  def size(%View{} = buffer), do: View.size(buffer)
+  def size(buffer), do: Buffer.size(buffer)
 
   @doc """
   Returns `{:ok, list}`, nested as the shape.
@@ -91,8 +94,8 @@ defmodule ExCubecl do
       iex> ExCubecl.to_list(ExCubecl.buffer!([1.5, :nan, :infinity, 4], [2, 2], :f32))
       {:ok, [[1.5, :nan], [:infinity, 4.0]]}
   """
-  @spec to_list(Buffer.t()) :: Buffer.result(list | Buffer.element())
-  defdelegate to_list(buffer), to: Buffer
+  @spec to_list(Buffer.t() | View.t()) :: Buffer.result(list | Buffer.element())
+  def to_list(buffer), do: with({:ok, buffer} <- contiguous(buffer), do: Buffer.to_list(buffer))
 
   @doc """
   Returns `{:ok, list}` of all elements in row-major order.
@@ -100,8 +103,9 @@ defmodule ExCubecl do
       iex> ExCubecl.to_flat_list(ExCubecl.buffer!([[1, 2], [3, 4]], [2, 2], :s8))
       {:ok, [1, 2, 3, 4]}
   """
-  @spec to_flat_list(Buffer.t()) :: Buffer.result([Buffer.element()])
-  defdelegate to_flat_list(buffer), to: Buffer
+  @spec to_flat_list(Buffer.t() | View.t()) :: Buffer.result([Buffer.element()])
+  def to_flat_list(buffer),
+    do: with({:ok, buffer} <- contiguous(buffer), do: Buffer.to_flat_list(buffer))
 
   @doc """
   Returns `{:ok, element}` of a buffer that has exactly one element.
@@ -109,8 +113,12 @@ defmodule ExCubecl do
       iex> ExCubecl.item(ExCubecl.buffer!(42, [], :u16))
       {:ok, 42}
   """
-  @spec item(Buffer.t()) :: Buffer.result(Buffer.element())
-  defdelegate item(buffer), to: Buffer
+  @spec item(Buffer.t() | View.t()) :: Buffer.result(Buffer.element())
+  def item(buffer), do: with({:ok, buffer} <- contiguous(buffer), do: Buffer.item(buffer))
+
+  # The elements of a view are copied on the device first, unless they are contiguous.
+  defp contiguous(%View{} = buffer), do: View.to_buffer(buffer)
+  defp contiguous(buffer), do: {:ok, buffer}
 
   @doc """
   Returns `{:ok, devices}`, every device of this machine, or of the connected `nodes:`. The id of a device

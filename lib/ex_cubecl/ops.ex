@@ -19,7 +19,7 @@ defmodule ExCubecl.Ops do
   | movement | `slice put_slice pad reverse transpose broadcast_to tile concatenate stack split gather take take_along_axis` |
   | new buffers, products | `eye iota random_uniform random_normal`, `matmul` |
 
-  Element-wise operations take buffers and numbers; shapes broadcast and types are promoted as in Nx. Each operation reads and
+  Each operation takes a buffer or a strided view of one (`ExCubecl.View`). Element-wise operations take numbers too; shapes broadcast and types are promoted as in Nx. Each operation reads and
   writes memory once, and a broadcast makes no copy. For several operations in a row, one kernel that does all of them is faster.
 
   Reductions are over all elements, or over `axis:` or `axes:` (from 0, or from -1 at the end), which are removed from the shape, or have the length 1
@@ -39,10 +39,12 @@ defmodule ExCubecl.Ops do
 
   import Elixir.Kernel, except: [abs: 1, ceil: 1, floor: 1, max: 2, min: 2, round: 1]
 
-  alias ExCubecl.{Buffer, Device, Error}
+  alias ExCubecl.{Buffer, Device, Error, View}
   alias ExCubecl.Ops.{ElementWise, Gathering, Matmul, Movement, Random, Reductions, Scan}
 
-  @type operand :: Buffer.t() | number
+  @typedoc "A buffer, or a strided view of one; see `ExCubecl.View`."
+  @type tensor :: Buffer.t() | View.t()
+  @type operand :: tensor | number
   @type result :: {:ok, Buffer.t()} | {:error, Error.t()}
 
   ## Element by element
@@ -80,7 +82,7 @@ defmodule ExCubecl.Ops do
       iex> ExCubecl.to_list!(ExCubecl.Ops.clip!(ExCubecl.buffer!([-5, 3, 9], [3], :s32), 0, 5))
       [0, 3, 5]
   """
-  @spec clip(Buffer.t(), operand, operand, keyword) :: result | :ok
+  @spec clip(tensor, operand, operand, keyword) :: result | :ok
   def clip(x, low, high, opts \\ []), do: ElementWise.apply(:clip, [x, low, high], opts)
 
   ## Movement of elements, each into a new buffer
@@ -92,7 +94,7 @@ defmodule ExCubecl.Ops do
       iex> ExCubecl.to_list!(ExCubecl.Ops.broadcast_to!(x, [2, 3]))
       [[1, 1, 1], [2, 2, 2]]
   """
-  @spec broadcast_to(Buffer.t(), Buffer.shape()) :: result
+  @spec broadcast_to(tensor, Buffer.shape()) :: result
   def broadcast_to(buffer, shape), do: Movement.broadcast_to(buffer, shape)
 
   @doc """
@@ -102,7 +104,7 @@ defmodule ExCubecl.Ops do
       iex> ExCubecl.to_list!(ExCubecl.Ops.transpose!(x))
       [[1, 4], [2, 5], [3, 6]]
   """
-  @spec transpose(Buffer.t(), axes: [non_neg_integer]) :: result
+  @spec transpose(tensor, axes: [non_neg_integer]) :: result
   def transpose(buffer, opts \\ []), do: Movement.transpose(buffer, opts)
 
   @doc """
@@ -111,7 +113,7 @@ defmodule ExCubecl.Ops do
       iex> ExCubecl.to_list!(ExCubecl.Ops.reverse!(ExCubecl.Buffer.iota!([2, 3], :s32), axis: 1))
       [[2, 1, 0], [5, 4, 3]]
   """
-  @spec reverse(Buffer.t(), axis: integer, axes: [integer]) :: result
+  @spec reverse(tensor, axis: integer, axes: [integer]) :: result
   def reverse(buffer, opts \\ []), do: Movement.reverse(buffer, opts)
 
   @doc """
@@ -122,7 +124,7 @@ defmodule ExCubecl.Ops do
       iex> ExCubecl.to_list!(ExCubecl.Ops.slice!(x, [1, 0], [2, 4], strides: [1, 2]))
       [[4, 6], [8, 10]]
   """
-  @spec slice(Buffer.t(), [integer | Buffer.t()], [non_neg_integer], strides: [pos_integer]) ::
+  @spec slice(tensor, [integer | tensor], [non_neg_integer], strides: [pos_integer]) ::
           result
   def slice(buffer, starts, lengths, opts \\ []),
     do: Movement.slice(buffer, starts, lengths, opts)
@@ -134,7 +136,7 @@ defmodule ExCubecl.Ops do
       iex> ExCubecl.to_list!(ExCubecl.Ops.put_slice!(x, [1, 1], ExCubecl.buffer!([[7, 8]], [1, 2], :s32)))
       [[0, 0, 0], [0, 7, 8]]
   """
-  @spec put_slice(Buffer.t(), [integer | Buffer.t()], Buffer.t()) :: result
+  @spec put_slice(tensor, [integer | tensor], tensor) :: result
   def put_slice(buffer, starts, source), do: Movement.put_slice(buffer, starts, source)
 
   @doc """
@@ -145,7 +147,7 @@ defmodule ExCubecl.Ops do
       iex> ExCubecl.to_list!(ExCubecl.Ops.pad!(x, 0, [{2, -1, 1}]))
       [0, 0, 1, 0, 2, 0]
   """
-  @spec pad(Buffer.t(), number, [{integer, integer, non_neg_integer}]) :: result
+  @spec pad(tensor, number, [{integer, integer, non_neg_integer}]) :: result
   def pad(buffer, value, config), do: Movement.pad(buffer, value, config)
 
   @doc """
@@ -154,7 +156,7 @@ defmodule ExCubecl.Ops do
       iex> ExCubecl.to_list!(ExCubecl.Ops.tile!(ExCubecl.buffer!([1, 2], [2], :s32), [2, 2]))
       [[1, 2, 1, 2], [1, 2, 1, 2]]
   """
-  @spec tile(Buffer.t(), [non_neg_integer]) :: result
+  @spec tile(tensor, [non_neg_integer]) :: result
   def tile(buffer, repetitions), do: Movement.tile(buffer, repetitions)
 
   @doc """
@@ -165,7 +167,7 @@ defmodule ExCubecl.Ops do
       iex> ExCubecl.to_list!(ExCubecl.Ops.concatenate!([x, x], axis: 1))
       [[1, 2, 1, 2]]
   """
-  @spec concatenate([Buffer.t()], axis: integer) :: result
+  @spec concatenate([tensor], axis: integer) :: result
   def concatenate(buffers, opts \\ []), do: Movement.concatenate(buffers, opts)
 
   @doc """
@@ -175,7 +177,7 @@ defmodule ExCubecl.Ops do
       iex> ExCubecl.to_list!(ExCubecl.Ops.stack!([x, x], axis: 1))
       [[1, 1], [2, 2]]
   """
-  @spec stack([Buffer.t()], axis: integer) :: result
+  @spec stack([tensor], axis: integer) :: result
   def stack(buffers, opts \\ []), do: Movement.stack(buffers, opts)
 
   @doc """
@@ -185,7 +187,7 @@ defmodule ExCubecl.Ops do
       iex> {ExCubecl.to_list!(a), ExCubecl.to_list!(b)}
       {[0, 1], [2, 3, 4]}
   """
-  @spec split(Buffer.t(), pos_integer | [non_neg_integer], axis: integer) ::
+  @spec split(tensor, pos_integer | [non_neg_integer], axis: integer) ::
           {:ok, [Buffer.t()]} | {:error, Error.t()}
   def split(buffer, parts, opts \\ []), do: Movement.split(buffer, parts, opts)
 
@@ -215,7 +217,7 @@ defmodule ExCubecl.Ops do
       iex> ExCubecl.to_list!(ExCubecl.Ops.gather!(x, ExCubecl.buffer!([2, 0, 9], [3], :s32)))
       [[5, 6], [1, 2], [0, 0]]
   """
-  @spec gather(Buffer.t(), Buffer.t(), axis: integer, check: boolean) :: result
+  @spec gather(tensor, tensor, axis: integer, check: boolean) :: result
   def gather(buffer, indices, opts \\ []), do: Gathering.gather(buffer, indices, opts)
 
   @doc """
@@ -225,7 +227,7 @@ defmodule ExCubecl.Ops do
       iex> ExCubecl.to_list!(ExCubecl.Ops.take!(x, ExCubecl.buffer!([[2, 0], [1, 1]], [2, 2], :s32)))
       [[30, 10], [20, 20]]
   """
-  @spec take(Buffer.t(), Buffer.t(), axis: integer, check: boolean) :: result
+  @spec take(tensor, tensor, axis: integer, check: boolean) :: result
   def take(buffer, indices, opts \\ []), do: Gathering.take(buffer, indices, opts)
 
   @doc """
@@ -236,7 +238,7 @@ defmodule ExCubecl.Ops do
       iex> ExCubecl.to_list!(ExCubecl.Ops.take_along_axis!(x, ExCubecl.buffer!([[1], [2]], [2, 1], :s32), axis: 1))
       [[1], [8]]
   """
-  @spec take_along_axis(Buffer.t(), Buffer.t(), axis: integer, check: boolean) :: result
+  @spec take_along_axis(tensor, tensor, axis: integer, check: boolean) :: result
   def take_along_axis(buffer, indices, opts \\ []),
     do: Gathering.take_along_axis(buffer, indices, opts)
 
@@ -255,7 +257,7 @@ defmodule ExCubecl.Ops do
       iex> ExCubecl.to_list!(ExCubecl.Ops.sum!(ExCubecl.Buffer.iota!([2, 3, 2], :s32), axes: [0, 2], keep_axes: true))
       [[[14], [22], [30]]]
   """
-  @spec sum(Buffer.t(), axes) :: result
+  @spec sum(tensor, axes) :: result
   def sum(buffer, opts \\ []), do: Reductions.run(:sum, buffer, opts)
 
   @doc """
@@ -264,7 +266,7 @@ defmodule ExCubecl.Ops do
       iex> ExCubecl.item!(ExCubecl.Ops.product!(ExCubecl.buffer!([2, 3, 4], [3], :u8)))
       24
   """
-  @spec product(Buffer.t(), axes) :: result
+  @spec product(tensor, axes) :: result
   def product(buffer, opts \\ []), do: Reductions.run(:product, buffer, opts)
 
   @doc """
@@ -273,7 +275,7 @@ defmodule ExCubecl.Ops do
       iex> ExCubecl.item!(ExCubecl.Ops.reduce_min!(ExCubecl.buffer!([2, -3, 4], [3], :s8)))
       -3
   """
-  @spec reduce_min(Buffer.t(), axes) :: result
+  @spec reduce_min(tensor, axes) :: result
   def reduce_min(buffer, opts \\ []), do: Reductions.run(:reduce_min, buffer, opts)
 
   @doc """
@@ -282,7 +284,7 @@ defmodule ExCubecl.Ops do
       iex> ExCubecl.to_list!(ExCubecl.Ops.reduce_max!(ExCubecl.buffer!([[2, 9], [4, 1]], [2, 2], :u8), axis: 1))
       [9, 4]
   """
-  @spec reduce_max(Buffer.t(), axes) :: result
+  @spec reduce_max(tensor, axes) :: result
   def reduce_max(buffer, opts \\ []), do: Reductions.run(:reduce_max, buffer, opts)
 
   @doc """
@@ -291,7 +293,7 @@ defmodule ExCubecl.Ops do
       iex> ExCubecl.to_list!(ExCubecl.Ops.all!(ExCubecl.buffer!([[2, 9], [4, 0]], [2, 2], :s32), axis: 1))
       [1, 0]
   """
-  @spec all(Buffer.t(), axes) :: result
+  @spec all(tensor, axes) :: result
   def all(buffer, opts \\ []), do: Reductions.run(:all, buffer, opts)
 
   @doc """
@@ -300,7 +302,7 @@ defmodule ExCubecl.Ops do
       iex> ExCubecl.to_list!(ExCubecl.Ops.any!(ExCubecl.buffer!([[2, 0], [4, 0]], [2, 2], :s32), axis: 0))
       [1, 0]
   """
-  @spec any(Buffer.t(), axes) :: result
+  @spec any(tensor, axes) :: result
   def any(buffer, opts \\ []), do: Reductions.run(:any, buffer, opts)
 
   @doc """
@@ -309,7 +311,7 @@ defmodule ExCubecl.Ops do
       iex> ExCubecl.item!(ExCubecl.Ops.mean!(ExCubecl.buffer!([1, 2], [2], :u8)))
       1.5
   """
-  @spec mean(Buffer.t(), axes) :: result
+  @spec mean(tensor, axes) :: result
   def mean(buffer, opts \\ []), do: Reductions.mean(buffer, opts)
 
   @doc """
@@ -319,7 +321,7 @@ defmodule ExCubecl.Ops do
       iex> ExCubecl.item!(ExCubecl.Ops.variance!(ExCubecl.buffer!([1, 2, 3, 4], [4], :s32)))
       1.25
   """
-  @spec variance(Buffer.t(), keyword) :: result
+  @spec variance(tensor, keyword) :: result
   def variance(buffer, opts \\ []), do: Reductions.variance(buffer, opts)
 
   @doc """
@@ -331,7 +333,7 @@ defmodule ExCubecl.Ops do
       iex> ExCubecl.item!(ExCubecl.Ops.argmin!(ExCubecl.buffer!([2, -3, -3], [3], :s8), tie_break: :high))
       2
   """
-  @spec argmin(Buffer.t(), keyword) :: result
+  @spec argmin(tensor, keyword) :: result
   def argmin(buffer, opts \\ []), do: Reductions.index_of(:argmin, buffer, opts)
 
   @doc """
@@ -340,7 +342,7 @@ defmodule ExCubecl.Ops do
       iex> ExCubecl.to_list!(ExCubecl.Ops.argmax!(ExCubecl.buffer!([[2, 9], [4, 1]], [2, 2], :u8), axis: 0))
       [1, 0]
   """
-  @spec argmax(Buffer.t(), keyword) :: result
+  @spec argmax(tensor, keyword) :: result
   def argmax(buffer, opts \\ []), do: Reductions.index_of(:argmax, buffer, opts)
 
   @doc """
@@ -350,7 +352,7 @@ defmodule ExCubecl.Ops do
       iex> ExCubecl.to_list!(ExCubecl.Ops.cumulative_sum!(ExCubecl.buffer!([1.0, 2.0, 3.0], [3], :f32)))
       [1.0, 3.0, 6.0]
   """
-  @spec cumulative_sum(Buffer.t(), axis: integer, reverse: boolean) :: result
+  @spec cumulative_sum(tensor, axis: integer, reverse: boolean) :: result
   def cumulative_sum(buffer, opts \\ []), do: Scan.run(:sum, buffer, opts)
 
   @doc """
@@ -359,7 +361,7 @@ defmodule ExCubecl.Ops do
       iex> ExCubecl.to_list!(ExCubecl.Ops.cumulative_product!(ExCubecl.buffer!([1, 2, 3], [3], :s32)))
       [1, 2, 6]
   """
-  @spec cumulative_product(Buffer.t(), axis: integer, reverse: boolean) :: result
+  @spec cumulative_product(tensor, axis: integer, reverse: boolean) :: result
   def cumulative_product(buffer, opts \\ []), do: Scan.run(:product, buffer, opts)
 
   @doc """
@@ -368,7 +370,7 @@ defmodule ExCubecl.Ops do
       iex> ExCubecl.to_list!(ExCubecl.Ops.cumulative_min!(ExCubecl.buffer!([3, 1, 2], [3], :s32)))
       [3, 1, 1]
   """
-  @spec cumulative_min(Buffer.t(), axis: integer, reverse: boolean) :: result
+  @spec cumulative_min(tensor, axis: integer, reverse: boolean) :: result
   def cumulative_min(buffer, opts \\ []), do: Scan.run(:min, buffer, opts)
 
   @doc """
@@ -377,7 +379,7 @@ defmodule ExCubecl.Ops do
       iex> ExCubecl.to_list!(ExCubecl.Ops.cumulative_max!(ExCubecl.buffer!([3, 1, 4], [3], :s32)))
       [3, 3, 4]
   """
-  @spec cumulative_max(Buffer.t(), axis: integer, reverse: boolean) :: result
+  @spec cumulative_max(tensor, axis: integer, reverse: boolean) :: result
   def cumulative_max(buffer, opts \\ []), do: Scan.run(:max, buffer, opts)
 
   @doc """
@@ -387,7 +389,7 @@ defmodule ExCubecl.Ops do
       iex> ExCubecl.to_list!(ExCubecl.Ops.matmul!(a, a))
       [[7.0, 10.0], [15.0, 22.0]]
   """
-  @spec matmul(Buffer.t(), Buffer.t()) :: result
+  @spec matmul(tensor, tensor) :: result
   def matmul(a, b), do: Matmul.run(a, b)
 
   ## Random numbers

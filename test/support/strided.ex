@@ -2,8 +2,8 @@ defmodule ExCubecl.Strided do
   @moduledoc false
   # Random views, each with a reference: a shape and a function from coordinates to the position in the buffer.
 
-  alias ExCubecl.{Buffer, Conversion}
-  alias ExCubecl.Ops.View
+  alias ExCubecl.{Buffer, Conversion, View}
+  alias ExCubecl.View.Strides
 
   @doc "All coordinates of a shape, in row-major order."
   def coordinates([]), do: [[]]
@@ -25,7 +25,7 @@ defmodule ExCubecl.Strided do
     reference = %{shape: shape, at: &position(&1, shape)}
 
     {view, reference} =
-      Enum.reduce(1..Enum.random(0..3)//1, {View.of(buffer), reference}, fn _, both ->
+      Enum.reduce(1..Enum.random(0..3)//1, {View.new(buffer), reference}, fn _, both ->
         change(Enum.random([:transpose, :slice, :reverse, :new_axis]), both)
       end)
 
@@ -47,7 +47,7 @@ defmodule ExCubecl.Strided do
       for axis <- 0..(length(shape) - 1)//1, do: Enum.at(to, Enum.find_index(axes, &(&1 == axis)))
     end
 
-    {View.transpose(view, axes),
+    {Strides.transpose(view, axes),
      %{shape: Enum.map(axes, &Enum.at(shape, &1)), at: &at.(back.(&1))}}
   end
 
@@ -65,7 +65,7 @@ defmodule ExCubecl.Strided do
       for {to, start, step} <- Enum.zip([to, starts, steps]), do: start + to * step
     end
 
-    {View.slice(view, starts, lengths, steps), %{shape: lengths, at: &at.(move.(&1))}}
+    {Strides.slice(view, starts, lengths, steps), %{shape: lengths, at: &at.(move.(&1))}}
   end
 
   defp change(:reverse, {view, %{shape: shape, at: at}}) do
@@ -76,13 +76,13 @@ defmodule ExCubecl.Strided do
           do: if(axis in axes, do: Enum.at(shape, axis) - 1 - to, else: to)
     end
 
-    {View.reverse(view, axes), %{shape: shape, at: &at.(turn.(&1))}}
+    {Strides.reverse(view, axes), %{shape: shape, at: &at.(turn.(&1))}}
   end
 
   defp change(:new_axis, {view, %{shape: shape, at: at}}) do
     new = Enum.random(0..length(shape))
 
-    {View.new_axis(view, new),
+    {Strides.new_axis(view, new),
      %{shape: List.insert_at(shape, new, 1), at: &at.(List.delete_at(&1, new))}}
   end
 

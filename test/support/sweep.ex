@@ -105,6 +105,7 @@ defmodule ExCubecl.Sweep do
       :arena => made_or_forged(Arena.new(1000, device: device), Arena, device),
       :args => [buffer],
       :axes => nil,
+      :axis => 0,
       :batch => Batch.fill(Batch.new(), buffer, 1),
       :buffer => buffer,
       :buffers => [buffer, buffer],

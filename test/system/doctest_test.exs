@@ -19,4 +19,5 @@ defmodule ExCubecl.DoctestTest do
   doctest ExCubecl.Kernel
   doctest ExCubecl.Ops
   doctest ExCubecl.Batch
+  doctest ExCubecl.View
 end

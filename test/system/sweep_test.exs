@@ -39,7 +39,8 @@ defmodule ExCubecl.SweepTest do
                ExCubecl.Ops,
                ExCubecl.Pool,
                ExCubecl.Replicated,
-               ExCubecl.Telemetry
+               ExCubecl.Telemetry,
+               ExCubecl.View
              ]
              |> Enum.sort()
   end

@@ -2,9 +2,9 @@ defmodule ExCubecl.Ops.ElementWise do
   @moduledoc false
   # The element-wise operations: their kernels, and what their documentation says.
 
-  alias ExCubecl.{Buffer, DType, Kernel}
+  alias ExCubecl.{Buffer, DType, Kernel, View}
   alias ExCubecl.Kernel.{Definition, Types}
-  alias ExCubecl.Ops.{Functions, Lowering, View}
+  alias ExCubecl.Ops.{Functions, Lowering}
 
   require Kernel
   require Types
@@ -224,7 +224,7 @@ defmodule ExCubecl.Ops.ElementWise do
   defp types(operands) do
     Enum.flat_map(operands, fn
       %Buffer{dtype: dtype} -> if DType.valid?(dtype), do: [dtype], else: []
-      %View{} = view -> [View.dtype(view)]
+      %View{dtype: dtype} -> if DType.valid?(dtype), do: [dtype], else: []
       _number -> []
     end)
   end

@@ -3,9 +3,8 @@ defmodule ExCubecl.Ops.Gathering do
   # Operations that read elements at the indices in a buffer.
 
   alias ExCubecl.{Buffer, Error, Shape}
-  alias ExCubecl.Buffer.Handle
   alias ExCubecl.Error.Arguments
-  alias ExCubecl.Ops.{Kernels, Layout, Reductions, Shapes}
+  alias ExCubecl.Ops.{Kernels, Layout, Operands, Reductions, Shapes}
 
   def gather(buffer, indices, opts) do
     with {:ok, buffer, indices, axis} <- checked(:gather, buffer, indices, opts),
@@ -47,7 +46,7 @@ defmodule ExCubecl.Ops.Gathering do
 
   defp checked(name, buffer, indices, opts) do
     with {:ok, opts} <- Arguments.options(opts, [:axis, :check]),
-         {:ok, [buffer, indices]} <- Handle.local_all([buffer, indices]),
+         {:ok, [buffer, indices]} <- Operands.contiguous_all([buffer, indices], name),
          {:ok, indices} <- integers(indices),
          {:ok, axis} <- Shapes.axis(name, buffer.shape, Keyword.get(opts, :axis, 0)),
          :ok <- in_bounds(name, indices, Enum.at(buffer.shape, axis), opts[:check]),

@@ -1,16 +1,17 @@
 defmodule ExCubecl.Ops.Lowering do
   @moduledoc false
   # Lowers an element-wise operation on strided operands to a kernel, and runs it. The operation is an element-wise kernel, whose expression is
-  # applied to elements of the operands; operands are buffers, views (`ExCubecl.Ops.View`) and numbers, and are broadcast.
+  # applied to elements of the operands; operands are buffers, views (`ExCubecl.View`) and numbers, and are broadcast.
   #
   # An operand whose elements are contiguous in the order of the result is read at the index of the invocation, one of a single
   # element at index 0. If all are, the operation runs as it is. Any other operand is read through its strides (`ExCubecl.Ops.Index`).
 
-  alias ExCubecl.{Buffer, Error, Kernel, Shape}
+  alias ExCubecl.{Buffer, Error, Kernel, Shape, View}
   alias ExCubecl.Buffer.{AllocOptions, Handle}
   alias ExCubecl.Error.Arguments
-  alias ExCubecl.Kernel.{CallArguments, Launch, Typer}
-  alias ExCubecl.Ops.{Index, Layout, Operands, Shapes, View}
+  alias ExCubecl.Kernel.{CallArguments, Typer}
+  alias ExCubecl.Ops.{Operands, Shapes, Strided}
+  alias ExCubecl.View.Copy
 
   require Kernel
 
@@ -51,7 +52,7 @@ defmodule ExCubecl.Ops.Lowering do
     {kernel, args} = element_wise(op, reads, shape, casts)
     # Numbers alone have no device: the launch reports them.
     buffers? = Enum.any?(reads, &(elem(&1, 1) != :number))
-    run(kernel, args, if(buffers?, do: [shape: shape], else: []) ++ opts)
+    Strided.run(kernel, args, if(buffers?, do: [shape: shape], else: []) ++ opts)
   end
 
   # The operation itself if no operand is strided and nothing is cast.
@@ -62,58 +63,14 @@ defmodule ExCubecl.Ops.Lowering do
       indexed = indexed(reads, shape)
       result = Operands.apply(op, expressions(reads, indexed), casts[:as], casts[:dtype])
       args = Enum.map(reads, &Operands.argument/1) ++ indexed.args
-      kernel(op, {indexed.key, casts}, args, [], {indexed.statements, result})
+      Strided.kernel(op, {indexed.key, casts}, args, [], {indexed.statements, result})
     end
   end
 
-  @doc "Prepares and runs a launch."
-  def run(kernel, args, opts),
-    do: with({:ok, launch} <- Launch.prepare(kernel, args, opts), do: Launch.run(launch, opts))
-
-  @doc "The kernel of an operation for some signature, with the values of its arguments."
-  def kernel(op, signature, args, outputs, {statements, result}) do
-    parsed = %{
-      name: op.parsed.name,
-      args: Keyword.keys(args),
-      outputs: outputs,
-      statements: statements,
-      result: result,
-      group: nil,
-      shared: [],
-      size: nil
-    }
-
-    {%Kernel{parsed: parsed, key: {op.key, signature}}, Keyword.values(args)}
-  end
-
-  # The statements that calculate, from the index of an invocation, the offset of its element in each strided operand and in each view of `targets`.
+  # The operands of strided reads, and the views of `targets`.
   defp indexed(reads, shape, targets \\ []) do
-    views = Operands.strided(reads) ++ targets
-    {lengths, strides} = Layout.joined(shape, for({_, view} <- views, do: view.strides))
-    patterns = Enum.map(strides, &Index.pattern/1)
-    {rank, used} = {length(lengths), Index.used(patterns)}
-    named = Enum.zip([Keyword.keys(views), patterns, strides])
-
-    %{
-      statements: [
-        Index.let(:i, Index.unsigned({:index, nil})) | Index.coordinates(:i, rank, used, :kept)
-      ],
-      index:
-        Map.new(named, fn {name, pattern, _} ->
-          {name, Index.offset(Index.var(Index.name(name, :offset)), name, pattern, :kept)}
-        end),
-      args:
-        Index.lengths(lengths, used, :kept) ++
-          Enum.flat_map(named, fn {name, _, strides} ->
-            [
-              {Index.name(name, :offset), views[name].offset}
-              | Index.strides(name, strides, :kept)
-            ]
-          end),
-      key:
-        {rank, for({name, pattern, _} <- named, do: {name, pattern}),
-         Enum.map(reads, &elem(&1, 1))}
-    }
+    indexed = Strided.indexed(Operands.strided(reads) ++ targets, shape)
+    %{indexed | key: {indexed.key, Enum.map(reads, &elem(&1, 1))}}
   end
 
   defp expressions(reads, indexed), do: Enum.map(reads, &Operands.expression(&1, indexed.index))
@@ -146,8 +103,8 @@ defmodule ExCubecl.Ops.Lowering do
     statements = indexed.statements ++ [{:write, 0, :out, {:index, nil}, result}]
     args = Enum.map(others, &Operands.argument/1) ++ indexed.args ++ [out: into]
     key = {:in_place, Enum.map(reads, same?), indexed.key, casts}
-    {kernel, args} = kernel(op, key, args, [:out], {statements, nil})
-    run(kernel, args, [])
+    {kernel, args} = Strided.kernel(op, key, args, [:out], {statements, nil})
+    Strided.run(kernel, args, [])
   end
 
   defp result_type({%{parsed: parsed}, args}) do
@@ -174,27 +131,22 @@ defmodule ExCubecl.Ops.Lowering do
       result = Operands.apply(op, expressions(reads, indexed), casts[:as], casts[:dtype])
       statements = indexed.statements ++ [{:write, 0, :out, indexed.index.out, result}]
       args = Enum.map(reads, &Operands.argument/1) ++ indexed.args ++ [out: target.buffer]
-      {kernel, args} = kernel(op, {:write, indexed.key, casts}, args, [:out], {statements, nil})
-      run(kernel, args, size: Shape.size(shape))
+
+      {kernel, args} =
+        Strided.kernel(op, {:write, indexed.key, casts}, args, [:out], {statements, nil})
+
+      Strided.run(kernel, args, size: Shape.size(shape))
     end
   end
 
-  ## Copies
-
-  @doc "A buffer with the elements of a view, which shares the memory if they are contiguous."
-  @spec contiguous(View.t(), atom) :: {:ok, Buffer.t()} | {:error, Error.t()}
-  def contiguous(view, name),
-    do: if(View.contiguous?(view), do: View.buffer(view), else: copy(view, name))
-
-  @doc "A new buffer with the elements of a view. `name` is the operation that errors and telemetry show."
-  @spec copy(View.t(), atom, keyword) :: {:ok, Buffer.t()} | {:error, Error.t()}
-  def copy(view, name, casts \\ []), do: map(named(@copy, name), [view], casts)
-
   @doc "Copies an operand through the strides of a view, to whose shape it is broadcast."
   @spec place(operand, View.t(), atom) :: :ok | {:error, Error.t()}
-  def place(source, target, name), do: write(named(@copy, name), [source], target)
+  def place(source, target, name), do: write(Strided.named(@copy, name), [source], target)
 
-  @doc "An element-wise kernel with another name."
-  def named(%{parsed: parsed} = kernel, name),
-    do: %{kernel | parsed: %{parsed | name: name}, key: {name, kernel.key}}
+  @doc "A new buffer with the elements of a view. `name` is the operation that errors and telemetry show."
+  defdelegate copy(view, name, dtype \\ nil), to: Copy
+
+  defdelegate kernel(op, signature, args, outputs, code), to: Strided
+  defdelegate named(kernel, name), to: Strided
+  defdelegate run(kernel, args, opts), to: Strided
 end

@@ -3,11 +3,11 @@ defmodule ExCubecl.Ops.Matmul do
   # Products of matrices.
 
   alias ExCubecl.{Buffer, DType, Error, Kernel, Native}
-  alias ExCubecl.Buffer.{AllocOptions, Handle, Pressure}
-  alias ExCubecl.Ops.{Kernels, Shapes}
+  alias ExCubecl.Buffer.{AllocOptions, Pressure}
+  alias ExCubecl.Ops.{Kernels, Operands, Shapes}
 
   def run(a, b) do
-    with {:ok, [a, b]} <- Handle.local_all([a, b]) do
+    with {:ok, [a, b]} <- Operands.contiguous_all([a, b], :matmul) do
       case {a.shape, b.shape} do
         {_, _} when a.dtype != b.dtype ->
           Error.new(:type_mismatch, expected: a.dtype, actual: b.dtype)

@@ -2,90 +2,71 @@ defmodule ExCubecl.Ops.Movement do
   @moduledoc false
   # Operations that move elements: each is a copy of a view into a new buffer, or of buffers into views of a new buffer.
 
-  alias ExCubecl.{Buffer, Device, Error, Shape}
-  alias ExCubecl.Buffer.Handle
-  alias ExCubecl.Error.{Arguments, Text}
+  alias ExCubecl.{Buffer, Device, Error, Shape, View}
+  alias ExCubecl.Error.Arguments
   alias ExCubecl.Kernel.Types
-  alias ExCubecl.Ops.{Kernels, Layout, Lowering, Shapes, Slices, View}
+  alias ExCubecl.Ops.{Kernels, Layout, Lowering, Operands, Shapes, Slices}
+  alias ExCubecl.View.{Copy, Strides}
 
-  def broadcast_to(buffer, shape) do
-    with {:ok, buffer} <- Handle.local(buffer),
-         {:ok, shape, _} <- Arguments.shape(shape, buffer.dtype),
-         :ok <- Shapes.broadcast_to(:broadcast_to, buffer.shape, shape),
-         do: buffer |> View.of() |> View.broadcast(shape) |> Lowering.copy(:broadcast_to)
+  def broadcast_to(x, shape) do
+    with {:ok, view} <- Operands.view(x),
+         {:ok, shape, _} <- Arguments.shape(shape, view.dtype),
+         :ok <- Shapes.broadcast_to(:broadcast_to, view.shape, shape),
+         do: view |> Strides.broadcast(shape) |> Copy.copy(:broadcast_to)
   end
 
-  def transpose(buffer, opts) do
-    with {:ok, buffer} <- Handle.local(buffer),
-         {:ok, opts} <- Arguments.options(opts, [:axes]) do
-      all = Enum.to_list(0..(length(buffer.shape) - 1)//1)
-      axes = opts[:axes] || Enum.reverse(all)
+  def transpose(x, opts),
+    do: with({:ok, view} <- View.transpose(x, opts), do: Copy.copy(view, :transpose))
 
-      if is_list(axes) and not List.improper?(axes) and Enum.sort(axes) == all,
-        do: buffer |> View.of() |> View.transpose(axes) |> Lowering.copy(:transpose),
-        else: Shapes.invalid(:transpose, :axes, axes, "each of #{Text.show(all)} once")
-    end
-  end
+  def reverse(x, opts),
+    do: with({:ok, view} <- View.reverse(x, opts), do: Copy.copy(view, :reverse))
 
-  def reverse(buffer, opts) do
-    with {:ok, buffer} <- Handle.local(buffer),
-         {:ok, opts} <- Arguments.options(opts, [:axis, :axes]),
-         {:ok, axes} <- Shapes.axes_of(:reverse, buffer.shape, opts),
-         do: buffer |> View.of() |> View.reverse(axes) |> Lowering.copy(:reverse)
-  end
+  def slice(x, starts, lengths, opts),
+    do: with({:ok, view} <- View.slice(x, starts, lengths, opts), do: Copy.copy(view, :slice))
 
-  def slice(buffer, starts, lengths, opts) do
-    with {:ok, buffer} <- Handle.local(buffer),
-         {:ok, opts} <- Arguments.options(opts, [:strides]),
-         {:ok, starts, lengths, steps} <-
-           Slices.checked(:slice, buffer.shape, starts, lengths, opts[:strides]) do
-      counts = for {length, step} <- Enum.zip(lengths, steps), do: div(length + step - 1, step)
-      buffer |> View.of() |> View.slice(starts, counts, steps) |> Lowering.copy(:slice)
-    end
-  end
-
-  def put_slice(buffer, starts, source) do
-    with {:ok, [buffer, source]} <- Handle.local_all([buffer, source]),
-         :ok <- Slices.ranks(:put_slice, buffer.shape, source.shape),
-         {:ok, starts, lengths, steps} <-
-           Slices.checked(:put_slice, buffer.shape, starts, source.shape, nil),
-         dtype = Types.mix(buffer.dtype, source.dtype),
-         {:ok, out} <- Buffer.empty(buffer.shape, dtype, device: buffer.device),
-         :ok <- Lowering.place(buffer, View.of(out), :put_slice),
-         target = View.slice(View.of(out), starts, lengths, steps),
+  def put_slice(x, starts, source) do
+    with {:ok, [x, source]} <- Error.map([x, source], &Operands.view/1),
+         :ok <- Slices.ranks(:put_slice, x.shape, source.shape),
+         {:ok, starts, counts, steps} <-
+           Slices.checked(:put_slice, x.shape, starts, source.shape, nil),
+         dtype = Types.mix(x.dtype, source.dtype),
+         {:ok, out} <- Buffer.empty(x.shape, dtype, device: x.device),
+         :ok <- Lowering.place(x, View.new(out), :put_slice),
+         target = Strides.slice(View.new(out), starts, counts, steps),
          :ok <- Lowering.place(source, target, :put_slice),
          :ok <- Buffer.ensure_allocated(out),
          do: {:ok, out}
   end
 
-  def pad(buffer, value, config) do
-    with {:ok, buffer} <- Handle.local(buffer),
-         {:ok, axes} <- Slices.padding(:pad, buffer.shape, config),
+  def pad(x, value, config) do
+    with {:ok, view} <- Operands.view(x),
+         {:ok, axes} <- Slices.padding(:pad, view.shape, config),
          shape = Enum.map(axes, & &1.length),
-         {:ok, out} <- Buffer.full(shape, buffer.dtype, value, device: buffer.device) do
+         {:ok, out} <- Buffer.full(shape, view.dtype, value, device: view.device) do
       [firsts, counts, starts, steps] =
         for key <- [:first, :count, :start, :step], do: Enum.map(axes, & &1[key])
 
-      source = View.slice(View.of(buffer), firsts, counts, Enum.map(axes, fn _ -> 1 end))
-      target = View.slice(View.of(out), starts, counts, steps)
+      source = Strides.slice(view, firsts, counts, Enum.map(axes, fn _ -> 1 end))
+      target = Strides.slice(View.new(out), starts, counts, steps)
       with :ok <- Lowering.place(source, target, :pad), do: {:ok, out}
     end
   end
 
-  def tile(buffer, repetitions) do
-    with {:ok, buffer} <- Handle.local(buffer),
+  def tile(x, repetitions) do
+    with {:ok, view} <- Operands.view(x),
          {:ok, counts, _} <- Arguments.shape(repetitions, :u8) do
-      rank = max(length(counts), length(buffer.shape))
+      rank = max(length(counts), length(view.shape))
       counts = Layout.padded(counts, rank, 1)
-      shape = Layout.padded(buffer.shape, rank, 1)
+      shape = Layout.padded(view.shape, rank, 1)
       pairs = Enum.zip(counts, shape)
       # Each axis gets an axis of repetitions before it.
       [ones, wide] =
         for f <- [fn {_, n} -> [1, n] end, &Tuple.to_list/1], do: Enum.flat_map(pairs, f)
 
-      with {:ok, wide, _} <- Arguments.shape(wide, buffer.dtype),
-           {:ok, view} <- View.reshape(View.of(buffer), ones),
-           {:ok, copy} <- view |> View.broadcast(wide) |> Lowering.copy(:tile),
+      # Axes of length 1 can always be inserted.
+      with {:ok, wide, _} <- Arguments.shape(wide, view.dtype),
+           {:ok, view} <- Strides.reshape(view, ones),
+           {:ok, copy} <- view |> Strides.broadcast(wide) |> Copy.copy(:tile),
            do: Buffer.reshape(copy, for({count, n} <- pairs, do: count * n))
     end
   end
@@ -94,25 +75,24 @@ defmodule ExCubecl.Ops.Movement do
 
   def concatenate(buffers, opts) do
     with {:ok, opts} <- Arguments.options(opts, [:axis]),
-         {:ok, [first | _] = buffers} <- some(:concatenate, buffers),
+         {:ok, [first | _] = views} <- some(:concatenate, buffers),
          {:ok, axis} <- Shapes.axis(:concatenate, first.shape, Keyword.get(opts, :axis, 0)),
-         :ok <- alike(buffers, axis),
-         do: joined(:concatenate, buffers, axis)
+         :ok <- alike(views, axis),
+         do: joined(:concatenate, views, axis)
   end
 
   def stack(buffers, opts) do
     with {:ok, opts} <- Arguments.options(opts, [:axis]),
-         {:ok, [first | _] = buffers} <- some(:stack, buffers),
+         {:ok, [first | _] = views} <- some(:stack, buffers),
          # The new axis may be the last one.
          {:ok, axis} <- Shapes.axis(:stack, [1 | first.shape], Keyword.get(opts, :axis, 0)),
-         :ok <- equal(buffers),
-         {:ok, buffers} <-
-           Error.map(buffers, &Buffer.reshape(&1, List.insert_at(&1.shape, axis, 1))),
-         do: joined(:stack, buffers, axis)
+         :ok <- equal(views),
+         {:ok, _, _} <- Arguments.shape([1 | first.shape], first.dtype),
+         do: joined(:stack, Enum.map(views, &Strides.new_axis(&1, axis)), axis)
   end
 
-  defp joined(name, [first | _] = buffers, axis) do
-    lengths = Enum.map(buffers, &Enum.at(&1.shape, axis))
+  defp joined(name, [first | _] = views, axis) do
+    lengths = Enum.map(views, &Enum.at(&1.shape, axis))
     starts = Enum.scan([0 | lengths], &+/2)
     shape = List.replace_at(first.shape, axis, Enum.sum(lengths))
     steps = Enum.map(shape, fn _ -> 1 end)
@@ -121,21 +101,17 @@ defmodule ExCubecl.Ops.Movement do
     with {:ok, _, _} <- Arguments.shape(shape, first.dtype),
          {:ok, out} <- Buffer.empty(shape, first.dtype, device: first.device),
          {:ok, _} <-
-           Error.map(Enum.zip(buffers, starts), fn {buffer, start} ->
+           Error.map(Enum.zip(views, starts), fn {view, start} ->
              from = List.replace_at(zeros, axis, start)
-             target = View.slice(View.of(out), from, buffer.shape, steps)
-             with :ok <- Lowering.place(buffer, target, name), do: {:ok, nil}
+             target = Strides.slice(View.new(out), from, view.shape, steps)
+             with :ok <- Lowering.place(view, target, name), do: {:ok, nil}
            end),
          :ok <- Buffer.ensure_allocated(out),
          do: {:ok, out}
   end
 
-  defp some(name, buffers) do
-    case Handle.local_all(buffers) do
-      {:ok, []} -> Shapes.invalid(name, :buffers, [], "at least one buffer")
-      result -> result
-    end
-  end
+  defp some(name, []), do: Shapes.invalid(name, :buffers, [], "at least one buffer")
+  defp some(_name, buffers), do: Operands.view_all(buffers)
 
   defp equal([first | rest]) do
     case Enum.find(rest, &(&1.shape != first.shape)) do
@@ -175,18 +151,18 @@ defmodule ExCubecl.Ops.Movement do
     %{along: along, axis: axis, lengths: lengths}
   end
 
-  def split(buffer, parts, opts) do
-    with {:ok, buffer} <- Handle.local(buffer),
+  def split(x, parts, opts) do
+    with {:ok, view} <- Operands.view(x),
          {:ok, opts} <- Arguments.options(opts, [:axis]),
-         {:ok, axis} <- Shapes.axis(:split, buffer.shape, Keyword.get(opts, :axis, 0)),
-         {:ok, lengths} <- Slices.parts(:split, Enum.at(buffer.shape, axis), parts) do
-      zeros = Enum.map(buffer.shape, fn _ -> 0 end)
-      steps = Enum.map(buffer.shape, fn _ -> 1 end)
+         {:ok, axis} <- Shapes.axis(:split, view.shape, Keyword.get(opts, :axis, 0)),
+         {:ok, lengths} <- Slices.parts(:split, Enum.at(view.shape, axis), parts) do
+      zeros = Enum.map(view.shape, fn _ -> 0 end)
+      steps = Enum.map(view.shape, fn _ -> 1 end)
 
       Error.map(Enum.zip(lengths, Enum.scan([0 | lengths], &+/2)), fn {length, start} ->
         starts = List.replace_at(zeros, axis, start)
-        shape = List.replace_at(buffer.shape, axis, length)
-        buffer |> View.of() |> View.slice(starts, shape, steps) |> Lowering.copy(:split)
+        shape = List.replace_at(view.shape, axis, length)
+        view |> Strides.slice(starts, shape, steps) |> Copy.copy(:split)
       end)
     end
   end

@@ -5,19 +5,47 @@ defmodule ExCubecl.Ops.Operands do
   # A read is `{name, mode, value}`: `:number`; `:flat` for a buffer that is read at the index of the invocation; `:one` for a buffer of a single element;
   # `:strided` for a view, which is read through its strides.
 
-  alias ExCubecl.{Buffer, Error, Shape}
+  alias ExCubecl.{Buffer, Error, Shape, View}
   alias ExCubecl.Buffer.Handle
-  alias ExCubecl.Ops.{Index, View}
+  alias ExCubecl.Error.Arguments
+  alias ExCubecl.Ops.Index
+  alias ExCubecl.View.{Copy, Strides}
 
   @type read :: {atom, :number | :flat | :one | :strided, term}
 
   @doc "The operands, with a view in place of each buffer. Terms that are neither are left to the checks of a launch."
   def views(operands) do
     Error.map(operands, fn
-      %View{} = view -> {:ok, view}
-      %Buffer{} = buffer -> with {:ok, buffer} <- Handle.local(buffer), do: {:ok, View.of(buffer)}
+      %struct{} = operand when struct in [View, Buffer] -> View.of(operand)
       other -> {:ok, other}
     end)
+  end
+
+  @doc "The view of an operand, which must be a buffer or a view."
+  defdelegate view(operand), to: View, as: :of
+
+  @doc "The views of a list of buffers and views."
+  def view_all(operands), do: each(operands, &view/1)
+
+  @doc """
+  A buffer with the elements of a buffer or view in row-major order, for operations that need contiguous elements: it shares the memory if they
+  are contiguous, else it is a copy. `name` is the operation that errors and telemetry show.
+  """
+  @spec contiguous(Buffer.t() | View.t(), atom) :: {:ok, Buffer.t()} | {:error, Error.t()}
+  def contiguous(%View{} = view, name),
+    do: with({:ok, view} <- View.of(view), do: Copy.contiguous(view, name))
+
+  def contiguous(buffer, _name), do: Handle.local(buffer)
+
+  @doc "As `contiguous/2`, for a list of operands."
+  @spec contiguous_all([Buffer.t() | View.t()], atom) ::
+          {:ok, [Buffer.t()]} | {:error, Error.t()}
+  def contiguous_all(operands, name), do: each(operands, &contiguous(&1, name))
+
+  defp each(operands, fun) do
+    if is_list(operands) and not List.improper?(operands),
+      do: Error.map(operands, fun),
+      else: Arguments.invalid(:buffers, operands, "a list of buffers and views")
   end
 
   @doc "The shapes of the views."
@@ -31,16 +59,16 @@ defmodule ExCubecl.Ops.Operands do
 
   defp read({name, %View{} = view}, shape, flat?) do
     cond do
-      flat? and view.shape == shape and View.contiguous?(view) -> in_buffer(name, :flat, view)
+      flat? and view.shape == shape and Strides.contiguous?(view) -> in_buffer(name, :flat, view)
       Shape.size(view.shape) == 1 -> in_buffer(name, :one, view)
-      true -> {:ok, {name, :strided, View.broadcast(view, shape)}}
+      true -> {:ok, {name, :strided, Strides.broadcast(view, shape)}}
     end
   end
 
   defp read({name, other}, _shape, _flat?), do: {:ok, {name, :number, other}}
 
   defp in_buffer(name, mode, view),
-    do: with({:ok, buffer} <- View.buffer(view), do: {:ok, {name, mode, buffer}})
+    do: with({:ok, buffer} <- Strides.buffer(view), do: {:ok, {name, mode, buffer}})
 
   @doc "The operand of a read, as the argument of a kernel."
   def argument({name, :strided, view}), do: {name, view.buffer}

@@ -4,8 +4,8 @@ defmodule ExCubecl.Ops.Reduction do
   # kernel. Each invocation reduces a chunk of the reduced elements for one index of the kept axes; the results of the chunks are reduced the same way,
   # until one is left.
 
-  alias ExCubecl.{Buffer, Error, Kernel, Shape}
-  alias ExCubecl.Ops.{Index, Layout, Lowering, Operands, Shapes, View}
+  alias ExCubecl.{Buffer, Error, Kernel, Shape, View}
+  alias ExCubecl.Ops.{Index, Layout, Lowering, Operands, Shapes, Strided}
 
   require Kernel
 
@@ -70,7 +70,7 @@ defmodule ExCubecl.Ops.Reduction do
          count: Shape.size(lengths),
          n: Shape.size(reduced),
          shape: if(keep?, do: keep(shape, axes), else: lengths),
-         device: Enum.find_value(operands, &(is_struct(&1, View) && &1.buffer.device))
+         device: Enum.find_value(operands, &(is_struct(&1, View) && &1.device))
        }}
     end
   end
@@ -87,7 +87,7 @@ defmodule ExCubecl.Ops.Reduction do
 
   # The results of the chunks, which are reduced next. The chunks are the first axis.
   defp of_chunks(space, buffers, names) do
-    views = for {name, buffer} <- Enum.zip(names, buffers), do: {name, View.of(buffer)}
+    views = for {name, buffer} <- Enum.zip(names, buffers), do: {name, View.new(buffer)}
     [%{shape: [chunks, count]} | _] = buffers
 
     %{
@@ -134,7 +134,7 @@ defmodule ExCubecl.Ops.Reduction do
         first ++ [loop(space, from, [next]), {:write, 0, :out, {:index, nil}, Index.var(:acc)}]
 
     key = {:reduce, spec.step.key, spec.first, spec.operands, spec.as}
-    finish(Lowering.named(op, spec.name), key, space, statements, [out: out], chunks)
+    finish(Strided.named(op, spec.name), key, space, statements, [out: out], chunks)
   end
 
   ## Indices of values
@@ -143,9 +143,8 @@ defmodule ExCubecl.Ops.Reduction do
     chunks = div(space.n + @chunk - 1, @chunk)
     shape = if chunks == 1, do: space.shape, else: [chunks, space.count]
     [{_, _, operand} | _] = space.reads
-    dtype = if is_struct(operand, View), do: View.dtype(operand), else: operand.dtype
 
-    with {:ok, values} <- Buffer.empty(shape, dtype, device: space.device),
+    with {:ok, values} <- Buffer.empty(shape, operand.dtype, device: space.device),
          {:ok, out} <- Buffer.empty(shape, :s32, device: space.device),
          :ok <- launch_places(name, better, space, indices, values, out, chunks),
          :ok <- Buffer.ensure_allocated(out) do
@@ -176,7 +175,7 @@ defmodule ExCubecl.Ops.Reduction do
 
     key = {:places, better.key, indices}
     outputs = [values: values, out: out]
-    finish(Lowering.named(@same, name), key, space, statements, outputs, chunks)
+    finish(Strided.named(@same, name), key, space, statements, outputs, chunks)
   end
 
   ## Statements
@@ -226,10 +225,9 @@ defmodule ExCubecl.Ops.Reduction do
     signature = {key, modes, length(kept.lengths), kept.patterns, length(reduced.lengths)}
     signature = {signature, reduced.patterns}
 
-    {kernel, args} =
-      Lowering.kernel(op, signature, args, Keyword.keys(outputs), {statements, nil})
+    {kernel, args} = Strided.kernel(op, signature, args, Keyword.keys(outputs), {statements, nil})
 
-    Lowering.run(kernel, args, size: chunks * space.count)
+    Strided.run(kernel, args, size: chunks * space.count)
   end
 
   defp scalars(%{kept: kept, reduced: reduced, views: views}) do

@@ -3,9 +3,8 @@ defmodule ExCubecl.Ops.Reductions do
   # The reductions by name: their accumulators, the types in which they accumulate, and the checks of their options.
 
   alias ExCubecl.{Device, Kernel, Shape}
-  alias ExCubecl.Buffer.Handle
   alias ExCubecl.Error.Arguments
-  alias ExCubecl.Ops.{ElementWise, Reduction, Shapes}
+  alias ExCubecl.Ops.{ElementWise, Operands, Reduction, Shapes}
 
   require Kernel
 
@@ -39,29 +38,29 @@ defmodule ExCubecl.Ops.Reductions do
   @square Kernel.kernel(fn x, mean -> (x - mean) * (x - mean) end)
 
   @doc "Sum, product, minimum, maximum, all or any over the axes of the options."
-  def run(name, buffer, opts) when name in [:all, :any] do
-    with {:ok, buffer, axes, keep?} <- checked(name, buffer, opts, []) do
+  def run(name, x, opts) when name in [:all, :any] do
+    with {:ok, view, axes, keep?} <- checked(name, x, opts, []) do
       # Elements are compared in their own type.
       spec = %{spec(name, :u8, :u8) | operands: nil}
-      Reduction.run(spec, @not_zero, [buffer], axes, keep?)
+      Reduction.run(spec, @not_zero, [view], axes, keep?)
     end
   end
 
-  def run(name, buffer, opts) do
-    with {:ok, buffer, axes, keep?} <- checked(name, buffer, opts, []),
-         {:ok, wide} <- wide(name, buffer) do
-      dtype = if wide == :f32 and buffer.dtype in @floats, do: buffer.dtype, else: wide
-      Reduction.run(spec(name, wide, dtype), @same, [buffer], axes, keep?)
+  def run(name, x, opts) do
+    with {:ok, view, axes, keep?} <- checked(name, x, opts, []),
+         {:ok, wide} <- wide(name, view) do
+      dtype = if wide == :f32 and view.dtype in @floats, do: view.dtype, else: wide
+      Reduction.run(spec(name, wide, dtype), @same, [view], axes, keep?)
     end
   end
 
   @doc "The index of the minimum or maximum along an axis, or of all elements."
-  def index_of(name, buffer, opts) do
-    with {:ok, buffer, axes, keep?} <- checked(name, buffer, opts, [:tie_break]),
-         :ok <- one_axis(name, buffer, axes, opts),
+  def index_of(name, x, opts) do
+    with {:ok, view, axes, keep?} <- checked(name, x, opts, [:tie_break]),
+         :ok <- one_axis(name, view, axes, opts),
          {:ok, tie} <- tie(name, Keyword.get(opts, :tie_break, :low)) do
-      better = @better[{name, tie, buffer.dtype in @floats}]
-      Reduction.index_of(name, better, buffer, axes, keep?)
+      better = @better[{name, tie, view.dtype in @floats}]
+      Reduction.index_of(name, better, view, axes, keep?)
     end
   end
 
@@ -75,27 +74,27 @@ defmodule ExCubecl.Ops.Reductions do
   defp tie(name, other), do: Shapes.invalid(name, :tie_break, other, ":low or :high")
 
   @doc "The mean over the axes of the options, as floats."
-  def mean(buffer, opts) do
-    with {:ok, buffer, axes, keep?} <- checked(:mean, buffer, opts, []),
-         do: mean(:mean, buffer, axes, keep?, float(buffer.dtype))
+  def mean(x, opts) do
+    with {:ok, view, axes, keep?} <- checked(:mean, x, opts, []),
+         do: mean(:mean, view, axes, keep?, float(view.dtype))
   end
 
-  defp mean(name, buffer, axes, keep?, dtype) do
-    with {:ok, wide} <- wide(:mean, buffer),
-         {:ok, sum} <- Reduction.run(spec(name, wide, wide), @same, [buffer], axes, keep?),
-         do: ElementWise.apply(:divide, [sum, count(buffer, axes)], dtype: dtype)
+  defp mean(name, view, axes, keep?, dtype) do
+    with {:ok, wide} <- wide(:mean, view),
+         {:ok, sum} <- Reduction.run(spec(name, wide, wide), @same, [view], axes, keep?),
+         do: ElementWise.apply(:divide, [sum, count(view, axes)], dtype: dtype)
   end
 
   @doc "The variance over the axes of the options, as floats."
-  def variance(buffer, opts) do
-    with {:ok, buffer, axes, keep?} <- checked(:variance, buffer, opts, [:ddof]),
+  def variance(x, opts) do
+    with {:ok, view, axes, keep?} <- checked(:variance, x, opts, [:ddof]),
          {:ok, ddof} <- Arguments.index(:ddof, Keyword.get(opts, :ddof, 0)),
-         {:ok, float} <- wide(:variance, buffer),
-         {:ok, mean} <- mean(:variance, buffer, axes, true, float),
+         {:ok, float} <- wide(:variance, view),
+         {:ok, mean} <- mean(:variance, view, axes, true, float),
          spec = spec(:variance, float, float),
-         {:ok, sum} <- Reduction.run(spec, @square, [buffer, mean], axes, keep?) do
-      divisor = max(count(buffer, axes) - ddof, 0)
-      ElementWise.apply(:divide, [sum, divisor], dtype: float(buffer.dtype))
+         {:ok, sum} <- Reduction.run(spec, @square, [view, mean], axes, keep?) do
+      divisor = max(count(view, axes) - ddof, 0)
+      ElementWise.apply(:divide, [sum, divisor], dtype: float(view.dtype))
     end
   end
 
@@ -112,12 +111,12 @@ defmodule ExCubecl.Ops.Reductions do
 
   ## Options
 
-  defp checked(name, buffer, opts, more) do
-    with {:ok, buffer} <- Handle.local(buffer),
+  defp checked(name, x, opts, more) do
+    with {:ok, view} <- Operands.view(x),
          {:ok, opts} <- Arguments.options(opts, [:axis, :axes, :keep_axes | more]),
-         {:ok, axes} <- Shapes.axes_of(name, buffer.shape, opts),
+         {:ok, axes} <- Shapes.axes_of(name, view.shape, opts),
          {:ok, keep?} <- keep(name, Keyword.get(opts, :keep_axes, false)),
-         do: {:ok, buffer, axes, keep?}
+         do: {:ok, view, axes, keep?}
   end
 
   defp keep(_name, keep?) when is_boolean(keep?), do: {:ok, keep?}

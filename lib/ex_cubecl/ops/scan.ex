@@ -3,26 +3,26 @@ defmodule ExCubecl.Ops.Scan do
   # Cumulative sums, products, minima and maxima: within chunks, then over the last result of each chunk (recursively), which is then
   # combined with the chunks behind it.
 
-  alias ExCubecl.{Buffer, Kernel}
-  alias ExCubecl.Buffer.Handle
+  alias ExCubecl.{Buffer, Kernel, View}
   alias ExCubecl.Error.Arguments
-  alias ExCubecl.Ops.{Kernels, Layout, Lowering, Shapes, View}
+  alias ExCubecl.Ops.{Kernels, Layout, Operands, Shapes}
+  alias ExCubecl.View.{Copy, Strides}
 
   @chunk 64
 
   @doc "`which` is `:sum`, `:product`, `:min` or `:max`."
-  def run(which, buffer, opts) do
+  def run(which, x, opts) do
     name = :"cumulative_#{which}"
 
-    with {:ok, buffer} <- Handle.local(buffer),
+    with {:ok, view} <- Operands.view(x),
          {:ok, opts} <- Arguments.options(opts, [:axis, :reverse]),
-         {:ok, axis} <- Shapes.axis(name, buffer.shape, Keyword.get(opts, :axis, -1)),
+         {:ok, axis} <- Shapes.axis(name, view.shape, Keyword.get(opts, :axis, -1)),
          {:ok, axes} <- reversed(name, axis, Keyword.get(opts, :reverse, false)),
-         {:ok, wide} <- input(name, buffer, axes),
-         {outer, n, inner} = Layout.around(buffer.shape, axis),
+         {:ok, wide} <- input(name, Strides.reverse(view, axes)),
+         {outer, n, inner} = Layout.around(view.shape, axis),
          {:ok, result} <- scanned(which, wide, {outer, n, inner}),
-         {:ok, result} <- Buffer.reshape(result, buffer.shape),
-         do: output(name, result, axes, buffer.dtype)
+         {:ok, result} <- Buffer.reshape(result, view.shape),
+         do: output(name, result, axes, view.dtype)
   end
 
   defp reversed(_name, _axis, false), do: {:ok, []}
@@ -30,18 +30,15 @@ defmodule ExCubecl.Ops.Scan do
   defp reversed(name, _axis, other), do: Shapes.invalid(name, :reverse, other, "true or false")
 
   # 16-bit floats are accumulated as 32-bit floats.
-  defp input(name, buffer, axes) do
-    casts = if buffer.dtype in [:f16, :bf16], do: [dtype: :f32], else: []
+  defp input(name, %{dtype: dtype} = view) when dtype in [:f16, :bf16],
+    do: Copy.copy(view, name, :f32)
 
-    if casts == [] and axes == [],
-      do: {:ok, buffer},
-      else: buffer |> View.of() |> View.reverse(axes) |> Lowering.copy(name, casts)
-  end
+  defp input(name, view), do: Copy.contiguous(view, name)
 
   defp output(_name, %{dtype: dtype} = result, [], dtype), do: {:ok, result}
 
   defp output(name, result, axes, dtype),
-    do: result |> View.of() |> View.reverse(axes) |> Lowering.copy(name, dtype: dtype)
+    do: result |> View.new() |> Strides.reverse(axes) |> Copy.copy(name, dtype)
 
   # There is nothing to accumulate.
   defp scanned(_which, buffer, {outer, n, inner}) when 0 in [outer, n, inner], do: {:ok, buffer}

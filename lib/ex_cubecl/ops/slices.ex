@@ -7,7 +7,7 @@ defmodule ExCubecl.Ops.Slices do
   alias ExCubecl.Ops.Shapes
 
   @doc """
-  The starts, lengths and steps of a slice. A start is an integer, or a buffer of one integer, which is clamped such that the slice is inside.
+  The starts of a slice, the numbers of elements that it keeps of each axis, and its steps. A start is an integer, or a buffer of one integer, which is clamped such that the slice is inside.
   """
   def checked(name, shape, starts, lengths, steps) do
     with {:ok, lengths} <-
@@ -17,8 +17,10 @@ defmodule ExCubecl.Ops.Slices do
          {:ok, starts} <- starts(name, starts, shape, lengths),
          {:ok, starts} <-
            Shapes.per_axis(name, :starts, starts, shape, &(&1 >= 0), "a start from 0 on"),
-         :ok <- inside(name, [shape, starts, lengths]),
-         do: {:ok, starts, lengths, steps}
+         :ok <- inside(name, [shape, starts, lengths]) do
+      counts = for {length, step} <- Enum.zip(lengths, steps), do: div(length + step - 1, step)
+      {:ok, starts, counts, steps}
+    end
   end
 
   defp starts(_name, starts, shape, lengths)

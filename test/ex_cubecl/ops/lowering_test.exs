@@ -5,8 +5,9 @@ defmodule ExCubecl.Ops.LoweringTest do
   import ExCubecl.Refusal
   import ExCubecl.Strided
 
-  alias ExCubecl.{Kernel, Ops}
-  alias ExCubecl.Ops.{ElementWise, Lowering, Reduction, View}
+  alias ExCubecl.{Kernel, Ops, View}
+  alias ExCubecl.Ops.{ElementWise, Lowering, Reduction}
+  alias ExCubecl.View.Strides
 
   require Kernel
 
@@ -34,8 +35,8 @@ defmodule ExCubecl.Ops.LoweringTest do
       assert copy.shape == shape
       assert {view.strides, flat(copy)} == {view.strides, bits(elements)}
 
-      if View.contiguous?(view),
-        do: assert(flat(ok(View.buffer(view))) == bits(elements))
+      if Strides.contiguous?(view),
+        do: assert(flat(ok(Strides.buffer(view))) == bits(elements))
     end
   end
 
@@ -47,9 +48,9 @@ defmodule ExCubecl.Ops.LoweringTest do
       n = if divisors == [], do: 0, else: Enum.random(divisors)
       new = Enum.random([[count], [n, div(count, max(n, 1))], [1, count, 1]])
 
-      case View.reshape(view, new) do
+      case Strides.reshape(view, new) do
         {:ok, reshaped} -> assert flat(ok(Lowering.copy(reshaped, :reshape))) == bits(elements)
-        :copy -> refute View.contiguous?(view)
+        :copy -> refute Strides.contiguous?(view)
       end
     end
   end
@@ -107,7 +108,7 @@ defmodule ExCubecl.Ops.LoweringTest do
     refused(Ops.add(x, 1.5, into: x), :type_mismatch)
     refused(Ops.add(row, x, into: row), :shape_mismatch, says: "kernel add")
     square = Buffer.iota!([3, 3], :s32)
-    turned = View.transpose(View.of(square), [1, 0])
+    turned = Strides.transpose(View.new(square), [1, 0])
     refused(ElementWise.apply(:add, [square, turned], into: square), :overlap, says: "kernel add")
     assert flat(square) == Enum.to_list(0..8)
   end
@@ -220,7 +221,7 @@ defmodule ExCubecl.Ops.LoweringTest do
       Ops.transpose!(x)
       for axis <- [0, 1], do: Ops.sum!(x, axis: axis)
       Ops.argmax!(x, axis: 1)
-      Lowering.copy(View.reverse(View.of(x), [0]), :reverse)
+      Lowering.copy(Strides.reverse(View.new(x), [0]), :reverse)
     end
 
     run.(3, 5)

@@ -1,31 +1,18 @@
-defmodule ExCubecl.Ops.View do
+defmodule ExCubecl.View.Strides do
   @moduledoc false
-  # A strided operand: elements of a buffer from an offset on, with a shape and the stride of each axis, in elements. A broadcast has the stride
-  # 0, a reversed axis a negative one. No function here but `buffer/1` calls the native side, and none moves an element. The
-  # arguments were checked before, by `ExCubecl.Ops.Shapes` or by the caller.
+  # The arithmetic of views. No function here but `buffer/1` calls the native side, and none moves an element. The arguments were checked
+  # before, by `ExCubecl.View` or by the operation.
 
-  alias ExCubecl.{Buffer, Shape}
+  alias ExCubecl.{Buffer, Error, Shape}
   alias ExCubecl.Ops.Layout
 
-  @enforce_keys [:buffer, :offset, :shape, :strides]
-  defstruct @enforce_keys
-
-  @type t :: %__MODULE__{
+  @typedoc "Elements of a buffer from an offset on, with a shape and the stride of each axis, in elements. A broadcast has the stride 0, a reversed axis a negative one."
+  @type t :: %{
           buffer: Buffer.t(),
           offset: non_neg_integer,
           shape: [non_neg_integer],
           strides: [integer]
         }
-
-  @doc "All elements of a buffer. A view is returned as it is."
-  @spec of(Buffer.t() | t) :: t
-  def of(%__MODULE__{} = view), do: view
-
-  def of(%Buffer{shape: shape} = buffer),
-    do: %__MODULE__{buffer: buffer, offset: 0, shape: shape, strides: Layout.strides(shape)}
-
-  @doc "The element type."
-  def dtype(%{buffer: %{dtype: dtype}}), do: dtype
 
   @doc "Repeats axes of length 1, and along new leading axes."
   @spec broadcast(t, [non_neg_integer]) :: t
@@ -116,7 +103,7 @@ defmodule ExCubecl.Ops.View do
   def contiguous?(%{shape: shape, strides: strides}), do: Layout.contiguous?(shape, strides)
 
   @doc "A buffer that shares the memory of contiguous elements: `{:ok, buffer}`."
-  @spec buffer(t) :: {:ok, Buffer.t()} | {:error, ExCubecl.Error.t()}
+  @spec buffer(t) :: {:ok, Buffer.t()} | {:error, Error.t()}
   def buffer(%{buffer: %{shape: shape} = buffer, offset: 0, shape: shape}), do: {:ok, buffer}
 
   def buffer(%{buffer: buffer, offset: offset, shape: shape}) do

@@ -1,0 +1,66 @@
+defmodule ExCubecl.Ops.Strided do
+  @moduledoc false
+  # Kernels that read and write elements through strides: their index arithmetic, their arguments, and their launch.
+
+  alias ExCubecl.Kernel
+  alias ExCubecl.Kernel.Launch
+  alias ExCubecl.Ops.{Index, Layout}
+  alias ExCubecl.View.Strides
+
+  @type indexed :: %{statements: list, index: map, args: keyword, key: term}
+
+  @doc """
+  The offset of the element of each view, all of which have the shape `shape`, at the index of an invocation: the statements that calculate it, an expression by
+  the name of the view, the arguments of the launch, and what the kernel depends on.
+  """
+  @spec indexed([{atom, Strides.t()}], [non_neg_integer]) :: indexed
+  def indexed(views, shape) do
+    {lengths, strides} = Layout.joined(shape, for({_, view} <- views, do: view.strides))
+    patterns = Enum.map(strides, &Index.pattern/1)
+    {rank, used} = {length(lengths), Index.used(patterns)}
+    named = Enum.zip([Keyword.keys(views), patterns, strides])
+
+    %{
+      statements: [
+        Index.let(:i, Index.unsigned({:index, nil})) | Index.coordinates(:i, rank, used, :kept)
+      ],
+      index:
+        Map.new(named, fn {name, pattern, _} ->
+          {name, Index.offset(Index.var(Index.name(name, :offset)), name, pattern, :kept)}
+        end),
+      args:
+        Index.lengths(lengths, used, :kept) ++
+          Enum.flat_map(named, fn {name, _, strides} ->
+            [
+              {Index.name(name, :offset), views[name].offset}
+              | Index.strides(name, strides, :kept)
+            ]
+          end),
+      key: {rank, for({name, pattern, _} <- named, do: {name, pattern})}
+    }
+  end
+
+  @doc "The kernel of an operation for some signature, with the values of its arguments."
+  def kernel(op, signature, args, outputs, {statements, result}) do
+    parsed = %{
+      name: op.parsed.name,
+      args: Keyword.keys(args),
+      outputs: outputs,
+      statements: statements,
+      result: result,
+      group: nil,
+      shared: [],
+      size: nil
+    }
+
+    {%Kernel{parsed: parsed, key: {op.key, signature}}, Keyword.values(args)}
+  end
+
+  @doc "An element-wise kernel with another name."
+  def named(%{parsed: parsed} = kernel, name),
+    do: %{kernel | parsed: %{parsed | name: name}, key: {name, kernel.key}}
+
+  @doc "Prepares and runs a launch."
+  def run(kernel, args, opts),
+    do: with({:ok, launch} <- Launch.prepare(kernel, args, opts), do: Launch.run(launch, opts))
+end
