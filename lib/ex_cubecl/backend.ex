@@ -25,7 +25,7 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     alias ExCubecl.{Buffer, Device, Error, Shape}
     alias ExCubecl.Error.Arguments
-    alias ExCubecl.Nx.{ElementWise, Fallback, Layout, Reduction, Storage}
+    alias ExCubecl.Nx.{ElementWise, Fallback, Indexing, Layout, Reduction, Storage}
     alias Nx.Tensor, as: T
 
     @enforce_keys [:state, :config]
@@ -279,7 +279,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     defp run_on_device(name, args, config),
       do: finished(attempt(fn -> native(name, args, config) end), name, args, config)
 
-    for module <- [ElementWise, Layout, Reduction], name <- module.names() do
+    for module <- [ElementWise, Indexing, Layout, Reduction], name <- module.names() do
       defp native(unquote(name), args, config),
         do: unquote(module).run(unquote(name), args, config)
     end

@@ -16,7 +16,7 @@ defmodule ExCubecl.Ops do
   | comparisons | `equal not_equal less less_equal greater greater_equal logical_and logical_or logical_xor logical_not is_nan is_infinity select` |
   | bits | `bitwise_and bitwise_or bitwise_xor bitwise_not left_shift right_shift population_count count_leading_zeros` |
   | reductions | `sum product reduce_min reduce_max all any mean variance argmin argmax cumulative_sum cumulative_product cumulative_min cumulative_max` |
-  | movement | `slice put_slice pad reverse transpose broadcast_to tile concatenate stack split gather take take_along_axis` |
+  | movement | `slice put_slice pad reverse transpose broadcast_to tile concatenate stack split gather take take_along_axis gather_nd indexed_put one_hot` |
   | new buffers, products | `eye iota random_uniform random_normal`, `matmul` |
 
   Each operation takes a buffer or a strided view of one (`ExCubecl.View`). Element-wise operations take numbers too; shapes broadcast and types are promoted as in Nx. Each operation reads and
@@ -40,7 +40,8 @@ defmodule ExCubecl.Ops do
   import Elixir.Kernel, except: [abs: 1, ceil: 1, floor: 1, max: 2, min: 2, round: 1]
 
   alias ExCubecl.{Buffer, Device, Error, View}
-  alias ExCubecl.Ops.{ElementWise, Gathering, Matmul, Movement, Random, Reductions, Scan}
+  alias ExCubecl.Ops.{ElementWise, Gathering, Matmul, Movement, OneHot, Random, Reductions}
+  alias ExCubecl.Ops.{Scan, Scattering}
 
   @typedoc "A buffer, or a strided view of one; see `ExCubecl.View`."
   @type tensor :: Buffer.t() | View.t()
@@ -241,6 +242,43 @@ defmodule ExCubecl.Ops do
   @spec take_along_axis(tensor, tensor, axis: integer, check: boolean) :: result
   def take_along_axis(buffer, indices, opts \\ []),
     do: Gathering.take_along_axis(buffer, indices, opts)
+
+  @doc """
+  Returns `{:ok, buffer}` with the slices at index vectors, which are along the last axis of `indices`: a vector of n integers is an index along each of the first n
+  axes, or of `axes:`. The shape of the result is that of `indices` without its last axis, followed by the axes that are not addressed. An index out of bounds is as for `gather/3`.
+
+      iex> x = ExCubecl.buffer!([[1, 2], [3, 4]], [2, 2], :s32)
+      iex> ExCubecl.to_list!(ExCubecl.Ops.gather_nd!(x, ExCubecl.buffer!([[1, 1], [0, 1]], [2, 2], :s64)))
+      [4, 2]
+      iex> ExCubecl.to_list!(ExCubecl.Ops.gather_nd!(x, ExCubecl.buffer!([[1]], [1, 1], :u8), axes: [1]))
+      [[2, 4]]
+  """
+  @spec gather_nd(tensor, tensor, axes: [integer], check: boolean) :: result
+  def gather_nd(buffer, indices, opts \\ []), do: Gathering.gather_nd(buffer, indices, opts)
+
+  @doc """
+  Returns `{:ok, buffer}` with the elements of `target`, and in place of the slices at the index vectors, which are as for `gather_nd/3`, those of `updates`. The shape of
+  `updates` is that of `indices` without its last axis, followed by the axes that are not addressed. Of several updates of one slice, the last one counts; one
+  out of bounds is ignored, and with `check: true` the error `:out_of_bounds`. The types are merged.
+
+      iex> x = ExCubecl.Buffer.zeros!([2, 2], :s32)
+      iex> indices = ExCubecl.buffer!([[0, 1], [1, 0], [0, 1]], [3, 2], :s32)
+      iex> ExCubecl.to_list!(ExCubecl.Ops.indexed_put!(x, indices, ExCubecl.buffer!([7, 8, 9], [3], :s32)))
+      [[0, 9], [8, 0]]
+  """
+  @spec indexed_put(tensor, tensor, tensor, axes: [integer], check: boolean) :: result
+  def indexed_put(target, indices, updates, opts \\ []),
+    do: Scattering.put(target, indices, updates, opts)
+
+  @doc """
+  Returns `{:ok, buffer}` with a new axis of some length, `axis:`, by default the last one: along it, 1 at the index in `indices` and 0 elsewhere, and nothing but 0 for an
+  index out of bounds, unless `check: true`. `dtype:` defaults to `:u8`.
+
+      iex> ExCubecl.to_list!(ExCubecl.Ops.one_hot!(ExCubecl.buffer!([2, 0, 5], [3], :s32), 3))
+      [[0, 0, 1], [1, 0, 0], [0, 0, 0]]
+  """
+  @spec one_hot(tensor, non_neg_integer, keyword) :: result
+  def one_hot(indices, length, opts \\ []), do: OneHot.run(indices, length, opts)
 
   ## Reductions
 

@@ -91,6 +91,15 @@ defmodule ExCubecl.Error.Message do
     do:
       "#{details.operation}: shapes #{short(details.shape)} and #{short(details.other_shape)}: expected as many axes"
 
+  defp text(:shape_mismatch, %{relation: :updates} = details),
+    do:
+      "#{details.operation}: for these indices and this target, the updates have the shape #{short(details.shape)}, and those given have #{short(details.other_shape)}"
+
+  defp text(:shape_mismatch, %{relation: :vectors} = details),
+    do:
+      "#{details.operation}: shape #{short(details.shape)} has fewer axes than the vectors of indices of shape #{short(details.other_shape)}: " <>
+        "the last axis of the indices has an index for each addressed axis"
+
   defp text(:shape_mismatch, %{relation: :along} = details),
     do:
       "#{details.operation}: shapes #{short(details.shape)} and #{short(details.other_shape)} differ elsewhere than along " <>
@@ -180,8 +189,9 @@ defmodule ExCubecl.Error.Message do
       "kernel #{kernel} reads or writes #{name}[#{index}] at position #{details.position}, outside of its " <>
         "#{count(details.size)}: compare the index with len(#{name})"
 
-  defp text(:out_of_bounds, %{operation: operation, index: index, size: size}),
-    do: "#{operation}: index #{index} is outside of the axis, which has #{count(size)}"
+  defp text(:out_of_bounds, %{operation: operation, index: index, axis: axis} = details),
+    do:
+      "#{operation}: index #{index} at position #{short(details.position)} of the indices is outside of axis #{axis}, which has #{count(details.size)}"
 
   defp text(:out_of_bounds, %{operation: operation, axis: axis} = details),
     do:

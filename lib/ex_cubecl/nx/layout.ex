@@ -14,7 +14,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     def names,
       do:
         [:broadcast, :transpose, :concatenate, :stack, :slice, :reverse, :pad, :put_slice] ++
-          [:take, :take_along_axis, :gather, :as_type]
+          [:as_type]
 
     def run(:broadcast, [out, tensor, shape, axes], config) do
       with {:ok, buffer} <- buffer(tensor, config) do
@@ -73,34 +73,6 @@ if Code.ensure_loaded?(Nx.Backend) do
       end
     end
 
-    def run(:take, [_out, tensor, indices, opts], config) do
-      with {:ok, buffer} <- buffer(tensor, config),
-           do:
-             inside(
-               Ops.take(buffer, Storage.buffer(indices, config), axis: axis(opts), check: true)
-             )
-    end
-
-    def run(:take_along_axis, [_out, tensor, indices, opts], config) do
-      with {:ok, buffer} <- buffer(tensor, config) do
-        opts = [axis: axis(opts), check: true]
-        inside(Ops.take_along_axis(buffer, Storage.buffer(indices, config), opts))
-      end
-    end
-
-    # Of the first axis only.
-    def run(:gather, [out, tensor, indices, opts], config) do
-      with {:ok, buffer} <- buffer(tensor, config),
-           [0] <- opts[:axes],
-           {:ok, result} <-
-             inside(Ops.take(buffer, Storage.buffer(indices, config), axis: 0, check: true)) do
-        Buffer.reshape(result, out.shape)
-      else
-        axes when is_list(axes) -> :host
-        other -> other
-      end
-    end
-
     def run(:as_type, [out, tensor], config) do
       with {:ok, buffer} <- buffer(tensor, config),
            {:ok, dtype} <- Operand.dtype(out),
@@ -148,15 +120,6 @@ if Code.ensure_loaded?(Nx.Backend) do
       {steps, _} = shape |> Enum.reverse() |> Enum.map_reduce(1, &{&2, &1 * &2})
       Enum.reverse(steps)
     end
-
-    ## Indices
-
-    # Nx raises for an index out of bounds.
-    defp inside({:error, %{reason: :out_of_bounds}}), do: :host
-    defp inside(result), do: result
-
-    defp axis(axis) when is_integer(axis), do: axis
-    defp axis(opts), do: opts[:axis]
 
     ## Types
 

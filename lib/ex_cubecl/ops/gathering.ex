@@ -2,87 +2,93 @@ defmodule ExCubecl.Ops.Gathering do
   @moduledoc false
   # Operations that read elements at the indices in a buffer.
 
-  alias ExCubecl.{Buffer, Error, Shape}
+  alias ExCubecl.{Buffer, View}
   alias ExCubecl.Error.Arguments
-  alias ExCubecl.Ops.{Kernels, Layout, Operands, Reductions, Shapes}
+  alias ExCubecl.Ops.{Indices, Layout, Operands, Selection, Shapes}
 
   def gather(buffer, indices, opts) do
     with {:ok, buffer, indices, axis} <- checked(:gather, buffer, indices, opts),
-         do: slices(buffer, indices, axis, [Shape.size(indices.shape)])
+         {:ok, indices} <- Buffer.reshape(indices, [Enum.product(indices.shape)]),
+         do: along(:gather, buffer, indices, axis)
   end
 
   def take(buffer, indices, opts) do
     with {:ok, buffer, indices, axis} <- checked(:take, buffer, indices, opts),
-         do: slices(buffer, indices, axis, indices.shape)
+         do: along(:take, buffer, indices, axis)
   end
 
-  # The axis is replaced by the axes `shape`.
-  defp slices(buffer, indices, axis, shape) do
-    {_, n, inner} = Layout.around(buffer.shape, axis)
-    {before, [_ | behind]} = Enum.split(buffer.shape, axis)
-    count = Shape.size(indices.shape)
+  # The axes of the indices replace the axis.
+  defp along(name, buffer, indices, axis) do
+    {before, [n | behind]} = Enum.split(buffer.shape, axis)
+    {outer, [stride | inner]} = Enum.split(buffer.strides, axis)
+    [addressed, trailing] = for list <- [indices.shape, behind], do: zeros(list)
+    shape = before ++ indices.shape ++ behind
 
-    filled(buffer, before ++ shape ++ behind, fn out ->
-      Kernels.gather(buffer, indices, n, max(inner, 1), max(count, 1), out)
-    end)
+    source = %{buffer | shape: shape, strides: outer ++ addressed ++ inner}
+    at = %{View.new(indices) | shape: indices.shape ++ ones(behind)}
+    at = %{at | strides: Layout.strides(indices.shape) ++ trailing}
+    select(name, shape, source, [{at, n, stride}])
   end
 
   def take_along_axis(buffer, indices, opts) do
-    with {:ok, buffer, indices, axis} <- checked(:take_along_axis, buffer, indices, opts) do
+    name = :take_along_axis
+
+    with {:ok, buffer, indices, axis} <- checked(name, buffer, indices, opts) do
       [a, b] = for %{shape: shape} <- [buffer, indices], do: List.delete_at(shape, axis)
 
       if length(buffer.shape) == length(indices.shape) and a == b do
-        {_, n, inner} = Layout.around(buffer.shape, axis)
-        m = Enum.at(indices.shape, axis)
-
-        filled(buffer, indices.shape, fn out ->
-          Kernels.take_along(buffer, indices, n, max(inner, 1), max(m, 1), out)
-        end)
+        {n, stride} = {Enum.at(buffer.shape, axis), Enum.at(buffer.strides, axis)}
+        strides = List.replace_at(buffer.strides, axis, 0)
+        source = %{buffer | shape: indices.shape, strides: strides}
+        select(name, indices.shape, source, [{View.new(indices), n, stride}])
       else
-        Shapes.mismatch(:take_along_axis, :along, buffer.shape, indices.shape, %{along: axis})
+        Shapes.mismatch(name, :along, buffer.shape, indices.shape, %{along: axis})
       end
     end
   end
+
+  def gather_nd(buffer, indices, opts) do
+    name = :gather_nd
+
+    with {:ok, opts} <- Arguments.options(opts, [:axes, :check]),
+         {:ok, buffer} <- Operands.view(buffer),
+         {:ok, indices} <- Indices.integers(name, indices),
+         {:ok, axes} <- Indices.axes(name, buffer.shape, indices.shape, opts[:axes]),
+         lengths = Enum.map(axes, &Enum.at(buffer.shape, &1)),
+         :ok <- Indices.check(name, indices, axes, lengths, opts[:check]) do
+      {batch, _} = Enum.split(indices.shape, -1)
+      rest = Enum.to_list(0..(length(buffer.shape) - 1)//1) -- axes
+      trailing = Enum.map(rest, &Enum.at(buffer.shape, &1))
+      shape = batch ++ trailing
+
+      kept = zeros(batch) ++ Enum.map(rest, &Enum.at(buffer.strides, &1))
+      source = %{buffer | shape: shape, strides: kept}
+      along_batch = indices.shape |> Layout.strides() |> Enum.drop(-1)
+      at = %{View.new(indices) | shape: batch ++ ones(rest), strides: along_batch ++ zeros(rest)}
+
+      parts =
+        for {axis, n} <- Enum.with_index(axes),
+            do: {%{at | offset: n}, Enum.at(buffer.shape, axis), Enum.at(buffer.strides, axis)}
+
+      select(name, shape, source, parts)
+    end
+  end
+
+  defp select(name, shape, source, indices) do
+    with {:ok, _, _} <- Arguments.shape(shape, source.dtype),
+         do: Selection.run(name, shape, source, indices)
+  end
+
+  defp zeros(list), do: Enum.map(list, fn _ -> 0 end)
+  defp ones(list), do: Enum.map(list, fn _ -> 1 end)
 
   defp checked(name, buffer, indices, opts) do
     with {:ok, opts} <- Arguments.options(opts, [:axis, :check]),
-         {:ok, [buffer, indices]} <- Operands.contiguous_all([buffer, indices], name),
-         {:ok, indices} <- integers(indices),
+         {:ok, buffer} <- Operands.view(buffer),
+         {:ok, indices} <- Indices.integers(name, indices),
          {:ok, axis} <- Shapes.axis(name, buffer.shape, Keyword.get(opts, :axis, 0)),
-         :ok <- in_bounds(name, indices, Enum.at(buffer.shape, axis), opts[:check]),
+         length = Enum.at(buffer.shape, axis),
+         :ok <- Indices.check(name, indices, [axis], [length], opts[:check]),
          do: {:ok, buffer, indices, axis}
-  end
-
-  defp integers(%{dtype: dtype}) when dtype in [:f16, :bf16, :f32, :f64],
-    do: Error.new(:type_mismatch, argument: :indices, expected: :s32, actual: dtype)
-
-  defp integers(indices), do: {:ok, indices}
-
-  defp in_bounds(_name, _indices, _n, check) when check in [nil, false], do: :ok
-
-  defp in_bounds(name, indices, n, true) do
-    if Shape.size(indices.shape) == 0 do
-      :ok
-    else
-      with {:ok, least} <- Reductions.run(:reduce_min, indices, []),
-           {:ok, most} <- Reductions.run(:reduce_max, indices, []),
-           {:ok, [least, most]} <- Error.map([least, most], &Buffer.item/1) do
-        case Enum.find([least, most], &(&1 not in 0..(n - 1)//1)) do
-          nil -> :ok
-          index -> Error.new(:out_of_bounds, operation: name, index: index, size: n)
-        end
-      end
-    end
-  end
-
-  defp in_bounds(name, _indices, _n, check),
-    do: Shapes.invalid(name, :check, check, "true or false")
-
-  defp filled(buffer, shape, run) do
-    with {:ok, _, _} <- Arguments.shape(shape, buffer.dtype),
-         {:ok, out} <- Buffer.empty(shape, buffer.dtype, device: buffer.device),
-         :ok <- run.(out),
-         :ok <- Buffer.ensure_allocated(out),
-         do: {:ok, out}
   end
 end

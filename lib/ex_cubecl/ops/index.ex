@@ -83,8 +83,11 @@ defmodule ExCubecl.Ops.Index do
   def strides(operand, strides, group) do
     for {stride, axis} <- Enum.with_index(strides),
         stride != 0,
-        do: {stride(operand, group, axis), Integer.mod(stride, @modulus)}
+        do: {stride(operand, group, axis), wrapped(stride)}
   end
+
+  @doc "A stride in the arithmetic of :u32."
+  def wrapped(stride), do: Integer.mod(stride, @modulus)
 
   defp stride(operand, :kept, axis), do: name(operand, "s#{axis}")
   defp stride(operand, :reduced, axis), do: name(operand, "rs#{axis}")

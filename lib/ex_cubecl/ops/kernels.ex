@@ -11,23 +11,6 @@ defmodule ExCubecl.Ops.Kernels do
     out[i] = if rem(i, n) == div(i, n), do: 1, else: 0
   end
 
-  defkernel gather(input, indices, n, inner, count, out) do
-    i = index()
-    k = rem(i, inner)
-    at = indices[rem(div(i, inner), count)]
-    o = div(i, inner * count)
-    inside = at >= 0 and at < n
-    out[i] = if inside, do: input[(o * n + at) * inner + k], else: 0
-  end
-
-  # The indices have the shape of the result: [outer, m, inner].
-  defkernel take_along(input, indices, n, inner, m, out) do
-    i = index()
-    at = indices[i]
-    inside = at >= 0 and at < n
-    out[i] = if inside, do: input[(div(i, inner * m) * n + at) * inner + rem(i, inner)], else: 0
-  end
-
   ## Cumulative operations. `running` is within each chunk, `combine` adds the result of the preceding chunks.
 
   for {name, step} <- [

@@ -1,0 +1,76 @@
+defmodule ExCubecl.Ops.Selection do
+  @moduledoc false
+  # Lowers an element-wise read at indices that buffers hold. Gathers read a tensor at the indices of the caller, scatters read the
+  # updates at the index of the one that an element gets.
+
+  alias ExCubecl.{Buffer, Error, Kernel, View}
+  alias ExCubecl.Ops.{Carrier, Index, Indices, Operands, Strided}
+
+  require Kernel
+
+  @same Kernel.kernel(fn x -> x end)
+  @axes 0..63
+  @names Enum.map(@axes, &:"at#{&1}")
+
+  @typedoc """
+  A view of indices, which is broadcast to the result, with the length and the stride of the axis of the source that they address.
+  """
+  @type index :: {View.t(), non_neg_integer, integer}
+
+  @doc """
+  A buffer of a shape. Each element is that of `source`, a view of this shape whose strides along the addressed axes are 0, moved by the indices;
+  where one is out of bounds, it is that of `default`, a view that is broadcast, or a number. `name` is the operation that errors and telemetry show.
+  """
+  @spec run(atom, [non_neg_integer], View.t(), [index], View.t() | number) ::
+          {:ok, Buffer.t()} | {:error, Error.t()}
+  def run(name, shape, source, indices, default \\ 0) do
+    Carrier.through([source, default], fn [source, default] ->
+      launch(name, shape, source, indices, default)
+    end)
+  end
+
+  defp launch(name, shape, source, indices, default) do
+    names = Enum.take(@names, length(indices))
+    operands = [default | Enum.map(indices, &elem(&1, 0))]
+
+    with {:ok, reads} <- Operands.reads([:default | names], operands, shape) do
+      indexed = Strided.indexed(Operands.strided(reads) ++ [source: source], shape)
+      [default_read | index_reads] = reads
+
+      parts =
+        for {read, {view, length, stride}} <- Enum.zip(index_reads, indices),
+            do: part(read, view.dtype, length, stride, indexed.index)
+
+      element = {:at, 0, :source, Enum.reduce(parts, indexed.index.source, &moved/2)}
+      default = Operands.expression(default_read, indexed.index)
+
+      result = {:if, 0, Indices.all(Enum.map(parts, & &1.inside)), element, default}
+
+      args =
+        [source: source.buffer] ++
+          Enum.map(reads, &Operands.argument/1) ++
+          indexed.args ++ Enum.flat_map(parts, & &1.args)
+
+      statements = indexed.statements ++ Enum.map(parts, & &1.statement)
+      key = {:select, indexed.key, elem(default_read, 1), Enum.map(parts, & &1.class)}
+      op = Strided.named(@same, name)
+      {kernel, args} = Strided.kernel(op, key, args, [], {statements, result})
+      Strided.run(kernel, args, shape: shape)
+    end
+  end
+
+  # An index is read once, into a variable.
+  defp part({name, _, _} = read, dtype, length, stride, index) do
+    [at, n, s] = for what <- [:index, :length, :stride], do: Index.name(name, what)
+
+    %{
+      statement: Index.let(at, Indices.widened(Operands.expression(read, index), dtype)),
+      inside: Indices.inside(Index.var(at), dtype, Index.var(n)),
+      move: Index.call(:mul, Index.unsigned(Index.var(at)), Index.var(s)),
+      args: [{n, length}, {s, Index.wrapped(stride)}],
+      class: {dtype, elem(read, 1)}
+    }
+  end
+
+  defp moved(%{move: move}, at), do: Index.call(:add, at, move)
+end

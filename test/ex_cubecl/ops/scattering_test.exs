@@ -1,0 +1,114 @@
+defmodule ExCubecl.Ops.ScatteringTest do
+  # Writes at index vectors, compared with plain Elixir on random shapes, types and indices.
+  use ExCubecl.Case, async: false
+
+  import ExCubecl.Indexing
+  import ExCubecl.Refusal
+  import ExCubecl.Strided, only: [shape: 1, values: 2]
+
+  alias ExCubecl.Ops
+
+  @dtypes ExCubecl.DType.all()
+
+  setup do
+    :rand.seed(:exsss, {16, 2, 2026})
+    :ok
+  end
+
+  defp random(dtype, shape),
+    do: ExCubecl.buffer!(values(dtype, Enum.product(shape)), shape, dtype)
+
+  # A random target with updates, and the positions that they update.
+  defp updates(dtype) do
+    shape = shape(Enum.random(0..6))
+    axes = axes(shape)
+    batch = shape(Enum.random(0..2))
+    {indices, vectors} = vectors(batch, shape, axes, true)
+    rest = Enum.to_list(0..(length(shape) - 1)//1) -- axes
+    updates = random(dtype, batch ++ Enum.map(rest, &Enum.at(shape, &1)))
+    {random(dtype, shape), indices, updates, axes, positions(vectors, shape, axes)}
+  end
+
+  test "indexed_put of every type: the last update of an element counts" do
+    for dtype <- @dtypes, _ <- 1..10 do
+      {target, indices, updates, axes, positions} = updates(dtype)
+      result = Ops.indexed_put!(target, indices, updates, axes: axes)
+      assert {result.shape, result.dtype} == {target.shape, dtype}
+
+      last = Map.new(Enum.zip(positions, elements(updates)))
+      expected = for {old, at} <- Enum.with_index(elements(target)), do: Map.get(last, at, old)
+      assert {target.shape, axes, elements(result)} == {target.shape, axes, expected}
+    end
+  end
+
+  test "of many updates of few elements, the last ones count" do
+    n = 20_000
+    numbers = for _ <- 1..n, do: :rand.uniform(7) - 1
+    indices = ExCubecl.buffer!(numbers, [n, 1], :s32)
+    last = numbers |> Enum.with_index() |> Map.new()
+
+    for _ <- 1..3 do
+      result = Ops.indexed_put!(Buffer.full!([8], :s32, -5), indices, Buffer.iota!([n], :s32))
+      assert Buffer.to_flat_list!(result) == for(at <- 0..7, do: last[at] || -5)
+    end
+  end
+
+  test "types are merged, and operands stay as they were" do
+    x = Buffer.iota!([3], :u8)
+    at = ExCubecl.buffer!([[1]], [1, 1], :u8)
+
+    assert Buffer.to_flat_list!(Ops.indexed_put!(x, at, ExCubecl.buffer!([1.5], [1], :f32))) == [
+             0.0,
+             1.5,
+             2.0
+           ]
+
+    assert Ops.indexed_put!(x, at, ExCubecl.buffer!([-1], [1], :s8)).dtype == :s16
+    assert Buffer.to_flat_list!(x) == [0, 1, 2]
+  end
+
+  for name <- [:indexed_put] do
+    test "#{name}: arguments that do not fit are refused" do
+      put = fn target, indices, updates, opts ->
+        apply(Ops, unquote(name), [target, indices, updates, opts])
+      end
+
+      x = Buffer.iota!([2, 3], :s32)
+      at = ExCubecl.buffer!([[0], [1], [2]], [3, 1], :s64)
+      rows = Buffer.iota!([3, 3], :s32)
+
+      refused(put.(x, at, rows, check: true), :out_of_bounds,
+        details: %{index: 2, position: [2, 0], axis: 0, size: 2},
+        says: "#{unquote(name)}: index 2 at position [2, 0]"
+      )
+
+      assert {:ok, _} = put.(x, at, rows, [])
+
+      refused(put.(x, at, rows, axes: [1]), :shape_mismatch,
+        says: "the updates have the shape [3, 2], and those given have [3, 3]"
+      )
+
+      refused(put.(x, at, rows, axes: [2]), :invalid_argument, says: "invalid axis")
+      refused(put.(x, at, rows, axes: [0, 1]), :invalid_argument, says: "invalid axes")
+      refused(put.(x, at, rows, check: :yes), :invalid_argument, says: "invalid check")
+      refused(put.(x, at, rows, into: x), :invalid_argument)
+      refused(put.(x, at, :rows, []), :invalid_argument)
+      refused(put.(x, Buffer.iota!([3, 1], :f32), rows, []), :type_mismatch)
+      deep = Buffer.zeros!([3, 3], :s32)
+      refused(put.(x, deep, rows, []), :shape_mismatch, says: "has fewer axes")
+    end
+  end
+
+  test "no new shape compiles a kernel" do
+    write = fn shape, n ->
+      x = Buffer.iota!(shape, :f32)
+      at = ExCubecl.buffer!(List.duplicate(1, n), [n, 1], :s32)
+      Ops.indexed_put!(x, at, Buffer.zeros!([n | tl(shape)], :f32))
+    end
+
+    write.([2, 3, 4], 2)
+    compiled = length(ExCubecl.Kernel.list!())
+    for {shape, n} <- [{[3, 4, 5], 3}, {[7, 2, 9], 5}], do: write.(shape, n)
+    assert length(ExCubecl.Kernel.list!()) == compiled
+  end
+end
