@@ -16,6 +16,7 @@ defmodule ExCubecl.Ops do
   | comparisons | `equal not_equal less less_equal greater greater_equal logical_and logical_or logical_xor logical_not is_nan is_infinity select` |
   | bits | `bitwise_and bitwise_or bitwise_xor bitwise_not left_shift right_shift population_count count_leading_zeros` |
   | reductions | `sum product reduce_min reduce_max all any mean variance argmin argmax cumulative_sum cumulative_product cumulative_min cumulative_max` |
+  | windows | `window_sum window_product window_min window_max window_mean`, `reduce window_reduce` with a kernel as function |
   | movement | `slice put_slice pad reverse transpose broadcast_to tile concatenate stack split gather take take_along_axis gather_nd indexed_put one_hot` |
   | new buffers, products | `eye iota random_uniform random_normal`, `matmul` |
 
@@ -39,9 +40,10 @@ defmodule ExCubecl.Ops do
 
   import Elixir.Kernel, except: [abs: 1, ceil: 1, floor: 1, max: 2, min: 2, round: 1]
 
-  alias ExCubecl.{Buffer, Device, Error, View}
+  alias ExCubecl.{Buffer, Device, Error, Kernel, View}
   alias ExCubecl.Ops.{ElementWise, Gathering, Matmul, Movement, OneHot, Random, Reductions}
   alias ExCubecl.Ops.{Scan, Scattering}
+  alias ExCubecl.Ops.Windows
 
   @typedoc "A buffer, or a strided view of one; see `ExCubecl.View`."
   @type tensor :: Buffer.t() | View.t()
@@ -456,4 +458,86 @@ defmodule ExCubecl.Ops do
   """
   @spec random_normal(Buffer.shape(), integer, keyword) :: result
   def random_normal(shape, seed, opts \\ []), do: Random.normal(shape, seed, opts)
+
+  ## Windows
+
+  @typedoc """
+  Options of windows, each a number for all axes or a list with one for each axis:
+
+    * `:strides` - the distance of neighbouring windows, 1 by default
+    * `:window_dilations` - the distance of neighbouring elements of a window, 1 by default
+    * `:padding` - `:valid`, without padding, by default; `:same`, by which the result has the shape of the operand with strides of 1; or a list with
+      `{low, high}` for each axis, the number of elements before and after it, of which a negative one removes elements
+  """
+  @type window_options :: [
+          strides: pos_integer | [pos_integer],
+          window_dilations: pos_integer | [pos_integer],
+          padding: :valid | :same | [{integer, integer}]
+        ]
+
+  for {name, what, padding, example} <- [
+        {:window_sum, "sum", "0", "[3, 5, 7]"},
+        {:window_product, "product", "1", "[2, 6, 12]"},
+        {:window_min, "minimum", "the greatest number of the type", "[1, 2, 3]"},
+        {:window_max, "maximum", "the least number of the type", "[2, 3, 4]"}
+      ] do
+    @doc """
+    Returns `{:ok, buffer}` with the #{what} of each window of the lengths `window`, one for each axis. The type is that of the buffer, and padding
+    is #{padding}. `:invalid_argument` for a window that is longer than the padded axis, and for other wrong options; see `t:window_options/0`.
+
+        iex> x = ExCubecl.buffer!([1, 2, 3, 4], [4], :s32)
+        iex> ExCubecl.to_list!(ExCubecl.Ops.#{name}!(x, [2]))
+        #{example}
+    """
+    @spec unquote(name)(tensor, Buffer.shape(), window_options) :: result
+    def unquote(name)(buffer, window, opts \\ []),
+      do: Windows.run(unquote(name), buffer, window, opts)
+  end
+
+  @doc """
+  Returns `{:ok, buffer}` with the mean of each window, as floats: its sum, of which padding is 0, divided by the number of its elements. As for
+  `window_sum/3`, but sums of integers do not wrap around.
+
+      iex> x = ExCubecl.buffer!([100, 200, 255, 4], [4], :u8)
+      iex> ExCubecl.to_list!(ExCubecl.Ops.window_mean!(x, [2], strides: 2))
+      [150.0, 129.5]
+  """
+  @spec window_mean(tensor, Buffer.shape(), window_options) :: result
+  def window_mean(buffer, window, opts \\ []),
+    do: Windows.run(:window_mean, buffer, window, opts)
+
+  @doc """
+  Returns `{:ok, buffer}` with all elements, or those along axes (see `t:axes/0`), folded by an element-wise kernel of an element and the accumulator, which
+  starts with `initial`, a number or a buffer of one element. The order is row-major, one element after the other, as in `Nx.reduce/4`; the result of the kernel is cast to
+  the merged type of the buffer and `initial`. For sums and other known operations, `sum/2` and its neighbours are faster.
+
+      iex> import ExCubecl.Kernel, only: [kernel: 1]
+      iex> x = ExCubecl.buffer!([[1, 2], [3, 4]], [2, 2], :s32)
+      iex> digits = kernel(fn x, acc -> 10 * acc + x end)
+      iex> ExCubecl.to_list!(ExCubecl.Ops.reduce!(x, 0, digits, axis: 1))
+      [12, 34]
+  """
+  @spec reduce(tensor, operand, Kernel.t() | {module, atom}, axes) :: result
+  def reduce(buffer, initial, kernel, opts \\ []),
+    do: Windows.reduce(buffer, initial, kernel, opts)
+
+  @doc """
+  Returns `{:ok, buffer}` with each window folded by an element-wise kernel, as in `reduce/4`. The type is that of the buffer, and padding is `initial`. Options are
+  those of `window_sum/3`.
+
+      iex> import ExCubecl.Kernel, only: [kernel: 1]
+      iex> x = ExCubecl.buffer!([1, 2, 3, 4], [4], :s32)
+      iex> digits = kernel(fn x, acc -> 10 * acc + x end)
+      iex> ExCubecl.to_list!(ExCubecl.Ops.window_reduce!(x, 0, [2], digits))
+      [12, 23, 34]
+  """
+  @spec window_reduce(
+          tensor,
+          operand,
+          Buffer.shape(),
+          Kernel.t() | {module, atom},
+          window_options
+        ) :: result
+  def window_reduce(buffer, initial, window, kernel, opts \\ []),
+    do: Windows.window_reduce(buffer, initial, window, kernel, opts)
 end

@@ -35,15 +35,16 @@ defmodule ExCubecl.Kernel.Inliner do
     %{kernel | statements: of(kernel.statements, names), result: of(kernel.result, names)}
   end
 
-  defp reads?({:at, _, name, index}, wanted), do: name == wanted or reads?(index, wanted)
-  defp reads?({:len, name}, wanted), do: name == wanted
-  defp reads?(%{statements: s, result: r}, wanted), do: reads?(s, wanted) or reads?(r, wanted)
-  defp reads?(list, wanted) when is_list(list), do: Enum.any?(list, &reads?(&1, wanted))
+  @doc "Whether code reads elements of an argument, or its length."
+  def reads?({:at, _, name, index}, wanted), do: name == wanted or reads?(index, wanted)
+  def reads?({:len, name}, wanted), do: name == wanted
+  def reads?(%{statements: s, result: r}, wanted), do: reads?(s, wanted) or reads?(r, wanted)
+  def reads?(list, wanted) when is_list(list), do: Enum.any?(list, &reads?(&1, wanted))
 
-  defp reads?(tuple, wanted) when is_tuple(tuple),
+  def reads?(tuple, wanted) when is_tuple(tuple),
     do: tuple |> Tuple.to_list() |> reads?(wanted)
 
-  defp reads?(_other, _wanted), do: false
+  def reads?(_other, _wanted), do: false
 
   defp of({:at, line, name, index}, names),
     do: {:at, line, Map.get(names, name, name), of(index, names)}

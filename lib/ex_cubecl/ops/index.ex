@@ -89,6 +89,7 @@ defmodule ExCubecl.Ops.Index do
   @doc "A stride in the arithmetic of :u32."
   def wrapped(stride), do: Integer.mod(stride, @modulus)
 
-  defp stride(operand, :kept, axis), do: name(operand, "s#{axis}")
-  defp stride(operand, :reduced, axis), do: name(operand, "rs#{axis}")
+  @doc "The argument with the stride of an operand along an axis."
+  def stride(operand, :kept, axis), do: name(operand, "s#{axis}")
+  def stride(operand, :reduced, axis), do: name(operand, "rs#{axis}")
 end

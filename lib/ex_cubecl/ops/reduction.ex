@@ -69,13 +69,11 @@ defmodule ExCubecl.Ops.Reduction do
          reduced: group(reduced, axes, strided),
          count: Shape.size(lengths),
          n: Shape.size(reduced),
-         shape: if(keep?, do: keep(shape, axes), else: lengths),
+         shape: if(keep?, do: Shapes.kept(shape, axes), else: lengths),
          device: Enum.find_value(operands, &(is_struct(&1, View) && &1.device))
        }}
     end
   end
-
-  defp keep(shape, axes), do: Enum.reduce(axes, shape, &List.replace_at(&2, &1, 1))
 
   # The joined axes of a part of the shape, with the strides and patterns of the views.
   defp group(lengths, axes, views) do

@@ -115,21 +115,19 @@ defmodule ExCubecl.Ops.Reductions do
     with {:ok, view} <- Operands.view(x),
          {:ok, opts} <- Arguments.options(opts, [:axis, :axes, :keep_axes | more]),
          {:ok, axes} <- Shapes.axes_of(name, view.shape, opts),
-         {:ok, keep?} <- keep(name, Keyword.get(opts, :keep_axes, false)),
+         {:ok, keep?} <- Shapes.keep_axes(name, opts),
          do: {:ok, view, axes, keep?}
   end
 
-  defp keep(_name, keep?) when is_boolean(keep?), do: {:ok, keep?}
-  defp keep(name, other), do: Shapes.invalid(name, :keep_axes, other, "true or false")
-
   ## Types
 
-  defp wide(name, %{dtype: dtype, device: device})
-       when name in [:sum, :product, :mean, :variance] do
+  @doc "The type in which a reduction accumulates the elements of a buffer."
+  def wide(name, %{dtype: dtype, device: device})
+      when name in [:sum, :product, :mean, :variance] do
     with {:ok, info} <- Device.info(device), do: {:ok, wider(name, dtype, info.dtypes)}
   end
 
-  defp wide(_name, %{dtype: dtype}), do: {:ok, dtype}
+  def wide(_name, %{dtype: dtype}), do: {:ok, dtype}
 
   # The sum of many 64-bit integers may exceed 64 bits.
   defp wider(:mean, dtype, dtypes) when dtype in [:u64, :s64],

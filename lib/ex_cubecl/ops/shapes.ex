@@ -104,6 +104,17 @@ defmodule ExCubecl.Ops.Shapes do
     end
   end
 
+  @doc "The option `keep_axes:`."
+  def keep_axes(operation, opts) do
+    case Keyword.get(opts, :keep_axes, false) do
+      keep? when is_boolean(keep?) -> {:ok, keep?}
+      other -> invalid(operation, :keep_axes, other, "true or false")
+    end
+  end
+
+  @doc "The shape in which axes have the length 1."
+  def kept(shape, axes), do: Enum.reduce(axes, shape, &List.replace_at(&2, &1, 1))
+
   @doc "A list with one integer for each axis, each of which passes `valid?`."
   def per_axis(operation, name, list, shape, valid?, expected) do
     if is_list(list) and not List.improper?(list) and length(list) == length(shape) and

@@ -1,0 +1,174 @@
+defmodule ExCubecl.Ops.Fold do
+  @moduledoc false
+  # Folds operands in the row-major order of some axes, one element after the other, for each index of other axes: windows, convolutions, and
+  # reductions with a function of the caller. One invocation has one index of the kept axes, and one loop for each folded axis.
+  #
+  # A space describes where the elements are:
+  #
+  #   * `kept`, `folded`: the lengths of the axes
+  #   * `operands`: name and `t:operand/0` in the order of the arguments of `op`
+  #   * `bounds`: name and `t:bound/0` for each axis along which an element may be outside, in the padding
+  #
+  # A spec describes what is folded:
+  #
+  #   * `name`: the operation that errors and telemetry show
+  #   * `op`: a kernel of the operands, whose result is the element; `step`: a kernel of the element and the accumulator
+  #   * `initial`: the first accumulator, a number or a buffer of one element
+  #   * `padding`: what an element outside is: `:zero` or `:initial`
+  #   * `as`: the type of the elements and of the accumulator; `dtype`: that of the result
+  #
+  # Long folds run in several launches, because a driver may stop a kernel whose loops run too long.
+
+  alias ExCubecl.{Buffer, Shape, View}
+  alias ExCubecl.Ops.{FoldCode, Index, Layout, Strided}
+  alias ExCubecl.View.Copy
+
+  # Each iteration is counted up to three times (see `trip_count.rs`): drivers stop at 65,535. More than 2 Mi invocations share threads.
+  @iterations 16_384
+  @threads 2_097_152
+
+  @typedoc "The index of an element is `offset` plus the coordinates times the strides. `padded?` tells whether `bounds` are for this operand."
+  @type operand :: %{
+          buffer: Buffer.t(),
+          offset: integer,
+          kept: [integer],
+          folded: [integer],
+          padded?: boolean
+        }
+
+  @typedoc """
+  A coordinate of the padded operand, as an affine function, which is outside unless it is from 0 to `extent - 1`, and a multiple of `dilation`. The
+  coordinate divided by the dilation times `stride` is added to the index; both are `nil` where the strides of the operand have the axis.
+  """
+  @type bound :: %{
+          offset: integer,
+          kept: [integer],
+          folded: [integer],
+          extent: integer,
+          dilation: pos_integer | nil,
+          stride: integer | nil
+        }
+
+  @doc "The folded elements in a buffer of the shape."
+  @spec run(map, map, [non_neg_integer]) :: {:ok, Buffer.t()} | {:error, ExCubecl.Error.t()}
+  def run(spec, space, shape) do
+    [{_, %{buffer: %{device: device}}} | _] = space.operands
+    count = Shape.size(shape)
+    code = code(space)
+    passes = max(div(count + @threads - 1, @threads), 1)
+    boxes = boxes(code.folded, div(@iterations, passes))
+    dtype = if length(boxes) > 1, do: spec.as, else: spec.dtype
+
+    with {:ok, out} <- Buffer.empty(shape, dtype, device: device),
+         :ok <- launches(spec, code, boxes, out, count),
+         :ok <- Buffer.ensure_allocated(out) do
+      if dtype == spec.dtype,
+        do: {:ok, out},
+        else: Copy.copy(View.new(out), spec.name, spec.dtype)
+    end
+  end
+
+  # Without elements, each result is the initial accumulator.
+  defp launches(spec, code, [], out, count),
+    do: launch(spec, %{code | folded: []}, {:empty, []}, out, count)
+
+  defp launches(spec, code, [_whole], out, count),
+    do: launch(spec, code, {:whole, []}, out, count)
+
+  defp launches(spec, code, [first | rest], out, count) do
+    with :ok <- launch(spec, code, {:first, first}, out, count) do
+      Enum.reduce_while(rest, :ok, fn box, :ok ->
+        case launch(spec, code, {:next, box}, out, count) do
+          :ok -> {:cont, :ok}
+          error -> {:halt, error}
+        end
+      end)
+    end
+  end
+
+  @doc """
+  Divides a space into boxes of at most `limit` indices where that is possible, in row-major order: a range for each axis.
+
+      iex> ExCubecl.Ops.Fold.boxes([2, 5], 3)
+      [[{0, 0}, {0, 2}], [{0, 0}, {3, 4}], [{1, 1}, {0, 2}], [{1, 1}, {3, 4}]]
+  """
+  def boxes([], _limit), do: [[]]
+
+  def boxes([length | rest], limit) do
+    inner = Shape.size(rest)
+    step = if inner == 0, do: 1, else: max(div(limit, inner), 1)
+
+    for from <- Enum.take_every(0..(length - 1)//1, step), box <- boxes(rest, max(limit, 1)) do
+      [{from, min(from + step, length) - 1} | box]
+    end
+  end
+
+  ## Joined axes
+
+  # Coordinates of bounds are affine functions like the indices of operands: both are views here, whose axes are joined.
+  defp code(%{operands: operands, bounds: bounds} = space) do
+    views = operands ++ bounds
+    {kept, along_kept} = Layout.joined(space.kept, for({_, view} <- views, do: view.kept))
+    {folded, along_folded} = Layout.joined(space.folded, for({_, view} <- views, do: view.folded))
+
+    views =
+      for {{name, view}, kept, folded} <- Enum.zip([views, along_kept, along_folded]) do
+        {name, %{offset: view.offset, kept: kept, folded: folded}}
+      end
+
+    %{operands: operands, bounds: bounds, views: views, kept: kept, folded: folded}
+  end
+
+  defp launch(spec, code, {part, box}, out, count) do
+    patterns = for {name, view} <- code.views, do: {name, patterns(view)}
+    used = Index.used(for {_, pattern} <- patterns, do: pattern.kept)
+    ranks = {length(code.kept), length(code.folded)}
+    statements = FoldCode.statements(spec, code, patterns, {ranks, used}, part)
+
+    args =
+      for({name, operand} <- code.operands, do: {name, operand.buffer}) ++
+        [initial: spec.initial] ++
+        Index.lengths(code.kept, used, :kept) ++ scalars(code) ++ ranges(code, box) ++ [out: out]
+
+    key = {:fold, part, spec.step.key, spec.as, spec.padding, is_struct(spec.initial)}
+    dilated = for {name, bound} <- code.bounds, do: {name, bound.dilation != nil}
+    op = Strided.named(spec.op, spec.name)
+
+    {kernel, args} =
+      Strided.kernel(op, {key, ranks, patterns, dilated}, args, [:out], {statements, nil})
+
+    Strided.run(kernel, args, size: count)
+  end
+
+  defp patterns(view),
+    do: %{kept: Index.pattern(view.kept), folded: Index.pattern(view.folded)}
+
+  ## Arguments
+
+  defp scalars(code) do
+    for({name, view} <- code.views, scalar <- scalars(name, view), do: scalar) ++
+      for {name, bound} <- code.bounds,
+          {what, value} <- [
+            extent: bound.extent,
+            dilation: bound.dilation,
+            stride: bound.stride
+          ],
+          value != nil,
+          do: {Index.name(name, what), value}
+  end
+
+  defp scalars(name, view) do
+    [{Index.name(name, :offset), view.offset}] ++
+      Index.strides(name, view.kept, :kept) ++ Index.strides(name, view.folded, :reduced)
+  end
+
+  defp ranges(%{folded: lengths}, []) do
+    for {length, axis} <- Enum.with_index(lengths), do: {Index.name(:last, axis), length - 1}
+  end
+
+  defp ranges(_code, box) do
+    for {{from, to}, axis} <- Enum.with_index(box),
+        range <- [{Index.name(:from, axis), from}, {Index.name(:last, axis), to}],
+        do: range
+  end
+end
