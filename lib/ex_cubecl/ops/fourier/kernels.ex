@@ -1,0 +1,180 @@
+defmodule ExCubecl.Ops.Fourier.Kernels do
+  @moduledoc false
+  # The kernels of Fourier transforms. Complex numbers are pairs, x[2 * i] and x[2 * i + 1], of buffers of [outer, n, inner, 2]. Indices
+  # are of :u32, which has the cheapest division.
+  #
+  # Roots of unity are products of an element of two tables: exp(-2 pi i e / n) is low[e mod 2^shift] * high[e div 2^shift].
+
+  use ExCubecl.Kernel
+
+  alias ExCubecl.Ops.Fourier.Butterfly
+
+  # Complex numbers from real ones (`width` 1) or pairs (2), of which the first n along the axis are taken, followed by zeros.
+  defkernel load(x, width, m, n, inner, out) do
+    i = div(cast(index(), :u32), 2)
+    imaginary = rem(cast(index(), :u32), 2)
+    at = rem(div(i, inner), n)
+    from = (div(div(i, inner), n) * m + at) * inner + rem(i, inner)
+    value = x[from * width + imaginary]
+    inside = at < m and (width == 2 or imaginary == 0)
+    out[index()] = if inside, do: value, else: 0
+  end
+
+  # The n values of which the first n / 2 + 1 are given, of a transform of real numbers.
+  defkernel hermitian(x, m, n, inner, out) do
+    i = div(cast(index(), :u32), 2)
+    imaginary = rem(cast(index(), :u32), 2)
+    k = rem(div(i, inner), n)
+    mirrored = k > n - k
+    at = if mirrored, do: n - k, else: k
+    value = x[((div(div(i, inner), n) * m + at) * inner + rem(i, inner)) * 2 + imaginary]
+    signed = if mirrored and imaginary == 1, do: -value, else: value
+    real = at == 0 or at * 2 == n
+    out[index()] = if at >= m or (real and imaginary == 1), do: 0, else: signed
+  end
+
+  root = fn exponent, re, im ->
+    quote do
+      a = band(unquote(exponent), bsl(cast(1, :u32), shift) - 1) * 2
+      b = bsr(unquote(exponent), shift) * 2
+      unquote(re) = low[a] * high[b] - low[a + 1] * high[b + 1]
+      unquote(im) = low[a] * high[b + 1] + low[a + 1] * high[b]
+    end
+  end
+
+  # One pass of Stockham's algorithm: transforms of length `radix` of values n / radix apart. `p` is the product of the radices of the passes
+  # before it, `step` is n / (p * radix). Imaginary parts are multiplied by `sign` when they are read.
+  for radix <- [2, 3, 4, 5, 7, 8] do
+    variable = fn letter, j -> {:"#{letter}#{j}", [], nil} end
+    values = for j <- 0..(radix - 1), do: {variable.("x", j), variable.("y", j)}
+
+    reads =
+      for {{re, im}, j} <- Enum.with_index(values) do
+        quote do
+          at = (from + unquote(j) * apart) * 2
+          unquote(re) = x[at]
+          unquote(im) = x[at + 1] * sign
+        end
+      end
+
+    turns =
+      for {{re, im}, j} <- Enum.drop(Enum.with_index(values), 1) do
+        quote do
+          e = unquote(j) * k * step
+          unquote(root.({:e, [], nil}, {:wr, [], nil}, {:wi, [], nil}))
+          turned = unquote(re) * wr - unquote(im) * wi
+          unquote(im) = unquote(re) * wi + unquote(im) * wr
+          unquote(re) = turned
+        end
+      end
+
+    {statements, results} = Butterfly.transform(values, "v")
+
+    writes =
+      for {{re, im}, j} <- Enum.with_index(results) do
+        quote do
+          at = (to + unquote(j) * (inner * cast(p, :u32))) * 2
+          out[at] = unquote(re) * scale
+          out[at + 1] = unquote(im) * conjugated
+        end
+      end
+
+    kernel =
+      quote do
+        defkernel unquote(:"pass_#{radix}")(
+                    x,
+                    low,
+                    high,
+                    shift,
+                    n,
+                    inner,
+                    p,
+                    step,
+                    sign,
+                    scale,
+                    conjugated,
+                    out
+                  ) do
+          i = cast(index(), :u32)
+          m = div(cast(n, :u32), unquote(radix))
+          t = rem(div(i, inner), m)
+          row = div(div(i, inner), m) * n
+          k = rem(t, p)
+          from = (row + t) * inner + rem(i, inner)
+          apart = m * inner
+          to = (row + (t - k) * unquote(radix) + k) * inner + rem(i, inner)
+          unquote_splicing(reads)
+          # The first pass has no factors but 1.
+          if p > 1 do
+            (unquote_splicing(turns))
+          end
+
+          unquote_splicing(statements)
+          unquote_splicing(writes)
+        end
+      end
+
+    Code.eval_quoted(kernel, [], __ENV__)
+  end
+
+  ## Bluestein's algorithm: a transform of any length n as a convolution with exp(pi i k^2 / n), of a power of two m >= 2 n - 1
+
+  # The square of k modulo 2 n, by four bits of k at a time, without overflow.
+  square = fn k ->
+    quote do
+      period = cast(n, :u32) * 2
+      e = period - period
+
+      for part <- 0..6 do
+        digit = band(bsr(unquote(k), (6 - cast(part, :u32)) * 4), 15)
+        e = rem(rem(e * 16, period) + rem(digit * unquote(k), period), period)
+      end
+
+      unquote(root.({:e, [], nil}, {:wr, [], nil}, {:wi, [], nil}))
+    end
+  end
+
+  kernels =
+    quote do
+      defkernel modulate(x, low, high, shift, n, m, inner, sign, out) do
+        i = cast(index(), :u32)
+        j = rem(div(i, inner), m)
+        from = ((div(div(i, inner), m) * n + j) * inner + rem(i, inner)) * 2
+        inside = j < n
+        k = if inside, do: j, else: 0
+        unquote(square.({:k, [], nil}))
+        re = x[from]
+        im = x[from + 1] * sign
+        out[i * 2] = if inside, do: re * wr - im * wi, else: 0
+        out[i * 2 + 1] = if inside, do: re * wi + im * wr, else: 0
+      end
+
+      defkernel filter(low, high, shift, n, m, out) do
+        i = cast(index(), :u32)
+        k = if i < n, do: i, else: m - i
+        unquote(square.({:k, [], nil}))
+        out[i * 2] = if k < n, do: wr, else: 0
+        out[i * 2 + 1] = if k < n, do: -wi, else: 0
+      end
+
+      defkernel convolve(x, filter, m, inner, out) do
+        i = cast(index(), :u32)
+        j = rem(div(i, inner), m) * 2
+        out[i * 2] = x[i * 2] * filter[j] - x[i * 2 + 1] * filter[j + 1]
+        out[i * 2 + 1] = x[i * 2] * filter[j + 1] + x[i * 2 + 1] * filter[j]
+      end
+
+      defkernel demodulate(x, low, high, shift, n, m, inner, scale, conjugated, out) do
+        i = cast(index(), :u32)
+        k = rem(div(i, inner), n)
+        from = ((div(div(i, inner), n) * m + k) * inner + rem(i, inner)) * 2
+        unquote(square.({:k, [], nil}))
+        re = x[from]
+        im = x[from + 1]
+        out[i * 2] = (re * wr - im * wi) * scale
+        out[i * 2 + 1] = (re * wi + im * wr) * conjugated
+      end
+    end
+
+  Code.eval_quoted(kernels, [], __ENV__)
+end
