@@ -23,9 +23,10 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     @behaviour Nx.Backend
 
-    alias ExCubecl.{Buffer, Device, Error, Shape}
+    alias ExCubecl.{Buffer, Device, Error}
     alias ExCubecl.Error.Arguments
     alias ExCubecl.Nx.{ElementWise, Fallback, Indexing, Layout, Reduction, Storage}
+    alias ExCubecl.Nx.{FFT, Types}
     alias Nx.Tensor, as: T
 
     @enforce_keys [:state, :config]
@@ -163,11 +164,13 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     defp same_elements(out, %T{data: %{state: %Buffer{}, config: config}} = tensor) do
       buffer = Storage.live!(tensor)
-      raw? = length(buffer.shape) == 1 and Shape.size(buffer.shape) != Nx.size(out.shape)
 
       Storage.put(
         out,
-        if(raw?, do: Buffer.clone!(buffer), else: Buffer.reshape!(buffer, out.shape)),
+        if(Types.storage(out.type),
+          do: Buffer.reshape!(buffer, Storage.shape(out)),
+          else: Buffer.clone!(buffer)
+        ),
         config
       )
     end
@@ -279,7 +282,15 @@ if Code.ensure_loaded?(Nx.Backend) do
     defp run_on_device(name, args, config),
       do: finished(attempt(fn -> native(name, args, config) end), name, args, config)
 
-    for module <- [ElementWise, Indexing, Layout, Reduction], name <- module.names() do
+    modules = [
+      ElementWise,
+      FFT,
+      Indexing,
+      Layout,
+      Reduction
+    ]
+
+    for module <- modules, name <- module.names() do
       defp native(unquote(name), args, config),
         do: unquote(module).run(unquote(name), args, config)
     end

@@ -34,6 +34,7 @@ defmodule ExCubecl.NxTest do
   test "tensors and buffers", do: passes("conversion")
   test "the backend", do: passes("backend")
   test "reads and writes at indices", do: passes("indexing")
+  test "complex numbers", do: passes("complex")
   test "training", do: passes("training")
 
   # The results below differ from those of Nx.BinaryBackend, which calculates with 64-bit floats and rounds at the end, in the last digits.

@@ -7,11 +7,12 @@ if Code.ensure_loaded?(Nx.Backend) do
     #
     #   * `{:fill, element}`: all elements are the same; `element` is the binary of one of them
     #   * a binary: a few elements, in host memory
-    #   * an `ExCubecl.Buffer`: of the shape of the tensor; for types that buffers do not have, a vector of bytes
+    #   * an `ExCubecl.Buffer`: of the shape of the tensor; complex numbers are pairs along one more axis, and types of less than eight bits are
+    #     a vector of bytes
     #
     # A buffer comes with `released`, an atomic integer that `backend_deallocate/1` sets.
 
-    alias ExCubecl.{Backend, Buffer, Error}
+    alias ExCubecl.{Backend, Buffer, DType, Error, Ops}
     alias ExCubecl.Nx.Types
     alias Nx.Tensor, as: T
 
@@ -31,12 +32,12 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     def put(out, state, config), do: %{out | data: %Backend{state: state, config: config}}
 
-    defp upload(%T{type: type, shape: shape}, binary, config) do
+    defp upload(%T{type: type} = tensor, binary, config) do
       options = buffer_options(config)
 
-      case Types.dtype(type) do
+      case Types.storage(type) do
         nil -> Buffer.new!(whole_bytes(binary), [bytes_of(binary)], :u8, options)
-        dtype -> Buffer.new!(binary, shape, dtype, options)
+        {dtype, _} -> Buffer.new!(binary, shape(tensor), dtype, options)
       end
     end
 
@@ -59,7 +60,7 @@ if Code.ensure_loaded?(Nx.Backend) do
           repeated(element, limit)
 
         %Buffer{dtype: dtype} ->
-          count = if Types.dtype(tensor.type) == dtype, do: limit, else: div(limit * bits + 7, 8)
+          count = div(limit * bits + 7, 8 * DType.size!(dtype))
           first_bits(Error.unwrap!(Buffer.read_part(live!(tensor), 0, count)), limit * bits)
 
         bits_of_all ->
@@ -86,8 +87,17 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     def live!(tensor), do: Error.unwrap!(live(tensor))
 
-    @doc "The elements of a tensor in a buffer, which is made if there is none yet. The type must be one of buffers."
+    @doc "The shape of the buffer of a tensor whose type is not stored as bytes."
+    def shape(%T{type: type, shape: shape}),
+      do: Tuple.to_list(shape) ++ elem(Types.storage(type), 1)
+
+    @doc "The elements of a tensor in a buffer, which is made if there is none yet. The type must be one of buffers, or complex."
     def buffer(%T{data: %Backend{state: %Buffer{}}} = tensor, _config), do: live!(tensor)
+
+    def buffer(%T{type: {:c, _}, data: %Backend{state: {:fill, _}}} = tensor, config) do
+      one = upload(%{tensor | shape: {}}, to_binary(tensor, 1), config)
+      Ops.broadcast_to!(one, shape(tensor))
+    end
 
     def buffer(%T{data: %Backend{state: {:fill, element}}} = tensor, config) do
       value = number(element, tensor.type)

@@ -5,7 +5,7 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     alias ExCubecl.DType
 
-    @doc "The dtype of a type of Nx, or `nil` for types that buffers do not have, such as complex numbers."
+    @doc "The dtype of a type of Nx, or `nil` for types that buffers do not have, such as complex numbers, which are pairs."
     @spec dtype(Nx.Type.t()) :: DType.t() | nil
     # The type of Nx for a dtype.
     @spec type(DType.t()) :: Nx.Type.t()
@@ -20,6 +20,18 @@ if Code.ensure_loaded?(Nx.Backend) do
     end
 
     def dtype(_other), do: nil
+
+    @doc "How a buffer stores a type: `{dtype, axes}` with the axes that follow those of the tensor, or `nil` if it stores bytes."
+    @spec storage(Nx.Type.t()) :: {DType.t(), [2]} | nil
+    def storage({:c, 64}), do: {:f32, [2]}
+    def storage({:c, 128}), do: {:f64, [2]}
+
+    def storage(type) do
+      case dtype(type) do
+        nil -> nil
+        dtype -> {dtype, []}
+      end
+    end
 
     @doc "Whether every value of the first dtype is a value of the second one."
     @spec exact?(DType.t(), DType.t()) :: boolean

@@ -1,0 +1,85 @@
+defmodule ExCubecl.NxComplexTest do
+  use ExUnit.Case, async: false
+
+  alias ExCubecl.{Backend, Buffer}
+
+  setup do
+    :rand.seed(:exsss, {5, 16, 2026})
+    Nx.default_backend({Backend, host_limit: 0, fallback: :raise})
+    :ok
+  end
+
+  defp host(tensor), do: Nx.backend_copy(tensor, Nx.BinaryBackend)
+
+  defp complex(shape, type) do
+    numbers = for _ <- 1..Tuple.product(shape)//1, do: Complex.new(number(), number())
+    numbers |> Nx.tensor(type: type) |> Nx.reshape(shape)
+  end
+
+  defp number, do: Enum.random(-20..20) / 4
+
+  # The results of a function on the device and on Nx.BinaryBackend differ by the tolerance at most.
+  defp assert_close(what, tensors, fun, tolerance) do
+    ours = fun |> apply(tensors) |> host()
+
+    theirs =
+      Nx.with_default_backend(Nx.BinaryBackend, fn -> apply(fun, Enum.map(tensors, &host/1)) end)
+
+    assert {what, ours.type, ours.shape, ours.names} ==
+             {what, theirs.type, theirs.shape, theirs.names}
+
+    for {a, b} <- Enum.zip(Nx.to_flat_list(ours), Nx.to_flat_list(theirs)),
+        {a, b} <- [{Complex.real(a), Complex.real(b)}, {Complex.imag(a), Complex.imag(b)}] do
+      close? =
+        a == b or (is_number(a) and is_number(b) and abs(a - b) <= tolerance * max(1, abs(b)))
+
+      assert {what, a, b, close?} == {what, a, b, true}
+    end
+  end
+
+  test "complex numbers are pairs" do
+    for type <- [{:c, 64}, {:c, 128}] do
+      x = complex({3, 4}, type)
+      assert %Buffer{shape: [3, 4, 2]} = x.data.state
+      assert Nx.to_binary(Nx.reshape(x, {12})) == Nx.to_binary(x)
+      assert Nx.reshape(x, {2, 6}).data.state.shape == [2, 6, 2]
+      assert Nx.to_flat_list(Nx.squeeze(Nx.reshape(x, {1, 12}))) == Nx.to_flat_list(x)
+      assert inspect(x) =~ "i"
+    end
+  end
+
+  test "Fourier transforms" do
+    for {shape, type} <- [{{16}, {:c, 64}}, {{3, 7}, {:c, 128}}, {{2, 3, 4}, {:c, 64}}] do
+      x = complex(shape, type)
+      tolerance = if type == {:c, 64}, do: 1.0e-5, else: 1.0e-13
+
+      for fun <- [&Nx.fft/2, &Nx.ifft/2],
+          opts <- [[], [length: 5], [axis: -2]],
+          tuple_size(shape) > 1 or opts[:axis] == nil do
+        assert_close({shape, opts}, [x], &fun.(&1, opts), tolerance)
+      end
+    end
+
+    for type <- [{:f, 32}, {:f, 64}, {:s, 64}, {:u, 8}, {:bf, 16}] do
+      x = Nx.iota({3, 6}, type: :u8) |> Nx.as_type(:u8) |> host() |> Nx.as_type(type)
+      x = Nx.backend_copy(x, Backend)
+      assert_close(type, [x], &Nx.fft/1, 1.0e-5)
+    end
+
+    # Nx.BinaryBackend mixes up the other axes here.
+    x = complex({3, 2, 4}, {:c, 64})
+    first = &Nx.fft(&1, axis: 0)
+
+    last = fn x ->
+      x |> Nx.transpose(axes: [2, 1, 0]) |> Nx.fft() |> Nx.transpose(axes: [2, 1, 0])
+    end
+
+    expected = Nx.with_default_backend(Nx.BinaryBackend, fn -> last.(host(x)) end)
+
+    for {a, b} <- Enum.zip(Nx.to_flat_list(host(first.(x))), Nx.to_flat_list(expected)),
+        do: assert(Complex.abs(Complex.subtract(a, b)) < 1.0e-5)
+
+    assert_close(:fft2, [complex({2, 6, 5}, {:c, 64})], &Nx.fft2/1, 1.0e-5)
+    assert_close(:eps, [complex({8}, {:c, 64})], &Nx.fft(&1, eps: 4.0), 1.0e-5)
+  end
+end
