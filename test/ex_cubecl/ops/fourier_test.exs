@@ -178,6 +178,13 @@ defmodule ExCubecl.Ops.FourierTest do
     assert Kernel.cache!().misses == before
   end
 
+  test "a strided view is transformed as its elements" do
+    x = random([4, 3, 2], :f32)
+    turned = ExCubecl.View.transpose!(x, axes: [1, 0, 2])
+    copy = Ops.transpose!(x, axes: [1, 0, 2])
+    assert Buffer.read!(Ops.fft!(turned)) == Buffer.read!(Ops.fft!(copy))
+  end
+
   test "refused" do
     x = random([4, 3], :f32)
     refused(Ops.fft(x), :invalid_argument, says: "fft: invalid shape [4, 3]: expected complex")
