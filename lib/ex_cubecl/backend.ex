@@ -26,7 +26,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     alias ExCubecl.{Buffer, Device, Error}
     alias ExCubecl.Error.Arguments
     alias ExCubecl.Nx.{ElementWise, Fallback, Indexing, Layout, Reduction, Storage}
-    alias ExCubecl.Nx.{FFT, Types}
+    alias ExCubecl.Nx.{Dot, FFT, Types}
     alias Nx.Tensor, as: T
 
     @enforce_keys [:state, :config]
@@ -283,6 +283,7 @@ if Code.ensure_loaded?(Nx.Backend) do
       do: finished(attempt(fn -> native(name, args, config) end), name, args, config)
 
     modules = [
+      Dot,
       ElementWise,
       FFT,
       Indexing,

@@ -56,10 +56,17 @@ defmodule ExCubecl.Error.Message do
     do:
       "the binary has #{actual} bytes, but #{expected} were expected: elements times bytes per element"
 
-  defp text(:shape_mismatch, %{operation: :matmul, shape: shape, other_shape: other}),
+  defp text(:shape_mismatch, %{relation: :no_axis} = details),
     do:
-      "matmul takes matrices of the shapes [m, k] and [k, n], and these are of #{short(shape)} and #{short(other)}: " <>
-        matmul(shape, other)
+      "#{details.operation}: shapes #{short(details.shape)} and #{short(details.other_shape)}: expected one axis or more of each; " <>
+        "ExCubecl.Ops.multiply/2 takes numbers"
+
+  defp text(:shape_mismatch, %{axes: {axis, other}, lengths: {length, expected}} = details) do
+    kind = if details.relation == :batch, do: "batch", else: "contracted"
+
+    "#{details.operation}: shapes #{short(details.shape)} and #{short(details.other_shape)}: axis #{axis} of the first has " <>
+      "#{length} and axis #{other} of the second has #{expected}: #{kind} axes have the same length"
+  end
 
   defp text(
          :shape_mismatch,
@@ -380,12 +387,6 @@ defmodule ExCubecl.Error.Message do
   defp owners(_), do: ""
 
   defp axis(%{axis: axis, lengths: {one, other}}), do: "axis #{axis} has #{one} and #{other}"
-
-  defp matmul([_, _], [_, _]),
-    do:
-      "the last axis of the first is as long as the first axis of the second; ExCubecl.Ops.transpose/2 exchanges them"
-
-  defp matmul(_, _), do: "ExCubecl.Buffer.reshape/2 makes a matrix of a vector"
 
   defp short(term), do: Text.show(term)
 

@@ -1,15 +1,15 @@
 if Code.ensure_loaded?(Nx.Backend) do
   defmodule ExCubecl.Nx.Reduction do
     @moduledoc false
-    # Reductions and matrix products. Results as those of `ExCubecl.Nx.ElementWise`.
+    # Reductions. Results as those of `ExCubecl.Nx.ElementWise`.
 
-    alias ExCubecl.{Buffer, Ops, Shape}
+    alias ExCubecl.{Buffer, Ops}
     alias ExCubecl.Nx.{ElementWise, Operand, Storage, Types}
     alias Nx.Tensor, as: T
 
     @reductions [:sum, :product, :reduce_max, :reduce_min, :all, :any]
 
-    def names, do: @reductions ++ [:argmax, :argmin, :dot]
+    def names, do: @reductions ++ [:argmax, :argmin]
 
     def run(name, [out, tensor, opts], config) when name in @reductions do
       with {:ok, dtype} <- dtype(tensor),
@@ -31,21 +31,6 @@ if Code.ensure_loaded?(Nx.Backend) do
       else
         {:error, error} -> {:error, error}
         _ -> :host
-      end
-    end
-
-    def run(:dot, [out, a, a_axes, a_batch, b, b_axes, b_batch], config) do
-      with {:ok, dtype} <- dtype(out),
-           {:ok, from_a} <- dtype(a),
-           {:ok, from_b} <- dtype(b),
-           true <- multiplies?(from_a, dtype) and multiplies?(from_b, dtype),
-           {:ok, a} <- matrices(Storage.buffer(a, config), dtype, a_batch, a_axes, :rows),
-           {:ok, b} <- matrices(Storage.buffer(b, config), dtype, b_batch, b_axes, :columns),
-           {:ok, result} <- products(a, b) do
-        Buffer.reshape(result, out.shape)
-      else
-        false -> :host
-        other -> other
       end
     end
 
@@ -81,44 +66,5 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     defp converted(%{dtype: dtype} = buffer, dtype), do: {:ok, buffer}
     defp converted(buffer, dtype), do: Buffer.convert(buffer, dtype)
-
-    ## Products
-
-    defp multiplies?(from, dtype) when dtype in [:f16, :f32, :f64],
-      do: from in [:f16, :f32, :f64] or Types.exact?(from, dtype)
-
-    defp multiplies?(_from, :bf16), do: false
-    defp multiplies?(_from, _dtype), do: true
-
-    # As [batch, rows, contracted] or [batch, contracted, columns].
-    defp matrices(buffer, dtype, batch, contracted, side) do
-      all = Enum.to_list(0..(length(buffer.shape) - 1)//1)
-      free = (all -- batch) -- contracted
-      lengths = fn axes -> axes |> Enum.map(&Enum.at(buffer.shape, &1)) |> Shape.size() end
-
-      {axes, shape} =
-        case side do
-          :rows -> {batch ++ free ++ contracted, [batch, free, contracted]}
-          :columns -> {batch ++ contracted ++ free, [batch, contracted, free]}
-        end
-
-      with {:ok, buffer} <- converted(buffer, dtype),
-           {:ok, buffer} <-
-             if(axes == all, do: {:ok, buffer}, else: Ops.transpose(buffer, axes: axes)),
-           do: Buffer.reshape(buffer, Enum.map(shape, lengths))
-    end
-
-    defp products(%{shape: [1 | a_rest]} = a, %{shape: [1 | b_rest]} = b),
-      do: Ops.matmul(Buffer.reshape!(a, a_rest), Buffer.reshape!(b, b_rest))
-
-    defp products(%{shape: [batch | a_rest]} = a, %{shape: [batch | b_rest]} = b) do
-      results =
-        for index <- 0..(batch - 1) do
-          part = fn buffer, rest -> Buffer.view!(buffer, index * Shape.size(rest), rest) end
-          Ops.matmul!(part.(a, a_rest), part.(b, b_rest))
-        end
-
-      Ops.concatenate(results)
-    end
   end
 end

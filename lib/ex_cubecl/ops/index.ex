@@ -10,11 +10,14 @@ defmodule ExCubecl.Ops.Index do
   # Arguments and variables: at most 31 joined axes have two or more elements each.
   @axes 0..31
 
-  for axis <- @axes, {kind, letters} <- [length: "n", at: "i", rest: "q"], group <- ["", "r"] do
-    group_atom = if group == "", do: :kept, else: :reduced
+  # The prefixes of the groups of axes that one kernel has. The last two are those of the rows and columns of a product.
+  @groups [kept: "", reduced: "r", rows: "m", columns: "n"]
 
-    defp name(unquote(kind), unquote(group_atom), unquote(axis)),
-      do: unquote(:"#{group}#{letters}#{axis}")
+  for axis <- @axes,
+      {kind, letters} <- [length: "n", at: "i", rest: "q"],
+      {group, prefix} <- @groups do
+    defp name(unquote(kind), unquote(group), unquote(axis)),
+      do: unquote(:"#{prefix}#{letters}#{axis}")
   end
 
   @doc "The argument or variable of an operand: its offset, or its stride along an axis of a group of axes."
@@ -90,6 +93,5 @@ defmodule ExCubecl.Ops.Index do
   def wrapped(stride), do: Integer.mod(stride, @modulus)
 
   @doc "The argument with the stride of an operand along an axis."
-  def stride(operand, :kept, axis), do: name(operand, "s#{axis}")
-  def stride(operand, :reduced, axis), do: name(operand, "rs#{axis}")
+  def stride(operand, group, axis), do: name(operand, "#{@groups[group]}s#{axis}")
 end

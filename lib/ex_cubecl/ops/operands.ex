@@ -86,6 +86,10 @@ defmodule ExCubecl.Ops.Operands do
   def apply(op, expressions, as, dtype),
     do: cast({:inline, op.parsed, Enum.map(expressions, &cast(&1, as))}, dtype)
 
+  @doc "The buffer in a type."
+  def converted(%Buffer{dtype: dtype} = buffer, dtype), do: {:ok, buffer}
+  def converted(buffer, dtype), do: Buffer.convert(buffer, dtype)
+
   defp cast(expression, nil), do: expression
   defp cast(expression, dtype), do: {:cast, dtype, expression}
 end
