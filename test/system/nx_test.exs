@@ -33,6 +33,7 @@ defmodule ExCubecl.NxTest do
 
   test "tensors and buffers", do: passes("conversion")
   test "the backend", do: passes("backend")
+  test "products", do: passes("dot")
   test "reads and writes at indices", do: passes("indexing")
   test "complex numbers", do: passes("complex")
   test "training", do: passes("training")

@@ -61,53 +61,6 @@ defmodule ExCubecl.Ops.Kernels do
     out[i] = if last < n, do: results[at], else: 0
   end
 
-  # Each invocation accumulates a tile of 4 by 4 elements, so that each value it reads is used four times.
-  name = fn letter, number -> {:"#{letter}#{number}", [], nil} end
-  [rows, columns] = [for(n <- 0..3, do: name.("a", n)), for(n <- 0..3, do: name.("b", n))]
-
-  cells =
-    for {a, r} <- Enum.with_index(rows),
-        {b, c} <- Enum.with_index(columns),
-        do: {name.("c", 4 * r + c), a, b, r, c}
-
-  starts = for {cell, _, _, _, _} <- cells, do: quote(do: unquote(cell) = cast(0, :s32))
-
-  reads_a =
-    for {a, r} <- Enum.with_index(rows), do: quote(do: unquote(a) = a[(row + unquote(r)) * k + j])
-
-  reads_b =
-    for {b, c} <- Enum.with_index(columns),
-        do: quote(do: unquote(b) = b[j * n + column + unquote(c)])
-
-  sums =
-    for {cell, a, b, _, _} <- cells,
-        do: quote(do: unquote(cell) = unquote(cell) + unquote(a) * unquote(b))
-
-  writes =
-    for {cell, _, _, r, c} <- cells do
-      quote do
-        at = (row + unquote(r)) * n + column + unquote(c)
-        if column + unquote(c) < n, do: out[at] = out[at] + unquote(cell)
-      end
-    end
-
-  kernel =
-    quote do
-      defkernel matmul(a, b, n, k, from, to, out) do
-        row = index(:y) * 4
-        column = index(:x) * 4
-        unquote_splicing(starts)
-
-        for j <- from..to do
-          (unquote_splicing(reads_a ++ reads_b ++ sums))
-        end
-
-        unquote_splicing(writes)
-      end
-    end
-
-  Code.eval_quoted(kernel, [], __ENV__)
-
   ## Random numbers: a hash of the global position and the seed (PCG)
 
   defkernel uniform(seed, salt, low, high, out) do
