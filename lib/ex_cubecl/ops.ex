@@ -16,7 +16,7 @@ defmodule ExCubecl.Ops do
   | comparisons | `equal not_equal less less_equal greater greater_equal logical_and logical_or logical_xor logical_not is_nan is_infinity select` |
   | bits | `bitwise_and bitwise_or bitwise_xor bitwise_not left_shift right_shift population_count count_leading_zeros` |
   | reductions | `sum product reduce_min reduce_max all any mean variance argmin argmax cumulative_sum cumulative_product cumulative_min cumulative_max` |
-  | windows | `window_sum window_product window_min window_max window_mean`, `reduce window_reduce` with a kernel as function |
+  | windows | `window_sum window_product window_min window_max window_mean`, `reduce window_reduce` with a kernel as function, `conv` |
   | movement | `slice put_slice pad reverse transpose broadcast_to tile concatenate stack split gather take take_along_axis gather_nd indexed_put one_hot` |
   | new buffers, products | `eye iota random_uniform random_normal`, `dot matmul` |
   | Fourier transforms | `fft ifft rfft irfft fft2 ifft2` |
@@ -44,7 +44,7 @@ defmodule ExCubecl.Ops do
   alias ExCubecl.{Buffer, Device, Error, Kernel, View}
   alias ExCubecl.Ops.{ElementWise, Gathering, Movement, OneHot, Random, Reductions}
   alias ExCubecl.Ops.{Scan, Scattering}
-  alias ExCubecl.Ops.Windows
+  alias ExCubecl.Ops.{Convolution, Windows}
 
   @typedoc "A buffer, or a strided view of one; see `ExCubecl.View`."
   @type tensor :: Buffer.t() | View.t()
@@ -650,4 +650,32 @@ defmodule ExCubecl.Ops do
         ) :: result
   def window_reduce(buffer, initial, window, kernel, opts \\ []),
     do: Windows.window_reduce(buffer, initial, window, kernel, opts)
+
+  @doc """
+  Returns `{:ok, buffer}` with the convolution of an input and a kernel of as many axes, in the order batch, channels and those in space, and output
+  channels, channels and those in space: each output element is the sum of the products of the kernel of its channel and a window of the input.
+
+  ## Options
+
+    * `:strides`, `:padding` - as for windows, for the axes in space; see `t:window_options/0`. Padding is 0
+    * `:input_dilation`, `:kernel_dilation` - the distance of neighbouring elements of the input, with zeros between them, and of the kernel: a number or a
+      list, 1 by default
+    * `:feature_group_size` - the number of groups into which the channels and the output channels are divided: each output channel sees the channels of its group
+    * `:batch_group_size` - the number of groups into which the batch and the output channels are divided: the result has the batch divided by it
+    * `:input_permutation`, `:kernel_permutation` - which axis of the operand is the batch or the output channels, which one the channels, and so on
+    * `:output_permutation` - which axis of the result is the batch, which one the channels, and so on
+
+  The type is the merged one, or `:f32` for two of integers, whose sums are exact in 64 bits; those of `:f16` and `:bf16` are calculated with `:f32` and rounded
+  once. Errors: `:shape_mismatch` for ranks and channels that do not match, `:invalid_argument` for a kernel that is longer than the padded
+  input, groups that do not divide, and other wrong options.
+
+      iex> x = ExCubecl.buffer!([1, 2, 3, 4], [1, 1, 4], :f32)
+      iex> k = ExCubecl.buffer!([1, 10], [1, 1, 2], :f32)
+      iex> ExCubecl.to_list!(ExCubecl.Ops.conv!(x, k))
+      [[[21.0, 32.0, 43.0]]]
+      iex> ExCubecl.to_list!(ExCubecl.Ops.conv!(x, k, strides: 2, padding: [{1, 0}]))
+      [[[10.0, 32.0]]]
+  """
+  @spec conv(tensor, tensor, keyword) :: result
+  def conv(input, kernel, opts \\ []), do: Convolution.run(input, kernel, opts)
 end

@@ -107,6 +107,19 @@ defmodule ExCubecl.Error.Message do
       "#{details.operation}: shape #{short(details.shape)} has fewer axes than the vectors of indices of shape #{short(details.other_shape)}: " <>
         "the last axis of the indices has an index for each addressed axis"
 
+  defp text(:shape_mismatch, %{relation: :channels, channels: {channels, depth, 1}} = details),
+    do:
+      "#{details.operation}: the input #{short(details.shape)} has #{channels} channels, and the kernel #{short(details.other_shape)} " <>
+        "takes #{depth}"
+
+  defp text(
+         :shape_mismatch,
+         %{relation: :channels, channels: {channels, depth, groups}} = details
+       ),
+       do:
+         "#{details.operation}: the input #{short(details.shape)} has #{channels} channels, and the kernel #{short(details.other_shape)} " <>
+           "takes #{depth} in each of #{groups} feature groups"
+
   defp text(:shape_mismatch, %{relation: :along} = details),
     do:
       "#{details.operation}: shapes #{short(details.shape)} and #{short(details.other_shape)} differ elsewhere than along " <>

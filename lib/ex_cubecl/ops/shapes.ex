@@ -125,12 +125,12 @@ defmodule ExCubecl.Ops.Shapes do
   end
 
   @doc "Each axis of a shape once, in any order; `nil` means the reversed order."
-  def permutation(operation, shape, axes) do
+  def permutation(operation, shape, axes, argument \\ :axes) do
     all = Enum.to_list(0..(length(shape) - 1)//1)
     axes = axes || Enum.reverse(all)
 
-    if is_list(axes) and not List.improper?(axes) and Enum.sort(axes) == all,
+    if is_list(axes) and not List.improper?(axes) and Enum.sort(axes) === all,
       do: {:ok, axes},
-      else: invalid(operation, :axes, axes, "each of #{Text.show(all)} once")
+      else: invalid(operation, argument, axes, "each of #{Text.show(all)} once")
   end
 end

@@ -21,12 +21,12 @@ defmodule ExCubecl.Ops.WindowAxes do
 
   @doc """
   The axes of windows of the lengths `window` over a shape. `opts` has a number for all axes, or a list, in `:strides`, in the option
-  that `:dilations` names, and in the one that `:spreads` names, if it names one; and `:padding`.
+  that `names` has as `:dilations`, and in the one that it has as `:spreads`, if any; and `:padding`. Errors call the lengths `names[:window]`.
   """
   @spec checked(atom, [non_neg_integer], term, keyword, keyword) ::
           {:ok, [t]} | {:error, Error.t()}
   def checked(name, shape, window, opts, names) do
-    with {:ok, window} <- lengths(name, shape, window),
+    with {:ok, window} <- lengths(name, names[:window], shape, window),
          {:ok, strides} <- steps(name, :strides, opts, shape),
          {:ok, dilations} <- steps(name, names[:dilations], opts, shape),
          {:ok, spreads} <- steps(name, names[:spreads], opts, shape),
@@ -35,15 +35,15 @@ defmodule ExCubecl.Ops.WindowAxes do
       axes
       |> Enum.zip(padding)
       |> Enum.with_index()
-      |> Error.map(&axis(name, &1, shape, window))
+      |> Error.map(&axis(name, &1, shape, {names[:window], window}))
     end
   end
 
-  defp lengths(name, shape, window) when is_tuple(window),
-    do: lengths(name, shape, Tuple.to_list(window))
+  defp lengths(name, argument, shape, window) when is_tuple(window),
+    do: lengths(name, argument, shape, Tuple.to_list(window))
 
-  defp lengths(name, shape, window),
-    do: Shapes.per_axis(name, :window, window, shape, &(&1 > 0), "a length from 1 on")
+  defp lengths(name, argument, shape, window),
+    do: Shapes.per_axis(name, argument, window, shape, &(&1 > 0), "a length from 1 on")
 
   defp steps(_name, nil, _opts, shape), do: {:ok, Enum.map(shape, fn _ -> 1 end)}
 
@@ -97,12 +97,12 @@ defmodule ExCubecl.Ops.WindowAxes do
     end
   end
 
-  defp too_long(name, lengths, shape, {axis, extent, padded}) do
+  defp too_long(name, {argument, lengths}, shape, {axis, extent, padded}) do
     expected =
       "one that is at most as long as the padded axes of shape #{Text.show(shape)}: " <>
         "it extends over #{extent} along axis #{axis}, which has #{padded} with its padding"
 
-    Shapes.invalid(name, :window, lengths, expected)
+    Shapes.invalid(name, argument, lengths, expected)
   end
 
   @doc "The number of windows along each axis."

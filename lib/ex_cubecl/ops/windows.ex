@@ -24,7 +24,7 @@ defmodule ExCubecl.Ops.Windows do
   }
 
   @options [:strides, :padding, :window_dilations]
-  @names [dilations: :window_dilations]
+  @names [window: :window, dilations: :window_dilations]
 
   @doc "A window operation by name."
   def run(:window_mean, tensor, window, opts) do

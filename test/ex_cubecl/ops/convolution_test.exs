@@ -1,0 +1,230 @@
+defmodule ExCubecl.Ops.ConvolutionTest do
+  # Convolutions of random shapes and options, compared with plain Elixir.
+  use ExCubecl.Case, async: false
+
+  import ExCubecl.Refusal
+  import ExCubecl.Strided, only: [coordinates: 1, position: 2, values: 2]
+  import ExCubecl.WindowReference
+
+  alias ExCubecl.{Kernel, Ops, View}
+
+  @floats [:f16, :bf16, :f32, :f64]
+
+  setup do
+    :rand.seed(:exsss, {4, 16, 2026})
+    :ok
+  end
+
+  # -0.0 and 0.0 match each other in Elixir 1.14, so floats are compared by their bits.
+  defp bits(list), do: Enum.map(list, &if(is_float(&1), do: <<&1::float>>, else: &1))
+  defp flat(buffer), do: buffer |> Buffer.to_flat_list!() |> bits()
+
+  # A random case in canonical order.
+  defp sample do
+    axes =
+      for _ <- 1..Enum.random([1, 1, 2, 2, 3]),
+          do: hd(axes([Enum.random(1..4)])) |> Map.put(:spread, Enum.random([1, 1, 2]))
+
+    {feature, parts} = Enum.random([{1, 1}, {1, 1}, {2, 1}, {1, 2}, {3, 1}])
+    depth = Enum.random([0, 1, 2, 2])
+    own = Enum.random([1, 2])
+
+    %{
+      axes: axes,
+      groups: {feature, parts},
+      input: [parts * Enum.random([0, 1, 2]), feature * depth | Enum.map(axes, & &1.n)],
+      kernel: [own * feature * parts, depth | Enum.map(axes, & &1.window)]
+    }
+  end
+
+  # The elements of the result in canonical order, summed up one after the other in the type `as`.
+  defp convolved(sample, x, k, as) do
+    {feature, parts} = sample.groups
+    [batch, _ | _] = sample.input
+    [filters, depth | _] = sample.kernel
+    along = Enum.map(sample.axes, &along/1)
+    counts = Enum.map(along, &length/1)
+    [x, k] = Enum.map([x, k], &List.to_tuple/1)
+    shape = [div(batch, parts), filters | counts]
+
+    elements =
+      for [b, f | at] <- coordinates(shape) do
+        group = div(f, div(filters, feature * parts))
+        b = if parts > 1, do: group * div(batch, parts) + b, else: b
+        first = if feature > 1, do: group * depth, else: 0
+        windows = Enum.zip_with(along, at, &Enum.at/2)
+
+        for c <- 0..(depth - 1)//1,
+            w <- coordinates(Enum.map(sample.axes, & &1.window)),
+            reduce: zero(as) do
+          sum ->
+            inside = Enum.zip_with(windows, w, &Enum.at/2)
+
+            element =
+              if nil in inside,
+                do: zero(as),
+                else: elem(x, position([b, first + c | inside], sample.input))
+
+            other = elem(k, position([f, c | w], sample.kernel))
+            calculate(:add, calculate(:multiply, element, other, as), sum, as)
+        end
+      end
+
+    {shape, elements}
+  end
+
+  defp zero(as), do: if(as in @floats, do: 0.0, else: 0)
+
+  # An operand whose axes are in another order, with the permutation that restores it.
+  defp shuffled(buffer) do
+    rank = length(buffer.shape)
+    order = Enum.shuffle(0..(rank - 1))
+    back = for axis <- 0..(rank - 1), do: Enum.find_index(order, &(&1 == axis))
+    view = View.transpose!(buffer, axes: order)
+    copy? = buffer.dtype in Device.info!(nil).dtypes and :rand.uniform(2) == 1
+    {if(copy?, do: View.to_buffer!(view), else: view), back}
+  end
+
+  defp restored(list, permutation), do: Enum.map(permutation, &Enum.at(list, &1))
+
+  defp types(same, same) when same in @floats,
+    do: if(same in [:f16, :bf16], do: {:f32, same}, else: {same, same})
+
+  defp types(:f16, :f32), do: {:f32, :f32}
+  defp types(:u8, :f32), do: {:f32, :f32}
+  defp types(:s32, :f32), do: {:f64, :f32}
+  defp types(:u8, :u16), do: {:u64, :f32}
+  defp types(_, _), do: {:s64, :f32}
+
+  test "convolutions of random shapes, types and options" do
+    pairs =
+      for(type <- ExCubecl.DType.all(), type not in [:u8, :u16, :u32, :u64], do: {type, type}) ++
+        [{:f16, :f32}, {:u8, :f32}, {:s32, :f32}, {:u8, :u16}, {:u8, :s8}]
+
+    for _ <- 1..12, {one, other} <- pairs do
+      %{axes: axes, groups: {feature, parts}} = sample = sample()
+      x = ExCubecl.buffer!(values(one, Enum.product(sample.input)), sample.input, one)
+      k = ExCubecl.buffer!(values(other, Enum.product(sample.kernel)), sample.kernel, other)
+      {as, dtype} = types(one, other)
+      {input, input_permutation} = shuffled(x)
+      {kernel, kernel_permutation} = shuffled(k)
+      output_permutation = Enum.shuffle(input_permutation)
+
+      found =
+        Ops.conv(input, kernel,
+          strides: Enum.map(axes, & &1.stride),
+          padding: Enum.map(axes, & &1.padding),
+          input_dilation: Enum.map(axes, & &1.spread),
+          kernel_dilation: Enum.map(axes, & &1.dilation),
+          feature_group_size: feature,
+          batch_group_size: parts,
+          input_permutation: input_permutation,
+          kernel_permutation: kernel_permutation,
+          output_permutation: output_permutation
+        )
+
+      if Enum.any?(axes, &(along(&1) == :error)) do
+        refused(found, :invalid_argument, says: "conv: invalid kernel")
+      else
+        elements = [x, k] |> Enum.map(&Buffer.to_flat_list!/1)
+        {shape, expected} = apply(&convolved(sample, &1, &2, as), elements)
+        assert {:ok, result} = found
+        assert {result.dtype, restored(result.shape, output_permutation)} == {dtype, shape}
+        tuple = result |> ExCubecl.to_flat_list!() |> bits() |> List.to_tuple()
+
+        back =
+          for axis <- 0..(length(shape) - 1),
+              do: Enum.find_index(output_permutation, &(&1 == axis))
+
+        list =
+          for at <- coordinates(shape),
+              do: elem(tuple, position(restored(at, back), result.shape))
+
+        assert {sample, one, other, list} ==
+                 {sample, one, other, bits(Enum.map(expected, &kept(&1, dtype)))}
+      end
+    end
+  end
+
+  test "padding of the same length, and options for all axes" do
+    x = Buffer.reshape!(Buffer.iota!([50], :f32), [1, 2, 5, 5])
+    k = Buffer.full!([3, 2, 3, 3], :f32, 1)
+    assert Ops.conv!(x, k, padding: :same).shape == [1, 3, 5, 5]
+    assert Ops.conv!(x, k, padding: :same, strides: 2).shape == [1, 3, 3, 3]
+    assert Ops.conv!(x, k, kernel_dilation: 2).shape == [1, 3, 1, 1]
+    assert Ops.conv!(x, k, input_dilation: 3).shape == [1, 3, 11, 11]
+    assert flat(Ops.conv!(x, k, kernel_dilation: 2)) == bits(List.duplicate(9 * 49.0, 3))
+    same = Ops.conv!(x, k, input_permutation: [0, 1, 2, 3], output_permutation: [3, 2, 1, 0])
+    assert same.shape == [3, 3, 3, 1]
+  end
+
+  test "another shape compiles no kernel" do
+    run = fn batch, depth, filters, n, window ->
+      x = Buffer.full!([batch, depth, n, n], :f32, 1)
+      k = Buffer.full!([filters, depth, window, window], :f32, 1)
+      Ops.conv!(x, k, padding: :same)
+      Ops.conv!(x, k, strides: 2)
+    end
+
+    run.(2, 3, 4, 9, 3)
+    before = Kernel.cache!().misses
+
+    for batch <- [2, 3],
+        depth <- [2, 7],
+        n <- [8, 11],
+        window <- [2, 5],
+        do: run.(batch, depth, 5, n, window)
+
+    assert Kernel.cache!().misses == before
+    assert :conv in for(%{kernel: name} <- Kernel.list!(), do: name)
+  end
+
+  test "wrong shapes, groups and options are refused" do
+    x = Buffer.full!([4, 4, 5, 5], :f32, 1)
+    k = Buffer.full!([6, 4, 3, 3], :f32, 1)
+    wrong = &refused(Ops.conv(x, &1, &2), &3, says: ["conv: " | List.wrap(&4)])
+    narrow = Buffer.full!([6, 3, 3, 3], :f32, 1)
+    wrong.(narrow, [], :shape_mismatch, ["[4, 4, 5, 5] has 4 channels", "[6, 3, 3, 3] takes 3"])
+    wrong.(k, [feature_group_size: 2], :shape_mismatch, "takes 4 in each of 2 feature groups")
+    wrong.(Buffer.full!([6, 4, 3], :f32, 1), [], :shape_mismatch, "as many axes")
+    row = Buffer.full!([2, 2], :f32, 1)
+    refused(Ops.conv(row, row), :invalid_argument, says: "conv: invalid shape [2, 2]")
+    large = Buffer.full!([6, 4, 6, 3], :f32, 1)
+    wrong.(large, [], :invalid_argument, ["invalid kernel [6, 3]", "6 along axis 0, which has 5"])
+    wrong.(Buffer.full!([6, 4, 0, 3], :f32, 1), [], :invalid_argument, "invalid kernel [0, 3]")
+    wrong.(k, [kernel_dilation: 3], :invalid_argument, "invalid kernel [3, 3]")
+    wrong.(k, [feature_group_size: 4], :invalid_argument, "invalid feature_group_size 4")
+    wrong.(k, [batch_group_size: 4], :invalid_argument, "invalid batch_group_size 4")
+    wrong.(k, [batch_group_size: 3], :invalid_argument, "the batch of 4")
+    both = [feature_group_size: 2, batch_group_size: 2]
+    wrong.(k, both, :invalid_argument, "invalid batch_group_size 2: expected 1")
+
+    for option <- [:feature_group_size, :batch_group_size],
+        value <- [0, -1, 1.0, nil, [1]],
+        do: wrong.(k, [{option, value}], :invalid_argument, "invalid #{option}")
+
+    for option <- [:strides, :input_dilation, :kernel_dilation],
+        value <- [0, -1, [1], [1, 0], [1, 1, 1], 1.5, nil, :one, [1 | 1]],
+        do: wrong.(k, [{option, value}], :invalid_argument, "invalid #{option}")
+
+    for option <- [:input_permutation, :kernel_permutation, :output_permutation],
+        value <- [
+          [0, 1, 2],
+          [0, 1, 2, 2],
+          [1, 2, 3, 4],
+          [0, 1, 2, -1],
+          [0.0, 1, 2, 3],
+          1,
+          [0 | 1]
+        ],
+        do: wrong.(k, [{option, value}], :invalid_argument, "invalid #{option}")
+
+    for padding <- [:full, [{1, 1}], [{0, 0}, {1, 1.0}], [1, 1], nil],
+        do: wrong.(k, [padding: padding], :invalid_argument, "invalid padding")
+
+    wrong.(k, [padding: [{-5, -1}, {0, 0}]], :invalid_argument, "invalid kernel")
+    refused(Ops.conv(x, k, stride: 1), :invalid_argument)
+    refused(Ops.conv(x, :k), :invalid_argument)
+    refused(Ops.conv(1, k), :invalid_argument)
+  end
+end
