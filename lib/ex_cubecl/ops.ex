@@ -16,7 +16,7 @@ defmodule ExCubecl.Ops do
   | comparisons | `equal not_equal less less_equal greater greater_equal logical_and logical_or logical_xor logical_not is_nan is_infinity select` |
   | bits | `bitwise_and bitwise_or bitwise_xor bitwise_not left_shift right_shift population_count count_leading_zeros` |
   | reductions | `sum product reduce_min reduce_max all any mean variance argmin argmax cumulative_sum cumulative_product cumulative_min cumulative_max` |
-  | windows | `window_sum window_product window_min window_max window_mean`, `reduce window_reduce` with a kernel as function, `conv` |
+  | windows | `window_sum window_product window_min window_max window_mean window_scatter_min window_scatter_max`, `reduce window_reduce` with a kernel as function, `conv` |
   | movement | `slice put_slice pad reverse transpose broadcast_to tile concatenate stack split gather take take_along_axis gather_nd indexed_put one_hot` |
   | new buffers, products | `eye iota random_uniform random_normal`, `dot matmul` |
   | Fourier transforms | `fft ifft rfft irfft fft2 ifft2` |
@@ -44,7 +44,7 @@ defmodule ExCubecl.Ops do
   alias ExCubecl.{Buffer, Device, Error, Kernel, View}
   alias ExCubecl.Ops.{ElementWise, Gathering, Movement, OneHot, Random, Reductions}
   alias ExCubecl.Ops.{Scan, Scattering}
-  alias ExCubecl.Ops.{Convolution, Windows}
+  alias ExCubecl.Ops.{Convolution, Windows, WindowScatter}
 
   @typedoc "A buffer, or a strided view of one; see `ExCubecl.View`."
   @type tensor :: Buffer.t() | View.t()
@@ -650,6 +650,27 @@ defmodule ExCubecl.Ops do
         ) :: result
   def window_reduce(buffer, initial, window, kernel, opts \\ []),
     do: Windows.window_reduce(buffer, initial, window, kernel, opts)
+
+  for {name, which, example} <- [
+        {:window_scatter_max, "greatest", "[0, 10, 10, 0]"},
+        {:window_scatter_min, "least", "[10, 0, 0, 10]"}
+      ] do
+    @doc """
+    Returns `{:ok, buffer}` of the shape of `tensor` with `initial`, a number or a buffer of one element, in each element, to which the elements of `source` are
+    added: each one where the #{which} element of its window is, the last one of several. A window whose first element is NaN selects that one, and other windows no NaN.
+    Padding takes part as `initial`; what is added to it is lost. The type is the merged one of `source` and `initial`.
+
+    Options are `:strides` and `:padding`; see `t:window_options/0`. `:invalid_argument` for a source that has not one element for each window.
+
+        iex> x = ExCubecl.buffer!([1, 2, 2, 1], [4], :s32)
+        iex> source = ExCubecl.buffer!([10, 10], [2], :s32)
+        iex> ExCubecl.to_list!(ExCubecl.Ops.#{name}!(x, source, 0, [2], strides: 2))
+        #{example}
+    """
+    @spec unquote(name)(tensor, tensor, operand, Buffer.shape(), keyword) :: result
+    def unquote(name)(tensor, source, initial, window, opts \\ []),
+      do: WindowScatter.run(unquote(name), tensor, source, initial, window, opts)
+  end
 
   @doc """
   Returns `{:ok, buffer}` with the convolution of an input and a kernel of as many axes, in the order batch, channels and those in space, and output

@@ -30,8 +30,9 @@ defmodule ExCubecl.Ops.Convolution do
          {:ok, k} <- permuted(kernel, :kernel_permutation, opts),
          {:ok, order} <- permutation(input.shape, :output_permutation, opts),
          {:ok, groups} <- groups(x.shape, k.shape, opts),
-         {:ok, axes} <- axes(x.shape, k.shape, opts) do
-      {as, dtype} = types(x.dtype, k.dtype, Device.info!(x.device).dtypes)
+         {:ok, axes} <- axes(x.shape, k.shape, opts),
+         {:ok, %{dtypes: known}} <- Device.info(x.device) do
+      {as, dtype} = types(x.dtype, k.dtype, known)
       calculate(x, k, axes, groups, order, as, dtype)
     end
   end

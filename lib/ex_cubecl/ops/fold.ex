@@ -13,6 +13,8 @@ defmodule ExCubecl.Ops.Fold do
   #
   #   * `name`: the operation that errors and telemetry show
   #   * `op`: a kernel of the operands, whose result is the element; `step`: a kernel of the element and the accumulator
+  #   * `select`, in place of `step`: a kernel of an element and the one selected before, whether the new one is preferred; the result is the number
+  #     of the selected element
   #   * `initial`: the first accumulator, a number or a buffer of one element
   #   * `padding`: what an element outside is: `:zero` or `:initial`
   #   * `as`: the type of the elements and of the accumulator; `dtype`: that of the result
@@ -56,7 +58,7 @@ defmodule ExCubecl.Ops.Fold do
     count = Shape.size(shape)
     code = code(space)
     passes = max(div(count + @threads - 1, @threads), 1)
-    boxes = boxes(code.folded, div(@iterations, passes))
+    boxes = boxes(spec, code.folded, div(@iterations, passes))
     dtype = if length(boxes) > 1, do: spec.as, else: spec.dtype
 
     with {:ok, out} <- Buffer.empty(shape, dtype, device: device),
@@ -67,6 +69,10 @@ defmodule ExCubecl.Ops.Fold do
         else: Copy.copy(View.new(out), spec.name, spec.dtype)
     end
   end
+
+  # What is selected is no accumulator from which another launch could go on.
+  defp boxes(%{select: _}, lengths, _limit), do: boxes(lengths, Shape.size(lengths))
+  defp boxes(_spec, lengths, limit), do: boxes(lengths, limit)
 
   # Without elements, each result is the initial accumulator.
   defp launches(spec, code, [], out, count),
@@ -130,7 +136,7 @@ defmodule ExCubecl.Ops.Fold do
         [initial: spec.initial] ++
         Index.lengths(code.kept, used, :kept) ++ scalars(code) ++ ranges(code, box) ++ [out: out]
 
-    key = {:fold, part, spec.step.key, spec.as, spec.padding, is_struct(spec.initial)}
+    key = {:fold, part, function(spec).key, spec.as, spec.padding, is_struct(spec.initial)}
     dilated = for {name, bound} <- code.bounds, do: {name, bound.dilation != nil}
     op = Strided.named(spec.op, spec.name)
 
@@ -139,6 +145,9 @@ defmodule ExCubecl.Ops.Fold do
 
     Strided.run(kernel, args, size: count)
   end
+
+  defp function(%{select: select}), do: select
+  defp function(%{step: step}), do: step
 
   defp patterns(view),
     do: %{kept: Index.pattern(view.kept), folded: Index.pattern(view.folded)}

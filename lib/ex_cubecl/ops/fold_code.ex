@@ -3,8 +3,7 @@ defmodule ExCubecl.Ops.FoldCode do
   # The statements of the kernels of `ExCubecl.Ops.Fold`, in the intermediate form of `ExCubecl.Kernel.Parser`: the indices of the operands without
   # the folded axes, and one loop for each folded axis, which adds its part. Coordinates of bounds are calculated like indices.
 
-  alias ExCubecl.Buffer
-  alias ExCubecl.Ops.{Index, Operands}
+  alias ExCubecl.Ops.{Index, Initial, Operands}
 
   # An index outside of every buffer, where a read gives 0.
   @outside 0xFFFF_FFFF
@@ -27,9 +26,9 @@ defmodule ExCubecl.Ops.FoldCode do
     }
 
     start(state, kept, used) ++
-      [first(state)] ++
+      first(state) ++
       if(part == :empty, do: [], else: level(state, 0)) ++
-      [{:write, 0, :out, {:index, nil}, Index.var(:acc)}]
+      [{:write, 0, :out, {:index, nil}, Index.var(result(spec))}]
   end
 
   # The index of each view without the folded axes.
@@ -44,20 +43,28 @@ defmodule ExCubecl.Ops.FoldCode do
       end
   end
 
+  defp first(%{spec: %{select: _}} = state) do
+    [
+      Index.let(:acc, initial(state.spec)),
+      Index.let(:place, {:cast, :s32, Index.number(0)}),
+      Index.let(:at, {:cast, :s32, Index.number(0)})
+    ]
+  end
+
   defp first(%{part: :next} = state),
-    do: Index.let(:acc, {:cast, state.spec.as, {:at, 0, :out, {:index, nil}}})
+    do: [Index.let(:acc, {:cast, state.spec.as, {:at, 0, :out, {:index, nil}}})]
 
-  defp first(state), do: Index.let(:acc, initial(state.spec))
+  defp first(state), do: [Index.let(:acc, initial(state.spec))]
 
-  defp initial(%{initial: %Buffer{}} = spec),
-    do: {:cast, spec.as, {:at, 0, :initial, Index.number(0)}}
+  defp initial(spec), do: Initial.expression(spec.initial, spec.as)
 
-  defp initial(spec), do: {:cast, spec.as, Index.var(:initial)}
+  defp result(%{select: _}), do: :place
+  defp result(_spec), do: :acc
 
   # The statements within `level` loops, which know the coordinates along as many folded axes.
   defp level(state, level) do
     {checks, state} = checks(state, level)
-    checks ++ if(level == state.rank, do: [step(state)], else: [loop(state, level)])
+    checks ++ if(level == state.rank, do: step(state), else: [loop(state, level)])
   end
 
   defp loop(state, level) do
@@ -120,11 +127,27 @@ defmodule ExCubecl.Ops.FoldCode do
 
   defp padded(state), do: for({name, %{padded?: true}} <- state.operands, do: name)
 
+  # The first element is selected, and each one that `select` prefers to the one selected before.
+  defp step(%{spec: %{select: select}} = state) do
+    first = {:call, 0, :eq, [Index.var(:at), Index.number(0)]}
+    better = {:inline, select.parsed, [Index.var(:element), Index.var(:acc)]}
+    set = [Index.let(:acc, Index.var(:element)), Index.let(:place, Index.var(:at))]
+
+    [
+      Index.let(:element, applied(state)),
+      {:branch, 0, Index.call(:or, first, better), set, []},
+      Index.let(:at, Index.call(:add, Index.var(:at), Index.number(1)))
+    ]
+  end
+
   defp step(%{spec: spec} = state) do
+    next = {:inline, spec.step.parsed, [applied(state), Index.var(:acc)]}
+    [Index.let(:acc, {:cast, spec.as, next})]
+  end
+
+  defp applied(%{spec: spec} = state) do
     elements = for {name, operand} <- state.operands, do: element(name, operand, state)
-    element = Operands.apply(spec.op, elements, spec.as, spec.as)
-    next = {:inline, spec.step.parsed, [element, Index.var(:acc)]}
-    Index.let(:acc, {:cast, spec.as, next})
+    Operands.apply(spec.op, elements, spec.as, spec.as)
   end
 
   defp element(name, operand, state) do

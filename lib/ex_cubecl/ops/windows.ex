@@ -4,9 +4,18 @@ defmodule ExCubecl.Ops.Windows do
 
   alias ExCubecl.{Buffer, DType, Error, Kernel, Shape, View}
   alias ExCubecl.Error.Arguments
-  alias ExCubecl.Kernel.{CallArguments, Inliner, Types}
+  alias ExCubecl.Kernel.{Inliner, Types}
 
-  alias ExCubecl.Ops.{ComputeType, ElementWise, Fold, Operands, Reductions, Shapes, WindowAxes}
+  alias ExCubecl.Ops.{
+    ComputeType,
+    ElementWise,
+    Fold,
+    Initial,
+    Operands,
+    Reductions,
+    Shapes,
+    WindowAxes
+  }
 
   require Kernel
   require Types
@@ -74,9 +83,9 @@ defmodule ExCubecl.Ops.Windows do
          {:ok, axes} <- Shapes.axes_of(:reduce, view.shape, opts),
          {:ok, keep?} <- Shapes.keep_axes(:reduce, opts),
          {:ok, kernel} <- function(:reduce, kernel),
-         {:ok, initial} <- initial(:reduce, initial),
-         dtype = merged(view.dtype, initial),
-         :ok <- fits(:reduce, initial, dtype),
+         {:ok, initial} <- Initial.checked(:reduce, initial),
+         dtype = Initial.merged(view.dtype, initial),
+         :ok <- Initial.fits(:reduce, initial, dtype),
          do: reduce(view, initial, kernel, axes, keep?, dtype)
   end
 
@@ -105,8 +114,8 @@ defmodule ExCubecl.Ops.Windows do
   def window_reduce(tensor, initial, window, kernel, opts) do
     with {:ok, view, axes} <- checked(:window_reduce, tensor, window, opts),
          {:ok, kernel} <- function(:window_reduce, kernel),
-         {:ok, initial} <- initial(:window_reduce, initial),
-         :ok <- fits(:window_reduce, initial, view.dtype) do
+         {:ok, initial} <- Initial.checked(:window_reduce, initial),
+         :ok <- Initial.fits(:window_reduce, initial, view.dtype) do
       spec = %{name: :window_reduce, step: kernel, initial: initial, padding: :initial}
       folded(spec, view, space(axes), WindowAxes.counts(axes), view.dtype, view.dtype)
     end
@@ -132,42 +141,6 @@ defmodule ExCubecl.Ops.Windows do
         value,
         "an element-wise kernel of an element and the accumulator, such as kernel(fn x, acc -> x + acc end)"
       )
-
-  defp initial(_name, number)
-       when is_number(number) or number in [:nan, :infinity, :neg_infinity],
-       do: {:ok, number}
-
-  defp initial(name, %struct{} = tensor) when struct in [Buffer, View] do
-    with {:ok, buffer} <- Operands.contiguous(tensor, name) do
-      if Shape.size(buffer.shape) == 1, do: {:ok, buffer}, else: no_initial(name, tensor)
-    end
-  end
-
-  defp initial(name, other), do: no_initial(name, other)
-
-  defp no_initial(name, value),
-    do: Shapes.invalid(name, :initial, value, "a number, or a buffer of one element")
-
-  defp merged(dtype, %Buffer{dtype: other}), do: Types.mix(dtype, other)
-
-  defp merged(dtype, number),
-    do: Types.join(dtype, {:argument, CallArguments.kind(number), nil}, 0)
-
-  defp fits(_name, %Buffer{dtype: dtype}, dtype), do: :ok
-
-  defp fits(name, %Buffer{dtype: other} = buffer, dtype) do
-    if Types.mix(dtype, other) == dtype,
-      do: :ok,
-      else: Shapes.invalid(name, :initial, buffer, "a value of #{dtype}")
-  end
-
-  defp fits(_name, _number, dtype) when Types.floating?(dtype), do: :ok
-
-  defp fits(name, number, dtype) do
-    if is_number(number) and Types.number_as(number, dtype) == number,
-      do: :ok,
-      else: Shapes.invalid(name, :initial, number, "a number that #{dtype} can hold")
-  end
 
   ## Spaces
 
@@ -205,7 +178,7 @@ defmodule ExCubecl.Ops.Windows do
           {:ok, Buffer.t()} | {:error, Error.t()}
   defp folded(spec, %{device: device} = view, space, shape, as, dtype) do
     with {:ok, wide} <- ComputeType.widened(view),
-         {:ok, initial} <- widened(spec.initial),
+         {:ok, initial} <- Initial.argument(spec.initial),
          {:ok, as} <- ComputeType.of(as, device),
          {:ok, result} <- ComputeType.of(dtype, device),
          {:ok, _, _} <- Arguments.shape(shape, dtype),
@@ -213,10 +186,4 @@ defmodule ExCubecl.Ops.Windows do
          {:ok, out} <- Fold.run(spec, space.(wide), shape),
          do: ComputeType.converted(out, dtype)
   end
-
-  defp widened(%Buffer{dtype: dtype, device: device} = buffer),
-    do:
-      with({:ok, type} <- ComputeType.of(dtype, device), do: ComputeType.converted(buffer, type))
-
-  defp widened(number), do: {:ok, number}
 end
