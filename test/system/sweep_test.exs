@@ -34,6 +34,7 @@ defmodule ExCubecl.SweepTest do
                ExCubecl.Error,
                ExCubecl.Kernel,
                ExCubecl.Kernel.Source,
+               ExCubecl.LinAlg,
                ExCubecl.Memory,
                ExCubecl.Memory.Chart,
                ExCubecl.Ops,

@@ -120,6 +120,11 @@ defmodule ExCubecl.Error.Message do
          "#{details.operation}: the input #{short(details.shape)} has #{channels} channels, and the kernel #{short(details.other_shape)} " <>
            "takes #{depth} in each of #{groups} feature groups"
 
+  defp text(:shape_mismatch, %{relation: :system} = details),
+    do:
+      "#{details.operation}: the matrices are of shape #{short(details.shape)}, and the right-hand sides of #{short(details.other_shape)}: " <>
+        "expected the same leading axes, and then a vector or matrix as long as the matrices"
+
   defp text(:shape_mismatch, %{relation: :along} = details),
     do:
       "#{details.operation}: shapes #{short(details.shape)} and #{short(details.other_shape)} differ elsewhere than along " <>

@@ -1,0 +1,136 @@
+defmodule ExCubecl.LinAlg do
+  @moduledoc """
+  Linear algebra: decompositions of matrices, and systems of linear equations.
+
+      iex> alias ExCubecl.LinAlg
+      iex> a = ExCubecl.buffer!([[2.0, 1.0], [1.0, 3.0]], [2, 2], :f32)
+      iex> b = ExCubecl.buffer!([5.0, 10.0], [2], :f32)
+      iex> ExCubecl.to_list!(LinAlg.solve!(a, b))
+      [1.0, 3.0]
+
+  Matrices are the last two axes of a buffer or of a view; over the axes before them, a function does the same for each matrix. Results are of the type of the
+  buffer if that is a float, else of `:f32`; `:f16` and `:bf16` are calculated with more bits and rounded once.
+
+  The algorithms are those of LAPACK, with its accuracy: partial pivoting, Householder reflections, and the QL algorithm for symmetric matrices. They run
+  on the host, with 64-bit floats.
+
+  Errors name the operation. They are `:invalid_argument` for a buffer with less than two axes, for matrices that are not square, for NaN and infinities, and
+  with `pivot` in the details for a matrix that is singular or not positive definite; and `:shape_mismatch` for right-hand sides that do not
+  match the matrices.
+  """
+
+  use ExCubecl.Error.Bang
+
+  alias ExCubecl.{Buffer, Error, Ops}
+  alias ExCubecl.LinAlg.{Decompositions, Systems}
+
+  @type result :: {:ok, Buffer.t()} | {:error, Error.t()}
+
+  @doc """
+  Returns `{:ok, x}`, the solutions of `a x = b` with triangular matrices `a`. `b` has matrices or vectors over the same leading axes.
+
+  ## Options
+
+    * `:lower` - whether the lower triangle of `a` is used, by default `true`, or the upper one; the other one is not read
+    * `:left_side` - `false` solves `x a = b`. Defaults to `true`
+    * `:transform_a` - `:transpose` uses the transposed matrix; `:lower` is about the matrix before. Defaults to `:none`
+
+  A zero on the diagonal is an `:invalid_argument` with its index as `pivot`.
+
+      iex> a = ExCubecl.buffer!([[2.0, 0.0], [1.0, 4.0]], [2, 2], :f32)
+      iex> b = ExCubecl.buffer!([4.0, 6.0], [2], :f32)
+      iex> ExCubecl.to_list!(ExCubecl.LinAlg.triangular_solve!(a, b))
+      [2.0, 1.0]
+  """
+  @spec triangular_solve(Ops.tensor(), Ops.tensor(),
+          lower: boolean,
+          left_side: boolean,
+          transform_a: :none | :transpose
+        ) :: result
+  def triangular_solve(a, b, opts \\ []), do: Systems.triangular(a, b, opts)
+
+  @doc """
+  Returns `{:ok, x}`, the solutions of `a x = b`. `b` has matrices or vectors over the same leading axes.
+
+      iex> a = ExCubecl.buffer!([[0.0, 2.0], [1.0, 0.0]], [2, 2], :f64)
+      iex> b = ExCubecl.buffer!([[4.0, 6.0], [1.0, 2.0]], [2, 2], :f64)
+      iex> ExCubecl.to_list!(ExCubecl.LinAlg.solve!(a, b))
+      [[1.0, 2.0], [2.0, 3.0]]
+      iex> singular = ExCubecl.buffer!([[1.0, 2.0], [2.0, 4.0]], [2, 2], :f64)
+      iex> {:error, error} = ExCubecl.LinAlg.solve(singular, b)
+      iex> Exception.message(error)
+      "solve: invalid matrix [2, 2]: expected an invertible matrix: pivot 1 is 0"
+  """
+  @spec solve(Ops.tensor(), Ops.tensor()) :: result
+  def solve(a, b), do: Systems.solve(a, b)
+
+  @doc """
+  Returns `{:ok, inverse}` of square matrices.
+
+      iex> a = ExCubecl.buffer!([[2, 0], [0, 4]], [2, 2], :s32)
+      iex> ExCubecl.to_list!(ExCubecl.LinAlg.inverse!(a))
+      [[0.5, 0.0], [0.0, 0.25]]
+  """
+  @spec inverse(Ops.tensor()) :: result
+  def inverse(a), do: Systems.inverse(a)
+
+  @doc """
+  Returns `{:ok, determinants}` of square matrices: a buffer of the shape of the leading axes.
+
+      iex> a = ExCubecl.buffer!([[1, 2], [3, 4]], [2, 2], :f64)
+      iex> ExCubecl.item!(ExCubecl.LinAlg.determinant!(a))
+      -2.0
+  """
+  @spec determinant(Ops.tensor()) :: result
+  def determinant(a), do: Systems.determinant(a)
+
+  @doc """
+  Returns `{:ok, {p, l, u}}` with `a = p l u` for square matrices: a permutation matrix, a lower triangle with ones on its diagonal, and an upper
+  triangle. A singular matrix has a zero on the diagonal of `u`.
+
+      iex> a = ExCubecl.buffer!([[1, 2], [4, 4]], [2, 2], :f32)
+      iex> {p, l, u} = ExCubecl.LinAlg.lu!(a)
+      iex> Enum.map([p, l, u], &ExCubecl.to_list!/1)
+      [[[0.0, 1.0], [1.0, 0.0]], [[1.0, 0.0], [0.25, 1.0]], [[4.0, 4.0], [0.0, 1.0]]]
+  """
+  @spec lu(Ops.tensor()) :: {:ok, {Buffer.t(), Buffer.t(), Buffer.t()}} | {:error, Error.t()}
+  def lu(a), do: Decompositions.lu(a)
+
+  @doc """
+  Returns `{:ok, l}`, lower triangles with `a = l l'`, for symmetric positive definite matrices, of which the lower triangle is read.
+
+      iex> a = ExCubecl.buffer!([[4, 2], [2, 10]], [2, 2], :f32)
+      iex> ExCubecl.to_list!(ExCubecl.LinAlg.cholesky!(a))
+      [[2.0, 0.0], [1.0, 3.0]]
+      iex> {:error, error} = ExCubecl.LinAlg.cholesky(ExCubecl.buffer!([[1, 2], [2, 1]], [2, 2], :f32))
+      iex> Exception.message(error)
+      "cholesky: invalid matrix [2, 2]: expected a positive definite matrix: pivot 1 is -3.0"
+  """
+  @spec cholesky(Ops.tensor()) :: result
+  def cholesky(a), do: Decompositions.cholesky(a)
+
+  @doc """
+  Returns `{:ok, {q, r}}` with `a = q r`: the columns of `q` are orthonormal, and `r` is an upper triangle. Of m rows of n elements, with `mode: :reduced`, the default,
+  `q` has as many columns as the smaller of m and n; with `mode: :complete` it has m.
+
+      iex> a = ExCubecl.buffer!([[3, 5], [4, 0]], [2, 2], :f64)
+      iex> {_q, r} = ExCubecl.LinAlg.qr!(a)
+      iex> ExCubecl.to_list!(r) |> List.flatten() |> Enum.map(&Float.round(abs(&1), 6))
+      [5.0, 3.0, 0.0, 4.0]
+  """
+  @spec qr(Ops.tensor(), mode: :reduced | :complete) ::
+          {:ok, {Buffer.t(), Buffer.t()}} | {:error, Error.t()}
+  def qr(a, opts \\ []), do: Decompositions.qr(a, opts)
+
+  @doc """
+  Returns `{:ok, {values, vectors}}`: the eigenvalues of symmetric matrices in ascending order, and their eigenvectors, the columns of `vectors`, which are
+  orthonormal. The lower triangle is read.
+
+      iex> a = ExCubecl.buffer!([[2, 1], [1, 2]], [2, 2], :f32)
+      iex> {values, _vectors} = ExCubecl.LinAlg.eigh!(a)
+      iex> ExCubecl.to_list!(values)
+      [1.0, 3.0]
+  """
+  @spec eigh(Ops.tensor()) :: {:ok, {Buffer.t(), Buffer.t()}} | {:error, Error.t()}
+  def eigh(a), do: Decompositions.eigh(a)
+end

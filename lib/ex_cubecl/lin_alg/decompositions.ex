@@ -1,0 +1,55 @@
+defmodule ExCubecl.LinAlg.Decompositions do
+  @moduledoc false
+  # Decompositions of matrices.
+
+  alias ExCubecl.Error.Arguments
+  alias ExCubecl.LinAlg.{Host, Operands}
+  alias ExCubecl.LinAlg.Host.{Cholesky, Eigh, LU, QR, Rows}
+  alias ExCubecl.Ops.Shapes
+
+  def lu(a) do
+    with {:ok, %{n: n} = a} <- Operands.square(:lu, a) do
+      shapes = [[n, n], [n, n], [n, n]]
+
+      Host.run([a], shapes, a.dtype, fn rows ->
+        {order, lower, upper} = LU.factor(rows)
+        [order |> Enum.map(&Rows.unit(n, &1)) |> Rows.transpose(n), lower, upper]
+      end)
+      |> tuple()
+    end
+  end
+
+  def cholesky(a) do
+    with {:ok, %{n: n} = a} <- Operands.square(:cholesky, a),
+         {:ok, [l]} <- Host.run([a], [[n, n]], a.dtype, &[Cholesky.factor(&1)]),
+         do: {:ok, l}
+  end
+
+  def qr(a, opts) do
+    with {:ok, opts} <- Arguments.options(opts, [:mode]),
+         {:ok, %{m: m, n: n} = a} <- Operands.matrices(:qr, a),
+         {:ok, k} <- columns(Keyword.get(opts, :mode, :reduced), m, n) do
+      Host.run([a], [[m, k], [k, n]], a.dtype, fn rows ->
+        rows |> QR.factor({m, n}, k) |> Tuple.to_list()
+      end)
+      |> tuple()
+    end
+  end
+
+  defp columns(:reduced, m, n), do: {:ok, min(m, n)}
+  defp columns(:complete, m, _n), do: {:ok, m}
+  defp columns(other, _m, _n), do: Shapes.invalid(:qr, :mode, other, ":reduced or :complete")
+
+  def eigh(a) do
+    with {:ok, %{n: n} = a} <- Operands.square(:eigh, a) do
+      Host.run([a], [[n], [n, n]], a.dtype, fn rows ->
+        {values, vectors} = Eigh.decompose(rows)
+        [[values], vectors]
+      end)
+      |> tuple()
+    end
+  end
+
+  defp tuple({:ok, results}), do: {:ok, List.to_tuple(results)}
+  defp tuple(error), do: error
+end

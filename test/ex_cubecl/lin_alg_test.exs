@@ -1,0 +1,292 @@
+defmodule ExCubecl.LinAlgTest do
+  # Factors are multiplied in plain Elixir and compared with the matrix.
+  use ExCubecl.Case, async: false
+
+  import ExCubecl.Matrices
+  import ExCubecl.Refusal
+
+  alias ExCubecl.LinAlg
+
+  @batches [[], [], [1], [3], [2, 2], [0]]
+  # The last ones are large enough for the device.
+  @sizes [0, 1, 2, 3, 4, 5, 7, 8, 12, 20]
+
+  setup do
+    :rand.seed(:exsss, {4, 16, 2026})
+    :ok
+  end
+
+  defp unit(:f64), do: 2.3e-16
+  defp unit(:f32), do: 1.2e-7
+  defp unit(:f16), do: 1.0e-3
+  defp unit(:bf16), do: 8.0e-3
+  defp unit(_integer), do: unit(:f32)
+
+  defp each(count, fun) do
+    for _ <- 1..count,
+        do: fun.(Enum.random(@batches), Enum.random(@sizes), Enum.random([:f32, :f64]))
+  end
+
+  defp close(a, b, n, dtype), do: assert(distance(a, b) <= 30 * max(n, 1) * unit(dtype))
+
+  test "LU decompositions" do
+    each(40, fn batch, n, dtype ->
+      a = random(batch ++ [n, n], dtype)
+      {p, l, u} = LinAlg.lu!(a)
+      assert Enum.map([p, l, u], & &1.shape) == List.duplicate(a.shape, 3)
+      assert Enum.map([p, l, u], & &1.dtype) == List.duplicate(dtype, 3)
+
+      for {a, p, l, u} <- Enum.zip(Enum.map([a, p, l, u], &matrices/1)) do
+        close(product(p, product(l, u)), a, n, dtype)
+        assert triangle?(l, :lower) and triangle?(u, :upper)
+        assert Enum.all?(Enum.with_index(l), fn {row, i} -> Enum.at(row, i) == 1.0 end)
+        # Partial pivoting bounds the factors.
+        assert Enum.all?(List.flatten(l), &(abs(&1) <= 1.0))
+        assert Enum.map(p, &Enum.sort/1) |> Enum.uniq() |> length() <= 1
+        assert product(p, transpose(p)) == identity(n)
+      end
+    end)
+  end
+
+  test "a singular matrix has an LU decomposition" do
+    a = ExCubecl.buffer!([[1, 2, 3], [2, 4, 6], [1, 1, 1]], [3, 3], :f64)
+    {p, l, u} = LinAlg.lu!(a)
+    [[a], [p], [l], [u]] = Enum.map([a, p, l, u], &matrices/1)
+    assert product(p, product(l, u)) == a
+    assert List.last(List.last(u)) == 0.0
+    zeros = Buffer.zeros!([2, 2], :f32)
+    {_, _, u} = LinAlg.lu!(zeros)
+    assert matrices(u) == [[[0.0, 0.0], [0.0, 0.0]]]
+  end
+
+  test "Cholesky decompositions" do
+    each(40, fn batch, n, dtype ->
+      a = symmetric(batch, n, dtype, 10 * n)
+      l = LinAlg.cholesky!(a)
+      assert {l.shape, l.dtype} == {a.shape, dtype}
+
+      for {a, l} <- Enum.zip(matrices(a), matrices(l)) do
+        close(product(l, transpose(l)), a, n, dtype)
+        assert triangle?(l, :lower)
+      end
+    end)
+  end
+
+  test "QR decompositions" do
+    each(50, fn batch, m, dtype ->
+      n = Enum.random(@sizes)
+      mode = Enum.random([:reduced, :complete])
+      k = if mode == :complete, do: m, else: min(m, n)
+      a = random(batch ++ [m, n], dtype)
+      {q, r} = LinAlg.qr!(a, mode: mode)
+      assert {q.shape, r.shape} == {batch ++ [m, k], batch ++ [k, n]}
+
+      for {a, q, r} <- Enum.zip(Enum.map([a, q, r], &matrices/1)) do
+        if n > 0 and m > 0, do: close(product(q, r), a, max(m, n), dtype)
+        if m > 0, do: close(product(transpose(q), q), identity(k), max(m, n), dtype)
+        assert triangle?(r, :upper)
+      end
+    end)
+  end
+
+  test "eigenvalues and eigenvectors" do
+    each(40, fn batch, n, dtype ->
+      a = symmetric(batch, n, dtype)
+      {values, vectors} = LinAlg.eigh!(a)
+      assert {values.shape, vectors.shape} == {batch ++ [n], a.shape}
+      rows = Buffer.reshape!(values, batch ++ [1, n])
+
+      for {a, [values], v} <- Enum.zip(Enum.map([a, rows, vectors], &matrices/1)) do
+        assert values == Enum.sort(values)
+        close(product(transpose(v), v), identity(n), n, dtype)
+        scaled = for row <- v, do: Enum.zip_with(row, values, &(&1 * &2))
+        close(product(a, v), scaled, n, dtype)
+      end
+    end)
+  end
+
+  test "eigenvalues that are known" do
+    # Those of the second difference are 2 - 2 cos(k pi / (n + 1)).
+    n = 16
+
+    rows =
+      for i <- 1..n do
+        for j <- 1..n, do: Enum.at([2, -1, 0], min(abs(i - j), 2))
+      end
+
+    {values, _} = LinAlg.eigh!(ExCubecl.buffer!(rows, [n, n], :f64))
+
+    for {value, k} <- Enum.with_index(Buffer.to_list!(values), 1),
+        do: assert_in_delta(value, 2 - 2 * :math.cos(k * :math.pi() / (n + 1)), 1.0e-14)
+
+    {values, vectors} = LinAlg.eigh!(ExCubecl.buffer!([[3, 0], [0, -1]], [2, 2], :f32))
+    assert Buffer.to_list!(values) == [-1.0, 3.0]
+
+    assert Enum.map(matrices(vectors), fn rows ->
+             Enum.map(rows, fn row -> Enum.map(row, &abs/1) end)
+           end) == [[[0.0, 1.0], [1.0, 0.0]]]
+
+    # The other triangle is not read.
+    {values, _} = LinAlg.eigh!(ExCubecl.buffer!([[2, 99], [1, 2]], [2, 2], :f32))
+    assert Buffer.to_list!(values) == [1.0, 3.0]
+  end
+
+  test "triangular systems on either side, of either triangle, transposed or not" do
+    each(60, fn batch, n, dtype ->
+      a = symmetric(batch, n, dtype, 10 * n)
+      m = Enum.random([0, 1, 3, 9])
+      [lower, left, transposed] = for _ <- 1..3, do: Enum.random([true, false])
+      transform = if transposed, do: :transpose, else: :none
+      shape = if left, do: [n, m], else: [m, n]
+      b = random(batch ++ shape, dtype)
+      opts = [lower: lower, left_side: left, transform_a: transform]
+      x = LinAlg.triangular_solve!(a, b, opts)
+      assert {x.shape, x.dtype} == {b.shape, dtype}
+
+      for {a, b, x} <- Enum.zip(Enum.map([a, b, x], &matrices/1)) do
+        triangle =
+          for {row, i} <- Enum.with_index(a) do
+            for {element, j} <- Enum.with_index(row),
+                do: if((lower and j <= i) or (not lower and j >= i), do: element, else: 0.0)
+          end
+
+        triangle = if transposed, do: transpose(triangle), else: triangle
+        found = if left, do: product(triangle, x), else: product(x, triangle)
+        if n > 0 and m > 0, do: close(found, b, n, dtype)
+      end
+
+      # A vector is a matrix of one column.
+      v = random(batch ++ [n], dtype)
+      column = Buffer.reshape!(v, batch ++ if(left, do: [n, 1], else: [1, n]))
+      expected = LinAlg.triangular_solve!(a, column, opts)
+      assert Buffer.read!(LinAlg.triangular_solve!(a, v, opts)) == Buffer.read!(expected)
+    end)
+  end
+
+  test "systems, inverses and determinants" do
+    each(40, fn batch, n, dtype ->
+      a = symmetric(batch, n, dtype, 10 * n)
+      b = random(batch ++ [n, 2], dtype)
+      x = LinAlg.solve!(a, b)
+      inverse = LinAlg.inverse!(a)
+
+      for {a, b, x, inverse} <- Enum.zip(Enum.map([a, b, x, inverse], &matrices/1)) do
+        if n > 0, do: close(product(a, x), b, n, dtype)
+        if n > 0, do: close(product(a, inverse), identity(n), n, dtype)
+      end
+
+      determinants = LinAlg.determinant!(a)
+      assert determinants.shape == batch
+
+      for {a, found} <- Enum.zip(matrices(a), Buffer.to_flat_list!(determinants)) do
+        if n <= 4, do: close([[found]], [[leibniz(a)]], n, dtype)
+      end
+    end)
+  end
+
+  # By the first row.
+  defp leibniz([]), do: 1.0
+
+  defp leibniz([row | rows]) do
+    for {x, j} <- Enum.with_index(row), reduce: 0.0 do
+      sum -> sum + Integer.pow(-1, j) * x * leibniz(Enum.map(rows, &List.delete_at(&1, j)))
+    end
+  end
+
+  test "a permutation's determinant is its sign" do
+    for {order, sign} <- [
+          {[0, 1, 2], 1.0},
+          {[1, 0, 2], -1.0},
+          {[1, 2, 0], 1.0},
+          {[3, 2, 1, 0], 1.0}
+        ] do
+      rows = for k <- order, do: for(j <- 0..(length(order) - 1), do: if(j == k, do: 1, else: 0))
+      a = ExCubecl.buffer!(rows, [length(order), length(order)], :s32)
+      assert Buffer.item!(LinAlg.determinant!(a)) == sign
+    end
+  end
+
+  test "every type" do
+    for dtype <- ExCubecl.DType.all() do
+      a = ExCubecl.buffer!([[4, 2, 0], [2, 5, 1], [0, 1, 3]], [3, 3], dtype)
+      float = if dtype in [:f16, :bf16, :f32, :f64], do: dtype, else: :f32
+      l = LinAlg.cholesky!(a)
+      assert l.dtype == float
+      [[a_rows], [l_rows]] = Enum.map([a, l], &matrices/1)
+      close(product(l_rows, transpose(l_rows)), a_rows, 3, float)
+      assert_in_delta Buffer.item!(LinAlg.determinant!(a)), 44, 44 * 10 * unit(float)
+      x = LinAlg.solve!(a, ExCubecl.buffer!([6, 8, 4], [3], :u8))
+      assert {dtype, x.dtype} == {dtype, float}
+      for element <- Buffer.to_list!(x), do: assert_in_delta(element, 1, 10 * unit(float))
+    end
+  end
+
+  test "refused" do
+    wide = Buffer.iota!([2, 3], :f32)
+    a = Buffer.iota!([2, 2], :f32)
+
+    for name <- [:lu, :cholesky, :eigh, :inverse, :determinant] do
+      call = &apply(LinAlg, name, [&1])
+
+      refused(call.(wide), :invalid_argument,
+        says: "#{name}: invalid matrix [2, 3]: expected square"
+      )
+
+      refused(call.(Buffer.iota!([3], :f32)), :invalid_argument,
+        says: "#{name}: invalid matrix [3]"
+      )
+
+      refused(call.(:a), :invalid_argument)
+    end
+
+    for name <- [:lu, :cholesky, :eigh, :inverse, :determinant, :qr], bad <- [:nan, :infinity] do
+      a = ExCubecl.buffer!([[[1, 0], [0, 1]], [[1, 0], [bad, 1]]], [2, 2, 2], :f32)
+
+      error =
+        refused(apply(LinAlg, name, [a]), :invalid_argument, says: "#{name}: invalid matrix")
+
+      assert error.details.matrix == 1
+    end
+
+    singular = ExCubecl.buffer!([[1, 2], [2, 4]], [2, 2], :f32)
+
+    for {name, result} <- [inverse: LinAlg.inverse(singular), solve: LinAlg.solve(singular, a)] do
+      error =
+        refused(result, :invalid_argument,
+          says: "#{name}: invalid matrix [2, 2]: expected an invertible"
+        )
+
+      assert error.details.pivot == 1
+    end
+
+    zero = ExCubecl.buffer!([[1, 0, 0], [1, 0, 0], [1, 1, 1]], [3, 3], :f32)
+    b = Buffer.iota!([3], :f32)
+    error = refused(LinAlg.triangular_solve(zero, b), :invalid_argument, says: "pivot 1 is 0")
+    assert error.details.pivot == 1
+    error = refused(LinAlg.triangular_solve(zero, b, lower: false), :invalid_argument)
+    assert error.details.pivot == 1
+
+    refused(LinAlg.triangular_solve(a, b), :shape_mismatch,
+      says: "triangular_solve: the matrices are of shape [2, 2]"
+    )
+
+    refused(LinAlg.solve(a, wide |> Buffer.reshape!([3, 2])), :shape_mismatch, says: "solve")
+    refused(LinAlg.triangular_solve(a, a, lower: 1), :invalid_argument, says: "invalid lower 1")
+    refused(LinAlg.triangular_solve(a, a, left_side: nil), :invalid_argument, says: "left_side")
+
+    refused(LinAlg.triangular_solve(a, a, transform_a: :other), :invalid_argument,
+      says: "transform_a"
+    )
+
+    refused(LinAlg.triangular_solve(a, a, upper: true), :invalid_argument, says: "option")
+    refused(LinAlg.qr(wide, mode: :full), :invalid_argument, says: "qr: invalid mode :full")
+    negative = ExCubecl.buffer!([[1, 0], [0, -2]], [2, 2], :f32)
+
+    error =
+      refused(LinAlg.cholesky(negative), :invalid_argument, says: "cholesky: invalid matrix")
+
+    assert error.details.pivot == 1
+    huge = ExCubecl.buffer!([[1.0e308, 1.0e308], [-1.0e308, 1.0e308]], [2, 2], :f64)
+    refused(LinAlg.lu(huge), :invalid_argument, says: "lu: invalid matrix")
+  end
+end
