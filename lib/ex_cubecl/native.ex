@@ -94,6 +94,7 @@ defmodule ExCubecl.Native do
   call(buffer_duplicate(ref, id, dims, options, watcher))
   call(buffer_convert(ref, dtype, dims, options))
   call(buffer_copy(source, target, may_allocate))
+  try_call(buffer_release(ref))
   call(buffer_synchronize(ref))
   call(buffer_pointer(ref))
   def buffer_overlap(_a, _b), do: missing()

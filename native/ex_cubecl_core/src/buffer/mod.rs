@@ -190,6 +190,20 @@ impl Buffer {
         }
     }
 
+    /// Frees the memory at once if no other handle shares it, and makes this handle stale; returns whether it did. Memory
+    /// that a pool or an arena lent is theirs. Without `wait` it returns `Busy` if another call uses the buffer.
+    pub fn release(&self, wait: bool) -> Result<bool> {
+        if self.lender().is_some() || self.handles() > 1 {
+            return Ok(false);
+        }
+        let ended = if wait {
+            self.storage.end()
+        } else {
+            self.storage.try_end().ok_or(Error::Busy)?
+        };
+        Ok(!matches!(ended, Content::Gone))
+    }
+
     /// Another handle of the same storage.
     fn with_span(&self, span: Span, dtype: DType) -> Buffer {
         Buffer {

@@ -13,7 +13,7 @@ use rustler::{Encoder, Env, LocalPid, Reference};
 
 use crate::atoms;
 use crate::call::{Call, Pending};
-use crate::error::NifResult;
+use crate::error::{NifResult, busy_to_nil};
 use crate::notifier::notify;
 use crate::resource::{BufferArg, handle};
 
@@ -54,6 +54,19 @@ fn buffer_clone(buffer: BufferArg) -> NifResult<'static, BufferArg> {
 #[rustler::nif]
 fn buffer_detach(buffer: BufferArg) -> NifResult<'static, BufferArg> {
     Ok(handle(buffer.detach()))
+}
+
+/// Whether the memory was freed; `nil` if the call would block.
+#[rustler::nif]
+fn buffer_try_release(buffer: BufferArg) -> NifResult<'static, Option<bool>> {
+    busy_to_nil(buffer.release(false))
+}
+
+#[rustler::nif]
+fn buffer_release<'a>(env: Env<'a>, tag: Reference<'a>, buffer: BufferArg) -> Pending<'a> {
+    run_on_device(Call::new(env, tag), buffer, |buffer| {
+        Ok(buffer.release(true)?)
+    })
 }
 
 #[rustler::nif]
