@@ -127,6 +127,7 @@ defmodule ExCubecl.Sweep do
       :indices => made(device, [2]),
       :input => buffer,
       :inputs => [buffer],
+      :k => 1,
       :kernel => Kernel.kernel(fn x -> x + 1 end),
       :len => 4,
       :lengths => [1, 2],

@@ -115,6 +115,14 @@ defmodule ExCubecl.Ops.Shapes do
   @doc "The shape in which axes have the length 1."
   def kept(shape, axes), do: Enum.reduce(axes, shape, &List.replace_at(&2, &1, 1))
 
+  @doc "The type of indices in a result: `:s32`, or `:s64` by the option `dtype:`."
+  def index_type(operation, opts) do
+    case Keyword.get(opts, :dtype, :s32) do
+      dtype when dtype in [:s32, :s64] -> {:ok, dtype}
+      other -> invalid(operation, :dtype, other, ":s32 or :s64")
+    end
+  end
+
   @doc "A list with one integer for each axis, each of which passes `valid?`."
   def per_axis(operation, name, list, shape, valid?, expected) do
     if is_list(list) and not List.improper?(list) and length(list) == length(shape) and

@@ -1,0 +1,136 @@
+defmodule ExCubecl.Ops.Sorting do
+  @moduledoc false
+  # The operations that sort: the checks of their options, and the lines that `ExCubecl.Ops.MergeSort` sorts.
+
+  alias ExCubecl.{Buffer, Error, Kernel, Shape, View}
+  alias ExCubecl.Error.Arguments
+  alias ExCubecl.Ops.{ComputeType, MergeSort, Operands, Scan, Shapes, Strided}
+  alias ExCubecl.View.{Copy, Strides}
+
+  require Kernel
+
+  def sort(x, opts) do
+    with {:ok, view, axis, direction} <- checked(:sort, x, opts, []),
+         n = Enum.at(view.shape, axis),
+         {:ok, [sorted]} <- along(:sort, view, axis, n, direction, false),
+         do: {:ok, sorted}
+  end
+
+  def argsort(x, opts) do
+    with {:ok, view, axis, direction} <- checked(:argsort, x, opts, [:dtype]),
+         {:ok, dtype} <- Shapes.index_type(:argsort, opts),
+         n = Enum.at(view.shape, axis),
+         {:ok, [_, places]} <- along(:argsort, view, axis, n, direction, true),
+         do: ComputeType.converted(places, dtype)
+  end
+
+  def top_k(x, k, opts) do
+    with {:ok, view} <- Operands.view(x),
+         {:ok, opts} <- Arguments.options(opts, [:axis, :dtype]),
+         {:ok, axis} <- Shapes.axis(:top_k, view.shape, Keyword.get(opts, :axis, -1)),
+         {:ok, dtype} <- Shapes.index_type(:top_k, opts),
+         :ok <- at_most(k, Enum.at(view.shape, axis)),
+         {:ok, [values, places]} <- along(:top_k, view, axis, k, :desc, true),
+         {:ok, places} <- ComputeType.converted(places, dtype),
+         do: {:ok, {values, places}}
+  end
+
+  defp at_most(k, n) when is_integer(k) and k in 0..n//1, do: :ok
+
+  defp at_most(k, n),
+    do: Shapes.invalid(:top_k, :k, k, "an integer from 0 to #{n}, the length of the axis")
+
+  ## Along an axis
+
+  # The first `keep` elements along an axis, and their places.
+  defp along(name, %{shape: shape} = view, axis, keep, direction, places?) do
+    if keep == 0 or Shape.size(shape) == 0,
+      do: empty(view, List.replace_at(shape, axis, keep), places?),
+      else: sorted(name, view, axis, keep, direction, places?)
+  end
+
+  defp empty(%{dtype: dtype, device: device}, shape, places?) do
+    types = if places?, do: [dtype, :s32], else: [dtype]
+    Error.map(types, &Buffer.zeros(shape, &1, device: device))
+  end
+
+  defp sorted(name, %{dtype: dtype, shape: shape} = view, axis, keep, direction, places?) do
+    {n, others} = List.pop_at(shape, axis)
+    axes = List.delete_at(Enum.to_list(0..(length(shape) - 1)), axis) ++ [axis]
+
+    with {:ok, lines} <- lines(name, Strides.transpose(view, axes)),
+         size = {Shape.size(others), n},
+         {:ok, results} <- MergeSort.run(name, lines, size, keep, direction, places?),
+         {:ok, results} <- Error.map(results, &back(name, &1, others ++ [keep], axis)),
+         {:ok, values} <- ComputeType.converted(hd(results), dtype),
+         do: {:ok, [values | tl(results)]}
+  end
+
+  # Contiguous elements of a type that the device computes.
+  defp lines(name, view) do
+    with {:ok, view} <- ComputeType.widened(view), do: Copy.contiguous(view, name)
+  end
+
+  # The last axis becomes axis `axis`.
+  defp back(name, result, shape, axis) do
+    last = length(shape) - 1
+    axes = List.insert_at(Enum.to_list(0..(last - 1)//1), axis, last)
+
+    with {:ok, result} <- Buffer.reshape(result, shape),
+         do: result |> View.new() |> Strides.transpose(axes) |> Copy.contiguous(name)
+  end
+
+  ## Distinct values
+
+  # NaN is equal to itself here, as in the order of a sort.
+  @first Kernel.kernel(fn x, out ->
+           i = index()
+           same = i > 0 and (x[i] == x[i - 1] or (x[i] != x[i] and x[i - 1] != x[i - 1]))
+           out[i] = if same, do: 0, else: 1
+         end)
+
+  @distinct Kernel.kernel(fn x, counts, out ->
+              i = index()
+              if i == 0 or counts[i] != counts[i - 1], do: out[counts[i] - 1] = x[i]
+            end)
+
+  def unique(x) do
+    with {:ok, view} <- Operands.view(x) do
+      case Shape.size(view.shape) do
+        0 -> Buffer.zeros([0], view.dtype, device: view.device)
+        n -> unique(view, n, view.dtype)
+      end
+    end
+  end
+
+  defp unique(view, n, dtype) do
+    with {:ok, line} <- lines(:unique, view),
+         {:ok, [sorted]} <- MergeSort.run(:unique, line, {1, n}, n, :asc, false),
+         {:ok, firsts} <- Buffer.empty([n], :s32, device: view.device),
+         :ok <- Strided.run(Strided.named(@first, :unique), [sorted, firsts], []),
+         {:ok, counts} <- Scan.run(:sum, firsts, []),
+         {:ok, last} <- Buffer.view(counts, n - 1, []),
+         {:ok, count} <- Buffer.item(last),
+         {:ok, out} <- Buffer.empty([count], sorted.dtype, device: view.device),
+         args = [sorted, counts, out],
+         :ok <- Strided.run(Strided.named(@distinct, :unique), args, size: n),
+         do: ComputeType.converted(out, dtype)
+  end
+
+  ## Options
+
+  defp checked(name, x, opts, more) do
+    with {:ok, view} <- Operands.view(x),
+         {:ok, opts} <- Arguments.options(opts, [:axis, :direction, :stable | more]),
+         {:ok, axis} <- Shapes.axis(name, view.shape, Keyword.get(opts, :axis, -1)),
+         {:ok, direction} <- direction(name, Keyword.get(opts, :direction, :asc)),
+         :ok <- stable(name, Keyword.get(opts, :stable, true)),
+         do: {:ok, view, axis, direction}
+  end
+
+  defp direction(_name, direction) when direction in [:asc, :desc], do: {:ok, direction}
+  defp direction(name, other), do: Shapes.invalid(name, :direction, other, ":asc or :desc")
+
+  defp stable(_name, stable) when is_boolean(stable), do: :ok
+  defp stable(name, other), do: Shapes.invalid(name, :stable, other, "true or false")
+end
