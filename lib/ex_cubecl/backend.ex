@@ -26,7 +26,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     alias ExCubecl.{Buffer, Device, Error}
     alias ExCubecl.Error.Arguments
     alias ExCubecl.Nx.{ElementWise, Fallback, Indexing, Layout, Reduction, Storage}
-    alias ExCubecl.Nx.{Dot, FFT, Types}
+    alias ExCubecl.Nx.{Dot, FFT, Order, Types}
     alias Nx.Tensor, as: T
 
     @enforce_keys [:state, :config]
@@ -229,7 +229,15 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     if {:block, 4} in callbacks do
       @impl true
+      def block(%Nx.Block.TopK{k: k}, out, [tensor], _fun),
+        do: run(:top_k, [out, tensor, [k: k]])
+
       def block(struct, _output, args, fun), do: apply(fun, [struct | args])
+    end
+
+    if {:top_k, 3} in callbacks do
+      @impl true
+      def top_k(out, tensor, opts), do: run(:top_k, [out, tensor, opts])
     end
 
     if {:from_pointer, 5} in callbacks do
@@ -288,6 +296,7 @@ if Code.ensure_loaded?(Nx.Backend) do
       FFT,
       Indexing,
       Layout,
+      Order,
       Reduction
     ]
 
@@ -304,6 +313,9 @@ if Code.ensure_loaded?(Nx.Backend) do
     rescue
       error in Error -> {:error, error}
     end
+
+    defp finished({:ok, {first, second}}, _name, [{one, other} | _], config),
+      do: {Storage.put(one, first, config), Storage.put(other, second, config)}
 
     defp finished({:ok, buffer}, _name, [out | _], config), do: Storage.put(out, buffer, config)
     defp finished(:host, name, args, config), do: Fallback.run(name, args, config)

@@ -31,8 +31,8 @@ defmodule ExCubecl.Ops do
   `:bf16` are calculated with `:f32` and rounded once, so that the mean of finite `:f16` numbers does not overflow to infinity; those of integers are 64 bits wide (32 if the
   device has no 64-bit integers) and wrap around. Cumulative sums and matrix products have the type of their elements.
 
-  NaN propagates: `min/2`, `max/2`, `relu/1`, `reduce_min/2` and `reduce_max/2` are NaN if any input is NaN, and `argmin/2` and `argmax/2` return the index of the first NaN, as in NumPy
-  and Nx. The guide on kernels has the other rules of types and numbers.
+  NaN propagates: `min/2`, `max/2`, `relu/1`, `reduce_min/2` and `reduce_max/2` are NaN if any input is NaN, and `argmin/2` and `argmax/2` return the index of the first NaN, as in NumPy.
+  The guide on kernels has the other rules of types and numbers.
 
   Errors are those of `ExCubecl.Kernel.run/3`, `:invalid_argument` for an axis that does not exist, and `:shape_mismatch` for shapes that do not
   match.
@@ -367,8 +367,8 @@ defmodule ExCubecl.Ops do
   def variance(buffer, opts \\ []), do: Reductions.variance(buffer, opts)
 
   @doc """
-  Returns `{:ok, buffer}` with the index (`:s32`) of the minimum of all elements, or the indices along `axis:`. Of several, it is the first one, or with
-  `tie_break: :high` the last one. `keep_axes:` is as for `sum/2`.
+  Returns `{:ok, buffer}` with the index of the minimum of all elements, or the indices along `axis:`. Of several, it is the first one, or with
+  `tie_break: :high` the last one; NaN counts as the minimum. `dtype:` is the type of the indices, `:s32` (the default) or `:s64`. `keep_axes:` is as for `sum/2`.
 
       iex> ExCubecl.item!(ExCubecl.Ops.argmin!(ExCubecl.buffer!([2, -3, -3], [3], :s8)))
       1
@@ -379,7 +379,7 @@ defmodule ExCubecl.Ops do
   def argmin(buffer, opts \\ []), do: Reductions.index_of(:argmin, buffer, opts)
 
   @doc """
-  Returns `{:ok, buffer}` with the index (`:s32`) of the maximum of all elements, or the indices along `axis:`; options as for `argmin/2`.
+  Returns `{:ok, buffer}` with the index of the maximum of all elements, or the indices along `axis:`, as for `argmin/2`; NaN counts as the maximum.
 
       iex> ExCubecl.to_list!(ExCubecl.Ops.argmax!(ExCubecl.buffer!([[2, 9], [4, 1]], [2, 2], :u8), axis: 0))
       [1, 0]

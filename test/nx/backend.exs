@@ -233,25 +233,23 @@ defmodule ExCubecl.NxBackendTest do
     test = self()
     send_on = fn _event, numbers, metadata, _ -> send(test, {numbers, metadata}) end
     :telemetry.attach("fallback", [:ex_cubecl, :fallback], send_on, nil)
-    x = Nx.tensor(for(i <- 1..100, do: i), type: :f32)
-
-    assert {result, [{:sort, {:f, 32}, ^device}]} =
-             fallbacks(fn -> Nx.sort(x, direction: :desc) end)
-
-    assert Nx.to_number(result[0]) == 100.0
+    x = Nx.tensor(for(i <- 0..99, do: i), type: :c64)
+    assert {result, [{:sin, {:c, 64}, ^device}]} = fallbacks(fn -> Nx.sin(x) end)
+    assert Nx.to_number(result[0]) == Complex.new(0.0, 0.0)
     assert %Backend{state: %Buffer{}} = result.data
-    assert_received {%{count: 1}, %{operation: :sort, type: {:f, 32}, device: ^device}}
-    assert {_, []} = fallbacks(fn -> Nx.add(x, 1) end)
+    assert_received {%{count: 1}, %{operation: :sin, type: {:c, 64}, device: ^device}}
+    assert {_, []} = fallbacks(fn -> Nx.add(Nx.iota({100}), 1) end)
   after
     :telemetry.detach("fallback")
   end
 
   test "fallback: :raise names operation, type and device" do
-    x = Nx.iota({100}, type: :s32, backend: {Backend, fallback: :raise, host_limit: 0})
-    error = assert_raise ExCubecl.Error, fn -> Nx.sort(x) end
-    assert {error.reason, error.details.operation} == {:unsupported, :sort}
-    assert Exception.message(error) =~ ~r/\w+:\d+ cannot run sort with s32/
-    assert Nx.to_number(Nx.sum(x)) == 4950
+    backend = {Backend, fallback: :raise, host_limit: 0}
+    x = Nx.tensor(for(i <- 0..99, do: i), type: :c64, backend: backend)
+    error = assert_raise ExCubecl.Error, fn -> Nx.sin(x) end
+    assert {error.reason, error.details.operation} == {:unsupported, :sin}
+    assert Exception.message(error) =~ ~r/\w+:\d+ cannot run sin with c64/
+    assert Nx.to_number(Nx.sum(Nx.iota({100}, backend: backend))) == 4950
   end
 
   test "an overflow is an infinity, for small tensors too" do

@@ -36,6 +36,7 @@ defmodule ExCubecl.NxTest do
   test "products", do: passes("dot")
   test "reads and writes at indices", do: passes("indexing")
   test "complex numbers", do: passes("complex")
+  test "sorts, minima and maxima", do: passes("order")
   test "training", do: passes("training")
 
   # The results below differ from those of Nx.BinaryBackend, which calculates with 64-bit floats and rounds at the end, in the last digits.

@@ -12,8 +12,15 @@ if Code.ensure_loaded?(Nx.Backend) do
     def on_host(operation, [out | args], config) do
       # `out` describes the result; its data, if any, is that of another tensor. Some callbacks of Nx.BinaryBackend call functions of Nx, which use the default backend.
       Nx.with_default_backend(Nx.BinaryBackend, fn ->
-        Nx.BinaryBackend |> apply(operation, [out | host(args)]) |> back(config)
+        operation |> result([out | host(args)]) |> back(config)
       end)
+    end
+
+    # Nx itself has the optional callbacks that Nx.BinaryBackend has not.
+    defp result(operation, args) do
+      if function_exported?(Nx.BinaryBackend, operation, length(args)),
+        do: apply(Nx.BinaryBackend, operation, args),
+        else: apply(Nx, operation, tl(args))
     end
 
     @doc "As `on_host/3`, for a callback that the device cannot run: counts it, or raises with `fallback: :raise`."

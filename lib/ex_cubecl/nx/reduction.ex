@@ -9,7 +9,7 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     @reductions [:sum, :product, :reduce_max, :reduce_min, :all, :any]
 
-    def names, do: @reductions ++ [:argmax, :argmin]
+    def names, do: @reductions
 
     def run(name, [out, tensor, opts], config) when name in @reductions do
       with {:ok, dtype} <- dtype(tensor),
@@ -20,17 +20,6 @@ if Code.ensure_loaded?(Nx.Backend) do
       else
         false -> :host
         other -> other
-      end
-    end
-
-    # Nx takes infinities for numbers between others, and the devices NaN for the least one.
-    def run(name, [out, tensor, opts], config) when name in [:argmax, :argmin] do
-      with {:ok, dtype} when dtype not in [:f16, :bf16, :f32, :f64] <- dtype(tensor),
-           {:ok, result} <- place(name, Storage.buffer(tensor, config), opts) do
-        finished(result, out)
-      else
-        {:error, error} -> {:error, error}
-        _ -> :host
       end
     end
 
@@ -53,11 +42,6 @@ if Code.ensure_loaded?(Nx.Backend) do
     defp reduce(:all, buffer, opts), do: Ops.reduce_min(buffer, opts)
     defp reduce(:any, buffer, opts), do: Ops.reduce_max(buffer, opts)
     defp reduce(name, buffer, opts), do: apply(Ops, name, [buffer, opts])
-
-    defp place(name, buffer, opts) do
-      axis = if opts[:axis], do: [axis: opts[:axis]], else: []
-      apply(Ops, name, [buffer, [tie_break: opts[:tie_break]] ++ axis])
-    end
 
     defp finished(result, out) do
       with {:ok, result} <- converted(result, Types.dtype(out.type)),

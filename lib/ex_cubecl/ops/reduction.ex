@@ -157,7 +157,8 @@ defmodule ExCubecl.Ops.Reduction do
     [x | rest] = Enum.map(space.reads, &Operands.expression(&1, index))
     at = if indices, do: hd(rest), else: {:cast, :s32, Index.var(:r)}
     set = [Index.let(:acc, Index.var(:value)), Index.let(:place, at)]
-    preferred = {:inline, better.parsed, [Index.var(:value), Index.var(:acc)]}
+    known = [Index.var(:value), Index.var(:acc), Index.var(:place)]
+    preferred = {:inline, better.parsed, Enum.take(known, length(better.parsed.args))}
     next = [Index.let(:value, x), {:branch, 0, preferred, set, []}]
 
     statements =

@@ -4,7 +4,7 @@ defmodule ExCubecl.Ops.Reductions do
 
   alias ExCubecl.{Device, Kernel, Shape}
   alias ExCubecl.Error.Arguments
-  alias ExCubecl.Ops.{ElementWise, Operands, Reduction, Shapes}
+  alias ExCubecl.Ops.{ComputeType, ElementWise, Operands, Reduction, Shapes}
 
   require Kernel
 
@@ -19,18 +19,28 @@ defmodule ExCubecl.Ops.Reductions do
     any: {0, Kernel.kernel(fn acc, x -> max(acc, x) end)}
   }
 
-  # Whether x is preferred to the element found so far. NaN is preferred to all numbers.
+  # Whether x is preferred to the element found so far, whose index is the third argument. How floats treat NaN, see `index_of/4`; integers have none.
   @better %{
-    {:argmin, :low, false} => Kernel.kernel(fn x, found -> x < found end),
-    {:argmin, :high, false} => Kernel.kernel(fn x, found -> x <= found end),
-    {:argmax, :low, false} => Kernel.kernel(fn x, found -> x > found end),
-    {:argmax, :high, false} => Kernel.kernel(fn x, found -> x >= found end),
-    {:argmin, :low, true} =>
+    {:argmin, :low, :none} => Kernel.kernel(fn x, found -> x < found end),
+    {:argmin, :high, :none} => Kernel.kernel(fn x, found -> x <= found end),
+    {:argmax, :low, :none} => Kernel.kernel(fn x, found -> x > found end),
+    {:argmax, :high, :none} => Kernel.kernel(fn x, found -> x >= found end),
+    {:argmin, :low, :tie} =>
       Kernel.kernel(fn x, found -> x < found or (nan?(x) and not nan?(found)) end),
-    {:argmin, :high, true} => Kernel.kernel(fn x, found -> x <= found or nan?(x) end),
-    {:argmax, :low, true} =>
+    {:argmin, :high, :tie} => Kernel.kernel(fn x, found -> x <= found or nan?(x) end),
+    {:argmax, :low, :tie} =>
       Kernel.kernel(fn x, found -> x > found or (nan?(x) and not nan?(found)) end),
-    {:argmax, :high, true} => Kernel.kernel(fn x, found -> x >= found or nan?(x) end)
+    {:argmax, :high, :tie} => Kernel.kernel(fn x, found -> x >= found or nan?(x) end),
+    {:argmin, :low, :last} => Kernel.kernel(fn x, found -> x < found or nan?(x) end),
+    {:argmax, :low, :last} => Kernel.kernel(fn x, found -> x > found or nan?(x) end),
+    {:argmin, :low, :start} =>
+      Kernel.kernel(fn x, found, place ->
+        x < found or (nan?(found) and place != 0 and not nan?(x))
+      end),
+    {:argmax, :low, :start} =>
+      Kernel.kernel(fn x, found, place ->
+        x > found or (nan?(found) and place != 0 and not nan?(x))
+      end)
   }
 
   @same Kernel.kernel(fn x -> x end)
@@ -54,15 +64,27 @@ defmodule ExCubecl.Ops.Reductions do
     end
   end
 
-  @doc "The index of the minimum or maximum along an axis, or of all elements."
-  def index_of(name, x, opts) do
-    with {:ok, view, axes, keep?} <- checked(name, x, opts, [:tie_break]),
+  @doc """
+  The index of the minimum or maximum along an axis, or of all elements. `nan` is what floats do with NaN:
+
+    * `:tie` - it is preferred to all numbers, the first or the last one as `tie_break:` says
+    * `:last` - the last one is preferred to all numbers
+    * `:start` - it is preferred to all numbers if it is the first element, and ignored elsewhere; `tie_break:` is `:low`
+  """
+  def index_of(name, x, opts, nan \\ :tie) do
+    with {:ok, view, axes, keep?} <- checked(name, x, opts, [:tie_break, :dtype]),
          :ok <- one_axis(name, view, axes, opts),
-         {:ok, tie} <- tie(name, Keyword.get(opts, :tie_break, :low)) do
-      better = @better[{name, tie, view.dtype in @floats}]
-      Reduction.index_of(name, better, view, axes, keep?)
-    end
+         {:ok, tie} <- tie(name, Keyword.get(opts, :tie_break, :low)),
+         {:ok, dtype} <- Shapes.index_type(name, opts),
+         better = better(name, tie, if(view.dtype in @floats, do: nan, else: :none)),
+         {:ok, view} <- ComputeType.widened(view),
+         {:ok, index} <- Reduction.index_of(name, better, view, axes, keep?),
+         do: ComputeType.converted(index, dtype)
   end
+
+  # The last NaN is the last of those that are equal.
+  defp better(name, :high, :last), do: better(name, :high, :tie)
+  defp better(name, tie, nan), do: Map.fetch!(@better, {name, tie, nan})
 
   defp one_axis(name, %{shape: shape}, axes, opts) do
     if opts[:axes] == nil or length(axes) in [1, length(shape)],

@@ -100,6 +100,39 @@ defmodule ExCubecl.Ops.SortingTest do
     end
   end
 
+  test "indices of minima and maxima of all types, in both types of indices" do
+    for dtype <- DType.all(), _ <- 1..6 do
+      {view, shape, elements} = tensor(dtype)
+      axes = for {length, axis} <- Enum.with_index(shape), length > 0, do: axis
+
+      if axes != [] do
+        axis = Enum.random(axes)
+        others = List.delete_at(shape, axis)
+        groups = lines(elements, shape, axis)
+
+        for name <- [:argmin, :argmax], tie <- [:low, :high], index <- [:s32, :s64] do
+          result = apply(Ops, :"#{name}!", [view, [axis: axis, tie_break: tie, dtype: index]])
+          expected = for at <- coordinates(others), do: place(groups[at], name, tie)
+          assert {name, dtype, shape, result.shape} == {name, dtype, shape, others}
+          assert {name, dtype, shape, result.dtype} == {name, dtype, shape, index}
+          assert {name, dtype, shape, tie, flat(result)} == {name, dtype, shape, tie, expected}
+        end
+      end
+    end
+
+    refused(Ops.argmax(Buffer.zeros!([2], :s32), dtype: :u8), :invalid_argument,
+      says: "argmax: invalid dtype"
+    )
+  end
+
+  # NaN, which is the greatest element of a sort, is the minimum too.
+  defp place(line, name, tie) do
+    keys = Enum.map(line, &key/1)
+    extreme = if :nan in line or name == :argmax, do: Enum.max(keys), else: Enum.min(keys)
+    indices = for {^extreme, at} <- Enum.with_index(keys), do: at
+    if tie == :low, do: hd(indices), else: List.last(indices)
+  end
+
   test "distinct elements" do
     for dtype <- DType.all(), _ <- 1..6 do
       {view, shape, elements} = tensor(dtype)

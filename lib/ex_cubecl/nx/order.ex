@@ -1,0 +1,70 @@
+if Code.ensure_loaded?(Nx.Backend) do
+  defmodule ExCubecl.Nx.Order do
+    @moduledoc false
+    # Sorts, and the indices of minima and maxima. Results as those of `ExCubecl.Nx.ElementWise`.
+
+    alias ExCubecl.Nx.{Operand, Storage}
+    alias ExCubecl.Ops
+    alias ExCubecl.Ops.{ComputeType, Reductions}
+
+    def names, do: [:sort, :argsort, :top_k, :argmax, :argmin]
+
+    # Up to Nx 0.7, NaN is found only if it is the first element; later, the last NaN is found.
+    nan =
+      Nx.BinaryBackend.from_binary(
+        Nx.template({2}, {:f, 32}),
+        <<1.0::float-32-native, -1::32>>,
+        []
+      )
+
+    found = Nx.BinaryBackend.argmax(Nx.template({}, {:s, 64}), nan, tie_break: :low)
+    @nan if Nx.to_number(found) == 1, do: :last, else: :start
+
+    def run(:top_k, [{_values, indices}, tensor, [k: k]], config) do
+      with {:ok, buffer} <- buffer(tensor, config),
+           {:ok, {values, places}} <- Ops.top_k(buffer, k),
+           {:ok, places} <- converted(places, indices),
+           do: {:ok, {values, places}}
+    end
+
+    def run(:sort, [_out, tensor, opts], config) do
+      with {:ok, buffer} <- buffer(tensor, config), do: Ops.sort(buffer, sort(opts))
+    end
+
+    def run(:argsort, [out, tensor, opts], config) do
+      with {:ok, buffer} <- buffer(tensor, config),
+           {:ok, places} <- Ops.argsort(buffer, sort(opts)),
+           do: converted(places, out)
+    end
+
+    def run(name, [out, tensor, opts], config) when name in [:argmax, :argmin] do
+      with {:ok, buffer} <- buffer(tensor, config),
+           {:ok, nan} <- nan(buffer.dtype, opts[:tie_break]),
+           {:ok, place} <- Reductions.index_of(name, buffer, place(opts), nan),
+           do: converted(place, out)
+    end
+
+    defp buffer(%{shape: shape} = tensor, config) do
+      with {:ok, _} when shape != {} <- Operand.dtype(tensor) do
+        {:ok, Storage.buffer(tensor, config)}
+      else
+        _ -> :host
+      end
+    end
+
+    defp converted(places, out) do
+      with {:ok, dtype} <- Operand.dtype(out), do: ComputeType.converted(places, dtype)
+    end
+
+    defp sort(opts), do: Keyword.take(opts, [:axis, :direction])
+
+    ## Minima and maxima
+
+    # The last NaN, if the first element is one, is not known to a kernel that ignores NaN elsewhere.
+    defp nan(dtype, :high) when @nan == :start and dtype in [:f16, :bf16, :f32, :f64], do: :host
+    defp nan(_dtype, _tie), do: {:ok, @nan}
+
+    defp place(opts),
+      do: Enum.reject(Keyword.take(opts, [:axis, :tie_break]), &match?({_, nil}, &1))
+  end
+end
