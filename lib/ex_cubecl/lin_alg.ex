@@ -11,8 +11,17 @@ defmodule ExCubecl.LinAlg do
   Matrices are the last two axes of a buffer or of a view; over the axes before them, a function does the same for each matrix. Results are of the type of the
   buffer if that is a float, else of `:f32`; `:f16` and `:bf16` are calculated with more bits and rounded once.
 
-  The algorithms are those of LAPACK, with its accuracy: partial pivoting, Householder reflections, and the QL algorithm for symmetric matrices. They run
-  on the host, with 64-bit floats.
+  The algorithms are those of LAPACK, with its accuracy: partial pivoting, Householder reflections, and the QL algorithm for symmetric matrices.
+
+  | | on the device, in the type of the result | else on the host, with 64-bit floats |
+  |---|---|---|
+  | `cholesky` | from 4,000 elements on, as of one matrix of 64 rows or 16 of 16 | yes |
+  | `lu`, `solve`, `inverse` | from 10,000 elements on, as of one matrix of 100 rows | yes |
+  | `triangular_solve` | from 2,000 elements of the right-hand sides on | yes |
+  | `qr`, `eigh`, `determinant` | | always |
+
+  From these numbers on the device was faster than the host, measured with lavapipe on two CPU cores: at 256 rows 14 times for `lu` and 23 times for `cholesky`. A type that the device
+  cannot calculate with is left to the host.
 
   Errors name the operation. They are `:invalid_argument` for a buffer with less than two axes, for matrices that are not square, for NaN and infinities, and
   with `pivot` in the details for a matrix that is singular or not positive definite; and `:shape_mismatch` for right-hand sides that do not

@@ -5,7 +5,7 @@ defmodule ExCubecl.LinAlgTest do
   import ExCubecl.Matrices
   import ExCubecl.Refusal
 
-  alias ExCubecl.LinAlg
+  alias ExCubecl.{LinAlg, Ops}
 
   @batches [[], [], [1], [3], [2, 2], [0]]
   # The last ones are large enough for the device.
@@ -203,6 +203,140 @@ defmodule ExCubecl.LinAlgTest do
       rows = for k <- order, do: for(j <- 0..(length(order) - 1), do: if(j == k, do: 1, else: 0))
       a = ExCubecl.buffer!(rows, [length(order), length(order)], :s32)
       assert Buffer.item!(LinAlg.determinant!(a)) == sign
+    end
+  end
+
+  # Checks by products on the device. Blocks have 32 columns.
+  test "large matrices, on the device" do
+    for {batch, n, dtype} <- [
+          {[], 101, :f32},
+          {[3], 64, :f32},
+          {[2, 1], 80, :f64},
+          {[40], 17, :f32},
+          {[], 100, :f16},
+          {[12], 33, :s32}
+        ] do
+      float = if dtype == :s32, do: :f32, else: dtype
+      wide = if dtype == :f64, do: :f64, else: :f32
+      a = some(batch ++ [n, n], dtype)
+      {p, l, u} = LinAlg.lu!(a)
+      assert Enum.map([p, l, u], &{&1.shape, &1.dtype}) == List.duplicate({a.shape, float}, 3)
+      near(multiply(p, multiply(l, u, wide), wide), a, n, float)
+      assert Buffer.item!(Ops.reduce_max!(Ops.abs!(l))) == 1.0
+      near(multiply(p, p, wide, transpose: true), eyes(batch, n, wide), n, wide)
+
+      s =
+        multiply(a, a, wide, transpose: true)
+        |> Ops.add!(Ops.eye!(n, wide))
+        |> Buffer.convert!(dtype)
+
+      c = LinAlg.cholesky!(s)
+      near(multiply(c, c, wide, transpose: true), s, n, float)
+      near(Ops.multiply!(c, upper(n)), zeros(batch, n), 1, wide)
+
+      b = some(batch ++ [n, 70], dtype)
+      x = LinAlg.triangular_solve!(c, b)
+      near(multiply(c, x, wide), b, 30 * n, float)
+
+      x =
+        LinAlg.triangular_solve!(c, Ops.transpose!(b, axes: swapped(batch)),
+          transform_a: :transpose,
+          left_side: false
+        )
+
+      assert x.shape == batch ++ [70, n]
+
+      near(
+        multiply(x, c, wide, transpose: true),
+        Ops.transpose!(b, axes: swapped(batch)),
+        30 * n,
+        float
+      )
+
+      x = LinAlg.solve!(s, b)
+      near(multiply(s, x, wide), b, 3000 * n, float)
+      well = Ops.add!(Buffer.convert!(a, wide), Ops.multiply!(Ops.eye!(n, wide), 8 * n))
+      near(multiply(well, LinAlg.inverse!(well), wide), eyes(batch, n, wide), n, wide)
+    end
+  end
+
+  defp some(shape, dtype), do: shape |> random(:f32) |> Buffer.convert!(dtype)
+
+  defp swapped(batch),
+    do: Enum.to_list(0..(length(batch) - 1)//1) ++ [length(batch) + 1, length(batch)]
+
+  defp eyes(batch, n, dtype), do: Ops.broadcast_to!(Ops.eye!(n, dtype), batch ++ [n, n])
+  defp zeros(batch, n), do: Buffer.zeros!(batch ++ [n, n], :f32)
+  defp upper(n), do: Ops.less!(Ops.iota!([n, n], :s32, axis: 0), Ops.iota!([n, n], :s32, axis: 1))
+
+  # Sums of products of all pairs of rows and columns, in the wide type.
+  defp multiply(a, b, wide, opts \\ []) do
+    [a, b] = Enum.map([a, b], &Buffer.convert!(&1, wide))
+    rank = length(a.shape)
+    b = if opts[:transpose], do: b, else: Ops.transpose!(b, axes: swapped(Enum.drop(b.shape, -2)))
+    [_, m] = Enum.take(b.shape, -2) |> Enum.reverse()
+    left = ExCubecl.View.new_axis!(a, rank - 1)
+    right = ExCubecl.View.new_axis!(b, rank - 2)
+    result = Ops.sum!(Ops.multiply!(left, right), axis: -1)
+    assert List.last(result.shape) == m
+    result
+  end
+
+  defp near(a, b, n, dtype) do
+    [a, b] = Enum.map([a, b], &Buffer.convert!(&1, if(dtype == :f64, do: :f64, else: :f32)))
+    largest = Buffer.item!(Ops.reduce_max!(Ops.abs!(b)))
+    difference = Buffer.item!(Ops.reduce_max!(Ops.abs!(Ops.subtract!(a, b))))
+    assert difference <= 8 * n * unit(dtype) * max(largest, 1)
+  end
+
+  test "another size compiles no kernel" do
+    run = fn sizes ->
+      for n <- sizes do
+        a = symmetric([], n, :f32, 10 * n)
+        LinAlg.lu!(a)
+        LinAlg.cholesky!(a)
+        LinAlg.solve!(a, a)
+        LinAlg.triangular_solve!(a, a, lower: false, left_side: false)
+      end
+    end
+
+    run.([100, 128])
+    before = ExCubecl.Kernel.cache!().misses
+    run.([101, 150])
+    assert ExCubecl.Kernel.cache!().misses == before
+  end
+
+  test "large matrices that are refused" do
+    n = 110
+    singular = Buffer.full!([2, n, n], :f32, 1)
+    {_, _, u} = LinAlg.lu!(singular)
+    assert Buffer.item!(Ops.sum!(u)) == 2.0 * n
+
+    error =
+      refused(LinAlg.solve(singular, singular), :invalid_argument, says: "solve: invalid matrix")
+
+    assert {error.details.pivot, error.details.matrix} == {1, 0}
+    refused(LinAlg.inverse(singular), :invalid_argument, says: "inverse: invalid matrix")
+    error = refused(LinAlg.cholesky(singular), :invalid_argument, says: "positive definite")
+    assert {error.details.pivot, error.details.matrix} == {1, 0}
+    good = eyes([2], n, :f32)
+    Buffer.write!(good, [0], offset: n * n + 40 * (n + 1))
+
+    error =
+      refused(LinAlg.triangular_solve(good, good), :invalid_argument,
+        says: "pivot 40 of matrix 1 is 0"
+      )
+
+    assert {error.details.pivot, error.details.matrix} == {40, 1}
+    Buffer.write!(good, [:nan], offset: n * n + 40)
+
+    for result <- [
+          LinAlg.lu(good),
+          LinAlg.cholesky(good),
+          LinAlg.solve(good, good),
+          LinAlg.triangular_solve(eyes([2], n, :f32), good)
+        ] do
+      assert refused(result, :invalid_argument, says: "matrix 1 is NaN").details.matrix == 1
     end
   end
 

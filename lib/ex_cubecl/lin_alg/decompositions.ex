@@ -2,27 +2,51 @@ defmodule ExCubecl.LinAlg.Decompositions do
   @moduledoc false
   # Decompositions of matrices.
 
+  alias ExCubecl.{Error, Shape}
   alias ExCubecl.Error.Arguments
-  alias ExCubecl.LinAlg.{Host, Operands}
+  alias ExCubecl.LinAlg.{Device, Host, Operands}
   alias ExCubecl.LinAlg.Host.{Cholesky, Eigh, LU, QR, Rows}
   alias ExCubecl.Ops.Shapes
 
   def lu(a) do
-    with {:ok, %{n: n} = a} <- Operands.square(:lu, a) do
-      shapes = [[n, n], [n, n], [n, n]]
-
-      Host.run([a], shapes, a.dtype, fn rows ->
-        {order, lower, upper} = LU.factor(rows)
-        [order |> Enum.map(&Rows.unit(n, &1)) |> Rows.transpose(n), lower, upper]
-      end)
+    with {:ok, a} <- Operands.square(:lu, a) do
+      case Device.Operands.buffer(a, :lu, Shape.size(a.batch) * a.n * a.n) do
+        {:ok, buffer} -> lu_on_device(a, buffer)
+        :host -> lu_on_host(a)
+        error -> error
+      end
       |> tuple()
     end
   end
 
+  defp lu_on_device(%{buffer: %{shape: shape}} = a, buffer) do
+    with {:ok, factors, pivots} <- Device.lu(buffer),
+         {:ok, parts} <- Device.parts(factors, pivots),
+         do: Error.map(parts, &Device.Operands.result(&1, shape, a.dtype))
+  end
+
+  defp lu_on_host(%{n: n} = a) do
+    Host.run([a], [[n, n], [n, n], [n, n]], a.dtype, fn rows ->
+      {order, lower, upper} = LU.factor(rows)
+      [order |> Enum.map(&Rows.unit(n, &1)) |> Rows.transpose(n), lower, upper]
+    end)
+  end
+
   def cholesky(a) do
-    with {:ok, %{n: n} = a} <- Operands.square(:cholesky, a),
-         {:ok, [l]} <- Host.run([a], [[n, n]], a.dtype, &[Cholesky.factor(&1)]),
-         do: {:ok, l}
+    with {:ok, %{n: n} = a} <- Operands.square(:cholesky, a) do
+      case Device.Operands.buffer(a, :cholesky, Shape.size(a.batch) * n * n) do
+        {:ok, buffer} ->
+          with {:ok, l} <- Device.cholesky(a, buffer),
+               do: Device.Operands.result(l, a.buffer.shape, a.dtype)
+
+        :host ->
+          with {:ok, [l]} <- Host.run([a], [[n, n]], a.dtype, &[Cholesky.factor(&1)]),
+               do: {:ok, l}
+
+        error ->
+          error
+      end
+    end
   end
 
   def qr(a, opts) do

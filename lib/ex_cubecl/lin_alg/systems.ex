@@ -2,9 +2,9 @@ defmodule ExCubecl.LinAlg.Systems do
   @moduledoc false
   # Systems of linear equations, inverses and determinants.
 
-  alias ExCubecl.Buffer
+  alias ExCubecl.{Buffer, Ops, Shape}
   alias ExCubecl.Error.Arguments
-  alias ExCubecl.LinAlg.{Host, Operands}
+  alias ExCubecl.LinAlg.{Device, Host, Operands}
   alias ExCubecl.LinAlg.Host.{LU, Rows, Triangular}
   alias ExCubecl.Ops.Shapes
 
@@ -18,7 +18,25 @@ defmodule ExCubecl.LinAlg.Systems do
          {:ok, a} <- Operands.square(@name, a),
          {:ok, b} <- Operands.right_sides(a, b, left?) do
       # x a = b is a' x' = b'.
-      triangular_on_host(a, b, %{lower?: lower?, left?: left?, transpose?: transpose? == left?})
+      how = %{lower?: lower?, left?: left?, transpose?: transpose? == left?}
+
+      on_device(a, b, :triangular_solve, &Device.Systems.triangular(&1, &2, how, a)) ||
+        triangular_on_host(a, b, how)
+    end
+  end
+
+  # `nil` if the host is faster. The numbers of a and b are calculated with in the type of the results.
+  defp on_device(a, b, algorithm, solve) do
+    work = if algorithm == :lu, do: a.n * a.n, else: b.m * b.n
+    a = %{a | dtype: b.dtype}
+
+    with {:ok, matrices} <- Device.Operands.buffer(a, algorithm, Shape.size(a.batch) * work),
+         {:ok, sides} <- Device.Operands.finite(b),
+         {:ok, x} <- solve.(matrices, sides) do
+      Device.Operands.result(x, b.buffer.shape, b.dtype)
+    else
+      :host -> nil
+      error -> error
     end
   end
 
@@ -53,23 +71,29 @@ defmodule ExCubecl.LinAlg.Systems do
   defp transform(other), do: Shapes.invalid(@name, :transform_a, other, ":none or :transpose")
 
   def solve(a, b) do
-    with {:ok, a} <- Operands.square(:solve, a),
-         {:ok, b} <- Operands.right_sides(a, b) do
-      one(a, b, fn rows, sides ->
-        factors = LU.factor(rows)
-        columns(sides, b.n, &LU.solve(factors, &1))
-      end)
+    with {:ok, a} <- Operands.square(:solve, a), do: general(a, b)
+  end
+
+  defp general(a, b) do
+    with {:ok, b} <- Operands.right_sides(a, b) do
+      on_device(a, b, :lu, fn matrices, sides ->
+        with {:ok, factors, pivots} <- Device.lu(matrices),
+             do: Device.Systems.solve({factors, pivots}, sides, a)
+      end) ||
+        one(a, b, fn rows, sides ->
+          factors = LU.factor(rows)
+          columns(sides, b.n, &LU.solve(factors, &1))
+        end)
     end
   end
 
+  # The solutions for the identity.
   def inverse(a) do
-    with {:ok, %{n: n} = a} <- Operands.square(:inverse, a),
-         {:ok, [inverse]} <-
-           Host.run([a], [[n, n]], a.dtype, fn rows ->
-             factors = LU.factor(rows)
-             columns(Rows.identity(n), n, &LU.solve(factors, &1))
-           end),
-         do: {:ok, inverse}
+    with {:ok, %{n: n, buffer: %{shape: shape, device: device}} = a} <-
+           Operands.square(:inverse, a),
+         {:ok, identity} <- Ops.eye(n, a.dtype, device: device),
+         {:ok, identities} <- Ops.broadcast_to(identity, shape),
+         do: general(a, identities)
   end
 
   def determinant(a) do
