@@ -27,6 +27,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     alias ExCubecl.Error.Arguments
     alias ExCubecl.Nx.{ElementWise, Fallback, Indexing, Layout, Reduction, Storage}
     alias ExCubecl.Nx.{Dot, FFT, Order, Types}
+    alias ExCubecl.Nx.{Tracing, Windows}
     alias Nx.Tensor, as: T
 
     @enforce_keys [:state, :config]
@@ -275,9 +276,16 @@ if Code.ensure_loaded?(Nx.Backend) do
       tensors = Fallback.tensors(args)
       config = Fallback.config(tensors)
 
-      if Enum.all?(tensors, &Storage.small?(&1, config.host_limit)),
-        do: run_on_host(name, args, config),
-        else: run_on_device(name, args, config)
+      cond do
+        Enum.any?(tensors, &Tracing.symbol?/1) ->
+          Tracing.callback(name, args, config)
+
+        Enum.all?(tensors, &Storage.small?(&1, config.host_limit)) ->
+          run_on_host(name, args, config)
+
+        true ->
+          run_on_device(name, args, config)
+      end
     end
 
     # Nx.BinaryBackend raises where a float overflows; a device has infinity.
@@ -297,7 +305,8 @@ if Code.ensure_loaded?(Nx.Backend) do
       Indexing,
       Layout,
       Order,
-      Reduction
+      Reduction,
+      Windows
     ]
 
     for module <- modules, name <- module.names() do

@@ -37,6 +37,7 @@ defmodule ExCubecl.NxTest do
   test "reads and writes at indices", do: passes("indexing")
   test "complex numbers", do: passes("complex")
   test "sorts, minima and maxima", do: passes("order")
+  test "windows and convolutions", do: passes("windows")
   test "training", do: passes("training")
 
   # The results below differ from those of Nx.BinaryBackend, which calculates with 64-bit floats and rounds at the end, in the last digits.

@@ -1,0 +1,223 @@
+if Code.ensure_loaded?(Nx.Backend) do
+  defmodule ExCubecl.Nx.Tracing do
+    @moduledoc false
+    # Kernels of functions that callers pass to `Nx.reduce/4` and `Nx.window_reduce/5`. The function is called once, with symbols: scalars of
+    # ExCubecl.Backend whose state is `{:symbol, node}`. Each callback that it makes adds a node; one that is no element-wise operation of scalars, and one
+    # that reads a value, raises, and the function then runs on the host.
+    #
+    # A node is `{id, dtype, operation, operands}`; operands are nodes and numbers with their types.
+
+    alias ExCubecl.{Backend, Error, Kernel}
+    alias ExCubecl.Kernel.Types, as: KernelTypes
+    alias ExCubecl.Nx.{Operand, Storage, Types}
+    alias ExCubecl.Ops.Functions
+    alias Nx.Tensor, as: T
+
+    @floats [:f16, :f32, :f64]
+    @integers [:u8, :u16, :u32, :u64, :s8, :s16, :s32, :s64]
+    @signed [:s8, :s16, :s32, :s64]
+    @max_nodes 1_000
+
+    @arithmetic %{add: :add, subtract: :sub, multiply: :mul, max: :max, min: :min}
+    @comparisons %{equal: :eq, not_equal: :ne, less: :lt, less_equal: :le}
+                 |> Map.merge(%{greater: :gt, greater_equal: :ge})
+    @bits %{bitwise_and: :band, bitwise_or: :bor, bitwise_xor: :bxor}
+    @logical %{logical_and: :and, logical_or: :or, logical_xor: :ne}
+    @rounding [:floor, :ceil]
+    @same [:reshape, :squeeze, :broadcast]
+
+    @doc "Whether a tensor is a symbol."
+    def symbol?(%T{data: %Backend{state: {:symbol, _}}}), do: true
+    def symbol?(_tensor), do: false
+
+    @doc """
+    The element-wise kernel of a function of an element and an accumulator of the types, whose result is of the type of the accumulator; `:host` if the
+    function is no expression of scalars.
+    """
+    @spec kernel(fun, Nx.Type.t(), Nx.Type.t(), map) :: {:ok, Kernel.t()} | :host
+    def kernel(fun, element, accumulator, config) do
+      arguments =
+        for {name, type} <- [x: element, acc: accumulator], do: argument(name, type, config)
+
+      result = apply(fun, arguments)
+      dtype = Types.dtype(accumulator)
+
+      with %T{shape: {}, type: ^accumulator} <- result,
+           {:ok, operand} <- operand(result),
+           {:ok, parsed} <- parsed(operand, dtype) do
+        {:ok, %Kernel{parsed: parsed, key: :erlang.md5(:erlang.term_to_binary(parsed))}}
+      else
+        _ -> :host
+      end
+    rescue
+      # Any exception: what the function does with its arguments is not known.
+      _error -> :host
+    end
+
+    defp argument(name, type, config),
+      do: symbol(Nx.template({}, type), {name, Types.dtype(type), name, []}, config)
+
+    defp symbol(out, node, config),
+      do: %{out | data: %Backend{state: {:symbol, node}, config: config}}
+
+    @doc "The symbol that a callback of Nx.Backend returns for symbols; raises if there is none."
+    def callback(name, [%T{shape: {}, type: type} = out | args], config) do
+      with dtype when dtype in @floats or dtype in @integers <- Types.dtype(type),
+           {:ok, node} <- node(name, dtype, args) do
+        symbol(out, node, config)
+      else
+        _ -> unknown(name, config)
+      end
+    end
+
+    def callback(name, _args, config), do: unknown(name, config)
+
+    defp unknown(name, config),
+      do: Error.unwrap!(Error.new(:unsupported, operation: name, device: config.device))
+
+    ## Nodes
+
+    defp node(name, _dtype, [x | _]) when name in @same, do: found(x)
+
+    defp node(name, dtype, args) do
+      args = if name == :select or length(args) <= 2, do: args, else: [:unknown]
+
+      with {:ok, operands} <- operands(args),
+           true <- suits?(name, dtype, operands),
+           do: {:ok, {System.unique_integer([:positive]), dtype, name, operands}}
+    end
+
+    defp found(x) do
+      with {:ok, {_, _, _, _} = node} <- operand(x), do: {:ok, node}
+    end
+
+    defp operands(args) do
+      Enum.reduce_while(Enum.reverse(args), {:ok, []}, fn arg, {:ok, done} ->
+        case operand(arg) do
+          {:ok, operand} -> {:cont, {:ok, [operand | done]}}
+          _ -> {:halt, :unknown}
+        end
+      end)
+    end
+
+    defp operand(%T{data: %Backend{state: {:symbol, node}}}), do: {:ok, node}
+
+    defp operand(%T{shape: {}, type: type} = tensor) do
+      case Storage.known_number(tensor) do
+        {:ok, number} when is_number(number) -> {:ok, {:number, Types.dtype(type), number}}
+        _ -> :unknown
+      end
+    end
+
+    defp operand(_other), do: :unknown
+
+    # Whether the operation has the result of Nx for the operands, which are cast to a type that has all of their values.
+    defp suits?(name, dtype, operands) when is_map_key(@arithmetic, name),
+      do: Enum.all?(operands, &exact?(&1, dtype))
+
+    defp suits?(:divide, dtype, operands),
+      do: dtype in @floats and Enum.all?(operands, &exact?(&1, dtype))
+
+    defp suits?(name, dtype, operands) when is_map_key(@bits, name),
+      do: dtype in @integers and Enum.all?(operands, &(dtype(&1) in @integers))
+
+    defp suits?(name, _dtype, [_, _] = operands) when is_map_key(@comparisons, name),
+      do: Enum.all?(operands, &exact?(&1, common(operands)))
+
+    defp suits?(name, _dtype, [_, _]) when is_map_key(@logical, name), do: true
+    defp suits?(:select, dtype, [_, a, b]), do: exact?(a, dtype) and exact?(b, dtype)
+    defp suits?(:as_type, dtype, [x]), do: dtype(x) in @integers or dtype in @floats
+
+    defp suits?(name, dtype, [x]) when name in [:abs, :negate],
+      do: dtype(x) == dtype and dtype in (@floats ++ @signed)
+
+    defp suits?(name, dtype, [x]) when name in @rounding,
+      do: dtype(x) == dtype and dtype in @floats
+
+    # The device has functions of 32-bit floats that are close to those of Nx.
+    defp suits?(name, :f32, [x]), do: dtype(x) == :f32 and Keyword.has_key?(Functions.all(), name)
+    defp suits?(_name, _dtype, _operands), do: false
+
+    defp exact?({:number, _, n}, to) when is_integer(n) and to in @floats,
+      do: Operand.integer_fits?(n, to)
+
+    defp exact?({:number, _, n}, to) when is_integer(n), do: Operand.cast(n, to) == n
+
+    defp exact?(operand, to),
+      do: (dtype(operand) in @floats and to in @floats) or Types.exact?(dtype(operand), to)
+
+    defp dtype(operand), do: elem(operand, 1)
+    defp common([a, b]), do: KernelTypes.mix(dtype(a), dtype(b))
+
+    ## Code
+
+    # Each node is a variable, which is set once however often the node is used.
+    defp parsed(operand, dtype) do
+      {variable, {statements, _known}} = lower(operand, {[], %{x: :x, acc: :acc}})
+
+      if length(statements) > @max_nodes do
+        :host
+      else
+        {:ok,
+         %{
+           name: :reduce,
+           args: [:x, :acc],
+           outputs: [],
+           statements: Enum.reverse(statements),
+           result: {:cast, dtype, variable},
+           group: nil,
+           shared: [],
+           size: nil
+         }}
+      end
+    end
+
+    defp lower({:number, dtype, number}, state), do: {{:cast, dtype, {:number, number}}, state}
+
+    defp lower({id, dtype, name, operands}, {statements, known}) do
+      case known do
+        %{^id => variable} ->
+          {{:cast, dtype, {:var, variable}}, {statements, known}}
+
+        _ ->
+          {values, {statements, known}} = Enum.map_reduce(operands, {statements, known}, &lower/2)
+          variable = :"v#{map_size(known)}"
+          set = {:let, 0, variable, {:cast, dtype, code(name, dtype, operands, values)}}
+          {{:var, variable}, {[set | statements], Map.put(known, id, variable)}}
+      end
+    end
+
+    defp code(name, dtype, _operands, values) when is_map_key(@arithmetic, name),
+      do: call(@arithmetic[name], dtype, values)
+
+    defp code(name, dtype, _operands, values) when is_map_key(@bits, name),
+      do: call(@bits[name], dtype, values)
+
+    defp code(name, _dtype, operands, values) when is_map_key(@comparisons, name),
+      do: call(@comparisons[name], common(operands), values)
+
+    defp code(name, _dtype, _operands, values) when is_map_key(@logical, name) do
+      truths = for value <- values, do: {:call, 0, :ne, [value, {:number, 0}]}
+      {:call, 0, @logical[name], truths}
+    end
+
+    defp code(:divide, dtype, _operands, values), do: call(:divide, dtype, values)
+    defp code(:as_type, _dtype, _operands, [value]), do: value
+
+    defp code(:select, dtype, _operands, [predicate, a, b]) do
+      condition = {:call, 0, :ne, [predicate, {:number, 0}]}
+      {:if, 0, condition, {:cast, dtype, a}, {:cast, dtype, b}}
+    end
+
+    defp code(:negate, _dtype, _operands, values), do: {:call, 0, :neg, values}
+
+    defp code(name, _dtype, _operands, values) when name in [:abs | @rounding],
+      do: {:call, 0, name, values}
+
+    defp code(name, _dtype, _operands, values),
+      do: {:inline, Functions.all()[name].parsed, values}
+
+    defp call(function, type, values),
+      do: {:call, 0, function, for(value <- values, do: {:cast, type, value})}
+  end
+end

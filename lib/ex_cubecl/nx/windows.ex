@@ -1,0 +1,110 @@
+if Code.ensure_loaded?(Nx.Backend) do
+  defmodule ExCubecl.Nx.Windows do
+    @moduledoc false
+    # Convolutions, windows, and reductions with a function. Results as those of `ExCubecl.Nx.ElementWise`.
+
+    alias ExCubecl.{Buffer, Ops, View}
+    alias ExCubecl.Nx.{Operand, Storage, Tracing, Types}
+    alias Nx.Tensor, as: T
+
+    @floats [:f16, :f32, :f64]
+    @aggregates [:window_sum, :window_product, :window_max, :window_min]
+    @scatters [:window_scatter_max, :window_scatter_min]
+
+    @doc "The names of the callbacks that `run/3` knows."
+    def names, do: [:conv, :reduce, :window_reduce] ++ @aggregates ++ @scatters
+
+    def run(:conv, [out, input, kernel, opts], config) do
+      with {:ok, dtype} <- sums(out),
+           {:ok, [input, kernel]} <- buffers([input, kernel], config),
+           {:ok, result} <- Ops.conv(input, kernel, opts),
+           do: converted(result, dtype)
+    end
+
+    # The least and the greatest element are the same in every type that has them.
+    def run(name, [out, tensor, window, opts], config) when name in @aggregates do
+      with {:ok, dtype} <-
+             if(name in [:window_max, :window_min], do: Operand.dtype(out), else: sums(out)),
+           {:ok, [buffer]} <- buffers([tensor], config),
+           {:ok, result} <- apply(Ops, name, [buffer, window, opts]),
+           do: converted(result, dtype)
+    end
+
+    def run(name, [out, tensor, source, initial, window, opts], config) when name in @scatters do
+      with {:ok, dtype} <- sums(out),
+           {:ok, [buffer, source, initial]} <- buffers([tensor, source, initial], config),
+           {:ok, result} <- apply(Ops, name, [buffer, source, initial, window, opts]),
+           do: converted(result, dtype)
+    end
+
+    def run(:reduce, [out, tensor, initial, opts, fun], config) do
+      with {:ok, dtype, number} <- folded(out, tensor, initial, config),
+           {:ok, kernel} <- Tracing.kernel(fun, tensor.type, out.type, config) do
+        view = View.new(Storage.buffer(tensor, config))
+        axes = opts[:axes] || Nx.axes(tensor)
+        axes = Enum.sort(axes)
+
+        with {:ok, result} <- Ops.Windows.reduce(view, number, kernel, axes, false, dtype),
+             do: Buffer.reshape(result, out.shape)
+      end
+    end
+
+    def run(:window_reduce, [out, tensor, initial, window, opts, fun], config) do
+      with true <- out.type == tensor.type,
+           {:ok, _dtype, number} <- folded(out, tensor, initial, config),
+           {:ok, kernel} <- Tracing.kernel(fun, tensor.type, out.type, config) do
+        Ops.window_reduce(Storage.buffer(tensor, config), number, window, kernel, opts)
+      else
+        false -> :host
+        other -> other
+      end
+    end
+
+    # Nx cuts off the digits that :bf16 does not have, and devices round.
+    defp sums(out) do
+      case Operand.dtype(out) do
+        {:ok, :bf16} -> :host
+        other -> other
+      end
+    end
+
+    defp buffers(tensors, config) do
+      if Enum.all?(tensors, &Types.dtype(&1.type)),
+        do: {:ok, Enum.map(tensors, &Storage.buffer(&1, config))},
+        else: :host
+    end
+
+    # The type of a fold, which must have the values of all elements, and the initial number.
+    defp folded(out, tensor, initial, config) do
+      with {:ok, dtype} <- sums(out),
+           {:ok, from} <- Operand.dtype(tensor),
+           true <- Types.exact?(from, dtype) and Operand.computes?(config.device, dtype),
+           {:ok, number} <- initial(initial, dtype, config) do
+        {:ok, dtype, number}
+      else
+        _ -> :host
+      end
+    end
+
+    defp initial(%T{type: type} = initial, dtype, config) do
+      case Storage.known_number(initial) do
+        {:ok, number} ->
+          if fits?(number, dtype), do: {:ok, number}, else: :host
+
+        :error ->
+          if Types.dtype(type) && Types.exact?(Types.dtype(type), dtype),
+            do: {:ok, Storage.buffer(initial, config)},
+            else: :host
+      end
+    end
+
+    defp fits?(number, dtype) when is_integer(number) and dtype in @floats,
+      do: Operand.integer_fits?(number, dtype)
+
+    defp fits?(number, dtype) when is_integer(number), do: Operand.cast(number, dtype) == number
+    defp fits?(_number, dtype), do: dtype in @floats
+
+    defp converted(%{dtype: dtype} = buffer, dtype), do: {:ok, buffer}
+    defp converted(buffer, dtype), do: Buffer.convert(buffer, dtype)
+  end
+end
