@@ -23,11 +23,10 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     @behaviour Nx.Backend
 
-    alias ExCubecl.{Buffer, Device, Error}
+    alias ExCubecl.{Buffer, Device, Error, View}
     alias ExCubecl.Error.Arguments
     alias ExCubecl.Nx.{ElementWise, Fallback, Indexing, Layout, Reduction, Storage}
-    alias ExCubecl.Nx.{Dot, FFT, Order, Types}
-    alias ExCubecl.Nx.{Tracing, Windows}
+    alias ExCubecl.Nx.{Dot, FFT, Order, Tracing, Windows}
     alias Nx.Tensor, as: T
 
     @enforce_keys [:state, :config]
@@ -137,10 +136,12 @@ if Code.ensure_loaded?(Nx.Backend) do
     defp copy(tensor, backend, _opts) when backend in [Nx.Tensor, Nx.BinaryBackend],
       do: Storage.to_host(tensor)
 
-    defp copy(%T{data: %{state: %Buffer{}}} = tensor, __MODULE__, opts) do
+    # The copy has the memory of its elements only, in row-major order.
+    defp copy(%T{data: %{state: %View{}, config: from}} = tensor, __MODULE__, opts) do
       %{device: device} = config = config(opts)
       options = Keyword.delete(Storage.buffer_options(config), :device)
-      Storage.put(tensor, Buffer.transfer!(Storage.live!(tensor), device, options), config)
+      buffer = Storage.buffer(tensor, from)
+      Storage.put(tensor, Buffer.transfer!(buffer, device, options), config)
     end
 
     defp copy(tensor, __MODULE__, opts), do: configured(tensor, config(opts))
@@ -149,60 +150,38 @@ if Code.ensure_loaded?(Nx.Backend) do
       do: backend.from_binary(tensor, to_binary(tensor, Nx.size(tensor)), opts)
 
     @impl true
-    def backend_deallocate(%T{data: %{state: %Buffer{}, released: released}}) do
-      if :atomics.exchange(released, 1, 1) == 0, do: :ok, else: :already_deallocated
-    end
-
+    def backend_deallocate(%T{data: %{state: %View{}}} = tensor), do: Storage.release(tensor)
     def backend_deallocate(_tensor), do: :ok
 
-    ## The same elements in another shape
-
     @impl true
-    def reshape(out, tensor), do: same_elements(out, tensor)
-
-    @impl true
-    def squeeze(out, tensor, _axes), do: same_elements(out, tensor)
-
-    defp same_elements(out, %T{data: %{state: %Buffer{}, config: config}} = tensor) do
-      buffer = Storage.live!(tensor)
-
-      Storage.put(
-        out,
-        if(Types.storage(out.type),
-          do: Buffer.reshape!(buffer, Storage.shape(out)),
-          else: Buffer.clone!(buffer)
-        ),
-        config
-      )
-    end
-
-    defp same_elements(out, %T{data: data}), do: %{out | data: data}
-
-    @impl true
-    def to_batched(out, %T{data: %{config: config}} = tensor, opts) do
-      batch = elem(out.shape, 0)
-      whole = div(elem(tensor.shape, 0), batch)
-      rest = rem(elem(tensor.shape, 0), batch)
-      repeat? = rest != 0 and opts[:leftover] == :repeat
-      last = if repeat?, do: whole, else: whole - 1
-      host = Storage.to_host(tensor)
-
-      Stream.map(0..last//1, fn index ->
-        host
-        |> batch(out, index * batch, batch)
-        |> then(&Storage.from_binary(out, &1, config))
-      end)
+    def to_batched(out, tensor, opts) do
+      [size, batch] = [elem(tensor.shape, 0), elem(out.shape, 0)]
+      rest = rem(size, batch)
+      whole = for index <- 0..(div(size, batch) - 1)//1, do: {index * batch, batch}
+      last = if rest != 0 and opts[:leftover] == :repeat, do: [{size - rest, rest}], else: []
+      Stream.map(whole ++ last, fn {from, count} -> batch(out, tensor, from, count) end)
     end
 
     # The last batch continues with the first elements.
-    defp batch(host, out, from, count) do
-      {_, bits} = out.type
-      row = div(Nx.size(out.shape), count) * bits
-      binary = Nx.to_binary(host)
-      here = min(count, elem(host.shape, 0) - from)
-      <<_::bitstring-size(from * row), part::bitstring-size(here * row), _::bitstring>> = binary
-      <<first::bitstring-size((count - here) * row), _::bitstring>> = binary
-      <<part::bitstring, first::bitstring>>
+    defp batch(out, tensor, from, count) do
+      case elem(out.shape, 0) - count do
+        0 -> %{rows(tensor, from, count) | names: out.names}
+        more -> concatenate(out, [rows(tensor, from, count), rows(tensor, 0, more)], 0)
+      end
+    end
+
+    defp rows(%T{shape: shape} = tensor, from, count) do
+      [_ | lengths] = Tuple.to_list(shape)
+      starts = [from | Enum.map(lengths, fn _ -> 0 end)]
+      steps = Enum.map(starts, fn _ -> 1 end)
+
+      slice(
+        %{tensor | shape: put_elem(shape, 0, count)},
+        tensor,
+        starts,
+        [count | lengths],
+        steps
+      )
     end
 
     ## Creation on the host or the device
@@ -267,9 +246,13 @@ if Code.ensure_loaded?(Nx.Backend) do
       def unquote(name)(unquote_splicing(args)), do: run(unquote(name), unquote(args))
     end
 
-    # Elements that are all the same stay the same.
+    # Elements that are all the same stay the same, and their shape is that of the tensor.
     defp run(name, [out, %T{data: %__MODULE__{state: {:fill, _}} = data} | _])
-         when name in [:broadcast, :transpose, :slice, :reverse],
+         when name in [:reshape, :squeeze, :broadcast, :transpose, :slice, :reverse],
+         do: %{out | data: data}
+
+    defp run(name, [out, %T{data: %__MODULE__{state: bits} = data} | _])
+         when name in [:reshape, :squeeze] and is_bitstring(bits),
          do: %{out | data: data}
 
     defp run(name, args) do
@@ -323,11 +306,16 @@ if Code.ensure_loaded?(Nx.Backend) do
       error in Error -> {:error, error}
     end
 
-    defp finished({:ok, {first, second}}, _name, [{one, other} | _], config),
+    defp finished({:ok, {first, %Buffer{} = second}}, _name, [{one, other} | _], config),
       do: {Storage.put(one, first, config), Storage.put(other, second, config)}
 
-    defp finished({:ok, buffer}, _name, [out | _], config), do: Storage.put(out, buffer, config)
+    defp finished({:ok, state}, _name, [out | _], config), do: Storage.put(out, state, config)
+
+    defp finished({:share, view}, _name, [out | _], config),
+      do: Error.unwrap!(Storage.share(out, view, config))
+
     defp finished(:host, name, args, config), do: Fallback.run(name, args, config)
+    defp finished(:raises, name, args, config), do: Fallback.on_host(name, args, config)
 
     defp finished({:error, %Error{reason: reason} = error}, name, args, config) do
       if reason in [:unsupported, :unsupported_dtype],

@@ -13,9 +13,9 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     use ExCubecl.Error.Bang
 
-    alias ExCubecl.{Backend, Buffer, Error}
+    alias ExCubecl.{Backend, Buffer, Error, View}
     alias ExCubecl.Error.Arguments
-    alias ExCubecl.Nx.{Storage, Types}
+    alias ExCubecl.Nx.{Movement, Storage, Types}
 
     @doc """
     Returns `{:ok, buffer}` with the type, shape and elements of a tensor. Names are not kept.
@@ -70,9 +70,10 @@ if Code.ensure_loaded?(Nx.Backend) do
     end
 
     # Copies, because a write into a buffer is visible through all of its handles, and tensors do not change.
-    defp buffer(%Nx.Tensor{data: %Backend{state: %Buffer{}}} = tensor, _dtype, opts) do
+    defp buffer(%Nx.Tensor{data: %Backend{state: %View{}}} = tensor, _dtype, opts) do
       with {:ok, opts} <- Arguments.options(opts, [:device, :tag, :allocation, :progress]),
-           {:ok, buffer} <- Storage.live(tensor) do
+           {:ok, view} <- Storage.live(tensor),
+           {:ok, buffer} <- Movement.contiguous(view) do
         case Keyword.pop(opts, :device) do
           {nil, opts} -> Buffer.transfer(buffer, buffer.device, opts)
           {device, opts} -> Buffer.transfer(buffer, device, opts)

@@ -1,7 +1,7 @@
 defmodule ExCubecl.NxBackendTest do
   use ExUnit.Case, async: false
 
-  alias ExCubecl.{Backend, Buffer, Memory}
+  alias ExCubecl.{Backend, Buffer, Memory, View}
 
   @types [f: 32, f: 64, f: 16, bf: 16] ++ for(k <- [:s, :u], b <- [8, 16, 32, 64], do: {k, b})
 
@@ -29,7 +29,13 @@ defmodule ExCubecl.NxBackendTest do
     assert {what, ours.type, ours.shape, ours.names} ==
              {what, theirs.type, theirs.shape, theirs.names}
 
-    assert {what, Nx.to_flat_list(ours)} == {what, Nx.to_flat_list(theirs)}
+    # Nx.BinaryBackend cuts off the digits that :bf16 does not have, and devices round: the last digit may differ.
+    if theirs.type == {:bf, 16} do
+      for {a, b} <- Enum.zip(Nx.to_flat_list(ours), Nx.to_flat_list(theirs)),
+          do: assert({what, a, b, true} == {what, a, b, a == b or abs(a - b) <= abs(b) / 128})
+    else
+      assert {what, Nx.to_flat_list(ours)} == {what, Nx.to_flat_list(theirs)}
+    end
   end
 
   defp fallbacks(fun) do
@@ -48,7 +54,7 @@ defmodule ExCubecl.NxBackendTest do
     for type <- @types ++ [c: 64, c: 128] do
       tensor = Nx.iota({100}, type: type, backend: Nx.BinaryBackend)
       ours = Nx.backend_copy(tensor, Backend)
-      assert %Backend{state: %Buffer{}} = ours.data
+      assert %Backend{state: %View{}} = ours.data
       assert {type, Nx.to_binary(ours)} == {type, Nx.to_binary(tensor)}
       assert Nx.to_binary(Nx.reshape(ours, {4, 25})) == Nx.to_binary(tensor)
       assert inspect(Nx.to_flat_list(ours)) == inspect(Nx.to_flat_list(tensor))
@@ -236,7 +242,7 @@ defmodule ExCubecl.NxBackendTest do
     x = Nx.tensor(for(i <- 0..99, do: i), type: :c64)
     assert {result, [{:sin, {:c, 64}, ^device}]} = fallbacks(fn -> Nx.sin(x) end)
     assert Nx.to_number(result[0]) == Complex.new(0.0, 0.0)
-    assert %Backend{state: %Buffer{}} = result.data
+    assert %Backend{state: %View{}} = result.data
     assert_received {%{count: 1}, %{operation: :sin, type: {:c, 64}, device: ^device}}
     assert {_, []} = fallbacks(fn -> Nx.add(Nx.iota({100}), 1) end)
   after
@@ -263,7 +269,7 @@ defmodule ExCubecl.NxBackendTest do
     small = Nx.iota({8, 8}, backend: Backend)
     assert is_binary(small.data.state)
     assert is_binary(Nx.add(small, small).data.state)
-    assert %Buffer{} = Nx.iota({8, 9}, backend: Backend).data.state
+    assert %View{} = Nx.iota({8, 9}, backend: Backend).data.state
     assert {:fill, _} = Nx.broadcast(Nx.tensor(1.0, backend: Backend), {1_000, 1_000}).data.state
   end
 
@@ -319,7 +325,7 @@ defmodule ExCubecl.NxBackendTest do
     :ok = Buffer.fill(buffer, 7)
     assert Nx.to_number(x[9][9]) == 99.0
     back = ExCubecl.Nx.to_tensor!(buffer)
-    assert %Backend{state: %Buffer{}} = back.data
+    assert %Backend{state: %View{}} = back.data
     assert Nx.to_number(Nx.sum(back)) == 700.0
     :ok = Buffer.fill(buffer, 8)
     assert Nx.to_number(Nx.sum(back)) == 700.0

@@ -1,7 +1,7 @@
 defmodule ExCubecl.NxComplexTest do
   use ExUnit.Case, async: false
 
-  alias ExCubecl.{Backend, Buffer}
+  alias ExCubecl.{Backend, View}
 
   setup do
     :rand.seed(:exsss, {5, 16, 2026})
@@ -40,7 +40,7 @@ defmodule ExCubecl.NxComplexTest do
   test "complex numbers are pairs" do
     for type <- [{:c, 64}, {:c, 128}] do
       x = complex({3, 4}, type)
-      assert %Buffer{shape: [3, 4, 2]} = x.data.state
+      assert %View{shape: [3, 4, 2]} = x.data.state
       assert Nx.to_binary(Nx.reshape(x, {12})) == Nx.to_binary(x)
       assert Nx.reshape(x, {2, 6}).data.state.shape == [2, 6, 2]
       assert Nx.to_flat_list(Nx.squeeze(Nx.reshape(x, {1, 12}))) == Nx.to_flat_list(x)

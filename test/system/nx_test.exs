@@ -39,9 +39,13 @@ defmodule ExCubecl.NxTest do
   test "sorts, minima and maxima", do: passes("order")
   test "windows and convolutions", do: passes("windows")
   test "training", do: passes("training")
+  test "results that other backends get wrong", do: passes("semantics")
+  test "memory", do: passes("lifetime")
+  test "programs of Axon, Scholar and Bumblebee", do: passes("models")
 
   # The results below differ from those of Nx.BinaryBackend, which calculates with 64-bit floats and rounds at the end, in the last digits.
-  # The numbers are units in the last place; those of the second list can be seen only where small tensors are kept off the host.
+  # The numbers are units in the last place, where they were counted; those of the second list can be seen only where small tensors are kept
+  # off the host.
   @small_on_host %{
     "0.7.2" => %{"Nx.Random.normal/4 (21)" => 1},
     "0.13.1" => %{"Nx.Random.normal/4 (19)" => 1}
@@ -62,14 +66,38 @@ defmodule ExCubecl.NxTest do
       "Nx.LinAlg.norm/2 (67)" => 1,
       "Nx.LinAlg.pinv/2 (73)" => 4,
       "Nx.LinAlg.pinv/2 (75)" => 6,
-      # The sign of a zero.
-      "Nx.LinAlg.solve/2 (88)" => 0,
       "Nx.Random.gumbel/2 (10)" => 1,
       "Nx.Random.gumbel/2 (11)" => 3,
+      "Nx.Random.multivariate_normal/4 (16)" => :last_digits,
+      "Nx.Random.multivariate_normal/4 (17)" => :last_digits,
+      "Nx.Random.normal/4 (18)" => :last_digits,
+      "Nx.Random.normal/4 (19)" => :last_digits,
+      "Nx.Random.normal/4 (20)" => :last_digits,
+      "Nx.Random.normal/4 (21)" => :last_digits,
+      "Nx.acos/1 (27)" => :last_digits,
+      "Nx.asin/1 (100)" => :last_digits,
+      "Nx.asinh/1 (102)" => :last_digits,
+      "Nx.atan/1 (104)" => :last_digits,
+      "Nx.atan2/2 (106)" => :last_digits,
+      "Nx.atan2/2 (107)" => :last_digits,
+      "Nx.atanh/1 (110)" => :last_digits,
+      "Nx.cos/1 (195)" => :last_digits,
+      "Nx.cosh/1 (197)" => :last_digits,
+      "Nx.erf/1 (286)" => :last_digits,
+      "Nx.erfc/1 (290)" => :last_digits,
+      "Nx.exp/1 (292)" => :last_digits,
+      "Nx.expm1/1 (294)" => :last_digits,
+      "Nx.logsumexp/2 (458)" => :last_digits,
       "Nx.logsumexp/2 (459)" => 1,
       "Nx.logsumexp/2 (460)" => 1,
       "Nx.logsumexp/2 (461)" => 1,
-      "Nx.logsumexp/2 (462)" => 1
+      "Nx.logsumexp/2 (462)" => 1,
+      "Nx.phase/1 (551)" => :last_digits,
+      "Nx.phase/1 (553)" => :last_digits,
+      "Nx.sigmoid/1 (684)" => :last_digits,
+      "Nx.sinh/1 (689)" => :last_digits,
+      "Nx.tan/1 (787)" => :last_digits,
+      "Nx.tanh/1 (789)" => :last_digits
     },
     # Nx 0.13.1 prints fewer digits, from which no units can be counted.
     "0.13.1" => %{

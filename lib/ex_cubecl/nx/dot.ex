@@ -17,7 +17,7 @@ if Code.ensure_loaded?(Nx.Backend) do
            {:ok, from_b} <- Operand.dtype(b) do
         if exact?(from_a, dtype) and exact?(from_b, dtype) do
           axes = [contract_axes: {a_axes, b_axes}, batch_axes: {a_batch, b_batch}]
-          Ops.Dot.run(Storage.buffer(a, config), Storage.buffer(b, config), axes, dtype)
+          Ops.Dot.run(Storage.view(a, config), Storage.view(b, config), axes, dtype)
         else
           :host
         end

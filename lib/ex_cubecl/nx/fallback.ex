@@ -65,19 +65,29 @@ if Code.ensure_loaded?(Nx.Backend) do
     defp count(operation, type, device) do
       key = {__MODULE__, {operation, type, device}}
 
-      counter =
-        with nil <- :persistent_term.get(key, nil) do
-          counter = :counters.new(1, [])
-          :persistent_term.put(key, counter)
-          counter
-        end
-
-      :counters.add(counter, 1, 1)
+      :counters.add(counter(key), 1, 1)
 
       if Telemetry.on?() do
         metadata = %{operation: operation, type: type, device: device}
         Telemetry.execute(:fallback, %{count: 1}, metadata)
       end
+    end
+
+    # Processes that make the first counter of a key at once must agree on one.
+    defp counter(key) do
+      with nil <- :persistent_term.get(key, nil) do
+        :global.trans(
+          {key, self()},
+          fn -> with(nil <- :persistent_term.get(key, nil), do: made(key)) end,
+          [node()]
+        )
+      end
+    end
+
+    defp made(key) do
+      counter = :counters.new(1, [])
+      :persistent_term.put(key, counter)
+      counter
     end
 
     @doc "How often each operation ran on the host, by operation, type and device."

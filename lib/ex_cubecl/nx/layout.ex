@@ -1,207 +1,214 @@
 if Code.ensure_loaded?(Nx.Backend) do
   defmodule ExCubecl.Nx.Layout do
     @moduledoc false
-    # Callbacks that create elements, move them, or change their type. Results as those of `ExCubecl.Nx.ElementWise`.
+    # Callbacks that create elements, move them, or change their type. Results as those of `ExCubecl.Nx.ElementWise`, or `{:share, view}` for a view of
+    # the memory of an operand. A complex number is a pair along a last axis, which stays as it is.
 
-    alias ExCubecl.{Buffer, DType, Kernel, Ops}
-    alias ExCubecl.Nx.{Operand, Storage, Types}
+    alias ExCubecl.{Buffer, Error, Kernel, Ops, View}
+    alias ExCubecl.Nx.{Movement, Operand, Storage, Types}
+    alias ExCubecl.Ops.{ComputeType, Lowering}
+    alias ExCubecl.View.Strides
     alias Nx.Tensor, as: T
 
     require Kernel
 
     @floats [:f16, :bf16, :f32, :f64]
 
-    def names,
-      do:
-        [:broadcast, :transpose, :concatenate, :stack, :slice, :reverse, :pad, :put_slice] ++
-          [:as_type]
+    def names do
+      [:reshape, :squeeze, :broadcast, :transpose, :slice, :reverse] ++
+        [:concatenate, :stack, :pad, :put_slice, :as_type]
+    end
+
+    def run(:squeeze, [out, tensor, _axes], config), do: run(:reshape, [out, tensor], config)
+
+    def run(:reshape, [out, tensor | _], config) do
+      with {:ok, view} <- view(tensor, config) do
+        case Strides.reshape(view, Storage.shape(out)) do
+          {:ok, view} -> {:share, view}
+          :copy -> Movement.contiguous(view)
+        end
+      end
+    end
 
     def run(:broadcast, [out, tensor, shape, axes], config) do
-      with {:ok, buffer} <- buffer(tensor, config) do
-        lengths = Enum.zip(axes, buffer.shape)
+      with {:ok, view} <- view(tensor, config) do
+        lengths = Enum.zip(axes, view.shape)
 
-        from =
-          for {_, axis} <- axes(shape), do: lengths |> List.keyfind(axis, 0, {axis, 1}) |> elem(1)
+        from = for axis <- axes(shape), do: lengths |> List.keyfind(axis, 0, {axis, 1}) |> elem(1)
 
-        with {:ok, buffer} <- Buffer.reshape(buffer, from),
-             do: Ops.broadcast_to(buffer, out.shape)
+        # Axes of length 1 can always be inserted.
+        {:ok, view} = Strides.reshape(view, from ++ parts(tensor))
+        {:share, Strides.broadcast(view, Storage.shape(out))}
       end
     end
 
     def run(:transpose, [_out, tensor, axes], config) do
-      with {:ok, buffer} <- buffer(tensor, config), do: Ops.transpose(buffer, axes: axes)
-    end
-
-    def run(:concatenate, [out, tensors, axis], config) do
-      with {:ok, buffers} <- cast_all(tensors, out, config),
-           do: Ops.concatenate(buffers, axis: axis)
-    end
-
-    def run(:stack, [out, tensors, axis], config) do
-      with {:ok, buffers} <- cast_all(tensors, out, config), do: Ops.stack(buffers, axis: axis)
+      with {:ok, view} <- view(tensor, config),
+           do: {:share, Strides.transpose(view, axes ++ part_axis(tensor))}
     end
 
     def run(:slice, [out, tensor, starts, lengths, strides], config) do
-      with {:ok, buffer} <- buffer(tensor, config) do
-        parts =
-          for {start, length, stride, size} <- Enum.zip([starts, lengths, strides, buffer.shape]),
-              do: {clamped(start, size - length), length, stride, size}
-
-        slice(buffer, Tuple.to_list(out.shape), parts)
+      with {:ok, view} <- view(tensor, config) do
+        starts = clamped(starts, tensor.shape, lengths) ++ whole(tensor, 0)
+        {:share, Strides.slice(view, starts, Storage.shape(out), strides ++ whole(tensor, 1))}
       end
     end
 
     def run(:reverse, [_out, tensor, axes], config) do
-      with {:ok, buffer} <- buffer(tensor, config), do: Ops.reverse(buffer, axes: axes)
+      with {:ok, view} <- view(tensor, config), do: {:share, Strides.reverse(view, axes)}
     end
 
-    def run(:pad, [out, tensor, value, padding], config) do
-      with {:ok, [buffer]} <- cast_all([tensor], out, config),
-           {:ok, number} <- Storage.known_number(value) do
-        Ops.pad(buffer, Operand.cast(number, buffer.dtype), padding)
+    def run(name, [out, tensors, axis], config) when name in [:concatenate, :stack],
+      do: moved(out, tensors, config, &apply(Ops, name, [&1, [axis: axis]]))
+
+    def run(:pad, [%{type: {kind, _}} = out, tensor, value, padding], config) do
+      value = number(value)
+
+      # Both parts of a complex number are padded with the same number.
+      if kind == :c and value != 0 do
+        :host
       else
-        :error -> :host
-        other -> other
-      end
-    end
+        padding = padding ++ whole(tensor, {0, 0, 0})
 
-    def run(:put_slice, [out, tensor, starts, source], config) do
-      with {:ok, [buffer, source]} <- cast_all([tensor, source], out, config) do
-        sizes = Enum.zip([starts, buffer.shape, source.shape])
-        starts = for {start, size, length} <- sizes, do: clamped(start, size - length)
-        Ops.put_slice(buffer, starts, source)
-      end
-    end
-
-    def run(:as_type, [out, tensor], config) do
-      with {:ok, buffer} <- buffer(tensor, config),
-           {:ok, dtype} <- Operand.dtype(out),
-           do: cast(buffer, dtype, config)
-    end
-
-    defp buffer(%T{type: type} = tensor, config),
-      do: if(Types.dtype(type), do: {:ok, Storage.buffer(tensor, config)}, else: :host)
-
-    defp axes({}), do: []
-    defp axes(shape), do: for(axis <- 0..(tuple_size(shape) - 1), do: {elem(shape, axis), axis})
-
-    ## Slices
-
-    defp clamped(%T{} = start, most), do: start |> Nx.to_number() |> clamped(most)
-    defp clamped(start, most), do: start |> max(0) |> min(most)
-
-    # A slice that is contiguous is a view.
-    defp slice(buffer, shape, parts) do
-      if contiguous?(parts) do
-        steps = parts |> Enum.map(&elem(&1, 3)) |> steps()
-
-        offset =
-          Enum.sum(for {{start, _, _, _}, step} <- Enum.zip(parts, steps), do: start * step)
-
-        Buffer.view(buffer, offset, shape)
-      else
-        [starts, lengths, strides] = for place <- 0..2, do: Enum.map(parts, &elem(&1, place))
-        Ops.slice(buffer, starts, lengths, strides: strides)
-      end
-    end
-
-    # Axes of length 1, then at most one that is not whole, then whole ones.
-    defp contiguous?(parts) do
-      case Enum.drop_while(parts, fn {_, length, _, _} -> length == 1 end) do
-        [] ->
-          true
-
-        [{_, _, stride, _} | rest] ->
-          stride == 1 and Enum.all?(rest, &match?({0, size, 1, size}, &1))
-      end
-    end
-
-    defp steps(shape) do
-      {steps, _} = shape |> Enum.reverse() |> Enum.map_reduce(1, &{&2, &1 * &2})
-      Enum.reverse(steps)
-    end
-
-    ## Types
-
-    defp cast_all(tensors, %T{} = out, config) do
-      with {:ok, dtype} <- Operand.dtype(out) do
-        Enum.reduce_while(Enum.reverse(tensors), {:ok, []}, fn tensor, {:ok, done} ->
-          with {:ok, buffer} <- buffer(tensor, config),
-               {:ok, buffer} <- cast(buffer, dtype, config) do
-            {:cont, {:ok, [buffer | done]}}
-          else
-            other -> {:halt, other}
-          end
+        moved(out, [tensor], config, fn [view] ->
+          Ops.pad(view, Operand.cast(value, view.dtype), padding)
         end)
       end
     end
 
-    # Nx cuts off the digits that :bf16 does not have, and lets finite floats wrap around in integer types.
-    defp cast(%{dtype: dtype} = buffer, dtype, _config), do: Buffer.clone(buffer)
-
-    defp cast(%{dtype: from} = buffer, to, config) do
-      cond do
-        Types.exact?(from, to) -> Buffer.convert(buffer, to)
-        to == :bf16 -> :host
-        to in @floats or from not in @floats -> Buffer.convert(buffer, to)
-        from == :f64 or DType.size!(to) == 8 -> :host
-        Operand.computes?(config.device, :s64) -> wrapped(buffer, to)
-        true -> :host
-      end
+    def run(:put_slice, [out, tensor, starts, source], config) do
+      starts = clamped(starts, tensor.shape, Tuple.to_list(source.shape)) ++ whole(tensor, 0)
+      moved(out, [tensor, source], config, fn [x, y] -> Ops.put_slice(x, starts, y) end)
     end
 
-    # From 2^63 on, floats of 32 bits are multiples of 2^40, of which types of up to 32 bits keep nothing.
-    @wrap Kernel.kernel(fn x, whole, most, least ->
-            edge = if x > 0.0, do: most, else: least
-            inside = if abs(x) < 9.223372036854775808e18, do: whole, else: cast(0, :s64)
-            if infinite?(x), do: edge, else: inside
-          end)
-
-    defp wrapped(buffer, to) do
-      most = Kernel.Types.number_as(:infinity, to)
-      least = Kernel.Types.number_as(:neg_infinity, to)
-
-      with {:ok, whole} <- Buffer.convert(buffer, :s64),
-           {:ok, most} <- Buffer.full([1], :s64, most, device: buffer.device),
-           {:ok, least} <- Buffer.full([1], :s64, least, device: buffer.device),
-           {:ok, result} <- Kernel.run(@wrap, [buffer, whole, most, least]),
-           do: Buffer.convert(result, to)
+    def run(:as_type, [out, tensor], config) do
+      with {:ok, dtype} <- Operand.dtype(out),
+           {:ok, _} <- Operand.dtype(tensor),
+           {:ok, view} <- view(tensor, config),
+           do: cast(view, dtype, config)
     end
 
-    ## Creation
+    defp view(%T{type: type} = tensor, config),
+      do: if(Types.storage(type), do: {:ok, Storage.view(tensor, config)}, else: :host)
 
-    @doc "A buffer of 0, 1, 2, ... in row-major order, or along an axis."
-    def iota(%T{shape: shape} = out, axis, config) do
-      with {:ok, dtype} when dtype != :bf16 <- Operand.dtype(out),
-           {:ok, line} <- line(shape, axis, dtype, config) do
-        if axis, do: Ops.broadcast_to(line, shape), else: {:ok, line}
+    defp axes({}), do: []
+    defp axes(shape), do: Enum.to_list(0..(tuple_size(shape) - 1))
+
+    ## The axis of the parts of complex numbers
+
+    defp parts(%T{type: type}), do: type |> Types.storage() |> elem(1)
+    defp whole(tensor, value), do: Enum.map(parts(tensor), fn _ -> value end)
+    defp part_axis(tensor), do: whole(tensor, tuple_size(tensor.shape))
+
+    ## Operands
+
+    # Starts that are tensors are read.
+    defp clamped(starts, shape, lengths) do
+      for {start, size, length} <- Enum.zip([starts, Tuple.to_list(shape), lengths]),
+          do: start |> number() |> max(0) |> min(size - length)
+    end
+
+    defp number(%T{} = tensor), do: Nx.to_number(tensor)
+    defp number(number), do: number
+
+    # The operands in the type of the result, or one that has its values where kernels do not have that type.
+    defp moved(out, tensors, config, fun) do
+      with {dtype, _} <- Types.storage(out.type),
+           {:ok, views} <- in_type(tensors, dtype, config),
+           {:ok, buffer} <- fun.(views) do
+        ComputeType.converted(buffer, dtype)
       else
-        {:ok, :bf16} -> :host
+        nil -> :host
         other -> other
       end
     end
 
-    defp line(shape, nil, dtype, config),
-      do: Buffer.iota(shape, dtype, Storage.buffer_options(config))
+    # Complex and real numbers, and 8-bit floats and numbers of other types, are stored in different ways.
+    defp in_type([%T{type: type} | _] = tensors, dtype, config) do
+      alike? = Enum.all?(tensors, &(&1.type == type))
 
-    defp line(shape, axis, dtype, config) do
-      ones = List.duplicate(1, tuple_size(shape))
-      length = elem(shape, axis)
-
-      with {:ok, line} <- Buffer.iota([length], dtype, Storage.buffer_options(config)),
-           do: Buffer.reshape(line, List.replace_at(ones, axis, length))
+      if alike? or Enum.all?(tensors, &Types.dtype(&1.type)) do
+        Error.map(tensors, fn tensor ->
+          with {:ok, view} <- Movement.cast(Storage.view(tensor, config), dtype),
+               do: ComputeType.widened(view)
+        end)
+      else
+        :host
+      end
     end
 
-    @doc "A buffer of identity matrices."
+    ## Types
+
+    defp cast(%{dtype: dtype} = view, dtype, _config), do: {:share, view}
+
+    defp cast(%{dtype: from} = view, to, config) do
+      if from in @floats and to not in @floats,
+        do: wrapped(view, to, config),
+        else: with({:ok, view} <- Movement.cast(view, to), do: {:ok, view.buffer})
+    end
+
+    # In Nx, finite floats wrap around in integer types, and infinities are the ends of their range. The remainder by 2^64 is exact, as
+    # multiplications by powers of two are.
+    wrap = fn float ->
+      quote do
+        Kernel.kernel(fn x, most, least ->
+          m = abs(trunc(cast(x, unquote(float))))
+          rest = m - floor(m * 5.421010862427522e-20) * 18_446_744_073_709_551_616.0
+          whole = cast(rest, :u64)
+          edge = if x > 0, do: cast(most, :u64), else: cast(least, :u64)
+          if infinite?(x), do: edge, else: if(x < 0, do: 0 - whole, else: whole)
+        end)
+      end
+    end
+
+    @wrap Map.new([:f32, :f64], fn float ->
+            {float, wrap.(float) |> Code.eval_quoted([], __ENV__) |> elem(0)}
+          end)
+
+    defp wrapped(view, to, config) do
+      ends = for edge <- [:infinity, :neg_infinity], do: Operand.cast(edge, to)
+
+      if Operand.computes?(config.device, :u64) do
+        with {:ok, view} <- ComputeType.widened(view) do
+          kernel = Lowering.named(@wrap[if(view.dtype == :f64, do: :f64, else: :f32)], :as_type)
+          Lowering.map(kernel, [view | ends], dtype: to)
+        end
+      else
+        :host
+      end
+    end
+
+    ## Creation
+
+    @doc "0, 1, 2, ... in row-major order, or along an axis."
+    def iota(%T{shape: shape} = out, axis, config) do
+      with {:ok, dtype} <- Operand.dtype(out) do
+        options = Storage.buffer_options(config)
+        lengths = Tuple.to_list(shape)
+
+        if axis == nil do
+          Buffer.iota(lengths, dtype, options)
+        else
+          ones = List.duplicate(1, length(lengths))
+
+          with {:ok, line} <- Buffer.iota([Enum.at(lengths, axis)], dtype, options) do
+            along = List.replace_at(ones, axis, Enum.at(lengths, axis))
+            {:ok, view} = Strides.reshape(View.new(line), along)
+            {:ok, Strides.broadcast(view, lengths)}
+          end
+        end
+      end
+    end
+
+    @doc "Identity matrices."
     def eye(%T{shape: shape} = out, config) do
-      rank = tuple_size(shape)
+      lengths = Tuple.to_list(shape)
 
       with {:ok, dtype} <- Operand.dtype(out),
-           {:ok, rows} <- line(shape, rank - 2, :s32, config),
-           {:ok, columns} <- line(shape, rank - 1, :s32, config),
-           {:ok, matrix} <- Ops.equal(rows, columns),
-           {:ok, matrix} <- Buffer.convert(matrix, dtype),
-           do: Ops.broadcast_to(matrix, shape)
+           type = Operand.compute_type(dtype, config.device),
+           {:ok, matrix} <- Ops.eye(Enum.take(lengths, -2), type, device: config.device),
+           {:ok, view} <- Movement.cast(View.new(matrix), dtype),
+           do: {:ok, Strides.broadcast(view, lengths)}
     end
   end
 end

@@ -1,24 +1,37 @@
 if Code.ensure_loaded?(Nx.Backend) do
   defmodule ExCubecl.Nx.Operand do
     @moduledoc false
-    # Tensors as arguments of kernels: numbers that are known on the host, and buffers, in the type of the calculation.
+    # Tensors as operands of operations: numbers that are known on the host, and views, in the type of the calculation.
 
-    alias ExCubecl.{Buffer, Device, Ops, Shape}
-    alias ExCubecl.Nx.{Storage, Types}
+    alias ExCubecl.{Buffer, Error, View}
+    alias ExCubecl.Nx.{Movement, Storage, Types}
+    alias ExCubecl.Ops.ComputeType
     alias Nx.Tensor, as: T
 
-    @type t :: number | :nan | :infinity | :neg_infinity | Buffer.t()
+    @type t :: number | :nan | :infinity | :neg_infinity | View.t()
 
-    @doc "The number that a tensor consists of, or its buffer; `:host` for a type that buffers do not have."
+    @floats [:f16, :bf16, :f32, :f64]
+
+    @doc "The number that a tensor consists of, or its view; `:host` for a type with which kernels do not calculate."
     def of(%T{type: type} = tensor, config) do
-      with dtype when dtype != nil <- Types.dtype(type) do
+      if Types.dtype(type) do
         case Storage.known_number(tensor) do
           {:ok, number} -> {:ok, number}
-          :error -> {:ok, Storage.buffer(tensor, config)}
+          :error -> tensor |> Storage.view(config) |> ComputeType.widened()
         end
       else
-        nil -> :host
+        :host
       end
+    end
+
+    @doc "As `of/2`, for several tensors."
+    def all(tensors, config) do
+      Enum.reduce_while(Enum.reverse(tensors), {:ok, []}, fn tensor, {:ok, done} ->
+        case of(tensor, config) do
+          {:ok, operand} -> {:cont, {:ok, [operand | done]}}
+          other -> {:halt, other}
+        end
+      end)
     end
 
     @doc "The dtype of the result."
@@ -34,17 +47,19 @@ if Code.ensure_loaded?(Nx.Backend) do
     needed here where the narrower float has no such integers.
     """
     def common(operands, dtype, device) do
+      type = compute_type(dtype, device)
+
       cond do
-        Enum.all?(operands, &fits?(&1, dtype)) -> {:ok, dtype}
+        Enum.all?(operands, &fits?(&1, type)) -> {:ok, type}
         dtype in [:f16, :bf16, :f32] and computes?(device, :f64) -> {:ok, :f64}
         true -> :host
       end
     end
 
-    defp fits?(%Buffer{dtype: from}, to) when to in [:f16, :bf16, :f32],
-      do: from in [:f16, :bf16, :f32, :f64] or Types.exact?(from, to)
+    defp fits?(%View{dtype: from}, to) when to in [:f16, :bf16, :f32],
+      do: from in @floats or Types.exact?(from, to)
 
-    defp fits?(%Buffer{}, _to), do: true
+    defp fits?(%View{}, _to), do: true
     defp fits?(number, to) when is_integer(number), do: integer_fits?(number, to)
     defp fits?(_number, _to), do: true
 
@@ -55,36 +70,38 @@ if Code.ensure_loaded?(Nx.Backend) do
     def integer_fits?(number, :f64), do: abs(number) <= 9_007_199_254_740_992
     def integer_fits?(_number, _integer_type), do: true
 
-    @doc "Whether the kernels of a device calculate with a type."
-    def computes?(device, dtype), do: dtype in Device.info!(device).dtypes
+    defdelegate computes?(device, dtype), to: Movement
+
+    @doc "The type in which a device calculates results of a type."
+    def compute_type(dtype, device), do: Error.unwrap!(ComputeType.of(dtype, device))
 
     @doc "An operand in another type: integers wrap around, and a float does not become an integer."
-    def cast(%Buffer{dtype: dtype} = buffer, dtype), do: buffer
-    def cast(%Buffer{} = buffer, dtype), do: Buffer.convert!(buffer, dtype)
+    def cast(%Buffer{} = buffer, dtype),
+      do: Error.unwrap!(ComputeType.converted(buffer, dtype))
 
-    def cast(number, dtype) when dtype in [:f16, :bf16, :f32, :f64],
+    def cast(%View{} = view, dtype), do: view |> Movement.cast(dtype) |> Error.unwrap!()
+
+    def cast(number, dtype) when dtype in @floats,
       do: if(is_integer(number), do: number / 1, else: number)
 
     def cast(number, dtype), do: ExCubecl.Kernel.Types.number_as(number, dtype)
 
-    @doc "Operands of one shape, for an element-wise kernel: those of one element may stay if another one has all elements."
-    def spread(operands, shape) do
-      shape = Tuple.to_list(shape)
-      size = Shape.size(shape)
-      full? = Enum.any?(operands, &(is_struct(&1, Buffer) and Shape.size(&1.shape) == size))
-      Enum.map(operands, &spread(&1, shape, size, full?))
+    @doc "Whether a type has the value of an operand."
+    def value_of?(%View{dtype: from}, to), do: Types.exact?(from, to)
+    def value_of?(n, to) when is_integer(n) and to in @floats, do: integer_fits?(n, to)
+    def value_of?(n, to) when is_integer(n), do: cast(n, to) == n
+    def value_of?(n, :f32) when is_float(n), do: single?(n)
+
+    def value_of?(n, to) when is_float(n),
+      do: to == :f64 or (trunc(n) == n and to not in @floats and value_of?(trunc(n), to))
+
+    def value_of?(_special, to), do: to in @floats
+
+    defp single?(n) when abs(n) > 3.4028234663852886e38, do: false
+
+    defp single?(n) do
+      <<rounded::float-32>> = <<n::float-32>>
+      rounded == n
     end
-
-    defp spread(%Buffer{shape: shape} = buffer, shape, _size, _full?), do: buffer
-
-    defp spread(%Buffer{} = buffer, shape, size, full?) do
-      case Shape.size(buffer.shape) do
-        ^size -> Buffer.reshape!(buffer, shape)
-        1 when full? -> buffer
-        _ -> Ops.broadcast_to!(buffer, shape)
-      end
-    end
-
-    defp spread(number, _shape, _size, _full?), do: number
   end
 end

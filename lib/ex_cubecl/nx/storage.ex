@@ -6,70 +6,75 @@ if Code.ensure_loaded?(Nx.Backend) do
     # The state is one of
     #
     #   * `{:fill, element}`: all elements are the same; `element` is the binary of one of them
-    #   * a binary: a few elements, in host memory
-    #   * an `ExCubecl.Buffer`: of the shape of the tensor; complex numbers are pairs along one more axis, and types of less than eight bits are
-    #     a vector of bytes
+    #   * a binary: a few elements, in host memory; integers of less than eight bits are always there
+    #   * an `ExCubecl.View` of the shape of the tensor, with one more axis for the parts of complex numbers
     #
-    # A buffer comes with `released`, an atomic integer that `backend_deallocate/1` sets.
+    # A view comes with `released`, an atomic integer that `backend_deallocate/1` sets. Each tensor has a handle of its own, so that the number of
+    # handles tells whether another tensor shares the memory.
 
-    alias ExCubecl.{Backend, Buffer, DType, Error, Ops}
-    alias ExCubecl.Nx.Types
+    alias ExCubecl.{Backend, Buffer, DType, Error, View}
+    alias ExCubecl.Buffer.Handle
+    alias ExCubecl.Nx.{Movement, Types}
+    alias ExCubecl.View.Strides
     alias Nx.Tensor, as: T
 
     @doc "A tensor of a binary: on the host if it is small, else on the device."
     def from_binary(%T{} = out, binary, config) do
-      if Nx.size(out.shape) <= config.host_limit,
+      if Nx.size(out.shape) <= config.host_limit or Types.storage(out.type) == nil,
         do: put(out, binary, config),
         else: put(out, upload(out, binary, config), config)
     end
 
-    @doc "A tensor with the given state."
+    @doc "A tensor with the given state, or with the elements of a buffer that no other tensor has."
     def put(out, %Buffer{} = buffer, config),
-      do: %{
-        out
-        | data: %Backend{state: buffer, config: config, released: :atomics.new(1, signed: false)}
-      }
+      do: put(out, View.new(%{buffer | shape: shape(out)}), config)
 
-    def put(out, state, config), do: %{out | data: %Backend{state: state, config: config}}
-
-    defp upload(%T{type: type} = tensor, binary, config) do
-      options = buffer_options(config)
-
-      case Types.storage(type) do
-        nil -> Buffer.new!(whole_bytes(binary), [bytes_of(binary)], :u8, options)
-        {dtype, _} -> Buffer.new!(binary, shape(tensor), dtype, options)
-      end
+    def put(out, state, config) do
+      released = if is_struct(state, View), do: :atomics.new(1, signed: false)
+      %{out | data: %Backend{state: state, config: config, released: released}}
     end
 
-    # Integers of two and four bits may end within a byte.
-    defp whole_bytes(bits) when is_binary(bits), do: bits
+    @doc "A tensor of a view of the memory of another one."
+    def share(out, view, config) do
+      with {:ok, buffer} <- Buffer.clone(view.buffer),
+           do: {:ok, put(out, %{view | buffer: buffer}, config)}
+    end
 
-    defp whole_bytes(bits),
-      do: <<bits::bitstring, 0::size(8 * bytes_of(bits) - bit_size(bits))>>
-
-    defp bytes_of(bits), do: div(bit_size(bits) + 7, 8)
+    defp upload(tensor, binary, config) do
+      {dtype, _} = Types.storage(tensor.type)
+      Buffer.new!(binary, shape(tensor), dtype, buffer_options(config))
+    end
 
     @doc "The options with which buffers are made."
     def buffer_options(%{device: device, tag: nil}), do: [device: device]
     def buffer_options(%{device: device, tag: tag}), do: [device: device, tag: tag]
 
+    @doc "The shape of the view of a tensor."
+    def shape(%T{type: type, shape: shape}) do
+      {_dtype, parts} = Types.storage(type)
+      Tuple.to_list(shape) ++ parts
+    end
+
+    ## Elements
+
     @doc "The first `limit` elements of a tensor as a binary."
     def to_binary(%T{type: {_, bits}, data: %Backend{state: state}} = tensor, limit) do
       case state do
-        {:fill, element} ->
-          repeated(element, limit)
-
-        %Buffer{dtype: dtype} ->
-          count = div(limit * bits + 7, 8 * DType.size!(dtype))
-          first_bits(Error.unwrap!(Buffer.read_part(live!(tensor), 0, count)), limit * bits)
-
-        bits_of_all ->
-          first_bits(bits_of_all, limit * bits)
+        {:fill, element} -> repeated(element, limit)
+        %View{} -> read(live!(tensor), div(limit * bits, 8))
+        bits_of_all -> first_bits(bits_of_all, limit * bits)
       end
     end
 
+    defp read(view, bytes) do
+      {:ok, buffer} = ok(Movement.contiguous(view))
+      Error.unwrap!(Buffer.read_part(buffer, 0, div(bytes, DType.size!(buffer.dtype))))
+    end
+
+    defp ok(result), do: {:ok, Error.unwrap!(result)}
+
     defp repeated(element, count) when is_binary(element), do: :binary.copy(element, count)
-    defp repeated(element, count), do: for(_ <- 1..count, into: <<>>, do: element)
+    defp repeated(element, count), do: for(_ <- 1..count//1, into: <<>>, do: element)
 
     defp first_bits(bits, count) when bit_size(bits) == count, do: bits
 
@@ -78,33 +83,44 @@ if Code.ensure_loaded?(Nx.Backend) do
       first
     end
 
-    @doc "The buffer of a tensor, unless the tensor was deallocated."
-    def live(%T{data: %Backend{state: buffer, released: released}}) do
+    @doc "The view of a tensor in device memory, unless the tensor was deallocated."
+    def live(%T{data: %Backend{state: view, released: released}}) do
       if :atomics.get(released, 1) == 0,
-        do: {:ok, buffer},
+        do: {:ok, view},
         else: Error.new(:stale, tensor: :deallocated)
     end
 
-    def live!(tensor), do: Error.unwrap!(live(tensor))
+    defp live!(tensor), do: Error.unwrap!(live(tensor))
 
-    @doc "The shape of the buffer of a tensor whose type is not stored as bytes."
-    def shape(%T{type: type, shape: shape}),
-      do: Tuple.to_list(shape) ++ elem(Types.storage(type), 1)
+    @doc "Deallocates a tensor in device memory: `:ok` or `:already_deallocated`."
+    # The memory is freed with its last handle. Handles that shared it and are garbage by now would delay that.
+    def release(%T{data: %Backend{state: %View{buffer: buffer}, released: released}}) do
+      if :atomics.exchange(released, 1, 1) == 0 do
+        unless Error.unwrap!(Handle.release(buffer)) do
+          :erlang.garbage_collect(self(), type: :minor)
+          :erlang.yield()
+          Error.unwrap!(Handle.release(buffer))
+        end
 
-    @doc "The elements of a tensor in a buffer, which is made if there is none yet. The type must be one of buffers, or complex."
-    def buffer(%T{data: %Backend{state: %Buffer{}}} = tensor, _config), do: live!(tensor)
-
-    def buffer(%T{type: {:c, _}, data: %Backend{state: {:fill, _}}} = tensor, config) do
-      one = upload(%{tensor | shape: {}}, to_binary(tensor, 1), config)
-      Ops.broadcast_to!(one, shape(tensor))
+        :ok
+      else
+        :already_deallocated
+      end
     end
 
-    def buffer(%T{data: %Backend{state: {:fill, element}}} = tensor, config) do
-      value = number(element, tensor.type)
-      Buffer.full!(tensor.shape, Types.dtype(tensor.type), value, buffer_options(config))
+    @doc "The elements of a tensor as a view, for which they are uploaded if they are in host memory."
+    def view(%T{data: %Backend{state: %View{}}} = tensor, _config), do: live!(tensor)
+
+    def view(%T{data: %Backend{state: {:fill, element}}} = tensor, config) do
+      one = View.new(upload(%{tensor | shape: {}}, element, config))
+      Strides.broadcast(one, shape(tensor))
     end
 
-    def buffer(%T{} = tensor, config), do: upload(tensor, Nx.to_binary(tensor), config)
+    def view(%T{} = tensor, config), do: View.new(upload(tensor, Nx.to_binary(tensor), config))
+
+    @doc "The elements of a tensor in a buffer, in row-major order."
+    def buffer(tensor, config),
+      do: tensor |> view(config) |> Movement.contiguous() |> Error.unwrap!()
 
     @doc "The number that all elements of a tensor are, if that is known without the device."
     def known_number(%T{type: type} = tensor) do
@@ -112,7 +128,7 @@ if Code.ensure_loaded?(Nx.Backend) do
         %Backend{state: {:fill, element}} ->
           {:ok, number(element, type)}
 
-        %Backend{state: %Buffer{}} ->
+        %Backend{state: %View{}} ->
           :error
 
         _ ->
@@ -122,8 +138,20 @@ if Code.ensure_loaded?(Nx.Backend) do
       end
     end
 
-    defp number(element, type),
-      do: Nx.to_number(on_host(%{Nx.template({}, type) | data: nil}, element))
+    defp number(element, {:s, bits}) when bits >= 8 do
+      <<number::signed-native-size(bits)>> = element
+      number
+    end
+
+    defp number(element, {:u, bits}) when bits >= 8 do
+      <<number::unsigned-native-size(bits)>> = element
+      number
+    end
+
+    defp number(element, type) do
+      host = on_host(%{Nx.template({}, type) | data: nil}, element)
+      Nx.to_number(host)
+    end
 
     @doc "The tensor on Nx.BinaryBackend."
     def to_host(%T{data: %Backend{}} = tensor),
@@ -136,7 +164,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     @doc "Whether the elements of a tensor are in host memory and few."
     def small?(%T{data: data, shape: shape}, limit) do
       case data do
-        %Backend{state: %Buffer{}} -> false
+        %Backend{state: %View{}} -> false
         _ -> Nx.size(shape) <= limit
       end
     end

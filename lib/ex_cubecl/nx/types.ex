@@ -5,7 +5,7 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     alias ExCubecl.DType
 
-    @doc "The dtype of a type of Nx, or `nil` for types that buffers do not have, such as complex numbers, which are pairs."
+    @doc "The dtype of a type of Nx, or `nil` for types that kernels do not calculate with, such as complex numbers, which are pairs."
     @spec dtype(Nx.Type.t()) :: DType.t() | nil
     # The type of Nx for a dtype.
     @spec type(DType.t()) :: Nx.Type.t()
@@ -21,14 +21,17 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     def dtype(_other), do: nil
 
-    @doc "How a buffer stores a type: `{dtype, axes}` with the axes that follow those of the tensor, or `nil` if it stores bytes."
+    @doc """
+    How a buffer stores a type: `{dtype, axes}` with the axes that follow those of the tensor. Floats of eight bits are bytes, complex numbers are pairs, and
+    integers of less than eight bits, `nil`, are never in a buffer.
+    """
     @spec storage(Nx.Type.t()) :: {DType.t(), [2]} | nil
     def storage({:c, 64}), do: {:f32, [2]}
     def storage({:c, 128}), do: {:f64, [2]}
 
-    def storage(type) do
+    def storage({_, bits} = type) do
       case dtype(type) do
-        nil -> nil
+        nil -> if bits == 8, do: {:u8, []}
         dtype -> {dtype, []}
       end
     end

@@ -91,6 +91,18 @@ defmodule ExCubecl.Ops.ElementWise do
        "the first shifted right, signed integers with their sign; a negative distance shifts left"}
   ]
 
+  # The function of the language rounds halves to even. There is no negative zero, as Nx rounds to integers.
+  @round %{
+    float:
+      Kernel.kernel(fn x ->
+        whole = trunc(x)
+        rest = x - whole
+        away = if rest >= 0.5, do: 1.0, else: if(rest <= -0.5, do: -1.0, else: 0.0)
+        if abs(x) < 0.5, do: 0.0, else: whole + away
+      end),
+    integer: Kernel.kernel(fn x -> round(x) end)
+  }
+
   @sign %{
     float: Kernel.kernel(fn x -> if x > 0, do: 1, else: if(x < 0, do: -1, else: x) end),
     signed: Kernel.kernel(fn x -> min(max(x, -1), 1) end),
@@ -124,7 +136,7 @@ defmodule ExCubecl.Ops.ElementWise do
     abs: {Kernel.kernel(fn x -> abs(x) end), "the magnitude of each element"},
     floor: {Kernel.kernel(fn x -> floor(x) end), "each element rounded down"},
     ceil: {Kernel.kernel(fn x -> ceil(x) end), "each element rounded up"},
-    round: {Kernel.kernel(fn x -> round(x) end), "each element rounded, halves away from zero"},
+    round: {@round, "each element rounded, halves away from zero; no result is -0.0"},
     relu: {Kernel.kernel(fn x -> max(x, 0) end), "each element, and 0 for a negative one"},
     sign: {@sign, "-1, 0 or 1, the sign of each element; NaN stays NaN"},
     logical_not: {Kernel.kernel(fn x -> x == 0 end), "1 where an element is 0, else 0 (`:u8`)"},
@@ -211,6 +223,11 @@ defmodule ExCubecl.Ops.ElementWise do
       end
 
     Lowering.map(@kernels.sign[class], [x], opts)
+  end
+
+  def apply(:round, [x], opts) do
+    class = if Enum.all?(types([x]), &Types.floating?/1), do: :float, else: :integer
+    Lowering.map(@kernels.round[class], [x], opts)
   end
 
   def apply(name, operands, opts), do: Lowering.map(@kernels[name], operands, opts)

@@ -1,0 +1,225 @@
+defmodule ExCubecl.NxModelsTest do
+  # Programs of Axon, Scholar and Bumblebee on this backend and on Nx.BinaryBackend: their results, and what fell back to the host.
+  use ExUnit.Case, async: false
+
+  alias ExCubecl.Backend
+
+  missing = fn module ->
+    unless Code.ensure_loaded?(module), do: "no compiled #{inspect(module)} is loadable"
+  end
+
+  # The results of a function on both backends, and the operations that fell back.
+  defp both(fun) do
+    expected = Nx.with_default_backend(Nx.BinaryBackend, fun)
+    before = Backend.fallbacks()
+    Nx.default_backend(Backend)
+    result = fun.()
+
+    fallbacks =
+      for {{name, type, _} = key, n} <- Backend.fallbacks(),
+          n != Map.get(before, key, 0),
+          do: {name, type}
+
+    {result, expected, Enum.sort(fallbacks)}
+  end
+
+  defp assert_close(ours, theirs, tolerance) do
+    [ours, theirs] = for x <- [ours, theirs], do: Nx.backend_copy(x, Nx.BinaryBackend)
+
+    close? =
+      Nx.with_default_backend(Nx.BinaryBackend, fn ->
+        Nx.all_close(ours, theirs, rtol: tolerance, atol: tolerance)
+      end)
+
+    assert {ours.shape, Nx.to_number(close?)} == {theirs.shape, 1}, inspect({ours, theirs})
+  end
+
+  # Deterministic numbers from -1 to 1.
+  defp numbers(shape, seed) do
+    count = Tuple.product(shape)
+    list = for i <- 1..count, do: :math.sin(seed + i * 12.9898)
+    list |> Nx.tensor(type: :f32) |> Nx.reshape(shape)
+  end
+
+  describe "Axon" do
+    @describetag skip: missing.(Axon)
+    @describetag timeout: 600_000
+
+    test "the losses of a multilayer perceptron" do
+      losses(
+        fn -> Axon.input("x", shape: {nil, 10}) |> Axon.dense(16, activation: :relu) end,
+        {16, 10},
+        50
+      )
+    end
+
+    test "the losses of a convolutional network" do
+      model = fn ->
+        Axon.input("x", shape: {nil, 8, 8, 2})
+        |> Axon.conv(4, kernel_size: 3, activation: :relu)
+        |> Axon.max_pool(kernel_size: 2)
+        |> Axon.flatten()
+      end
+
+      losses(model, {4, 8, 8, 2}, 50)
+    end
+
+    defp losses(model, shape, steps) do
+      {ours, theirs, fallbacks} = both(fn -> train(model.(), shape, steps) end)
+
+      for {a, b} <- Enum.zip(ours, theirs), do: assert_in_delta(a / b, 1, 1.0e-4)
+      assert List.last(theirs) < hd(theirs)
+      assert Keyword.keys(fallbacks) -- [:bitcast, :conv, :window_max, :window_scatter_max] == []
+    end
+
+    defp train(model, shape, steps) do
+      x = numbers(shape, 1)
+      y = x |> Nx.reshape({elem(shape, 0), :auto}) |> Nx.sum(axes: [1], keep_axes: true)
+
+      {init, step} =
+        model |> Axon.dense(1) |> Axon.Loop.train_step(:mean_squared_error, :adam, seed: 1)
+
+      state = init.({x, y}, %{})
+
+      {losses, _} =
+        Enum.map_reduce(1..steps, state, fn _, state ->
+          state = step.({x, y}, state)
+          {Nx.to_number(state.loss), state}
+        end)
+
+      losses
+    end
+  end
+
+  describe "Scholar" do
+    @describetag skip: missing.(Scholar.Cluster.KMeans)
+    @describetag timeout: 600_000
+
+    test "k-means" do
+      {ours, theirs, _} =
+        both(fn ->
+          x = Nx.tensor([[1, 2], [2, 4], [1, 3], [2, 5]])
+          model = Scholar.Cluster.KMeans.fit(x, num_clusters: 2, key: Nx.Random.key(42))
+          {model.clusters, model.labels}
+        end)
+
+      for at <- 0..1, do: assert_close(elem(ours, at), elem(theirs, at), 1.0e-6)
+    end
+
+    test "principal components" do
+      {ours, theirs, _} =
+        both(fn ->
+          Scholar.Decomposition.PCA.fit(numbers({20, 4}, 1), num_components: 2).explained_variance
+        end)
+
+      assert_close(ours, theirs, 1.0e-4)
+    end
+
+    test "linear regression" do
+      {ours, theirs, _} =
+        both(fn ->
+          Scholar.Linear.LinearRegression.fit(numbers({40, 3}, 1), numbers({40}, 2)).coefficients
+        end)
+
+      assert_close(ours, theirs, 1.0e-4)
+    end
+
+    test "logistic regression" do
+      {ours, theirs, _} =
+        both(fn ->
+          x = numbers({40, 3}, 1)
+          y = Nx.greater(Nx.sum(x, axes: [1]), 0)
+          # Scholar 0.4 has another name for it.
+          Application.load(:scholar)
+          old? = match?(~c"0.3" ++ _, Application.spec(:scholar, :vsn))
+          options = [{if(old?, do: :iterations, else: :max_iterations), 5}, num_classes: 2]
+          Scholar.Linear.LogisticRegression.fit(x, y, options).coefficients
+        end)
+
+      assert_close(ours, theirs, 1.0e-4)
+    end
+  end
+
+  describe "Bumblebee" do
+    @describetag skip: missing.(Bumblebee)
+    @describetag timeout: 600_000
+
+    @text [vocab_size: 64, hidden_size: 32, num_blocks: 1, num_attention_heads: 4] ++
+            [max_positions: 16, intermediate_size: 37]
+
+    test "BERT, without a fallback",
+      do: assert(text(Bumblebee.Text.Bert, :base, @text) == [])
+
+    test "GPT-2", do: text(Bumblebee.Text.Gpt2, :base, @text)
+
+    test "Llama, without a fallback",
+      do: assert(text(Bumblebee.Text.Llama, :base, @text) == [])
+
+    test "ViT" do
+      image(Bumblebee.Vision.Vit, [3, 16, 16],
+        image_size: 16,
+        patch_size: 4,
+        hidden_size: 32,
+        num_blocks: 1,
+        num_attention_heads: 4,
+        intermediate_size: 37
+      )
+    end
+
+    test "ResNet" do
+      image(Bumblebee.Vision.ResNet, [3, 32, 32],
+        embedding_size: 8,
+        hidden_sizes: [8, 16],
+        depths: [1, 1]
+      )
+    end
+
+    defp text(module, architecture, options) do
+      ids = for row <- 0..1, do: for(at <- 0..9, do: rem(at * 7 + row * 3, 64))
+      mask = for row <- 0..1, do: for(at <- 0..9, do: if(at < 10 - row, do: 1, else: 0))
+
+      run(module, architecture, options, fn ->
+        %{"input_ids" => Nx.tensor(ids), "attention_mask" => Nx.tensor(mask)}
+      end)
+    end
+
+    # Images have their channels last.
+    defp image(module, [channels, height, width], options) do
+      run(module, :base, options, fn ->
+        %{"pixel_values" => numbers({1, height, width, channels}, 3)}
+      end)
+    end
+
+    defp run(module, architecture, options, inputs) do
+      spec = Bumblebee.configure(module, [architecture: architecture] ++ options)
+      {init, predict} = spec |> Bumblebee.build_model() |> Axon.build()
+
+      params =
+        Nx.with_default_backend(Nx.BinaryBackend, fn ->
+          init.(Map.new(inputs.(), fn {name, x} -> {name, Nx.to_template(x)} end), empty())
+        end)
+
+      {ours, theirs, fallbacks} =
+        both(fn ->
+          params = on_default_backend(params)
+          output(predict.(params, inputs.()))
+        end)
+
+      assert_close(ours, theirs, 1.0e-4)
+      fallbacks
+    end
+
+    # Axon 0.7 and later keep parameters in a struct.
+    defp empty,
+      do:
+        if(Code.ensure_loaded?(Axon.ModelState), do: apply(Axon.ModelState, :empty, []), else: %{})
+
+    defp on_default_backend(%Nx.Tensor{} = x), do: Nx.backend_copy(x)
+    defp on_default_backend(%_{data: data} = state), do: %{state | data: on_default_backend(data)}
+
+    defp on_default_backend(%{} = map),
+      do: Map.new(map, fn {name, value} -> {name, on_default_backend(value)} end)
+
+    defp output(%{hidden_state: x}), do: x
+  end
+end
