@@ -48,14 +48,15 @@ defmodule ExCubecl.Kernel do
   | functions | `exp log log1p sin cos tan tanh sinh cosh asin acos atan atan2 sqrt rsqrt erf round floor ceil trunc nan? infinite?` |
   | comparisons | `== != < <= > >=`, `and`, `or`, `not` |
   | bits | `band bor bxor bnot bsl bsr`, `&&& \\|\\|\\| <<< >>>`, `count_ones` |
+  | Elixir | pipes, module attributes with a number, macros that are imported or required |
   | conditionals | `if`, `cond`, as expressions or as statements |
   | variables | `x = ...`, any number of times; a variable set before an `if` or a loop can be reassigned in it |
-  | loops | `for i <- first..last do ... end`, both bounds included |
-  | indices | `index()`, `index(:x)`, `index(:y)`, `index(:z)`, `len(buffer)`, `buffer[i]` |
+  | loops | `for i <- first..last do ... end`, both bounds included; `sum = for i <- first..last, reduce: 0 do acc -> acc + x[i] end` |
+  | indices | `index()`, `index(:x)`, `index(:y)`, `index(:z)`, `len(buffer)`, `shape(buffer, axis)`, `buffer[i]` |
   | types | `cast(x, :f32)` |
   | workgroups | `local()`, `group()`, `group_size()`, each also with `:x`, `:y`, `:z`; `tile = shared(:f32, 256)`; `barrier()` |
   | atomic operations | `atomic_add(out[i], x)`, `atomic_min`, `atomic_max`, `atomic_and`, `atomic_or`, `atomic_xor`, `atomic_exchange`, alone or as `before = atomic_add(...)` |
-  | kernels | element-wise kernels defined earlier in the same module, or in another module: `Other.scale(x)`; they are inlined. A kernel cannot have the name of a function of this table, or of another kernel or function of its module |
+  | kernels | kernels of the same module, or of another module: `Other.scale(x)`; they are inlined. A call of an indexed kernel is a line of its own, and runs with the index of the caller. A kernel cannot have the name of a function of this table, or of another kernel or function of its module |
 
   The threads of a workgroup run together: `defkernel sum(input, out), group: 64 do ... end`, `group: {16, 16}` for two axes; the default is
   256 threads along one axis. `guides/kernels.md` describes workgroups.

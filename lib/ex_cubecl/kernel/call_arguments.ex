@@ -106,6 +106,22 @@ defmodule ExCubecl.Kernel.CallArguments do
     end
   end
 
+  @doc "Checks that the buffers have the axes whose lengths the kernel uses."
+  def axes(parsed, args, scalars) do
+    missing? = fn {name, axis} ->
+      rank = length(args[name].shape)
+      axis >= rank or axis < -rank
+    end
+
+    case Enum.find(for({:shape, name, axis} <- scalars, do: {name, axis}), missing?) do
+      nil ->
+        :ok
+
+      {name, axis} ->
+        ErrorContext.invalid(parsed, name, args[name].shape, "a buffer that has axis #{axis}")
+    end
+  end
+
   ## Kinds
 
   @doc "The kind of each argument, on which the types of the kernel depend."

@@ -4,9 +4,17 @@ defmodule ExCubecl.Kernel.Definition do
 
   import ExCubecl.Kernel.CompileErrors
 
-  alias ExCubecl.Kernel.{Diagnostics, Expressions, ForwardReference, Parser, Resolver, Uniformity}
+  alias ExCubecl.Kernel.{
+    Diagnostics,
+    Expander,
+    Expressions,
+    ForwardReference,
+    Parser,
+    Resolver,
+    Uniformity
+  }
 
-  # Module attributes: kernels by name and arity, and kernels that call a name that is not defined yet.
+  # Module attributes: kernels by name and arity, and kernels that call a name that is not defined yet, as `{reference, call, given, doc}`.
   @kernels :ex_cubecl_kernels
   @open :ex_cubecl_open
 
@@ -23,19 +31,57 @@ defmodule ExCubecl.Kernel.Definition do
     for name <- [@kernels, @open], do: Module.register_attribute(module, name, accumulate: true)
   end
 
-  @doc "The code of the functions of a kernel, `name` and `name!`, each with and without options; `name!` raises."
+  @doc """
+  The code of the functions of a kernel, `name` and `name!`, each with and without options; `name!` raises.
+
+  A module is expanded as a whole before it is evaluated. A kernel that uses a module attribute, or calls such a kernel, is therefore
+  defined only when the module is evaluated, by `evaluate/3`.
+  """
   def define(call, given, env) do
+    if Expander.attributes?(given), do: later(call, given), else: functions(call, given, env)
+  rescue
+    ForwardReference -> later(call, given)
+  end
+
+  defp later(call, given) do
+    quote do
+      ExCubecl.Kernel.Definition.evaluate(
+        unquote(Macro.escape(call)),
+        unquote(Macro.escape(given)),
+        __ENV__
+      )
+    end
+  end
+
+  @doc "Defines the functions of a kernel in the module that is being evaluated."
+  def evaluate(call, given, env) do
+    # A later line may change an attribute.
+    given = Expander.attributes(given, env)
+
+    with %ForwardReference{} = reference <- evaluated(call, given, env) do
+      # The next function of the module must not get the documentation of this kernel.
+      doc = Module.delete_attribute(env.module, :doc)
+      Module.put_attribute(env.module, @open, {reference, call, given, doc})
+      :ok
+    end
+  end
+
+  # `:ok`, or the reference to a name that is not defined so far.
+  defp evaluated(call, given, env) do
+    call |> functions(given, env) |> Code.eval_quoted([], env)
+    :ok
+  rescue
+    reference in ForwardReference ->
+      {name, args} = head(call, env)
+      %{reference | kernel: {name, length(args)}}
+  end
+
+  defp functions(call, given, env) do
     {name, args} = head(call, env)
     arity = length(args)
     {body, opts} = body(given, env)
     free(name, arity, env)
     functions(name, arity, make(name, args, body, opts, env), env)
-  rescue
-    # The called name may be defined further down, as a kernel or a function: `finish/1` checks at the end of the module.
-    reference in ForwardReference ->
-      {name, args} = head(call, env)
-      Module.put_attribute(env.module, @open, %{reference | kernel: {name, length(args)}})
-      nil
   end
 
   defp functions(name, arity, kernel, env) do
@@ -176,15 +222,14 @@ defmodule ExCubecl.Kernel.Definition do
     %{kernel | parsed: parsed, key: key(parsed)}
   end
 
-  @doc "Checks at the end of a module that every kernel called is defined, and that no function has the name and arity of a kernel."
+  @doc """
+  Defines, at the end of a module, the kernels that call kernels defined below them. Checks that every kernel called is defined, and
+  that no function has the name and arity of a kernel.
+  """
   def finish(%{module: module} = env) do
+    open = module |> Module.get_attribute(@open) |> Enum.reverse() |> resolved(env)
+    if open != [], do: unresolved(open, env)
     kernels = Resolver.defined(env)
-    open = module |> Module.get_attribute(@open) |> Enum.reverse()
-
-    for %ForwardReference{called: {name, arity}} = reference <- open do
-      text = Diagnostics.call(name, arity, meaning(kernels, open, name, arity, env))
-      fail(%{file: reference.file}, reference.line, text)
-    end
 
     for {{name, arity}, _} <- kernels,
         generated <- [arity, arity + 1],
@@ -200,17 +245,35 @@ defmodule ExCubecl.Kernel.Definition do
 
   defp redefined(name, arity, _with_options), do: taken(name, arity)
 
-  defp meaning(kernels, open, name, arity, env) do
-    cond do
-      List.keymember?(kernels, {name, arity}, 0) ->
-        :forward
+  # Each pass defines the kernels whose called kernels are all defined, until a pass defines none.
+  defp resolved(open, env) do
+    left = Enum.flat_map(open, &retried(&1, env))
+    if length(left) in [0, length(open)], do: left, else: resolved(left, env)
+  end
 
-      # It is a kernel that itself calls a name that is not defined.
-      Enum.any?(open, &(&1.kernel == {name, arity})) ->
-        :forward
+  defp retried({_reference, call, given, doc}, env) do
+    if doc, do: Module.put_attribute(env.module, :doc, doc)
 
-      true ->
-        with :forward <- Resolver.local(kernels, name, arity, env), do: :unknown
+    case evaluated(call, given, env) do
+      :ok -> []
+      reference -> [{reference, call, given, Module.delete_attribute(env.module, :doc)}]
     end
+  end
+
+  # The first name that is no kernel, or else kernels that call each other.
+  @spec unresolved(list, Macro.Env.t()) :: no_return
+  defp unresolved(open, env) do
+    references = for {reference, _, _, _} <- open, do: reference
+    names = for %{kernel: kernel} <- references, do: kernel
+    reference = Enum.find(references, hd(references), &(&1.called not in names))
+    {name, arity} = reference.called
+
+    meaning =
+      if reference.called in names,
+        do: :recursion,
+        else:
+          with(:forward <- Resolver.local(Resolver.defined(env), name, arity, env), do: :unknown)
+
+    fail(%{file: reference.file}, reference.line, Diagnostics.call(name, arity, meaning))
   end
 end

@@ -10,7 +10,6 @@ defmodule ExCubecl.Kernel.Diagnostics do
     !: "not",
     ===: "==",
     !==: "!=",
-    |>: "the call written out",
     case: "if or cond",
     while: "for i <- first..last do ... end",
     unless: "if not ...",
@@ -27,11 +26,7 @@ defmodule ExCubecl.Kernel.Diagnostics do
 
   def call(name, arity, :recursion),
     do:
-      "#{name}/#{arity} calls itself, and kernels know no recursion: write a loop, for i <- first..last do ... end"
-
-  def call(name, arity, :forward),
-    do:
-      "#{name}/#{arity} is defined below, and a kernel is known from its definition on: move it up"
+      "#{name}/#{arity} calls itself, directly or through another kernel, and kernels know no recursion: write a loop, for i <- first..last do ... end"
 
   def call(name, arity, :plain),
     do:
@@ -85,13 +80,16 @@ defmodule ExCubecl.Kernel.Diagnostics do
 
   def value({:=, _, _} = quoted), do: "#{short(quoted)} has no value: it is a line of its own"
 
-  def value({:for, _, _}),
-    do:
-      "for has no value in a kernel: set a variable before the loop, change it in the loop, and name it behind"
+  def value({:for, _, args}) do
+    if Enum.any?(args, &(Keyword.keyword?(&1) and Keyword.has_key?(&1, :reduce))),
+      do:
+        "for has no value inside of an expression: write sum = for ... on a line of its own, and name sum here",
+      else:
+        "for has a value only with reduce:, as in: for i <- first..last, reduce: 0 do acc -> acc + x[i] end"
+  end
 
   def value({:@, _, [{name, _, _}]}),
-    do:
-      "@#{name} has no value yet when a kernel is compiled: write the number itself, or pass it as an argument"
+    do: "@#{name} has no value here: set it before the kernel, in its module"
 
   def value({word, _, _}) when word in [:if, :cond],
     do:

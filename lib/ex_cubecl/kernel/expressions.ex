@@ -75,6 +75,7 @@ defmodule ExCubecl.Kernel.Expressions do
   @words [
     index: [0, 1],
     len: [1],
+    shape: [2],
     cast: [2],
     local: [0, 1],
     group: [0, 1],
@@ -119,6 +120,32 @@ defmodule ExCubecl.Kernel.Expressions do
     if Scope.memory?(name, scope),
       do: {:len, name},
       else: fail(scope, meta, "#{name} is no argument")
+  end
+
+  def expression({:shape, meta, [{name, _, context}, axis]}, scope) when is_atom(context) do
+    axis = literal(axis)
+
+    cond do
+      name not in scope.args ->
+        fail(scope, meta, "#{name} is no argument: shape(x, axis) is of a buffer that is passed")
+
+      not is_integer(axis) ->
+        fail(
+          scope,
+          meta,
+          "the axis of shape(#{name}, axis) is a number: from 0, or from -1 at the end"
+        )
+
+      true ->
+        {:shape, name, axis}
+    end
+  end
+
+  def expression({:shape, meta, [_, _]}, scope) do
+    text =
+      "shape takes an argument and an axis, such as shape(x, 0), or shape(x, -1) for the last axis"
+
+    fail(scope, meta, text)
   end
 
   def expression({word, _, []}, _state) when word in [:local, :group], do: {word, nil}
@@ -204,6 +231,9 @@ defmodule ExCubecl.Kernel.Expressions do
 
   def expression(other, scope), do: fail(scope, meta(other), Diagnostics.value(other))
 
+  defp literal({:-, _, [number]}) when is_integer(number), do: -number
+  defp literal(other), do: other
+
   @doc "A clause of a cond."
   def clause({:->, meta, [[condition], body]}, _state), do: {meta, condition, body}
 
@@ -235,7 +265,7 @@ defmodule ExCubecl.Kernel.Expressions do
         fail(
           scope,
           meta,
-          "#{name}/#{length(args)} is an indexed kernel: only element-wise ones can be called"
+          "#{name}/#{length(args)} is an indexed kernel, which has no value: a call of it is a line of its own"
         )
 
       %{args: names} = kernel ->

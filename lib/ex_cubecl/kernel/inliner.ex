@@ -1,23 +1,23 @@
 defmodule ExCubecl.Kernel.Inliner do
   @moduledoc false
-  # Inlines a kernel into its caller, in two steps. When the caller is parsed, element reads of the called kernel's arguments become
-  # element reads of the caller's buffers. When the caller is typed, its other arguments become the caller's values.
+  # Inlines a kernel into its caller, in two steps. When the caller is parsed, uses of elements of the called kernel's arguments become
+  # uses of elements of the caller's buffers. When the caller is typed, its other arguments become the caller's values.
 
   import ExCubecl.Kernel.CompileErrors
 
   alias ExCubecl.Kernel.Scope
 
-  @doc "The kernel with the caller's buffer names where it reads elements; `passed` has the caller's expressions by argument."
+  @doc "The kernel with the caller's buffer names where it uses elements; `passed` has the caller's expressions by argument."
   def inline(kernel, passed, meta, scope) do
     names =
-      for name <- kernel.args, reads?([kernel.statements, kernel.result], name), into: %{} do
+      for name <- kernel.args, uses?([kernel.statements, kernel.result], name), into: %{} do
         case passed[name] do
           {:var, buffer} ->
             {name, buffer}
 
           _ ->
             text =
-              "#{kernel.name} reads elements of #{name}, or its length: pass an argument of this kernel there, " <>
+              "#{kernel.name} uses elements of #{name}, or its length: pass an argument of this kernel there, " <>
                 "not an expression"
 
             fail(scope, meta, text)
@@ -28,28 +28,45 @@ defmodule ExCubecl.Kernel.Inliner do
       fail(
         scope,
         meta,
-        "#{kernel.name} reads elements of #{name}, and #{buffer} is no argument of this kernel"
+        "#{kernel.name} uses elements of #{name}, and #{buffer} is no argument of this kernel"
       )
     end
 
     %{kernel | statements: of(kernel.statements, names), result: of(kernel.result, names)}
   end
 
-  @doc "Whether code reads elements of an argument, or its length."
-  def reads?({:at, _, name, index}, wanted), do: name == wanted or reads?(index, wanted)
-  def reads?({:len, name}, wanted), do: name == wanted
-  def reads?(%{statements: s, result: r}, wanted), do: reads?(s, wanted) or reads?(r, wanted)
-  def reads?(list, wanted) when is_list(list), do: Enum.any?(list, &reads?(&1, wanted))
+  @doc "Whether code uses elements of an argument, or its length."
+  def uses?({:at, _, name, index}, wanted), do: name == wanted or uses?(index, wanted)
+  def uses?({:len, name}, wanted), do: name == wanted
+  def uses?({:shape, name, _axis}, wanted), do: name == wanted
 
-  def reads?(tuple, wanted) when is_tuple(tuple),
-    do: tuple |> Tuple.to_list() |> reads?(wanted)
+  def uses?({:write, _, name, index, value}, wanted),
+    do: name == wanted or uses?([index, value], wanted)
 
-  def reads?(_other, _wanted), do: false
+  def uses?({:atomic, _, _, name, index, value, _}, wanted),
+    do: name == wanted or uses?([index, value], wanted)
+
+  def uses?(%{statements: s, result: r}, wanted), do: uses?(s, wanted) or uses?(r, wanted)
+  def uses?(list, wanted) when is_list(list), do: Enum.any?(list, &uses?(&1, wanted))
+
+  def uses?(tuple, wanted) when is_tuple(tuple),
+    do: tuple |> Tuple.to_list() |> uses?(wanted)
+
+  def uses?(_other, _wanted), do: false
 
   defp of({:at, line, name, index}, names),
     do: {:at, line, Map.get(names, name, name), of(index, names)}
 
   defp of({:len, name}, names), do: {:len, Map.get(names, name, name)}
+  defp of({:shape, name, axis}, names), do: {:shape, Map.get(names, name, name), axis}
+
+  defp of({:write, line, name, index, value}, names),
+    do: {:write, line, Map.get(names, name, name), of(index, names), of(value, names)}
+
+  defp of({:atomic, line, op, name, index, value, before}, names) do
+    [index, value] = of([index, value], names)
+    {:atomic, line, op, Map.get(names, name, name), index, value, before}
+  end
 
   defp of(%{statements: statements, result: result} = kernel, names),
     do: %{kernel | statements: of(statements, names), result: of(result, names)}
@@ -69,8 +86,8 @@ defmodule ExCubecl.Kernel.Inliner do
 
   def bind(list, bound, unique) when is_list(list), do: Enum.map(list, &bind(&1, bound, unique))
 
-  def bind({:inline, kernel, args}, bound, unique),
-    do: {:inline, kernel, bind(args, bound, unique)}
+  def bind({called, kernel, args}, bound, unique) when called in [:inline, :run],
+    do: {called, kernel, bind(args, bound, unique)}
 
   def bind({:let, line, name, value}, bound, unique),
     do: {:let, line, unique.(name), bind(value, bound, unique)}
@@ -78,6 +95,11 @@ defmodule ExCubecl.Kernel.Inliner do
   def bind({:for, line, name, from, to, body}, bound, unique) do
     [from, to, body] = bind([from, to, body], bound, unique)
     {:for, line, unique.(name), from, to, body}
+  end
+
+  def bind({:atomic, line, op, name, index, value, before}, bound, unique) do
+    [index, value] = bind([index, value], bound, unique)
+    {:atomic, line, op, name, index, value, before && unique.(before)}
   end
 
   def bind(tuple, bound, unique) when is_tuple(tuple),

@@ -21,6 +21,7 @@ defmodule ExCubecl.Kernel.Launch do
          id = device(args),
          compiled = Compiler.compiled(kernel, kinds, id, check),
          {:ok, compiled} <- ErrorContext.add(compiled, parsed, args),
+         :ok <- CallArguments.axes(parsed, args, compiled.scalars),
          {:ok, outputs} <- outputs(parsed, compiled, args, shape, opts) do
       {:ok,
        %{
@@ -72,6 +73,7 @@ defmodule ExCubecl.Kernel.Launch do
       case scalar do
         {:cast, name, dtype} -> Types.number_as(args[name], dtype)
         {:whole, name} -> Types.whole(args[name])
+        {:shape, name, axis} -> Enum.at(args[name].shape, axis)
         name when is_atom(name) -> args[name]
         of_grid -> Grid.scalar(of_grid, group, shape)
       end

@@ -3,10 +3,11 @@ defmodule ExCubecl.Kernel.Parser do
   # Turns Elixir's quoted code into the intermediate form of kernels: plain tuples, untyped, checked as far
   # as possible without types. Code that is not valid in a kernel raises a CompileError with its line.
   #
-  #   expression  {:number, n} {:bool, b} {:var, name} {:index, axis} {:len, name} {:at, line, name, e}
+  #   expression  {:number, n} {:bool, b} {:var, name} {:index, axis} {:len, name} {:shape, name, axis} {:at, line, name, e}
   #               {:call, line, function, [e]} {:cast, dtype, e} {:if, line, c, e, e} {:inline, kernel, [e]}
   #   statement   {:let, line, name, e} {:write, line, name, e, e} {:branch, line, c, [s], [s]}
   #               {:for, line, name, e, e, [s]} {:atomic, line, op, name, e, e, name | nil} {:barrier, line}
+  #               {:run, kernel, [e]}
   #
   # In a kernel of groups also {:local, axis} and {:group, axis}; `group` has the threads along x, y and z, `shared` the
   # memory of a group: {name, dtype | {:of, argument}, length}.
@@ -15,7 +16,7 @@ defmodule ExCubecl.Kernel.Parser do
   import ExCubecl.Kernel.CompileErrors
   import ExCubecl.Kernel.Quoted
 
-  alias ExCubecl.Kernel.{Diagnostics, Groups, Scope}
+  alias ExCubecl.Kernel.{Diagnostics, Expander, Fold, Groups, IndexedCalls, Scope}
 
   @atomics %{
     atomic_add: :add,
@@ -38,13 +39,14 @@ defmodule ExCubecl.Kernel.Parser do
   """
   def parse(name, args, body, opts, env, resolve) do
     scope = Scope.new(name, args, env, resolve)
+    body = Expander.expand(body, scope)
     scope = %{scope | group: Groups.threads(opts, body, scope)}
 
     {shared, lines} =
       body |> lines() |> Enum.split_with(&match?({:=, _, [_, {:shared, _, _}]}, &1))
 
     scope = Enum.reduce(shared, scope, &Groups.shared/2)
-    outputs = lines |> written() |> Scope.outputs(scope)
+    outputs = (written(lines) ++ IndexedCalls.outputs(lines, scope)) |> Scope.outputs(scope)
     {statements, result} = body(lines, outputs, scope)
 
     %{
@@ -87,7 +89,9 @@ defmodule ExCubecl.Kernel.Parser do
     end
   end
 
-  defp size({:inline, %{size: size}, args}, sum), do: size(args, sum + size)
+  defp size({called, %{size: size}, args}, sum) when called in [:inline, :run],
+    do: size(args, sum + size)
+
   defp size(list, sum) when is_list(list), do: Enum.reduce(list, sum, &size/2)
 
   defp size(tuple, sum) when is_tuple(tuple),
@@ -111,7 +115,7 @@ defmodule ExCubecl.Kernel.Parser do
   end
 
   defp body(lines, [], scope) do
-    {before, [last]} = Enum.split(lines, -1)
+    {before, [last]} = lines |> Enum.flat_map(&Fold.lines(&1, scope)) |> Enum.split(-1)
     {statements, scope} = statements(before, scope)
 
     with {:=, meta, [{name, _, context}, _]} when variable?(name, context) <- last do
@@ -132,7 +136,9 @@ defmodule ExCubecl.Kernel.Parser do
   # A variable that is set in a block is not known after the block.
   defp block(lines, scope), do: lines |> statements(scope) |> elem(0)
 
-  defp statements(lines, scope), do: Enum.map_reduce(lines, scope, &statement/2)
+  defp statements(lines, scope) do
+    lines |> Enum.flat_map(&Fold.lines(&1, scope)) |> Enum.map_reduce(scope, &statement/2)
+  end
 
   defp statement({:=, meta, [{{:., _, [Access, :get]}, _, [{name, _, _}, index]}, value]}, scope) do
     {{:write, line(meta, scope), name, expression(index, scope), expression(value, scope)}, scope}
@@ -173,13 +179,17 @@ defmodule ExCubecl.Kernel.Parser do
     do: fail(scope, meta, "a loop is written as: for i <- first..last do ... end")
 
   defp statement(other, scope) do
-    # An error in the expression itself is reported first.
-    expression(other, scope)
+    with nil <- IndexedCalls.statement(other, scope) do
+      # An error in the expression itself is reported first.
+      expression(other, scope)
 
-    text =
-      "#{Diagnostics.short(other)} does nothing here: write into an output, as in output[i] = ..., or set a variable"
+      text =
+        "#{Diagnostics.short(other)} does nothing here: write into an output, as in output[i] = ..., or set a variable"
 
-    fail(scope, meta(other), text)
+      fail(scope, meta(other), text)
+    else
+      call -> {call, scope}
+    end
   end
 
   # The statement that sets a variable.

@@ -8,7 +8,8 @@ defmodule ExCubecl.Kernel.Scope do
 
   # `line` is that of the definition. `shared` has {name, dtype | {:of, argument}, length}, the latest first. `group` has the threads
   # along x, y and z. `resolve` finds other kernels, as `ExCubecl.Kernel.Resolver.resolve/4`.
-  @enforce_keys [:file, :line, :module, :in_library, :name, :args, :resolve]
+  # `env` is the environment of the definition, for macros and module attributes.
+  @enforce_keys [:file, :line, :module, :in_library, :name, :args, :resolve, :env]
   defstruct @enforce_keys ++ [variables: MapSet.new(), shared: [], group: nil]
 
   @type t :: %__MODULE__{}
@@ -26,7 +27,8 @@ defmodule ExCubecl.Kernel.Scope do
       in_library: in_library?(env),
       name: name,
       args: args,
-      resolve: resolve
+      resolve: resolve,
+      env: env
     }
   end
 

@@ -166,6 +166,13 @@ defmodule ExCubecl.Kernel.Typer do
 
   defp statement({:barrier, _line}, state), do: {:barrier, state}
 
+  # All statements of the called kernel but the last are inserted before it.
+  defp statement({:run, kernel, args}, state) do
+    {trees, _bound, state} = called(kernel, args, state)
+    {before, [last]} = Enum.split(trees, -1)
+    {last, %{state | prefix: Enum.reverse(before) ++ state.prefix}}
+  end
+
   defp before(nil, _typed, _line, state), do: {nil, state}
 
   defp before(name, {dtype, _} = typed, line, state) do
@@ -221,6 +228,18 @@ defmodule ExCubecl.Kernel.Typer do
     end
   end
 
+  # Each launch has the lengths of the axes of its buffers.
+  defp expression({:shape, name, axis}, state) do
+    case state.kinds[name] do
+      {_, _} ->
+        {length, state} = scalar({:shape, name, axis}, :s32, state)
+        {{:s32, length}, state}
+
+      _ ->
+        type_error(0, "shape(#{name}, #{axis}) is of a buffer, and #{name} is a number")
+    end
+  end
+
   defp expression({:var, name}, state) do
     case state.kinds[name] do
       {:buffer, dtype} -> element_at_self(name, dtype, state)
@@ -252,8 +271,21 @@ defmodule ExCubecl.Kernel.Typer do
     {{type, chosen(condition, then, other)}, state}
   end
 
-  # Binds the argument names of the called kernel to the caller's values; its variables get unique names.
   defp expression({:inline, kernel, args}, state) do
+    {trees, bind, state} = called(kernel, args, state)
+    state = %{state | prefix: Enum.reverse(trees) ++ state.prefix}
+    kernel.result |> bind.() |> expression(state)
+  end
+
+  defp expression({:bound, typed}, state), do: {typed, state}
+
+  defp expression({:call, line, function, args}, state) do
+    {typed, state} = Enum.map_reduce(args, state, &expression/2)
+    Functions.call(function, typed, line, state)
+  end
+
+  # The statements of a called kernel. Its argument names are bound to the caller's values; its variables get unique names.
+  defp called(kernel, args, state) do
     {typed, state} = Enum.map_reduce(args, state, &expression/2)
     state = %{state | calls: state.calls + 1}
     unique = &{state.calls, &1}
@@ -265,16 +297,9 @@ defmodule ExCubecl.Kernel.Typer do
       end)
 
     bound = Map.new(bound)
-    {trees, state} = kernel.statements |> Inliner.bind(bound, unique) |> block(state)
-    state = %{state | prefix: Enum.reverse(trees) ++ state.prefix}
-    kernel.result |> Inliner.bind(bound, unique) |> expression(state)
-  end
-
-  defp expression({:bound, typed}, state), do: {typed, state}
-
-  defp expression({:call, line, function, args}, state) do
-    {typed, state} = Enum.map_reduce(args, state, &expression/2)
-    Functions.call(function, typed, line, state)
+    bind = &Inliner.bind(&1, bound, unique)
+    {trees, state} = kernel.statements |> bind.() |> block(state)
+    {trees, bind, state}
   end
 
   defp chosen({:bool, true}, then, _other), do: then

@@ -62,6 +62,11 @@ defmodule ExCubecl.Kernel.Uniformity do
     block(body, scope, set(name, scope.together, scope, state))
   end
 
+  defp statement({:run, kernel, args}, scope, state) do
+    {scope, state} = called(kernel, args, scope, state)
+    block(kernel.statements, scope, state)
+  end
+
   defp statement({:barrier, line}, scope, state),
     do: if(scope.together, do: state, else: %{state | divergent: state.divergent || line})
 
@@ -88,6 +93,7 @@ defmodule ExCubecl.Kernel.Uniformity do
   defp value({:number, number}, _scope, state), do: {{:number, number}, state}
   defp value({:bool, bool}, _scope, state), do: {{:bool, {:bool, bool}}, state}
   defp value({word, _}, _scope, state) when word in [:len, :group], do: {:uniform, state}
+  defp value({:shape, _name, _axis}, _scope, state), do: {:uniform, state}
   defp value({word, _}, _scope, state) when word in [:index, :local], do: {:varying, state}
   defp value({:at, _line, _name, _index}, _scope, state), do: {:varying, state}
 
@@ -116,11 +122,16 @@ defmodule ExCubecl.Kernel.Uniformity do
   # The statements of the called kernel are executed before the statement that calls it, so also where the call is in a branch of an
   # `if` with a value. Each call has its own variables.
   defp value({:inline, kernel, args}, scope, state) do
+    {scope, state} = called(kernel, args, scope, state)
+    value(kernel.result, scope, block(kernel.statements, scope, state))
+  end
+
+  # The scope of a called kernel.
+  defp called(kernel, args, scope, state) do
     {values, state} = values(args, scope, state)
     state = %{state | calls: state.calls + 1}
     args = kernel.args |> Enum.zip(Enum.map(values, &bound/1)) |> Map.new()
-    scope = %{scope | args: args, call: state.calls}
-    value(kernel.result, scope, block(kernel.statements, scope, state))
+    {%{scope | args: args, call: state.calls}, state}
   end
 
   # The typer binds numbers to arguments, and stores anything else in a variable.

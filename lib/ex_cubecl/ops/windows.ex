@@ -126,7 +126,7 @@ defmodule ExCubecl.Ops.Windows do
   end
 
   defp function(name, %Kernel{parsed: %{args: [_, _] = args, outputs: []} = parsed} = kernel) do
-    if Enum.any?(args, &Inliner.reads?([parsed.statements, parsed.result], &1)),
+    if Enum.any?(args, &Inliner.uses?([parsed.statements, parsed.result], &1)),
       do: no_function(name, kernel),
       else: {:ok, kernel}
   end

@@ -13,6 +13,7 @@ defmodule ExCubecl.CompileErrorTest do
     defkernel(mixed(a, b, t), do: a + (b - a) * t)
     defkernel(shift(x, out), do: out[index()] = x[index() + 1])
     defkernel(second(x), do: x[1] + 0 * len(x))
+    defkernel(sums(x, out), group: 64, do: out[group()] = x[local()])
 
     def plain(x), do: x
   end
@@ -57,11 +58,11 @@ defmodule ExCubecl.CompileErrorTest do
          "x is an argument or shared memory: give the local variable another name"},
         {"fn x when x > 0 -> x end", "guards are not known in kernels: use if in the body"},
         {"fn x -> for i <- 0..3 do i end end",
-         "for has no value in a kernel: set a variable before the loop, change it in the loop, and name it behind"},
+         "for has a value only with reduce:, as in: for i <- first..last, reduce: 0 do acc -> acc + x[i] end"},
         {"fn x -> s = for(i <- 0..3, do: i)\n s + x end",
-         "for has no value in a kernel: set a variable before the loop, change it in the loop, and name it behind"},
+         "for has a value only with reduce:, as in: for i <- first..last, reduce: 0 do acc -> acc + x[i] end"},
         {"fn x -> x * @gain end",
-         "@gain has no value yet when a kernel is compiled: write the number itself, or pass it as an argument"},
+         "@gain has no value here: set it before the kernel, in its module"},
         {"fn x -> 1 + (y = x) end",
          "y = ... sets a variable and has no value: it is a line of its own, before this one"},
         {"fn x -> f.(x) end",
@@ -88,22 +89,41 @@ defmodule ExCubecl.CompileErrorTest do
         {"fn x -> Nowhere.f(x) end",
          "Nowhere.f/1 is not known in kernels: there is no module Nowhere, or it is compiled after this one"},
         {"fn x -> #{@filters}.blur(x) end",
-         "#{@filters}.blur/1 is not known in kernels: the kernels of #{@filters} are mixed/3, second/1, shift/2, twice/1"},
+         "#{@filters}.blur/1 is not known in kernels: the kernels of #{@filters} are mixed/3, second/1, shift/2, sums/2, twice/1"},
         {"fn x -> #{@filters}.plain(x) end",
          "#{@filters}.plain/1 is a function of Elixir, and kernels call kernels only: they run for each element by " <>
            "themselves, and know what the documentation of ExCubecl.Kernel lists"},
         {"fn x -> #{@filters}.mixed(x, 1) end",
          "mixed/2 is not known in kernels: there is mixed/3"},
-        {"fn x -> #{@filters}.shift(x, x) end",
-         "shift/2 is an indexed kernel: only element-wise ones can be called"},
+        {"fn x, out -> out[0] = #{@filters}.shift(x, out) end",
+         "shift/2 is an indexed kernel, which has no value: a call of it is a line of its own"},
+        {"fn x, out -> out[0] = 1\n #{@filters}.shift(x, out + 1) end",
+         "shift uses elements of out, or its length: pass an argument of this kernel there, not an expression"},
+        {"fn x -> y = x\n #{@filters}.shift(x, y) end",
+         "y is no argument: only buffers that are passed can be written to"},
+        {"fn x, out -> #{@filters}.sums(x, out) end",
+         "sums runs in groups, and only a kernel that does not can be called"},
+        {"fn x -> shape(x + 1, 0) + x end",
+         "shape takes an argument and an axis, such as shape(x, 0), or shape(x, -1) for the last axis"},
+        {"fn x -> y = x\n shape(y, 0) + x end",
+         "y is no argument: shape(x, axis) is of a buffer that is passed"},
+        {"fn x, n -> shape(x, n) end",
+         "the axis of shape(x, axis) is a number: from 0, or from -1 at the end"},
+        {"fn x -> s = for(i <- 0..3, reduce: 0, do: (a, b -> a))\n s end",
+         "for with reduce: is written as: for i <- first..last, reduce: 0 do acc -> acc + x[i] end"},
+        {"fn x -> for(i <- 0..3, reduce: 0, do: i) end",
+         "for with reduce: is written as: for i <- first..last, reduce: 0 do acc -> acc + x[i] end"},
+        {"fn x -> x |> 2 end",
+         "a value is piped into a call, such as x |> scale(2), and 2 is none"},
+        {"fn x -> x + for(i <- 0..3, reduce: 0, do: (a -> a + i)) end",
+         "for has no value inside of an expression: write sum = for ... on a line of its own, and name sum here"},
         {"fn x -> #{@filters}.second(x + 1) end",
-         "second reads elements of x, or its length: pass an argument of this kernel there, not an expression"},
+         "second uses elements of x, or its length: pass an argument of this kernel there, not an expression"},
         {"fn x -> y = x * 2\n #{@filters}.second(y) end",
-         "second reads elements of x, and y is no argument of this kernel"},
+         "second uses elements of x, and y is no argument of this kernel"},
         {"fn x -> exp(x, 2) end", "exp takes 1 argument, and is given 2"},
         {"fn x -> min(x) end", "min takes 2 arguments, and is given 1"},
         {"fn x -> index(:x, :y) end", "index takes 0 arguments or 1 argument, and is given 2"},
-        {"fn x -> x |> exp() end", "|> is not known in kernels: use the call written out"},
         {"fn x -> case x do 1 -> 2 end end", "case is not known in kernels: use if or cond"},
         {"fn x -> length(x) end",
          "length is not known in kernels: use len(x) for the number of elements"},
@@ -121,11 +141,12 @@ defmodule ExCubecl.CompileErrorTest do
 
   for {body, text} <- [
         {"defkernel fact(n), do: if(n > 1, do: n * fact(n - 1), else: 1)",
-         "fact/1 calls itself, and kernels know no recursion: write a loop, for i <- first..last do ... end"},
-        {"defkernel a(x), do: b(x)\n defkernel b(x), do: x",
-         "b/1 is defined below, and a kernel is known from its definition on: move it up"},
+         "fact/1 calls itself, directly or through another kernel, and kernels know no recursion: write a loop, for i <- first..last do ... end"},
         {"defkernel a(x), do: b(x)\n defkernel b(x), do: a(x)",
-         "b/1 is defined below, and a kernel is known from its definition on: move it up"},
+         "b/1 calls itself, directly or through another kernel, and kernels know no recursion: write a loop, for i <- " <>
+           "first..last do ... end"},
+        {"defkernel a(x), do: b(x)\n defkernel b(x), do: c(x)",
+         "c/1 is not known in kernels: the documentation of ExCubecl.Kernel lists what is"},
         {"def b(x), do: x\n defkernel a(x), do: b(x)",
          "b/1 is a function of Elixir, and kernels call kernels only: define it by defkernel"},
         {"defkernel a(x), do: b(x)\n defp b(x), do: x\n def c(x), do: b(x)",
@@ -167,8 +188,14 @@ defmodule ExCubecl.CompileErrorTest do
         {"defkernel a, do: 1", "a kernel is written as defkernel name(x, y) do ... end, not a"},
         {"defkernel a(x), x + 1",
          "a kernel is written as defkernel name(x, y) do ... end: there is no do"},
-        {"@gain 3\n defkernel a(x), do: x * @gain",
-         "@gain has no value yet when a kernel is compiled: write the number itself, or pass it as an argument"}
+        {"@gain [3]\n defkernel a(x), do: x * @gain",
+         "@gain is a list, and kernels have numbers only: pass it as a buffer"},
+        {"defkernel a(x), do: x * @gain\n @gain 3",
+         "@gain has no value here: set it before the kernel, in its module"},
+        {"@gain 3\n defkernel a(x), do: x * @gain\n defkernel a(y), do: y",
+         "the kernel a/1 is defined twice"},
+        {"@gain 3\n def a(x), do: x\n defkernel a(y), do: y * @gain",
+         "a/1 is a kernel and a function: each needs a name of its own"}
       ] do
     test "defkernel: #{String.replace(body, "\n", "; ")}" do
       assert of_module(unquote(body)) == unquote(text)
@@ -222,7 +249,7 @@ defmodule ExCubecl.CompileErrorTest do
          x out 1 2.5 true nil :a "s" [1] [] {1,2} {1,2,3} %{} x[0] out[1] y index() index(:x) len(x) len(1)
          cast(x,:f32) cast(x,5) &1 &(&1) @a @a[1] f.(1) x.y Enum.map(x,1) :math.exp(x) :math.foo(x) __MODULE__
          __MODULE__.f(x) barrier() local() group(:x) group_size() shared(:f32,4) atomic_add(out[0],1) 1..2 <<1>> ?a
-         x|>exp() exp(x,x) -x +x not(x) x[1][2] x[y][z] super(x) quote(do:x) ^x _ %X{} X X.y x.Y.z() &exp/1 (x;y) ()
+         x|>exp() x|>1 shape(x,0) exp(x,x) -x +x not(x) x[1][2] x[y][z] super(x) quote(do:x) ^x _ %X{} X X.y x.Y.z() &exp/1 (x;y) ()
          """)
 
   defp some(0), do: Enum.random(@words)
@@ -242,6 +269,8 @@ defmodule ExCubecl.CompileErrorTest do
       fn -> "(out[#{e.()}] = #{e.()})" end,
       fn -> "for(i <- #{e.()}..#{e.()}, do: #{e.()})" end,
       fn -> "for(#{e.()}, do: #{e.()})" end,
+      fn -> "(y = for(i <- #{e.()}..#{e.()}, reduce: #{e.()}, do: (a -> #{e.()})))" end,
+      fn -> "(#{e.()} |> #{e.()})" end,
       fn -> "min(#{e.()}, #{e.()})" end,
       fn -> "foo(#{e.()})" end,
       fn -> "x[#{e.()}]" end,
