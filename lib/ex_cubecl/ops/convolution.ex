@@ -1,6 +1,7 @@
 defmodule ExCubecl.Ops.Convolution do
   @moduledoc false
-  # Convolutions of any number of spatial axes, as `Nx.conv/3`, by a kernel that folds the products of one window for each element of the result.
+  # Convolutions of any number of spatial axes, as `Nx.conv/3`: large ones as products of matrices (`ExCubecl.Ops.Patches`), others by
+  # a kernel that folds the products of one window for each element of the result.
   #
   # In canonical order, the input is [batch, channels, spatial axes], the kernel [output channels, channels, spatial axes]. The output channels are
   # divided into groups, which have channels of their own (feature groups) or a part of the batch of their own (batch groups).
@@ -8,7 +9,7 @@ defmodule ExCubecl.Ops.Convolution do
   alias ExCubecl.{Device, Kernel}
   alias ExCubecl.Error.{Arguments, Text}
   alias ExCubecl.Kernel.Types
-  alias ExCubecl.Ops.{ComputeType, Fold, Operands, Shapes, WindowAxes}
+  alias ExCubecl.Ops.{ComputeType, Fold, Operands, Patches, Shapes, WindowAxes}
   alias ExCubecl.View.Strides
 
   require Kernel
@@ -129,21 +130,22 @@ defmodule ExCubecl.Ops.Convolution do
     from = for at <- 0..(length(order) - 1), do: Enum.find_index(order, &(&1 == at))
     shape = Enum.map(from, &Enum.at(lengths, &1))
 
-    with {:ok, x} <- ComputeType.widened(x),
+    with {:ok, _, _} <- Arguments.shape(shape, dtype),
+         {:ok, x} <- ComputeType.widened(x),
          {:ok, k} <- ComputeType.widened(k),
-         {:ok, result} <- ComputeType.of(dtype, x.device),
-         {:ok, _, _} <- Arguments.shape(shape, dtype),
-         spec = %{
-           name: :conv,
-           op: @multiply,
-           step: @add,
-           initial: 0,
-           padding: :zero,
-           as: as,
-           dtype: result
-         },
-         {:ok, out} <- Fold.run(spec, space(x, k, axes, groups, from), shape),
+         {:ok, out} <-
+           if(as == :f32 and groups == {1, 1} and Patches.suits?(x, k, axes),
+             do: Patches.run(x, k, axes, order, shape),
+             else: direct(x, space(x, k, axes, groups, from), as, dtype, shape)
+           ),
          do: ComputeType.converted(out, dtype)
+  end
+
+  defp direct(x, space, as, dtype, shape) do
+    with {:ok, result} <- ComputeType.of(dtype, x.device) do
+      spec = %{op: @multiply, step: @add, initial: 0, padding: :zero, as: as, dtype: result}
+      Fold.run(Map.put(spec, :name, :conv), space, shape)
+    end
   end
 
   # The kept axes are the batch, the groups, the output channels of a group, and those in space, in the order of the output.

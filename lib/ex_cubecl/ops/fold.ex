@@ -7,9 +7,10 @@ defmodule ExCubecl.Ops.Fold do
   #
   #   * `kept`, `folded`: the lengths of the axes
   #   * `operands`: name and `t:operand/0` in the order of the arguments of `op`
+  #   * `out`, for what is not folded: the index of each element in the result, as an operand without a buffer
   #   * `bounds`: name and `t:bound/0` for each axis along which an element may be outside, in the padding
   #
-  # A spec describes what is folded:
+  # A spec describes what is folded, or without `step` and `select`, copied to the result, one element for each index of both groups of axes:
   #
   #   * `name`: the operation that errors and telemetry show
   #   * `op`: a kernel of the operands, whose result is the element; `step`: a kernel of the element and the accumulator
@@ -55,7 +56,7 @@ defmodule ExCubecl.Ops.Fold do
   @spec run(map, map, [non_neg_integer]) :: {:ok, Buffer.t()} | {:error, ExCubecl.Error.t()}
   def run(spec, space, shape) do
     [{_, %{buffer: %{device: device}}} | _] = space.operands
-    count = Shape.size(shape)
+    count = Shape.size(space.kept)
     code = code(space)
     passes = max(div(count + @threads - 1, @threads), 1)
     boxes = boxes(spec, code.folded, div(@iterations, passes))
@@ -113,7 +114,7 @@ defmodule ExCubecl.Ops.Fold do
 
   # Coordinates of bounds are affine functions like the indices of operands: both are views here, whose axes are joined.
   defp code(%{operands: operands, bounds: bounds} = space) do
-    views = operands ++ bounds
+    views = operands ++ bounds ++ for {:out, out} <- space, do: {:out, out}
     {kept, along_kept} = Layout.joined(space.kept, for({_, view} <- views, do: view.kept))
     {folded, along_folded} = Layout.joined(space.folded, for({_, view} <- views, do: view.folded))
 
@@ -136,7 +137,7 @@ defmodule ExCubecl.Ops.Fold do
         [initial: spec.initial] ++
         Index.lengths(code.kept, used, :kept) ++ scalars(code) ++ ranges(code, box) ++ [out: out]
 
-    key = {:fold, part, function(spec).key, spec.as, spec.padding, is_struct(spec.initial)}
+    key = {:fold, part, function(spec), spec.as, spec.padding, is_struct(spec.initial)}
     dilated = for {name, bound} <- code.bounds, do: {name, bound.dilation != nil}
     op = Strided.named(spec.op, spec.name)
 
@@ -146,8 +147,9 @@ defmodule ExCubecl.Ops.Fold do
     Strided.run(kernel, args, size: count)
   end
 
-  defp function(%{select: select}), do: select
-  defp function(%{step: step}), do: step
+  defp function(%{select: select}), do: {:select, select.key}
+  defp function(%{step: step}), do: {:step, step.key}
+  defp function(_spec), do: :copy
 
   defp patterns(view),
     do: %{kept: Index.pattern(view.kept), folded: Index.pattern(view.folded)}

@@ -27,8 +27,7 @@ defmodule ExCubecl.Ops.FoldCode do
 
     start(state, kept, used) ++
       first(state) ++
-      if(part == :empty, do: [], else: level(state, 0)) ++
-      [{:write, 0, :out, {:index, nil}, Index.var(result(spec))}]
+      if(part == :empty, do: [], else: level(state, 0)) ++ last(spec)
   end
 
   # The index of each view without the folded axes.
@@ -51,6 +50,8 @@ defmodule ExCubecl.Ops.FoldCode do
     ]
   end
 
+  defp first(%{spec: spec}) when not is_map_key(spec, :step), do: []
+
   defp first(%{part: :next} = state),
     do: [Index.let(:acc, {:cast, state.spec.as, {:at, 0, :out, {:index, nil}}})]
 
@@ -58,8 +59,9 @@ defmodule ExCubecl.Ops.FoldCode do
 
   defp initial(spec), do: Initial.expression(spec.initial, spec.as)
 
-  defp result(%{select: _}), do: :place
-  defp result(_spec), do: :acc
+  defp last(%{select: _}), do: [{:write, 0, :out, {:index, nil}, Index.var(:place)}]
+  defp last(%{step: _}), do: [{:write, 0, :out, {:index, nil}, Index.var(:acc)}]
+  defp last(_copy), do: []
 
   # The statements within `level` loops, which know the coordinates along as many folded axes.
   defp level(state, level) do
@@ -139,6 +141,9 @@ defmodule ExCubecl.Ops.FoldCode do
       Index.let(:at, Index.call(:add, Index.var(:at), Index.number(1)))
     ]
   end
+
+  defp step(%{spec: spec} = state) when not is_map_key(spec, :step),
+    do: [{:write, 0, :out, Index.var(state.at.out), applied(state)}]
 
   defp step(%{spec: spec} = state) do
     next = {:inline, spec.step.parsed, [applied(state), Index.var(:acc)]}

@@ -158,6 +158,49 @@ defmodule ExCubecl.Ops.ConvolutionTest do
     assert same.shape == [3, 3, 3, 1]
   end
 
+  # Small integers, whose sums are exact in every type of floats but :bf16.
+  defp integers(shape, type),
+    do:
+      Buffer.iota!(shape, :s32)
+      |> Ops.multiply!(7)
+      |> Ops.remainder!(5)
+      |> Ops.subtract!(2)
+      |> Buffer.convert!(type)
+
+  test "large convolutions, which are products of matrices, have the elements of others" do
+    for {input, kernel, opts} <- [
+          {[2, 16, 20, 20], [16, 16, 3, 3], [padding: :same]},
+          {[3, 9, 300], [8, 9, 9], [strides: 1, padding: [{7, 2}], kernel_dilation: 2]},
+          {[2, 4, 7, 9, 10], [32, 4, 2, 3, 2],
+           [strides: [1, 2, 1], padding: [{1, 1}, {-1, 2}, {0, 3}], input_dilation: [1, 1, 2]]},
+          {[16, 20, 2, 20], [3, 3, 16, 16],
+           [
+             input_permutation: [2, 0, 1, 3],
+             kernel_permutation: [3, 2, 0, 1],
+             output_permutation: [3, 0, 2, 1]
+           ]},
+          # The matrix of all windows has more than 16 MiB.
+          {[11, 4, 130, 130], [8, 4, 5, 5], []}
+        ] do
+      [x, k] = for shape <- [input, kernel], do: integers(shape, :f32)
+      exact = for buffer <- [x, k], do: Buffer.convert!(buffer, :f64)
+      found = Ops.conv!(x, k, opts)
+      expected = apply(Ops, :conv!, exact ++ [opts])
+      assert {found.dtype, found.shape} == {:f32, expected.shape}
+      assert {input, Ops.all!(Ops.equal!(found, expected)) |> Buffer.item!()} == {input, 1}
+    end
+
+    [x, k] = for shape <- [[2, 16, 20, 20], [16, 16, 3, 3]], do: integers(shape, :f16)
+    wide = Ops.conv!(Buffer.convert!(x, :f32), Buffer.convert!(k, :f32))
+    halves = Ops.conv!(View.reverse!(View.reverse!(x)), k)
+
+    assert {halves.dtype, Buffer.read!(halves)} ==
+             {:f16, Buffer.read!(Buffer.convert!(wide, :f16))}
+
+    brain = Ops.conv!(Buffer.convert!(x, :bf16), k |> Buffer.convert!(:bf16))
+    assert Buffer.read!(brain) == Buffer.read!(Buffer.convert!(wide, :bf16))
+  end
+
   test "another shape compiles no kernel" do
     run = fn batch, depth, filters, n, window ->
       x = Buffer.full!([batch, depth, n, n], :f32, 1)
@@ -167,6 +210,12 @@ defmodule ExCubecl.Ops.ConvolutionTest do
     end
 
     run.(2, 3, 4, 9, 3)
+
+    large = fn n ->
+      Ops.conv!(Buffer.full!([2, 16, n, n], :f32, 1), Buffer.full!([16, 16, 3, 3], :f32, 1))
+    end
+
+    large.(20)
     before = Kernel.cache!().misses
 
     for batch <- [2, 3],
@@ -175,6 +224,7 @@ defmodule ExCubecl.Ops.ConvolutionTest do
         window <- [2, 5],
         do: run.(batch, depth, 5, n, window)
 
+    for n <- [24, 31], do: large.(n)
     assert Kernel.cache!().misses == before
     assert :conv in for(%{kernel: name} <- Kernel.list!(), do: name)
   end
