@@ -5,7 +5,7 @@ defmodule ExCubecl.Buffer do
   A buffer is a handle: its elements are in device memory, which is freed when the last handle is garbage
   collected. There is no `free`.
 
-  Several handles may share one storage: `view/3`, `reshape/2`, `slice_bytes/3` and `clone/1` copy
+  Several handles may share one storage: `view/3`, `reshape/2`, `slice_bytes/3`, `bitcast/2` and `clone/1` copy
   nothing, and a write through one handle is visible through all. `duplicate/1`, `convert/2` and
   `transfer/2` make a new storage.
 
@@ -210,6 +210,23 @@ defmodule ExCubecl.Buffer do
   """
   @spec reshape(t, shape) :: result(t)
   def reshape(buffer, shape), do: made(route(buffer, &View.reshape/2, [shape]))
+
+  @doc """
+  Returns `{:ok, view}`: the same bytes as elements of another type. If the types differ in size, the last axis gets as many elements
+  as its bytes make. `convert/3` converts values instead.
+
+  Errors: `:shape_mismatch` if the bytes of the last axis are no whole number of elements, `:invalid_argument` for a view that does not start at a multiple of
+  the size of an element of its storage, `:unsupported_dtype`.
+
+      iex> buffer = ExCubecl.buffer!([[1.0, -2.0]], [1, 2], :f32)
+      iex> bits = ExCubecl.Buffer.bitcast!(buffer, :u32)
+      iex> ExCubecl.Buffer.to_list!(bits)
+      [[0x3F800000, 0xC0000000]]
+      iex> ExCubecl.Buffer.shape!(ExCubecl.Buffer.bitcast!(buffer, :u16))
+      [1, 4]
+  """
+  @spec bitcast(t, DType.t()) :: result(t)
+  def bitcast(buffer, dtype), do: made(route(buffer, &View.bitcast/2, [dtype]))
 
   @doc """
   Returns `{:ok, buffer}`, another handle of the same elements, with a new id.

@@ -89,6 +89,7 @@ defmodule ExCubecl.Native do
   call(buffer_write_list(ref, offset, dims, list, may_allocate))
   def buffer_view(_ref, _offset, _count), do: missing()
   def buffer_slice_bytes(_ref, _offset, _len), do: missing()
+  def buffer_bitcast(_ref, _dtype), do: missing()
   def buffer_clone(_ref), do: missing()
   def buffer_detach(_ref), do: missing()
   call(buffer_duplicate(ref, id, dims, options, watcher))

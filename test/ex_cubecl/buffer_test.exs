@@ -73,6 +73,55 @@ defmodule ExCubecl.BufferTest do
     assert ExCubecl.dtype(slice) == {:ok, "u8"}
   end
 
+  test "bitcast views the same bytes as another type, as ndarray.view of NumPy" do
+    buffer = ExCubecl.buffer!([[1.0, -0.0], [:infinity, 2.0]], [2, 2], :f32)
+    bits = Buffer.bitcast!(buffer, :u32)
+    assert ExCubecl.to_list!(bits) == [[0x3F800000, 0x80000000], [0x7F800000, 0x40000000]]
+    assert Buffer.same_storage?(bits, buffer)
+    :ok = Buffer.write(bits, [0x3F800000], offset: 1)
+    assert ExCubecl.to_list!(buffer) == [[1.0, 1.0], [:infinity, 2.0]]
+
+    for {dtype, shape} <- [
+          s32: [2, 2],
+          u16: [2, 4],
+          bf16: [2, 4],
+          s8: [2, 8],
+          f64: [2, 1],
+          u64: [2, 1]
+        ] do
+      view = Buffer.bitcast!(buffer, dtype)
+      assert {view.dtype, view.shape} == {dtype, shape}
+      assert Buffer.read!(view) == Buffer.read!(buffer)
+    end
+
+    assert Buffer.bitcast!(Buffer.view!(buffer, 2, []), :s32) |> ExCubecl.item!() == 0x7F800000
+    assert Buffer.bitcast!(Buffer.empty!([3, 0], :f32), :f64).shape == [3, 0]
+    inner = buffer |> Buffer.slice_bytes!(8, 8) |> Buffer.bitcast!(:f32)
+    assert ExCubecl.to_list!(ExCubecl.Ops.add!(inner, 1)) == [:infinity, 3.0]
+  end
+
+  test "bitcast refuses parts of elements" do
+    buffer = ExCubecl.buffer!([1, 2, 3], [3], :u16)
+    bytes = Buffer.slice_bytes!(buffer, 1, 4)
+
+    for {result, reason, says} <- [
+          {Buffer.bitcast(buffer, :f32), :shape_mismatch,
+           "the last axis of shape [3] has elements of 2 bytes"},
+          {Buffer.bitcast(Buffer.view!(buffer, 0, []), :u8), :shape_mismatch,
+           "a scalar of 2 bytes is no u8"},
+          {Buffer.bitcast(bytes, :f32), :invalid_argument, "starts at byte 1 of its storage"},
+          {Buffer.bitcast(buffer, :float), :unsupported_dtype, "float"}
+        ] do
+      assert {:error, error} = result
+
+      assert {error.reason, Exception.message(error) =~ says} == {reason, true},
+             Exception.message(error)
+    end
+
+    huge = Buffer.empty!([0, 0x7FFF_FFFF_FFFF_FFFF], :u8)
+    assert {:error, %{reason: :shape_mismatch}} = Buffer.bitcast(huge, :u16)
+  end
+
   test "a write replaces just its part, as list, nested list or binary" do
     buffer = Buffer.zeros!([2, 3], :s16)
     :ok = Buffer.write(buffer, [[1, 2, 3], [4, 5, 6]])

@@ -3,7 +3,7 @@ defmodule ExCubecl.KernelTest do
 
   import ExCubecl.Refusal
 
-  alias ExCubecl.{Kernel, KernelModel}
+  alias ExCubecl.{Kernel, KernelModel, NumpyCases}
 
   require Kernel
 
@@ -30,6 +30,50 @@ defmodule ExCubecl.KernelTest do
 
   defp f32(list, shape \\ nil), do: ExCubecl.buffer!(list, shape || [length(list)], :f32)
   defp s32(list), do: ExCubecl.buffer!(list, [length(list)], :s32)
+
+  test "bitcast of a type of another size is a type error" do
+    for {kernel, says} <- [
+          {Kernel.kernel(fn x -> bitcast(x, :u16) end), "f32 has not as many as u16"},
+          {Kernel.kernel(fn x -> bitcast(x > 0, :u32) end), "bool has not as many as u32"},
+          {Kernel.kernel(fn x -> x + bitcast(1, :f64) end), "s32 has not as many as f64"}
+        ],
+        do: refused(Kernel.run(kernel, [f32([1.0])]), :type_mismatch, says: says)
+
+    assert ExCubecl.to_list!(
+             Kernel.run!(Kernel.kernel(fn x -> x + bitcast(0x3F800000, :f32) end), [f32([1.0])])
+           ) == [2.0]
+  end
+
+  test "bitcast is the bits as another type of the same size" do
+    {:ok, %{dtypes: dtypes}} = Device.info(nil)
+
+    for {float, integers} <- [
+          f32: [:u32, :s32],
+          f64: [:u64, :s64],
+          f16: [:u16, :s16],
+          bf16: [:u16, :s16]
+        ],
+        float in dtypes,
+        integer <- integers,
+        integer in dtypes do
+      list = [1.0, -0.0, 0.0, -2.5, :infinity, :neg_infinity, :nan]
+      x = ExCubecl.buffer!(list, [length(list)], float)
+      bits = Buffer.to_list!(Buffer.bitcast!(x, integer))
+
+      for {kernel, y, expected} <- [
+            {NumpyCases.kernel_of([:x], quote(do: bitcast(x, unquote(integer)))), x, bits},
+            {NumpyCases.kernel_of(
+               [:x],
+               quote(do: bitcast(bitcast(x, unquote(integer)), unquote(float)))
+             ), x, list},
+            {NumpyCases.kernel_of([:x], quote(do: bitcast(x, unquote(float)))),
+             Buffer.bitcast!(x, integer), list}
+          ] do
+        found = ExCubecl.to_list!(Kernel.run!(kernel, [y]))
+        assert {float, integer, found} == {float, integer, expected}
+      end
+    end
+  end
 
   test "an element-wise kernel makes a buffer of the shape of its arguments" do
     x = f32([1.0, 2.0, 3.0, 4.0], [2, 2])

@@ -12,6 +12,7 @@ defmodule ExCubecl.Calls do
       view: &Buffer.view(&1, 0, [1]),
       slice_bytes: &Buffer.slice_bytes(&1, 0, 1),
       reshape: &Buffer.reshape(&1, [1]),
+      bitcast: &Buffer.bitcast(&1, :s32),
       clone: &Buffer.clone/1,
       duplicate: &Buffer.duplicate/1,
       convert: &Buffer.convert(&1, :f64),

@@ -145,6 +145,7 @@ defmodule ExCubecl.BadInputTest do
       view: [0, [1]],
       slice_bytes: [0, 1],
       reshape: [[1]],
+      bitcast: [:s32],
       convert: [:u8],
       transfer: [nil],
       write: [[1.0]],

@@ -110,6 +110,7 @@ defmodule ExCubecl.HostileTest do
       {Buffer, :view, [any, 1, [2]]},
       {Buffer, :slice_bytes, [any, 1, 2]},
       {Buffer, :reshape, [any, [2, 2]]},
+      {Buffer, :bitcast, [any, dtype]},
       {Buffer, :clone, [any]},
       {Buffer, :duplicate, [any]},
       {Buffer, :convert, [any, dtype]},

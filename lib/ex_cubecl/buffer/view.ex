@@ -38,6 +38,35 @@ defmodule ExCubecl.Buffer.View do
          do: {:ok, %{buffer | ref: ref, shape: [len], dtype: :u8}}
   end
 
+  def bitcast(buffer, dtype) do
+    with {:ok, dtype} <- Arguments.dtype(dtype),
+         {:ok, shape} <-
+           resized(buffer.shape, DType.size!(buffer.dtype), DType.size!(dtype), dtype),
+         {:ok, ref} <- Error.from_native(fn -> Native.buffer_bitcast(buffer.ref, dtype) end),
+         do: {:ok, %{buffer | ref: ref, shape: shape, dtype: dtype}}
+  end
+
+  # The shape for elements of `to` bytes: the last axis has as many bytes as before.
+  defp resized(shape, size, size, _dtype), do: {:ok, shape}
+
+  defp resized(shape, from, to, dtype) do
+    {rows, last} = Enum.split(shape, -1)
+    bytes = from * Enum.sum(last)
+
+    if last != [] and rem(bytes, to) == 0 do
+      with {:ok, shape, _count} <- Arguments.shape(rows ++ [div(bytes, to)], dtype),
+           do: {:ok, shape}
+    else
+      Error.new(:shape_mismatch,
+        operation: :bitcast,
+        shape: shape,
+        dtype: dtype,
+        from: from,
+        to: to
+      )
+    end
+  end
+
   def clone(buffer) do
     with {:ok, ref} <- Error.from_native(fn -> Native.buffer_clone(buffer.ref) end),
          do: {:ok, %{buffer | ref: ref}}

@@ -143,6 +143,15 @@ defmodule ExCubecl.Error.Message do
     do:
       "shape #{short(details.shape)} has #{count(expected)}, and the buffer has #{details.actual}: a reshape keeps them all"
 
+  defp text(:shape_mismatch, %{operation: :bitcast, shape: []} = details),
+    do:
+      "bitcast: a scalar of #{details.from} bytes is no #{details.dtype}, which has #{details.to}: see ExCubecl.Buffer.reshape/2"
+
+  defp text(:shape_mismatch, %{operation: :bitcast} = details),
+    do:
+      "bitcast: the last axis of shape #{short(details.shape)} has elements of #{details.from} bytes, which are no whole number " <>
+        "of elements of #{details.dtype}, of #{details.to} bytes"
+
   defp text(:shape_mismatch, %{operation: :item, actual: actual}),
     do: "item takes a buffer of exactly 1 element, and this one has #{actual}: see to_list/1"
 
@@ -344,6 +353,11 @@ defmodule ExCubecl.Error.Message do
 
   defp text(:invalid_argument, %{argument: :transfer, reason: :owner}),
     do: "this transfer belongs to another process: only the one that started it can await it"
+
+  defp text(:invalid_argument, %{argument: :buffer, offset: offset, alignment: alignment}),
+    do:
+      "the view starts at byte #{offset} of its storage, and elements of #{alignment} bytes start at multiples of #{alignment}: " <>
+        "see ExCubecl.Buffer.duplicate/2"
 
   defp text(:invalid_argument, %{argument: :buffer, reason: :view}),
     do: "this is a view or clone: return the buffer that was handed out"

@@ -77,6 +77,7 @@ defmodule ExCubecl.Kernel.Expressions do
     len: [1],
     shape: [2],
     cast: [2],
+    bitcast: [2],
     local: [0, 1],
     group: [0, 1],
     group_size: [0, 1],
@@ -171,11 +172,11 @@ defmodule ExCubecl.Kernel.Expressions do
     )
   end
 
-  def expression({:cast, meta, [value, dtype]}, scope) do
-    if dtype in DType.all(),
-      do: {:cast, dtype, expression(value, scope)},
-      else: fail(scope, meta, "#{inspect(dtype)} is no type: expected one of #{types()}")
-  end
+  def expression({:cast, meta, [value, dtype]}, scope),
+    do: {:cast, dtype(dtype, meta, scope), expression(value, scope)}
+
+  def expression({:bitcast, meta, [value, dtype]}, scope),
+    do: {:bitcast, line(meta, scope), dtype(dtype, meta, scope), expression(value, scope)}
 
   def expression({:if, meta, [condition, branches]}, scope) when is_list(branches) do
     unless branches[:else],
@@ -300,6 +301,12 @@ defmodule ExCubecl.Kernel.Expressions do
 
   defp not_found(_module, name, arity, other, meta, scope),
     do: fail(scope, meta, Diagnostics.call(name, arity, other))
+
+  defp dtype(dtype, meta, scope) do
+    if dtype in DType.all(),
+      do: dtype,
+      else: fail(scope, meta, "#{inspect(dtype)} is no type: expected one of #{types()}")
+  end
 
   defp types, do: Enum.map_join(DType.all(), " ", &inspect/1)
 end

@@ -4,7 +4,8 @@ defmodule ExCubecl.Kernel.Parser do
   # as possible without types. Code that is not valid in a kernel raises a CompileError with its line.
   #
   #   expression  {:number, n} {:bool, b} {:var, name} {:index, axis} {:len, name} {:shape, name, axis} {:at, line, name, e}
-  #               {:call, line, function, [e]} {:cast, dtype, e} {:if, line, c, e, e} {:inline, kernel, [e]}
+  #               {:call, line, function, [e]} {:cast, dtype, e} {:bitcast, line, dtype, e}
+  #               {:if, line, c, e, e} {:inline, kernel, [e]}
   #   statement   {:let, line, name, e} {:write, line, name, e, e} {:branch, line, c, [s], [s]}
   #               {:for, line, name, e, e, [s]} {:atomic, line, op, name, e, e, name | nil} {:barrier, line}
   #               {:run, kernel, [e]}

@@ -261,6 +261,11 @@ defmodule ExCubecl.Kernel.Typer do
     {{dtype, tree}, state}
   end
 
+  defp expression({:bitcast, line, dtype, value}, state) do
+    {{type, tree}, state} = value |> expression(state) |> defaulted()
+    {{dtype, Types.bitcast(tree, type, dtype, line)}, state}
+  end
+
   defp expression({:if, line, condition, then, other}, state) do
     {condition, state} = condition(condition, line, state)
     {then, state} = expression(then, state)

@@ -133,6 +133,19 @@ defmodule ExCubecl.Kernel.Types do
 
   def converted(typed, type, state), do: coerce(typed, type, state)
 
+  @doc "The bits of a typed tree as another type of the same size."
+  def bitcast(tree, dtype, dtype, _line), do: tree
+
+  def bitcast(tree, type, dtype, line) do
+    if type == :bool or DType.size!(type) != DType.size!(dtype),
+      do:
+        type_error(
+          line,
+          "bitcast keeps the bits, and #{type} has not as many as #{dtype}: see cast"
+        ),
+      else: {:bitcast, dtype, tree}
+  end
+
   @doc "A number as the device casts it to an integer type: a float is clamped to the range, an integer keeps its low bits."
   def number_as(:nan, _type), do: 0
   def number_as(:infinity, type), do: type |> range() |> elem(1)

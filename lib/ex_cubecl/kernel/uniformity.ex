@@ -103,6 +103,7 @@ defmodule ExCubecl.Kernel.Uniformity do
   end
 
   defp value({:cast, _dtype, value}, scope, state), do: joined([value], scope, state)
+  defp value({:bitcast, _, _dtype, value}, scope, state), do: joined([value], scope, state)
 
   defp value({:call, _line, function, args}, scope, state) do
     {values, state} = values(args, scope, state)

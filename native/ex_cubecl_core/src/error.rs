@@ -22,6 +22,8 @@ pub enum Error {
     /// bytes.
     #[error("{count} at offset {offset} lie outside {size}")]
     OutOfBounds { offset: u64, count: u64, size: u64 },
+    #[error("byte {offset} of the storage is no multiple of {alignment}")]
+    Misaligned { offset: u64, alignment: u64 },
     #[error("source and destination share bytes")]
     Overlap,
     #[error("nothing was ever written to this buffer")]

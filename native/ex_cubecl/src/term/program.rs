@@ -192,6 +192,9 @@ fn expr(term: Term<'_>, budget: Budget<'_>) -> NifResult<Expr> {
         ("element_at_self", [buffer]) => Expr::ElementAtSelf(slot(*buffer)?),
         ("read", [buffer, index]) => Expr::Read(slot(*buffer)?, boxed(*index)?),
         ("cast", [dtype, value]) => Expr::Cast(dtype.decode::<Wire<DType>>()?.0, boxed(*value)?),
+        ("bitcast", [dtype, value]) => {
+            Expr::Bitcast(dtype.decode::<Wire<DType>>()?.0, boxed(*value)?)
+        }
         ("select", [condition, then, other]) => {
             Expr::Select(boxed(*condition)?, boxed(*then)?, boxed(*other)?)
         }

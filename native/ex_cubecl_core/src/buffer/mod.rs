@@ -286,6 +286,24 @@ impl Buffer {
         Ok(self.with_span(span, DType::U8))
     }
 
+    /// The same bytes as elements of another type. A kernel can only bind elements at multiples of their size.
+    pub fn bitcast(&self, dtype: DType) -> Result<Buffer> {
+        let size = dtype.size();
+        if self.span.len % size != 0 {
+            return Err(Error::ByteMismatch {
+                expected: self.span.len.next_multiple_of(size),
+                actual: self.span.len,
+            });
+        }
+        if self.span.offset % size != 0 {
+            return Err(Error::Misaligned {
+                offset: self.span.offset,
+                alignment: size,
+            });
+        }
+        Ok(self.with_span(self.span, dtype))
+    }
+
     /// Another handle of the same elements.
     pub fn share(&self) -> Buffer {
         self.with_span(self.span, self.dtype)

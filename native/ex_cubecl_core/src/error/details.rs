@@ -82,6 +82,7 @@ errors! {
     ByteMismatch { expected, actual } => "shape_mismatch" [expected_bytes: expected, actual_bytes: actual];
     TypeMismatch { expected, actual } => "type_mismatch" [expected, actual];
     OutOfBounds { offset, count, size } => "out_of_bounds" [offset, count, size];
+    Misaligned { offset, alignment } => "invalid_argument" [argument: Name("buffer"), offset, alignment];
     Overlap => "overlap" [];
     NotAllocated => "not_allocated" [];
     Stale => "stale" [];

@@ -217,6 +217,10 @@ impl<'a> Check<'a> {
                 self.expr(value, depth)?;
                 Type::Of(*dtype)
             }
+            Expr::Bitcast(dtype, value) => match self.expr(value, depth)? {
+                Type::Of(from) if from.size() == dtype.size() => Type::Of(*dtype),
+                _ => return Err("the bits of a type of another size"),
+            },
             Expr::Select(condition, then, other) => {
                 expect(Type::Bool, self.expr(condition, depth)?)?;
                 let then = self.expr(then, depth)?;

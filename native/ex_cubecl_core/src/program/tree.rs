@@ -104,6 +104,8 @@ pub enum Expr {
     Unary(Unary, Box<Expr>),
     Binary(Binary, Box<Expr>, Box<Expr>),
     Cast(DType, Box<Expr>),
+    /// The bits of a number as a number of another type of the same size.
+    Bitcast(DType, Box<Expr>),
     Select(Box<Expr>, Box<Expr>, Box<Expr>),
 }
 
@@ -222,7 +224,7 @@ impl Program {
             Type::Bool => None,
         }));
         self.each(&mut |expr| {
-            if let Expr::Cast(dtype, _) | Expr::Const(dtype, _) = expr {
+            if let Expr::Cast(dtype, _) | Expr::Bitcast(dtype, _) | Expr::Const(dtype, _) = expr {
                 all.push(*dtype);
             }
         });
@@ -289,7 +291,9 @@ impl Expr {
     pub(crate) fn each(&self, visit: &mut impl FnMut(&Expr)) {
         visit(self);
         match self {
-            Expr::Read(_, a) | Expr::Unary(_, a) | Expr::Cast(_, a) => a.each(visit),
+            Expr::Read(_, a) | Expr::Unary(_, a) | Expr::Cast(_, a) | Expr::Bitcast(_, a) => {
+                a.each(visit);
+            }
             Expr::Binary(_, a, b) => {
                 a.each(visit);
                 b.each(visit);

@@ -32,6 +32,16 @@ pub(super) fn cast_value(
     }
 }
 
+/// The bits of a value as another type of the same size. Between integers, that is a cast.
+pub(super) fn bits_as(scope: &mut Scope, value: Variable, ty: ElemType) -> Variable {
+    let from = value.ty.elem_type();
+    if from == ty || !(is_float(from) || is_float(ty)) {
+        cast(scope, value, ty)
+    } else {
+        reinterpret(scope, value, ty)
+    }
+}
+
 /// CubeCL treats a signed integer as unsigned when it casts it to a wider unsigned type. Mesa
 /// treats a value that was widened from 32 to 64 bits as not negative in a comparison with a
 /// constant, if its optimizer sees the widening.

@@ -6,10 +6,10 @@ use cubecl::ir::{
     Variable,
 };
 
-use crate::lower::casts::cast_value;
+use crate::lower::casts::{bits_as, cast_value};
 use crate::lower::floats::{BlackBox, is_float, is_infinite, is_nan};
 use crate::lower::functions::{self, binary};
-use crate::lower::types::{IrType, S32, U32, U64};
+use crate::lower::types::{IrType, S32, U32, U64, elem};
 use crate::lower::values::{cast, constant, number, of_bits, put, select, unary, zero};
 use ex_cubecl_core::program::tree::{Binary, Expr, Unary};
 
@@ -180,6 +180,11 @@ impl Lowering {
                 let value = self.operand(scope, value);
                 let value = self.unknown(scope, value);
                 cast_value(scope, self.black_box, value, *dtype)
+            }
+            Expr::Bitcast(dtype, value) => {
+                let value = self.operand(scope, value);
+                let value = self.unknown(scope, value);
+                bits_as(scope, value, elem(*dtype))
             }
             Expr::Select(condition, then, other) => {
                 let cond = self.expr(scope, condition);

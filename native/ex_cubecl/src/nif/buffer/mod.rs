@@ -7,8 +7,8 @@ mod write;
 
 use std::sync::Arc;
 
-use ex_cubecl_core::Buffer;
 use ex_cubecl_core::driver::Progress;
+use ex_cubecl_core::{Buffer, DType};
 use rustler::{Encoder, Env, LocalPid, Reference};
 
 use crate::atoms;
@@ -16,6 +16,7 @@ use crate::call::{Call, Pending};
 use crate::error::{NifResult, busy_to_nil};
 use crate::notifier::notify;
 use crate::resource::{BufferArg, handle};
+use crate::term::Wire;
 
 /// Sends `{progress, bytes}` to a watcher process during a transfer.
 fn progress(watcher: Option<LocalPid>) -> Option<Progress> {
@@ -43,6 +44,11 @@ fn buffer_view(buffer: BufferArg, offset: u64, count: u64) -> NifResult<'static,
 #[rustler::nif]
 fn buffer_slice_bytes(buffer: BufferArg, offset: u64, len: u64) -> NifResult<'static, BufferArg> {
     Ok(handle(buffer.slice_bytes(offset, len)?))
+}
+
+#[rustler::nif]
+fn buffer_bitcast(buffer: BufferArg, dtype: Wire<DType>) -> NifResult<'static, BufferArg> {
+    Ok(handle(buffer.bitcast(dtype.0)?))
 }
 
 #[rustler::nif]
