@@ -26,7 +26,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     alias ExCubecl.{Buffer, Device, Error, View}
     alias ExCubecl.Error.Arguments
     alias ExCubecl.Nx.{ElementWise, Fallback, Indexing, Layout, Reduction, Storage}
-    alias ExCubecl.Nx.{Dot, FFT, Order, Tracing, Windows}
+    alias ExCubecl.Nx.{Bits, Dot, FFT, Order, Tracing, Windows}
     alias Nx.Tensor, as: T
 
     @enforce_keys [:state, :config]

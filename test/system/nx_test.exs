@@ -38,6 +38,7 @@ defmodule ExCubecl.NxTest do
   test "complex numbers", do: passes("complex")
   test "sorts, minima and maxima", do: passes("order")
   test "windows and convolutions", do: passes("windows")
+  test "bits of numbers", do: passes("bits")
   test "training", do: passes("training")
   test "results that other backends get wrong", do: passes("semantics")
   test "memory", do: passes("lifetime")
