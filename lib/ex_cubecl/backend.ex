@@ -282,6 +282,7 @@ if Code.ensure_loaded?(Nx.Backend) do
       do: finished(attempt(fn -> native(name, args, config) end), name, args, config)
 
     modules = [
+      Bits,
       Dot,
       ElementWise,
       FFT,
