@@ -61,6 +61,10 @@ defmodule ExCubecl.Error.Message do
       "#{details.operation}: shapes #{short(details.shape)} and #{short(details.other_shape)}: expected one axis or more of each; " <>
         "ExCubecl.Ops.multiply/2 takes numbers"
 
+  defp text(:shape_mismatch, %{relation: :vector, axis: axis, length: length} = details),
+    do:
+      "#{details.operation}: shape #{short(details.shape)} is not that of a vector along axis #{axis} of shape #{short(details.other_shape)}: expected #{short([length])}"
+
   defp text(:shape_mismatch, %{axes: {axis, other}, lengths: {length, expected}} = details) do
     kind = if details.relation == :batch, do: "batch", else: "contracted"
 

@@ -70,20 +70,10 @@ defmodule ExCubecl.Ops.Dot do
       Buffer.zeros(shape, types.dtype, device: device)
     else
       with :none <- LibraryProduct.run(contraction, types),
-           {:ok, left} <- loaded(contraction.left, types),
-           {:ok, right} <- loaded(contraction.right, types),
+           {:ok, left} <- Operands.loaded(contraction.left, types.computed, types.acc),
+           {:ok, right} <- Operands.loaded(contraction.right, types.computed, types.acc),
            {:ok, result} <- kernel(name, %{contraction | left: left, right: right}, types),
            do: Operands.converted(result, types.dtype)
-    end
-  end
-
-  # A view of elements that kernels can read.
-  defp loaded(%{buffer: buffer, dtype: dtype} = view, types) do
-    if dtype in types.computed do
-      {:ok, view}
-    else
-      with {:ok, buffer} <- Buffer.convert(buffer, types.acc),
-           do: {:ok, %{view | buffer: buffer, dtype: types.acc}}
     end
   end
 

@@ -86,6 +86,16 @@ defmodule ExCubecl.Ops.Operands do
   def apply(op, expressions, as, dtype),
     do: cast({:inline, op.parsed, Enum.map(expressions, &cast(&1, as))}, dtype)
 
+  @doc "The view, whose elements are converted to `dtype` if kernels of a device that computes with the types `computed` cannot read them."
+  def loaded(%View{buffer: buffer} = view, computed, dtype) do
+    if view.dtype in computed do
+      {:ok, view}
+    else
+      with {:ok, buffer} <- Buffer.convert(buffer, dtype),
+           do: {:ok, %{view | buffer: buffer, dtype: dtype}}
+    end
+  end
+
   @doc "The buffer in a type."
   def converted(%Buffer{dtype: dtype} = buffer, dtype), do: {:ok, buffer}
   def converted(buffer, dtype), do: Buffer.convert(buffer, dtype)
