@@ -19,7 +19,7 @@ defmodule ExCubecl.Ops do
   | reductions | `sum product reduce_min reduce_max all any mean variance argmin argmax cumulative_sum cumulative_product cumulative_min cumulative_max` |
   | windows | `window_sum window_product window_min window_max window_mean window_scatter_min window_scatter_max`, `reduce window_reduce` with a kernel as function, `conv` |
   | movement | `slice put_slice pad reverse transpose broadcast_to tile concatenate stack split gather take take_along_axis gather_nd indexed_put one_hot` |
-  | rows | `softmax log_softmax layer_norm rms_norm` |
+  | norms, rows | `standard_deviation norm logsumexp`, `softmax log_softmax layer_norm rms_norm` |
   | new buffers, products | `eye iota random_uniform random_normal`, `dot matmul` |
   | Fourier transforms | `fft ifft rfft irfft fft2 ifft2` |
 
@@ -287,6 +287,8 @@ defmodule ExCubecl.Ops do
 
   ## Reductions
 
+  alias ExCubecl.Ops.Norms
+
   @typedoc """
   The axes of a reduction, all by default: `axis: 1` or `axes: [0, -1]`. With `keep_axes: true`, a reduced axis stays, with the length 1.
   """
@@ -366,6 +368,41 @@ defmodule ExCubecl.Ops do
   """
   @spec variance(tensor, keyword) :: result
   def variance(buffer, opts \\ []), do: Reductions.variance(buffer, opts)
+
+  @doc """
+  Returns `{:ok, buffer}` with the standard deviation, the square root of `variance/2`, whose options are those of this function.
+
+      iex> ExCubecl.item!(ExCubecl.Ops.standard_deviation!(ExCubecl.buffer!([1, 3], [2], :s32)))
+      1.0
+  """
+  @spec standard_deviation(tensor, keyword) :: result
+  def standard_deviation(buffer, opts \\ []), do: Reductions.standard_deviation(buffer, opts)
+
+  @doc """
+  Returns `{:ok, buffer}` with the norm of all elements, or the norms over axes, as for `sum/2`, as floats. The elements are those of one vector, also over several axes.
+
+  `order:` is 2 by default: a number p gives `sum(abs(x) ** p) ** (1 / p)`, 0 the number of elements that are not 0, `:infinity` the greatest magnitude and
+  `:neg_infinity` the least one.
+
+      iex> x = ExCubecl.buffer!([[3, 4], [0, -2]], [2, 2], :f32)
+      iex> ExCubecl.to_list!(ExCubecl.Ops.norm!(x, axis: 1))
+      [5.0, 2.0]
+      iex> ExCubecl.item!(ExCubecl.Ops.norm!(x, order: 1))
+      9.0
+  """
+  @spec norm(tensor, keyword) :: result
+  def norm(buffer, opts \\ []), do: Norms.norm(buffer, opts)
+
+  @doc """
+  Returns `{:ok, buffer}` with the logarithm of the sum of the exponentials of all elements, or of those over axes, as for `sum/2`, as floats. It does not overflow;
+  of negative infinities only, it is negative infinity. `:invalid_argument` if there are no elements.
+
+      iex> x = ExCubecl.buffer!([1000, 1000], [2], :f32)
+      iex> Float.round(ExCubecl.item!(ExCubecl.Ops.logsumexp!(x)), 3)
+      1000.693
+  """
+  @spec logsumexp(tensor, axes) :: result
+  def logsumexp(buffer, opts \\ []), do: Norms.logsumexp(buffer, opts)
 
   @doc """
   Returns `{:ok, buffer}` with the index of the minimum of all elements, or the indices along `axis:`. Of several, it is the first one, or with

@@ -5,7 +5,7 @@ defmodule ExCubecl.Ops.Dot do
   # one row, of one column or of few elements, and a kernel that accumulates tiles (`ExCubecl.Ops.TiledProduct`) for all others. Operands
   # are read through their strides.
 
-  alias ExCubecl.{Buffer, Device, Kernel, Shape}
+  alias ExCubecl.{Buffer, Kernel, Shape}
   alias ExCubecl.Error.Arguments
   alias ExCubecl.Kernel.Types
   alias ExCubecl.Ops.{Contraction, LibraryProduct, Lowering, Operands, Reduction, Strided}
@@ -44,24 +44,9 @@ defmodule ExCubecl.Ops.Dot do
   defp product(name, %{left: left, right: right} = contraction, dtype) do
     dtype = dtype || Types.mix(left.dtype, right.dtype)
 
-    with {:ok, types} <- types(dtype, left.device),
+    with {:ok, types} <- Operands.types(dtype, left.device),
          do: calculated(name, contraction, types, left.device)
   end
-
-  # `acc` is the type of the sums, `out` that in which the kernels store them, `computed` are the types of the device.
-  defp types(dtype, device) do
-    with {:ok, %{dtypes: computed}} <- Device.info(device) do
-      acc = accumulator(dtype)
-      out = if dtype in computed, do: dtype, else: acc
-      {:ok, %{dtype: dtype, acc: acc, out: out, computed: computed}}
-    end
-  end
-
-  # Sums of 16-bit floats are rounded once. The low bits of an integer are those of the product in a wider type.
-  defp accumulator(dtype) when dtype in [:f16, :bf16], do: :f32
-  defp accumulator(dtype) when dtype in [:s8, :s16], do: :s32
-  defp accumulator(dtype) when dtype in [:u8, :u16], do: :u32
-  defp accumulator(dtype), do: dtype
 
   defp calculated(name, contraction, types, device) do
     shape = Contraction.shape(contraction)
@@ -70,8 +55,8 @@ defmodule ExCubecl.Ops.Dot do
       Buffer.zeros(shape, types.dtype, device: device)
     else
       with :none <- LibraryProduct.run(contraction, types),
-           {:ok, left} <- Operands.loaded(contraction.left, types.computed, types.acc),
-           {:ok, right} <- Operands.loaded(contraction.right, types.computed, types.acc),
+           {:ok, left} <- Operands.loaded(contraction.left, types),
+           {:ok, right} <- Operands.loaded(contraction.right, types),
            {:ok, result} <- kernel(name, %{contraction | left: left, right: right}, types),
            do: Operands.converted(result, types.dtype)
     end
@@ -101,7 +86,7 @@ defmodule ExCubecl.Ops.Dot do
     inner = inner_axes(contraction)
     operands = for view <- spread(contraction), do: Strides.squeeze(view, inner)
     op = Strided.named(@multiply_once, name)
-    Lowering.map(op, operands, as: types.acc, dtype: types.out)
+    Lowering.map(op, operands, as: types.acc, dtype: types.stored)
   end
 
   defp reduced(name, contraction, types) do
@@ -111,7 +96,7 @@ defmodule ExCubecl.Ops.Dot do
       step: @add,
       operands: types.acc,
       as: types.acc,
-      dtype: types.out
+      dtype: types.stored
     }
 
     Reduction.run(spec, @multiply, spread(contraction), inner_axes(contraction), false)

@@ -2,7 +2,7 @@ defmodule ExCubecl.Ops.Normalization do
   @moduledoc false
   # Softmax, and normalizations of rows, which are calculated as floats.
 
-  alias ExCubecl.{Device, Error, Kernel, View}
+  alias ExCubecl.{Error, Kernel, View}
   alias ExCubecl.Error.Arguments
   alias ExCubecl.Ops.{Operands, Rows, Shapes}
 
@@ -89,21 +89,17 @@ defmodule ExCubecl.Ops.Normalization do
     end
   end
 
-  defp rows(name, [{:x, %{dtype: dtype, device: device}} | _] = operands, axis) do
-    result = if dtype in [:f16, :bf16, :f32, :f64], do: dtype, else: :f32
-    acc = if result == :f64, do: :f64, else: :f32
-
-    with {:ok, %{dtypes: computed}} <- Device.info(device),
-         {:ok, operands} <- Error.map(operands, &loaded(&1, computed, acc)),
-         stored = if(result in computed, do: result, else: acc),
+  defp rows(name, [{:x, x} | _] = operands, axis) do
+    with {:ok, types} <- Operands.float_types(x),
+         {:ok, operands} <- Error.map(operands, &loaded(&1, types)),
          spec = %{name: name, reductions: @reductions[name], result: @results[name]},
-         spec = Map.merge(spec, %{acc: acc, dtype: stored}),
+         spec = Map.merge(spec, %{acc: types.acc, dtype: types.stored}),
          {:ok, buffer} <- Rows.run(spec, operands, axis),
-         do: Operands.converted(buffer, result)
+         do: Operands.converted(buffer, types.dtype)
   end
 
-  defp loaded({name, %View{} = view}, computed, acc),
-    do: with({:ok, view} <- Operands.loaded(view, computed, acc), do: {:ok, {name, view}})
+  defp loaded({name, %View{} = view}, types),
+    do: with({:ok, view} <- Operands.loaded(view, types), do: {:ok, {name, view}})
 
-  defp loaded(number, _computed, _acc), do: {:ok, number}
+  defp loaded(number, _types), do: {:ok, number}
 end

@@ -5,7 +5,7 @@ defmodule ExCubecl.Ops.Operands do
   # A read is `{name, mode, value}`: `:number`; `:flat` for a buffer that is read at the index of the invocation; `:one` for a buffer of a single element;
   # `:strided` for a view, which is read through its strides.
 
-  alias ExCubecl.{Buffer, Error, Shape, View}
+  alias ExCubecl.{Buffer, Device, Error, Shape, View}
   alias ExCubecl.Buffer.Handle
   alias ExCubecl.Error.Arguments
   alias ExCubecl.Ops.Index
@@ -86,13 +86,34 @@ defmodule ExCubecl.Ops.Operands do
   def apply(op, expressions, as, dtype),
     do: cast({:inline, op.parsed, Enum.map(expressions, &cast(&1, as))}, dtype)
 
-  @doc "The view, whose elements are converted to `dtype` if kernels of a device that computes with the types `computed` cannot read them."
-  def loaded(%View{buffer: buffer} = view, computed, dtype) do
-    if view.dtype in computed do
+  @doc """
+  The types of a calculation with a result of type `dtype`: `:acc`, in which it is made, `:stored`, in which kernels store the result, and
+  `:computed`, those of the device. 16-bit floats are calculated as 32-bit floats, and narrow integers, which wrap around, as 32-bit integers.
+  """
+  def types(dtype, device) do
+    with {:ok, %{dtypes: computed}} <- Device.info(device) do
+      acc = wide(dtype)
+      stored = if dtype in computed, do: dtype, else: acc
+      {:ok, %{dtype: dtype, acc: acc, stored: stored, computed: computed}}
+    end
+  end
+
+  defp wide(dtype) when dtype in [:f16, :bf16], do: :f32
+  defp wide(dtype) when dtype in [:s8, :s16], do: :s32
+  defp wide(dtype) when dtype in [:u8, :u16], do: :u32
+  defp wide(dtype), do: dtype
+
+  @doc "The types of a function of floats of an operand, whose integers are converted to `:f32`."
+  def float_types(%{dtype: dtype, device: device}),
+    do: types(if(dtype in [:f16, :bf16, :f32, :f64], do: dtype, else: :f32), device)
+
+  @doc "The view, whose elements are converted to the type of the calculation if the device does not compute their type."
+  def loaded(%View{buffer: buffer} = view, types) do
+    if view.dtype in types.computed do
       {:ok, view}
     else
-      with {:ok, buffer} <- Buffer.convert(buffer, dtype),
-           do: {:ok, %{view | buffer: buffer, dtype: dtype}}
+      with {:ok, buffer} <- Buffer.convert(buffer, types.acc),
+           do: {:ok, %{view | buffer: buffer, dtype: types.acc}}
     end
   end
 

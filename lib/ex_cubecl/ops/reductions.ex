@@ -109,21 +109,32 @@ defmodule ExCubecl.Ops.Reductions do
 
   @doc "The variance over the axes of the options, as floats."
   def variance(x, opts) do
-    with {:ok, view, axes, keep?} <- checked(:variance, x, opts, [:ddof]),
+    with {:ok, sum, divisor} <- squares(:variance, x, opts),
+         do: ElementWise.apply(:divide, [sum, divisor], dtype: float(x.dtype))
+  end
+
+  @doc "The square root of the variance."
+  def standard_deviation(x, opts) do
+    with {:ok, sum, divisor} <- squares(:standard_deviation, x, opts),
+         {:ok, variance} <- ElementWise.apply(:divide, [sum, divisor]),
+         do: ElementWise.apply(:sqrt, [variance], dtype: float(x.dtype))
+  end
+
+  # The sum of the squares of the distances from the mean, and what divides it.
+  defp squares(name, x, opts) do
+    with {:ok, view, axes, keep?} <- checked(name, x, opts, [:ddof]),
          {:ok, ddof} <- Arguments.index(:ddof, Keyword.get(opts, :ddof, 0)),
          {:ok, float} <- wide(:variance, view),
-         {:ok, mean} <- mean(:variance, view, axes, true, float),
-         spec = spec(:variance, float, float),
-         {:ok, sum} <- Reduction.run(spec, @square, [view, mean], axes, keep?) do
-      divisor = max(count(view, axes) - ddof, 0)
-      ElementWise.apply(:divide, [sum, divisor], dtype: float(view.dtype))
-    end
+         {:ok, mean} <- mean(name, view, axes, true, float),
+         spec = spec(name, float, float),
+         {:ok, sum} <- Reduction.run(spec, @square, [view, mean], axes, keep?),
+         do: {:ok, sum, max(count(view, axes) - ddof, 0)}
   end
 
   defp float(dtype), do: if(dtype in @floats, do: dtype, else: :f32)
   defp count(%{shape: shape}, axes), do: axes |> Enum.map(&Enum.at(shape, &1)) |> Shape.size()
 
-  defp spec(name, wide, dtype) when name in [:mean, :variance],
+  defp spec(name, wide, dtype) when name in [:mean, :variance, :standard_deviation],
     do: %{spec(:sum, wide, dtype) | name: name}
 
   defp spec(name, wide, dtype) do
@@ -133,7 +144,8 @@ defmodule ExCubecl.Ops.Reductions do
 
   ## Options
 
-  defp checked(name, x, opts, more) do
+  @doc "The view, the axes and `keep_axes:`; `more` are further options that a reduction takes."
+  def checked(name, x, opts, more) do
     with {:ok, view} <- Operands.view(x),
          {:ok, opts} <- Arguments.options(opts, [:axis, :axes, :keep_axes | more]),
          {:ok, axes} <- Shapes.axes_of(name, view.shape, opts),

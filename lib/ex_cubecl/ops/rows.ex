@@ -10,7 +10,6 @@ defmodule ExCubecl.Ops.Rows do
 
   alias ExCubecl.{Buffer, Kernel, Shape, View}
   alias ExCubecl.Ops.{Index, Layout, Lowering, Operands, Reduction, Strided}
-  alias ExCubecl.View.Strides
 
   @short 32
   @threads [{256, 32}, {1024, 128}, {:infinity, 256}]

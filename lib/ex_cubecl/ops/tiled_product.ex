@@ -28,17 +28,17 @@ defmodule ExCubecl.Ops.TiledProduct do
 
   defp side(length), do: div(length + @side - 1, @side)
 
-  @doc "The product of operands whose types the device computes; for the types see `ExCubecl.Ops.Dot`."
+  @doc "The product of operands whose types the device computes; for the types see `ExCubecl.Ops.Operands.types/2`."
   def run(name, contraction, types) do
     space = space(contraction)
     # Only the last launch may round to the type of the result.
-    dtype = if space.inner <= @products, do: types.out, else: types.acc
+    dtype = if space.inner <= @products, do: types.stored, else: types.acc
 
     with {:ok, out} <-
            Buffer.empty(Contraction.shape(contraction), dtype, device: space.left.device),
          :ok <- launch(Strided.named(@name, name), space, types.acc, out, 0),
          :ok <- Buffer.ensure_allocated(out),
-         do: Operands.converted(out, types.out)
+         do: Operands.converted(out, types.stored)
   end
 
   # The joined axes of the four groups, with the strides of the operands along those that they have.
