@@ -166,7 +166,14 @@ defmodule ExCubecl.MixProject do
         Buffers: [ExCubecl, ExCubecl.Buffer, ExCubecl.Error],
         Reuse: [ExCubecl.Pool, ExCubecl.Arena],
         Devices: [ExCubecl.Device, ExCubecl.Replicated],
-        Kernels: [ExCubecl.Kernel, ExCubecl.Ops, ExCubecl.LinAlg, ExCubecl.View, ExCubecl.Batch],
+        Kernels: [
+          ExCubecl.Kernel,
+          ExCubecl.Ops,
+          ExCubecl.Random,
+          ExCubecl.LinAlg,
+          ExCubecl.View,
+          ExCubecl.Batch
+        ],
         Insight: [ExCubecl.Memory, ExCubecl.Memory.Chart, ExCubecl.Telemetry],
         Integration: [ExCubecl.Backend, ExCubecl.Nx, ExCubecl.Compat]
       ]

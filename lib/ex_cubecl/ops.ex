@@ -43,8 +43,8 @@ defmodule ExCubecl.Ops do
 
   import Elixir.Kernel, except: [abs: 1, ceil: 1, floor: 1, max: 2, min: 2, round: 1]
 
-  alias ExCubecl.{Buffer, Device, Error, Kernel, View}
-  alias ExCubecl.Ops.{ElementWise, Gathering, Movement, OneHot, Random, Reductions}
+  alias ExCubecl.{Buffer, Device, Error, Kernel, Random, View}
+  alias ExCubecl.Ops.{ElementWise, Gathering, Movement, OneHot, Reductions}
   alias ExCubecl.Ops.{Scan, Scattering}
   alias ExCubecl.Ops.{Convolution, Windows, WindowScatter}
 
@@ -685,10 +685,8 @@ defmodule ExCubecl.Ops do
   ## Random numbers
 
   @doc """
-  Returns `{:ok, buffer}` of `:f32` numbers, uniformly distributed from `low` to below `high` (`0.0` and `1.0` by default).
-
-  The same `seed` gives the same numbers on every device: each number is a hash of the seed and its index.
-  `low:`, `high:` and `device:` are options.
+  Returns `{:ok, buffer}` of floats, uniformly distributed from `low:` to below `high:` (`0.0` and `1.0` by default): the numbers of
+  `ExCubecl.Random.uniform/3` for the key of `seed`, an integer, which are the same on every device. `dtype:` (`:f32` by default) and `device:` are options.
 
       iex> x = ExCubecl.Ops.random_uniform!([1000], 42)
       iex> mean = ExCubecl.item!(ExCubecl.Ops.mean!(x))
@@ -696,18 +694,26 @@ defmodule ExCubecl.Ops do
       true
   """
   @spec random_uniform(Buffer.shape(), integer, keyword) :: result
-  def random_uniform(shape, seed, opts \\ []), do: Random.uniform(shape, seed, opts)
+  def random_uniform(shape, seed, opts \\ []),
+    do: seed |> Random.key() |> drawn(&Random.uniform(&1, shape, opts))
 
   @doc """
-  Returns `{:ok, buffer}` of `:f32` numbers, normally distributed with `mean:` (0.0) and standard `deviation:` (1.0); seed and
-  `device:` as for `random_uniform/3`.
+  Returns `{:ok, buffer}` of floats, normally distributed with `mean:` (0.0) and standard `deviation:` (1.0): the numbers of `ExCubecl.Random.normal/3`; seed,
+  `dtype:` and `device:` as for `random_uniform/3`.
 
       iex> x = ExCubecl.Ops.random_normal!([1000], 7)
       iex> abs(ExCubecl.item!(ExCubecl.Ops.mean!(x))) < 0.15
       true
   """
   @spec random_normal(Buffer.shape(), integer, keyword) :: result
-  def random_normal(shape, seed, opts \\ []), do: Random.normal(shape, seed, opts)
+  def random_normal(shape, seed, opts \\ []),
+    do: seed |> Random.key() |> drawn(&Random.normal(&1, shape, opts))
+
+  defp drawn(key, draw) do
+    with {:ok, key} <- key,
+         {:ok, {buffer, _next}} <- draw.(key),
+         do: {:ok, buffer}
+  end
 
   ## Windows
 

@@ -35,6 +35,7 @@ defmodule ExCubecl.NxTest do
   test "the backend", do: passes("backend")
   test "products", do: passes("dot")
   test "reads and writes at indices", do: passes("indexing")
+  test "random numbers", do: passes("random")
   test "complex numbers", do: passes("complex")
   test "sorts, minima and maxima", do: passes("order")
   test "windows and convolutions", do: passes("windows")

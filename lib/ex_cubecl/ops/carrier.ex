@@ -3,7 +3,7 @@ defmodule ExCubecl.Ops.Carrier do
   # Operations that only move elements, on devices whose kernels do not have the element type: the elements are moved in a wider type that has the
   # same values, and converted back.
 
-  alias ExCubecl.{Buffer, Device, Error, View}
+  alias ExCubecl.{Buffer, Device, DType, Error, View}
   alias ExCubecl.Kernel.Types
 
   @wider %{f16: :f32, bf16: :f32, u8: :s32, s8: :s32, u16: :s32, s16: :s32}
@@ -33,14 +33,20 @@ defmodule ExCubecl.Ops.Carrier do
 
   @doc "The buffer in a type that its device computes, if there is one with the same values."
   @spec carry(Buffer.t()) :: {:ok, Buffer.t()} | {:error, Error.t()}
-  def carry(%Buffer{dtype: dtype, device: device} = buffer) do
-    if dtype in Device.info!(device).dtypes,
-      do: {:ok, buffer},
-      else: in_type(buffer, Map.get(@wider, dtype, dtype))
+  def carry(%Buffer{dtype: dtype, device: device} = buffer),
+    do: with({:ok, type} <- type(dtype, device), do: in_type(buffer, type))
+
+  @doc "The type itself if the kernels of a device have it, else a wider one with the same values, if there is one."
+  @spec type(DType.t(), Device.id()) :: {:ok, DType.t()} | {:error, Error.t()}
+  def type(dtype, _device) when dtype in [:f32, :s32, :u32], do: {:ok, dtype}
+
+  def type(dtype, device) do
+    with {:ok, %{dtypes: dtypes}} <- Device.info(device),
+         do: {:ok, if(dtype in dtypes, do: dtype, else: Map.get(@wider, dtype, dtype))}
   end
 
   @doc "The buffer in a type."
-  @spec in_type(Buffer.t(), atom) :: {:ok, Buffer.t()} | {:error, Error.t()}
+  @spec in_type(Buffer.t(), DType.t()) :: {:ok, Buffer.t()} | {:error, Error.t()}
   def in_type(%{dtype: dtype} = buffer, dtype), do: {:ok, buffer}
   def in_type(buffer, dtype), do: Buffer.convert(buffer, dtype)
 end

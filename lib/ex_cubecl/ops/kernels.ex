@@ -60,22 +60,4 @@ defmodule ExCubecl.Ops.Kernels do
     at = (div(i, inner * chunks) * n + last) * inner + rem(i, inner)
     out[i] = if last < n, do: results[at], else: 0
   end
-
-  ## Random numbers: a hash of the global position and the seed (PCG)
-
-  defkernel uniform(seed, salt, low, high, out) do
-    state =
-      cast(index(), :u32) * 747_796_405 + cast(seed, :u32) * 2_891_336_453 + cast(salt, :u32)
-
-    state = state * 747_796_405 + 2_891_336_453
-    word = bxor(bsr(state, bsr(state, 28) + 4), state) * 277_803_737
-    word = bxor(bsr(word, 22), word)
-    word = word * 747_796_405 + 2_891_336_453
-    word = bxor(bsr(word, bsr(word, 28) + 4), word) * 277_803_737
-    out[index()] = low + (high - low) * (cast(bsr(word, 8), :f32) * 5.9604644775390625e-8)
-  end
-
-  defkernel(normal(u, v, mean, deviation),
-    do: mean + deviation * sqrt(-2.0 * log(1.0 - u)) * cos(6.283185307179586 * v)
-  )
 end

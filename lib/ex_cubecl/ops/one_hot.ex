@@ -2,7 +2,7 @@ defmodule ExCubecl.Ops.OneHot do
   @moduledoc false
   # Vectors with a 1 at an index: the indices are compared with the numbers along a new axis.
 
-  alias ExCubecl.{Buffer, Device, Kernel, View}
+  alias ExCubecl.{Buffer, Kernel, View}
   alias ExCubecl.Error.Arguments
   alias ExCubecl.Ops.{Carrier, Indices, Lowering, Shapes, Strided}
   alias ExCubecl.View.Strides
@@ -20,8 +20,8 @@ defmodule ExCubecl.Ops.OneHot do
          {:ok, axis} <- Shapes.axis(name, [1 | indices.shape], Keyword.get(opts, :axis, -1)),
          {:ok, [length], _} <- length(name, length),
          :ok <- Indices.check(name, indices, [axis], [length], opts[:check]),
+         {:ok, computed} <- Carrier.type(dtype, indices.device),
          {:ok, numbers} <- Buffer.iota([length], numbers(indices.dtype), device: indices.device) do
-      computed = if dtype in Device.info!(indices.device).dtypes, do: dtype, else: :s32
       behind = Enum.drop(indices.shape, axis)
       along = View.new(numbers)
       ones = Enum.map(behind, fn _ -> 1 end)

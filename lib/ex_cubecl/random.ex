@@ -1,0 +1,144 @@
+defmodule ExCubecl.Random do
+  @moduledoc """
+  Random numbers on the device: the counter-based generator Threefry 2x32 of `Nx.Random` and `jax.random`, with the same numbers for the same keys.
+
+      iex> alias ExCubecl.Random
+      iex> key = Random.key!(1701)
+      iex> {x, key} = Random.uniform!(key, [3])
+      iex> ExCubecl.to_list!(x)
+      [0.021928906440734863, 0.5889178514480591, 0.8947794437408447]
+      iex> {y, _key} = Random.uniform!(key, [3])
+      iex> ExCubecl.to_list!(y) == ExCubecl.to_list!(x)
+      false
+
+  There is no hidden state: a **key** determines the numbers, and each draw returns the key of the next draw. A key is a pair of integers of 32 bits in
+  host memory, so that keys cost no launch; that of an Nx program is `key |> Nx.to_flat_list() |> List.to_tuple()`. `split/2` makes keys for
+  concurrent processes or several devices. Each draw is one kernel.
+
+  The numbers are those of `Nx.Random`, on every device: integers, shuffles, and `:f32` and `:f64` floats of `uniform/3` to the last bit, those of `normal/3` up to
+  the error of `erf_inv` on the device. `:f16` and `:bf16` are calculated in `:f32` and rounded once, where Nx rounds after each step; with the default bounds,
+  `uniform/3` has the bits of Nx.
+
+  `device:` is an option of each function that draws into a new buffer. The errors are those of `ExCubecl.Buffer.new/4`.
+  """
+
+  use ExCubecl.Error.Bang
+
+  alias ExCubecl.{Buffer, Device, DType, Error}
+  alias ExCubecl.Error.Arguments
+  alias ExCubecl.Random.{Draw, Threefry}
+
+  @mask 0xFFFF_FFFF
+
+  @typedoc "Two integers of 32 bits."
+  @type key :: {0..0xFFFFFFFF, 0..0xFFFFFFFF}
+
+  @typedoc "What a draw returns, and the key of the next draw."
+  @type result :: {:ok, {Buffer.t(), key}} | {:error, Error.t()}
+
+  defguardp word?(term) when is_integer(term) and term in 0..@mask
+
+  @doc """
+  Returns `{:ok, key}` for a seed, an integer of 64 bits.
+
+      iex> ExCubecl.Random.key!(999_999_999_999)
+      {232, 3567587327}
+  """
+  @spec key(integer) :: {:ok, key} | {:error, Error.t()}
+  def key(seed) when is_integer(seed) and seed in -0x8000000000000000..0xFFFFFFFFFFFFFFFF,
+    do: {:ok, words(seed)}
+
+  def key(other), do: Arguments.invalid(:seed, other, "an integer of 64 bits")
+
+  defp words(integer),
+    do: {Bitwise.band(Bitwise.bsr(integer, 32), @mask), Bitwise.band(integer, @mask)}
+
+  @doc """
+  Returns `{:ok, keys}`, a list of `parts:` keys, 2 by default, that are independent of each other and of the key.
+
+      iex> ExCubecl.Random.split!(ExCubecl.Random.key!(1701))
+      [{56197195, 1801093307}, {961309823, 1704866707}]
+  """
+  @spec split(key, parts: pos_integer) :: {:ok, [key]} | {:error, Error.t()}
+  def split(key, opts \\ []) do
+    with {:ok, opts} <- Arguments.options(opts, [:parts]),
+         {:ok, key} <- checked(key),
+         {:ok, parts} <- Arguments.positive(:parts, Keyword.get(opts, :parts, 2)),
+         do: {:ok, parts(key, parts)}
+  end
+
+  defp parts(key, parts) do
+    key |> Threefry.words(2 * parts) |> Enum.chunk_every(2) |> Enum.map(&List.to_tuple/1)
+  end
+
+  @doc """
+  Returns `{:ok, key}`, another key for each integer of 64 bits, such as the number of a step or of a process.
+
+      iex> ExCubecl.Random.fold_in!(ExCubecl.Random.key!(42), 99)
+      {2015327502, 1351855566}
+  """
+  @spec fold_in(key, integer) :: {:ok, key} | {:error, Error.t()}
+  def fold_in(key, integer) do
+    with {:ok, key} <- checked(key),
+         {:ok, words} <- key(integer),
+         do: {:ok, Threefry.hash(key, words)}
+  end
+
+  @doc """
+  Returns `{:ok, {buffer, key}}` with floats that are uniformly distributed from `low:` (0.0) to below `high:` (1.0). `dtype:` is `:f32` by default.
+
+      iex> {x, _key} = ExCubecl.Random.uniform!(ExCubecl.Random.key!(1701), [2], low: -1, high: 1, dtype: :f64)
+      iex> Enum.all?(ExCubecl.to_list!(x), & &1 >= -1 and &1 < 1)
+      true
+  """
+  @spec uniform(key, Buffer.shape(),
+          low: number,
+          high: number,
+          dtype: DType.t(),
+          device: Device.id()
+        ) ::
+          result
+  def uniform(key, shape, opts \\ []),
+    do: draw(key, opts, [:low, :high, :dtype, :device], &Draw.uniform(&1, shape, opts))
+
+  @doc """
+  Returns `{:ok, {buffer, key}}` with floats that are normally distributed with `mean:` (0.0) and standard `deviation:` (1.0). `dtype:` is `:f32` by default.
+
+      iex> {x, _key} = ExCubecl.Random.normal!(ExCubecl.Random.key!(42), [1000])
+      iex> abs(ExCubecl.item!(ExCubecl.Ops.mean!(x))) < 0.1
+      true
+  """
+  @spec normal(key, Buffer.shape(),
+          mean: number,
+          deviation: number,
+          dtype: DType.t(),
+          device: Device.id()
+        ) ::
+          result
+  def normal(key, shape, opts \\ []),
+    do: draw(key, opts, [:mean, :deviation, :dtype, :device], &Draw.normal(&1, shape, opts))
+
+  @doc """
+  Returns `{:ok, {buffer, key}}` with integers that are uniformly distributed over a range, of which both ends are included. `dtype:` is `:s32` by default; the range must
+  be within the type, and smaller than all its numbers.
+
+      iex> {x, _key} = ExCubecl.Random.integers!(ExCubecl.Random.key!(1701), [3, 2], 1..99, dtype: :u32)
+      iex> ExCubecl.to_list!(x)
+      [[9, 20], [19, 6], [71, 15]]
+  """
+  @spec integers(key, Buffer.shape(), Range.t(), dtype: DType.t(), device: Device.id()) :: result
+  def integers(key, shape, range, opts \\ []),
+    do: draw(key, opts, [:dtype, :device], &Draw.integers(&1, shape, range, opts))
+
+  # The first part of a key is the next one, the second one draws.
+  defp draw(key, opts, known, fun) do
+    with {:ok, _} <- Arguments.options(opts, known),
+         {:ok, key} <- checked(key),
+         [next, own] = parts(key, 2),
+         {:ok, result} <- fun.(own),
+         do: {:ok, {result, next}}
+  end
+
+  defp checked({a, b} = key) when word?(a) and word?(b), do: {:ok, key}
+  defp checked(other), do: Arguments.invalid(:key, other, "a key of ExCubecl.Random.key/1")
+end
