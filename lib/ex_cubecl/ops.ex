@@ -18,7 +18,7 @@ defmodule ExCubecl.Ops do
   | bits | `bitwise_and bitwise_or bitwise_xor bitwise_not left_shift right_shift population_count count_leading_zeros` |
   | reductions | `sum product reduce_min reduce_max all any mean variance argmin argmax cumulative_sum cumulative_product cumulative_min cumulative_max` |
   | windows | `window_sum window_product window_min window_max window_mean window_scatter_min window_scatter_max`, `reduce window_reduce` with a kernel as function, `conv` |
-  | movement | `slice put_slice pad reverse transpose broadcast_to tile concatenate stack split gather take take_along_axis gather_nd indexed_put one_hot` |
+  | movement | `slice put_slice pad reverse transpose broadcast_to tile concatenate stack split gather take take_along_axis gather_nd indexed_put indexed_add one_hot` |
   | norms, rows | `standard_deviation norm logsumexp`, `softmax log_softmax layer_norm rms_norm` |
   | new buffers, products | `eye iota random_uniform random_normal`, `dot matmul` |
   | Fourier transforms | `fft ifft rfft irfft fft2 ifft2` |
@@ -274,6 +274,20 @@ defmodule ExCubecl.Ops do
   @spec indexed_put(tensor, tensor, tensor, axes: [integer], check: boolean) :: result
   def indexed_put(target, indices, updates, opts \\ []),
     do: Scattering.put(target, indices, updates, opts)
+
+  @doc """
+  Returns `{:ok, buffer}` with the elements of `target`, to which those of `updates` are added at the index vectors; all else is as for `indexed_put/4`. Several updates
+  of one element are added up first, in an order that depends on the indices alone, so that the result is always the same. The error of a sum of n floats is at
+  most 64 * ceil(log32(n)) * 2^-24 of the sum of their magnitudes (for `:f64`, 2^-53); sums of `:f16` and `:bf16` are those of `:f32`, rounded once.
+
+      iex> x = ExCubecl.Buffer.zeros!([3], :s32)
+      iex> indices = ExCubecl.buffer!([[0], [2], [0]], [3, 1], :s32)
+      iex> ExCubecl.to_list!(ExCubecl.Ops.indexed_add!(x, indices, ExCubecl.buffer!([7, 8, 9], [3], :s32)))
+      [16, 0, 8]
+  """
+  @spec indexed_add(tensor, tensor, tensor, axes: [integer], check: boolean) :: result
+  def indexed_add(target, indices, updates, opts \\ []),
+    do: Scattering.add(target, indices, updates, opts)
 
   @doc """
   Returns `{:ok, buffer}` with a new axis of some length, `axis:`, by default the last one: along it, 1 at the index in `indices` and 0 elsewhere, and nothing but 0 for an

@@ -53,6 +53,18 @@ defmodule ExCubecl.NxIndexingTest do
     end
   end
 
+  test "indexed_add, with duplicates" do
+    for type <- @types, other <- [type, {:f, 32}, {:s, 16}, {:s, 64}] do
+      x = sample(type, {3, 4, 5})
+      at = Nx.tensor([[2, 4], [0, 1], [2, 4], [2, 4]], type: Enum.random(@indices))
+      rows = sample(other, {4, 4})
+      assert_same({:add, type, other}, [x, at, rows], &Nx.indexed_add(&1, &2, &3, axes: [0, 2]))
+    end
+
+    large = Nx.tensor([16_777_217, 3])
+    assert_same(:large, [large, Nx.tensor([[0], [0]]), Nx.tensor([1.5, 1.0])], &Nx.indexed_add/3)
+  end
+
   test "an index out of bounds raises as in Nx.BinaryBackend" do
     x = sample({:f, 32}, {4, 5, 6})
     bad = Nx.tensor([[1, 2], [3, 7]])
@@ -64,6 +76,7 @@ defmodule ExCubecl.NxIndexingTest do
           {[x, bad], &Nx.take(&1, &2, axis: 2)},
           {[x, along], &Nx.take_along_axis(&1, &2, axis: 2)},
           {[x, bad, sample({:f, 32}, {2, 6})], &Nx.indexed_put/3},
+          {[x, bad, sample({:f, 32}, {2, 6})], &Nx.indexed_add/3},
           {[x, bad, sample({:f, 32}, {2, 5})], &Nx.indexed_put(&1, &2, &3, axes: [0, 2])}
         ] do
       messages =

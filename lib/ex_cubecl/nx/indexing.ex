@@ -7,7 +7,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     alias ExCubecl.Nx.{Operand, Storage, Types}
     alias Nx.Tensor, as: T
 
-    def names, do: [:take, :take_along_axis, :gather, :indexed_put]
+    def names, do: [:take, :take_along_axis, :gather, :indexed_put, :indexed_add]
 
     def run(:gather, [_out, tensor, indices, opts], config) do
       with {:ok, [buffer, indices]} <- buffers([tensor, indices], config) do
@@ -18,16 +18,19 @@ if Code.ensure_loaded?(Nx.Backend) do
     end
 
     # Nx.BinaryBackend puts updates that are smaller than the addressed slices in other places than their first elements.
-    def run(:indexed_put, [out, target, indices, updates, opts], config) do
+    def run(name, [out, target, indices, updates, opts], config)
+        when name in [:indexed_put, :indexed_add] do
       shape = moved(target, opts[:axes])
       {n, depth} = indices.shape
 
       with {:ok, dtype} <- Operand.dtype(out),
            {:ok, [target, indices, updates]} <- buffers([target, indices, updates], config),
-           true <- updates.shape == [n | shape |> Tuple.to_list() |> Enum.drop(depth)] do
-        Operand.cast(target, dtype)
-        |> Ops.indexed_put(indices, Operand.cast(updates, dtype), axes: opts[:axes], check: true)
-        |> inside(shape)
+           true <- updates.shape == [n | shape |> Tuple.to_list() |> Enum.drop(depth)],
+           {:ok, common} <- Operand.common([target, updates], dtype, config.device),
+           [target, updates] = Enum.map([target, updates], &Operand.cast(&1, common)),
+           opts = [axes: opts[:axes], check: true],
+           {:ok, result} <- inside(apply(Ops, name, [target, indices, updates, opts]), shape) do
+        {:ok, Operand.cast(result, dtype)}
       else
         false -> :host
         other -> other

@@ -16,6 +16,8 @@ defmodule ExCubecl.Ops.ComputeType do
 
   @doc "The type itself if the device calculates with it, else a wider one; the type itself if there is none, which a launch reports."
   @spec of(DType.t(), Device.id()) :: {:ok, DType.t()} | {:error, Error.t()}
+  def of(dtype, _device) when dtype in [:f32, :s32, :u32], do: {:ok, dtype}
+
   def of(dtype, device) do
     with {:ok, %{dtypes: known}} <- Device.info(device) do
       candidates = [dtype | Map.get(@wider, dtype, [])]

@@ -3,7 +3,7 @@ defmodule ExCubecl.Ops.Indices do
   # Buffers of indices: their types, their bounds, and the expressions that read them.
 
   alias ExCubecl.{Buffer, Error, Kernel, Shape, View}
-  alias ExCubecl.Ops.{Carrier, Index, Layout, Operands, Shapes, Strided}
+  alias ExCubecl.Ops.{ComputeType, Index, Layout, Operands, Shapes, Strided}
 
   require Kernel
 
@@ -13,12 +13,16 @@ defmodule ExCubecl.Ops.Indices do
   @doc "The indices in a buffer, in a type that the device computes; they must be integers."
   @spec integers(atom, Buffer.t() | View.t()) :: {:ok, Buffer.t()} | {:error, Error.t()}
   def integers(name, indices) do
-    with {:ok, %{dtype: dtype} = indices} <- Operands.contiguous(indices, name) do
-      if dtype in [:f16, :bf16, :f32, :f64],
-        do: Error.new(:type_mismatch, argument: :indices, expected: :s32, actual: dtype),
-        else: Carrier.carry(indices)
-    end
+    with {:ok, %{dtype: dtype} = indices} <- Operands.contiguous(indices, name),
+         :ok <- integer(dtype),
+         {:ok, type} <- ComputeType.of(dtype, indices.device),
+         do: ComputeType.converted(indices, type)
   end
+
+  defp integer(dtype) when dtype in [:f16, :bf16, :f32, :f64],
+    do: Error.new(:type_mismatch, argument: :indices, expected: :s32, actual: dtype)
+
+  defp integer(_dtype), do: :ok
 
   @doc "The axes of a tensor that the index vectors along the last axis of `indices` address: by default the leading ones."
   @spec axes(atom, [non_neg_integer], [non_neg_integer], term) ::
@@ -64,22 +68,22 @@ defmodule ExCubecl.Ops.Indices do
       else: Index.call(:and, Index.call(:ge, expression, Index.number(0)), below)
   end
 
-  # The elements of the index vector at the index of an invocation, and their positions.
-  defp vector(depth) do
+  # The elements of the index vector of a row, and their positions.
+  defp vector(depth, row) do
     for n <- 0..(depth - 1)//1 do
-      first = Index.call(:mul, Index.unsigned({:index, nil}), Index.number(depth))
+      first = Index.call(:mul, row, Index.number(depth))
       at = Index.call(:add, first, Index.number(n))
       {{:at, 0, :indices, at}, at}
     end
   end
 
   @doc """
-  The index of a cell: the part of a tensor at the index vector of an invocation. Statements that read the vector, whether it is inside, and the
+  The index of a cell: the part of a tensor at the index vector of a row, an expression. Statements that read the vector, whether it is inside, and the
   row-major index. Their arguments are `indices` and those of `cell_arguments/1`.
   """
-  def cell(depth, dtype) do
+  def cell(depth, dtype, row) do
     parts =
-      for {{element, _}, axis} <- Enum.with_index(vector(depth)) do
+      for {{element, _}, axis} <- Enum.with_index(vector(depth, row)) do
         [at, n, s] = for what <- [:at, :length, :stride], do: Index.name(axis, what)
         move = Index.call(:mul, Index.unsigned(Index.var(at)), Index.var(s))
         statement = Index.let(at, widened(element, dtype))
@@ -136,7 +140,8 @@ defmodule ExCubecl.Ops.Indices do
       for {length, axis} <- Enum.with_index(lengths), do: {Index.name(axis, :length), length}
 
     statements =
-      for {{length, _}, {element, at}} <- Enum.zip(named, vector(depth)) do
+      for {{length, _}, {element, at}} <-
+            Enum.zip(named, vector(depth, Index.unsigned({:index, nil}))) do
         outside = {:call, 0, :not, [inside(widened(element, dtype), dtype, Index.var(length))]}
         note = {:atomic, 0, :min, :report, Index.number(0), {:cast, :s32, at}, nil}
         {:branch, 0, outside, [note], []}

@@ -4,7 +4,7 @@ defmodule ExCubecl.Ops.OneHot do
 
   alias ExCubecl.{Buffer, Kernel, View}
   alias ExCubecl.Error.Arguments
-  alias ExCubecl.Ops.{Carrier, Indices, Lowering, Shapes, Strided}
+  alias ExCubecl.Ops.{ComputeType, Indices, Lowering, Shapes, Strided}
   alias ExCubecl.View.Strides
 
   require Kernel
@@ -20,7 +20,7 @@ defmodule ExCubecl.Ops.OneHot do
          {:ok, axis} <- Shapes.axis(name, [1 | indices.shape], Keyword.get(opts, :axis, -1)),
          {:ok, [length], _} <- length(name, length),
          :ok <- Indices.check(name, indices, [axis], [length], opts[:check]),
-         {:ok, computed} <- Carrier.type(dtype, indices.device),
+         {:ok, computed} <- ComputeType.of(dtype, indices.device),
          {:ok, numbers} <- Buffer.iota([length], numbers(indices.dtype), device: indices.device) do
       behind = Enum.drop(indices.shape, axis)
       along = View.new(numbers)
@@ -31,7 +31,7 @@ defmodule ExCubecl.Ops.OneHot do
 
       with {:ok, result} <-
              Lowering.map(Strided.named(@equal, name), operands, dtype: computed),
-           do: Carrier.in_type(result, dtype)
+           do: ComputeType.converted(result, dtype)
     end
   end
 

@@ -1,47 +1,65 @@
 defmodule ExCubecl.Ops.Scattering do
   @moduledoc false
-  # Operations that put slices at index vectors. Several updates of one element are ordered by their position, so that the result does not depend on the
-  # order in which threads run: of `indexed_put` the last one counts. An atomic maximum finds it for each index vector, and each element of the result
-  # reads the update that it gets.
+  # Operations that put slices at index vectors, or add them. The results do not depend on the order in which threads run: of several updates of one element, the last
+  # one counts, or all are added up in an order that depends on the indices alone. An atomic maximum finds the last update at each index vector, and
+  # each element of the result reads the update that it gets.
 
   alias ExCubecl.{Buffer, Kernel, Shape, View}
   alias ExCubecl.Error.Arguments
-  alias ExCubecl.Ops.{Indices, Layout, Operands, Selection, Shapes, Strided}
+  alias ExCubecl.Kernel.Types
+  alias ExCubecl.Ops.{ComputeType, Index, Indices, Layout, Lowering, Operands}
+  alias ExCubecl.Ops.{Selection, Shapes, Strided, UpdateSums}
 
   require Kernel
 
   @same Kernel.kernel(fn x -> x end)
+  @add Kernel.kernel(fn x, sum -> x + sum end)
 
   def put(target, indices, updates, opts) do
     with {:ok, space} <- checked(:indexed_put, target, indices, updates, opts),
          {:ok, winners} <- Buffer.full([space.cells], :s32, -1, device: space.target.device),
          :ok <- last_updates(space, winners) do
-      %{target: target, axes: axes, rows: rows} = space
-      row = Enum.product(space.trailing)
-      along = Enum.zip(axes, Layout.strides(space.lengths))
-      at = %{View.new(winners) | shape: target.shape, strides: spread(target.shape, along)}
-      along = Enum.zip(space.rest, Layout.strides(space.trailing))
-      source = %{View.new(space.updates) | shape: target.shape}
-      source = %{source | strides: spread(target.shape, along)}
-      Selection.run(:indexed_put, target.shape, source, [{at, rows, row}], target)
+      shape = space.target.shape
+      at = along(space, winners, Enum.zip(space.axes, Layout.strides(space.lengths)))
+      source = along(space, space.updates, Enum.zip(space.rest, Layout.strides(space.trailing)))
+      indices = [{at, space.rows, space.width}]
+      Selection.run(:indexed_put, shape, source, indices, space.target)
     end
   end
 
-  # The strides of a shape, of which some axes have others than 0.
-  defp spread(shape, strides) do
-    for axis <- 0..(length(shape) - 1)//1 do
-      case List.keyfind(strides, axis, 0) do
-        {_, stride} -> stride
-        nil -> 0
-      end
+  # Each element of a new buffer is that of the target, plus the sum of its updates.
+  def add(target, indices, updates, opts) do
+    with {:ok, space} <- checked(:indexed_add, target, indices, updates, opts),
+         dtype = Types.mix(space.target.dtype, space.updates.dtype),
+         {:ok, target} <- ComputeType.widened(space.target),
+         {:ok, computed} <- ComputeType.of(dtype, target.device),
+         {:ok, sums} <- UpdateSums.run(space, dtype) do
+      strides = Layout.strides(space.lengths ++ space.trailing)
+      sums = along(space, sums, Enum.zip(space.axes ++ space.rest, strides))
+      op = Strided.named(@add, :indexed_add)
+      casts = [as: sums.dtype, dtype: computed]
+
+      with {:ok, result} <- Lowering.map(op, [target, sums], casts),
+           do: ComputeType.converted(result, dtype)
     end
+  end
+
+  # A view with the shape of the target, which has strides along some of its axes.
+  defp along(%{target: %{shape: shape}}, buffer, strides) do
+    strides =
+      for axis <- 0..(length(shape) - 1)//1,
+          do: strides |> List.keyfind(axis, 0, {axis, 0}) |> elem(1)
+
+    %{View.new(buffer) | shape: shape, strides: strides}
   end
 
   # For each cell, which is the part of the target at an index vector, the position of its last update.
   defp last_updates(%{rows: 0}, _winners), do: :ok
 
   defp last_updates(%{indices: %{dtype: dtype} = indices, lengths: lengths} = space, winners) do
-    {statements, inside, cell} = Indices.cell(length(lengths), dtype)
+    {statements, inside, cell} =
+      Indices.cell(length(lengths), dtype, Index.unsigned({:index, nil}))
+
     note = {:atomic, 0, :max, :winners, cell, {:index, nil}, nil}
     statements = statements ++ [{:branch, 0, inside, [note], []}]
     args = [indices: indices] ++ Indices.cell_arguments(lengths) ++ [winners: winners]
@@ -73,6 +91,7 @@ defmodule ExCubecl.Ops.Scattering do
          lengths: lengths,
          trailing: trailing,
          cells: Shape.size(lengths),
+         width: Shape.size(trailing),
          rows: Shape.size(batch)
        }}
     end

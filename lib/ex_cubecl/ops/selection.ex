@@ -4,7 +4,8 @@ defmodule ExCubecl.Ops.Selection do
   # updates at the index of the one that an element gets.
 
   alias ExCubecl.{Buffer, Error, Kernel, View}
-  alias ExCubecl.Ops.{Carrier, Index, Indices, Operands, Strided}
+  alias ExCubecl.Kernel.Types
+  alias ExCubecl.Ops.{ComputeType, Index, Indices, Operands, Strided}
 
   require Kernel
 
@@ -24,10 +25,17 @@ defmodule ExCubecl.Ops.Selection do
   @spec run(atom, [non_neg_integer], View.t(), [index], View.t() | number) ::
           {:ok, Buffer.t()} | {:error, Error.t()}
   def run(name, shape, source, indices, default \\ 0) do
-    Carrier.through([source, default], fn [source, default] ->
-      launch(name, shape, source, indices, default)
-    end)
+    with {:ok, moved} <- ComputeType.widened(source),
+         {:ok, other} <- widened(default),
+         {:ok, result} <- launch(name, shape, moved, indices, other),
+         do: ComputeType.converted(result, type(source, default))
   end
+
+  defp widened(%View{} = view), do: ComputeType.widened(view)
+  defp widened(number), do: {:ok, number}
+
+  defp type(source, %View{dtype: dtype}), do: Types.mix(source.dtype, dtype)
+  defp type(source, _number), do: source.dtype
 
   defp launch(name, shape, source, indices, default) do
     names = Enum.take(@names, length(indices))

@@ -7,7 +7,7 @@ defmodule ExCubecl.Random.Draw do
   alias ExCubecl.{Buffer, Device, DType}
   alias ExCubecl.Error.{Arguments, Text}
   alias ExCubecl.Kernel.Types
-  alias ExCubecl.Ops.{Carrier, Functions, Index, Shapes, Strided}
+  alias ExCubecl.Ops.{ComputeType, Functions, Index, Shapes, Strided}
   alias ExCubecl.Random.Kernels
 
   @floats [:f16, :bf16, :f32, :f64]
@@ -150,10 +150,10 @@ defmodule ExCubecl.Random.Draw do
   defp drawn(shape, dtype, opts, launch) do
     with {:ok, id} <- Device.resolve(opts[:device]),
          {:ok, shape, n} <- Arguments.shape(shape, dtype),
-         {:ok, type} <- Carrier.type(dtype, id),
+         {:ok, type} <- ComputeType.of(dtype, id),
          {:ok, out} <- Buffer.empty(shape, type, device: id),
          :ok <- if(n == 0, do: :ok, else: launch.(n, out)),
          :ok <- Buffer.ensure_allocated(out),
-         do: Carrier.in_type(out, dtype)
+         do: ComputeType.converted(out, dtype)
   end
 end

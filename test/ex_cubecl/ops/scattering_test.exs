@@ -53,6 +53,92 @@ defmodule ExCubecl.Ops.ScatteringTest do
     end
   end
 
+  defp sum(numbers) do
+    Enum.reduce(numbers, 0, fn
+      _, :nan ->
+        :nan
+
+      :nan, _ ->
+        :nan
+
+      a, b when a in [:infinity, :neg_infinity] and b in [:infinity, :neg_infinity] ->
+        if(a == b, do: a, else: :nan)
+
+      a, _ when is_atom(a) ->
+        a
+
+      _, b when is_atom(b) ->
+        b
+
+      a, b ->
+        a + b
+    end)
+  end
+
+  test "indexed_add of every type: updates are added up" do
+    for dtype <- @dtypes, _ <- 1..8 do
+      {target, indices, updates, axes, positions} = updates(dtype)
+      result = Ops.indexed_add!(target, indices, updates, axes: axes)
+      assert {result.shape, result.dtype} == {target.shape, dtype}
+
+      more =
+        Enum.group_by(
+          Enum.zip(positions, Buffer.to_flat_list!(updates)),
+          &elem(&1, 0),
+          &elem(&1, 1)
+        )
+
+      # The elements are small multiples of 1/2, whose sums every type of floats has, and integers that wrap around.
+      expected =
+        for {old, at} <- Enum.with_index(Buffer.to_flat_list!(target)) do
+          case sum([old | Map.get(more, at, [])]) do
+            integer when is_integer(integer) -> ExCubecl.Kernel.Types.number_as(integer, dtype)
+            other -> other
+          end
+        end
+
+      assert {target.shape, axes, Buffer.to_flat_list!(result)} == {target.shape, axes, expected}
+    end
+  end
+
+  test "elements without updates keep the sign of a zero, and a sum of floats is rounded once" do
+    x = ExCubecl.buffer!([-0.0, -0.0], [2], :f32)
+    at = ExCubecl.buffer!([[1]], [1, 1], :s32)
+    result = Ops.indexed_add!(x, at, ExCubecl.buffer!([-0.0], [1], :f32))
+    # In Nx, sums start with 0.
+    assert Buffer.read!(result) == <<-0.0::float-32-native, 0.0::float-32-native>>
+
+    for dtype <- [:f16, :bf16] do
+      ones = Buffer.full!([3000], dtype, 1)
+      result = Ops.indexed_add!(Buffer.zeros!([1], dtype), Buffer.zeros!([3000, 1], :u8), ones)
+      assert Buffer.item!(result) == Buffer.item!(ExCubecl.buffer!([3000], [1], dtype))
+    end
+  end
+
+  test "sums of many floats have the same bits each time, and are within the stated error" do
+    n = 30_000
+
+    for dtype <- [:f32, :f64], cells <- [1, 7, 20_000] do
+      numbers = for _ <- 1..n, do: :rand.normal()
+      indices = for _ <- 1..n, do: :rand.uniform(cells) - 1
+      updates = ExCubecl.buffer!(numbers, [n], dtype)
+      at = ExCubecl.buffer!(indices, [n, 1], :s32)
+      results = for _ <- 1..3, do: Ops.indexed_add!(Buffer.zeros!([cells], dtype), at, updates)
+      assert [_] = Enum.uniq(Enum.map(results, &Buffer.read!/1))
+
+      groups =
+        Enum.group_by(Enum.zip(indices, Buffer.to_list!(updates)), &elem(&1, 0), &elem(&1, 1))
+
+      unit = if dtype == :f32, do: 2 ** -24, else: 2 ** -52
+
+      for {sum, cell} <- Enum.with_index(Buffer.to_list!(hd(results))) do
+        group = Map.get(groups, cell, [])
+        magnitude = Enum.sum(Enum.map(group, &abs/1))
+        assert abs(sum - Enum.sum(group)) <= 64 * 3 * unit * magnitude + 1.0e-12 * magnitude
+      end
+    end
+  end
+
   test "types are merged, and operands stay as they were" do
     x = Buffer.iota!([3], :u8)
     at = ExCubecl.buffer!([[1]], [1, 1], :u8)
@@ -67,7 +153,7 @@ defmodule ExCubecl.Ops.ScatteringTest do
     assert Buffer.to_flat_list!(x) == [0, 1, 2]
   end
 
-  for name <- [:indexed_put] do
+  for name <- [:indexed_put, :indexed_add] do
     test "#{name}: arguments that do not fit are refused" do
       put = fn target, indices, updates, opts ->
         apply(Ops, unquote(name), [target, indices, updates, opts])
@@ -104,6 +190,8 @@ defmodule ExCubecl.Ops.ScatteringTest do
       x = Buffer.iota!(shape, :f32)
       at = ExCubecl.buffer!(List.duplicate(1, n), [n, 1], :s32)
       Ops.indexed_put!(x, at, Buffer.zeros!([n | tl(shape)], :f32))
+      Ops.indexed_add!(x, at, Buffer.zeros!([n | tl(shape)], :f32))
+      Ops.indexed_add!(x, at, Buffer.zeros!([n | tl(shape)], :s32))
     end
 
     write.([2, 3, 4], 2)
