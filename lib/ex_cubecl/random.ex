@@ -24,9 +24,9 @@ defmodule ExCubecl.Random do
 
   use ExCubecl.Error.Bang
 
-  alias ExCubecl.{Buffer, Device, DType, Error}
+  alias ExCubecl.{Buffer, Device, DType, Error, View}
   alias ExCubecl.Error.Arguments
-  alias ExCubecl.Random.{Draw, Threefry}
+  alias ExCubecl.Random.{Draw, Sampling, Threefry}
 
   @mask 0xFFFF_FFFF
 
@@ -64,11 +64,7 @@ defmodule ExCubecl.Random do
     with {:ok, opts} <- Arguments.options(opts, [:parts]),
          {:ok, key} <- checked(key),
          {:ok, parts} <- Arguments.positive(:parts, Keyword.get(opts, :parts, 2)),
-         do: {:ok, parts(key, parts)}
-  end
-
-  defp parts(key, parts) do
-    key |> Threefry.words(2 * parts) |> Enum.chunk_every(2) |> Enum.map(&List.to_tuple/1)
+         do: {:ok, Threefry.parts(key, parts)}
   end
 
   @doc """
@@ -130,11 +126,48 @@ defmodule ExCubecl.Random do
   def integers(key, shape, range, opts \\ []),
     do: draw(key, opts, [:dtype, :device], &Draw.integers(&1, shape, range, opts))
 
+  @doc """
+  Returns `{:ok, {buffer, key}}` with the elements in another order along `axis:`, 0 by default: that of all slices along the axis is the same, or with
+  `independent: true` another one for each.
+
+      iex> {x, _key} = ExCubecl.Random.shuffle!(ExCubecl.Random.key!(42), ExCubecl.Buffer.iota!([5], :s32))
+      iex> Enum.sort(ExCubecl.to_list!(x))
+      [0, 1, 2, 3, 4]
+  """
+  @spec shuffle(key, Buffer.t() | View.t(), axis: integer, independent: boolean) :: result
+  def shuffle(key, buffer, opts \\ []) do
+    with {:ok, opts} <- Arguments.options(opts, [:axis, :independent]),
+         {:ok, key} <- checked(key),
+         do: Sampling.shuffle(key, buffer, opts)
+  end
+
+  @doc """
+  Returns `{:ok, {buffer, key}}` with random slices along `axis:`, or without it, with random elements.
+
+    * `:samples` - their number, 1 by default
+    * `:replace` - `false` takes each slice at most once. Defaults to `true`
+    * `:probabilities` - a buffer of floats, one for each slice, none of which is negative. They need not add up to 1. By default, all are equal
+
+  The samples are those of `Nx.Random.choice/3` since Nx 0.9. With probabilities, a sample may be a neighbour of that of Nx where the cumulative
+  sums differ by rounding.
+
+      iex> x = ExCubecl.buffer!([10, 20, 30], [3], :s32)
+      iex> {drawn, _key} = ExCubecl.Random.choice!(ExCubecl.Random.key!(1), x, samples: 3, replace: false)
+      iex> Enum.sort(ExCubecl.to_list!(drawn))
+      [10, 20, 30]
+  """
+  @spec choice(key, Buffer.t() | View.t(), keyword) :: result
+  def choice(key, buffer, opts \\ []) do
+    with {:ok, opts} <- Arguments.options(opts, [:axis, :samples, :replace, :probabilities]),
+         {:ok, key} <- checked(key),
+         do: Sampling.choice(key, buffer, opts)
+  end
+
   # The first part of a key is the next one, the second one draws.
   defp draw(key, opts, known, fun) do
     with {:ok, _} <- Arguments.options(opts, known),
          {:ok, key} <- checked(key),
-         [next, own] = parts(key, 2),
+         [next, own] = Threefry.parts(key, 2),
          {:ok, result} <- fun.(own),
          do: {:ok, {result, next}}
   end

@@ -1,5 +1,6 @@
 defmodule ExCubecl.RandomTest do
-  # The expected numbers were recorded from Nx.Random of Nx 0.7.2 on Nx.BinaryBackend, long ones as checksums of their bytes.
+  # The expected numbers were recorded from Nx.Random of Nx 0.7.2 on Nx.BinaryBackend, long ones as checksums of their bytes; samples with
+  # replacement are those since Nx 0.9, which draws indices of :u32.
   use ExCubecl.Case, async: false
 
   import ExCubecl.Refusal
@@ -115,6 +116,106 @@ defmodule ExCubecl.RandomTest do
 
     assert list(Random.integers!(key, [4], 7..7)) == [7, 7, 7, 7]
     assert list(Random.integers!(key, [2, 0], 0..9)) == []
+  end
+
+  test "shuffles" do
+    key = Random.key!(1701)
+    assert list(Random.shuffle!(key, Buffer.iota!([8], :s32))) == [3, 0, 7, 6, 2, 4, 1, 5]
+    matrix = Buffer.iota!([3, 4], :u8)
+
+    assert list(Random.shuffle!(key, matrix, axis: 1)) == [0, 1, 3, 2, 4, 5, 7, 6, 8, 9, 11, 10]
+
+    assert list(Random.shuffle!(key, matrix, axis: -1, independent: true)) ==
+             [0, 2, 1, 3, 7, 6, 4, 5, 9, 8, 11, 10]
+
+    # Two rounds.
+    assert checksum(Random.shuffle!(key, Buffer.iota!([3000], :s32))) == 3_505_444_286
+    # None.
+    assert Random.shuffle!(key, Buffer.iota!([1, 2], :s32), axis: 0) |> elem(1) == key
+
+    for dtype <- ExCubecl.DType.all(),
+        shape <- [[0, 2], [3, 0], [5, 2]],
+        independent <- [true, false] do
+      {shuffled, _} = Random.shuffle!(key, Buffer.iota!(shape, dtype), independent: independent)
+      assert {shuffled.shape, shuffled.dtype} == {shape, dtype}
+
+      assert Enum.sort(Buffer.to_flat_list!(shuffled)) ==
+               Buffer.to_flat_list!(Buffer.iota!(shape, dtype))
+    end
+  end
+
+  test "samples" do
+    key = Random.key!(1701)
+    x = Buffer.iota!([8], :s32)
+    weights = ExCubecl.buffer!([0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.3, 0.1], [8], :f32)
+
+    for {opts, expected} <- [
+          {[], [5, 2, 6, 0, 5]},
+          {[replace: false], [3, 0, 7, 6, 2]},
+          {[probabilities: weights], [2, 5, 6, 1, 0]},
+          {[probabilities: weights, replace: false], [5, 1, 6, 4, 2]}
+        ],
+        do: assert({opts, list(Random.choice!(key, x, [samples: 5] ++ opts))} == {opts, expected})
+
+    rows =
+      Random.choice!(key, ExCubecl.View.transpose!(Buffer.iota!([2, 8], :s64)),
+        axis: 0,
+        samples: 5
+      )
+
+    assert list(rows) == Enum.flat_map([5, 2, 6, 0, 5], &[&1, &1 + 8])
+    assert [_] = list(Random.choice!(key, Buffer.iota!([2, 2], :bf16)))
+
+    # What has the probability 0 is not drawn, and others as often as they should be.
+    weights = ExCubecl.buffer!([0, 1, 3, 0], [4], :f16)
+
+    drawn =
+      list(Random.choice!(key, Buffer.iota!([4], :u8), samples: 20_000, probabilities: weights))
+
+    counts = Enum.frequencies(drawn)
+    assert Enum.sort(Map.keys(counts)) == [1, 2]
+    assert counts[1] in 4700..5300
+  end
+
+  test "arguments of shuffles and samples that do not fit are refused" do
+    key = Random.key!(1)
+    x = Buffer.iota!([3], :s32)
+    refused(Random.shuffle(key, x, axis: 1), :invalid_argument, says: "shuffle: invalid axis")
+
+    refused(Random.shuffle(key, x, independent: 1), :invalid_argument,
+      says: "shuffle: invalid independent"
+    )
+
+    refused(Random.shuffle(:key, x), :invalid_argument)
+    refused(Random.shuffle(key, :x), :invalid_argument)
+    refused(Random.shuffle(key, Buffer.iota!([], :s32)), :invalid_argument)
+
+    for bad <- [0, -1, 1.5],
+        do:
+          refused(Random.choice(key, x, samples: bad), :invalid_argument,
+            says: "choice: invalid samples"
+          )
+
+    refused(Random.choice(key, x, samples: 4, replace: false), :invalid_argument,
+      says: "without replacement"
+    )
+
+    refused(Random.choice(key, Buffer.iota!([0], :s32)), :invalid_argument, says: "choice")
+    refused(Random.choice(key, x, axis: 1), :invalid_argument, says: "choice: invalid axis")
+
+    refused(Random.choice(key, x, replace: nil), :invalid_argument,
+      says: "choice: invalid replace"
+    )
+
+    refused(Random.choice(key, x, probabilities: Buffer.iota!([2], :f32)), :shape_mismatch,
+      says: "choice"
+    )
+
+    refused(Random.choice(key, x, probabilities: x), :invalid_argument,
+      says: "choice: invalid probabilities"
+    )
+
+    refused(Random.choice(key, x, size: 1), :invalid_argument)
   end
 
   test "arguments that do not fit are refused" do

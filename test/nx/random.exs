@@ -102,4 +102,45 @@ defmodule ExCubecl.NxRandomTest do
                Nx.to_flat_list(Nx.Random.fold_in(nx, number))
     end
   end
+
+  test "shuffle and choice" do
+    for _ <- 1..8 do
+      {key, nx, _, _} = random()
+      shape = for _ <- 1..Enum.random(1..3), do: Enum.random(1..9)
+      x = Buffer.iota!(shape, :s32)
+      tensor = Nx.iota(List.to_tuple(shape), type: :s32)
+      axis = :rand.uniform(length(shape)) - 1
+      opts = [axis: axis, independent: Enum.random([true, false])]
+      assert_same(opts, Random.shuffle!(key, x, opts), Nx.Random.shuffle(nx, tensor, opts))
+
+      n = Enum.at(shape, axis)
+      opts = [axis: axis, samples: :rand.uniform(n), replace: false]
+      assert_same(opts, Random.choice!(key, x, opts), Nx.Random.choice(nx, tensor, opts))
+
+      # Nx draws indices of :u32 since 0.9.
+      opts = [axis: axis, samples: 5]
+      {at, next} = Nx.Random.randint(nx, 0, n, shape: {5}, type: :u32)
+      assert_same(opts, Random.choice!(key, x, opts), {Nx.take(tensor, at, axis: axis), next})
+    end
+
+    {key, nx, _, _} = random()
+    x = Buffer.iota!([1700], :s32)
+    assert_same(1700, Random.shuffle!(key, x), Nx.Random.shuffle(nx, Nx.iota({1700}, type: :s32)))
+
+    # Sums of multiples of 1/8 are exact.
+    weights = [0.125, 1.0, 0.0, 3.5, 2.25]
+    p = ExCubecl.buffer!(weights, [5], :f32)
+
+    for replace <- [true, false], samples <- [1, 4] do
+      {key, nx, _, _} = random()
+      opts = [samples: samples, replace: replace]
+      theirs = Nx.Random.choice(nx, Nx.iota({5}, type: :s32), Nx.tensor(weights), opts)
+
+      assert_same(
+        opts,
+        Random.choice!(key, Buffer.iota!([5], :s32), [probabilities: p] ++ opts),
+        theirs
+      )
+    end
+  end
 end

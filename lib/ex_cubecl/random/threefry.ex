@@ -38,6 +38,12 @@ defmodule ExCubecl.Random.Threefry do
     Enum.map(pairs, &elem(&1, 0)) ++ Enum.map(pairs, &elem(&1, 1))
   end
 
+  @doc "Keys that are independent of each other and of the key."
+  @spec parts({word, word}, pos_integer) :: [{word, word}]
+  def parts(key, count) do
+    key |> words(2 * count) |> Enum.chunk_every(2) |> Enum.map(&List.to_tuple/1)
+  end
+
   @doc "Lines of a kernel that set two variables of the type `:u32`, `a` and `b`, to their hash. The arguments `k0` and `k1` of the kernel are the key."
   @spec code(Macro.t(), Macro.t()) :: [Macro.t()]
   def code(a, b) do
