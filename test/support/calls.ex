@@ -78,7 +78,7 @@ defmodule ExCubecl.Calls do
 
   @doc "Functions of other modules, which take buffers of this node only."
   def elsewhere(other) do
-    alias ExCubecl.{Arena, Batch, Kernel, Ops, Pool, Replicated}
+    alias ExCubecl.{Arena, Batch, Kernel, Ops, Pool, Random, Replicated}
     require Kernel
 
     [
@@ -97,6 +97,12 @@ defmodule ExCubecl.Calls do
       unique: &Ops.unique(&1),
       transpose: &Ops.transpose(&1),
       gather: &Ops.gather(other, &1),
+      gather_nd: &Ops.gather_nd(&1, other),
+      indexed_put: &Ops.indexed_put(&1, other, other),
+      indexed_add: &Ops.indexed_add(&1, other, other),
+      one_hot: &Ops.one_hot(&1, 2),
+      shuffle: &Random.shuffle({1, 2}, &1),
+      choice: &Random.choice({1, 2}, &1),
       concatenate: &Ops.concatenate([other, &1]),
       cumulative_sum: &Ops.cumulative_sum(&1),
       broadcast_to: &Ops.broadcast_to(&1, [2, 4]),

@@ -124,12 +124,16 @@ defmodule ExCubecl.Sweep do
       {Arena, :fun} => fn _ -> :done end,
       {ExCubecl.Pool, :fun} => fn _ -> :done end,
       :index => 0,
-      :indices => made(device, [2]),
+      :indices => integers(device),
+      :integer => 1,
+      {ExCubecl.Random, :key} => {1, 2},
+      :initial => 0,
       :input => buffer,
       :inputs => [buffer],
       :k => 1,
       :kernel => Kernel.kernel(fn x -> x + 1 end),
       :len => 4,
+      :length => 2,
       :lengths => [1, 2],
       :low => 0,
       :name => "relu",
@@ -151,6 +155,7 @@ defmodule ExCubecl.Sweep do
       :path => Path.join(System.tmp_dir!(), "ex_cubecl_sweep_#{System.pid()}.svg"),
       :pool => pool,
       :pred => buffer,
+      :range => 0..1,
       :recording => false,
       :rep => replicated(device),
       :seed => 1,
@@ -163,9 +168,11 @@ defmodule ExCubecl.Sweep do
       :tensors => [buffer],
       :timeout => 0,
       :transfer => make_ref(),
+      :updates => buffer,
       :value => 1,
       :a => buffer,
       :b => buffer,
+      :window => [1, 1],
       :x => buffer
     }
   end
@@ -183,6 +190,13 @@ defmodule ExCubecl.Sweep do
       {:ok, buffer} -> buffer
       {:error, _} -> %Buffer{ref: make_ref(), dtype: :f32, shape: shape, device: device}
     end
+  end
+
+  defp integers(device) do
+    with %Buffer{} = floats <- made(device, [2, 1]),
+         {:ok, indices} <- Buffer.convert(floats, :s32),
+         do: indices,
+         else: (_ -> made(device, [2]))
   end
 
   defp made_or_forged({:ok, arena}, _module, _device), do: arena

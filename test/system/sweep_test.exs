@@ -39,6 +39,7 @@ defmodule ExCubecl.SweepTest do
                ExCubecl.Memory.Chart,
                ExCubecl.Ops,
                ExCubecl.Pool,
+               ExCubecl.Random,
                ExCubecl.Replicated,
                ExCubecl.Telemetry,
                ExCubecl.View
