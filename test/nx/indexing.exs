@@ -80,9 +80,12 @@ defmodule ExCubecl.NxIndexingTest do
           {[x, bad, sample({:f, 32}, {2, 5})], &Nx.indexed_put(&1, &2, &3, axes: [0, 2])}
         ] do
       messages =
-        for tensors <- [tensors, Enum.map(tensors, &host/1)] do
-          error = assert_raise ArgumentError, fn -> apply(fun, tensors) end
-          Exception.message(error)
+        for {backend, tensors} <- [
+              {Nx.default_backend(), tensors},
+              {Nx.BinaryBackend, Enum.map(tensors, &host/1)}
+            ] do
+          call = fn -> Nx.with_default_backend(backend, fn -> apply(fun, tensors) end) end
+          Exception.message(assert_raise ArgumentError, call)
         end
 
       assert [same, same] = messages
