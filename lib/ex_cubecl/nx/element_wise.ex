@@ -34,7 +34,7 @@ if Code.ensure_loaded?(Nx.Backend) do
         @divisions ++
         @shifts ++
         @bitwise ++
-        @comparisons ++ @logical ++ @questions ++ @exact ++ @functions ++ [:select, :clip]
+        @comparisons ++ @logical ++ @exact ++ @functions ++ [:select, :clip]
     end
 
     def run(name, [out | tensors], config) do
