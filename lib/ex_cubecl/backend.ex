@@ -212,6 +212,12 @@ if Code.ensure_loaded?(Nx.Backend) do
       def block(%Nx.Block.TopK{k: k}, out, [tensor], _fun),
         do: run(:top_k, [out, tensor, [k: k]])
 
+      def block(%Nx.Block.Take{axis: axis}, out, [tensor, indices], _fun),
+        do: run(:take, [out, tensor, indices, [axis: axis]])
+
+      def block(%Nx.Block.TakeAlongAxis{axis: axis}, out, [tensor, indices], _fun),
+        do: run(:take_along_axis, [out, tensor, indices, [axis: axis]])
+
       def block(struct, _output, args, fun), do: apply(fun, [struct | args])
     end
 
