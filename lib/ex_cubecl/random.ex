@@ -63,9 +63,13 @@ defmodule ExCubecl.Random do
   def split(key, opts \\ []) do
     with {:ok, opts} <- Arguments.options(opts, [:parts]),
          {:ok, key} <- checked(key),
-         {:ok, parts} <- Arguments.positive(:parts, Keyword.get(opts, :parts, 2)),
+         {:ok, parts} <- count(Keyword.get(opts, :parts, 2)),
          do: {:ok, Threefry.parts(key, parts)}
   end
+
+  # The keys are in host memory.
+  defp count(parts) when is_integer(parts) and parts in 1..1_000_000, do: {:ok, parts}
+  defp count(other), do: Arguments.invalid(:parts, other, "an integer from 1 to 1,000,000")
 
   @doc """
   Returns `{:ok, key}`, another key for each integer of 64 bits, such as the number of a step or of a process.
@@ -98,7 +102,8 @@ defmodule ExCubecl.Random do
     do: draw(key, opts, [:low, :high, :dtype, :device], &Draw.uniform(&1, shape, opts))
 
   @doc """
-  Returns `{:ok, {buffer, key}}` with floats that are normally distributed with `mean:` (0.0) and standard `deviation:` (1.0). `dtype:` is `:f32` by default.
+  Returns `{:ok, {buffer, key}}` with floats that are normally distributed with `mean:` (0.0) and standard `deviation:` (1.0). `dtype:` is `:f32` by default; for
+  `:f64`, `erf_inv` must be there for it, else the error is `:type_mismatch`.
 
       iex> {x, _key} = ExCubecl.Random.normal!(ExCubecl.Random.key!(42), [1000])
       iex> abs(ExCubecl.item!(ExCubecl.Ops.mean!(x))) < 0.1

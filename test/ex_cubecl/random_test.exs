@@ -227,7 +227,7 @@ defmodule ExCubecl.RandomTest do
     for bad <- [1, {1}, {1, -1}, {1, 0x100000000}],
         do: refused(Random.uniform(bad, []), :invalid_argument, says: "key")
 
-    refused(Random.split(key, parts: 0), :invalid_argument)
+    for bad <- [0, 1.0, 1_000_001], do: refused(Random.split(key, parts: bad), :invalid_argument)
     refused(Random.fold_in(key, 1.0), :invalid_argument)
     refused(Random.fold_in(:key, 1), :invalid_argument)
     refused(Random.uniform(key, [-1]), :invalid_shape)
