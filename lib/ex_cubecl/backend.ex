@@ -44,18 +44,13 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     @impl true
     def init(opts) do
-      config = config(opts)
-
-      [
-        device: config.device,
-        tag: config.tag,
-        fallback: config.fallback,
-        host_limit: config.host_limit
-      ]
+      [config: config(opts)]
     end
 
     @doc false
     # Nx passes options as they were given, or as `init/1` returned them.
+    def config(config: %{host_limit: _} = config), do: config
+
     def config(opts) do
       opts = Error.unwrap!(Arguments.options(opts, [:device, :tag, :fallback, :host_limit]))
       fallback = Keyword.get(opts, :fallback, :host)
@@ -80,9 +75,8 @@ if Code.ensure_loaded?(Nx.Backend) do
     @impl true
     def constant(out, number, opts) do
       config = config(opts)
-      element = Nx.BinaryBackend.constant(%{out | shape: {}, names: []}, number, [])
-      state = {:fill, Nx.to_binary(element)}
-      Storage.put(out, state, config)
+      %{data: %{state: element}} = Nx.BinaryBackend.constant(%{out | shape: {}}, number, [])
+      Storage.fill(out, element, config)
     end
 
     @impl true
@@ -249,10 +243,31 @@ if Code.ensure_loaded?(Nx.Backend) do
       args = Macro.generate_arguments(arity, __MODULE__)
 
       @impl true
+      if name in ElementWise.names() do
+        [out | tensors] = args
+        states = Macro.generate_arguments(arity - 1, Fallback)
+
+        binaries =
+          for {tensor, state} <- Enum.zip(tensors, states),
+              do: quote(do: %T{data: %__MODULE__{state: unquote(state)}} = unquote(tensor))
+
+        all_binary =
+          states
+          |> Enum.map(&quote(do: is_binary(unquote(&1))))
+          |> Enum.reduce(&quote(do: unquote(&2) and unquote(&1)))
+
+        def unquote(name)(unquote(out), unquote_splicing(binaries)) when unquote(all_binary),
+          do: run_on_binaries(unquote(name), unquote(out), unquote(tensors))
+      end
+
       def unquote(name)(unquote_splicing(args)), do: run(unquote(name), unquote(args))
     end
 
-    # Elements that are all the same stay the same, and their shape is that of the tensor.
+    # Elements that are all the same stay the same.
+    defp run(:broadcast, [out, %T{shape: {}, data: %__MODULE__{state: one} = data} | _])
+         when is_bitstring(one),
+         do: Storage.fill(out, one, data.config)
+
     defp run(name, [out, %T{data: %__MODULE__{state: {:fill, _}} = data} | _])
          when name in [:reshape, :squeeze, :broadcast, :transpose, :slice, :reverse],
          do: %{out | data: data}
@@ -275,6 +290,13 @@ if Code.ensure_loaded?(Nx.Backend) do
         true ->
           run_on_device(name, args, config)
       end
+    end
+
+    # Most programs calculate with many numbers: the shortest way for these.
+    defp run_on_binaries(name, out, [%{data: %{config: config}} | _] = tensors) do
+      Fallback.of_binaries(name, out, tensors, config)
+    rescue
+      ArithmeticError -> run_on_device(name, [out | tensors], config)
     end
 
     # Nx.BinaryBackend raises where a float overflows; a device has infinity.
@@ -317,6 +339,9 @@ if Code.ensure_loaded?(Nx.Backend) do
       do: {Storage.put(one, first, config), Storage.put(other, second, config)}
 
     defp finished({:ok, state}, _name, [out | _], config), do: Storage.put(out, state, config)
+
+    defp finished({:fill, element}, _name, [out | _], config),
+      do: Storage.fill(out, element, config)
 
     defp finished({:share, view}, _name, [out | _], config),
       do: Error.unwrap!(Storage.share(out, view, config))

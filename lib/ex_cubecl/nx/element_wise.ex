@@ -2,7 +2,7 @@ if Code.ensure_loaded?(Nx.Backend) do
   defmodule ExCubecl.Nx.ElementWise do
     @moduledoc false
     # Element-wise callbacks as operations of `ExCubecl.Ops`, in the types in which Nx.BinaryBackend calculates. `run/3` returns `{:ok, buffer}` or
-    # an error of the operation, or `{:ok, state}` (`ExCubecl.Nx.Storage`); `:host` where the device cannot calculate the result; `:raises` where Nx.BinaryBackend raises.
+    # an error of the operation; `{:fill, element}` for a result whose elements are all the same; `:host` where the device cannot calculate the result; `:raises` where Nx.BinaryBackend raises.
 
     alias ExCubecl.{Buffer, Error, View}
     alias ExCubecl.Nx.{Operand, Storage}
@@ -52,7 +52,7 @@ if Code.ensure_loaded?(Nx.Backend) do
 
       element = apply(Nx.BinaryBackend, name, [out_one | Enum.map(ones, &Storage.to_host/1)])
 
-      {:ok, {:fill, Nx.to_binary(element)}}
+      {:fill, Nx.to_binary(element)}
     rescue
       ArithmeticError ->
         [first | rest] = tensors

@@ -5,12 +5,21 @@ if Code.ensure_loaded?(Nx.Backend) do
     # cannot run. The latter are counted.
 
     alias ExCubecl.{Backend, Error, Telemetry}
-    alias ExCubecl.Nx.Storage
+    alias ExCubecl.Nx.{ElementWise, Reduction, Storage}
     alias Nx.Tensor, as: T
 
+    # Of other callbacks some call functions of Nx that make tensors, for which Nx uses the default backend.
+    @direct ElementWise.names() ++
+              Reduction.names() ++
+              [:reshape, :squeeze, :broadcast, :transpose, :slice, :reverse] ++
+              [:concatenate, :stack, :as_type, :iota, :eye]
+
     @doc "The result of a callback on the host, as tensors of the backend of `config`."
+    # `out` describes the result; its data, if any, is that of another tensor.
+    def on_host(operation, [out | args], config) when operation in @direct,
+      do: Nx.BinaryBackend |> apply(operation, [out | host(args)]) |> back(config)
+
     def on_host(operation, [out | args], config) do
-      # `out` describes the result; its data, if any, is that of another tensor. Some callbacks of Nx.BinaryBackend call functions of Nx, which use the default backend.
       Nx.with_default_backend(Nx.BinaryBackend, fn ->
         operation |> result([out | host(args)]) |> back(config)
       end)
@@ -21,6 +30,14 @@ if Code.ensure_loaded?(Nx.Backend) do
       if function_exported?(Nx.BinaryBackend, operation, length(args)),
         do: apply(Nx.BinaryBackend, operation, args),
         else: apply(Nx, operation, tl(args))
+    end
+
+    @doc "As `on_host/3`, for tensors that are all binaries in host memory."
+    def of_binaries(operation, out, tensors, config) do
+      tensors =
+        for %{data: data} = x <- tensors, do: %{x | data: %Nx.BinaryBackend{state: data.state}}
+
+      Nx.BinaryBackend |> apply(operation, [out | tensors]) |> back(config)
     end
 
     @doc "As `on_host/3`, for a callback that the device cannot run: counts it, or raises with `fallback: :raise`."
@@ -52,8 +69,8 @@ if Code.ensure_loaded?(Nx.Backend) do
     defp host({key, value}), do: {host(key), host(value)}
     defp host(other), do: other
 
-    defp back(%T{data: %Nx.BinaryBackend{}} = tensor, config),
-      do: Storage.from_binary(tensor, Nx.to_binary(tensor), config)
+    defp back(%T{data: %Nx.BinaryBackend{state: binary}} = tensor, config),
+      do: Storage.from_binary(tensor, binary, config)
 
     defp back(tuple, config) when is_tuple(tuple),
       do: tuple |> Tuple.to_list() |> Enum.map(&back(&1, config)) |> List.to_tuple()

@@ -20,7 +20,7 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     @doc "A tensor of a binary: on the host if it is small, else on the device."
     def from_binary(%T{} = out, binary, config) do
-      if Nx.size(out.shape) <= config.host_limit or Types.storage(out.type) == nil,
+      if Tuple.product(out.shape) <= config.host_limit or Types.storage(out.type) == nil,
         do: put(out, binary, config),
         else: put(out, upload(out, binary, config), config)
     end
@@ -33,6 +33,10 @@ if Code.ensure_loaded?(Nx.Backend) do
       released = if is_struct(state, View), do: :atomics.new(1, signed: false)
       %{out | data: %Backend{state: state, config: config, released: released}}
     end
+
+    @doc "A tensor whose elements are all the same."
+    def fill(%{shape: {}} = out, element, config), do: put(out, element, config)
+    def fill(out, element, config), do: put(out, {:fill, element}, config)
 
     @doc "A tensor of a view of the memory of another one."
     def share(out, view, config) do
@@ -132,8 +136,8 @@ if Code.ensure_loaded?(Nx.Backend) do
           :error
 
         _ ->
-          if Nx.size(tensor.shape) == 1,
-            do: {:ok, number(Nx.to_binary(tensor), type)},
+          if Tuple.product(tensor.shape) == 1,
+            do: {:ok, number(tensor.data.state, type)},
             else: :error
       end
     end
@@ -147,6 +151,10 @@ if Code.ensure_loaded?(Nx.Backend) do
       <<number::unsigned-native-size(bits)>> = element
       number
     end
+
+    # Other bits are no numbers.
+    defp number(<<number::float-native-32>>, {:f, 32}), do: number
+    defp number(<<number::float-native-64>>, {:f, 64}), do: number
 
     defp number(element, type) do
       host = on_host(%{Nx.template({}, type) | data: nil}, element)
@@ -165,7 +173,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     def small?(%T{data: data, shape: shape}, limit) do
       case data do
         %Backend{state: %View{}} -> false
-        _ -> Nx.size(shape) <= limit
+        _ -> shape == {} or Tuple.product(shape) <= limit
       end
     end
   end
