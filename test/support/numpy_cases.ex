@@ -279,7 +279,9 @@ defmodule ExCubecl.NumpyCases do
        fn -> Ops.slice(x, [1, 0, 1], [2, 4, 4], strides: [1, 3, 2]) end},
       {[data], "np.max(x, axis=(0, 2), keepdims=True)",
        fn -> Ops.reduce_max(x, axes: [0, 2], keep_axes: true) end},
-      {[data], "np.minimum.accumulate(x, axis=1)", fn -> Ops.cumulative_min(x, axis: 1) end}
+      {[data], "np.minimum.accumulate(x, axis=1)", fn -> Ops.cumulative_min(x, axis: 1) end},
+      {[data], "np.sort(x, axis=1, kind='stable')", fn -> Ops.sort(x, axis: 1) end},
+      {[data], "np.argsort(x, axis=2, kind='stable').astype(np.int32)", fn -> Ops.argsort(x) end}
     ])
     |> then(fn {inputs, python, run} ->
       %{name: "moved", inputs: inputs, python: "out = " <> python, out: ok(run.())}

@@ -25,11 +25,9 @@ defmodule ExCubecl.Ops.Reductions do
     {:argmin, :high, :none} => Kernel.kernel(fn x, found -> x <= found end),
     {:argmax, :low, :none} => Kernel.kernel(fn x, found -> x > found end),
     {:argmax, :high, :none} => Kernel.kernel(fn x, found -> x >= found end),
-    {:argmin, :low, :tie} =>
-      Kernel.kernel(fn x, found -> x < found or (nan?(x) and not nan?(found)) end),
+    {:argmin, :low, :tie} => Kernel.kernel(fn x, found -> not (x >= found or nan?(found)) end),
     {:argmin, :high, :tie} => Kernel.kernel(fn x, found -> x <= found or nan?(x) end),
-    {:argmax, :low, :tie} =>
-      Kernel.kernel(fn x, found -> x > found or (nan?(x) and not nan?(found)) end),
+    {:argmax, :low, :tie} => Kernel.kernel(fn x, found -> not (x <= found or nan?(found)) end),
     {:argmax, :high, :tie} => Kernel.kernel(fn x, found -> x >= found or nan?(x) end),
     {:argmin, :low, :last} => Kernel.kernel(fn x, found -> x < found or nan?(x) end),
     {:argmax, :low, :last} => Kernel.kernel(fn x, found -> x > found or nan?(x) end),
