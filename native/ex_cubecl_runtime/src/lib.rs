@@ -9,6 +9,7 @@ mod cube;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod guard;
+mod hidden_types;
 mod kernels;
 mod lower;
 mod lru;
@@ -22,6 +23,8 @@ use ex_cubecl_core::driver::{Driver, Info, Opener};
 use ex_cubecl_core::error::{Error, Result};
 use ex_cubecl_core::program::source::Source;
 use ex_cubecl_core::registry;
+
+use crate::hidden_types::is_hidden;
 
 /// The runtimes of this build.
 struct Runtimes;
@@ -39,6 +42,9 @@ impl Opener for Runtimes {
         found.extend(guard::caught(|| Ok(wgpu::adapters::enumerate())).unwrap_or_default());
         #[cfg(feature = "cuda")]
         found.extend(guard::caught(|| Ok(cuda::enumerate())).unwrap_or_default());
+        for info in &mut found {
+            info.dtypes.retain(|dtype| !is_hidden(*dtype));
+        }
         found
     }
 

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
+use std::time::Duration;
 
 use cubecl::server::Handle;
 use cubecl::stream_id::StreamId;
@@ -17,8 +18,9 @@ use crate::wgpu::adapters::enumerate;
 use crate::wgpu::backend::register;
 use ex_cubecl_core::driver::{Driver, Page, Region};
 use ex_cubecl_core::dtype::DType;
-use ex_cubecl_core::error::Result;
+use ex_cubecl_core::error::{Error, Result};
 use ex_cubecl_core::program::tree::{Expr, Program, Stmt};
+use ex_cubecl_core::threads::large_stack::on_watched_stack;
 
 struct Portable;
 
@@ -136,6 +138,29 @@ fn hopeless() -> Launch {
         invocations: 1,
         status: None,
     }
+}
+
+#[test]
+fn a_compilation_that_does_not_end_loses_the_device_and_blocks_no_caller() {
+    let cube = portable();
+    let page = cube.alloc(1024).unwrap();
+    let (open, gate) = sync_channel::<()>(1);
+    let hangs = cube.queue_and_wait(move |target| {
+        let overdue = &*target.overdue;
+        let compiled = on_watched_stack(Duration::from_millis(1), overdue, |_watch| {
+            gate.recv().map_err(Error::driver)
+        });
+        compiled.map_err(|error| error.to_string())
+    });
+    assert!(matches!(hangs, Err(Error::BadKernel { .. })));
+    assert!(cube.is_lost());
+    let window = cube.window(region(&page, 0, 1024)).unwrap();
+    let next = cube.launch_and_wait(move |client| kernels::fill(client, window, 1024, 7, 1));
+    assert!(matches!(next, Err(Error::Driver { .. })));
+    cube.thread.wait_idle();
+    drop(page);
+    drop(cube);
+    open.send(()).unwrap();
 }
 
 #[test]

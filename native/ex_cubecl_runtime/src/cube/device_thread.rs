@@ -11,7 +11,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{
-    AtomicU64,
+    AtomicBool, AtomicU64,
     Ordering::{Acquire, Release},
 };
 
@@ -55,6 +55,7 @@ struct TaskQueue {
     finished: Condvar,
     /// Unfinished tasks that no caller awaits.
     detached: AtomicU64,
+    abandoned: AtomicBool,
 }
 
 #[derive(Default)]
@@ -133,7 +134,7 @@ impl Thread {
     /// Runs a task on the device thread, after all tasks that were pushed before it.
     pub fn push(&self, task: Task) {
         let queue = &self.queue;
-        if queue.push(task) {
+        if queue.push(task) || self.is_abandoned() {
             return;
         }
         let _awake = self.enter();
@@ -145,6 +146,18 @@ impl Thread {
     /// As `push`; `false` if `push` would have to wait.
     pub fn try_push(&self, task: Task) -> bool {
         self.queue.try_push(task)
+    }
+
+    /// Gives the device thread up: a task does not return. The waiting tasks are dropped, and no call waits for tasks any more.
+    pub fn abandon(&self) {
+        let dropped = self.queue.abandon();
+        // Outside of the lock: a caller waits for the end of its task.
+        drop(dropped);
+    }
+
+    /// Whether the device thread was given up. CubeCL must not be called then, because it would wait for the thread.
+    pub fn is_abandoned(&self) -> bool {
+        self.queue.abandoned.load(Acquire)
     }
 
     /// Number of tasks pushed so far.
@@ -205,8 +218,11 @@ impl TaskQueue {
     /// Returns whether the device thread will see the task without a new `run_waiting` task.
     fn push(&self, task: Task) -> bool {
         let mut state = self.state.lock();
-        while state.is_full() {
+        while state.is_full() && !self.abandoned.load(Acquire) {
             self.finished.wait(&mut state);
+        }
+        if self.abandoned.load(Acquire) {
+            return false;
         }
         self.take(&mut state, task);
         let seen = state.polling || state.notified;
@@ -218,7 +234,7 @@ impl TaskQueue {
 
     fn try_push(&self, task: Task) -> bool {
         let mut state = self.state.lock();
-        let takes = state.polling && !state.is_full();
+        let takes = state.polling && !state.is_full() && !self.abandoned.load(Acquire);
         if takes {
             self.take(&mut state, task);
             drop(state);
@@ -239,9 +255,19 @@ impl TaskQueue {
     fn wait_idle(&self) {
         let mut state = self.state.lock();
         let mine = state.last_detached;
-        while state.finished < mine {
+        while state.finished < mine && !self.abandoned.load(Acquire) {
             self.finished.wait(&mut state);
         }
+    }
+
+    /// The tasks that will not run.
+    fn abandon(&self) -> VecDeque<Task> {
+        let mut state = self.state.lock();
+        self.abandoned.store(true, Release);
+        let tasks = std::mem::take(&mut state.tasks);
+        drop(state);
+        self.finished.notify_all();
+        tasks
     }
 
     /// On the device thread: waits until the next entry, and runs the tasks that are pushed
@@ -373,6 +399,39 @@ mod tests {
         in_time(move || users.into_iter().for_each(|user| user.join().unwrap()));
         assert_eq!(count.load(Acquire), 20_000);
         assert!(!thread.is_busy());
+    }
+
+    #[test]
+    fn a_thread_that_was_given_up_blocks_no_caller() {
+        let thread = thread(4);
+        let (open, gate) = sync_channel::<()>(1);
+        let (answer, answered) = sync_channel::<()>(1);
+        let task = |run: Box<dyn FnOnce() + Send>, awaited| Task {
+            run,
+            after: Arc::new(|| ()),
+            awaited,
+        };
+        thread.push(task(Box::new(move || gate.recv().unwrap()), false));
+        thread.push(task(Box::new(move || answer.send(()).unwrap()), true));
+        let waiting = thread.clone();
+        let waits = std::thread::spawn(move || waiting.wait_idle());
+        thread.abandon();
+        in_time(move || {
+            waits.join().unwrap();
+            // The task was dropped, with its end of the channel, unless it had run before.
+            let _ = answered.recv();
+        });
+        let (pushed, count) = (thread.clone(), Arc::new(AtomicU64::new(0)));
+        let counted = count.clone();
+        in_time(move || {
+            for _ in 0..2 * MOST_WAITING {
+                pushed.push(counting(&counted));
+                assert!(!pushed.try_push(counting(&counted)));
+            }
+            pushed.wait_idle();
+        });
+        assert_eq!(count.load(Acquire), 0);
+        open.send(()).unwrap();
     }
 
     #[test]

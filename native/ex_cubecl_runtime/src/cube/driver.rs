@@ -16,6 +16,7 @@ use crate::cube::launches::launch_all;
 use crate::cube::matmul::Product;
 use crate::cube::{Allocation, Backend, Cube, WINDOW_ALIGNMENT, flushed, handle_of};
 use crate::guard::caught;
+use crate::hidden_types::is_hidden;
 use crate::kernels;
 use crate::lower::launch::Launch;
 use crate::lower::support;
@@ -268,11 +269,11 @@ impl<B: Backend> Driver for Cube<B> {
     }
 
     fn supports_compute(&self, dtype: DType) -> bool {
-        self.client.properties().supports_type(elem(dtype))
+        !is_hidden(dtype) && self.client.properties().supports_type(elem(dtype))
     }
 
     fn supports_convert(&self, dtype: DType) -> bool {
-        dtype.size() < 8 || kernels::supports_u64(&self.client)
+        dtype.size() < 8 || (!is_hidden(DType::U64) && kernels::supports_u64(&self.client))
     }
 
     fn start_timing(&self) -> Result<u64> {

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Release;
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::time::Duration;
 
 use ex_cubecl_core::driver::Run;
 use ex_cubecl_core::error::{Error, Result};
@@ -14,6 +15,11 @@ use crate::kernels::LaunchResult;
 use crate::lower::compiled::SlotUse;
 use crate::lower::launch::{Bound, Launch};
 use crate::lower::target::{STREAM, Target};
+
+const GIVEN_UP: &str = "its compilation did not end in ten minutes, and the device is lost with it";
+
+/// How often a caller that waits for a launch looks whether the device thread was abandoned.
+const POLL: Duration = Duration::from_secs(1);
 
 impl<B: Backend> Cube<B> {
     /// Launches kernels and waits until they are queued.
@@ -51,7 +57,14 @@ impl<B: Backend> Cube<B> {
             after: self.flush.clone(),
             awaited: true,
         });
-        launched.recv().map_err(Error::driver)?
+        loop {
+            match launched.recv_timeout(POLL) {
+                Ok(outcome) => return outcome,
+                Err(RecvTimeoutError::Timeout) if !self.thread.is_abandoned() => {}
+                Err(RecvTimeoutError::Timeout) => return Err(Error::bad_kernel(GIVEN_UP)),
+                Err(disconnected) => return Err(Error::driver(disconnected)),
+            }
+        }
     }
 
     /// Launches compiled kernels, which are not expected to fail: if a launch fails all the same,
@@ -81,6 +94,7 @@ impl<B: Backend> Cube<B> {
         Target {
             client: self.client.clone(),
             server: self.server.clone(),
+            overdue: self.overdue.clone(),
         }
     }
 

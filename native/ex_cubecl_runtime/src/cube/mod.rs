@@ -169,6 +169,8 @@ pub struct Cube<B: Backend> {
     /// A kernel that no caller awaited was not launched, so the content of every buffer may be
     /// wrong.
     broken: Arc<AtomicBool>,
+    /// Marks the device as lost, and lets all callers go that wait for its thread.
+    pub(super) overdue: Arc<dyn Fn() + Send + Sync>,
     compiled: Compiled,
     pub(super) has_loop_limit: OnceLock<bool>,
     pub(super) timings: Arc<Timings>,
@@ -179,7 +181,9 @@ pub struct Cube<B: Backend> {
 
 impl<B: Backend> Drop for Cube<B> {
     fn drop(&mut self) {
-        if B::ENDS {
+        if self.thread.is_abandoned() {
+            self.thread.forget();
+        } else if B::ENDS {
             retire(&self.thread, &self.server);
         }
     }
@@ -204,14 +208,21 @@ impl<B: Backend> Cube<B> {
                 failed.store(true, Release);
             }
         };
+        let thread = Thread::of(device.to_id());
+        let (lost, abandoned) = (broken.clone(), thread.clone());
+        let overdue = move || {
+            lost.store(true, Release);
+            abandoned.abandon();
+        };
         Cube {
             id,
             server: DeviceHandle::new(device.to_id()),
             client,
             limits,
-            thread: Thread::of(device.to_id()),
+            thread,
             flush: Arc::new(flush),
             broken,
+            overdue: Arc::new(overdue),
             compiled: Compiled::new(B::MAX_PROGRAMS),
             has_loop_limit: OnceLock::new(),
             timings,

@@ -11,12 +11,12 @@ use ex_cubecl_core::dtype::DType;
 use ex_cubecl_core::error::Error;
 use ex_cubecl_core::numeric;
 use ex_cubecl_core::program::tree::Program;
-use ex_cubecl_core::threads::large_stack::on_large_stack;
+use ex_cubecl_core::threads::large_stack::on_watched_stack;
 
 use crate::kernels::{LaunchResult, MAX_CUBES, THREADS, Window};
 use crate::lower::compiled::{Key, SlotUse};
 use crate::lower::kernel::ProgramKernel;
-use crate::lower::target::{STREAM, Target};
+use crate::lower::target::{COMPILE_LIMIT, STREAM, Target};
 use crate::lower::types::{U32, carrier, elem};
 
 /// Limit of cubes along one axis of a launch.
@@ -78,8 +78,10 @@ impl Launch {
                 launch(server);
                 return Ok(());
             }
-            on_large_stack(|| {
+            // The flush may wait for earlier kernels, for as long as they run.
+            on_watched_stack(COMPILE_LIMIT, &*target.overdue, |watch| {
                 launch(server);
+                drop(watch);
                 server.flush(STREAM).map_err(Error::driver)
             })
         });

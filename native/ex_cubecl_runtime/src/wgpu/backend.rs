@@ -16,7 +16,7 @@ use ex_cubecl_core::device_id::DeviceId;
 use ex_cubecl_core::driver::{Driver, Hardware, Info, Page, PendingRead, Progress, Region};
 use ex_cubecl_core::error::{Error, Result};
 use ex_cubecl_core::program::source::Source;
-use wgpu::{Adapter, Backend as Api, DeviceType, Features};
+use wgpu::{Adapter, Backend as Api, Features};
 
 use crate::cube::address_space::Reservation;
 use crate::cube::timing::Timestamps;
@@ -24,6 +24,7 @@ use crate::cube::{Backend, Cube, allocation};
 use crate::wgpu::adapters::{adapters, numbered};
 use crate::wgpu::gpu::Gpu;
 use crate::wgpu::host_memory::host_memory;
+use crate::wgpu::priority::at_low_priority;
 use crate::wgpu::staging::Staging;
 use crate::wgpu::timestamps::Readings;
 use crate::wgpu::wgsl::Pipelines;
@@ -54,12 +55,12 @@ pub fn open(info: &Info) -> Result<Box<dyn Driver>> {
 
 /// Creates a device and hands it to CubeCL, which refers to it as `Existing(n)` from then on.
 pub(crate) fn register(info: &Info) -> Result<(WgpuDevice, Gpu)> {
-    let (instance, adapters) = adapters();
-    let found = numbered(&adapters).find(|(id, _)| *id == info.adapter);
-    let adapter = found.map(|(_, adapter)| adapter.clone());
-    let adapter = adapter.ok_or_else(|| Error::driver(format!("{} has gone away", info.id)))?;
-    let (device, queue) = request(&adapter)?;
-    let on_cpu = adapter.get_info().device_type == DeviceType::Cpu;
+    let on_cpu = info.hardware == Hardware::Cpu;
+    let (instance, adapter, (device, queue)) = if on_cpu {
+        at_low_priority(|| create(info))?
+    } else {
+        create(info)?
+    };
     let lost = Arc::new(AtomicBool::new(false));
     let signal = lost.clone();
     device.set_device_lost_callback(move |_, _| signal.store(true, Release));
@@ -76,6 +77,16 @@ pub(crate) fn register(info: &Info) -> Result<(WgpuDevice, Gpu)> {
     };
     let gpu = Gpu::new(device, queue, lost, on_cpu);
     Ok((init_device(setup, options), gpu))
+}
+
+/// The instance, the adapter and the device, with all threads of the driver.
+fn create(info: &Info) -> Result<(wgpu::Instance, Adapter, (wgpu::Device, wgpu::Queue))> {
+    let (instance, adapters) = adapters();
+    let found = numbered(&adapters).find(|(id, _)| *id == info.adapter);
+    let adapter = found.map(|(_, adapter)| adapter.clone());
+    let adapter = adapter.ok_or_else(|| Error::driver(format!("{} has gone away", info.id)))?;
+    let device = request(&adapter)?;
+    Ok((instance, adapter, device))
 }
 
 fn request(adapter: &Adapter) -> Result<(wgpu::Device, wgpu::Queue)> {

@@ -5,6 +5,7 @@ pub mod backend;
 mod exit;
 mod gpu;
 mod host_memory;
+mod priority;
 mod source_bounds;
 mod staging;
 mod time_limit;
