@@ -38,14 +38,16 @@ defmodule ExCubecl.HiddenTypesTest do
         x = ExCubecl.buffer!([[1, 2, 3], [4, 5, 6]], [2, 3], dtype)
         list = &Enum.map(ExCubecl.to_flat_list!(&1), fn n -> trunc(n) end)
 
-        {list.(x), list.(Buffer.convert!(x, :f32)), list.(Buffer.view!(x, 3, [3])), list.(Buffer.duplicate!(x)),
-         for {:ok, moved} <- [
-           Ops.transpose(x),
-           Ops.reverse(x, axis: 1),
-           Ops.slice(x, [0, 1], [2, 2]),
-           Ops.concatenate([x, x], axis: 1),
-           Ops.broadcast_to(x, [2, 2, 3])
-         ], do: list.(moved)}
+        moved = [
+          Ops.transpose!(x),
+          Ops.reverse!(x, axis: 1),
+          Ops.slice!(x, [0, 1], [2, 2]),
+          Ops.concatenate!([x, x], axis: 1),
+          Ops.broadcast_to!(x, [2, 2, 3])
+        ]
+
+        kept = [Buffer.convert!(x, :f32), Buffer.view!(x, 3, [3]), Buffer.duplicate!(x)]
+        {Enum.map(kept, list), Enum.map(moved, list)}
       end
       """)
 
@@ -57,8 +59,30 @@ defmodule ExCubecl.HiddenTypesTest do
       [1, 2, 3, 4, 5, 6, 1, 2, 3, 4, 5, 6]
     ]
 
-    for result <- results,
-        do: assert(result == {[1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6], [4, 5, 6], [1, 2, 3, 4, 5, 6], moved})
+    all = [1, 2, 3, 4, 5, 6]
+    for result <- results, do: assert(result == {[all, [4, 5, 6], all], moved})
+  end
+
+  test "element-wise operations of narrow types calculate with wider ones" do
+    types = @narrow ++ [:f16]
+
+    assert without(types, """
+           for dtype <- #{inspect(types)} do
+             x = ExCubecl.buffer!([1, 2, 100], [3], dtype)
+             into = ExCubecl.buffer!([0, 0, 0], [3], dtype)
+             :ok = Ops.multiply(x, x, into: into)
+             sum = Ops.add!(x, x)
+             less = Ops.less!(x, 2)
+             list = &Enum.map(ExCubecl.to_list!(&1), fn n -> trunc(n) end)
+             {ExCubecl.dtype!(sum), list.(sum), list.(into), list.(less), ExCubecl.dtype!(less)}
+           end
+           """) == [
+             {"s8", [2, 4, -56], [1, 4, 16], [1, 0, 0], "u8"},
+             {"u8", [2, 4, 200], [1, 4, 16], [1, 0, 0], "u8"},
+             {"s16", [2, 4, 200], [1, 4, 10_000], [1, 0, 0], "u8"},
+             {"u16", [2, 4, 200], [1, 4, 10_000], [1, 0, 0], "u8"},
+             {"f16", [2, 4, 200], [1, 4, 10_000], [1, 0, 0], "u8"}
+           ]
   end
 
   test "what cannot be calculated names the operation, the type and the device" do

@@ -2,7 +2,8 @@ defmodule ExCubecl.Ops.ComputeType do
   @moduledoc false
   # The types with which a device calculates in place of those that it has for storage only.
 
-  alias ExCubecl.{Buffer, Device, DType, Error, View}
+  alias ExCubecl.{Buffer, Device, DType, Error}
+  alias ExCubecl.View.Strides
 
   # Types that have all values of the type, the narrowest first.
   @wider %{
@@ -26,8 +27,8 @@ defmodule ExCubecl.Ops.ComputeType do
   end
 
   @doc "The view, or one with the same strides of a copy of its buffer in the type `of/2`."
-  @spec widened(View.t()) :: {:ok, View.t()} | {:error, Error.t()}
-  def widened(%View{dtype: dtype} = view) do
+  @spec widened(Strides.t()) :: {:ok, Strides.t()} | {:error, Error.t()}
+  def widened(%{dtype: dtype} = view) do
     with {:ok, type} <- of(dtype, view.device),
          {:ok, buffer} <- converted(view.buffer, type),
          do: {:ok, %{view | buffer: buffer, dtype: type}}

@@ -6,12 +6,12 @@ defmodule ExCubecl.Ops.Lowering do
   # An operand whose elements are contiguous in the order of the result is read at the index of the invocation, one of a single
   # element at index 0. If all are, the operation runs as it is. Any other operand is read through its strides (`ExCubecl.Ops.Index`).
 
-  alias ExCubecl.{Buffer, Error, Kernel, Shape, View}
+  alias ExCubecl.{Buffer, Device, Error, Kernel, Shape, View}
   alias ExCubecl.Buffer.{AllocOptions, Handle}
   alias ExCubecl.Error.Arguments
   alias ExCubecl.Kernel.{CallArguments, Typer}
-  alias ExCubecl.Ops.{Operands, Shapes, Strided}
-  alias ExCubecl.View.Copy
+  alias ExCubecl.Ops.{ComputeType, Operands, Shapes, Strided}
+  alias ExCubecl.View.{Bits, Copy, Strides}
 
   require Kernel
 
@@ -33,7 +33,15 @@ defmodule ExCubecl.Ops.Lowering do
 
     with {:ok, opts} <- Arguments.options(opts, known),
          {:ok, operands} <- Operands.views(operands),
-         {:ok, shape} <- Shapes.broadcast(op.parsed.name, Operands.shapes(operands)),
+         {:ok, wide} <- Error.map(operands, &widened/1) do
+      if wide == operands,
+        do: mapped(op, operands, opts),
+        else: narrowed(op, operands, wide, opts)
+    end
+  end
+
+  defp mapped(op, operands, opts) do
+    with {:ok, shape} <- Shapes.broadcast(op.parsed.name, Operands.shapes(operands)),
          {:ok, reads} <- Operands.reads(op.parsed.args, operands, shape),
          {:ok, _} <- CallArguments.check(op.parsed, Enum.map(reads, &value/1)) do
       {casts, opts} = Keyword.split(opts, [:as, :dtype])
@@ -43,6 +51,34 @@ defmodule ExCubecl.Ops.Lowering do
         else: new(op, reads, shape, casts, opts)
     end
   end
+
+  ## Types that the kernels of the device do not have
+
+  defp widened(%View{} = view), do: ComputeType.widened(view)
+  defp widened(other), do: {:ok, other}
+
+  # Calculates with wider types, and converts the result to the type that it would have.
+  defp narrowed(op, operands, wide, opts) do
+    %{device: device} = Enum.find(operands, &is_struct(&1, View))
+    {into, opts} = Keyword.pop(opts, :into)
+
+    with {:ok, dtype} <- result_type(op.parsed, Enum.map(operands, &kind(&1, opts[:as]))),
+         dtype = opts[:dtype] || dtype,
+         {:ok, stored} <- ComputeType.of(dtype, device),
+         {:ok, as} <- calculated(opts[:as], device),
+         {:ok, result} <-
+           mapped(op, wide, [dtype: stored] ++ as ++ Keyword.drop(opts, [:as, :dtype])),
+         {:ok, result} <- ComputeType.converted(result, dtype),
+         do: if(into == nil, do: {:ok, result}, else: Buffer.copy(result, into))
+  end
+
+  defp calculated(nil, _device), do: {:ok, []}
+
+  defp calculated(as, device),
+    do: with({:ok, as} <- ComputeType.of(as, device), do: {:ok, [as: as]})
+
+  defp kind(%View{dtype: dtype}, as), do: {:buffer, as || dtype}
+  defp kind(number, _as), do: CallArguments.kind(number)
 
   defp value(read), do: read |> Operands.argument() |> elem(1)
 
@@ -81,7 +117,8 @@ defmodule ExCubecl.Ops.Lowering do
   defp into(op, reads, shape, casts, into) do
     with {:ok, %{ref: ref} = buffer} <- Handle.local(into),
          true <- Enum.any?(reads, &match?({_, :flat, %{ref: ^ref}}, &1)),
-         {:ok, dtype} <- result_type(element_wise(op, reads, shape, casts)),
+         {%{parsed: parsed}, args} = element_wise(op, reads, shape, casts),
+         {:ok, dtype} <- result_type(parsed, Enum.map(args, &kind_of/1)),
          true <- dtype == buffer.dtype and shape == buffer.shape do
       in_place(op, reads, shape, casts, buffer)
     else
@@ -107,15 +144,11 @@ defmodule ExCubecl.Ops.Lowering do
     Strided.run(kernel, args, [])
   end
 
-  defp result_type({%{parsed: parsed}, args}) do
-    kinds =
-      for {name, value} <- Enum.zip(parsed.args, args), into: %{} do
-        case value do
-          %Buffer{dtype: dtype} -> {name, {:buffer, dtype}}
-          number -> {name, CallArguments.kind(number)}
-        end
-      end
+  defp kind_of(%Buffer{dtype: dtype}), do: {:buffer, dtype}
+  defp kind_of(number), do: CallArguments.kind(number)
 
+  defp result_type(parsed, kinds) do
+    kinds = parsed.args |> Enum.zip(kinds) |> Map.new()
     with {:ok, %{dtype: dtype}} <- Typer.type(parsed, kinds, false), do: {:ok, dtype}
   end
 
@@ -140,8 +173,44 @@ defmodule ExCubecl.Ops.Lowering do
   end
 
   @doc "Copies an operand through the strides of a view, to whose shape it is broadcast."
-  @spec place(operand, View.t(), atom) :: :ok | {:error, Error.t()}
-  def place(source, target, name), do: write(Strided.named(@copy, name), [source], target)
+  @spec place(Buffer.t() | View.t(), View.t(), atom) :: :ok | {:error, Error.t()}
+  def place(source, %View{shape: shape} = target, name) do
+    with {:ok, source} <- Operands.view(source),
+         source = Strides.broadcast(source, shape),
+         {:ok, known} <- Device.info(target.device) do
+      if source.dtype in known.dtypes and target.dtype in known.dtypes,
+        do: placed(source, target, name),
+        else: placed_as_bits(source, target, name)
+    end
+  end
+
+  defp placed(source, target, name), do: write(Strided.named(@copy, name), [source], target)
+
+  defp placed_as_bits(source, target, name) do
+    with {:ok, source} <- in_type(source, target.dtype, name) do
+      case {Bits.of(source), Bits.of(target)} do
+        {{:ok, source}, {:ok, target}} -> placed(source, target, name)
+        {:none, :none} -> placed_wide(source, target, name)
+        {{:error, error}, _} -> {:error, error}
+        {_, error} -> error
+      end
+    end
+  end
+
+  defp in_type(%{dtype: dtype} = source, dtype, _name), do: {:ok, source}
+
+  defp in_type(source, dtype, name),
+    do: with({:ok, buffer} <- Copy.copy(source, name, dtype), do: {:ok, View.new(buffer)})
+
+  # The kernels have no integers of this width: the whole buffer is replaced.
+  defp placed_wide(source, target, name) do
+    with {:ok, source} <- ComputeType.widened(source),
+         :ok <- Buffer.ensure_allocated(target.buffer),
+         {:ok, wide} <- ComputeType.widened(target),
+         :ok <- placed(source, wide, name),
+         {:ok, narrow} <- Buffer.convert(wide.buffer, target.dtype),
+         do: Buffer.copy(narrow, target.buffer)
+  end
 
   @doc "A new buffer with the elements of a view. `name` is the operation that errors and telemetry show."
   defdelegate copy(view, name, dtype \\ nil), to: Copy

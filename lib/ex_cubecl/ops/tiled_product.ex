@@ -166,8 +166,9 @@ defmodule ExCubecl.Ops.TiledProduct do
 
   defp nth(:rows, n), do: Index.call(:add, Index.var(:row), Index.number(n))
 
+  # Without the cast, the product of an argument and a number would be signed, and the sum have 64 bits.
   defp nth(:columns, n) do
-    distance = Index.call(:mul, Index.var(:column_tiles), Index.number(n))
+    distance = Index.call(:mul, Index.unsigned(Index.var(:column_tiles)), Index.number(n))
     Index.call(:add, Index.var(:column), distance)
   end
 

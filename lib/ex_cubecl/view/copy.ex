@@ -2,9 +2,9 @@ defmodule ExCubecl.View.Copy do
   @moduledoc false
   # Copies the elements of views into new buffers.
 
-  alias ExCubecl.{Buffer, Error, Kernel}
-  alias ExCubecl.Ops.Strided
-  alias ExCubecl.View.Strides
+  alias ExCubecl.{Buffer, Device, Error, Kernel}
+  alias ExCubecl.Ops.{ComputeType, Strided}
+  alias ExCubecl.View.{Bits, Strides}
 
   require Kernel
 
@@ -22,16 +22,47 @@ defmodule ExCubecl.View.Copy do
   def copy(view, name, dtype \\ nil) do
     dtype = dtype || view.buffer.dtype
 
-    if Strides.contiguous?(view) do
-      with {:ok, buffer} <- Strides.buffer(view), do: Buffer.convert(buffer, dtype)
-    else
-      indexed = Strided.indexed([x: view], view.shape)
-      args = [x: view.buffer] ++ indexed.args
-      result = {:cast, dtype, {:at, 0, :x, indexed.index.x}}
-      key = {:copy, indexed.key, dtype}
-      copy = Strided.named(@copy, name)
-      {kernel, args} = Strided.kernel(copy, key, args, [], {indexed.statements, result})
-      Strided.run(kernel, args, shape: view.shape)
+    cond do
+      Strides.contiguous?(view) ->
+        with {:ok, buffer} <- Strides.buffer(view), do: Buffer.convert(buffer, dtype)
+
+      dtype == view.dtype ->
+        moved(view, name)
+
+      true ->
+        with {:ok, known} <- Device.info(view.device), do: cast(view, name, dtype, known.dtypes)
     end
+  end
+
+  # Contiguous elements of any type can be converted.
+  defp cast(view, name, dtype, known) do
+    if view.dtype in known and dtype in known,
+      do: strided(view, name, dtype),
+      else: with({:ok, buffer} <- moved(view, name), do: Buffer.convert(buffer, dtype))
+  end
+
+  defp moved(view, name) do
+    case Bits.of(view) do
+      {:ok, bits} ->
+        with {:ok, buffer} <- strided(bits, name, bits.dtype), do: Bits.back(buffer, view)
+
+      :none ->
+        with {:ok, wide} <- ComputeType.widened(view),
+             {:ok, buffer} <- strided(wide, name, wide.dtype),
+             do: ComputeType.converted(buffer, view.dtype)
+
+      error ->
+        error
+    end
+  end
+
+  defp strided(view, name, dtype) do
+    indexed = Strided.indexed([x: view], view.shape)
+    args = [x: view.buffer] ++ indexed.args
+    result = {:cast, dtype, {:at, 0, :x, indexed.index.x}}
+    key = {:copy, indexed.key, dtype}
+    copy = Strided.named(@copy, name)
+    {kernel, args} = Strided.kernel(copy, key, args, [], {indexed.statements, result})
+    Strided.run(kernel, args, shape: view.shape)
   end
 end
