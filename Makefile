@@ -13,7 +13,7 @@ export XDG_RUNTIME_DIR ?= $(CURDIR)/_build/runtime
 CARGO_FLAGS := --release --locked
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-core test-elixir matrix soak schedulers model numpy fuzz bench lint audit docs clean
+.PHONY: help setup build demo test test-core test-elixir matrix soak schedulers model numpy ulp fuzz bench lint audit docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -56,6 +56,9 @@ model: setup-test ## the model tests, with far more sequences of calls
 # The test suite does not need NumPy; scripts/numpy finds it, or installs it in _build.
 numpy: setup-test ## random programs in all types against NumPy: NUMPY_PROGRAMS (2000), NUMPY_SEED
 	PYTHON=$$(scripts/numpy) MIX_ENV=test mix run test/numpy/compare.exs $${NUMPY_PROGRAMS:-2000} $(NUMPY_SEED)
+
+ulp: setup-test ## the errors of functions of floats at every ULP_STEP-th number (65521; 1 takes days)
+	MIX_ENV=test mix run test/ulp.exs
 
 fuzz: setup-test ## look for inputs that break bounds, elements, the allocator, the NIFs
 	command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz

@@ -45,7 +45,7 @@ defmodule ExCubecl.Kernel do
   |---|---|
   | numbers | `1`, `2.5`; `true`, `false`; arguments may also be `:nan`, `:infinity`, `:neg_infinity` |
   | arithmetic | `+ - * /`, `div`, `rem`, `**`, `min`, `max`, `abs` |
-  | functions | `exp log log1p sin cos tan tanh sinh cosh asin acos atan atan2 sqrt rsqrt erf round floor ceil trunc nan? infinite?` |
+  | functions | `exp expm1 log log1p sqrt rsqrt cbrt sin cos tan asin acos atan atan2 sinh cosh tanh asinh acosh atanh erf erfc erf_inv sigmoid round floor ceil trunc nan? infinite?` |
   | comparisons | `== != < <= > >=`, `and`, `or`, `not` |
   | bits | `band bor bxor bnot bsl bsr`, `&&& \\|\\|\\| <<< >>>`, `count_ones` |
   | Elixir | pipes, module attributes with a number, macros that are imported or required |

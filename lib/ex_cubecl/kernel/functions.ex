@@ -4,14 +4,19 @@ defmodule ExCubecl.Kernel.Functions do
 
   import ExCubecl.Kernel.Types
 
-  # Vulkan's instruction set does not have these for 64 bits.
-  @narrow ~w(exp log log1p sin cos tan tanh sinh cosh asin acos atan erf pow atan2)a
+  alias ExCubecl.Kernel.FloatFunctions
+
+  @kernels FloatFunctions.names()
 
   @arithmetic ~w(add sub mul min max)a
   @comparisons ~w(eq ne lt le gt ge)a
   @bits ~w(band bor bxor shl shr)a
   @rounding ~w(round floor ceil trunc)a
 
+  @doc """
+  The typed call with the new state. For a function that is a kernel (`ExCubecl.Kernel.FloatFunctions`), the kernel, its typed arguments and the
+  type of the result in place of the typed call.
+  """
   def call(function, args, line, state) do
     case folded(function, args) do
       nil -> calculated(function, args, line, state)
@@ -75,10 +80,8 @@ defmodule ExCubecl.Kernel.Functions do
   defp calculated(:rem, [a, b], line, state),
     do: binary(:rem, a, b, number(merged(a, b, line), :rem, line), state)
 
-  defp calculated(function, [a, b], line, state) when function in [:pow, :atan2] do
-    type = narrow(floating(merged(a, b, line), line), function, line)
-    binary(function, a, b, type, state)
-  end
+  defp calculated(function, [a, b], line, state) when function in @kernels,
+    do: kernel(function, [a, b], floating(merged(a, b, line), line), state)
 
   defp calculated(function, [a, b], line, state) when function in [:and, :or] do
     with {:bool, a} <- a, {:bool, b} <- b do
@@ -126,8 +129,24 @@ defmodule ExCubecl.Kernel.Functions do
       else: {{type, {:unary, :neg, tree}}, state}
   end
 
+  # Functions of 16-bit floats are calculated with 32 bits and rounded once.
+  defp kernel(function, args, type, state) do
+    wide = if type in [:f16, :bf16], do: :f32, else: type
+
+    {args, state} =
+      Enum.map_reduce(args, state, fn typed, state ->
+        {tree, state} = coerce(typed, wide, state)
+        {{wide, tree}, state}
+      end)
+
+    {{:kernel, FloatFunctions.kernel(function, wide), args, type}, state}
+  end
+
+  defp of_float(function, {type, _} = typed, line, state) when function in @kernels,
+    do: kernel(function, [typed], floating(type, line), state)
+
   defp of_float(function, {type, _} = typed, line, state) do
-    type = narrow(floating(type, line), function, line)
+    type = floating(type, line)
     {tree, state} = coerce(typed, type, state)
     result = if function in [:nan?, :infinite?], do: :bool, else: type
     {{result, {:unary, function, tree}}, state}
@@ -156,9 +175,4 @@ defmodule ExCubecl.Kernel.Functions do
     do: type_error(line, "#{function} is of integers, not of #{type}: use cast(x, :s32)")
 
   defp integer(type, _function, _line), do: type
-
-  defp narrow(:f64, function, line) when function in @narrow,
-    do: type_error(line, "#{function} is not there for f64 on every device: use cast(x, :f32)")
-
-  defp narrow(type, _function, _line), do: type
 end

@@ -286,7 +286,16 @@ defmodule ExCubecl.Kernel.Typer do
 
   defp expression({:call, line, function, args}, state) do
     {typed, state} = Enum.map_reduce(args, state, &expression/2)
-    Functions.call(function, typed, line, state)
+
+    case Functions.call(function, typed, line, state) do
+      {{:kernel, kernel, args, type}, state} ->
+        {typed, state} = expression({:inline, kernel, Enum.map(args, &{:bound, &1})}, state)
+        {tree, state} = coerce(typed, type, state)
+        {{type, tree}, state}
+
+      typed ->
+        typed
+    end
   end
 
   # The statements of a called kernel. Its argument names are bound to the caller's values; its variables get unique names.

@@ -6,7 +6,7 @@ defmodule ExCubecl.Ops.ElementWiseTest do
   import ExCubecl.Refusal
   import ExCubecl.Strided, only: [values: 2]
 
-  alias ExCubecl.Ops
+  alias ExCubecl.{Ops, Ulp}
 
   @integers [:s8, :u8, :s16, :u16, :s32, :u32, :s64, :u64]
 
@@ -106,50 +106,96 @@ defmodule ExCubecl.Ops.ElementWiseTest do
     refused(Ops.right_shift(1, 2), :invalid_argument, says: "kernel right_shift")
   end
 
-  test "functions of floats are near those of Erlang" do
-    inside = for n <- -19..19, do: n / 20
-    wide = for n <- -30..30, do: n / 4
-    above = for n <- 0..40, do: 1 + n * n / 8
+  test "functions of floats are right to a unit in the last place" do
+    # Numbers of every exponent, and more of those where functions bend.
+    patterns = for _ <- 1..600, do: <<:rand.uniform(0x1_0000_0000) - 1::32>>
+    any = for <<x::float-32>> <- patterns, do: x
 
-    for {name, points, fun} <- [
-          {:expm1, wide ++ [1.0e-6, -1.0e-7], &expm1/1},
-          {:log1p, above, &:math.log(1 + &1)},
-          {:cbrt, wide,
-           fn x -> if x < 0, do: -:math.pow(-x, 1 / 3), else: :math.pow(x, 1 / 3) end},
-          {:tan, inside, &:math.tan/1},
-          {:asin, inside, &:math.asin/1},
-          {:acos, inside, &:math.acos/1},
-          {:atan, wide, &:math.atan/1},
-          {:sinh, wide, &:math.sinh/1},
-          {:cosh, wide, &:math.cosh/1},
-          {:asinh, wide ++ [1.0e6, -1.0e7], &:math.asinh/1},
-          {:acosh, above ++ [1.0e6], &:math.acosh/1},
-          {:atanh, inside, &:math.atanh/1},
-          {:erf, wide, &:math.erf/1},
-          {:erfc, wide, &:math.erfc/1}
-        ] do
-      points = points |> buffer(:f32) |> flat()
-      found = apply(Ops, :"#{name}!", [buffer(points, :f32)])
+    middle =
+      for _ <- 1..600,
+          do: (:rand.uniform() - 0.5) * Enum.at([1, 2, 4, 30, 200], :rand.uniform(5) - 1)
 
-      for {x, y} <- Enum.zip(points, flat(found)) do
-        expected = fun.(x)
-        # That of the driver.
-        error = if name == :atan, do: 3.0e-5, else: 3.0e-6
-
-        assert abs(y - expected) <= error * abs(expected) + 1.0e-37,
-               inspect({name, x, y, expected})
-      end
+    for {name, reference} <- Ulp.references(), type <- types([:f32, :f64]) do
+      # The references have errors too.
+      most = if type == :f32, do: 1.0, else: 6.0
+      {error, x, y} = Ulp.worst(name, reference, type, middle ++ any)
+      assert error <= most, inspect({name, type, error, x, y})
     end
-
-    back = flat(Ops.erf_inv!(buffer(inside ++ [0.999, -0.9999], :f32)))
-
-    for {x, y} <- Enum.zip(inside ++ [0.999, -0.9999], back),
-        do: assert_in_delta(:math.erf(y), x, 1.0e-6)
   end
 
-  # The series near 0, where the difference cancels.
-  defp expm1(x) when abs(x) < 1.0e-3, do: x + x * x / 2 + x * x * x / 6
-  defp expm1(x), do: :math.exp(x) - 1
+  test "functions of 16-bit floats are those of 32 bits, rounded once" do
+    for type <- types([:f16, :bf16]), {name, _} <- Ulp.references() do
+      x = buffer(for(n <- -20..20, do: n / 8), type)
+      wide = apply(Ops, :"#{name}!", [Buffer.convert!(x, :f32)])
+      found = apply(Ops, :"#{name}!", [x])
+      assert {name, type, flat(found)} == {name, type, flat(Buffer.convert!(wide, type))}
+    end
+  end
+
+  test "powers and angles are right to a unit in the last place" do
+    size = fn -> :math.exp((:rand.uniform() - 0.5) * 20) end
+    x = for _ <- 1..400, do: size.()
+    y = for _ <- 1..400, do: (:rand.uniform() - 0.5) * 16
+
+    for type <- types([:f32, :f64]), {name, fun} <- [pow: &:math.pow/2, atan2: &:math.atan2/2] do
+      [a, b] = if name == :pow, do: [x, y], else: [y, x]
+      [a, b] = [buffer(a, type), buffer(b, type)]
+      pairs = Enum.zip(flat(a), flat(b)) |> Map.new(&{elem(&1, 0), elem(&1, 1)})
+      reference = fn a -> fun.(a, pairs[a]) end
+      error = Ulp.worst_of(flat(a), flat(apply(Ops, :"#{name}!", [a, b])), reference, type)
+      assert elem(error, 0) <= if(type == :f32, do: 1.0, else: 6.0), inspect({name, type, error})
+    end
+  end
+
+  test "powers and angles of special numbers, as in C" do
+    for {a, b, power} <- [
+          {0.0, 0.0, 1.0},
+          {:nan, 0.0, 1.0},
+          {1.0, :nan, 1.0},
+          {-1.0, :infinity, 1.0},
+          {2.0, :infinity, :infinity},
+          {0.5, :infinity, 0.0},
+          {0.5, :neg_infinity, :infinity},
+          {0.0, -1.0, :infinity},
+          {-0.0, -3.0, :neg_infinity},
+          {:neg_infinity, 3.0, :neg_infinity},
+          {:neg_infinity, -2.0, 0.0},
+          {-2.0, 3.0, -8.0},
+          {-2.0, 2.0, 4.0},
+          {-2.0, 0.5, :nan},
+          {:nan, 1.0, :nan},
+          {3.0e38, 3.0e38, :infinity},
+          {1.0e-38, 3.0e38, 0.0},
+          {2.0, -149.0, :math.pow(2, -149)}
+        ],
+        type <- types([:f32, :f64]),
+        do:
+          assert(
+            {type, a, b, flat(Ops.pow!(buffer([a], type), buffer([b], type)))} ==
+              {type, a, b, [power]}
+          )
+
+    pi = :math.pi()
+
+    for {y, x, angle} <- [
+          {0.0, 0.0, 0.0},
+          {0.0, -0.0, pi},
+          {-0.0, -1.0, -pi},
+          {:infinity, :infinity, pi / 4},
+          {:infinity, :neg_infinity, 3 * pi / 4},
+          {1.0, :neg_infinity, pi},
+          {:neg_infinity, 1.0, -pi / 2},
+          {1.0e-40, 1.0e-40, pi / 4},
+          {3.0e38, -3.0e38, 3 * pi / 4},
+          {:nan, 1.0, :nan},
+          {1.0, :nan, :nan}
+        ] do
+      [found] = flat(Ops.atan2!(buffer([y], :f32), buffer([x], :f32)))
+
+      assert if(angle == :nan, do: found == :nan, else: abs(found - angle) < 2.0e-7),
+             inspect({y, x, found})
+    end
+  end
 
   test "NaN, infinities, signed zeros and the ends of domains" do
     special = [:nan, :infinity, :neg_infinity, -0.0, 0.0]
