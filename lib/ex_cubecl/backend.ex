@@ -26,7 +26,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     alias ExCubecl.{Buffer, Device, Error, View}
     alias ExCubecl.Error.Arguments
     alias ExCubecl.Nx.{ElementWise, Fallback, Indexing, Layout, Reduction, Storage}
-    alias ExCubecl.Nx.{Bits, Dot, FFT, Order, Tracing, Windows}
+    alias ExCubecl.Nx.{Bits, Complex, Dot, FFT, LinAlg, Order, Tracing, Windows}
     alias Nx.Tensor, as: T
 
     @enforce_keys [:state, :config]
@@ -238,8 +238,9 @@ if Code.ensure_loaded?(Nx.Backend) do
     Code.ensure_loaded!(Nx.BinaryBackend)
 
     # Where Nx.BinaryBackend leaves an optional callback to Nx, so does this backend.
+    # Decompositions, which Nx would calculate with other operations, are the exception.
     for {name, arity} <- callbacks -- Module.definitions_in(__MODULE__, :def),
-        function_exported?(Nx.BinaryBackend, name, arity) do
+        function_exported?(Nx.BinaryBackend, name, arity) or name in [:qr, :cholesky, :eigh] do
       args = Macro.generate_arguments(arity, __MODULE__)
 
       @impl true
@@ -316,17 +317,24 @@ if Code.ensure_loaded?(Nx.Backend) do
       FFT,
       Indexing,
       Layout,
+      LinAlg,
       Order,
       Reduction,
       Windows
     ]
 
     for module <- modules, name <- module.names() do
-      defp native(unquote(name), args, config),
+      defp on_real(unquote(name), args, config),
         do: unquote(module).run(unquote(name), args, config)
     end
 
-    defp native(_name, _args, _config), do: :host
+    defp on_real(_name, _args, _config), do: :host
+
+    defp native(name, args, config) do
+      if Complex.run?(name, args, Fallback.tensors(args)),
+        do: Complex.run(name, args, config),
+        else: on_real(name, args, config)
+    end
 
     # Operands are made by functions that raise.
     defp attempt(native) do
@@ -335,8 +343,11 @@ if Code.ensure_loaded?(Nx.Backend) do
       error in Error -> {:error, error}
     end
 
-    defp finished({:ok, {first, %Buffer{} = second}}, _name, [{one, other} | _], config),
-      do: {Storage.put(one, first, config), Storage.put(other, second, config)}
+    defp finished({:ok, result}, _name, [outs | _], config) when is_tuple(outs) do
+      [outs, buffers] = for tuple <- [outs, result], do: Tuple.to_list(tuple)
+      pairs = Enum.zip(outs, buffers)
+      List.to_tuple(for {out, buffer} <- pairs, do: Storage.put(out, buffer, config))
+    end
 
     defp finished({:ok, state}, _name, [out | _], config), do: Storage.put(out, state, config)
 

@@ -82,4 +82,57 @@ defmodule ExCubecl.NxComplexTest do
     assert_close(:fft2, [complex({2, 6, 5}, {:c, 64})], &Nx.fft2/1, 1.0e-5)
     assert_close(:eps, [complex({8}, {:c, 64})], &Nx.fft(&1, eps: 4.0), 1.0e-5)
   end
+
+  test "element-wise operations, with broadcasting and real operands" do
+    for type <- [{:c, 64}, {:c, 128}] do
+      tolerance = if type == {:c, 64}, do: 1.0e-6, else: 1.0e-15
+      x = complex({3, 4}, type)
+      # No divisor is 0.
+      row = Nx.add(complex({4}, type), Complex.new(0, 6))
+      real = Nx.iota({3, 4}, type: :f32) |> Nx.add(1)
+
+      for name <- [:add, :subtract, :multiply, :divide, :equal, :not_equal],
+          pair <- [[x, row], [row, x], [x, real], [real, row], [x, x]],
+          do: assert_close({type, name}, pair, &apply(Nx, name, [&1, &2]), tolerance)
+
+      for name <- [:negate, :conjugate, :real, :imag, :abs, :sqrt],
+          do: assert_close({type, name}, [x], &apply(Nx, name, [&1]), tolerance)
+
+      assert_close(:number, [x], &Nx.multiply(&1, Complex.new(1, -2)), tolerance)
+      assert_close(:number, [x], &Nx.subtract(2.5, &1), tolerance)
+      assert_close(:small, [Nx.tensor(Complex.new(-4, 0), type: type)], &Nx.sqrt/1, tolerance)
+      assert_close(:zero, [Nx.broadcast(Nx.tensor(0, type: type), {2})], &Nx.sqrt/1, tolerance)
+    end
+
+    assert_close(:wide, [complex({5}, {:c, 64}), complex({5}, {:c, 128})], &Nx.add/2, 1.0e-15)
+    assert_close(:real, [Nx.iota({5}, type: :s32)], &Nx.conjugate/1, 0)
+    assert_close(:real, [Nx.broadcast(2, {3})], &Nx.conjugate/1, 0)
+  end
+
+  test "movement" do
+    x = complex({3, 4}, {:c, 64})
+    y = complex({2, 4}, {:c, 128})
+    z = complex({2, 4}, {:c, 64})
+
+    for {what, tensors, fun} <-
+          [
+            transpose: {[x], &Nx.transpose/1},
+            broadcast: {[x], &Nx.broadcast(&1, {2, 3, 4})},
+            broadcast: {[x], &Nx.broadcast(&1, {3, 2, 4}, axes: [0, 2])},
+            slice: {[x], &Nx.slice(&1, [1, 1], [2, 2])},
+            slice: {[x], &Nx.slice(&1, [0, 0], [3, 4], strides: [2, 3])},
+            reverse: {[x], &Nx.reverse(&1, axes: [1])},
+            concatenate: {[x, z], &Nx.concatenate([&1, &2])},
+            stack: {[x, x], &Nx.stack([&1, &2], axis: 1)},
+            put_slice: {[z, x], &Nx.put_slice(&2, [1, 0], &1)},
+            as_type: {[x], &Nx.as_type(&1, {:c, 128})},
+            as_type: {[Nx.iota({6}, type: :s32)], &Nx.as_type(&1, {:c, 64})},
+            sum: {[x], &Nx.sum/1},
+            sum: {[y], &Nx.sum(&1, axes: [0], keep_axes: true)},
+            dot: {[x, y], &Nx.dot(&1, [1], &2, [1])},
+            dot: {[x, Nx.iota({4, 2}, type: :f32)], &Nx.dot/2}
+          ]
+          |> Enum.map(fn {what, {tensors, fun}} -> {what, tensors, fun} end),
+        do: assert_close(what, tensors, fun, 1.0e-5)
+  end
 end

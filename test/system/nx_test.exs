@@ -40,6 +40,7 @@ defmodule ExCubecl.NxTest do
   test "sorts, minima and maxima", do: passes("order")
   test "windows and convolutions", do: passes("windows")
   test "bits of numbers", do: passes("bits")
+  test "linear algebra", do: passes("lin_alg")
   test "training", do: passes("training")
   test "results that other backends get wrong", do: passes("semantics")
   test "memory", do: passes("lifetime")
@@ -55,7 +56,11 @@ defmodule ExCubecl.NxTest do
 
   @all_on_device %{
     "0.7.2" => %{
-      "Nx.LinAlg.cholesky/1 (5)" => 1,
+      # Nx rounds each step, and ExCubecl.LinAlg once.
+      "Nx.LinAlg.cholesky/1 (3)" => 9,
+      "Nx.LinAlg.cholesky/1 (4)" => 5,
+      "Nx.LinAlg.cholesky/1 (5)" => 2,
+      "Nx.LinAlg.cholesky/1 (7)" => 5,
       "Nx.LinAlg.least_squares/2 (30)" => 6,
       "Nx.LinAlg.least_squares/2 (31)" => 48,
       "Nx.LinAlg.lu/2 (36)" => 1,

@@ -27,9 +27,19 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     # Nx itself has the optional callbacks that Nx.BinaryBackend has not.
     defp result(operation, args) do
-      if function_exported?(Nx.BinaryBackend, operation, length(args)),
-        do: apply(Nx.BinaryBackend, operation, args),
-        else: apply(Nx, operation, tl(args))
+      {module, args} =
+        cond do
+          function_exported?(Nx.BinaryBackend, operation, length(args)) ->
+            {Nx.BinaryBackend, args}
+
+          operation in [:qr, :cholesky, :eigh] ->
+            {Nx.LinAlg, tl(args)}
+
+          true ->
+            {Nx, tl(args)}
+        end
+
+      apply(module, operation, args)
     end
 
     @doc "As `on_host/3`, for tensors that are all binaries in host memory."

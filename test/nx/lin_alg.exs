@@ -1,0 +1,119 @@
+defmodule ExCubecl.NxLinAlgTest do
+  use ExUnit.Case, async: false
+
+  alias ExCubecl.Backend
+
+  setup do
+    :rand.seed(:exsss, {6, 16, 2026})
+    Nx.default_backend({Backend, host_limit: 0})
+    :ok
+  end
+
+  defp host(tensor), do: Nx.backend_copy(tensor, Nx.BinaryBackend)
+
+  defp random(shape, type) do
+    numbers = for _ <- 1..Tuple.product(shape), do: Enum.random(-32..32) / 8
+    numbers |> Nx.tensor(type: type) |> Nx.reshape(shape)
+  end
+
+  defp definite(shape, type) do
+    n = elem(shape, tuple_size(shape) - 1)
+    a = random(shape, type)
+    axes = Enum.to_list(0..(tuple_size(shape) - 1)) |> Enum.drop(-2)
+    last = tuple_size(shape) - 1
+    a |> Nx.dot([last], axes, a, [last], axes) |> Nx.add(Nx.eye(n, type: type))
+  end
+
+  defp close(a, b, tolerance) do
+    [a, b] = for tensor <- [a, b], do: tensor |> host() |> Nx.as_type(:f64)
+    largest = b |> Nx.abs() |> Nx.reduce_max() |> Nx.to_number() |> max(1)
+    difference = Nx.subtract(a, b) |> Nx.abs() |> Nx.reduce_max() |> Nx.to_number()
+    assert difference <= tolerance * largest
+  end
+
+  defp fallbacks(fun) do
+    before = Backend.fallbacks()
+    result = fun.()
+
+    {result,
+     for({{name, _, _} = key, n} <- Backend.fallbacks(), n != Map.get(before, key, 0), do: name)}
+  end
+
+  defp product(a, b) do
+    last = tuple_size(a.shape) - 1
+    axes = Enum.to_list(0..last) |> Enum.drop(-2)
+    Nx.dot(a, [last], axes, b, [last - 1], axes)
+  end
+
+  test "triangular systems, as on the host" do
+    for shape <- [{3, 3}, {2, 5, 5}, {70, 70}],
+        opts <- [[], [lower: false], [left_side: false], [transform_a: :transpose]],
+        type <- [{:f, 32}, {:f, 64}] do
+      n = elem(shape, tuple_size(shape) - 1)
+      a = Nx.add(random(shape, type), Nx.multiply(Nx.eye(n, type: type), 10 * n))
+      b = random(shape, type)
+      {x, names} = fallbacks(fn -> Nx.LinAlg.triangular_solve(a, b, opts) end)
+      assert names == []
+
+      expected =
+        Nx.with_default_backend(Nx.BinaryBackend, fn ->
+          Nx.LinAlg.triangular_solve(host(a), host(b), opts)
+        end)
+
+      assert {x.shape, x.type} == {expected.shape, expected.type}
+      close(x, expected, if(type == {:f, 64}, do: 1.0e-13, else: 1.0e-5))
+    end
+
+    assert_raise ArgumentError, fn ->
+      Nx.LinAlg.triangular_solve(Nx.broadcast(0.0, {3, 3}), Nx.iota({3}, type: :f32))
+    end
+  end
+
+  test "decompositions" do
+    for shape <- [{4, 4}, {2, 12, 12}, {100, 100}] do
+      n = elem(shape, tuple_size(shape) - 1)
+      a = definite(shape, {:f, 32})
+      axes = Enum.to_list(0..(tuple_size(shape) - 1))
+      swapped = Enum.drop(axes, -2) ++ Enum.reverse(Enum.take(axes, -2))
+      # Smaller ones are left to Nx.
+      native? = n > 8
+
+      {l, names} = fallbacks(fn -> Nx.LinAlg.cholesky(a) end)
+      # The callbacks of Nx 0.12 and later have no names for decompositions.
+      optional? = {:cholesky, 2} in Nx.Backend.behaviour_info(:callbacks)
+      if optional?, do: assert(names == [])
+      close(product(l, Nx.transpose(l, axes: swapped)), a, 1.0e-4)
+
+      {{p, l, u}, names} = fallbacks(fn -> Nx.LinAlg.lu(a) end)
+      if native? and optional?, do: assert(names == [])
+      close(product(p, product(l, u)), a, 1.0e-4)
+
+      if optional? do
+        for mode <- [:reduced, :complete], native? do
+          {{q, r}, names} = fallbacks(fn -> Nx.LinAlg.qr(a, mode: mode) end)
+          assert names == []
+          close(product(q, r), a, 1.0e-4)
+        end
+
+        if native? do
+          {{values, vectors}, names} = fallbacks(fn -> Nx.LinAlg.eigh(a) end)
+          assert names == []
+          scaled = Nx.multiply(vectors, Nx.new_axis(values, -2))
+          close(product(a, vectors), scaled, 1.0e-4)
+        end
+      end
+    end
+  end
+
+  test "complex numbers and small matrices are those of Nx" do
+    a = Nx.tensor([[2, Complex.new(0, 1)], [Complex.new(0, -1), 2]])
+    {x, names} = fallbacks(fn -> Nx.LinAlg.triangular_solve(a, Nx.tensor([2, 2])) end)
+    assert names == [:triangular_solve]
+    assert inspect(Nx.to_flat_list(x)) =~ "1.0"
+    {{p, l, u}, _} = fallbacks(fn -> Nx.LinAlg.lu(Nx.tensor([[1.0, 2.0], [3.0, 4.0]])) end)
+    close(product(p, product(l, u)), Nx.tensor([[1.0, 2.0], [3.0, 4.0]]), 1.0e-6)
+    {q, _} = Nx.LinAlg.qr(Nx.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    close(product(q, Nx.transpose(q)), Nx.eye(2), 1.0e-6)
+    assert Nx.LinAlg.cholesky(a).type == {:c, 64}
+  end
+end
