@@ -87,6 +87,18 @@ defmodule ExCubecl.NxOrderTest do
     end
   end
 
+  test "kept axes, read by the next operation" do
+    for name <- [:argmax, :argmin], axis <- [0, 1, 2] do
+      opts = [axis: axis, keep_axis: true]
+
+      assert_same(
+        {name, axis},
+        sample({:f, 32}),
+        &Nx.take_along_axis(&1, apply(Nx, name, [&1, opts]), axis: axis)
+      )
+    end
+  end
+
   test "a small top_k stays on the host" do
     x = Nx.tensor([1, 3, 2], backend: {Backend, host_limit: 64})
     {values, indices} = Nx.top_k(x, k: 2)

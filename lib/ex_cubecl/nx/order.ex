@@ -3,6 +3,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     @moduledoc false
     # Sorts, and the indices of minima and maxima. Results as those of `ExCubecl.Nx.ElementWise`.
 
+    alias ExCubecl.Buffer
     alias ExCubecl.Nx.{Operand, Storage}
     alias ExCubecl.Ops
     alias ExCubecl.Ops.{ComputeType, Reductions}
@@ -41,6 +42,7 @@ if Code.ensure_loaded?(Nx.Backend) do
       with {:ok, buffer} <- buffer(tensor, config),
            {:ok, nan} <- nan(buffer.dtype, opts[:tie_break]),
            {:ok, place} <- Reductions.index_of(name, buffer, place(opts), nan),
+           {:ok, place} <- Buffer.reshape(place, out.shape),
            do: converted(place, out)
     end
 
