@@ -46,6 +46,7 @@ defmodule Bench do
     replicas()
     convert()
     kernels(peers)
+    windows()
     processes()
     heartbeats()
     growth()
@@ -343,6 +344,22 @@ defmodule Bench do
       done.(calls),
       settled
     )
+  end
+
+  # A convolution does as many multiplications as the product of its windows and its kernel, and a window reads as many elements as the sum.
+  defp windows do
+    x = Ops.random_uniform!([8, 16, 32, 32], 1)
+    kernel = Ops.random_uniform!([32, 16, 3, 3], 2)
+    convolution = fn -> Buffer.synchronize!(Ops.conv!(x, kernel, padding: :same)) end
+    [rows, columns] = for shape <- [[8192, 144], [144, 32]], do: Ops.random_uniform!(shape, 3)
+    product = fn -> Buffer.synchronize!(Ops.matmul!(rows, columns)) end
+    row("conv 8x16x32x32 f32, 32 of 3x3", convolution, "product as large", product)
+
+    image = Ops.random_uniform!([8, 16, 128, 128], 4)
+    options = [strides: [1, 1, 2, 2]]
+    pool = fn -> Buffer.synchronize!(Ops.window_max!(image, [1, 1, 2, 2], options)) end
+    greatest = fn -> Buffer.synchronize!(Ops.reduce_max!(image)) end
+    row("window_max 8x16x128x128 f32, 2x2", pool, "reduce_max", greatest)
   end
 
   defp sum_of(<<n::float-32-native, rest::binary>>, sum), do: sum_of(rest, sum + n)

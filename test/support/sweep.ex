@@ -132,6 +132,7 @@ defmodule ExCubecl.Sweep do
       :inputs => [buffer],
       :k => 1,
       :kernel => Kernel.kernel(fn x -> x + 1 end),
+      {ExCubecl.Ops, :kernel} => Kernel.kernel(fn x, acc -> x + acc end),
       :len => 4,
       :length => 2,
       :lengths => [1, 2],

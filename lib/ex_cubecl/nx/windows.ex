@@ -3,8 +3,9 @@ if Code.ensure_loaded?(Nx.Backend) do
     @moduledoc false
     # Convolutions, windows, and reductions with a function. Results as those of `ExCubecl.Nx.ElementWise`.
 
-    alias ExCubecl.{Buffer, Ops, View}
+    alias ExCubecl.{Buffer, Ops}
     alias ExCubecl.Nx.{Operand, Storage, Tracing, Types}
+    alias ExCubecl.Ops.ComputeType
     alias Nx.Tensor, as: T
 
     @floats [:f16, :f32, :f64]
@@ -16,31 +17,31 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     def run(:conv, [out, input, kernel, opts], config) do
       with {:ok, dtype} <- sums(out),
-           {:ok, [input, kernel]} <- buffers([input, kernel], config),
+           {:ok, [input, kernel]} <- views([input, kernel], config),
            {:ok, result} <- Ops.conv(input, kernel, opts),
-           do: converted(result, dtype)
+           do: ComputeType.converted(result, dtype)
     end
 
     # The least and the greatest element are the same in every type that has them.
     def run(name, [out, tensor, window, opts], config) when name in @aggregates do
       with {:ok, dtype} <-
              if(name in [:window_max, :window_min], do: Operand.dtype(out), else: sums(out)),
-           {:ok, [buffer]} <- buffers([tensor], config),
-           {:ok, result} <- apply(Ops, name, [buffer, window, opts]),
-           do: converted(result, dtype)
+           {:ok, [view]} <- views([tensor], config),
+           {:ok, result} <- apply(Ops, name, [view, window, opts]),
+           do: ComputeType.converted(result, dtype)
     end
 
     def run(name, [out, tensor, source, initial, window, opts], config) when name in @scatters do
       with {:ok, dtype} <- sums(out),
-           {:ok, [buffer, source, initial]} <- buffers([tensor, source, initial], config),
-           {:ok, result} <- apply(Ops, name, [buffer, source, initial, window, opts]),
-           do: converted(result, dtype)
+           {:ok, [view, source, initial]} <- views([tensor, source, initial], config),
+           {:ok, result} <- apply(Ops, name, [view, source, initial, window, opts]),
+           do: ComputeType.converted(result, dtype)
     end
 
     def run(:reduce, [out, tensor, initial, opts, fun], config) do
       with {:ok, dtype, number} <- folded(out, tensor, initial, config),
            {:ok, kernel} <- Tracing.kernel(fun, tensor.type, out.type, config) do
-        view = View.new(Storage.buffer(tensor, config))
+        view = Storage.view(tensor, config)
         axes = opts[:axes] || Nx.axes(tensor)
         axes = Enum.sort(axes)
 
@@ -53,7 +54,7 @@ if Code.ensure_loaded?(Nx.Backend) do
       with true <- out.type == tensor.type,
            {:ok, _dtype, number} <- folded(out, tensor, initial, config),
            {:ok, kernel} <- Tracing.kernel(fun, tensor.type, out.type, config) do
-        Ops.window_reduce(Storage.buffer(tensor, config), number, window, kernel, opts)
+        Ops.window_reduce(Storage.view(tensor, config), number, window, kernel, opts)
       else
         false -> :host
         other -> other
@@ -68,9 +69,9 @@ if Code.ensure_loaded?(Nx.Backend) do
       end
     end
 
-    defp buffers(tensors, config) do
+    defp views(tensors, config) do
       if Enum.all?(tensors, &Types.dtype(&1.type)),
-        do: {:ok, Enum.map(tensors, &Storage.buffer(&1, config))},
+        do: {:ok, Enum.map(tensors, &Storage.view(&1, config))},
         else: :host
     end
 
@@ -93,7 +94,7 @@ if Code.ensure_loaded?(Nx.Backend) do
 
         :error ->
           if Types.dtype(type) && Types.exact?(Types.dtype(type), dtype),
-            do: {:ok, Storage.buffer(initial, config)},
+            do: {:ok, Storage.view(initial, config)},
             else: :host
       end
     end
@@ -103,8 +104,5 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     defp fits?(number, dtype) when is_integer(number), do: Operand.cast(number, dtype) == number
     defp fits?(_number, dtype), do: dtype in @floats
-
-    defp converted(%{dtype: dtype} = buffer, dtype), do: {:ok, buffer}
-    defp converted(buffer, dtype), do: Buffer.convert(buffer, dtype)
   end
 end
