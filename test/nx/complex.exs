@@ -109,6 +109,15 @@ defmodule ExCubecl.NxComplexTest do
     assert_close(:real, [Nx.broadcast(2, {3})], &Nx.conjugate/1, 0)
   end
 
+  test "functions" do
+    x = complex({3, 4}, {:c, 64})
+
+    for name <- [:exp, :log, :sin, :cos, :sinh, :cosh],
+        do: assert_close(name, [x], &apply(Nx, name, [&1]), 2.0e-5)
+
+    assert_close(:log, [Nx.tensor([Complex.new(-1, 0), Complex.new(0, -2)])], &Nx.log/1, 1.0e-6)
+  end
+
   test "movement" do
     x = complex({3, 4}, {:c, 64})
     y = complex({2, 4}, {:c, 128})

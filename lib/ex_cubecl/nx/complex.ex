@@ -5,13 +5,26 @@ if Code.ensure_loaded?(Nx.Backend) do
     # are strided views. Results as those of `ExCubecl.Nx.ElementWise`.
 
     alias ExCubecl.{Buffer, Error, View}
-    alias ExCubecl.Nx.{ComplexKernels, Dot, Movement, Operand, Reduction, Storage, Types}
+
+    alias ExCubecl.Nx.{
+      ComplexFunctions,
+      ComplexKernels,
+      Dot,
+      Movement,
+      Operand,
+      Reduction,
+      Storage,
+      Types
+    }
+
     alias ExCubecl.Ops.Lowering
     alias ExCubecl.View.Strides
     alias Nx.Tensor, as: T
 
+    @functions ComplexFunctions.names()
+
     @doc "The names of the callbacks that `run/3` knows."
-    def names, do: [:as_type, :sum, :dot] ++ ComplexKernels.names()
+    def names, do: [:as_type, :sum, :dot] ++ @functions ++ ComplexKernels.names()
 
     @doc "Whether a callback is one of these, with complex numbers among its operands or results."
     def run?(name, [out | _], tensors),
@@ -42,6 +55,17 @@ if Code.ensure_loaded?(Nx.Backend) do
              Error.map([{a, c}, {b, d}, {a, d}, {b, c}], fn {x, y} -> product.(x, y) end) do
         [difference, total] = ComplexKernels.sums()
         joined(:dot, [{difference, [ac, bd]}, {total, [ad, bc]}], out, config)
+      end
+    end
+
+    def run(name, [out, tensor], config) when name in @functions do
+      with {:ok, :f32} <- common([out, tensor], config),
+           {:ok, [a, b]} <- operand(tensor, :f32, config),
+           {:ok, parts} <- ComplexFunctions.parts(name, a, b) do
+        joined(name, parts, out, config)
+      else
+        {:ok, :f64} -> :host
+        other -> other
       end
     end
 

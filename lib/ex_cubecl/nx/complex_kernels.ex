@@ -5,6 +5,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     # are 0 and 1, those of a second operand c + d i are 2 and 3.
 
     alias ExCubecl.Kernel
+    alias ExCubecl.Ops.Lowering
 
     require Kernel
 
@@ -68,12 +69,16 @@ if Code.ensure_loaded?(Nx.Backend) do
     ]
 
     @parts Map.new(arithmetic ++ functions)
+    @magnitude magnitude
 
     @doc "The kernels of an operation and the parts they take."
     def parts(name), do: Map.fetch!(@parts, name)
 
     @doc "The names of the operations."
     def names, do: Map.keys(@parts)
+
+    @doc "The magnitudes of numbers by their parts."
+    def magnitude(a, b), do: Lowering.map(@magnitude, [a, b])
 
     @doc "The kernels of differences and sums of two numbers."
     def sums, do: [@difference, @total]
