@@ -318,6 +318,28 @@ defmodule Bench do
     product = fn -> Buffer.synchronize!(Ops.matmul!(m, n)) end
     peer("product of 1024 x 1024 f32", product, "cubek by itself", peers["cubecl matmul"])
 
+    [a, b] = for seed <- 3..4, do: Ops.random_uniform!([16, 128, 128], seed)
+    stacks = fn -> Buffer.synchronize!(Ops.matmul!(a, b)) end
+
+    one_by_one = fn ->
+      for at <- 0..15 do
+        [x, y] = for stack <- [a, b], do: Buffer.view!(stack, at * 128 * 128, [128, 128])
+        Buffer.synchronize!(Ops.matmul!(x, y))
+      end
+    end
+
+    row("16 products of 128 x 128 f32", stacks, "one by one", one_by_one, 9)
+    by_vector = fn -> Buffer.synchronize!(Ops.matmul!(m, Buffer.view!(n, 0, [1024]))) end
+    row("1024 x 1024 times a vector", by_vector, "sum", fn -> ExCubecl.item!(Ops.sum!(m)) end)
+    softmax = fn -> Buffer.synchronize!(Ops.softmax!(m)) end
+
+    composed = fn ->
+      exp = Ops.exp!(Ops.subtract!(m, Ops.reduce_max!(m, axis: 1, keep_axes: true)))
+      Buffer.synchronize!(Ops.divide!(exp, Ops.sum!(exp, axis: 1, keep_axes: true)))
+    end
+
+    row("softmax of 1024 x 1024 f32", softmax, "five operations", composed, 15)
+
     next = ExCubecl.Kernel.kernel(fn a, b -> b[index()] = a[index()] + 1 end)
     [a, b] = for _ <- 1..2, do: Buffer.zeros!([100], :s32)
     launch = fn -> ExCubecl.Kernel.run(next, [a, b]) end

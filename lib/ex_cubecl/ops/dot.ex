@@ -1,27 +1,18 @@
 defmodule ExCubecl.Ops.Dot do
   @moduledoc false
   # Products of tensors: the types of the calculation, and the choice of the kernel. The matrix product of the device's library
-  # (`ExCubecl.Ops.LibraryProduct`) is for large products, an element-wise operation for those without a sum, a reduction for results of
-  # one row, of one column or of few elements, and a kernel that accumulates tiles (`ExCubecl.Ops.TiledProduct`) for all others. Operands
-  # are read through their strides.
+  # (`ExCubecl.Ops.LibraryProduct`) is for large products of matrices, an element-wise operation for those without a sum, and a kernel
+  # that accumulates tiles (`ExCubecl.Ops.TiledProduct`) for all others. Operands are read through their strides.
 
   alias ExCubecl.{Buffer, Kernel, Shape}
   alias ExCubecl.Error.Arguments
   alias ExCubecl.Kernel.Types
-  alias ExCubecl.Ops.{Contraction, LibraryProduct, Lowering, Operands, Reduction, Strided}
-  alias ExCubecl.Ops.TiledProduct
-  alias ExCubecl.View.Strides
+  alias ExCubecl.Ops.{Contraction, LibraryProduct, Lowering, Operands, Strided, TiledProduct}
 
   require Kernel
 
-  @multiply Kernel.kernel(fn left, right -> left * right end)
   # The sum of one product: a sum starts with 0, which makes a negative zero positive.
   @multiply_once Kernel.kernel(fn left, right -> 0 + left * right end)
-  @add Kernel.kernel(fn acc, x -> acc + x end)
-
-  # A tile has one invocation for its whole sum, a reduction many, but reads each element more often.
-  @few_tiles 64
-  @long 256
 
   @doc """
   The product over the axes of the options `contract_axes:` and `batch_axes:`. `dtype` is the type of the result, by default the type to which those
@@ -54,71 +45,36 @@ defmodule ExCubecl.Ops.Dot do
     if 0 in shape or 0 in contraction.inner do
       Buffer.zeros(shape, types.dtype, device: device)
     else
-      with :none <- LibraryProduct.run(contraction, types),
-           {:ok, left} <- Operands.loaded(contraction.left, types),
-           {:ok, right} <- Operands.loaded(contraction.right, types),
-           {:ok, result} <- kernel(name, %{contraction | left: left, right: right}, types),
+      with {:ok, result} <- product_of(name, contraction, types),
            do: Operands.converted(result, types.dtype)
     end
   end
 
+  defp product_of(name, %{left: left, right: right} = contraction, types) do
+    with {:ok, left} <- Operands.loaded(left, types),
+         {:ok, right} <- Operands.loaded(right, types),
+         contraction = %{contraction | left: left, right: right},
+         :none <- LibraryProduct.run(name, contraction, types),
+         do: kernel(name, contraction, types)
+  end
+
   defp kernel(name, contraction, types) do
-    [rows, columns, inner] =
-      for key <- [:rows, :columns, :inner], do: Shape.size(contraction[key])
-
-    tiles = TiledProduct.tiles(Shape.size(contraction.batch), rows, columns)
-
-    cond do
-      inner == 1 ->
-        without_sum(name, contraction, types)
-
-      1 in [rows, columns] or (tiles < @few_tiles and inner >= @long) ->
-        reduced(name, contraction, types)
-
-      true ->
-        TiledProduct.run(name, contraction, types)
-    end
+    if Shape.size(contraction.inner) == 1,
+      do: without_sum(name, contraction, types),
+      else: TiledProduct.run(name, contraction, types)
   end
 
-  ## Products as other operations, on operands that are broadcast to the axes batch, rows, columns, inner
-
+  # The operands are broadcast to the axes of the result. The inner axes have the length 1.
   defp without_sum(name, contraction, types) do
-    inner = inner_axes(contraction)
-    operands = for view <- spread(contraction), do: Strides.squeeze(view, inner)
-    op = Strided.named(@multiply_once, name)
-    Lowering.map(op, operands, as: types.acc, dtype: types.stored)
-  end
-
-  defp reduced(name, contraction, types) do
-    spec = %{
-      name: name,
-      first: 0,
-      step: @add,
-      operands: types.acc,
-      as: types.acc,
-      dtype: types.stored
-    }
-
-    Reduction.run(spec, @multiply, spread(contraction), inner_axes(contraction), false)
-  end
-
-  defp inner_axes(%{inner: inner} = contraction) do
-    kept = length(Contraction.shape(contraction))
-    Enum.to_list(kept..(kept + length(inner) - 1)//1)
-  end
-
-  defp spread(
-         %{left: left, right: right, batch: batch, rows: rows, columns: columns} = contraction
-       ) do
-    shape = Contraction.shape(contraction) ++ contraction.inner
+    %{left: left, right: right, batch: batch, rows: rows, columns: columns} = contraction
+    shape = Contraction.shape(contraction)
     none = fn lengths -> List.duplicate(0, length(lengths)) end
-    {left_kept, left_inner} = Enum.split(left.strides, length(batch ++ rows))
+    left_strides = Enum.take(left.strides, length(batch ++ rows)) ++ none.(columns)
     {right_batch, rest} = Enum.split(right.strides, length(batch))
-    {right_inner, right_columns} = Enum.split(rest, length(contraction.inner))
-
-    [
-      %{left | shape: shape, strides: left_kept ++ none.(columns) ++ left_inner},
-      %{right | shape: shape, strides: right_batch ++ none.(rows) ++ right_columns ++ right_inner}
-    ]
+    right_strides = right_batch ++ none.(rows) ++ Enum.drop(rest, length(contraction.inner))
+    left = %{left | shape: shape, strides: left_strides}
+    right = %{right | shape: shape, strides: right_strides}
+    op = Strided.named(@multiply_once, name)
+    Lowering.map(op, [left, right], as: types.acc, dtype: types.stored)
   end
 end

@@ -111,6 +111,27 @@ pub struct Run<'a> {
     pub invocations: u64,
 }
 
+/// The product of two stacks of matrices, `rows` by `inner` and `inner` by `columns`, in a stack without gaps. The caller
+/// has checked that every element of the operands is inside their regions, and that no length is zero.
+pub struct Product<'a> {
+    pub left: Matrices<'a>,
+    pub right: Matrices<'a>,
+    pub out: Region<'a>,
+    pub dtype: DType,
+    /// The lengths of the axes of the stacks.
+    pub batch: &'a [u64],
+    pub rows: u64,
+    pub inner: u64,
+    pub columns: u64,
+}
+
+/// An operand of a product, whose first element is the first one of the region.
+pub struct Matrices<'a> {
+    pub region: Region<'a>,
+    /// In elements: of the axes of the stack, then from row to row and from column to column, of which one is 1.
+    pub strides: &'a [u64],
+}
+
 /// The time that the kernels of a device took, and the clock that measured it.
 pub struct Timing {
     pub passed: Duration,
@@ -156,15 +177,8 @@ pub trait Driver: Send + Sync {
     /// Compiles a kernel before it is launched.
     fn compile(&self, program: &Arc<Program>) -> Result<()>;
     fn is_compiled(&self, program: &Arc<Program>) -> bool;
-    /// The product of two `f32` matrices. `lengths` are rows, inner elements and columns. Returns `false`
-    /// if the driver has no kernel for this product.
-    fn matmul(
-        &self,
-        left: Region<'_>,
-        right: Region<'_>,
-        out: Region<'_>,
-        lengths: [u64; 3],
-    ) -> Result<bool>;
+    /// Returns `false` if the driver has no kernel for this product.
+    fn matmul(&self, product: &Product<'_>) -> Result<bool>;
     /// Runs a WGSL source with `groups` workgroups per axis; no region overlaps one that is written.
     fn run_source(&self, source: &Source, buffers: &[Region<'_>], groups: [u32; 3]) -> Result<()>;
     fn group_limits(&self) -> GroupLimits;

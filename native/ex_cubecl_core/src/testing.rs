@@ -9,7 +9,8 @@ use parking_lot::Mutex;
 use crate::device::Device;
 use crate::device_id::{DeviceId, Runtime};
 use crate::driver::{
-    Driver, GroupLimits, Hardware, Info, Limits, Page, PendingRead, Progress, Region, Run, Timing,
+    Driver, GroupLimits, Hardware, Info, Limits, Page, PendingRead, Product, Progress, Region, Run,
+    Timing,
 };
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -135,7 +136,7 @@ impl Driver for HostDriver {
         false
     }
 
-    fn matmul(&self, _: Region<'_>, _: Region<'_>, _: Region<'_>, _: [u64; 3]) -> Result<bool> {
+    fn matmul(&self, _: &Product<'_>) -> Result<bool> {
         Ok(false)
     }
 

@@ -6,7 +6,7 @@ mod common;
 
 use common::{bytes_buffer, contents, pattern, test_device};
 use ex_cubecl_core::launch::kernel::Kernel;
-use ex_cubecl_core::launch::matmul::matmul;
+use ex_cubecl_core::launch::matmul::{Lengths, Operand, matmul};
 use ex_cubecl_core::program::tree::{
     Atomic, Binary, Expr, Group, INDEX, Program, Stmt, Type, Unary,
 };
@@ -473,47 +473,114 @@ fn a_product_is_right_and_leaves_its_neighbours_alone() {
         let data = pattern(seed, 40_000);
         neighbours.push((bytes_buffer(&device, &data), data));
     };
-    for (at, [m, k, n]) in [
-        [257, 300, 263],
-        [300, 200, 301],
-        [1, 16_000, 1100],
-        [1100, 16_000, 1],
-        [259, 259, 259],
+    for (at, [batch, m, k, n]) in [
+        [1, 257, 300, 263],
+        [1, 300, 200, 301],
+        [1, 1, 16_000, 1100],
+        [1, 1100, 16_000, 1],
+        [1, 259, 259, 259],
+        [3, 65, 33, 130],
     ]
     .into_iter()
     .enumerate()
     {
-        beside(at as u64);
-        let small = |n: usize| (n * 7 % 11) as f32;
-        let [a, b] = [m * k, k * n].map(|count| (0..count).map(small).collect::<Vec<_>>());
-        let (left, right) = (floats(&a), floats(&b));
-        beside(100 + at as u64);
-        let spec = (F32, (m * n) as u64).into();
-        let out = matmul(&left, &right, spec, [m as u64, k as u64, n as u64]).unwrap();
-        beside(200 + at as u64);
-        let Some(out) = out else {
-            continue; // This device has no library kernel.
-        };
-        let product = read(&out);
-        for (row, column) in [(0, 0), (m - 1, n - 1), (m / 2, n / 3), (m - 1, 0)] {
-            let expected: f32 = (0..k).map(|j| a[row * k + j] * b[j * n + column]).sum();
-            assert_eq!(
-                product[row * n + column],
-                expected,
-                "{m} {k} {n}: {row} {column}"
+        // As they are, and transposed.
+        for turned in [false, true] {
+            beside(at as u64);
+            let small = |n: usize| (n * 7 % 11) as f32;
+            let [a, b] =
+                [m * k, k * n].map(|count| (0..batch * count).map(small).collect::<Vec<_>>());
+            let (left, right) = (floats(&a), floats(&b));
+            beside(100 + at as u64);
+            let spec = (F32, (batch * m * n) as u64).into();
+            let strides = |rows: usize, columns: usize| {
+                let (row, column) = if turned { (1, rows) } else { (columns, 1) };
+                [rows * columns, row, column].map(|stride| stride as u64)
+            };
+            let (left_strides, right_strides) = (strides(m, k), strides(k, n));
+            let lengths = Lengths {
+                batch: &[batch as u64],
+                rows: m as u64,
+                inner: k as u64,
+                columns: n as u64,
+            };
+            let out = matmul(
+                &whole(&left, &left_strides),
+                &whole(&right, &right_strides),
+                spec,
+                &lengths,
             );
+            let out = out.unwrap();
+            beside(200 + at as u64);
+            let Some(out) = out else {
+                continue; // This device has no library kernel.
+            };
+            let product = read(&out);
+            let element = |list: &[f32], strides: [u64; 3], at: [usize; 3]| {
+                let places = at
+                    .iter()
+                    .zip(strides)
+                    .map(|(at, stride)| at * stride as usize);
+                list[places.sum::<usize>()]
+            };
+            for (row, column) in [(0, 0), (m - 1, n - 1), (m / 2, n / 3), (m - 1, 0)] {
+                let last = batch - 1;
+                let product_of = |j| {
+                    element(&a, left_strides, [last, row, j])
+                        * element(&b, right_strides, [last, j, column])
+                };
+                let expected: f32 = (0..k).map(product_of).sum();
+                let found = product[(last * m + row) * n + column];
+                assert_eq!(found, expected, "{batch} {m} {k} {n}: {row} {column}");
+            }
         }
     }
     for (buffer, data) in &neighbours {
         assert_eq!(&contents(buffer), data);
     }
+}
+
+fn whole<'a>(buffer: &'a Buffer, strides: &'a [u64]) -> Operand<'a> {
+    Operand {
+        buffer,
+        offset: 0,
+        strides,
+    }
+}
+
+#[test]
+fn a_product_whose_operands_are_not_inside_their_buffers_is_refused() {
     let (a, b) = (floats(&[1.0; 6]), floats(&[1.0; 6]));
-    let wrong = matmul(&a, &b, (F32, 4).into(), [2, 2, 2]);
-    assert!(matches!(
-        wrong,
-        Err(Error::ShapeMismatch {
-            expected: 4,
-            actual: 6
-        })
-    ));
+    let lengths = |batch: &'static [u64], inner| Lengths {
+        batch,
+        rows: 2,
+        inner,
+        columns: 2,
+    };
+    let run = |operand: Operand<'_>, lengths: Lengths<'_>, count: u64| {
+        matmul(&operand, &whole(&b, &[2, 1]), (F32, count).into(), &lengths)
+    };
+    type Outcome = Result<Option<Buffer>, Error>;
+    let outside = |result: Outcome| matches!(result, Err(Error::OutOfBounds { .. }));
+    assert!(outside(run(whole(&a, &[4, 1]), lengths(&[], 3), 4)));
+    assert!(outside(run(whole(&a, &[u64::MAX, 1]), lengths(&[], 3), 4)));
+    let late = Operand {
+        buffer: &a,
+        offset: 1,
+        strides: &[3, 1],
+    };
+    assert!(outside(run(late, lengths(&[], 3), 4)));
+    let mismatch = |result: Outcome| matches!(result, Err(Error::ShapeMismatch { .. }));
+    assert!(mismatch(run(whole(&a, &[3, 1]), lengths(&[], 3), 5)));
+    assert!(mismatch(run(whole(&a, &[3, 1, 1]), lengths(&[], 3), 4)));
+    assert!(
+        run(whole(&a, &[2, 2]), lengths(&[], 2), 4)
+            .unwrap()
+            .is_none()
+    );
+    assert!(
+        run(whole(&a, &[3, 1]), lengths(&[], 0), 4)
+            .unwrap()
+            .is_none()
+    );
 }

@@ -183,21 +183,63 @@ defmodule ExCubecl.Ops.DotTest do
     end
   end
 
-  # Sizes for each kernel: one row, one column, few tiles with long sums, more tiles, several launches for the sums.
+  # Sizes for each kernel: one row, one column, few tiles with long sums, more tiles, sums of several parts.
   test "sums of many products" do
     for {m, k, n} <- [{1, 700, 40}, {40, 700, 1}, {7, 300, 9}, {33, 64, 31}, {3, 8193, 260}],
         dtype <- [:f32, :f16, :s32, :u8] do
       [a, b] = for shape <- [[m, k], [k, n]], do: zeros_and_ones(shape)
       [left, right] = for buffer <- [a, b], do: Buffer.convert!(buffer, dtype)
-      product = Ops.matmul!(left, right)
+      assert_product(Ops.matmul!(left, right), a, b)
+    end
+  end
 
-      for row <- Enum.uniq([0, div(m, 2), m - 1]), column <- Enum.uniq([0, div(n, 3), n - 1]) do
-        column_of_b = Buffer.reshape!(Ops.slice!(b, [0, column], [k, 1]), [k])
-        products = Ops.multiply!(Buffer.view!(a, row * k, [k]), column_of_b)
-        sum = ExCubecl.item!(Ops.sum!(products))
-        [found] = product |> Buffer.view!(row * n + column, [1]) |> found()
-        assert {m, k, n, dtype, found} == {m, k, n, dtype, Conversion.bits(sum, dtype)}
-      end
+  # Products that the library of the device may calculate, of operands that it reads as they are, and of others.
+  test "large products" do
+    for {dtype, m, k, n} <- [{:f32, 260, 256, 257}, {:f16, 256, 257, 256}, {:u8, 256, 257, 258}] do
+      [a, b] = for shape <- [[m, k], [k, n]], do: zeros_and_ones(shape)
+      [left, right] = for buffer <- [a, b], do: Buffer.convert!(buffer, dtype)
+      turned = right |> Ops.transpose!() |> View.transpose!()
+      part = left |> Ops.pad!(1, [{0, 0, 0}, {1, 0, 0}]) |> View.slice!([0, 1], [m, k])
+      pairs = [{left, right}] ++ if dtype == :f32, do: [{left, turned}, {part, right}], else: []
+      for {x, y} <- pairs, do: assert_product(Ops.matmul!(x, y), a, b)
+    end
+  end
+
+  test "large stacks of matrices, and matrices times vectors" do
+    [a, b] = for shape <- [[3, 2, 128, 64], [2, 64, 350]], do: zeros_and_ones(shape)
+    product = Ops.matmul!(Buffer.convert!(a, :f32), Buffer.convert!(b, :f32))
+    assert product.shape == [3, 2, 128, 350]
+
+    for at <- [0, 3, 5], do: assert_product(nth(product, at), nth(a, at), nth(b, rem(at, 2)))
+
+    [a, b] = for shape <- [[1100, 1000], [1000]], do: zeros_and_ones(shape)
+    [matrix, vector] = for x <- [a, b], do: Buffer.convert!(x, :f32)
+    turned = Ops.transpose!(matrix)
+    column = Buffer.reshape!(b, [1000, 1])
+
+    for product <- [
+          Ops.matmul!(matrix, vector),
+          Ops.matmul!(vector, View.transpose!(matrix)),
+          Ops.matmul!(vector, turned),
+          Ops.matmul!(View.transpose!(turned), vector)
+        ],
+        do: assert_product(Buffer.reshape!(product, [1100, 1]), a, column)
+  end
+
+  # Matrix `at` of a stack.
+  defp nth(%{shape: shape} = buffer, at) do
+    matrix = Enum.take(shape, -2)
+    Buffer.view!(buffer, at * Enum.product(matrix), matrix)
+  end
+
+  # Some elements of the product of matrices of zeros and ones.
+  defp assert_product(%{shape: [m, n], dtype: dtype} = product, a, %{shape: [k, n]} = b) do
+    for row <- Enum.uniq([0, div(m, 2), m - 1]), column <- Enum.uniq([0, div(n, 3), n - 1]) do
+      column_of_b = Buffer.reshape!(Ops.slice!(b, [0, column], [k, 1]), [k])
+      products = Ops.multiply!(Buffer.view!(a, row * k, [k]), column_of_b)
+      sum = ExCubecl.item!(Ops.sum!(products))
+      [found] = product |> Buffer.view!(row * n + column, [1]) |> found()
+      assert {m, k, n, dtype, found} == {m, k, n, dtype, Conversion.bits(sum, dtype)}
     end
   end
 

@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering::Acquire;
 use std::time::Duration;
 
 use ex_cubecl_core::driver::{
-    Argument, Clock, Driver, GroupLimits, Limits, Page, PendingRead, Progress, Region, Run, Timing,
+    Argument, Clock, Driver, GroupLimits, Limits, Page, PendingRead, Product, Progress, Region,
+    Run, Timing,
 };
 use ex_cubecl_core::dtype::DType;
 use ex_cubecl_core::error::{Error, Result};
@@ -13,7 +14,7 @@ use ex_cubecl_core::program::source::Source;
 use ex_cubecl_core::program::tree::{Atomic, Program};
 
 use crate::cube::launches::launch_all;
-use crate::cube::matmul::Product;
+use crate::cube::matmul::{self, QueuedProduct};
 use crate::cube::{Allocation, Backend, Cube, WINDOW_ALIGNMENT, flushed, handle_of};
 use crate::guard::caught;
 use crate::hidden_types::is_hidden;
@@ -227,32 +228,17 @@ impl<B: Backend> Driver for Cube<B> {
         self.compiled.find(program).is_some()
     }
 
-    fn matmul(
-        &self,
-        left: Region<'_>,
-        right: Region<'_>,
-        out: Region<'_>,
-        [rows, inner, columns]: [u64; 3],
-    ) -> Result<bool> {
-        let all = [left, right, out];
+    fn matmul(&self, product: &Product<'_>) -> Result<bool> {
+        let regions = [product.left.region, product.right.region, product.out];
         // A region bound as a whole must start at a multiple of the window alignment.
-        let starts = all.iter().map(|region| region.offset);
-        if !starts
-            .into_iter()
-            .all(|at| at.is_multiple_of(WINDOW_ALIGNMENT))
-        {
+        let aligned = |region: &Region<'_>| region.offset.is_multiple_of(WINDOW_ALIGNMENT);
+        if !regions.iter().all(aligned) || !matmul::supports(&self.client, product.dtype) {
             return Ok(false);
         }
-        let handle = |region: Region<'_>| handle_of::<B>(region.page, region.offset, region.len);
-        let product = Product {
-            left: handle(left)?,
-            right: handle(right)?,
-            out: handle(out)?,
-            rows: rows as usize,
-            inner: inner as usize,
-            columns: columns as usize,
-        };
-        self.entry_unordered(|| self.launch_and_wait(move |client| product.queue(client)))
+        let [left, right, out] =
+            regions.map(|region| handle_of::<B>(region.page, region.offset, region.len));
+        let queued = QueuedProduct::new(product, [left?, right?, out?]);
+        self.entry_unordered(|| self.launch_and_wait(move |client| queued.queue(client)))
             .map(|()| true)
     }
 

@@ -1,7 +1,7 @@
 //! Launches.
 
 use ex_cubecl_core::launch::kernel::{Kernel, Launch, run_all, try_run};
-use ex_cubecl_core::launch::matmul::matmul;
+use ex_cubecl_core::launch::matmul::{Lengths, Operand, matmul};
 use ex_cubecl_core::registry;
 use ex_cubecl_core::{Buffer, DType, DeviceId, Error, Spec};
 use rustler::{Atom, Env, Reference, ResourceArc, Term};
@@ -174,21 +174,42 @@ fn run_steps(steps: &[Step]) -> ex_cubecl_core::Result<Atom> {
     Ok(atoms::ok())
 }
 
-/// `nil` if the device's library has no kernel for these matrices, or compiling it would not pay.
+/// The lengths of the axes of the stacks, and rows, inner elements and columns.
+type ProductLengths = (Vec<u64>, (u64, u64, u64));
+
+/// The offset and the strides of an operand of a product.
+type ProductView = (u64, Vec<u64>);
+
+/// `nil` if the device's library has no kernel for these operands.
 #[rustler::nif]
 fn kernel_matmul<'a>(
     env: Env<'a>,
     tag: Reference<'a>,
-    left: BufferArg,
-    right: BufferArg,
-    lengths: (u64, u64, u64),
+    left: (BufferArg, ProductView),
+    right: (BufferArg, ProductView),
+    lengths: ProductLengths,
     dims: Dims,
     options: AllocOptions,
 ) -> Pending<'a> {
-    let spec = spec(env, Wire(left.dtype()), dims, options);
-    let (device, lengths) = (left.device().clone(), [lengths.0, lengths.1, lengths.2]);
+    let spec = spec(env, Wire(left.0.dtype()), dims, options);
+    let device = left.0.device().clone();
     Call::new(env, tag).run(&device, move || {
-        let product = matmul(&left, &right, spec, lengths)?;
+        let (batch, (rows, inner, columns)) = &lengths;
+        let lengths = Lengths {
+            batch,
+            rows: *rows,
+            inner: *inner,
+            columns: *columns,
+        };
+        let product = matmul(&operand(&left), &operand(&right), spec, &lengths)?;
         Ok(product.map(handle))
     })
+}
+
+fn operand((buffer, (offset, strides)): &(BufferArg, ProductView)) -> Operand<'_> {
+    Operand {
+        buffer,
+        offset: *offset,
+        strides,
+    }
 }
