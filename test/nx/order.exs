@@ -87,6 +87,14 @@ defmodule ExCubecl.NxOrderTest do
     end
   end
 
+  test "scalars and strided tensors" do
+    for name <- [:argmax, :argmin], do: assert_same(name, Nx.tensor(5), &apply(Nx, name, [&1]))
+    turned = &(&1 |> Nx.transpose() |> Nx.slice([1, 0, 0], [4, 5, 3], strides: [2, 1, 1]))
+
+    for call <- [&Nx.sort/1, &Nx.argsort/1, &Nx.top_k/1, &Nx.argmax/1, &Nx.argmin(&1, axis: 1)],
+        do: assert_same(call, sample({:f, 32}), &call.(turned.(&1)))
+  end
+
   test "kept axes, read by the next operation" do
     for name <- [:argmax, :argmin], axis <- [0, 1, 2] do
       opts = [axis: axis, keep_axis: true]

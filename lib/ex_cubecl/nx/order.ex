@@ -22,36 +22,32 @@ if Code.ensure_loaded?(Nx.Backend) do
     @nan if Nx.to_number(found) == 1, do: :last, else: :start
 
     def run(:top_k, [{_values, indices}, tensor, [k: k]], config) do
-      with {:ok, buffer} <- buffer(tensor, config),
-           {:ok, {values, places}} <- Ops.top_k(buffer, k),
+      with {:ok, view} <- view(tensor, config),
+           {:ok, {values, places}} <- Ops.top_k(view, k),
            {:ok, places} <- converted(places, indices),
            do: {:ok, {values, places}}
     end
 
     def run(:sort, [_out, tensor, opts], config) do
-      with {:ok, buffer} <- buffer(tensor, config), do: Ops.sort(buffer, sort(opts))
+      with {:ok, view} <- view(tensor, config), do: Ops.sort(view, sort(opts))
     end
 
     def run(:argsort, [out, tensor, opts], config) do
-      with {:ok, buffer} <- buffer(tensor, config),
-           {:ok, places} <- Ops.argsort(buffer, sort(opts)),
+      with {:ok, view} <- view(tensor, config),
+           {:ok, places} <- Ops.argsort(view, sort(opts)),
            do: converted(places, out)
     end
 
     def run(name, [out, tensor, opts], config) when name in [:argmax, :argmin] do
-      with {:ok, buffer} <- buffer(tensor, config),
-           {:ok, nan} <- nan(buffer.dtype, opts[:tie_break]),
-           {:ok, place} <- Reductions.index_of(name, buffer, place(opts), nan),
+      with {:ok, view} <- view(tensor, config),
+           {:ok, nan} <- nan(view.dtype, opts[:tie_break]),
+           {:ok, place} <- Reductions.index_of(name, view, place(opts), nan),
            {:ok, place} <- Buffer.reshape(place, out.shape),
            do: converted(place, out)
     end
 
-    defp buffer(%{shape: shape} = tensor, config) do
-      with {:ok, _} when shape != {} <- Operand.dtype(tensor) do
-        {:ok, Storage.buffer(tensor, config)}
-      else
-        _ -> :host
-      end
+    defp view(tensor, config) do
+      with {:ok, _} <- Operand.dtype(tensor), do: {:ok, Storage.view(tensor, config)}
     end
 
     defp converted(places, out) do
