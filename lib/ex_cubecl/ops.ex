@@ -11,7 +11,7 @@ defmodule ExCubecl.Ops do
 
   | | |
   |---|---|
-  | arithmetic | `add subtract multiply divide quotient remainder pow integer_pow min max clip negate abs sign floor ceil round` |
+  | arithmetic | `add subtract multiply divide quotient remainder pow integer_pow min max clip negate abs sign floor ceil round as_type` |
   | functions of floats | `exp expm1 log log1p sqrt rsqrt cbrt sin cos tan asin acos atan atan2 sinh cosh tanh asinh acosh atanh erf erfc erf_inv sigmoid gelu relu` |
   | comparisons | `equal not_equal less less_equal greater greater_equal logical_and logical_or logical_xor logical_not is_nan is_infinity select` |
   | order | `sort argsort top_k unique` |
@@ -44,7 +44,7 @@ defmodule ExCubecl.Ops do
   import Elixir.Kernel, except: [abs: 1, ceil: 1, floor: 1, max: 2, min: 2, round: 1]
 
   alias ExCubecl.{Buffer, Device, Error, Kernel, Random, View}
-  alias ExCubecl.Ops.{ElementWise, Gathering, Movement, OneHot, Reductions}
+  alias ExCubecl.Ops.{Conversion, ElementWise, Gathering, Movement, OneHot, Reductions}
   alias ExCubecl.Ops.{Scan, Scattering}
   alias ExCubecl.Ops.{Convolution, Windows, WindowScatter}
 
@@ -90,6 +90,18 @@ defmodule ExCubecl.Ops do
   """
   @spec clip(tensor, operand, operand, keyword) :: result | :ok
   def clip(x, low, high, opts \\ []), do: ElementWise.apply(:clip, [x, low, high], opts)
+
+  @doc """
+  Returns `{:ok, buffer}` with the elements converted to another type, as `Nx.as_type/2` does: a float is truncated and, if an integer type does not have it, keeps the low bits
+  of its integer; infinities become the limits of the type, NaN becomes 0. `ExCubecl.Buffer.convert/3` and `cast` in kernels clamp floats to the limits instead.
+  Options are those of `add/3`. Errors: `:unsupported_dtype`.
+
+      iex> x = ExCubecl.buffer!([-1.5, 300.7, :infinity, :nan], [4], :f32)
+      iex> ExCubecl.to_list!(ExCubecl.Ops.as_type!(x, :u8))
+      [255, 44, 255, 0]
+  """
+  @spec as_type(tensor, ExCubecl.DType.t(), keyword) :: result | :ok
+  def as_type(x, dtype, opts \\ []), do: Conversion.as_type(x, dtype, opts)
 
   ## Movement of elements, each into a new buffer
 

@@ -19,7 +19,9 @@ defmodule ExCubecl.Ops.ElementWise do
        "the quotients of integers, truncated toward zero, and 0 for a division by 0"},
     remainder:
       {Kernel.kernel(fn a, b -> rem(a, b) end), "the remainders, with the sign of the first"},
-    pow: {Kernel.kernel(fn a, b -> a ** b end), "the powers, floats"},
+    pow:
+      {Kernel.kernel(fn a, b -> a ** b end),
+       "the powers: of integers, integers as those of `integer_pow/3`, else floats"},
     atan2: {Kernel.kernel(fn a, b -> atan2(a, b) end), "the angles"},
     min: {Kernel.kernel(fn a, b -> min(a, b) end), "the smaller elements"},
     max: {Kernel.kernel(fn a, b -> max(a, b) end), "the larger elements"},
@@ -212,6 +214,16 @@ defmodule ExCubecl.Ops.ElementWise do
       [] ->
         Lowering.map(Lowering.named(@kernels.bitwise_and, name), operands, opts)
     end
+  end
+
+  def apply(:pow, [_, _] = operands, opts) do
+    integers? =
+      not Enum.any?(operands, &(is_float(&1) or is_atom(&1))) and
+        not Enum.any?(types(operands), &Types.floating?/1)
+
+    if integers?,
+      do: __MODULE__.apply(:integer_pow, operands, opts),
+      else: Lowering.map(@kernels.pow, operands, opts)
   end
 
   def apply(:sign, [x], opts) do

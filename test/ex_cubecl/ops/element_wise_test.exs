@@ -77,6 +77,56 @@ defmodule ExCubecl.Ops.ElementWiseTest do
     end
   end
 
+  test "as_type converts as Nx does: floats keep the low bits of their integer" do
+    for from <- types([:f16, :f32, :f64]), to <- types(@integers) do
+      special = [:nan, :infinity, :neg_infinity, -0.0, 0.9, -0.9, 2.5, -2.5]
+
+      large =
+        for n <- [7, 8, 15, 16, 31, 32, 33, 63, 64, 70],
+            sign <- [-1, 1],
+            do: sign * (:math.pow(2, n) + :rand.uniform(9))
+
+      x = Buffer.convert!(buffer(special ++ large, :f64), from)
+      found = flat(Ops.as_type!(x, to))
+
+      expected =
+        for value <- flat(x) do
+          case value do
+            :nan ->
+              0
+
+            :infinity ->
+              wrapped(if(unsigned?(to), do: -1, else: Integer.pow(2, bits(to) - 1) - 1), to)
+
+            :neg_infinity ->
+              if(unsigned?(to), do: 0, else: -Integer.pow(2, bits(to) - 1))
+
+            number ->
+              wrapped(trunc(number), to)
+          end
+        end
+
+      assert {from, to, found} == {from, to, expected}
+    end
+
+    assert flat(Ops.as_type!(buffer([300, -1], :s32), :u8)) == [44, 255]
+    assert flat(Ops.as_type!(buffer([1.5], :f32), :f64)) == [1.5]
+    x = buffer([1.5, 2.5], :f32)
+    into = Buffer.empty!([2], :u8)
+    assert Ops.as_type(x, :u8, into: into) == :ok
+    assert flat(into) == [1, 2]
+    refused(Ops.as_type(x, :float), :unsupported_dtype)
+    refused(Ops.as_type(1, :u8), :invalid_argument)
+    refused(Ops.as_type(x, :u8, 5), :invalid_argument)
+  end
+
+  test "powers of integers are integers" do
+    assert Ops.pow!(buffer([2, -3], :s32), buffer([10, 3], :s32)) |> flat() == [1024, -27]
+    assert %{dtype: :s16} = Ops.pow!(buffer([2], :u8), buffer([3], :s8))
+    assert %{dtype: :f32} = Ops.pow!(buffer([2], :s32), 0.5)
+    assert flat(Ops.pow!(buffer([3], :s64), 39)) == [4_052_555_153_018_976_267]
+  end
+
   defp digits(x, type), do: for(<<(digit::1 <- <<x::size(bits(type))>>)>>, do: digit)
   defp ones(x, type), do: Enum.sum(digits(x, type))
   defp leading(x, type), do: x |> digits(type) |> Enum.take_while(&(&1 == 0)) |> length()
