@@ -84,7 +84,7 @@ defmodule ExCubecl.RandomTest do
           do: assert_in_delta(a, b, 1.0e-6 * max(abs(b), 1))
     end
 
-    for dtype <- [:f16, :bf16, :f32] do
+    for dtype <- [:f16, :bf16, :f32, :f64] do
       numbers = list(Random.normal!(key, [20_000], mean: 3, deviation: 2, dtype: dtype))
       mean = Enum.sum(numbers) / 20_000
       variance = Enum.sum(for x <- numbers, do: (x - mean) ** 2) / 20_000
