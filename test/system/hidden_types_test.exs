@@ -9,6 +9,7 @@ defmodule ExCubecl.HiddenTypesTest do
     env = [{"EX_CUBECL_TEST_HIDDEN_DTYPES", Enum.join(types, ",")}]
 
     script = """
+    require ExCubecl.Kernel
     alias ExCubecl.{Buffer, Device, Ops}
     IO.inspect({:result, (fn -> #{script} end).()}, limit: :infinity, charlists: :as_lists, width: 10_000)
     """
@@ -101,6 +102,77 @@ defmodule ExCubecl.HiddenTypesTest do
       assert reason == :unsupported_dtype
       for part <- ["add", dtype, "#{runtime}:#{index}"], do: assert(message =~ part)
     end
+  end
+
+  # Index arithmetic must not need integers of 64 bits.
+  test "operations of 32-bit types need no wider type" do
+    assert without(@wide, """
+           x = ExCubecl.buffer!([[3.0, 1.0, 2.0], [6.0, 5.0, 4.0], [7.0, 9.0, 8.0]], [3, 3], :f32)
+           image = Buffer.iota!([1, 1, 5, 5], :f32)
+           kernel = Buffer.full!([2, 1, 3, 3], :f32, 1.0)
+           at = ExCubecl.buffer!([2, 0], [2], :s32)
+           vectors = ExCubecl.buffer!([[0, 1], [2, 2]], [2, 2], :s32)
+           row = ExCubecl.buffer!([1.0, 2.0], [2], :f32)
+           back = ExCubecl.View.reverse!(x)
+           plus = ExCubecl.Kernel.kernel(fn a, b -> a + b end)
+           alias ExCubecl.{LinAlg, Random}
+
+           functions =
+             for name <- ~w(exp expm1 log log1p sqrt rsqrt cbrt sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh
+                            erf erfc erf_inv sigmoid negate abs floor ceil round sign is_nan)a,
+                 do: {name, apply(Ops, name, [back])}
+
+           others = [
+             add: Ops.add(x, row |> Buffer.view!(0, [1])),
+             pow: Ops.pow(x, 2.5),
+             atan2: Ops.atan2(x, back),
+             select: Ops.select(back, x, 0),
+             sum: Ops.sum(back, axis: 0),
+             mean: Ops.mean(back),
+             variance: Ops.variance(x, axis: 1),
+             norm: Ops.norm(x),
+             logsumexp: Ops.logsumexp(back, axis: 1),
+             argmax: Ops.argmax(back, axis: 0),
+             cumulative_sum: Ops.cumulative_sum(back, axis: 0),
+             cumulative_max: Ops.cumulative_max(x, axis: 1, reverse: true),
+             sort: Ops.sort(back, axis: 0),
+             argsort: Ops.argsort(back, direction: :desc),
+             top_k: Ops.top_k(back, 2),
+             unique: Ops.unique(back),
+             softmax: Ops.softmax(back),
+             log_softmax: Ops.log_softmax(x, axis: 0),
+             layer_norm: Ops.layer_norm(back),
+             rms_norm: Ops.rms_norm(back),
+             matmul: Ops.matmul(back, x),
+             dot: Ops.dot(x, back, contract_axes: {[0], [1]}),
+             large: Ops.matmul(Buffer.full!([300, 300], :f32, 1.0), Buffer.full!([300, 300], :f32, 1.0)),
+             conv: Ops.conv(image, kernel),
+             window_max: Ops.window_max(image, [1, 1, 2, 2]),
+             window_sum: Ops.window_sum(image, [1, 1, 2, 2], padding: :same),
+             window_scatter_max: Ops.window_scatter_max(x, x, 0, [1, 1]),
+             reduce: Ops.reduce(x, 0.0, plus, axis: 0),
+             gather: Ops.gather(back, at),
+             take: Ops.take(back, at, axis: 1),
+             gather_nd: Ops.gather_nd(back, vectors),
+             indexed_add: Ops.indexed_add(x, vectors, row),
+             indexed_put: Ops.indexed_put(x, vectors, row),
+             one_hot: Ops.one_hot(at, 3),
+             fft: Ops.fft(x, real: true),
+             rfft: Ops.rfft(image |> Buffer.reshape!([25])),
+             pad: Ops.pad(back, 0.0, [{1, 1, 1}, {0, -1, 0}]),
+             tile: Ops.tile(back, [2, 2]),
+             eye: Ops.eye(3, :f32),
+             iota: Ops.iota([2, 3], :f32, axis: 1),
+             random: Ops.random_uniform([5], 1),
+             normal: Random.normal(Random.key!(1), [5]),
+             integers: Random.integers(Random.key!(1), [5], 0..9),
+             lu: LinAlg.lu(x),
+             cholesky: LinAlg.cholesky(Ops.eye!(64, :f32)),
+             solve: LinAlg.solve(Ops.eye!(100, :f32), Buffer.full!([100], :f32, 1.0))
+           ]
+
+           for {name, {:error, error}} <- functions ++ others, do: {name, Exception.message(error)}
+           """) == []
   end
 
   test "sums use the widest type that there is" do

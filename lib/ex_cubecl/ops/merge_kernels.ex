@@ -105,7 +105,9 @@ defmodule ExCubecl.Ops.MergeKernels do
         p = div(t, parts)
         d = (t - p * parts) * chunk
         line = div(p, pairs)
-        from = (p - line * pairs) * (run * 2)
+
+        # The product of an argument and a number alone would be signed, and with it this one have 64 bits.
+        from = (p - line * pairs) * run * 2
         a = min(run, n - from)
         b = min(run, n - from - a)
         start = line * n + from

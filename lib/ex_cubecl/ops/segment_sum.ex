@@ -11,23 +11,26 @@ defmodule ExCubecl.Ops.SegmentSum do
 
   @chunk 64
 
+  # Cells are read as signed numbers, as indices are: of both kinds, the arithmetic would have 64 bits, which some devices lack.
   # `value` reads the element of a row, `finish` writes the sums of the first and the last cell of the chunk.
   body = fn type, value, finish ->
     quote do
       k = rem(index(), width)
       c = div(index(), width)
       start = c * unquote(@chunk)
-      first = cells[start]
+      first = cast(cells[start], :s32)
       cell = first
       sum = cast(0, unquote(type))
       first_sum = sum
       inner = 0
 
       for j <- start..(min(start + unquote(@chunk), n) - 1) do
-        if cells[j] != cell do
+        next = cast(cells[j], :s32)
+
+        if next != cell do
           if inner == 1, do: sums[cell * width + k] = sum, else: first_sum = sum
           inner = 1
-          cell = cells[j]
+          cell = next
           sum = cast(0, unquote(type))
         end
 
