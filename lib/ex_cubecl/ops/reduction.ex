@@ -5,11 +5,13 @@ defmodule ExCubecl.Ops.Reduction do
   # until one is left.
 
   alias ExCubecl.{Buffer, Error, Kernel, Shape, View}
-  alias ExCubecl.Ops.{Index, Layout, Lowering, Operands, Shapes, Strided}
+  alias ExCubecl.Ops.{Cost, Index, Layout, Lowering, Operands, Shapes, Strided}
 
   require Kernel
 
   @chunk 64
+  # Elements for each iteration of the loop over a chunk, in a cheap reduction.
+  @lanes 4
   @same Kernel.kernel(fn x -> x end)
 
   @typedoc """
@@ -106,20 +108,19 @@ defmodule ExCubecl.Ops.Reduction do
     {shape, dtype} =
       if chunks == 1, do: {space.shape, spec.dtype}, else: {[chunks, space.count], spec.as}
 
-    with {:ok, out} <- Buffer.empty(shape, dtype, device: space.device),
-         :ok <- launch(spec, op, space, out, chunks),
-         :ok <- Buffer.ensure_allocated(out) do
+    with {:ok, out} <- launch(spec, op, space, shape, dtype) do
       if chunks == 1,
         do: {:ok, out},
         else: chunks(%{spec | operands: nil}, @same, of_chunks(space, [out], [:x]))
     end
   end
 
-  defp launch(spec, op, space, out, chunks) do
+  # Elements of the last chunk that do not exist are read, and not used.
+  defp launch(spec, op, space, shape, dtype) do
     index = index(space)
     expressions = Enum.map(space.reads, &Operands.expression(&1, index))
     element = Operands.apply(op, expressions, spec.operands, spec.as)
-    next = Index.let(:acc, {:inline, spec.step.parsed, [Index.var(:acc), element]})
+    step = {:inline, spec.step.parsed, [Index.var(:acc), element]}
 
     {first, from} =
       case spec.first do
@@ -127,12 +128,13 @@ defmodule ExCubecl.Ops.Reduction do
         number -> {[Index.let(:acc, {:cast, spec.as, Index.number(number)})], 0}
       end
 
-    statements =
-      start(space) ++
-        first ++ [loop(space, from, [next]), {:write, 0, :out, {:index, nil}, Index.var(:acc)}]
-
-    key = {:reduce, spec.step.key, spec.first, spec.operands, spec.as}
-    finish(Strided.named(op, spec.name), key, space, statements, [out: out], chunks)
+    next = Index.let(:acc, {:if, 0, exists(from), step, Index.var(:acc)})
+    lanes = if Cost.cheap?(op) and Cost.cheap?(spec.step), do: @lanes, else: 1
+    statements = start(space) ++ first ++ [loop(space, lanes, [next])]
+    key = {:reduce, spec.step.key, spec.first, spec.operands, spec.as, dtype}
+    op = Strided.named(op, spec.name)
+    result = {:cast, dtype, Index.var(:acc)}
+    finish(op, key, space, lanes, {statements, result}, [], shape: shape)
   end
 
   ## Indices of values
@@ -159,7 +161,11 @@ defmodule ExCubecl.Ops.Reduction do
     set = [Index.let(:acc, Index.var(:value)), Index.let(:place, at)]
     known = [Index.var(:value), Index.var(:acc), Index.var(:place)]
     preferred = {:inline, better.parsed, Enum.take(known, length(better.parsed.args))}
-    next = [Index.let(:value, x), {:branch, 0, preferred, set, []}]
+
+    next = [
+      Index.let(:value, x),
+      {:branch, 0, exists(1), [{:branch, 0, preferred, set, []}], []}
+    ]
 
     statements =
       start(space) ++
@@ -174,7 +180,8 @@ defmodule ExCubecl.Ops.Reduction do
 
     key = {:places, better.key, indices}
     outputs = [values: values, out: out]
-    finish(Strided.named(@same, name), key, space, statements, outputs, chunks)
+    op = Strided.named(@same, name)
+    finish(op, key, space, 1, {statements, nil}, outputs, size: chunks * space.count)
   end
 
   ## Statements
@@ -201,13 +208,23 @@ defmodule ExCubecl.Ops.Reduction do
   defp coordinates(%{reduced: %{lengths: lengths, used: used}}),
     do: Index.coordinates(:r, length(lengths), used, :reduced)
 
-  defp loop(space, from, body) do
-    r = Index.call(:add, Index.var(:start), Index.unsigned(Index.var(:j)))
-    left = Index.call(:sub, Index.var(:n), Index.var(:start))
-    last = Index.call(:sub, Index.call(:min, left, Index.number(@chunk)), Index.number(1))
-    body = [Index.let(:r, r) | coordinates(space)] ++ body
-    {:for, 0, :j, Index.number(from), {:cast, :s32, last}, body}
+  # The number of iterations is an argument: a launch whose loops are not known to be short is checked and waited for (`cube/loop_limit.rs`).
+  defp loop(space, lanes, body) do
+    steps =
+      Enum.flat_map(0..(lanes - 1), fn lane ->
+        first = Index.call(:mul, Index.unsigned(Index.var(:group)), Index.number(lanes))
+        at = Index.call(:add, first, Index.number(lane))
+        [Index.let(:r, Index.call(:add, Index.var(:start), at)) | coordinates(space)] ++ body
+      end)
+
+    {:for, 0, :group, Index.number(0), Index.var(:last_group), steps}
   end
+
+  # Whether the chunk has the element r, and has not begun with it.
+  defp exists(0), do: Index.call(:lt, Index.var(:r), Index.unsigned(Index.var(:n)))
+
+  defp exists(1),
+    do: Index.call(:and, exists(0), Index.call(:ne, Index.var(:r), Index.var(:start)))
 
   defp index(space) do
     for {{name, _}, pattern} <- Enum.zip(space.views, space.reduced.patterns), into: %{} do
@@ -215,18 +232,17 @@ defmodule ExCubecl.Ops.Reduction do
     end
   end
 
-  defp finish(op, key, %{kept: kept, reduced: reduced} = space, statements, outputs, chunks) do
-    args =
-      Enum.map(space.reads, &Operands.argument/1) ++
-        scalars(space) ++ [n: space.n, count: max(space.count, 1)] ++ outputs
+  defp finish(op, key, %{kept: kept, reduced: reduced} = space, lanes, code, outputs, opts) do
+    last_group = div(min(space.n, @chunk) + lanes - 1, lanes) - 1
+    numbers = [n: space.n, count: max(space.count, 1), last_group: last_group]
+    args = Enum.map(space.reads, &Operands.argument/1) ++ scalars(space) ++ numbers ++ outputs
 
     modes = for {name, mode, _} <- space.reads, do: {name, mode}
     signature = {key, modes, length(kept.lengths), kept.patterns, length(reduced.lengths)}
     signature = {signature, reduced.patterns}
 
-    {kernel, args} = Strided.kernel(op, signature, args, Keyword.keys(outputs), {statements, nil})
-
-    Strided.run(kernel, args, size: chunks * space.count)
+    {kernel, args} = Strided.kernel(op, signature, args, Keyword.keys(outputs), code)
+    Strided.run(kernel, args, opts)
   end
 
   defp scalars(%{kept: kept, reduced: reduced, views: views}) do
