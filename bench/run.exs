@@ -47,6 +47,7 @@ defmodule Bench do
     convert()
     kernels(peers)
     windows()
+    operations()
     processes()
     heartbeats()
     growth()
@@ -382,6 +383,53 @@ defmodule Bench do
     pool = fn -> Buffer.synchronize!(Ops.window_max!(image, [1, 1, 2, 2], options)) end
     greatest = fn -> Buffer.synchronize!(Ops.reduce_max!(image)) end
     row("window_max 8x16x128x128 f32, 2x2", pool, "reduce_max", greatest)
+  end
+
+  # Operations of ExCubecl.Ops, each compared with one that moves as many bytes.
+  defp operations do
+    [x, out] = for _ <- 1..2, do: Buffer.full!([2000, 2000], :f32, 1.5)
+    line = Buffer.iota!([2000], :f32)
+    done = fn run -> fn -> run.() && Buffer.synchronize!(out) end end
+
+    row(
+      "add [2000, 2000] + [2000]",
+      done.(fn -> Ops.add(x, line, into: out) end),
+      "of one shape",
+      done.(fn -> Ops.add(x, x, into: out) end)
+    )
+
+    copy = done.(fn -> Buffer.copy(x, out) end)
+    row("transpose 2000 x 2000", done.(fn -> Ops.transpose!(x) end), "copy", copy)
+    row("copy by a kernel 2000 x 2000", done.(fn -> Ops.abs(x, into: out) end), "copy", copy)
+
+    square = Buffer.full!([4096, 4096], :f32, 1.5)
+    sums = Buffer.zeros!([4096 * 64], :f32)
+    reader = ExCubecl.Kernel.source!(wgsl: reading())
+    read = done.(fn -> ExCubecl.Kernel.run!(reader, [square, sums], groups: 1024) end)
+
+    for {name, run} <- [
+          {"sum", fn -> Ops.sum!(square) end},
+          {"sum, axis 0", fn -> Ops.sum!(square, axis: 0) end},
+          {"sum, axis 1", fn -> Ops.sum!(square, axis: 1) end},
+          {"maximum", fn -> Ops.reduce_max!(square) end},
+          {"argmax", fn -> Ops.argmax!(square) end}
+        ],
+        do: row("#{name} of 4096 x 4096 f32", done.(run), "a WGSL reader", read)
+  end
+
+  # Each invocation adds up 64 elements.
+  defp reading do
+    """
+    @group(0) @binding(0) var<storage, read> x: array<f32>;
+    @group(0) @binding(1) var<storage, read_write> sums: array<f32>;
+
+    @compute @workgroup_size(256)
+    fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+      var sum = 0.0;
+      for (var j = 0u; j < 64u; j++) { sum += x[id.x * 64u + j]; }
+      sums[id.x] = sum;
+    }
+    """
   end
 
   defp sum_of(<<n::float-32-native, rest::binary>>, sum), do: sum_of(rest, sum + n)
