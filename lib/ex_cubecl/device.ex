@@ -103,6 +103,10 @@ defmodule ExCubecl.Device do
     with {:ok, found} <- Client.route_device(device, &Local.info/1), do: {:ok, new(found)}
   end
 
+  @doc false
+  # The types that kernels on a device of this node compute, without a call of the native side.
+  defdelegate dtypes(id), to: Id
+
   @doc """
   Returns `{:ok, id}` of the default device, as the environment and the configuration name it now.
 

@@ -11,6 +11,7 @@ defmodule ExCubecl.Device.Id do
   @known {__MODULE__, :known}
   @best {__MODULE__, :best}
   @default {__MODULE__, :default}
+  @dtypes {__MODULE__, :dtypes}
 
   # No device has a longer name. Splitting a name of megabytes would block the scheduler.
   @longest_name 32
@@ -77,9 +78,21 @@ defmodule ExCubecl.Device.Id do
 
   defp ids(devices), do: Enum.map(devices, & &1.id)
 
+  @doc "The types that a device computes, from the cache if it was asked before."
+  @spec dtypes(t) :: {:ok, [atom]} | {:error, Error.t()}
+  def dtypes(id) do
+    all = fn -> with({:ok, all} <- list(), do: {:ok, Map.new(all, &{&1.id, &1.dtypes})}) end
+
+    case cached(@dtypes, all) do
+      {:ok, %{^id => dtypes}} -> {:ok, dtypes}
+      {:ok, _} -> unknown(id)
+      error -> error
+    end
+  end
+
   @doc "Drops what the cache knows of the devices; the next call looks it up again."
   def forget do
-    for key <- [@known, @best, @default], do: :persistent_term.erase(key)
+    for key <- [@known, @best, @default, @dtypes], do: :persistent_term.erase(key)
     :ok
   end
 

@@ -20,7 +20,7 @@ defmodule ExCubecl.Ops.ComputeType do
   def of(dtype, _device) when dtype in [:f32, :s32, :u32], do: {:ok, dtype}
 
   def of(dtype, device) do
-    with {:ok, %{dtypes: known}} <- Device.info(device) do
+    with {:ok, known} <- Device.dtypes(device) do
       candidates = [dtype | Map.get(@wider, dtype, [])]
       {:ok, Enum.find(candidates, dtype, &(&1 in known))}
     end

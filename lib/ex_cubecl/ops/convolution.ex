@@ -32,7 +32,7 @@ defmodule ExCubecl.Ops.Convolution do
          {:ok, order} <- permutation(input.shape, :output_permutation, opts),
          {:ok, groups} <- groups(x.shape, k.shape, opts),
          {:ok, axes} <- axes(x.shape, k.shape, opts),
-         {:ok, %{dtypes: known}} <- Device.info(x.device) do
+         {:ok, known} <- Device.dtypes(x.device) do
       {as, dtype} = types(x.dtype, k.dtype, known)
       calculate(x, k, axes, groups, order, as, dtype)
     end

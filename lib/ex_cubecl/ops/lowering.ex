@@ -177,8 +177,8 @@ defmodule ExCubecl.Ops.Lowering do
   def place(source, %View{shape: shape} = target, name) do
     with {:ok, source} <- Operands.view(source),
          source = Strides.broadcast(source, shape),
-         {:ok, known} <- Device.info(target.device) do
-      if source.dtype in known.dtypes and target.dtype in known.dtypes,
+         {:ok, known} <- Device.dtypes(target.device) do
+      if source.dtype in known and target.dtype in known,
         do: placed(source, target, name),
         else: placed_as_bits(source, target, name)
     end

@@ -91,7 +91,7 @@ defmodule ExCubecl.Ops.Operands do
   `:computed`, those of the device. 16-bit floats are calculated as 32-bit floats, and narrow integers, which wrap around, as 32-bit integers.
   """
   def types(dtype, device) do
-    with {:ok, %{dtypes: computed}} <- Device.info(device) do
+    with {:ok, computed} <- Device.dtypes(device) do
       acc = wide(dtype)
       stored = if dtype in computed, do: dtype, else: acc
       {:ok, %{dtype: dtype, acc: acc, stored: stored, computed: computed}}

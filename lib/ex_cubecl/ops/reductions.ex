@@ -156,7 +156,7 @@ defmodule ExCubecl.Ops.Reductions do
   @doc "The type in which a reduction accumulates the elements of a buffer."
   def wide(name, %{dtype: dtype, device: device})
       when name in [:sum, :product, :mean, :variance] do
-    with {:ok, info} <- Device.info(device), do: {:ok, wider(name, dtype, info.dtypes)}
+    with {:ok, dtypes} <- Device.dtypes(device), do: {:ok, wider(name, dtype, dtypes)}
   end
 
   def wide(_name, %{dtype: dtype}), do: {:ok, dtype}
