@@ -88,7 +88,7 @@ defmodule ExCubecl.Ulp do
 
   defp log1p(x) do
     sum = 1 + x
-    if sum == 1.0, do: x, else: :math.log(sum) * x / (sum - 1)
+    if sum == 1.0, do: x, else: :math.log(sum) * (x / (sum - 1))
   end
 
   defp cbrt(x) when x == 0, do: x

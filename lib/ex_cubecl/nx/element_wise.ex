@@ -25,8 +25,8 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     @functions Keyword.keys(Functions.all()) -- [:gelu]
 
-    # Kernels have these for at most 32 bits.
-    @single [:pow, :atan2] ++ (@functions -- [:sqrt, :rsqrt])
+    # These are calculated in the type of the result.
+    @transcendental [:pow, :atan2] ++ (@functions -- [:sqrt, :rsqrt])
 
     @doc "The names of the callbacks that `run/3` knows."
     def names do
@@ -80,9 +80,7 @@ if Code.ensure_loaded?(Nx.Backend) do
         else: {:ok, :integer_pow, in_type(operands, dtype, config), []}
     end
 
-    defp calculation(name, _operands, :f64, _config) when name in @single, do: :host
-
-    defp calculation(name, operands, dtype, config) when name in @single do
+    defp calculation(name, operands, dtype, config) when name in @transcendental do
       type = Operand.compute_type(dtype, config.device)
       {:ok, name, numbers(operands, type), as: type}
     end
