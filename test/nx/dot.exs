@@ -61,10 +61,12 @@ defmodule ExCubecl.NxDotTest do
         do: assert_same({a, b}, sample({3, 4}, a), sample({4, 2}, b), &Nx.dot/2)
   end
 
-  test "integers that floats do not have are multiplied on the host" do
-    a = Nx.tensor([16_777_217], type: :s64)
-    b = Nx.tensor([1.0], type: :f32)
-    error = assert_raise ExCubecl.Error, fn -> Nx.dot(a, b) end
-    assert error.reason == :unsupported
+  test "integers that floats do not have are multiplied as 64-bit floats" do
+    a = Nx.tensor([[16_777_217, 1], [3, -16_777_219]], type: :s64)
+    b = Nx.tensor([1.0, 0.0], type: :f32)
+    expected = Nx.with_default_backend(Nx.BinaryBackend, fn -> Nx.dot(copy(a), copy(b)) end)
+    assert Nx.to_flat_list(Nx.dot(a, b)) == Nx.to_flat_list(expected)
   end
+
+  defp copy(tensor), do: Nx.backend_copy(tensor, Nx.BinaryBackend)
 end

@@ -1,11 +1,12 @@
 if Code.ensure_loaded?(Nx.Backend) do
   defmodule ExCubecl.Nx.Dot do
     @moduledoc false
-    # Products of tensors. Nx calculates integers together with floats as 64-bit floats: an integer that the type of the result does not have stays
-    # on the host.
+    # Products of tensors. Nx calculates integers together with floats as 64-bit floats, which are needed here where the type of the result does not
+    # have the integers.
 
     alias ExCubecl.Nx.{Operand, Storage, Types}
     alias ExCubecl.Ops
+    alias ExCubecl.Ops.ComputeType
 
     @floats [:f16, :bf16, :f32, :f64]
 
@@ -15,13 +16,20 @@ if Code.ensure_loaded?(Nx.Backend) do
       with {:ok, dtype} <- Operand.dtype(out),
            {:ok, from_a} <- Operand.dtype(a),
            {:ok, from_b} <- Operand.dtype(b) do
-        if exact?(from_a, dtype) and exact?(from_b, dtype) do
-          axes = [contract_axes: {a_axes, b_axes}, batch_axes: {a_batch, b_batch}]
-          Ops.Dot.run(Storage.view(a, config), Storage.view(b, config), axes, dtype)
-        else
-          :host
+        axes = [contract_axes: {a_axes, b_axes}, batch_axes: {a_batch, b_batch}]
+        [a, b] = for tensor <- [a, b], do: Storage.view(tensor, config)
+
+        cond do
+          exact?(from_a, dtype) and exact?(from_b, dtype) -> Ops.Dot.run(a, b, axes, dtype)
+          Operand.computes?(config.device, :f64) -> in_doubles(a, b, axes, dtype)
+          true -> :host
         end
       end
+    end
+
+    defp in_doubles(a, b, axes, dtype) do
+      with {:ok, product} <- Ops.Dot.run(a, b, axes, :f64),
+           do: ComputeType.converted(product, dtype)
     end
 
     defp exact?(from, dtype) when dtype in @floats,

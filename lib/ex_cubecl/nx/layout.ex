@@ -4,15 +4,11 @@ if Code.ensure_loaded?(Nx.Backend) do
     # Callbacks that create elements, move them, or change their type. Results as those of `ExCubecl.Nx.ElementWise`, or `{:share, view}` for a view of
     # the memory of an operand. A complex number is a pair along a last axis, which stays as it is.
 
-    alias ExCubecl.{Buffer, Error, Kernel, Ops, View}
+    alias ExCubecl.{Buffer, Error, Ops, View}
     alias ExCubecl.Nx.{Movement, Operand, Storage, Types}
-    alias ExCubecl.Ops.{ComputeType, Lowering}
+    alias ExCubecl.Ops.ComputeType
     alias ExCubecl.View.Strides
     alias Nx.Tensor, as: T
-
-    require Kernel
-
-    @floats [:f16, :bf16, :f32, :f64]
 
     def names do
       [:reshape, :squeeze, :broadcast, :transpose, :slice, :reverse] ++
@@ -85,7 +81,7 @@ if Code.ensure_loaded?(Nx.Backend) do
       with {:ok, dtype} <- Operand.dtype(out),
            {:ok, _} <- Operand.dtype(tensor),
            {:ok, view} <- view(tensor, config),
-           do: cast(view, dtype, config)
+           do: if(view.dtype == dtype, do: {:share, view}, else: Ops.as_type(view, dtype))
     end
 
     defp view(%T{type: type} = tensor, config),
@@ -132,47 +128,6 @@ if Code.ensure_loaded?(Nx.Backend) do
           with {:ok, view} <- Movement.cast(Storage.view(tensor, config), dtype),
                do: ComputeType.widened(view)
         end)
-      else
-        :host
-      end
-    end
-
-    ## Types
-
-    defp cast(%{dtype: dtype} = view, dtype, _config), do: {:share, view}
-
-    defp cast(%{dtype: from} = view, to, config) do
-      if from in @floats and to not in @floats,
-        do: wrapped(view, to, config),
-        else: with({:ok, view} <- Movement.cast(view, to), do: {:ok, view.buffer})
-    end
-
-    # In Nx, finite floats wrap around in integer types, and infinities are the ends of their range. The remainder by 2^64 is exact, as
-    # multiplications by powers of two are.
-    wrap = fn float ->
-      quote do
-        Kernel.kernel(fn x, most, least ->
-          m = abs(trunc(cast(x, unquote(float))))
-          rest = m - floor(m * 5.421010862427522e-20) * 18_446_744_073_709_551_616.0
-          whole = cast(rest, :u64)
-          edge = if x > 0, do: cast(most, :u64), else: cast(least, :u64)
-          if infinite?(x), do: edge, else: if(x < 0, do: 0 - whole, else: whole)
-        end)
-      end
-    end
-
-    @wrap Map.new([:f32, :f64], fn float ->
-            {float, wrap.(float) |> Code.eval_quoted([], __ENV__) |> elem(0)}
-          end)
-
-    defp wrapped(view, to, config) do
-      ends = for edge <- [:infinity, :neg_infinity], do: Operand.cast(edge, to)
-
-      if Operand.computes?(config.device, :u64) do
-        with {:ok, view} <- ComputeType.widened(view) do
-          kernel = Lowering.named(@wrap[if(view.dtype == :f64, do: :f64, else: :f32)], :as_type)
-          Lowering.map(kernel, [view | ends], dtype: to)
-        end
       else
         :host
       end
