@@ -173,6 +173,28 @@ defmodule ExCubecl.Kernel.Typer do
     {last, %{state | prefix: Enum.reverse(before) ++ state.prefix}}
   end
 
+  # Vectors of four elements, by their index. Only operations of this library have these statements, which the language has not.
+  defp statement({:load_vector, line, name, index, variables}, state) do
+    typed = {dtype_of(name, line, state), :element}
+    {index, state} = index(index, line, state, :s32)
+    state = Enum.reduce(variables, state, &elem(assign(&1, typed, line, &2), 1))
+    locals = Enum.map(variables, &state.locals[&1])
+    {{:load_vector, slot(name, state), index, locals}, state}
+  end
+
+  defp statement({:store_vector, line, name, index, values}, state) do
+    dtype = dtype_of(name, line, state)
+    {index, state} = index(index, line, state, :s32)
+
+    {values, state} =
+      Enum.map_reduce(values, state, fn value, state ->
+        {typed, state} = expression(value, state)
+        coerce(typed, dtype, state)
+      end)
+
+    {{:store_vector, slot(name, state), index, values}, state}
+  end
+
   defp before(nil, _typed, _line, state), do: {nil, state}
 
   defp before(name, {dtype, _} = typed, line, state) do

@@ -4,13 +4,14 @@ defmodule ExCubecl.Ops.Lowering do
   # applied to elements of the operands; operands are buffers, views (`ExCubecl.View`) and numbers, and are broadcast.
   #
   # An operand whose elements are contiguous in the order of the result is read at the index of the invocation, one of a single
-  # element at index 0. If all are, the operation runs as it is. Any other operand is read through its strides (`ExCubecl.Ops.Index`).
+  # element at index 0. If all are, the operation runs as it is. Any other operand is read through its strides (`ExCubecl.Ops.Index`): of a cheap operation
+  # by `ExCubecl.Ops.Blocks`, else by one invocation for each element.
 
   alias ExCubecl.{Buffer, Device, Error, Kernel, Shape, View}
   alias ExCubecl.Buffer.{AllocOptions, Handle}
   alias ExCubecl.Error.Arguments
   alias ExCubecl.Kernel.{CallArguments, Typer}
-  alias ExCubecl.Ops.{ComputeType, Operands, Shapes, Strided}
+  alias ExCubecl.Ops.{Blocks, ComputeType, Index, Operands, Reads, Shapes, Strided}
   alias ExCubecl.View.{Bits, Copy, Strides}
 
   require Kernel
@@ -85,6 +86,36 @@ defmodule ExCubecl.Ops.Lowering do
   ## Results in new buffers
 
   defp new(op, reads, shape, casts, opts) do
+    case blocks(op, reads, shape, casts) do
+      {:ok, dtype} ->
+        with {:ok, out} <- empty(reads, shape, dtype, opts),
+             :ok <- Blocks.run(op, reads, {casts[:as], casts[:dtype]}, out),
+             do: {:ok, out}
+
+      :no ->
+        by_element(op, reads, shape, casts, opts)
+    end
+  end
+
+  # The type of the result of an operation that is lowered to blocks.
+  defp blocks(op, reads, shape, casts) do
+    with [_ | _] <- Reads.strided(reads),
+         true <- Blocks.many?(shape),
+         {:ok, dtype} <- type_of(op, reads, casts),
+         true <- Blocks.fits?(op, reads, dtype) do
+      {:ok, dtype}
+    else
+      _ -> :no
+    end
+  end
+
+  defp empty(reads, shape, dtype, opts) do
+    [{_, %{device: device}} | _] = Reads.strided(reads)
+    # A launch into a buffer that has its memory does not block.
+    Buffer.empty(shape, dtype, [device: device, lazy: false] ++ opts)
+  end
+
+  defp by_element(op, reads, shape, casts, opts) do
     {kernel, args} = element_wise(op, reads, shape, casts)
     # Numbers alone have no device: the launch reports them.
     buffers? = Enum.any?(reads, &(elem(&1, 1) != :number))
@@ -117,14 +148,20 @@ defmodule ExCubecl.Ops.Lowering do
   defp into(op, reads, shape, casts, into) do
     with {:ok, %{ref: ref} = buffer} <- Handle.local(into),
          true <- Enum.any?(reads, &match?({_, :flat, %{ref: ^ref}}, &1)),
-         {%{parsed: parsed}, args} = element_wise(op, reads, shape, casts),
-         {:ok, dtype} <- result_type(parsed, Enum.map(args, &kind_of/1)),
+         {:ok, dtype} <- type_of(op, reads, casts),
          true <- dtype == buffer.dtype and shape == buffer.shape do
       in_place(op, reads, shape, casts, buffer)
     else
-      # The launch reports what does not fit.
-      _ -> new(op, reads, shape, casts, into: into)
+      _ -> beside(op, reads, shape, casts, into)
     end
+  end
+
+  # The launch reports what does not fit.
+  defp beside(op, reads, shape, casts, into) do
+    with {:ok, dtype} <- blocks(op, reads, shape, casts),
+         {:ok, %{dtype: ^dtype, shape: ^shape} = buffer} <- Handle.local(into),
+         do: Blocks.run(op, reads, {casts[:as], casts[:dtype]}, buffer),
+         else: (_ -> by_element(op, reads, shape, casts, into: into))
   end
 
   defp in_place(op, reads, shape, casts, %{ref: ref} = into) do
@@ -144,8 +181,18 @@ defmodule ExCubecl.Ops.Lowering do
     Strided.run(kernel, args, [])
   end
 
-  defp kind_of(%Buffer{dtype: dtype}), do: {:buffer, dtype}
-  defp kind_of(number), do: CallArguments.kind(number)
+  defp type_of(%{parsed: parsed} = op, reads, casts) do
+    kinds =
+      for {_name, mode, value} <- reads,
+          do: if(mode == :number, do: CallArguments.kind(value), else: {:buffer, value.dtype})
+
+    if casts == [] do
+      result_type(parsed, kinds)
+    else
+      result = Reads.apply(op, Enum.map(parsed.args, &Index.var/1), casts[:as], casts[:dtype])
+      result_type(%{parsed | statements: [], result: result}, kinds)
+    end
+  end
 
   defp result_type(parsed, kinds) do
     kinds = parsed.args |> Enum.zip(kinds) |> Map.new()

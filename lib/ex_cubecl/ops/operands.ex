@@ -1,17 +1,13 @@
 defmodule ExCubecl.Ops.Operands do
   @moduledoc false
-  # How a kernel reads its operands: an element-wise operation in the order of its result, a reduction along kept and reduced axes.
-  #
-  # A read is `{name, mode, value}`: `:number`; `:flat` for a buffer that is read at the index of the invocation; `:one` for a buffer of a single element;
-  # `:strided` for a view, which is read through its strides.
+  # The operands of operations: buffers, views and numbers, and how a kernel reads them (`ExCubecl.Ops.Reads`): an element-wise operation in the
+  # order of its result, a reduction along kept and reduced axes.
 
   alias ExCubecl.{Buffer, Device, Error, Shape, View}
   alias ExCubecl.Buffer.Handle
   alias ExCubecl.Error.Arguments
-  alias ExCubecl.Ops.Index
+  alias ExCubecl.Ops.Reads
   alias ExCubecl.View.{Copy, Strides}
-
-  @type read :: {atom, :number | :flat | :one | :strided, term}
 
   @doc "The operands, with a view in place of each buffer. Terms that are neither are left to the checks of a launch."
   def views(operands) do
@@ -52,7 +48,8 @@ defmodule ExCubecl.Ops.Operands do
   def shapes(operands), do: for(%View{shape: shape} <- operands, do: shape)
 
   @doc "The reads of operands by name, for a result of a shape; with `flat?` false, none is `:flat`."
-  @spec reads([atom], [term], [non_neg_integer], boolean) :: {:ok, [read]} | {:error, Error.t()}
+  @spec reads([atom], [term], [non_neg_integer], boolean) ::
+          {:ok, [Reads.read()]} | {:error, Error.t()}
   def reads(names, operands, shape, flat? \\ true) do
     names |> Enum.zip(operands) |> Error.map(&read(&1, shape, flat?))
   end
@@ -70,21 +67,10 @@ defmodule ExCubecl.Ops.Operands do
   defp in_buffer(name, mode, view),
     do: with({:ok, buffer} <- Strides.buffer(view), do: {:ok, {name, mode, buffer}})
 
-  @doc "The operand of a read, as the argument of a kernel."
-  def argument({name, :strided, view}), do: {name, view.buffer}
-  def argument({name, _mode, value}), do: {name, value}
-
-  @doc "The names and views of the strided reads."
-  def strided(reads), do: for({name, :strided, view} <- reads, do: {name, view})
-
-  @doc "The expression that reads an operand; `index` has the index expressions of strided operands by name."
-  def expression({name, :strided, _view}, index), do: {:at, 0, name, Map.fetch!(index, name)}
-  def expression({name, :one, _buffer}, _index), do: {:at, 0, name, {:number, 0}}
-  def expression({name, _mode, _value}, _index), do: Index.var(name)
-
-  @doc "The application of an element-wise kernel to expressions, with an optional cast of each, and of the result."
-  def apply(op, expressions, as, dtype),
-    do: cast({:inline, op.parsed, Enum.map(expressions, &cast(&1, as))}, dtype)
+  defdelegate argument(read), to: Reads
+  defdelegate strided(reads), to: Reads
+  defdelegate expression(read, index), to: Reads
+  defdelegate apply(op, expressions, as, dtype), to: Reads
 
   @doc """
   The types of a calculation with a result of type `dtype`: `:acc`, in which it is made, `:stored`, in which kernels store the result, and
@@ -120,7 +106,4 @@ defmodule ExCubecl.Ops.Operands do
   @doc "The buffer in a type."
   def converted(%Buffer{dtype: dtype} = buffer, dtype), do: {:ok, buffer}
   def converted(buffer, dtype), do: Buffer.convert(buffer, dtype)
-
-  defp cast(expression, nil), do: expression
-  defp cast(expression, dtype), do: {:cast, dtype, expression}
 end

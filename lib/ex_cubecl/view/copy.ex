@@ -3,8 +3,8 @@ defmodule ExCubecl.View.Copy do
   # Copies the elements of views into new buffers.
 
   alias ExCubecl.{Buffer, Device, Error, Kernel}
-  alias ExCubecl.Ops.{ComputeType, Strided}
-  alias ExCubecl.View.{Bits, Strides}
+  alias ExCubecl.Ops.{Blocks, ComputeType, Strided}
+  alias ExCubecl.View.{Bits, Strides, Transpose}
 
   require Kernel
 
@@ -30,7 +30,7 @@ defmodule ExCubecl.View.Copy do
         moved(view, name)
 
       true ->
-        with {:ok, known} <- Device.info(view.device), do: cast(view, name, dtype, known.dtypes)
+        with {:ok, known} <- Device.dtypes(view.device), do: cast(view, name, dtype, known)
     end
   end
 
@@ -57,12 +57,27 @@ defmodule ExCubecl.View.Copy do
   end
 
   defp strided(view, name, dtype) do
-    indexed = Strided.indexed([x: view], view.shape)
-    args = [x: view.buffer] ++ indexed.args
-    result = {:cast, dtype, {:at, 0, :x, indexed.index.x}}
-    key = {:copy, indexed.key, dtype}
-    copy = Strided.named(@copy, name)
-    {kernel, args} = Strided.kernel(copy, key, args, [], {indexed.statements, result})
-    Strided.run(kernel, args, shape: view.shape)
+    op = Strided.named(@copy, name)
+    reads = [{:x, :strided, view}]
+
+    if Blocks.many?(view.shape) and Blocks.fits?(op, reads, dtype) do
+      with {:ok, out} <- Buffer.empty(view.shape, dtype, device: view.buffer.device, lazy: false),
+           :ok <- in_blocks(op, view, dtype, out),
+           do: {:ok, out}
+    else
+      indexed = Strided.indexed([x: view], view.shape)
+      args = [x: view.buffer] ++ indexed.args
+      result = {:cast, dtype, {:at, 0, :x, indexed.index.x}}
+      key = {:copy, indexed.key, dtype}
+      {kernel, args} = Strided.kernel(op, key, args, [], {indexed.statements, result})
+      Strided.run(kernel, args, shape: view.shape)
+    end
+  end
+
+  defp in_blocks(op, view, dtype, out) do
+    case Transpose.tiles(view, out) do
+      {:ok, tiles} -> Transpose.run(op, tiles, view, out)
+      :no -> Blocks.run(op, [{:x, :strided, view}], {nil, dtype}, out)
+    end
   end
 end

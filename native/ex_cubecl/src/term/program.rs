@@ -4,6 +4,7 @@ use std::cell::Cell;
 
 use ex_cubecl_core::DType;
 use ex_cubecl_core::program::tree::{Atomic, Binary, Expr, Group, Program, Stmt, Type, Unary};
+use ex_cubecl_core::program::vectors::LANES;
 use rustler::{Decoder, Error, NifResult, Term};
 
 use crate::atoms;
@@ -155,8 +156,24 @@ fn single(tag: &str, parts: &[Term<'_>], budget: Budget<'_>) -> NifResult<Stmt> 
             let before = before.decode::<Option<u32>>()?.map(|local| local as usize);
             Stmt::Atomic(atomic(&name(*op)?)?, slot(*output)?, index, value, before)
         }
+        ("load_vector", [buffer, index, locals]) => {
+            let locals = four(*locals, slot)?;
+            Stmt::LoadVector(slot(*buffer)?, expr(*index, budget)?, locals)
+        }
+        ("store_vector", [output, index, values]) => {
+            let values = four(*values, |value| expr(value, budget))?;
+            Stmt::StoreVector(slot(*output)?, expr(*index, budget)?, Box::new(values))
+        }
         _ => return Err(Error::BadArg),
     })
+}
+
+/// A list with a term for each element of a vector.
+#[inline(never)]
+fn four<'a, T>(term: Term<'a>, of: impl Fn(Term<'a>) -> NifResult<T>) -> NifResult<[T; LANES]> {
+    let terms = term.decode::<ListOf<Term>>()?.0;
+    let all = terms.into_iter().map(of).collect::<NifResult<Vec<T>>>()?;
+    all.try_into().map_err(|_| Error::BadArg)
 }
 
 #[inline(never)]

@@ -7,6 +7,7 @@ use crate::device::Device;
 use crate::driver::{Argument, GroupLimits, Run};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::launch::variant::Variant;
 use crate::locks::Locks;
 use crate::memory::allocation_tracker::Spec;
 use crate::program::interned;
@@ -30,6 +31,7 @@ struct Facts {
     element_at_self: Vec<usize>,
     /// The atomic operations, with the types of their elements.
     atomics: Vec<(Atomic, DType)>,
+    variant: Option<Variant>,
 }
 
 impl Kernel {
@@ -46,6 +48,7 @@ impl Kernel {
                 dtypes: program.dtypes(),
                 element_at_self: program.element_at_self(),
                 atomics: program.atomic_operations(),
+                variant: Variant::of(&program),
             }),
             program,
         })
@@ -277,11 +280,15 @@ impl<'a> Launch<'a> {
                 count: buffer.count(),
             })
         });
+        let arguments: Vec<_> = arguments.collect::<Result<_>>()?;
+        let variant = self.kernel.facts.variant.as_ref();
+        let variant = variant.and_then(|variant| variant.choose(&arguments, self.invocations));
+        let (program, invocations) = variant.unwrap_or((&self.kernel.program, self.invocations));
         Ok(Run {
-            program: &self.kernel.program,
-            arguments: arguments.collect::<Result<_>>()?,
+            program,
+            arguments,
             scalars: self.scalars,
-            invocations: self.invocations,
+            invocations,
         })
     }
 }

@@ -3,3 +3,4 @@
 pub mod kernel;
 pub mod matmul;
 pub mod source;
+mod variant;

@@ -3,6 +3,7 @@
 use crate::dtype::Kind;
 use crate::program::tree::{Atomic, Binary, Expr, INDEX, Program, Stmt, Type, Unary};
 use crate::program::uniformity::Uniformity;
+use crate::program::vectors::has_vectors;
 
 /// No handwritten source is nested deeper than this.
 const MAX_DEPTH: usize = 200;
@@ -31,6 +32,7 @@ impl Program {
         if let Some(slot) = self.report {
             expect(INDEX, check.output(slot)?)?;
         }
+        check.vectors()?;
         check.group()?;
         check.block(&self.body, 0)?;
         if Uniformity::of(self).holds(&self.body, true) {
@@ -43,6 +45,8 @@ impl Program {
 
 struct Check<'a> {
     program: &'a Program,
+    /// The buffers that are accessed by vectors.
+    vectors: Vec<usize>,
     nodes: usize,
     branches: usize,
 }
@@ -51,6 +55,7 @@ impl<'a> Check<'a> {
     pub fn of(program: &'a Program) -> Self {
         Check {
             program,
+            vectors: program.vectors(),
             nodes: 0,
             branches: 0,
         }
@@ -77,6 +82,18 @@ impl<'a> Check<'a> {
             )
         } else {
             Ok(())
+        }
+    }
+
+    fn vectors(&self) -> Result<(), Unsound> {
+        let fit = |slot: &usize| self.program.buffer(*slot).is_some_and(has_vectors);
+        let bound = |slot: &usize| *slot < self.program.buffers();
+        if !self.vectors.is_empty() && self.program.report.is_some() {
+            Err("vectors in a kernel that reports an index out of bounds")
+        } else if self.vectors.iter().all(|slot| fit(slot) && bound(slot)) {
+            Ok(())
+        } else {
+            Err("vectors of a type of which there are none")
         }
     }
 
@@ -108,19 +125,38 @@ impl<'a> Check<'a> {
             }
             Stmt::Put(slot, value) => {
                 self.grouped(false)?;
+                self.by_element(*slot)?;
                 let found = self.expr(value, depth)?;
                 expect(self.output(*slot)?, found)
             }
             Stmt::Write(slot, index, value) => {
                 self.branch(BRANCH)?;
+                self.by_element(*slot)?;
                 self.index(index, depth)?;
                 let found = self.expr(value, depth)?;
                 expect(self.output(*slot)?, found)
+            }
+            Stmt::LoadVector(slot, index, locals) => {
+                self.branch(READ)?;
+                expect(INDEX, self.expr(index, depth)?)?;
+                let found = self.buffer(*slot)?;
+                locals
+                    .iter()
+                    .try_for_each(|local| expect(self.local(*local)?, found))
+            }
+            Stmt::StoreVector(slot, index, values) => {
+                self.branch(BRANCH)?;
+                expect(INDEX, self.expr(index, depth)?)?;
+                let place = self.output(*slot)?;
+                values
+                    .iter()
+                    .try_for_each(|value| expect(place, self.expr(value, depth)?))
             }
             Stmt::Atomic(op, slot, index, value, before) => {
                 self.branch(BRANCH)?;
                 self.index(index, depth)?;
                 let found = self.expr(value, depth)?;
+                self.by_element(*slot)?;
                 let place = self.output(*slot)?;
                 expect(place, found)?;
                 if let Some(local) = before {
@@ -150,6 +186,14 @@ impl<'a> Check<'a> {
             (true, false) => Err("a thread's own position in a kernel of groups"),
             (false, true) => Err("a word of groups in a kernel without"),
             _ => Ok(()),
+        }
+    }
+
+    fn by_element(&self, slot: usize) -> Result<(), Unsound> {
+        if self.vectors.contains(&slot) {
+            Err("a buffer that is accessed both by vectors and by elements")
+        } else {
+            Ok(())
         }
     }
 
@@ -203,6 +247,7 @@ impl<'a> Check<'a> {
             }
             Expr::ElementAtSelf(slot) => {
                 self.grouped(false)?;
+                self.by_element(*slot)?;
                 self.buffer(*slot)?
             }
             Expr::Read(slot, index) => {
@@ -210,6 +255,7 @@ impl<'a> Check<'a> {
                     Some(_) => CHECKED_READ,
                     None => READ,
                 })?;
+                self.by_element(*slot)?;
                 self.index(index, depth)?;
                 self.buffer(*slot)?
             }

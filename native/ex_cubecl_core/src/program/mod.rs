@@ -8,3 +8,4 @@ mod tests;
 pub mod tree;
 pub mod trip_count;
 mod uniformity;
+pub mod vectors;

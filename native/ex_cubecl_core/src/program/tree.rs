@@ -3,6 +3,7 @@
 //! exists, types agree, and it is neither too deep nor too large.
 
 use crate::dtype::DType;
+use crate::program::vectors::LANES;
 
 /// The type of a value inside a kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -123,6 +124,11 @@ pub enum Stmt {
     /// An atomic operation on the element at an index, with a value; the local gets the old element.
     /// If the index is out of bounds, nothing changes and the local gets zero.
     Atomic(Atomic, usize, Expr, Expr, Option<usize>),
+    /// Loads the vector of a buffer with this index, the elements from four times the index on, into locals. Elements behind the end
+    /// of the buffer have any value.
+    LoadVector(usize, Expr, [usize; LANES]),
+    /// Stores a vector into an output. Elements behind its end are not stored.
+    StoreVector(usize, Expr, Box<[Expr; LANES]>),
     /// A workgroup barrier: all threads of a group reach it before any of them continues.
     Barrier,
 }
@@ -259,6 +265,10 @@ impl Program {
         nodes
     }
 
+    pub(crate) fn statements(&self, visit: &mut impl FnMut(&Stmt)) {
+        statements(&self.body, visit);
+    }
+
     pub(crate) fn each(&self, visit: &mut impl FnMut(&Expr)) {
         statements(&self.body, &mut |statement| match statement {
             Stmt::Set(_, value) | Stmt::Put(_, value) | Stmt::If(value, _, _) => {
@@ -267,6 +277,11 @@ impl Program {
             Stmt::Write(_, a, b) | Stmt::For(_, a, b, _) | Stmt::Atomic(_, _, a, b, _) => {
                 a.each(visit);
                 b.each(visit);
+            }
+            Stmt::LoadVector(_, index, _) => index.each(visit),
+            Stmt::StoreVector(_, index, values) => {
+                index.each(visit);
+                values.iter().for_each(|value| value.each(visit));
             }
             Stmt::Barrier => {}
         });

@@ -45,9 +45,8 @@ pub fn long_loop(iterations: i32) -> Program {
 }
 
 impl Launch<'_> {
-    /// An upper bound on the iterations of one thread that processes `passes` indices; `u64::MAX`
-    /// if that depends on what the thread reads or calculates.
-    pub fn most(&self, passes: u64) -> u64 {
+    /// An upper bound on the iterations of one thread; `u64::MAX` if that depends on what the thread reads or calculates.
+    pub fn most(&self) -> u64 {
         let mut counters = vec![None; self.program.locals.len()];
         let once = self.block(&self.program.body, &mut counters);
         let group = self.program.group.as_ref();
@@ -57,7 +56,7 @@ impl Launch<'_> {
             .map(|(_, len)| u64::from(*len).div_ceil(threads) + 1)
             .sum();
         let once = once.saturating_add(cleared);
-        once.saturating_add(1).saturating_mul(passes)
+        once.saturating_add(1)
     }
 
     fn block(&self, block: &[Stmt], counters: &mut [Option<Range>]) -> u64 {
@@ -73,6 +72,10 @@ impl Launch<'_> {
                 // Other assignments to a loop counter are not followed.
                 Stmt::Set(local, _) | Stmt::Atomic(_, _, _, _, Some(local)) => {
                     counters[*local] = None;
+                    0
+                }
+                Stmt::LoadVector(_, _, locals) => {
+                    locals.iter().for_each(|local| counters[*local] = None);
                     0
                 }
                 _ => 0,
@@ -139,6 +142,7 @@ impl Launch<'_> {
 fn sets(block: &[Stmt], local: usize) -> bool {
     block.iter().any(|statement| match statement {
         Stmt::Set(other, _) | Stmt::Atomic(_, _, _, _, Some(other)) => *other == local,
+        Stmt::LoadVector(_, _, locals) => locals.contains(&local),
         Stmt::If(_, then, other) => sets(then, local) || sets(other, local),
         Stmt::For(other, _, _, body) => *other == local || sets(body, local),
         _ => false,
@@ -201,7 +205,7 @@ mod tests {
             counts: &[1000, 10],
             invocations: 20,
         };
-        known.most(1)
+        known.most()
     }
 
     #[test]

@@ -10,7 +10,7 @@ use ex_cubecl_core::program::trip_count;
 
 use crate::cube::launches::launch_all;
 use crate::cube::{Backend, Cube, WINDOW_ALIGNMENT};
-use crate::lower::launch::{Launch, threads};
+use crate::lower::launch::Launch;
 
 /// Mesa's lavapipe stops every loop of a thread once the loops of this thread have made 65,535
 /// iterations together.
@@ -23,11 +23,6 @@ impl<B: Backend> Cube<B> {
         if !trip_count::has_loop(&program.body) {
             return false;
         }
-        let threads = u64::from(threads(run.invocations as u32));
-        let passes = match program.group {
-            Some(_) => 1,
-            None => run.invocations.div_ceil(threads),
-        };
         let counts = run.arguments.iter().map(|argument| argument.count);
         let known = trip_count::Launch {
             program,
@@ -35,7 +30,7 @@ impl<B: Backend> Cube<B> {
             counts: &counts.collect::<Vec<_>>(),
             invocations: run.invocations,
         };
-        known.most(passes) > MAX_ITERATIONS
+        known.most() > MAX_ITERATIONS
     }
 
     /// Whether the driver stops long loops. The first call runs a long loop to find out.

@@ -44,6 +44,9 @@ use crate::lower::target::STREAM;
 /// Bound offsets of windows into a page are multiples of this on every runtime.
 pub const WINDOW_ALIGNMENT: u64 = 256;
 
+/// The end of a window is a multiple of the size of a vector.
+const VECTOR_ALIGNMENT: u64 = 16;
+
 type Server<B> = <<B as Backend>::Runtime as cubecl::Runtime>::Server;
 
 /// The operations that differ between runtimes. The default bodies work on each of them.
@@ -296,7 +299,7 @@ impl<B: Backend> Cube<B> {
     pub(super) fn window(&self, region: Region<'_>) -> Result<kernels::Window> {
         let start = region.offset / WINDOW_ALIGNMENT * WINDOW_ALIGNMENT;
         let end = (region.offset + region.len)
-            .next_multiple_of(4)
+            .next_multiple_of(VECTOR_ALIGNMENT)
             .min(region.page.bytes);
         Ok(kernels::Window {
             handle: handle_of::<B>(region.page, start, end - start)?,

@@ -1,7 +1,7 @@
 //! A program as a CubeCL kernel, which CubeCL compiles when it is first launched.
 //!
-//! A thread works on the global indices `index, index + threads, ...` below a number that comes with the
-//! launch; in a kernel with groups it is one thread of one group. Whatever a tree contains, an
+//! A thread works on one global index, if that is below a number that comes with the launch; in a kernel with groups it is one
+//! thread of one group. There is no loop over several indices, which would take a CPU driver a quarter of the time of a copy. Whatever a tree contains, an
 //! index is compared with its buffer's length before it is used: reads out of bounds give zero,
 //! writes out of bounds do nothing.
 
@@ -15,7 +15,7 @@ use ex_cubecl_core::program::tree::Program;
 use crate::lower::compiled::Key;
 use crate::lower::expressions::{ArrayArgument, Lowering};
 use crate::lower::floats::BlackBox;
-use crate::lower::types::{IrType, S32, U32, U64, carrier, elem, ir_type, list_type};
+use crate::lower::types::{IrType, S32, U32, U64, carrier, elem, ir_type, list_type, vector_type};
 use crate::lower::values::{cast, number, zero};
 use cubecl::ir::{ElemType, UIntKind};
 
@@ -53,7 +53,14 @@ impl<R: Runtime> CubeKernel for ProgramKernel<R> {
         self.settings.address_type.register(&mut builder.scope);
         let program = &self.program;
         let atomics = program.atomics();
-        let listed = |(slot, dtype): (usize, &DType)| (list_type(*dtype, &atomics, slot), slot);
+        let vectors = program.vectors();
+        let listed = |(slot, dtype): (usize, &DType)| {
+            if vectors.contains(&slot) {
+                (vector_type(*dtype), slot)
+            } else {
+                (list_type(*dtype, &atomics, slot), slot)
+            }
+        };
         let all = program.inputs.iter().chain(&program.outputs);
         let lists: Vec<Variable> = all
             .enumerate()
@@ -72,7 +79,6 @@ impl<R: Runtime> CubeKernel for ProgramKernel<R> {
             .then(|| *builder.output_array(IrType::scalar(S32)));
         let word = StorageType::Scalar(U32);
         let invocations = *builder.scalar(word);
-        let threads = *builder.scalar(word);
         let has = |ty| self.client.properties().supports_type(ty);
         let black_box = BlackBox {
             zero: *builder.scalar(word),
@@ -129,7 +135,7 @@ impl<R: Runtime> CubeKernel for ProgramKernel<R> {
         };
         match &program.group {
             Some(group) => lowering.in_groups(scope, program, group.threads, invocations),
-            None => lowering.one_by_one(scope, program, invocations, threads),
+            None => lowering.one_by_one(scope, program, invocations),
         }
         builder.build(self.settings.clone())
     }

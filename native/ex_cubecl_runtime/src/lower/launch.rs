@@ -13,7 +13,7 @@ use ex_cubecl_core::numeric;
 use ex_cubecl_core::program::tree::Program;
 use ex_cubecl_core::threads::large_stack::on_watched_stack;
 
-use crate::kernels::{LaunchResult, MAX_CUBES, THREADS, Window};
+use crate::kernels::{LaunchResult, THREADS, Window};
 use crate::lower::compiled::{Key, SlotUse};
 use crate::lower::kernel::ProgramKernel;
 use crate::lower::target::{COMPILE_LIMIT, STREAM, Target};
@@ -33,11 +33,6 @@ pub struct Bound {
     pub window: Window,
     pub dtype: DType,
     pub count: u64,
-}
-
-/// Threads of a launch without groups.
-pub fn threads(invocations: u32) -> u32 {
-    invocations.div_ceil(THREADS).clamp(1, MAX_CUBES) * THREADS
 }
 
 /// A launch of a program with this many invocations. Each scalar is given as the bits of its element.
@@ -97,11 +92,10 @@ impl Launch {
         let program = self.program();
         let group = program.group.as_ref();
         let cube = group.map_or(THREADS, |group| group.threads);
-        let threads = threads(self.invocations);
-        let cubes = match group {
-            Some(_) => in_rows(self.invocations),
-            None => (threads / THREADS, 1),
-        };
+        let cubes = in_rows(match group {
+            Some(_) => self.invocations,
+            None => self.invocations.div_ceil(THREADS),
+        });
         let settings = KernelSettings::default()
             .cube_dim(CubeDim::new_1d(cube))
             .address_type(AddressType::U32)
@@ -114,7 +108,6 @@ impl Launch {
             arguments.bind(window, DType::S32);
         }
         arguments.word(self.invocations);
-        arguments.word(threads);
         // `BlackBox::zero`.
         arguments.word(0);
         for buffer in &self.buffers {

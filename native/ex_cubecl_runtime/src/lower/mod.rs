@@ -15,3 +15,4 @@ pub mod support;
 pub mod target;
 pub mod types;
 mod values;
+mod vectors;

@@ -12,32 +12,15 @@ use crate::lower::values::{cast, multiply, number, put, zero};
 use ex_cubecl_core::program::tree::{Atomic, Expr, Program, Stmt};
 
 impl Lowering {
-    pub fn one_by_one(
-        &mut self,
-        scope: &mut Scope,
-        program: &Program,
-        invocations: Variable,
-        threads: Variable,
-    ) {
-        let first = builtin(scope, Builtin::AbsolutePos);
-        self.index = *scope.create_local_restricted(IrType::scalar(U32));
+    pub fn one_by_one(&mut self, scope: &mut Scope, program: &Program, invocations: Variable) {
+        self.index = builtin(scope, Builtin::AbsolutePos);
+        let (lhs, rhs) = (self.index, invocations);
+        let wanted = Comparison::Lower(BinaryOperator { lhs, rhs });
+        let cond = put(scope, wanted, ElemType::Bool);
         let mut body = scope.child();
-        let last = self.watch(scope, first, &mut body, self.index);
         self.global_id = cast(&mut body, self.index, S32);
         self.block(&mut body, &program.body);
-        scope.register(Branch::RangeLoop(Box::new(RangeLoop {
-            i: self.index,
-            start: first,
-            end: invocations,
-            step: Some(threads),
-            inclusive: false,
-            scope: body,
-        })));
-        if let Some(last) = last {
-            let (lhs, rhs) = (last, threads);
-            let next = put(scope, Arithmetic::Add(BinaryOperator { lhs, rhs }), U32);
-            self.tell_stopped(scope, next, invocations);
-        }
+        scope.register(Branch::If(Box::new(If { cond, scope: body })));
     }
 
     /// All threads of a group take the same path here, so that they all reach each barrier. A group
@@ -151,6 +134,10 @@ impl Lowering {
                     then.register(Instruction::new(Operation::Copy(was), local));
                 }
                 self.guarded(scope, cond, then, *slot, index);
+            }
+            Stmt::LoadVector(slot, index, locals) => self.load_vector(scope, *slot, index, locals),
+            Stmt::StoreVector(slot, index, values) => {
+                self.store_vector(scope, *slot, index, &values[..]);
             }
             Stmt::Barrier => scope.register(Synchronization::SyncCube),
         }

@@ -3,6 +3,7 @@
 use cubecl::ir::{ElemType, FloatKind, IntKind, StorageType, UIntKind};
 use ex_cubecl_core::dtype::{DType, Kind};
 use ex_cubecl_core::program::tree::Type;
+use ex_cubecl_core::program::vectors::LANES;
 
 pub type IrType = cubecl::ir::Type;
 
@@ -53,4 +54,9 @@ pub fn list_type(dtype: DType, atomics: &[usize], slot: usize) -> IrType {
     } else {
         StorageType::Scalar(elem(dtype))
     })
+}
+
+/// The type of the vectors of a buffer.
+pub fn vector_type(dtype: DType) -> IrType {
+    IrType::scalar(elem(dtype)).with_vector_size(LANES)
 }

@@ -1,0 +1,168 @@
+defmodule ExCubecl.Ops.Blocks do
+  @moduledoc false
+  # Element-wise kernels on strided operands, each invocation of which makes four consecutive elements of the result. Contiguous operands and the result are
+  # accessed by vectors. In a strided operand, the first of the four elements is found by divisions, and the next ones by additions, as by a mileage
+  # counter. There are no branches: a driver for CPUs executes both sides of a branch.
+
+  alias ExCubecl.{Buffer, Device, Kernel, Shape}
+  alias ExCubecl.Ops.{Index, Layout, Reads, Strided}
+
+  @lanes 4
+  @types [:f32, :s32, :u32, :f16]
+
+  # Elements of the smallest result that is made in blocks.
+  @many 65_536
+
+  # An operation with more expressions, or with one of these functions, takes longer than its accesses to memory.
+  @most 24
+  @costly [:exp, :log, :log1p, :sin, :cos, :tan, :tanh, :sinh, :cosh, :asin, :acos, :atan, :erf] ++
+            [:pow, :atan2, :rem]
+
+  @doc "Whether a result of this shape is worth it: if it is small, its launch takes longer than its kernel."
+  @spec many?([non_neg_integer]) :: boolean
+  def many?(shape), do: Shape.size(shape) >= @many
+
+  @doc "Whether an operation with these reads and a result of type `dtype` can be lowered to blocks, and is cheap."
+  @spec fits?(Kernel.t(), [Reads.read()], atom) :: boolean
+  def fits?(op, reads, dtype) do
+    dtype in @types and Enum.all?(reads, &fits?/1) and
+      is_integer(cost([op.parsed.statements, op.parsed.result], 0))
+  end
+
+  defp fits?({_name, :flat, %Buffer{dtype: dtype}}), do: dtype in @types
+  defp fits?(_read), do: true
+
+  # The number of expressions, or `:costly`.
+  defp cost(_code, :costly), do: :costly
+  defp cost(_code, sum) when sum > @most, do: :costly
+  defp cost({:call, _, function, _}, _sum) when function in @costly, do: :costly
+  defp cost({:for, _, _, _, _, _}, _sum), do: :costly
+  defp cost(%{statements: statements, result: result}, sum), do: cost([statements, result], sum)
+  defp cost(list, sum) when is_list(list), do: Enum.reduce(list, sum, &cost/2)
+  defp cost(code, sum) when is_tuple(code), do: code |> Tuple.to_list() |> cost(sum + 1)
+  defp cost(_code, sum), do: sum
+
+  @doc "Writes the result into a buffer that shares no bytes with an operand. `casts` are the types of `ExCubecl.Ops.Reads.apply/4`."
+  def run(op, reads, {as, dtype} = casts, %{shape: shape} = out) do
+    views = Reads.strided(reads)
+    {lengths, strides} = Layout.joined(shape, for({_, view} <- views, do: view.strides))
+    space = space(lengths, Enum.zip(Keyword.keys(views), strides), out.device)
+    vector = {:index, nil}
+
+    values =
+      for lane <- 0..(@lanes - 1),
+          do: Reads.apply(op, Enum.map(reads, &element(&1, lane)), as, dtype)
+
+    statements =
+      for({name, :flat, _} <- reads, do: {:load_vector, 0, name, vector, lanes(name)}) ++
+        first(space) ++
+        Enum.flat_map(1..(@lanes - 1), &next(space, &1)) ++
+        [{:store_vector, 0, :out, vector, values}]
+
+    args = Enum.map(reads, &Reads.argument/1) ++ arguments(space, lengths, views) ++ [out: out]
+
+    patterns = for {_, pattern, _} <- space.operands, do: pattern
+    key = {:block, space.rank, space.division, patterns, Enum.map(reads, &elem(&1, 1)), casts}
+    {kernel, args} = Strided.kernel(op, key, args, [:out], {statements, nil})
+    Strided.run(kernel, args, size: div(Shape.size(shape) + @lanes - 1, @lanes))
+  end
+
+  # `used` are the axes whose coordinates are needed: each axis that an operand uses, and those behind it, to know where they end.
+  defp space(lengths, strides, device) do
+    operands = for {name, strides} <- strides, do: {name, Index.pattern(strides), strides}
+    rank = length(lengths)
+    first = operands |> Enum.map(&elem(&1, 1)) |> Index.used() |> Enum.min(fn -> 0 end)
+
+    %{
+      rank: rank,
+      used: Enum.to_list(first..(rank - 1)//1),
+      operands: operands,
+      division: if(rank > 1 and computes?(device, :u64), do: :factors, else: :div)
+    }
+  end
+
+  defp computes?(device, dtype) do
+    case Device.dtypes(device) do
+      {:ok, dtypes} -> dtype in dtypes
+      _ -> false
+    end
+  end
+
+  defp lanes(name), do: for(lane <- 0..(@lanes - 1), do: lane(name, lane))
+  defp lane(name, lane), do: Index.name(name, "v#{lane}")
+
+  defp element({name, mode, _}, lane) when mode in [:flat, :strided],
+    do: Index.var(lane(name, lane))
+
+  defp element(read, _lane), do: Reads.expression(read, %{})
+
+  # The first element of the block in each strided operand.
+  defp first(%{operands: operands} = space) do
+    first = Index.call(:mul, Index.unsigned({:index, nil}), Index.number(@lanes))
+
+    [Index.let(:i, first)] ++
+      Index.coordinates(:i, space.rank, space.used, :kept, space.division) ++
+      for {name, pattern, _} <- operands do
+        offset = Index.var(Index.name(name, :offset))
+        Index.let(Index.name(name, :at), Index.offset(offset, name, pattern, :kept))
+      end ++ reads(space, 0)
+  end
+
+  defp reads(%{operands: operands}, lane) do
+    for {name, _, _} <- operands,
+        do: Index.let(lane(name, lane), {:at, 0, name, Index.var(Index.name(name, :at))})
+  end
+
+  # The next element is a stride along the last axis further. Where an axis ends, the coordinate before it increases.
+  defp next(space, lane) do
+    moves =
+      for {name, pattern, _} <- space.operands, List.last(pattern) == 1, do: moved(name, space)
+
+    moves ++ Enum.flat_map(ending(space), &ended(&1, space)) ++ reads(space, lane)
+  end
+
+  defp moved(name, %{rank: rank}),
+    do: increased(Index.name(name, :at), Index.var(Index.stride(name, :kept, rank - 1)))
+
+  # The axes that may end within a block, the last one first.
+  defp ending(%{used: used}), do: used |> Enum.reject(&(&1 == 0)) |> Enum.reverse()
+
+  defp ended(axis, %{rank: rank} = space) do
+    at = Index.at(:kept, axis)
+    step = if axis == rank - 1, do: Index.number(1), else: Index.var(ends(axis + 1))
+    length = Index.var(Index.length(:kept, axis))
+    is_end = {:if, 0, Index.call(:eq, Index.var(at), length), Index.number(1), Index.number(0)}
+
+    [
+      increased(at, Index.unsigned(step)),
+      Index.let(ends(axis), Index.unsigned(is_end)),
+      Index.let(at, chosen(axis, Index.number(0), Index.var(at)))
+    ] ++
+      for {name, pattern, _} <- space.operands, carries?(pattern, axis) do
+        carry = Index.unsigned(Index.var(carry(name, axis)))
+        increased(Index.name(name, :at), chosen(axis, carry, Index.number(0)))
+      end
+  end
+
+  defp chosen(axis, then, other),
+    do: {:if, 0, Index.call(:ne, Index.var(ends(axis)), Index.number(0)), then, other}
+
+  defp increased(name, by), do: Index.let(name, Index.call(:add, Index.var(name), by))
+  defp ends(axis), do: Index.name(:ends, axis)
+  defp carry(name, axis), do: Index.name(name, "c#{axis}")
+  defp carries?(pattern, axis), do: 1 in Enum.slice(pattern, (axis - 1)..axis)
+
+  defp arguments(%{operands: operands, used: used} = space, lengths, views) do
+    factors = if space.division == :factors, do: Index.factors(lengths, used, :kept), else: []
+
+    Index.lengths(lengths, used, :kept) ++
+      factors ++
+      Enum.flat_map(operands, fn {name, pattern, strides} ->
+        [{Index.name(name, :offset), views[name].offset} | Index.strides(name, strides, :kept)] ++
+          for axis <- ending(space), carries?(pattern, axis) do
+            [before, stride] = Enum.slice(strides, (axis - 1)..axis)
+            {carry(name, axis), Index.wrapped(before - Enum.at(lengths, axis) * stride)}
+          end
+      end)
+  end
+end
