@@ -25,9 +25,11 @@ defmodule ExCubecl.Ops.Blocks do
   @doc "Whether an operation with these reads and a result of type `dtype` can be lowered to blocks, and is cheap."
   @spec fits?(Kernel.t(), [Reads.read()], atom) :: boolean
   def fits?(op, reads, dtype) do
-    dtype in @types and Enum.all?(reads, &fits?/1) and
-      is_integer(cost([op.parsed.statements, op.parsed.result], 0))
+    dtype in @types and Enum.all?(reads, &fits?/1) and cheap?(op)
   end
+
+  @doc "Whether an operation takes no longer than its accesses to memory, so that it can be repeated in a kernel."
+  def cheap?(%{parsed: parsed}), do: is_integer(cost([parsed.statements, parsed.result], 0))
 
   defp fits?({_name, :flat, %Buffer{dtype: dtype}}), do: dtype in @types
   defp fits?(_read), do: true

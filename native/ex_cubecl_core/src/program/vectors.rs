@@ -258,13 +258,22 @@ impl Expr {
             Expr::Read(slot, index) => Expr::Read(*slot, Box::new(of(index))),
             Expr::Unary(op, value) => Expr::Unary(*op, Box::new(of(value))),
             Expr::Cast(dtype, value) => Expr::Cast(*dtype, Box::new(of(value))),
+            Expr::Bitcast(dtype, value) => Expr::Bitcast(*dtype, Box::new(of(value))),
             Expr::Binary(op, left, right) => binary(*op, of(left), of(right)),
             Expr::Select(condition, then, other) => Expr::Select(
                 Box::new(of(condition)),
                 Box::new(of(then)),
                 Box::new(of(other)),
             ),
-            other => other.clone(),
+            Expr::Const(..)
+            | Expr::Bool(_)
+            | Expr::Scalar(_)
+            | Expr::Local(_)
+            | Expr::GlobalId
+            | Expr::GroupId
+            | Expr::LocalId
+            | Expr::Len(_)
+            | Expr::ElementAtSelf(_) => self.clone(),
         }
     }
 }
