@@ -3,8 +3,8 @@
 use std::cell::Cell;
 
 use ex_cubecl_core::DType;
+use ex_cubecl_core::program::tree::LANES;
 use ex_cubecl_core::program::tree::{Atomic, Binary, Expr, Group, Program, Stmt, Type, Unary};
-use ex_cubecl_core::program::vectors::LANES;
 use rustler::{Decoder, Error, NifResult, Term};
 
 use crate::atoms;

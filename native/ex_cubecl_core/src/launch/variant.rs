@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use crate::driver::Argument;
-use crate::program::tree::Program;
-use crate::program::vectors::LANES;
+use crate::program::tree::{LANES, Program};
 
 /// Below this number of invocations, a form with vectors gains less time than it takes to compile.
 const MANY: u64 = 1 << 16;

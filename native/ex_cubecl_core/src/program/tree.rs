@@ -3,7 +3,6 @@
 //! exists, types agree, and it is neither too deep nor too large.
 
 use crate::dtype::DType;
-use crate::program::vectors::LANES;
 
 /// The type of a value inside a kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -70,6 +69,9 @@ pub enum Binary {
     Gt,
     Ge,
 }
+
+/// The elements of a vector.
+pub const LANES: usize = 4;
 
 /// Atomic operations on an element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

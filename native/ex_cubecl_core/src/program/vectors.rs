@@ -2,10 +2,7 @@
 //! one element.
 
 use crate::dtype::DType;
-use crate::program::tree::{Binary, Expr, INDEX, Program, Stmt, Type, Unary};
-
-/// The elements of a vector.
-pub const LANES: usize = 4;
+use crate::program::tree::{Binary, Expr, INDEX, LANES, Program, Stmt, Type, Unary};
 
 /// Nodes of the largest program that `vectorized` repeats for each lane.
 const FEW_NODES: u64 = 100;

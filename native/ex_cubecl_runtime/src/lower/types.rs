@@ -2,8 +2,8 @@
 
 use cubecl::ir::{ElemType, FloatKind, IntKind, StorageType, UIntKind};
 use ex_cubecl_core::dtype::{DType, Kind};
+use ex_cubecl_core::program::tree::LANES;
 use ex_cubecl_core::program::tree::Type;
-use ex_cubecl_core::program::vectors::LANES;
 
 pub type IrType = cubecl::ir::Type;
 

@@ -6,7 +6,7 @@ use cubecl::ir::{
     IndexOperator, Instruction, Operation, Operator, Scope, Variable, VectorInitOperator,
 };
 use ex_cubecl_core::program::tree::Expr;
-use ex_cubecl_core::program::vectors::LANES;
+use ex_cubecl_core::program::tree::LANES;
 
 use crate::lower::expressions::Lowering;
 use crate::lower::types::U32;
