@@ -5,18 +5,13 @@ defmodule ExCubecl.Ops.Blocks do
   # counter. There are no branches: a driver for CPUs executes both sides of a branch.
 
   alias ExCubecl.{Buffer, Device, Kernel, Shape}
-  alias ExCubecl.Ops.{Index, Layout, Reads, Strided}
+  alias ExCubecl.Ops.{Cost, Index, Layout, Reads, Strided}
 
   @lanes 4
   @types [:f32, :s32, :u32, :f16]
 
   # Elements of the smallest result that is made in blocks.
   @many 65_536
-
-  # An operation with more expressions, or with one of these functions, takes longer than its accesses to memory.
-  @most 24
-  @costly [:exp, :log, :log1p, :sin, :cos, :tan, :tanh, :sinh, :cosh, :asin, :acos, :atan, :erf] ++
-            [:pow, :atan2, :rem]
 
   @doc "Whether a result of this shape is worth it: if it is small, its launch takes longer than its kernel."
   @spec many?([non_neg_integer]) :: boolean
@@ -25,24 +20,11 @@ defmodule ExCubecl.Ops.Blocks do
   @doc "Whether an operation with these reads and a result of type `dtype` can be lowered to blocks, and is cheap."
   @spec fits?(Kernel.t(), [Reads.read()], atom) :: boolean
   def fits?(op, reads, dtype) do
-    dtype in @types and Enum.all?(reads, &fits?/1) and cheap?(op)
+    dtype in @types and Enum.all?(reads, &fits?/1) and Cost.cheap?(op)
   end
-
-  @doc "Whether an operation takes no longer than its accesses to memory, so that it can be repeated in a kernel."
-  def cheap?(%{parsed: parsed}), do: is_integer(cost([parsed.statements, parsed.result], 0))
 
   defp fits?({_name, :flat, %Buffer{dtype: dtype}}), do: dtype in @types
   defp fits?(_read), do: true
-
-  # The number of expressions, or `:costly`.
-  defp cost(_code, :costly), do: :costly
-  defp cost(_code, sum) when sum > @most, do: :costly
-  defp cost({:call, _, function, _}, _sum) when function in @costly, do: :costly
-  defp cost({:for, _, _, _, _, _}, _sum), do: :costly
-  defp cost(%{statements: statements, result: result}, sum), do: cost([statements, result], sum)
-  defp cost(list, sum) when is_list(list), do: Enum.reduce(list, sum, &cost/2)
-  defp cost(code, sum) when is_tuple(code), do: code |> Tuple.to_list() |> cost(sum + 1)
-  defp cost(_code, sum), do: sum
 
   @doc "Writes the result into a buffer that shares no bytes with an operand. `casts` are the types of `ExCubecl.Ops.Reads.apply/4`."
   def run(op, reads, {as, dtype} = casts, %{shape: shape} = out) do
