@@ -339,7 +339,7 @@ mod tests {
     #[test]
     fn an_element_wise_program_is_repeated_for_each_lane() {
         let plain = program(vec![
-            Stmt::Set(0, Expr::Read(1, Box::new(Expr::GlobalId))),
+            Stmt::Set(0, Expr::Read(1, Box::new(int(0)))),
             Stmt::Put(2, sum()),
         ]);
         let vectors = plain.vectorized().unwrap();
