@@ -401,7 +401,7 @@ defmodule ExCubecl.KernelTest do
           {"fn x -> x[0] = 1\n x + 1 end", "does nothing here"},
           {"fn x -> cond do x > 0 -> 1 end end", "true -> ..."},
           {"fn x -> Enum.sum(x) end", "Enum.sum/1 is a function of Elixir"},
-          {"fn x -> ExCubecl.KernelTest.Sample.blur(x, x) end", "indexed kernel"},
+          {"fn x -> x + ExCubecl.KernelTest.Sample.blur(x, x) end", "indexed kernel"},
           {"fn x -> while(true) end", "use for"}
         ] do
       test code do

@@ -59,7 +59,7 @@ mod tests {
     fn work_that_exceeds_its_limit_is_reported_while_it_runs() {
         let (open, gate) = sync_channel::<()>(1);
         let overdue = || open.send(()).unwrap();
-        let result = on_watched_stack(Duration::from_millis(1), overdue, |watch| {
+        let result = on_watched_stack(Duration::from_millis(1), overdue, move |watch| {
             gate.recv().unwrap();
             drop(watch);
             Ok(7)
@@ -72,7 +72,7 @@ mod tests {
         let (open, gate) = sync_channel::<()>(1);
         let reported = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            let work = |watch| {
+            let work = move |watch| {
                 drop(watch);
                 gate.recv().map_err(Error::driver)
             };
