@@ -10,7 +10,7 @@ defmodule ExCubecl.NxBitsTest do
     bits = Nx.bitcast(x, :u32)
     assert Backend.fallbacks() == before
     assert Nx.to_flat_list(bits) == [0x3F800000, 0x80000000, 0x40200000, 0xC0400000]
-    assert Buffer.same_storage?(bits.data.state, x.data.state)
+    assert Buffer.same_storage?(bits.data.state.buffer, x.data.state.buffer)
     assert Nx.to_binary(Nx.bitcast(bits, :f32)) == Nx.to_binary(x)
     constant = Nx.broadcast(Nx.tensor(1.0, type: :f64), {3})
 

@@ -167,9 +167,8 @@ defmodule ExCubecl.NodesTest do
           fn -> ExCubecl.Ops.random_uniform([2], 1, device: device) end,
           fn -> ExCubecl.Replicated.new([2], :u8, devices: [device]) end,
           fn ->
-            ExCubecl.Kernel.warm({ExCubecl.Ops.Kernels, :normal}, [:f32, :f32, 1, 1],
-              device: device
-            )
+            args = [:f32, 1, 1, 1, 1, :f32]
+            ExCubecl.Kernel.warm({ExCubecl.Ops.Kernels, :running_sum}, args, device: device)
           end
         ],
         do: refused(call.(), :unsupported, says: ["of node #{node}", message])

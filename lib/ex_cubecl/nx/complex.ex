@@ -17,7 +17,7 @@ if Code.ensure_loaded?(Nx.Backend) do
       Types
     }
 
-    alias ExCubecl.Ops.Lowering
+    alias ExCubecl.Ops.{Lowering, Strided}
     alias ExCubecl.View.Strides
     alias Nx.Tensor, as: T
 
@@ -92,7 +92,7 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     defp one(name, kernel, values, out) do
       with {:ok, result} <-
-             Lowering.map(Lowering.named(kernel, name), values, dtype: Types.dtype(out.type)),
+             Lowering.map(Strided.named(kernel, name), values, dtype: Types.dtype(out.type)),
            do: Buffer.reshape(result, out.shape)
     end
 
@@ -104,7 +104,7 @@ if Code.ensure_loaded?(Nx.Backend) do
              parts
              |> Enum.with_index()
              |> Error.map(fn {{kernel, values}, at} ->
-               kernel = Lowering.named(kernel, name)
+               kernel = Strided.named(kernel, name)
 
                with :ok <- Lowering.write(kernel, values, part(View.new(result), at)),
                     do: {:ok, nil}

@@ -5,7 +5,7 @@ defmodule ExCubecl.Ops.Conversion do
   alias ExCubecl.{DType, Kernel}
   alias ExCubecl.Error.Arguments
   alias ExCubecl.Kernel.Types
-  alias ExCubecl.Ops.{Lowering, Operands}
+  alias ExCubecl.Ops.{Lowering, Operands, Strided}
 
   require Kernel
   require Types
@@ -46,7 +46,7 @@ defmodule ExCubecl.Ops.Conversion do
       {kernel, limits} = kernel(view.dtype, dtype)
       # Other terms than options are left to the checks of the lowering.
       opts = if Keyword.keyword?(opts), do: [dtype: dtype] ++ opts, else: opts
-      Lowering.map(Lowering.named(kernel, :as_type), [view | limits], opts)
+      Lowering.map(Strided.named(kernel, :as_type), [view | limits], opts)
     end
   end
 

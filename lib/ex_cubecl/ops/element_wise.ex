@@ -4,7 +4,7 @@ defmodule ExCubecl.Ops.ElementWise do
 
   alias ExCubecl.{Buffer, DType, Kernel, View}
   alias ExCubecl.Kernel.{Definition, Types}
-  alias ExCubecl.Ops.{Functions, Lowering}
+  alias ExCubecl.Ops.{Functions, Lowering, Strided}
 
   require Kernel
   require Types
@@ -198,7 +198,7 @@ defmodule ExCubecl.Ops.ElementWise do
 
       # The error of a type or a term that the operation does not take.
       _ ->
-        Lowering.map(Lowering.named(@kernels.bitwise_not, :count_leading_zeros), [x], opts)
+        Lowering.map(Strided.named(@kernels.bitwise_not, :count_leading_zeros), [x], opts)
     end
   end
 
@@ -212,7 +212,7 @@ defmodule ExCubecl.Ops.ElementWise do
         cast(@kernels[name], operands ++ more, [as: type], opts)
 
       [] ->
-        Lowering.map(Lowering.named(@kernels.bitwise_and, name), operands, opts)
+        Lowering.map(Strided.named(@kernels.bitwise_and, name), operands, opts)
     end
   end
 

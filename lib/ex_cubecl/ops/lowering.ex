@@ -258,11 +258,4 @@ defmodule ExCubecl.Ops.Lowering do
          {:ok, narrow} <- Buffer.convert(wide.buffer, target.dtype),
          do: Buffer.copy(narrow, target.buffer)
   end
-
-  @doc "A new buffer with the elements of a view. `name` is the operation that errors and telemetry show."
-  defdelegate copy(view, name, dtype \\ nil), to: Copy
-
-  defdelegate kernel(op, signature, args, outputs, code), to: Strided
-  defdelegate named(kernel, name), to: Strided
-  defdelegate run(kernel, args, opts), to: Strided
 end

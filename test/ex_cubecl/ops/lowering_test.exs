@@ -7,7 +7,7 @@ defmodule ExCubecl.Ops.LoweringTest do
 
   alias ExCubecl.{Kernel, Ops, View}
   alias ExCubecl.Ops.{ElementWise, Lowering, Reduction}
-  alias ExCubecl.View.Strides
+  alias ExCubecl.View.{Copy, Strides}
 
   require Kernel
 
@@ -31,7 +31,7 @@ defmodule ExCubecl.Ops.LoweringTest do
     for _ <- 1..150 do
       dtype = Enum.random(types())
       {view, shape, elements} = view(dtype)
-      copy = ok(Lowering.copy(view, :copy))
+      copy = ok(Copy.copy(view, :copy))
       assert copy.shape == shape
       assert {view.strides, flat(copy)} == {view.strides, bits(elements)}
 
@@ -49,7 +49,7 @@ defmodule ExCubecl.Ops.LoweringTest do
       new = Enum.random([[count], [n, div(count, max(n, 1))], [1, count, 1]])
 
       case Strides.reshape(view, new) do
-        {:ok, reshaped} -> assert flat(ok(Lowering.copy(reshaped, :reshape))) == bits(elements)
+        {:ok, reshaped} -> assert flat(ok(Copy.copy(reshaped, :reshape))) == bits(elements)
         :copy -> refute Strides.contiguous?(view)
       end
     end
@@ -89,7 +89,7 @@ defmodule ExCubecl.Ops.LoweringTest do
       count = Enum.product(shape)
       source = Buffer.reshape!(Buffer.iota!([count], :s32), shape)
       assert Lowering.place(source, target, :place) == :ok
-      assert flat(ok(Lowering.copy(target, :copy))) == Enum.to_list(0..(count - 1)//1)
+      assert flat(ok(Copy.copy(target, :copy))) == Enum.to_list(0..(count - 1)//1)
       all = Buffer.to_flat_list!(target.buffer)
       assert Enum.count(all, &(&1 == -1)) == length(all) - count
     end
@@ -221,7 +221,7 @@ defmodule ExCubecl.Ops.LoweringTest do
       Ops.transpose!(x)
       for axis <- [0, 1], do: Ops.sum!(x, axis: axis)
       Ops.argmax!(x, axis: 1)
-      Lowering.copy(Strides.reverse(View.new(x), [0]), :reverse)
+      Copy.copy(Strides.reverse(View.new(x), [0]), :reverse)
     end
 
     run.(3, 5)
