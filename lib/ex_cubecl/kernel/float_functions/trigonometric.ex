@@ -38,13 +38,11 @@ defmodule ExCubecl.Kernel.FloatFunctions.Trigonometric do
 
   # Sets sine, whose sum with y is sin(y + rest).
   defp sine(f) do
-    {:__block__, _, lines} =
+    [
       quote do
         sine = rest - 0.5 * z * rest + y * (z * unquote(polynomial(f, :sin, quote(do: z))))
       end
-      |> block()
-
-    lines
+    ]
   end
 
   # Sets one and cosine, whose sum is cos(y + rest).
@@ -60,9 +58,6 @@ defmodule ExCubecl.Kernel.FloatFunctions.Trigonometric do
 
     lines
   end
-
-  defp block({:__block__, _, _} = block), do: block
-  defp block(line), do: {:__block__, [], [line]}
 
   def all(f) do
     [
