@@ -13,6 +13,9 @@ mod glibc {
     use std::ptr;
     use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+    /// So many calls register each; one registration takes 32 bytes.
+    const EACH: u64 = 256;
+
     // Declared here because the libc crate does not declare `on_exit`. Every version of glibc has
     // these functions.
     unsafe extern "C" {
@@ -28,13 +31,14 @@ mod glibc {
     /// so after the static objects of LLVM have been destroyed: of VMs that were halted while
     /// kernels ran, one in a hundred ended by a signal.
     ///
-    /// Must be called with each submission. Destructors run in the reverse order of registration,
-    /// and LLVM registers many when it compiles for the first time. So `end` is registered
-    /// repeatedly, with growing intervals between registrations; the last registration is the one
-    /// that takes effect.
+    /// Must be called with each submission, and when a submission has finished. Destructors run in the
+    /// reverse order of registration, and LLVM registers many when it compiles for the first time, on
+    /// the driver's thread, which may be long after the submission. So `end` is registered repeatedly,
+    /// with growing intervals between registrations; the last registration is the one that takes effect.
     pub fn without_destructors() {
         static CALLS: AtomicU64 = AtomicU64::new(0);
-        if (CALLS.fetch_add(1, Relaxed) + 1).is_power_of_two() {
+        let calls = CALLS.fetch_add(1, Relaxed) + 1;
+        if calls <= EACH || calls.is_power_of_two() {
             // SAFETY: `end` needs no argument. Its code is still loaded when it is called, because
             // a library that had a device open is never unloaded: threads of it run until the
             // process ends.
