@@ -661,7 +661,7 @@ defmodule ExCubecl.Ops do
   Returns `{:ok, buffer}` with the inverse transforms; arguments and result are as for `fft/2`.
 
       iex> x = ExCubecl.buffer!([[10, 0], [-2, 2], [-2, 0], [-2, -2]], [4, 2], :f32)
-      iex> ExCubecl.to_list!(ExCubecl.Ops.ifft!(x))
+      iex> ExCubecl.to_list!(ExCubecl.Ops.abs!(ExCubecl.Ops.ifft!(x)))
       [[1.0, 0.0], [2.0, 0.0], [3.0, 0.0], [4.0, 0.0]]
   """
   @spec ifft(tensor, axis: integer, length: pos_integer, real: boolean) :: result
@@ -702,7 +702,8 @@ defmodule ExCubecl.Ops do
   Returns `{:ok, buffer}` with the inverse transforms along two axes; arguments and result are as for `fft2/2`.
 
       iex> x = ExCubecl.buffer!([1, 2, 3, 4], [2, 2], :f32)
-      iex> ExCubecl.to_list!(ExCubecl.Ops.ifft2!(ExCubecl.Ops.fft2!(x, real: true)))
+      iex> pairs = ExCubecl.Ops.ifft2!(ExCubecl.Ops.fft2!(x, real: true))
+      iex> ExCubecl.to_list!(ExCubecl.Ops.abs!(pairs))
       [[[1.0, 0.0], [2.0, 0.0]], [[3.0, 0.0], [4.0, 0.0]]]
   """
   @spec ifft2(tensor, axes: [integer], lengths: [pos_integer], real: boolean) :: result
