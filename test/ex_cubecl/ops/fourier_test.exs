@@ -160,7 +160,7 @@ defmodule ExCubecl.Ops.FourierTest do
     assert [[:infinity, _], [:infinity, _]] = Buffer.to_list!(Ops.fft!(y, real: true))
     # The rows of a batch are independent.
     z = ExCubecl.buffer!([[:nan, 1, 2], [1, 1, 1]], [2, 3], :f32)
-    assert [_, [[3.0, 0.0], _, _]] = Buffer.to_list!(Ops.fft!(z, real: true))
+    assert z |> Ops.fft!(real: true) |> Buffer.to_list!() |> Enum.at(1) |> hd() == [3.0, 0.0]
   end
 
   test "another length compiles no kernel" do
