@@ -72,7 +72,8 @@ defmodule ExCubecl.NxLifetimeTest do
     x = large()
     for _ <- 1..10, do: Nx.reshape(x, {512, 512})
     assert Nx.backend_deallocate(x) == :ok
-    assert live(device) == before
+    # Handles that the collection of `backend_deallocate/1` did not find are freed by a full one.
+    assert eventually(fn -> :erlang.garbage_collect() and live(device) == before end)
   end
 
   test "a tensor deallocated by one process is refused in another one" do

@@ -30,7 +30,7 @@ impl<B: Backend> Cube<B> {
         self.queue_and_wait(move |target| kernel(&target.client))
     }
 
-    pub(super) fn queue_and_wait(
+    pub(crate) fn queue_and_wait(
         &self,
         kernel: impl FnOnce(&Target<B::Runtime>) -> LaunchResult + Send + 'static,
     ) -> Result<()> {
