@@ -289,13 +289,13 @@ impl Buffer {
     /// The same bytes as elements of another type. A kernel can only bind elements at multiples of their size.
     pub fn bitcast(&self, dtype: DType) -> Result<Buffer> {
         let size = dtype.size();
-        if self.span.len % size != 0 {
+        if !self.span.len.is_multiple_of(size) {
             return Err(Error::ByteMismatch {
                 expected: self.span.len.next_multiple_of(size),
                 actual: self.span.len,
             });
         }
-        if self.span.offset % size != 0 {
+        if !self.span.offset.is_multiple_of(size) {
             return Err(Error::Misaligned {
                 offset: self.span.offset,
                 alignment: size,

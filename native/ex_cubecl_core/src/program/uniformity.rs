@@ -37,9 +37,13 @@ impl Uniformity {
             found |= match statement {
                 Stmt::Set(local, value) => self.varies(*local, !(together && self.is(value))),
                 Stmt::Atomic(_, _, _, _, Some(local)) => self.varies(*local, true),
-                Stmt::LoadVector(_, _, locals) => locals
-                    .iter()
-                    .fold(false, |new, local| self.varies(*local, true) || new),
+                Stmt::LoadVector(_, _, locals) => {
+                    let mut new = false;
+                    for local in locals {
+                        new |= self.varies(*local, true);
+                    }
+                    new
+                }
                 Stmt::If(condition, then, other) => {
                     let together = together && self.is(condition);
                     self.spread(then, together) | self.spread(other, together)
