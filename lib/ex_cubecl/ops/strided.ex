@@ -5,15 +5,16 @@ defmodule ExCubecl.Ops.Strided do
   alias ExCubecl.Kernel
   alias ExCubecl.Kernel.Launch
   alias ExCubecl.Ops.{Index, Layout}
-  alias ExCubecl.View.Strides
 
+  @typedoc "A view, or only where its elements are."
+  @type layout :: %{:offset => integer, :strides => [integer], optional(atom) => term}
   @type indexed :: %{statements: list, index: map, args: keyword, key: term}
 
   @doc """
   The offset of the element of each view, all of which have the shape `shape`, at the index of an invocation: the statements that calculate it, an expression by
   the name of the view, the arguments of the launch, and what the kernel depends on.
   """
-  @spec indexed([{atom, Strides.t()}], [non_neg_integer]) :: indexed
+  @spec indexed([{atom, layout}], [non_neg_integer]) :: indexed
   def indexed(views, shape) do
     {lengths, strides} = Layout.joined(shape, for({_, view} <- views, do: view.strides))
     patterns = Enum.map(strides, &Index.pattern/1)

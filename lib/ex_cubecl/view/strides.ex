@@ -8,10 +8,12 @@ defmodule ExCubecl.View.Strides do
 
   @typedoc "Elements of a buffer from an offset on, with a shape and the stride of each axis, in elements. A broadcast has the stride 0, a reversed axis a negative one."
   @type t :: %{
-          buffer: Buffer.t(),
-          offset: non_neg_integer,
-          shape: [non_neg_integer],
-          strides: [integer]
+          :buffer => Buffer.t(),
+          :offset => non_neg_integer,
+          :shape => [non_neg_integer],
+          :strides => [integer],
+          # The other fields of ExCubecl.View.
+          optional(atom) => term
         }
 
   @doc "Repeats axes of length 1, and along new leading axes."

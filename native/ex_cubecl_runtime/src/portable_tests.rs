@@ -145,6 +145,14 @@ fn a_compilation_that_does_not_end_loses_the_device_and_blocks_no_caller() {
     let cube = portable();
     let page = cube.alloc(1024).unwrap();
     let (open, gate) = sync_channel::<()>(1);
+    // Once this succeeds, the device thread sleeps: the launch does not go through CubeCL's queue, in which it would wait.
+    while !cube.thread.try_push(Task {
+        run: Box::new(|| ()),
+        after: Arc::new(|| ()),
+        awaited: false,
+    }) {
+        std::thread::yield_now();
+    }
     let hangs = cube.queue_and_wait(move |target| {
         let overdue = &*target.overdue;
         let compiled = on_watched_stack(Duration::from_millis(1), overdue, move |_watch| {
