@@ -4,14 +4,14 @@ if Code.ensure_loaded?(Nx.Backend) do
     # Reads and writes at indices. Results as those of `ExCubecl.Nx.ElementWise`, and `:raises` for an index out of bounds.
 
     alias ExCubecl.Ops
-    alias ExCubecl.Nx.{Operand, Storage, Types}
+    alias ExCubecl.Nx.{Operand, Storage}
 
     @writes [:indexed_put, :indexed_add]
 
     def names, do: [:take, :take_along_axis, :gather] ++ @writes
 
     def run(:gather, [_out, tensor, indices, opts], config) do
-      with {:ok, [x, indices]} <- views([tensor, indices], config),
+      with {:ok, [x, indices]} <- Storage.views([tensor, indices], config),
            do: inside(Ops.gather_nd(x, indices, axes: opts[:axes], check: true))
     end
 
@@ -19,7 +19,7 @@ if Code.ensure_loaded?(Nx.Backend) do
       opts = [axes: opts[:axes], check: true]
 
       with {:ok, dtype} <- Operand.dtype(out),
-           {:ok, [target, indices, updates]} <- views([target, indices, updates], config),
+           {:ok, [target, indices, updates]} <- Storage.views([target, indices, updates], config),
            true <- whole?(target, updates, opts[:axes]),
            {:ok, common} <- Operand.common([target, updates], dtype, config.device),
            [target, updates] = Enum.map([target, updates], &Operand.cast(&1, common)),
@@ -35,14 +35,8 @@ if Code.ensure_loaded?(Nx.Backend) do
       axis = if is_integer(axis), do: axis, else: axis[:axis]
 
       # The callbacks have the names of the operations.
-      with {:ok, [x, indices]} <- views([tensor, indices], config),
+      with {:ok, [x, indices]} <- Storage.views([tensor, indices], config),
            do: inside(apply(Ops, name, [x, indices, [axis: axis, check: true]]))
-    end
-
-    defp views(tensors, config) do
-      if Enum.all?(tensors, &Types.dtype(&1.type)),
-        do: {:ok, Enum.map(tensors, &Storage.view(&1, config))},
-        else: :host
     end
 
     # Nx.BinaryBackend puts updates that are smaller than the addressed slices in other places than their first elements.

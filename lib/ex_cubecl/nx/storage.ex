@@ -122,6 +122,14 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     def view(%T{} = tensor, config), do: View.new(upload(tensor, Nx.to_binary(tensor), config))
 
+    @doc "The views of tensors, or `:host` if buffers do not have the type of one of them."
+    @spec views([T.t()], map) :: {:ok, [View.t()]} | :host
+    def views(tensors, config) do
+      if Enum.all?(tensors, &Types.dtype(&1.type)),
+        do: {:ok, Enum.map(tensors, &view(&1, config))},
+        else: :host
+    end
+
     @doc "The elements of a tensor in a buffer, in row-major order."
     def buffer(tensor, config),
       do: tensor |> view(config) |> Movement.contiguous() |> Error.unwrap!()

@@ -17,7 +17,7 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     def run(:conv, [out, input, kernel, opts], config) do
       with {:ok, dtype} <- sums(out),
-           {:ok, [input, kernel]} <- views([input, kernel], config),
+           {:ok, [input, kernel]} <- Storage.views([input, kernel], config),
            {:ok, result} <- Ops.conv(input, kernel, opts),
            do: ComputeType.converted(result, dtype)
     end
@@ -26,14 +26,14 @@ if Code.ensure_loaded?(Nx.Backend) do
     def run(name, [out, tensor, window, opts], config) when name in @aggregates do
       with {:ok, dtype} <-
              if(name in [:window_max, :window_min], do: Operand.dtype(out), else: sums(out)),
-           {:ok, [view]} <- views([tensor], config),
+           {:ok, [view]} <- Storage.views([tensor], config),
            {:ok, result} <- apply(Ops, name, [view, window, opts]),
            do: ComputeType.converted(result, dtype)
     end
 
     def run(name, [out, tensor, source, initial, window, opts], config) when name in @scatters do
       with {:ok, dtype} <- sums(out),
-           {:ok, [view, source, initial]} <- views([tensor, source, initial], config),
+           {:ok, [view, source, initial]} <- Storage.views([tensor, source, initial], config),
            {:ok, result} <- apply(Ops, name, [view, source, initial, window, opts]),
            do: ComputeType.converted(result, dtype)
     end
@@ -67,12 +67,6 @@ if Code.ensure_loaded?(Nx.Backend) do
         {:ok, :bf16} -> :host
         other -> other
       end
-    end
-
-    defp views(tensors, config) do
-      if Enum.all?(tensors, &Types.dtype(&1.type)),
-        do: {:ok, Enum.map(tensors, &Storage.view(&1, config))},
-        else: :host
     end
 
     # The type of a fold, which must have the values of all elements, and the initial number.
