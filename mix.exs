@@ -127,7 +127,8 @@ defmodule ExCubecl.MixProject do
       elixirc_paths: if(Mix.env() == :test, do: ["lib", "test/support"], else: ["lib"]),
       # The property tests use PropEr if it is installed with Erlang; it is not a dependency.
       prune_code_paths: Mix.env() != :test,
-      xref: [exclude: [:proper, :proper_statem, :proper_types]],
+      # Nx may be loadable through ERL_LIBS, which is no dependency either.
+      xref: [exclude: [:proper, :proper_statem, :proper_types] ++ nx_modules()],
       deps: deps(Mix.env(), Mix.Project.get()),
       package: [
         licenses: ["Apache-2.0"],
@@ -152,6 +153,12 @@ defmodule ExCubecl.MixProject do
           do: {app, version, optional: true}
         ),
       else: []
+  end
+
+  defp nx_modules do
+    [Complex, Nx, Nx.Backend, Nx.BinaryBackend, Nx.Container, Nx.LazyContainer, Nx.Shape, Nx.Type] ++
+      [Nx.Defn, Nx.Defn.Compiler, Nx.Defn.Composite, Nx.Defn.Evaluator] ++
+      [Nx.Defn.Expr, Nx.Defn.Kernel, Nx.Defn.Tree]
   end
 
   defp docs do
