@@ -11,6 +11,8 @@ endif
 export XDG_RUNTIME_DIR ?= $(CURDIR)/_build/runtime
 
 CARGO_FLAGS := --release --locked
+# Named together, so that Cargo enables the same features of their dependencies as for the NIF library, and compiles these once.
+CRATES := -p ex_cubecl_core -p ex_cubecl_runtime -p ex_cubecl
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build demo test test-core test-elixir matrix soak schedulers model numpy ulp fuzz bench lint audit docs clean
@@ -34,8 +36,7 @@ demo: setup-run ## buffers on a real device, step by step
 test: test-core test-elixir ## the tests of the Rust crates, then those of Elixir
 
 test-core: setup-test
-	cargo test $(CARGO_FLAGS) -p ex_cubecl_core --features testing
-	cargo test $(CARGO_FLAGS) -p ex_cubecl_runtime
+	cargo test $(CARGO_FLAGS) $(CRATES) --features ex_cubecl_core/testing
 
 test-elixir: setup-test
 	MIX_ENV=test mix test
@@ -50,7 +51,7 @@ schedulers: setup-test ## how long calls with large arguments block a scheduler;
 	MIX_ENV=test mix run test/schedulers.exs
 
 model: setup-test ## the model tests, with far more sequences of calls
-	PROPTEST_CASES=50000 cargo test $(CARGO_FLAGS) -p ex_cubecl_runtime --test model
+	PROPTEST_CASES=50000 cargo test $(CARGO_FLAGS) $(CRATES) --features ex_cubecl_core/testing --test model
 	MIX_ENV=test EX_CUBECL_MODEL_TESTS=50000 mix test test/system/model_test.exs
 
 # The test suite does not need NumPy; scripts/numpy finds it, or installs it in _build.
@@ -81,7 +82,7 @@ lint: setup-lint ## formatting, warnings, import cycles, clippy, Rust docs, Dial
 	scripts/rust_cycles native/ex_cubecl_core native/ex_cubecl_runtime native/ex_cubecl
 	cargo clippy $(CARGO_FLAGS) --workspace --all-targets  -- -D warnings
 	cargo clippy $(CARGO_FLAGS) -p ex_cubecl --no-default-features --features wgpu -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_FLAGS) --no-deps --document-private-items -p ex_cubecl_core -p ex_cubecl_runtime -p ex_cubecl
+	RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_FLAGS) --no-deps --document-private-items $(CRATES)
 	scripts/dialyze
 
 audit: setup-lint ## the Rust dependencies: known weaknesses, licenses, sources
@@ -90,7 +91,7 @@ audit: setup-lint ## the Rust dependencies: known weaknesses, licenses, sources
 
 docs: setup-build ## the documentation as HTML, in doc/ (needs Hex)
 	MIX_ENV=docs mix do deps.get, docs
-	RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_FLAGS) --no-deps --document-private-items -p ex_cubecl_core -p ex_cubecl_runtime -p ex_cubecl
+	RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_FLAGS) --no-deps --document-private-items $(CRATES)
 
 clean: ## remove everything that was built
 	rm -rf _build priv/native
