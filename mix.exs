@@ -48,7 +48,7 @@ defmodule ExCubecl.MixProject do
   defp nx_modules do
     [Complex, Nx, Nx.Backend, Nx.BinaryBackend, Nx.Container, Nx.LazyContainer, Nx.Shape, Nx.Type] ++
       [Nx.Defn, Nx.Defn.Compiler, Nx.Defn.Composite, Nx.Defn.Evaluator] ++
-      [Nx.Defn.Expr, Nx.Defn.Kernel, Nx.Defn.Tree]
+      [Nx.Defn.Expr, Nx.Defn.Kernel, Nx.Defn.Stream, Nx.Defn.Tree, Nx.Shared]
   end
 
   defp docs do
@@ -72,7 +72,7 @@ defmodule ExCubecl.MixProject do
           ExCubecl.Batch
         ],
         Insight: [ExCubecl.Memory, ExCubecl.Memory.Chart, ExCubecl.Telemetry],
-        Integration: [ExCubecl.Backend, ExCubecl.Nx, ExCubecl.Compat]
+        Integration: [ExCubecl.Backend, ExCubecl.Compiler, ExCubecl.Nx, ExCubecl.Compat]
       ]
     ]
   end

@@ -177,6 +177,16 @@ defmodule ExCubecl do
   @spec version() :: String.t()
   def version, do: unquote(Mix.Project.config()[:version])
 
+  ## Nx.Defn.Compiler, if Nx is available: see ExCubecl.Compiler
+
+  if Code.ensure_loaded?(Nx.Defn.Compiler) do
+    for {name, arity} <- Nx.Defn.Compiler.behaviour_info(:callbacks) do
+      args = Macro.generate_arguments(arity, __MODULE__)
+      @doc false
+      defdelegate unquote(name)(unquote_splicing(args)), to: ExCubecl.Compiler
+    end
+  end
+
   ## Calls for users of the Hex package of this name
 
   @doc "As `ExCubecl.Compat.device_count/0`: `{:ok, count}`, the number of devices."

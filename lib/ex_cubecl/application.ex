@@ -1,7 +1,7 @@
 defmodule ExCubecl.Application do
   @moduledoc false
-  # Starts two processes for buffers on other nodes, one that records a timeline on demand, and the owner of the kernel
-  # cache; all other functions work without these processes.
+  # Starts two processes for buffers on other nodes, one that records a timeline on demand, and the owners of the caches of
+  # kernels and programs; all other functions work without these processes.
 
   use Application
 
@@ -11,7 +11,8 @@ defmodule ExCubecl.Application do
       ExCubecl.Cluster.Keeper,
       ExCubecl.Cluster.Releaser,
       ExCubecl.Memory.Timeline,
-      ExCubecl.Kernel.Cache
+      ExCubecl.Kernel.Cache,
+      ExCubecl.Compiler.Cache
     ]
 
     inner = %{

@@ -13,6 +13,8 @@ defmodule ExCubecl.Telemetry do
   | `[:ex_cubecl, :compile]` | `duration` | `device`, `kernel` | a kernel was compiled, before its first launch with these types |
   | `[:ex_cubecl, :launch]` | `bytes`, `duration` | `device`, `kernel` | a kernel that writes `bytes` was queued |
   | `[:ex_cubecl, :fallback]` | `count` | `device`, `operation`, `type` | `ExCubecl.Backend` ran an operation of Nx on the host |
+  | `[:ex_cubecl, :defn_compile]` | `duration` | `device`, `nodes` | `ExCubecl.Compiler` made a program of an expression of so many nodes |
+  | `[:ex_cubecl, :defn_run]` | `duration` | `device`, `steps` | a program of so many steps was queued |
 
   Durations are in native time units, as `System.convert_time_unit/3` takes them. Events are emitted by
   the calling process, except for `:free`, which is emitted by a process of the library, because

@@ -16,8 +16,12 @@ end
 
 unless Code.ensure_loaded?(ExCubecl.Backend) do
   root = Path.expand("../..", __DIR__)
-  files = Path.wildcard(root <> "/lib/ex_cubecl/nx/**/*.ex")
-  public = for name <- ["backend", "nx"], do: "#{root}/lib/ex_cubecl/#{name}.ex"
+  # The version of the package is that of its project.
+  Mix.start()
+  Code.put_compiler_option(:ignore_module_conflict, true)
+  files = Path.wildcard(root <> "/lib/ex_cubecl/{nx,compiler}/**/*.ex")
+  names = ["ex_cubecl", "ex_cubecl/backend", "ex_cubecl/nx", "ex_cubecl/compiler"]
+  public = for name <- names, do: "#{root}/lib/#{name}.ex"
   {:ok, _, warnings} = Kernel.ParallelCompiler.compile(files ++ public)
   if warnings != [], do: raise("compiling the modules for Nx gave warnings")
 end

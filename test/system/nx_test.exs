@@ -44,6 +44,7 @@ defmodule ExCubecl.NxTest do
   test "training", do: passes("training")
   test "results that other backends get wrong", do: passes("semantics")
   test "memory", do: passes("lifetime")
+  test "the compiler", do: passes("compiler")
   test "the guide", do: passes("guide")
   test "programs of Axon, Scholar and Bumblebee", do: passes("models")
 
@@ -108,6 +109,19 @@ defmodule ExCubecl.NxTest do
 
   test "the doctests of Nx, every tensor on the device" do
     {total, failed, out} = run("doctests", [{"NX_HOST_LIMIT", "0"}])
+    version = version(out)
+    known = for list <- [@small_on_host, @all_on_device], do: Map.keys(list[version] || %{})
+    assert {total >= 1_088, failed -- Enum.concat(known)} == {true, []}, out
+  end
+
+  test "the doctests of Nx, each operation compiled" do
+    {total, failed, out} = run("compiler_doctests", [{"NX_HOST_LIMIT", "64"}])
+    known = Map.keys(@small_on_host[version(out)] || %{})
+    assert {total >= 1_088, failed -- known} == {true, []}, out
+  end
+
+  test "the doctests of Nx, each operation compiled for the device" do
+    {total, failed, out} = run("compiler_doctests", [{"NX_HOST_LIMIT", "0"}])
     version = version(out)
     known = for list <- [@small_on_host, @all_on_device], do: Map.keys(list[version] || %{})
     assert {total >= 1_088, failed -- Enum.concat(known)} == {true, []}, out

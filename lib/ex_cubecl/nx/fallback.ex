@@ -21,8 +21,24 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     def on_host(operation, [out | args], config) do
       Nx.with_default_backend(Nx.BinaryBackend, fn ->
-        operation |> result([out | host(args)]) |> back(config)
+        evaluated(fn -> operation |> result([out | host(args)]) |> back(config) end)
       end)
+    end
+
+    @default_options {Nx.Defn, :default_compiler}
+
+    # Some functions of Nx are numerical definitions, which the default compiler would run on its own backend: possibly this one.
+    defp evaluated(fun) do
+      options = Process.get(@default_options)
+      Nx.Defn.default_options(compiler: Nx.Defn.Evaluator)
+
+      try do
+        fun.()
+      after
+        if options,
+          do: Nx.Defn.default_options(options),
+          else: Process.delete(@default_options)
+      end
     end
 
     # Nx itself has the optional callbacks that Nx.BinaryBackend has not.

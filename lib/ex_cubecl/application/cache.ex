@@ -1,0 +1,110 @@
+defmodule ExCubecl.Application.Cache do
+  @moduledoc false
+  # A bounded cache: `use ExCubecl.Application.Cache, max: entries` makes a module the owner of an ETS table, with `fetch/2`, `all/0` and `stats/0`. The table is
+  # public; the process only owns it. Without the table, as before the application is started, everything works and nothing is cached.
+  #
+  # Each entry has the generation of its last use. A generation ends after as many misses as fill a quarter of the table. When the table is
+  # full, the entries that were used neither in this generation nor in the previous one are evicted.
+
+  @hits 1
+  @misses 2
+
+  defmacro __using__(max: max) do
+    quote do
+      use ExCubecl.Application.Service
+      alias ExCubecl.Application.Cache
+
+      def start_link(_), do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
+
+      @doc "The term that is cached under a key, or the result of `make`: `{:ok, term}` is cached, an error is not."
+      def fetch(key, make), do: Cache.fetch(__MODULE__, unquote(max), key, make)
+
+      @doc "The keys and terms of all entries."
+      def all, do: Cache.all(__MODULE__)
+
+      @doc "The number of entries, the most there can be, and how often a key was found and not found."
+      def stats, do: Cache.stats(__MODULE__, unquote(max))
+
+      @impl true
+      def init(_) do
+        :ets.new(__MODULE__, [:named_table, :public, read_concurrency: true])
+        {:ok, nil}
+      end
+    end
+  end
+
+  def fetch(table, max, key, make) do
+    counters = counters(table)
+
+    case lookup(table, key) do
+      [{_, entry, used}] ->
+        :counters.add(counters, @hits, 1)
+        now = generation(counters, max)
+        if used != now, do: touch(table, key, now)
+        {:ok, entry}
+
+      [] ->
+        :counters.add(counters, @misses, 1)
+
+        with {:ok, entry} <- make.() do
+          insert(table, max, key, entry, generation(counters, max))
+          {:ok, entry}
+        end
+    end
+  end
+
+  defp lookup(table, key) do
+    :ets.lookup(table, key)
+  rescue
+    ArgumentError -> []
+  end
+
+  def all(table),
+    do: for({key, entry, _} <- owned([], fn -> :ets.tab2list(table) end), do: {key, entry})
+
+  def stats(table, max) do
+    [hits, misses] = for at <- [@hits, @misses], do: :counters.get(counters(table), at)
+    %{size: size(table), max: max, hits: hits, misses: misses}
+  end
+
+  defp generation(counters, max), do: div(:counters.get(counters, @misses), div(max, 4))
+
+  defp touch(table, key, now),
+    do: owned(false, fn -> :ets.update_element(table, key, {3, now}) end)
+
+  defp insert(table, max, key, entry, now) do
+    owned(nil, fn ->
+      if size(table) >= max, do: evict(table, max, now)
+      :ets.insert(table, {key, entry, now})
+    end)
+  end
+
+  # The misses of two generations fill at most half of the table. If older entries that are still used fill the rest, all are evicted.
+  defp evict(table, max, now) do
+    :ets.select_delete(table, [{{:_, :_, :"$1"}, [{:<, :"$1", now - 1}], [true]}])
+    if size(table) >= max, do: :ets.delete_all_objects(table)
+  end
+
+  defp size(table) do
+    case :ets.info(table, :size) do
+      :undefined -> 0
+      size -> size
+    end
+  end
+
+  # The result of `call`, or `otherwise` if there is no table.
+  defp owned(otherwise, call) do
+    call.()
+  rescue
+    ArgumentError -> otherwise
+  end
+
+  # The counters outlive the owner of the table if it is killed.
+  defp counters(table) do
+    with nil <- :persistent_term.get(table, nil) do
+      counters = :counters.new(2, [])
+      :persistent_term.put(table, counters)
+      counters
+    end
+  end
+end

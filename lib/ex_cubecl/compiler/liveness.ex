@@ -1,0 +1,107 @@
+if Code.ensure_loaded?(Nx.Defn.Expr) do
+  defmodule ExCubecl.Compiler.Liveness do
+    @moduledoc false
+    # When each value of a list of steps is needed last, and how many bytes are live at most. A step has `reads` and `writes`, lists of ids.
+
+    alias ExCubecl.Compiler.Graph
+    alias Nx.Defn.Expr
+    alias Nx.Tensor, as: T
+
+    # The results of these share the memory of their operand.
+    @shares [:reshape, :squeeze, :transpose, :reverse, :slice, :broadcast, :elem, :attach]
+    @no_memory [:parameter, :captured, :constant, :fun, :effects]
+
+    @doc "For each step the ids, among `owned`, that no later step reads and that are no outputs."
+    @spec frees([map], [non_neg_integer], MapSet.t()) :: [[non_neg_integer]]
+    def frees(steps, outputs, owned) do
+      {frees, _} =
+        steps
+        |> Enum.reverse()
+        |> Enum.map_reduce(MapSet.new(outputs), fn %{reads: reads, writes: writes}, needed ->
+          touched = Enum.uniq(reads ++ writes)
+          free = for id <- touched, id in owned, id not in needed, do: id
+          {free, Enum.into(touched, needed)}
+        end)
+
+      Enum.reverse(frees)
+    end
+
+    @doc """
+    The most bytes that the values of a scope have at a time, those of nested programs included and arguments excepted. The work memory of single
+    operations is not known.
+    """
+    @spec peak([map], map, %{non_neg_integer => Nx.Tensor.t()}) :: non_neg_integer
+    def peak(steps, scope, nodes) do
+      roots = roots(scope.nodes)
+      bytes = for {id, node} <- nodes, into: %{}, do: {id, bytes(node)}
+      outputs = MapSet.new(scope.outputs, &root(roots, &1))
+      last = last_uses(steps, roots)
+
+      {_live, peak} =
+        steps
+        |> Enum.with_index()
+        |> Enum.reduce({0, 0}, fn {step, at}, {live, peak} ->
+          made = step.writes |> Enum.map(&Map.get(bytes, &1, 0)) |> Enum.sum()
+          peak = max(peak, live + made + inner(step.call))
+
+          free = for id <- uniq_roots(step, roots), last[id] == at and id not in outputs, do: id
+
+          {live + made - Enum.sum(Enum.map(free, &Map.get(bytes, &1, 0))), peak}
+        end)
+
+      peak
+    end
+
+    defp uniq_roots(step, roots),
+      do: Enum.uniq(for id <- step.reads ++ step.writes, do: root(roots, id))
+
+    defp last_uses(steps, roots) do
+      for {step, at} <- Enum.with_index(steps),
+          id <- uniq_roots(step, roots),
+          into: %{},
+          do: {id, at}
+    end
+
+    # The value whose memory a value shares.
+    defp roots(nodes) do
+      for %T{data: %Expr{id: id, op: op}} = node when op in @shares <- nodes, reduce: %{} do
+        roots ->
+          shared = node |> Graph.operands() |> List.last()
+          # A slice at tensors has them as further operands.
+          shared = if op == :attach, do: shared, else: hd(Graph.operands(node)) || shared
+          Map.put(roots, id, root(roots, shared.data.id))
+      end
+    end
+
+    defp root(roots, id), do: Map.get(roots, id, id)
+
+    defp inner({:cond, _, _, yes, no, _, _}), do: max(yes.peak, no.peak)
+    defp inner({:while, _, _, condition, body, _, _}), do: max(condition.peak, body.peak)
+    defp inner({:lazy, _, program}), do: program.peak
+    defp inner(_call), do: 0
+
+    @doc "The bytes of the result of a node, of all components of a tuple."
+    @spec bytes(Nx.Tensor.t()) :: non_neg_integer
+    def bytes(%T{data: %Expr{op: op}}) when op in @shares or op in @no_memory, do: 0
+
+    def bytes(%T{type: {:tuple, _}, data: %Expr{op: :cond, args: [_, _, yes, _]}}),
+      do: outputs(yes)
+
+    def bytes(%T{type: {:tuple, _}, data: %Expr{op: :while, args: [initial | _]}}),
+      do: total(initial)
+
+    def bytes(%T{type: {:tuple, _}, data: %Expr{args: [outs | _]}}) when is_tuple(outs),
+      do: outs |> Tuple.to_list() |> total()
+
+    def bytes(%T{type: {:tuple, _}}), do: 0
+    def bytes(%T{} = node), do: size(node)
+
+    defp outputs(scope) do
+      nodes = Map.new(scope.nodes ++ scope.outside, &{&1.data.id, &1})
+      scope.outputs |> Enum.map(&nodes[&1]) |> total()
+    end
+
+    defp total(tensors), do: tensors |> Enum.map(&size/1) |> Enum.sum()
+    defp size(%T{shape: shape, type: {_, bits}}), do: div(Tuple.product(shape) * bits + 7, 8)
+  end
+end

@@ -1,0 +1,197 @@
+if Code.ensure_loaded?(Nx.Defn.Expr) do
+  defmodule ExCubecl.Compiler.Program do
+    @moduledoc false
+    # A scope as a list of steps in the order in which they run, each with the values that are freed after it. Values are numbered by the ids of the nodes.
+    # A program frees what its own steps made, and only that: arguments, captured tensors and values of an outer scope belong to others.
+    #
+    # A step is `{call, free}`, with the ids of the values that nothing needs after it. A call is one of
+    #
+    #   * `{:value, id, tensor}`: a constant
+    #   * `{:constant, id, out, number}`: a constant of the default backend, where the backend of the operands is not known
+    #   * `{:parameter, id, index}`, `{:captured, id, index}`
+    #   * `{:eager, id, operation, arguments, unused}`: a callback of the backend; an argument is `{:id, id}`, `{:list, arguments}` or `{:term, term}`;
+    #     `unused` are the components of a tuple that no node takes
+    #   * `{:create, id, operation, arguments}`: the same without operands
+    #   * `{:fused, group, members, small}`: kernels; `members` are the same as calls, which run if `small` and all operands are on the host
+    #   * `{:elem, id, tuple, index}`, `{:attach, id, value}`
+    #   * `{:cond, id, predicate, program, program, tuple?, unused}`, `{:while, id, initial, condition, body, tuple?, unused}`
+    #   * `{:lazy, id, program}`, `{:fun, id, arity, program}`, `{:effects, values, calls}`, `{:runtime_call, id, values, index, tuple?, unused}`
+
+    alias ExCubecl.Backend
+    alias ExCubecl.Compiler.{Graph, Liveness, Scope}
+    alias Nx.Defn.Expr
+    alias Nx.Tensor, as: T
+
+    @creation [:eye, :iota]
+    # Values of these belong to others, or have no memory.
+    @borrowed [:parameter, :captured, :constant, :lazy, :fun, :effects]
+
+    @enforce_keys [:steps, :outputs, :borrowed, :peak]
+    defstruct [:steps, :outputs, :borrowed, :peak]
+
+    @type t :: %__MODULE__{
+            steps: [{tuple, [non_neg_integer]}],
+            outputs: [non_neg_integer],
+            borrowed: MapSet.t(),
+            peak: non_neg_integer
+          }
+
+    @doc """
+    The program of a scope. `config` is that of `ExCubecl.Backend`. With `generic?: true` each operation runs on the backend of its operands, for functions
+    that a backend calls with tensors of its own.
+    """
+    @spec build(Scope.t(), map, boolean) :: t
+    def build(%Scope{} = scope, config, generic? \\ false) do
+      nodes = Map.new(scope.nodes, &{&1.data.id, &1})
+      context = %{scope: scope, nodes: nodes, config: config, generic?: generic?}
+      context = Map.put(context, :taken, taken(scope.nodes))
+
+      steps =
+        for step <- partition(scope, config, generic?) do
+          {call, reads, writes} = step(step, context)
+          %{call: call, reads: reads, writes: writes}
+        end
+
+      owned = for node <- scope.nodes, owned?(node), into: MapSet.new(), do: node.data.id
+      frees = Liveness.frees(steps, scope.outputs, owned)
+
+      %__MODULE__{
+        steps: Enum.zip(Enum.map(steps, & &1.call), frees),
+        outputs: scope.outputs,
+        borrowed: borrowed(scope.outputs, owned),
+        peak: Liveness.peak(steps, scope, nodes)
+      }
+    end
+
+    defp partition(scope, _config, true), do: for(node <- scope.nodes, do: {:eager, node})
+
+    defp partition(scope, config, false) do
+      if Code.ensure_loaded?(ExCubecl.Compiler.Fusion),
+        do: apply(ExCubecl.Compiler.Fusion, :partition, [scope, config]),
+        else: partition(scope, config, true)
+    end
+
+    defp owned?(%T{type: {:tuple, _}}), do: false
+    defp owned?(%T{data: %Expr{op: op}}), do: op not in @borrowed
+
+    # The positions of outputs that must be copied, because they belong to others or to an earlier position.
+    defp borrowed(outputs, owned) do
+      {positions, _} =
+        outputs
+        |> Enum.with_index()
+        |> Enum.flat_map_reduce(owned, fn {id, at}, owned ->
+          if id in owned, do: {[], MapSet.delete(owned, id)}, else: {[at], owned}
+        end)
+
+      MapSet.new(positions)
+    end
+
+    # The components of tuples that are taken.
+    defp taken(nodes) do
+      for %T{data: %Expr{op: :elem, args: [tuple, index]}} <- nodes,
+          reduce: %{},
+          do: (acc -> Map.update(acc, tuple.data.id, [index], &[index | &1]))
+    end
+
+    ## Steps: the call, and the ids that it reads and writes
+
+    defp step({:fused, group}, context) do
+      members = for id <- group.members, do: call(context.nodes[id], context)
+      {{:fused, group, members, small?(group, context)}, group.inputs, group.outputs}
+    end
+
+    defp step({:eager, %T{data: %Expr{id: id}} = node}, context),
+      do: {call(node, context), ids(Graph.operands(node)), [id]}
+
+    # Whether the backend would run all of a group on the host.
+    defp small?(group, %{nodes: nodes, config: config}),
+      do: Enum.all?(group.members, &(Tuple.product(nodes[&1].shape) <= config.host_limit))
+
+    defp ids(stubs), do: stubs |> Enum.map(& &1.data.id) |> Enum.uniq()
+
+    defp call(%T{data: %Expr{id: id, op: op, args: args}} = node, context),
+      do: call(op, args, id, node, context)
+
+    defp call(:constant, [number], id, node, context) do
+      if context.generic?,
+        do: {:constant, id, out(node), number},
+        else: {:value, id, Backend.constant(out(node), number, config: context.config)}
+    end
+
+    defp call(op, [index], id, _node, _context) when op in [:parameter, :captured],
+      do: {op, id, index}
+
+    defp call(:elem, [tuple, index], id, _node, _context), do: {:elem, id, tuple.data.id, index}
+    defp call(:attach, [_effects, value], id, _node, _context), do: {:attach, id, value.data.id}
+
+    defp call(:cond, [predicate, _outside, yes, no], id, node, context) do
+      [yes, no] = for scope <- [yes, no], do: build(scope, context.config, context.generic?)
+      {:cond, id, predicate.data.id, yes, no, tuple?(node), unused(node, context)}
+    end
+
+    defp call(:while, [initial, condition, body], id, node, context) do
+      [condition, body] =
+        for scope <- [condition, body], do: build(scope, context.config, context.generic?)
+
+      initial = Enum.map(initial, & &1.data.id)
+      {:while, id, initial, condition, body, tuple?(node), unused(node, context)}
+    end
+
+    defp call(:lazy, [_outside, scope], id, _node, context),
+      do: {:lazy, id, build(scope, context.config, context.generic?)}
+
+    defp call(:fun, [arity, scope], id, _node, context),
+      do: {:fun, id, arity, build(scope, context.config, true)}
+
+    defp call(:effects, [values, calls], _id, _node, _context),
+      do: {:effects, Enum.map(values, & &1.data.id), calls}
+
+    defp call(:runtime_call, [values, index], id, node, context) do
+      values = Enum.map(values, & &1.data.id)
+      {:runtime_call, id, values, index, tuple?(node), unused(node, context)}
+    end
+
+    defp call(op, args, id, node, _context) when op in @creation,
+      do: {:create, id, op, Enum.map([out(node) | args], &argument/1)}
+
+    defp call(:block, [struct | args], id, node, context) do
+      # A block with several results has their descriptions.
+      {outs, args} = Enum.split(args, length(args) - 1)
+      [args] = args
+      out = if outs == [], do: out(node), else: hd(outs)
+      callback = fn _struct -> raise "the backend has this block" end
+
+      args = [
+        {:term, struct},
+        {:term, out},
+        {:list, Enum.map(args, &argument/1)},
+        {:term, callback}
+      ]
+
+      {:eager, id, :block, args, unused(node, context)}
+    end
+
+    defp call(op, args, id, node, context) do
+      args = if tuple?(node), do: args, else: [out(node) | args]
+      {:eager, id, op, Enum.map(args, &argument/1), unused(node, context)}
+    end
+
+    defp out(node), do: %{node | data: nil}
+    defp tuple?(%T{type: type}), do: match?({:tuple, _}, type)
+
+    defp unused(%T{type: {:tuple, size}, data: %Expr{id: id}}, %{taken: taken}),
+      do: Enum.to_list(0..(size - 1)//1) -- Map.get(taken, id, [])
+
+    defp unused(_node, _context), do: []
+
+    defp argument(%T{data: %Expr{id: id}}), do: {:id, id}
+
+    defp argument(list) when is_list(list) do
+      if Enum.any?(list, &match?(%T{data: %Expr{}}, &1)),
+        do: {:list, Enum.map(list, &argument/1)},
+        else: {:term, list}
+    end
+
+    defp argument(other), do: {:term, other}
+  end
+end

@@ -1,0 +1,264 @@
+if Code.ensure_loaded?(Nx.Defn.Expr) do
+  defmodule ExCubecl.Compiler.Run do
+    @moduledoc false
+    # Runs programs. Each value has a handle of its own, with which it is freed: where a value belongs to another scope, a result is a further handle of it.
+
+    alias ExCubecl.{Backend, Compiler, DType, Error, View}
+    alias ExCubecl.Buffer.Handle
+    alias ExCubecl.Compiler.Program
+    alias ExCubecl.Nx.Storage
+    alias Nx.Tensor, as: T
+
+    @doc "The results of a program. `captured` are the tensors and functions that its expression captured."
+    @spec run(Program.t(), tuple, tuple, map) :: [Nx.Tensor.t()]
+    def run(program, parameters, captured, config) do
+      state = %{
+        config: config,
+        parameters: parameters,
+        captured: captured,
+        generic?: false,
+        held: :counters.new(1, [])
+      }
+
+      {values, memo} = steps(program.steps, %{}, %{}, state)
+      results = for id <- program.outputs, do: Map.fetch!(values, id)
+      release_all(Map.values(memo), state)
+      results
+    end
+
+    # A body whose results do not belong to the caller's scope.
+    defp body(program, parameters, state) do
+      {values, memo} = steps(program.steps, %{}, %{}, %{state | parameters: parameters})
+      results = exported(program, values)
+      release_all(Map.values(memo), state)
+      results
+    end
+
+    # A scope within another one, with its values and the values of lazy scopes.
+    defp inner(program, values, memo, state) do
+      {values, memo} = steps(program.steps, values, memo, state)
+      {exported(program, values), memo}
+    end
+
+    defp exported(%{outputs: outputs, borrowed: borrowed}, values) do
+      for {id, at} <- Enum.with_index(outputs) do
+        value = Map.fetch!(values, id)
+        if at in borrowed, do: again(value), else: value
+      end
+    end
+
+    defp steps([], values, memo, _state), do: {values, memo}
+
+    defp steps([{call, free} | rest], values, memo, state) do
+      {values, memo} = call(call, values, memo, state)
+      steps(rest, freed(free, values, state), memo, state)
+    end
+
+    ## Calls
+
+    defp call({:eager, id, operation, args, unused}, values, memo, state) do
+      args = arguments(args, values)
+      module = if state.generic?, do: implementation(args), else: Backend
+      result = apply(module, operation, args)
+      {put(values, id, own(result, args), unused, state), memo}
+    end
+
+    defp call({:create, id, operation, args}, values, memo, state) do
+      args = arguments(args, values)
+
+      {backend, options} =
+        if state.generic?, do: Nx.default_backend(), else: {Backend, config: state.config}
+
+      {Map.put(values, id, apply(backend, operation, args ++ [options])), memo}
+    end
+
+    defp call({:value, id, tensor}, values, memo, _state), do: {Map.put(values, id, tensor), memo}
+
+    defp call({:constant, id, out, number}, values, memo, _state) do
+      {backend, options} = Nx.default_backend()
+      {Map.put(values, id, backend.constant(out, number, options)), memo}
+    end
+
+    defp call({:parameter, id, index}, values, memo, state),
+      do: {Map.put(values, id, elem(state.parameters, index)), memo}
+
+    defp call({:captured, id, index}, values, memo, state) do
+      tensor = elem(state.captured, index)
+      tensor = if state.generic?, do: tensor, else: Compiler.input(tensor, state.config)
+      {Map.put(values, id, tensor), memo}
+    end
+
+    defp call({:elem, id, tuple, index}, values, memo, _state),
+      do: {Map.put(values, id, elem(Map.fetch!(values, tuple), index)), memo}
+
+    defp call({:attach, id, value}, values, memo, _state),
+      do: {Map.put(values, id, again(Map.fetch!(values, value))), memo}
+
+    defp call({:fused, group, members, small?}, values, memo, state) do
+      if small? and Enum.all?(group.inputs, &on_host?(values[&1], state.config)) do
+        members(members, values, memo, state, group.outputs)
+      else
+        results = apply(ExCubecl.Compiler.Fusion, :run, [group, values, state.config])
+        {Enum.into(results, values), memo}
+      end
+    end
+
+    defp call({:cond, id, predicate, yes, no, tuple?, unused}, values, memo, state) do
+      chosen = if true?(Map.fetch!(values, predicate)), do: yes, else: no
+      {results, memo} = inner(chosen, values, memo, state)
+      {put(values, id, result(results, tuple?), unused, state), memo}
+    end
+
+    defp call({:while, id, initial, condition, body, tuple?, unused}, values, memo, state) do
+      initial = for id <- initial, do: Map.fetch!(values, id)
+      results = while(initial, false, condition, body, state)
+      {put(values, id, result(results, tuple?), unused, state), memo}
+    end
+
+    defp call({:lazy, id, program}, values, memo, state) do
+      case memo do
+        %{^id => value} ->
+          {Map.put(values, id, value), memo}
+
+        _ ->
+          {[value], memo} = inner(program, values, memo, state)
+          {Map.put(values, id, value), Map.put(memo, id, value)}
+      end
+    end
+
+    defp call({:fun, id, arity, program}, values, memo, state) do
+      state = %{state | generic?: true}
+
+      call = fn args ->
+        [result] = body(program, args |> Enum.map(&Nx.to_tensor/1) |> List.to_tuple(), state)
+        result
+      end
+
+      fun = if arity == 1, do: &call.([&1]), else: &call.([&1, &2])
+      {Map.put(values, id, fun), memo}
+    end
+
+    defp call({:effects, ids, calls}, values, memo, state) do
+      Enum.reduce(calls, ids, fn {index, count}, ids ->
+        {own, rest} = Enum.split(ids, count)
+        if index, do: elem(state.captured, index).(given(own, values))
+        rest
+      end)
+
+      {values, memo}
+    end
+
+    defp call({:runtime_call, id, ids, index, tuple?, unused}, values, memo, state) do
+      results = elem(state.captured, index).(given(ids, values))
+      results = for tensor <- results, do: again(Compiler.input(tensor, state.config))
+      {put(values, id, result(results, tuple?), unused, state), memo}
+    end
+
+    # Functions of the caller may keep what they get.
+    defp given(ids, values), do: for(id <- ids, do: again(Map.fetch!(values, id)))
+
+    defp members(members, values, memo, state, outputs) do
+      {inner, memo} =
+        Enum.reduce(members, {values, memo}, fn call, {values, memo} ->
+          call(call, values, memo, state)
+        end)
+
+      {Map.merge(values, Map.take(inner, outputs)), memo}
+    end
+
+    ## Loops and conditions
+
+    defp while(values, owned?, condition, body, state) do
+      parameters = List.to_tuple(values)
+      [predicate] = body(condition, parameters, state)
+
+      if true?(predicate) do
+        next = body(body, parameters, state)
+        if owned?, do: release_all(values, state)
+        while(next, true, condition, body, state)
+      else
+        if owned?, do: values, else: Enum.map(values, &again/1)
+      end
+    end
+
+    defp true?(tensor), do: Nx.to_number(tensor) != 0
+
+    ## Values
+
+    defp arguments(args, values), do: Enum.map(args, &argument(&1, values))
+    defp argument({:id, id}, values), do: Map.fetch!(values, id)
+    defp argument({:term, term}, _values), do: term
+    defp argument({:list, args}, values), do: arguments(args, values)
+
+    defp implementation(args), do: args |> tensors() |> Nx.Shared.list_impl!()
+
+    # Descriptions of results have no data.
+    defp tensors(args) do
+      Enum.flat_map(args, fn
+        %T{data: nil} -> []
+        %T{} = tensor -> [tensor]
+        list when is_list(list) -> tensors(list)
+        _ -> []
+      end)
+    end
+
+    defp result([result], false), do: result
+    defp result(results, true), do: List.to_tuple(results)
+
+    defp put(values, id, result, unused, state) do
+      for index <- unused, do: release(elem(result, index), state)
+      Map.put(values, id, result)
+    end
+
+    defp on_host?(%T{} = tensor, config), do: Storage.small?(tensor, config.host_limit)
+    defp on_host?(_other, _config), do: false
+
+    # A callback may return an operand itself.
+    defp own(%T{data: %Backend{state: %View{buffer: %{ref: ref}}}} = result, args) do
+      if Enum.any?(args, &match?(%T{data: %Backend{state: %View{buffer: %{ref: ^ref}}}}, &1)),
+        do: again(result),
+        else: result
+    end
+
+    defp own(results, args) when is_tuple(results),
+      do: results |> Tuple.to_list() |> Enum.map(&own(&1, args)) |> List.to_tuple()
+
+    defp own(result, _args), do: result
+
+    # Another handle of the memory of a tensor.
+    defp again(%T{data: %Backend{state: %View{} = view, config: config}} = tensor),
+      do: Error.unwrap!(Storage.share(tensor, view, config))
+
+    defp again(other), do: other
+
+    ## Memory
+
+    defp freed([], values, _state), do: values
+
+    defp freed(ids, values, state) do
+      for id <- ids, do: release(values[id], state)
+      Map.drop(values, ids)
+    end
+
+    defp release_all(values, state), do: Enum.each(values, &release(&1, state))
+
+    # Where the backend is not known, values may be symbols or belong to their backend.
+    defp release(%T{data: %Backend{state: %View{buffer: buffer}}}, %{generic?: false} = state) do
+      if Handle.release(buffer) == {:ok, false}, do: held(buffer, state.held)
+    end
+
+    defp release(_value, _state), do: :ok
+
+    # Another value may share the memory, or handles that are garbage by now, of the operation that made it. A collection finds the latter.
+    @most_held 16 * 1024 * 1024
+
+    defp held(buffer, counter) do
+      :counters.add(counter, 1, Enum.product(buffer.shape) * DType.size!(buffer.dtype))
+
+      if :counters.get(counter, 1) >= @most_held do
+        :counters.put(counter, 1, 0)
+        :erlang.garbage_collect()
+      end
+    end
+  end
+end

@@ -1,0 +1,338 @@
+defmodule ExCubecl.NxCompilerTest do
+  # The callbacks and options of the compiler, control flow, effects, memory and the cache of programs. The results are those of Nx.Defn.Evaluator on Nx.BinaryBackend.
+  use ExUnit.Case, async: false
+
+  alias ExCubecl.{Backend, Compiler, Error, Memory}
+
+  defmodule Definitions do
+    import Nx.Defn
+
+    defn(softmax(x), do: Nx.exp(x) / Nx.sum(Nx.exp(x)))
+
+    defn count(x) do
+      {_, x} = while({i = 0, x}, i < 10, do: {i + 1, x * 2 + Nx.tensor([1, 2, 3])})
+      x
+    end
+
+    defn nested(n) do
+      {_, total, _} =
+        while {i = 0, total = 0, n}, i < n do
+          {_, inner, _} = while({j = 0, inner = 0, i}, j < i, do: {j + 1, inner + i * j, i})
+          {i + 1, if(Nx.remainder(i, 2) == 0, do: total + inner, else: total - 1), n}
+        end
+
+      total
+    end
+
+    # A division that is needed in two conditions, and only there.
+    defn lazy(x, y) do
+      sum = Nx.as_type(Nx.sum(x), :s64)
+      quotient = Nx.quotient(sum, y)
+      a = if y > 0, do: quotient, else: sum
+      b = if y > 1, do: quotient + 1, else: sum
+
+      chosen =
+        cond do
+          y > 10 -> {x, a}
+          y > 5 -> {x + 1, b}
+          true -> {x, a + b}
+        end
+
+      {chosen, a - b}
+    end
+
+    defn(same(x, pred), do: if(pred, do: x, else: x))
+
+    defn gradient(x) do
+      grad(x, fn x ->
+        if Nx.sum(x) > 0, do: Nx.sum(Nx.sin(x) * 3), else: Nx.sum(Nx.cos(x))
+      end)
+    end
+
+    defn(fold(x), do: Nx.reduce(x, 0, [axes: [0]], fn a, b -> a + b * 2 end))
+    defn(hooked(x), do: hook(x + 1, :seen, &send(self(), {:first, &1})) * 2)
+
+    defn hooks_in_branches(x, pred) do
+      if pred,
+        do: hook(x, :yes, &send(self(), {:yes, &1})),
+        else: hook(x, :no, &send(self(), {:no, &1}))
+    end
+
+    defn(unnamed(x), do: hook(x, :named))
+    defn(decomposed(x), do: Nx.LinAlg.invert(x))
+    defn(random(key), do: Nx.Random.normal(key, 0, 1, shape: {200}))
+
+    # The same structure in two definitions, and another constant.
+    defn(first(x), do: Nx.sin(x) * 2 + 1)
+    defn(second(x), do: Nx.sin(x) * 2 + 1)
+    defn(third(x), do: Nx.sin(x) * 3 + 1)
+    defn(zero(x), do: x * 0.0)
+    defn(negative_zero(x), do: x * -0.0)
+  end
+
+  alias __MODULE__.Definitions
+
+  setup do
+    Nx.default_backend(Nx.BinaryBackend)
+    Nx.Defn.default_options([])
+    :ok
+  end
+
+  defp ours(fun, args, opts \\ []),
+    do: apply(Nx.Defn.jit(fun, [compiler: ExCubecl] ++ opts), args)
+
+  defp theirs(fun, args), do: apply(Nx.Defn.jit(fun, compiler: Nx.Defn.Evaluator), args)
+
+  defp tensors(container), do: Nx.Defn.Composite.flatten_list([container])
+
+  defp on_host(container),
+    do: Enum.map(tensors(container), &Nx.backend_copy(&1, Nx.BinaryBackend))
+
+  defp assert_same(fun, args, opts \\ []) do
+    result = ours(fun, args, opts)
+    assert Enum.all?(tensors(result), &is_struct(&1.data, Backend))
+    assert on_host(result) == on_host(theirs(fun, args))
+    result
+  end
+
+  defp large(count \\ 1000), do: Nx.iota({count}, type: :f32)
+
+  describe "callbacks" do
+    test "jit gives tensors of the backend, with the names of the definition" do
+      for fun <- [&Nx.multiply(&1, 2), &Nx.rename(Nx.add(&1, &1), [:b]), & &1],
+          x <- [Nx.tensor([1, 2], names: [:a]), Nx.iota({100}, names: [:a])],
+          do: assert_same(fun, [x])
+    end
+
+    test "a compiled function runs for other tensors of the same type" do
+      fun = Nx.Defn.compile(&Nx.subtract/2, [Nx.template({3}, {:s, 64}), 1], compiler: ExCubecl)
+      assert Nx.to_flat_list(fun.(Nx.tensor([5, 6, 7], type: :s64), 2)) == [3, 4, 5]
+      assert_raise ArgumentError, fn -> fun.(Nx.tensor([5, 6], type: :s64), 2) end
+    end
+
+    test "containers, vectorized tensors and gradients" do
+      assert_same(&%{sum: Nx.add(&1, &2), pair: {&1, Nx.sum(&2)}}, [large(), Nx.tensor(2)])
+      vectors = Nx.vectorize(Nx.iota({3, 100}, type: :f32), :row)
+      result = assert_same(&Nx.sum(Nx.multiply(&1, 2)), [vectors])
+      assert result.vectorized_axes == [row: 3]
+
+      for x <- [large(), Nx.negate(large()), Nx.tensor([0.5])],
+          do: assert_close(&Definitions.gradient/1, [x])
+    end
+
+    defp assert_close(fun, args) do
+      for {a, b} <- Enum.zip(on_host(ours(fun, args)), on_host(theirs(fun, args))),
+          do: assert(Nx.to_number(Nx.all_close(a, b, rtol: 1.0e-5, atol: 1.0e-6)) == 1)
+    end
+
+    if {:__stream__, 7} in Nx.Defn.Compiler.behaviour_info(:callbacks) do
+      test "streams" do
+        add = fn x, sum -> {Nx.multiply(x, 2), Nx.add(x, sum)} end
+        template = Nx.template({}, {:s, 64})
+        stream = apply(Nx.Defn, :stream, [add, [template, 0], [compiler: ExCubecl]])
+        for i <- 1..3, do: Nx.Stream.send(stream, i)
+        assert for(_ <- 1..3, do: Nx.to_number(Nx.Stream.recv(stream))) == [2, 4, 6]
+        assert Nx.to_number(Nx.Stream.done(stream)) == 6
+      end
+    end
+
+    test "as the default compiler, also for what the backend leaves to the host" do
+      Nx.default_backend(Backend)
+      Nx.Defn.default_options(compiler: ExCubecl)
+      x = Nx.tensor([[1.0, 2.0], [3.0, 4.0]], type: :c64)
+      {q, r} = Nx.LinAlg.qr(x)
+      assert is_struct(q.data, Backend)
+      assert Nx.to_number(Nx.all_close(Nx.dot(q, r), x)) == 1
+      assert Nx.Defn.default_options() == [compiler: ExCubecl]
+    end
+
+    test "the backend of the results" do
+      Nx.default_backend({Backend, host_limit: 3})
+      assert {Backend, options} = Nx.Defn.to_backend(compiler: ExCubecl)
+      assert {options[:host_limit], options[:device]} == {3, ExCubecl.default_device!()}
+      assert Nx.Defn.jit(& &1, compiler: ExCubecl).(Nx.tensor([1, 2])).data.config.host_limit == 3
+    end
+
+    test "a serving" do
+      serving =
+        Nx.Serving.new(fn opts -> Nx.Defn.jit(&Nx.multiply(&1, 2), opts) end, compiler: ExCubecl)
+
+      batch = Nx.Batch.stack([Nx.tensor([1, 2]), Nx.tensor([3, 4])])
+      assert Nx.to_flat_list(Nx.Serving.run(serving, batch)) == [2, 4, 6, 8]
+    end
+  end
+
+  describe "options" do
+    test "unknown options and values are refused" do
+      for {opts, message} <- [
+            {[client: :host], ~r/client/},
+            {[cache: 1], ~r/cache/},
+            {[memory_limit: -1], ~r/memory_limit/},
+            {[device: {:nowhere, 0}], ~r/nowhere/}
+          ] do
+        assert_raise Error, message, fn -> ours(& &1, [1], opts) end
+      end
+    end
+
+    test "a program that needs more memory than it may is refused before it starts" do
+      fun = fn x -> x |> Nx.sin() |> Nx.dot(Nx.cos(x)) end
+      x = large(4096)
+      for limit <- [nil, 3 * 4 * 4096], do: ours(fun, [x], memory_limit: limit)
+
+      error = assert_raise(Error, fn -> ours(fun, [x], memory_limit: 10_000) end)
+      assert {error.reason, error.details.available} == {:out_of_memory, 10_000}
+      assert error.details.requested >= 4 * 4096
+    end
+  end
+
+  describe "control flow" do
+    test "loops" do
+      for x <- [[1, 2, 3], [0, -5, 7]], do: assert_same(&Definitions.count/1, [Nx.tensor(x)])
+      for n <- [0, 1, 7], do: assert_same(&Definitions.nested/1, [Nx.tensor(n)])
+    end
+
+    test "a loop that runs never returns its initial values, which it does not free" do
+      x = Nx.backend_copy(large(), Backend)
+      [a, b] = tensors(ours(&__MODULE__.Loops.never/1, [x]))
+      assert Nx.to_flat_list(a) == Nx.to_flat_list(b)
+      assert Nx.to_flat_list(x) == Nx.to_flat_list(large())
+    end
+
+    test "only the chosen branch runs, and values that branches share run if one needs them" do
+      for y <- [0, 1, 2, 6, 11], do: assert_same(&Definitions.lazy/2, [large(), Nx.tensor(y)])
+    end
+
+    test "a branch that returns a value from outside" do
+      x = Nx.backend_copy(large(), Backend)
+
+      for pred <- [0, 1] do
+        result = ours(fn x, p -> Definitions.same(Nx.add(x, 1), p) end, [x, pred])
+        assert Nx.to_flat_list(result) == Nx.to_flat_list(Nx.add(large(), 1))
+      end
+    end
+
+    test "functions as arguments" do
+      for x <- [Nx.iota({4, 3}), Nx.iota({100, 3})], do: assert_same(&Definitions.fold/1, [x])
+    end
+
+    test "defaults of optional operations, and operations with several results" do
+      assert_close(&Definitions.decomposed/1, [Nx.tensor([[1.0, 2.0], [3.0, 4.0]])])
+      assert_close(&Nx.LinAlg.lu/1, [Nx.tensor([[1.0, 2.0], [3.0, 4.0]])])
+      assert_close(&Nx.cumulative_sum/1, [large(64)])
+      assert_same(&Nx.top_k(&1, k: 2), [Nx.tensor([3, 9, 1, 7])])
+      assert_close(&Definitions.random/1, [Nx.Random.key(1)])
+    end
+  end
+
+  defmodule Loops do
+    import Nx.Defn
+
+    defn never(x) do
+      y = x * 1.0 + 0
+      {_, z} = while({i = 0, y}, i < 0, do: {i + 1, y * 2})
+      {z, y}
+    end
+  end
+
+  describe "hooks" do
+    test "are called with the value, in the branch that runs" do
+      assert_same(&Definitions.hooked/1, [large()])
+      assert_receive {:first, ours}
+      assert_receive {:first, theirs}
+      assert on_host(ours) == on_host(theirs)
+
+      for {pred, name} <- [{1, :yes}, {0, :no}] do
+        ours(&Definitions.hooks_in_branches/2, [large(), pred])
+        assert_receive {^name, _}
+        refute_received {_, _}
+      end
+    end
+
+    test "are named in options, and their values stay" do
+      test = self()
+      fun = fn x -> Nx.sum(Definitions.unnamed(Nx.multiply(x, 2))) end
+      assert Nx.to_number(ours(fun, [large()])) == 999_000.0
+      hooks = %{named: &send(test, {:seen, &1})}
+      assert Nx.to_number(ours(fun, [large()], hooks: hooks)) == 999_000.0
+      assert_receive {:seen, tensor}
+      assert Nx.to_flat_list(tensor) == Nx.to_flat_list(Nx.multiply(large(), 2))
+    end
+  end
+
+  describe "the cache" do
+    test "has one program for expressions of one structure" do
+      x = large(37)
+      before = Compiler.Cache.stats()
+      for name <- [:first, :second, :first], do: ours(&apply(Definitions, name, [&1]), [x])
+      after_three = Compiler.Cache.stats()
+      assert {after_three.misses - before.misses, after_three.hits - before.hits} == {1, 2}
+      ours(&Definitions.third/1, [x])
+      ours(&Definitions.first/1, [large(38)])
+      assert Compiler.Cache.stats().misses - after_three.misses == 2
+      ours(&Definitions.second/1, [large(39)], cache: false)
+      assert Compiler.Cache.stats().misses - after_three.misses == 2
+    end
+
+    test "tells zeros of either sign, and tensors that a function closed over, apart" do
+      for name <- [:zero, :negative_zero] do
+        binary = Nx.to_binary(ours(&apply(Definitions, name, [&1]), [large(5)]))
+        assert binary == Nx.to_binary(theirs(&apply(Definitions, name, [&1]), [large(5)]))
+      end
+
+      for y <- [Nx.tensor([1, 2]), Nx.tensor([3, 4])],
+          do: assert_same(&Nx.add(&1, y), [Nx.tensor([10, 20])])
+    end
+  end
+
+  describe "memory" do
+    setup do
+      {:ok, {runtime, _} = device} = ExCubecl.default_device()
+      {:ok, %{id: id}} = ExCubecl.Device.open(device, as: {runtime, 1_720})
+
+      on_exit(fn ->
+        :ok = ExCubecl.Device.reset(id)
+        :ok = ExCubecl.Device.remove(id)
+      end)
+
+      %{device: id}
+    end
+
+    @elements 256 * 1024
+
+    test "of intermediate values is freed at their last use", %{device: device} do
+      x = Nx.backend_copy(Nx.eye(512, type: :f32), {Backend, device: device})
+      fun = fn x -> Enum.reduce(1..8, x, fn _, y -> Nx.dot(y, x) end) end
+      before = Memory.usage!(device: device).live_bytes
+      Memory.reset_peak(device: device)
+      result = ours(fun, [x], device: device)
+      assert Memory.usage!(device: device).live_bytes - before == 4 * @elements
+      assert Memory.usage!(device: device).peak_bytes - before <= 3 * 4 * @elements
+      assert {Nx.to_number(result[1][1]), Nx.to_number(x[1][1])} == {1.0, 1.0}
+    end
+
+    test "that the limit of the device does not leave", %{device: device} do
+      x = Nx.backend_copy(large(@elements), {Backend, device: device})
+      fun = fn x -> Nx.dot(Nx.outer(x[0..1023], x[0..1023]), Nx.iota({1024}, type: :f32)) end
+      assert ours(fun, [x], device: device).shape == {1024}
+      :ok = Memory.set_limit(4 * 1024 * 1024, device: device)
+      error = assert_raise(Error, fn -> ours(fun, [x], device: device) end)
+      assert error.reason == :out_of_memory
+      assert error.details.requested >= 4 * 1024 * 1024
+    end
+  end
+
+  describe "telemetry" do
+    test "of a compilation and of runs" do
+      names = for name <- [:defn_compile, :defn_run], do: [:ex_cubecl, name]
+      handler = ["compiler", names, &__MODULE__.handle/4, self()]
+      :ok = apply(:telemetry, :attach_many, handler)
+      for _ <- 1..2, do: ours(&Nx.tan(Nx.add(&1, 12_345)), [large(21)])
+      apply(:telemetry, :detach, ["compiler"])
+      assert_receive {:defn_compile, %{duration: _}, %{device: _, nodes: 4}}
+      for _ <- 1..2, do: assert_receive({:defn_run, %{duration: _}, %{device: _, steps: _}})
+      refute_received {:defn_compile, _, _}
+    end
+
+    def handle([_, name], measured, metadata, test), do: send(test, {name, measured, metadata})
+  end
+end
