@@ -166,15 +166,7 @@ if Code.ensure_loaded?(Nx.Defn.Compiler) do
             "cannot pass a tensor expression as argument to defn, got: #{inspect(tensor)}"
     end
 
-    defp parameter(%T{} = tensor, config), do: tensor |> Nx.devectorize() |> input(config)
-
-    @doc false
-    # The tensor on the device of a program.
-    def input(%T{data: %Backend{config: %{device: device}}} = tensor, %{device: device}),
-      do: tensor
-
-    def input(%T{data: %backend{}} = tensor, config),
-      do: backend.backend_copy(tensor, Backend, config: config)
+    defp parameter(%T{} = tensor, config), do: tensor |> Nx.devectorize() |> Run.input(config)
 
     # The results in their container, with its names and vectorized axes.
     defp placed(results, output) do

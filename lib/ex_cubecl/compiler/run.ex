@@ -3,7 +3,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     @moduledoc false
     # Runs programs. Each value has a handle of its own, with which it is freed: where a value belongs to another scope, a result is a further handle of it.
 
-    alias ExCubecl.{Backend, Compiler, DType, Error, View}
+    alias ExCubecl.{Backend, DType, Error, View}
     alias ExCubecl.Buffer.Handle
     alias ExCubecl.Compiler.Program
     alias ExCubecl.Nx.Storage
@@ -25,6 +25,14 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       release_all(Map.values(memo), state)
       results
     end
+
+    @doc "A tensor on the device of a program."
+    @spec input(Nx.Tensor.t(), map) :: Nx.Tensor.t()
+    def input(%T{data: %Backend{config: %{device: device}}} = tensor, %{device: device}),
+      do: tensor
+
+    def input(%T{data: %backend{}} = tensor, config),
+      do: backend.backend_copy(tensor, Backend, config: config)
 
     # A body whose results do not belong to the caller's scope.
     defp body(program, parameters, state) do
@@ -84,7 +92,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     defp call({:captured, id, index}, values, memo, state) do
       tensor = elem(state.captured, index)
-      tensor = if state.generic?, do: tensor, else: Compiler.input(tensor, state.config)
+      tensor = if state.generic?, do: tensor, else: input(tensor, state.config)
       {Map.put(values, id, tensor), memo}
     end
 
@@ -150,7 +158,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     defp call({:runtime_call, id, ids, index, tuple?, unused}, values, memo, state) do
       results = elem(state.captured, index).(given(ids, values))
-      results = for tensor <- results, do: again(Compiler.input(tensor, state.config))
+      results = for tensor <- results, do: again(input(tensor, state.config))
       {put(values, id, result(results, tuple?), unused, state), memo}
     end
 
