@@ -380,7 +380,7 @@ defmodule ExCubecl.Arena do
   """
   @spec set_extendable(t, boolean) :: :ok | {:error, Error.t()}
   def set_extendable(arena, extendable) do
-    with {:ok, extendable} <- Options.boolean(:extendable, extendable),
+    with {:ok, extendable} <- Arguments.boolean(:extendable, extendable),
          do: ask(arena, &Native.arena_set_extendable(&1, extendable))
   end
 

@@ -207,20 +207,28 @@ defmodule ExCubecl.Memory do
           {:ok, %{pages: [page], allocations: [allocation]}} | {:error, Error.t()}
   def map(opts \\ []), do: Client.route_option(&Usage.map/1, [], opts)
 
-  @typedoc "The memory usage of a device at one time; `at` is in milliseconds since 1970."
+  @typedoc """
+  The memory usage of a device at one time; `at` is in milliseconds since 1970. `by_tag` are the live bytes of the 200
+  largest tags, `nil` unless they are recorded.
+  """
   @type sample :: %{
           at: integer,
           live_bytes: non_neg_integer,
           live_buffers: non_neg_integer,
           reserved_bytes: non_neg_integer,
-          peak_bytes: non_neg_integer
+          peak_bytes: non_neg_integer,
+          limit: non_neg_integer | nil,
+          reclaims: non_neg_integer,
+          failed: non_neg_integer,
+          by_tag: %{term => non_neg_integer} | nil
         }
 
   @doc """
   Returns `:ok` and starts to record the memory usage of each open device; `false` stops recording.
 
   Starting discards the earlier samples; after stopping the samples can still be read. `true` is
-  `[every: 100, keep: 600]`: a sample each 100 milliseconds, of which each device keeps the last 600.
+  `[every: 100, keep: 600, tags: false]`: a sample each 100 milliseconds, of which each device keeps the last 600.
+  `tags: true` records the live bytes of each tag, too, which takes longer the more allocations there are.
   An allocation that is made and freed between two samples is visible only in their `peak_bytes`.
 
       iex> ExCubecl.Memory.timeline(every: 5, keep: 10)
@@ -243,7 +251,8 @@ defmodule ExCubecl.Memory do
          opts = Keyword.merge(Timeline.defaults(), opts),
          {:ok, every} <- Arguments.positive(:every, opts[:every]),
          {:ok, keep} <- Arguments.positive(:keep, opts[:keep]),
-         do: Timeline.record(%{every: every, keep: keep})
+         {:ok, tags} <- Arguments.boolean(:tags, opts[:tags]),
+         do: Timeline.record(%{every: every, keep: keep, tags: tags})
   end
 
   @doc """
@@ -270,6 +279,6 @@ defmodule ExCubecl.Memory do
       77
   """
   @spec trace(boolean) :: :ok | {:error, Error.t()}
-  def trace(on) when is_boolean(on), do: AllocOptions.set_tracing(on)
-  def trace(other), do: Arguments.invalid(:trace, other, "true or false")
+  def trace(on),
+    do: with({:ok, on} <- Arguments.boolean(:trace, on), do: AllocOptions.set_tracing(on))
 end

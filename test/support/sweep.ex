@@ -110,7 +110,7 @@ defmodule ExCubecl.Sweep do
       :buffer => buffer,
       :buffers => [buffer, buffer],
       :bytes => 1000,
-      :chart => %Memory.Chart{title: "none", svg: []},
+      :chart => %Memory.Chart{title: "none", html: [], svg: []},
       :config => [{1, 0, 0}, {0, -1, 1}],
       :term => :f32,
       :count => 1,

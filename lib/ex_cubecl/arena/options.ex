@@ -26,7 +26,8 @@ defmodule ExCubecl.Arena.Options do
   def check(opts, [], more) do
     with {:ok, opts} <- Arguments.options(opts, @options ++ more ++ AllocOptions.options()),
          {:ok, unit} <- unit(opts[:dtype]),
-         {:ok, extendable} <- boolean(:extendable, Keyword.get(opts, :extendable, true)),
+         {:ok, extendable} <-
+           Arguments.boolean(:extendable, Keyword.get(opts, :extendable, true)),
          {:ok, size} <- size(Keyword.fetch(opts, :size), extendable),
          {:ok, bytes} <- Arguments.index(:size, size * bytes(unit)),
          {:ok, max} <- maximum(opts[:max]),
@@ -45,9 +46,6 @@ defmodule ExCubecl.Arena.Options do
 
   @doc "Bytes in units, rounded up."
   def in_units(bytes, unit), do: div(bytes + bytes(unit) - 1, bytes(unit))
-
-  def boolean(_name, value) when is_boolean(value), do: {:ok, value}
-  def boolean(name, value), do: Arguments.invalid(name, value, "true or false")
 
   defp unit(nil), do: {:ok, :bytes}
   defp unit(dtype), do: Arguments.dtype(dtype)

@@ -5,6 +5,7 @@ defmodule ExCubecl.Dashboard.Top do
   alias ExCubecl.{Device, Memory, Native}
   alias ExCubecl.Error.Text
   alias ExCubecl.Memory.Chart.Svg
+  alias ExCubecl.Memory.Owner
 
   @most 8
 
@@ -20,7 +21,7 @@ defmodule ExCubecl.Dashboard.Top do
         id: id,
         name: names[id] || "",
         usage: usage,
-        owners: for({pid, sum} <- biggest(report.by_owner), do: {owner(pid), sum}),
+        owners: for({pid, sum} <- biggest(report.by_owner), do: {Owner.describe(pid), sum}),
         tags: for({tag, sum} <- biggest(report.by_tag), tag != nil, do: {Text.show(tag), sum})
       }
     end
@@ -28,26 +29,6 @@ defmodule ExCubecl.Dashboard.Top do
 
   defp biggest(sums) do
     sums |> Enum.sort_by(fn {_, sum} -> -sum.bytes end) |> Enum.take(@most)
-  end
-
-  defp owner(pid) do
-    case node(pid) == node() and Process.info(pid, [:registered_name, :dictionary]) do
-      [registered_name: name, dictionary: _] when is_atom(name) ->
-        "#{inspect(pid)} #{inspect(name)}"
-
-      [registered_name: _, dictionary: dictionary] ->
-        "#{inspect(pid)} #{call(dictionary)}"
-
-      _ ->
-        "#{inspect(pid)} has ended"
-    end
-  end
-
-  defp call(dictionary) do
-    case dictionary[:"$initial_call"] do
-      {module, function, arity} -> Exception.format_mfa(module, function, arity)
-      _ -> ""
-    end
   end
 
   @doc "The screen as lines of at most `width` characters."

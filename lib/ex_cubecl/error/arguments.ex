@@ -35,6 +35,9 @@ defmodule ExCubecl.Error.Arguments do
   def positive(_name, term) when is_integer(term) and term in 1..0xFFFF_FFFF, do: {:ok, term}
   def positive(name, term), do: invalid(name, term, "an integer from 1 to 4,294,967,295")
 
+  def boolean(_name, term) when is_boolean(term), do: {:ok, term}
+  def boolean(name, term), do: invalid(name, term, "true or false")
+
   @doc """
   A range of `count` elements or bytes, of `size`. The native side checks the bounds, except for
   numbers that do not fit into its 64 bits, which are checked here.

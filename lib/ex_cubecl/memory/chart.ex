@@ -1,9 +1,10 @@
 defmodule ExCubecl.Memory.Chart do
   @moduledoc """
-  Charts of a device's memory: its timeline, and the map of its pages and allocations.
+  Charts of a device's memory: the map of its allocations, and its timeline.
 
   A chart is an SVG picture, alone or in an HTML page. It loads nothing from elsewhere, and it shows details of the
-  element under the mouse pointer. Livebook renders a chart if Kino is loaded; `save/2` writes it to a file.
+  element under the mouse pointer. The HTML page of a map lists its allocations and has a search by tag and owner. Livebook
+  renders a chart if Kino is loaded; `save/2` writes it to a file.
 
       iex> buffer = ExCubecl.Buffer.zeros!([512, 512], :f32, tag: :weights)
       iex> {:ok, chart} = ExCubecl.Memory.Chart.map()
@@ -18,49 +19,64 @@ defmodule ExCubecl.Memory.Chart do
   alias ExCubecl.{Error, Memory}
   alias ExCubecl.Cluster.Client
   alias ExCubecl.Error.Arguments
-  alias ExCubecl.Memory.Chart.{Drawing, Svg}
+  alias ExCubecl.Memory.Chart.{Drawing, Page}
 
-  @enforce_keys [:title, :svg]
-  defstruct [:title, :svg]
+  @enforce_keys [:title, :svg, :html]
+  defstruct [:title, :svg, :html]
 
-  @type t :: %__MODULE__{title: String.t(), svg: iodata}
+  @type t :: %__MODULE__{title: String.t(), svg: iodata, html: iodata}
 
   @doc """
   Returns `{:ok, chart}` of the live and reserved bytes of a device over time, as `ExCubecl.Memory.timeline/1`
-  recorded them. `device:` is the device, by default the default device.
+  recorded them, with its limit, and with marks where garbage was collected to make room and where allocations failed.
 
-  Errors: `:unknown_device`, `:invalid_argument` if nothing was recorded.
+  `by: :tag` divides the live bytes among the tags, of a recording with `tags: true`. `device:` is the device, by default
+  the default device.
 
-      iex> ExCubecl.Memory.timeline(every: 5)
-      iex> buffer = ExCubecl.Buffer.zeros!([1000], :f32)
+  Errors: `:unknown_device`, `:invalid_argument` if nothing was recorded, or for `by: :tag` no tags.
+
+      iex> ExCubecl.Memory.timeline(every: 5, tags: true)
+      iex> buffer = ExCubecl.Buffer.zeros!([1000], :f32, tag: :doc_series)
       iex> Process.sleep(50)
       iex> ExCubecl.Memory.timeline(false)
-      iex> {:ok, chart} = ExCubecl.Memory.Chart.timeline()
-      iex> ExCubecl.Memory.Chart.svg!(chart) =~ "reserved"
+      iex> {:ok, chart} = ExCubecl.Memory.Chart.timeline(by: :tag)
+      iex> ExCubecl.Memory.Chart.svg!(chart) =~ "tag :doc_series"
       true
       iex> ExCubecl.size!(buffer)
       4000
   """
-  @spec timeline(device: Memory.device()) :: {:ok, t} | {:error, Error.t()}
+  @spec timeline(by: :tag | nil, device: Memory.device()) :: {:ok, t} | {:error, Error.t()}
   def timeline(opts \\ []), do: drawn(&Drawing.timeline/1, opts)
 
   @doc """
-  Returns `{:ok, chart}`, the map of a device: each page of memory with the allocations on it.
+  Returns `{:ok, chart}`, the map of a device: a treemap in which the area of each live allocation is proportional to its bytes.
 
-  A slab is a page that many buffers share; an idle page is kept for the next buffer of its size.
-  Colours stand for tags, or for owners of allocations without a tag. `most:` is the number of allocations to
-  draw, the largest first, 5,000 by default; `device:` is the device. The largest 60 pages are drawn.
+  `by:` is what the allocations are grouped by:
 
-      iex> {:ok, chart} = ExCubecl.Memory.Chart.map(most: 100)
+    * `:tag` - their tags, or their owners if they have no tag; the default
+    * `:owner` - the processes that made them
+    * `:page` - the pages of device memory on which they are; what no allocation uses of a page is drawn, too
+
+  The colour of a tag is derived from the tag, so that it is the same in every chart; where two tags of a chart would have the same
+  colour, one of them takes another. Allocations that are too small to be seen are
+  drawn as one box. Below are the sums of the groups and the largest allocations, and in the HTML page all of them. The bar above
+  is the memory that the device's runtime holds for the library, used or not.
+
+  `most:` is the number of allocations to draw, the largest first, 5,000 by default; `device:` is the device.
+
+  Errors: `:unknown_device`, `:no_device`, `:invalid_argument`.
+
+      iex> {:ok, chart} = ExCubecl.Memory.Chart.map(by: :owner, most: 100)
       iex> chart.title =~ "Memory of"
       true
   """
-  @spec map(most: non_neg_integer, device: Memory.device()) :: {:ok, t} | {:error, Error.t()}
+  @spec map(by: :tag | :owner | :page, most: non_neg_integer, device: Memory.device()) ::
+          {:ok, t} | {:error, Error.t()}
   def map(opts \\ []), do: drawn(&Drawing.map/1, opts)
 
   defp drawn(fun, opts) do
-    with {:ok, {title, svg}} <- Client.route_option(fun, [], opts),
-         do: {:ok, %__MODULE__{title: title, svg: svg}}
+    with {:ok, {title, svg, html}} <- Client.route_option(fun, [], opts),
+         do: {:ok, %__MODULE__{title: title, svg: svg, html: html}}
   end
 
   @doc """
@@ -82,43 +98,41 @@ defmodule ExCubecl.Memory.Chart do
   """
   @spec html(t) :: {:ok, String.t()} | {:error, Error.t()}
   def html(chart) do
-    with {:ok, chart} <- check(chart), do: {:ok, IO.iodata_to_binary(page(chart))}
-  end
-
-  defp page(%{title: title, svg: svg}) do
-    [
-      "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>",
-      Svg.escape(title),
-      "</title></head><body style=\"margin:1.5em;font-family:sans-serif;background:#fff\"><h1 style=\"font-size:1.1em\">",
-      Svg.escape(title),
-      "</h1>",
-      svg,
-      "</body></html>\n"
-    ]
+    with {:ok, %{title: title, html: html}} <- check(chart),
+         do: {:ok, IO.iodata_to_binary(Page.document(title, html))}
   end
 
   @doc """
-  Writes the chart to a file and returns `:ok`: as an HTML page if the name ends in `.html`, otherwise as SVG.
+  Writes the chart to a file and returns `:ok`: as an HTML page if the name ends in `.html`, as SVG if it ends in `.svg`.
 
-  Errors: `:invalid_argument` with the reason from the file system.
+  Errors: `:invalid_argument` for another extension, or with the reason from the file system.
 
       iex> path = Path.join(System.tmp_dir!(), "ex_cubecl_chart.html")
       iex> ExCubecl.Memory.Chart.save(ExCubecl.Memory.Chart.map!(), path)
       :ok
       iex> File.rm!(path)
-      :ok
+      iex> {:error, error} = ExCubecl.Memory.Chart.save(ExCubecl.Memory.Chart.map!(), "chart.png")
+      iex> error.reason
+      :invalid_argument
   """
   @spec save(t, Path.t()) :: :ok | {:error, Error.t()}
   def save(chart, path) when is_binary(path) do
-    with {:ok, text} <- if(Path.extname(path) == ".html", do: html(chart), else: svg(chart)),
+    with {:ok, text} <- as(String.downcase(Path.extname(path)), chart, path),
          {:error, reason} when is_atom(reason) <- File.write(path, text),
          do: Arguments.invalid(:path, path, "a file to write (#{:file.format_error(reason)})")
   end
 
   def save(_chart, path), do: Arguments.invalid(:path, path, "the name of a file")
 
-  defp check(%__MODULE__{title: title, svg: svg} = chart) when is_binary(title) and is_list(svg),
-    do: {:ok, chart}
+  defp as(".html", chart, _path), do: html(chart)
+  defp as(".svg", chart, _path), do: svg(chart)
+
+  defp as(_, _chart, path),
+    do: Arguments.invalid(:path, path, "a name that ends in .html or .svg")
+
+  defp check(%__MODULE__{title: title, svg: svg, html: html} = chart)
+       when is_binary(title) and is_list(svg) and is_list(html),
+       do: {:ok, chart}
 
   defp check(other), do: Arguments.invalid(:chart, other, "an %ExCubecl.Memory.Chart{}")
 end

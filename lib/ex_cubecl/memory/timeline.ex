@@ -10,12 +10,16 @@ defmodule ExCubecl.Memory.Timeline do
 
   @every 100
   @keep 600
+  @kept [:live_bytes, :live_buffers, :reserved_bytes, :peak_bytes, :limit, :reclaims, :failed]
 
-  def defaults, do: [every: @every, keep: @keep]
+  # The largest tags of a sample; what is missing of the live bytes are those of other tags.
+  @tags 200
+
+  def defaults, do: [every: @every, keep: @keep, tags: false]
 
   def start_link(_), do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
 
-  @doc "Starts a new recording with `%{every: milliseconds, keep: samples}`, or stops it with `nil`."
+  @doc "Starts a new recording with `%{every: milliseconds, keep: samples, tags: boolean}`, or stops it with `nil`."
   def record(settings), do: Service.call(__MODULE__, {:record, settings})
 
   @doc "The recorded samples by device, the oldest first."
@@ -33,8 +37,8 @@ defmodule ExCubecl.Memory.Timeline do
     {:reply, :ok, %{state | settings: nil, round: nil}}
   end
 
-  def handle_call({:record, %{every: every, keep: keep} = settings}, _from, _state)
-      when is_integer(every) and every > 0 and is_integer(keep) and keep > 0 do
+  def handle_call({:record, %{every: every, keep: keep, tags: tags} = settings}, _from, _state)
+      when is_integer(every) and every > 0 and is_integer(keep) and keep > 0 and is_boolean(tags) do
     :persistent_term.put(__MODULE__, settings)
     {:reply, :ok, recording(settings)}
   end
@@ -46,13 +50,13 @@ defmodule ExCubecl.Memory.Timeline do
   @impl true
   def handle_info(
         {:sample, round},
-        %{round: round, settings: %{every: every, keep: keep}} = state
+        %{round: round, settings: %{every: every} = settings} = state
       ) do
     Process.send_after(self(), {:sample, round}, every)
 
     rings =
       case Error.from_native(&Native.device_list_open/0) do
-        {:ok, ids} -> Enum.reduce(ids, state.rings, &sample(&1, &2, keep))
+        {:ok, ids} -> Enum.reduce(ids, state.rings, &sample(&1, &2, settings))
         {:error, _} -> state.rings
       end
 
@@ -70,23 +74,34 @@ defmodule ExCubecl.Memory.Timeline do
     %{settings: settings, round: round, rings: %{}}
   end
 
-  defp sample(id, rings, keep) do
-    case Error.from_native(fn -> Native.memory_usage(id) end) do
-      {:ok, usage} ->
-        Map.update(rings, id, put({0, :queue.new()}, usage, keep), &put(&1, usage, keep))
+  defp sample(id, rings, %{keep: keep, tags: tags}) do
+    with {:ok, usage} <- Error.from_native(fn -> Native.memory_usage(id) end),
+         {:ok, by_tag} <- if(tags, do: by_tag(id), else: {:ok, %{by_tag: nil}}) do
+      sample =
+        usage
+        |> Map.take(@kept)
+        |> Map.put(:at, System.system_time(:millisecond))
+        |> Map.merge(by_tag)
 
-      # The device was lost after `memory_open` returned it.
-      {:error, _} ->
-        rings
+      Map.update(rings, id, put({0, :queue.new()}, sample, keep), &put(&1, sample, keep))
+    else
+      # The device was lost after `device_list_open` returned it.
+      {:error, _} -> rings
     end
   end
 
-  defp put({count, ring}, usage, keep) do
-    sample =
-      usage
-      |> Map.take([:live_bytes, :live_buffers, :reserved_bytes, :peak_bytes])
-      |> Map.put(:at, System.system_time(:millisecond))
+  # The live bytes are those of the same moment, so that the tags never have more.
+  defp by_tag(id) do
+    with {:ok, %{by_tag: sums}} <- Error.from_native(fn -> Native.memory_report(id, 0) end) do
+      bytes = Enum.map(sums, fn {tag, %{bytes: bytes}} -> {tag, bytes} end)
+      largest = bytes |> Enum.sort_by(&elem(&1, 1), :desc) |> Enum.take(@tags) |> Map.new()
+      buffers = for {_, sum} <- sums, do: sum.buffers
+      live = Enum.sum(for {_, bytes} <- bytes, do: bytes)
+      {:ok, %{by_tag: largest, live_bytes: live, live_buffers: Enum.sum(buffers)}}
+    end
+  end
 
+  defp put({count, ring}, sample, keep) do
     ring = :queue.in(sample, ring)
     if count < keep, do: {count + 1, ring}, else: {count, :queue.drop(ring)}
   end

@@ -1,8 +1,7 @@
-# Compiled if Kino is available. Livebook then renders a chart that is the result of a cell.
+# Compiled if Kino is available. Livebook then renders a chart that is the result of a cell, with its search.
 if Code.ensure_loaded?(Kino.Render) do
   defimpl Kino.Render, for: ExCubecl.Memory.Chart do
-    def to_livebook(chart) do
-      chart |> ExCubecl.Memory.Chart.svg!() |> Kino.HTML.new() |> Kino.Render.to_livebook()
-    end
+    def to_livebook(%{html: html}),
+      do: html |> IO.iodata_to_binary() |> Kino.HTML.new() |> Kino.Render.to_livebook()
   end
 end

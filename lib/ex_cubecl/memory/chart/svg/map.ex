@@ -1,137 +1,155 @@
 defmodule ExCubecl.Memory.Chart.Svg.Map do
   @moduledoc false
-  # The memory map of a device: a bar for each page, with its allocations at their offsets.
+  # The live allocations of a device as a treemap, in groups by tag, owner or page: areas are proportional to bytes.
 
-  alias ExCubecl.Memory.Chart.Svg
-  alias ExCubecl.Error.Text
+  alias ExCubecl.Memory.Chart.{Entries, Svg, Treemap}
 
-  @left 190
-  @right 850
-  @row 24
-  @top 46
+  @width 980.0
+  @height 520.0
+  @left 10.0
+  # Boxes of fewer square pixels are drawn as one: a smaller one cannot be seen or pointed at.
+  @smallest_group 150.0
+  @smallest_box 16.0
+  # The height of a line of text.
+  @line 15
+  @grey "#d5d9de"
+  @free "#f1f2f4"
 
-  # A palette for colour-blind readers too; keys after the last colour are grey.
-  @palette ~w(#4477aa #ee6677 #228833 #ccbb44 #66ccee #aa3377 #994f00 #882255 #44aa99 #ddaa33 #117733 #332288)
-  @other "#9aa3ad"
-
-  def draw(%{pages: pages, allocations: allocations}, most) do
-    {idle, busy} =
-      pages |> Enum.sort_by(&{-&1.bytes, &1.page}) |> Enum.split_with(&(&1.kind == :idle))
-
-    {shown, hidden} = Enum.split(busy, most)
-    on = Enum.group_by(allocations, & &1.page)
-    keys = keys(allocations)
-    colours = Map.new(Enum.zip(Enum.map(keys, &elem(&1, 0)), @palette))
-    rows = length(shown) + if(idle == [], do: 0, else: 1)
-    height = @top + @row * (rows + 1) + 20 * div(length(keys) + 2, 3) + 30
-
-    Svg.document(900, height, [
-      summary(pages, allocations, idle),
-      for({page, at} <- Enum.with_index(shown), do: row(page, @top + @row * at, on, colours)),
-      idle(idle, @top + @row * length(shown)),
-      legend(keys, colours, @top + @row * rows + 20),
-      rest(hidden, height)
-    ])
-  end
-
-  defp summary(pages, allocations, idle) do
-    Svg.text(
-      10,
-      22,
-      "#{length(allocations)} allocations of #{Svg.bytes(sum(allocations))} on #{length(pages)} pages of " <>
-        "#{Svg.bytes(sum(pages))}, #{Svg.bytes(sum(idle))} of them idle",
-      ~s(font-size="14")
-    )
-  end
-
-  defp sum(all), do: Enum.sum(Enum.map(all, & &1.bytes))
-
-  defp row(page, y, on, colours) do
+  @doc "The treemap at this height of the document, 520 pixels high."
+  def draw([], y) do
     [
-      Svg.text(10, y + 14, label(page)),
-      Svg.box(@left, y, @right - @left, @row - 6, "#e3e6ea", title(page)),
-      for(allocation <- Map.get(on, page.page, []), do: block(allocation, page, y, colours))
+      Svg.box(@left, y, @width, @height, @free, "no live allocations"),
+      Svg.text(@left + 20, y + 35, "no live allocations", ~s(font-size="14"))
     ]
   end
 
-  # All idle pages in one row: there may be many.
-  defp idle([], _y), do: []
-
-  defp idle(pages, y) do
-    total = sum(pages)
-    label = Svg.text(10, y + 14, "#{length(pages)} idle, #{Svg.bytes(total)}")
-
-    {boxes, _} =
-      Enum.map_reduce(pages, @left, fn page, x ->
-        width = (@right - @left) * page.bytes / total
-        {Svg.box(x, y, max(width - 1, 0.8), @row - 6, "#f0f0f0", title(page)), x + width}
-      end)
-
-    [label | boxes]
+  def draw(groups, y) do
+    total = Entries.sum(groups)
+    per_byte = @width * @height / total
+    {large, small} = Enum.split_with(groups, &(&1.bytes * per_byte >= @smallest_group))
+    shown = large ++ rest(small)
+    placed = Treemap.layout(Enum.map(shown, &{&1.bytes, &1}), {@left, y, @width, @height})
+    [for({group, at} <- placed, do: group(group, at, total, per_byte)), outlines(placed)]
   end
 
-  defp label(%{kind: :slab} = page),
-    do: "slab, #{Svg.bytes(page.bytes)}, #{percent(page.used, page.bytes)} used"
+  defp rest([]), do: []
+  defp rest([group]), do: [group]
 
-  defp label(%{kind: :dedicated} = page), do: "page, #{Svg.bytes(page.bytes)}"
+  defp rest(groups) do
+    entries = Enum.flat_map(groups, & &1.entries)
 
-  defp title(%{kind: :slab} = page),
-    do:
-      "slab of #{Svg.bytes(page.bytes)}: #{Svg.bytes(page.used)} in use, padding and kept buffers of pools included"
-
-  defp title(%{kind: :dedicated} = page),
-    do: "page of #{Svg.bytes(page.bytes)}, one allocation has it"
-
-  defp title(%{kind: :idle} = page),
-    do: "idle page of #{Svg.bytes(page.bytes)}, kept for the next buffer of its size"
-
-  defp percent(part, whole), do: "#{round(100 * part / whole)} %"
-
-  defp block(allocation, page, y, colours) do
-    width = @right - @left
-    x = @left + width * allocation.offset / page.bytes
-    wide = max(width * allocation.bytes / page.bytes, 0.8)
-    Svg.box(x, y, wide, @row - 6, colour(colours, key(allocation)), describe(allocation))
+    [
+      %{
+        key: :rest,
+        name: "#{length(groups)} smaller groups",
+        bytes: Entries.sum(groups),
+        count: length(entries),
+        entries: entries,
+        colour: @grey,
+        free: groups |> Enum.map(& &1.free) |> Enum.sum()
+      }
+    ]
   end
 
-  defp describe(allocation) do
-    shape = Enum.map_join(allocation.shape, &"[#{&1}]")
-    tag = if allocation.tag, do: ", tag #{Text.show(allocation.tag)}", else: ""
+  defp group(group, {x, y, width, _height} = at, total, per_byte) do
+    {large, small} = Enum.split_with(group.entries, &(&1.bytes * per_byte >= @smallest_box))
 
-    "#{allocation.dtype}#{shape}, #{Svg.bytes(allocation.bytes)}, owner #{inspect(allocation.owner)}#{tag}, " <>
-      "storage #{allocation.storage_id}, at byte #{allocation.offset}, #{div(allocation.age_ms, 1000)} s old"
+    items =
+      Enum.map(large, &{&1.bytes, {:one, &1}}) ++
+        many(small, group.colour) ++ free(group.free)
+
+    heading = if named?(group) and elem(at, 3) >= 18, do: heading(group, total, width - 8)
+
+    boxes =
+      for {item, place} <- Treemap.layout(items, at) do
+        [box(item, place), label(item, place, group, if(heading, do: y))]
+      end
+
+    if heading,
+      do: [boxes, Svg.text(x + 4, y + 13, heading, ~s(font-weight="bold"))],
+      else: boxes
   end
 
-  defp colour(colours, key), do: Map.get(colours, key, @other)
+  # The only allocation of a page has its own label.
+  defp named?(%{key: {:page, _}, count: 1}), do: false
+  defp named?(_group), do: true
 
-  defp key(%{tag: nil, owner: owner}), do: {:owner, owner}
-  defp key(%{tag: tag}), do: {:tag, tag}
-
-  # Only the largest: a legend of all keys would be longer than the picture.
-  defp keys(allocations) do
-    allocations
-    |> Enum.group_by(&key/1)
-    |> Enum.map(fn {key, all} -> {key, sum(all)} end)
-    |> Enum.sort_by(fn {key, bytes} -> {-bytes, key} end)
-    |> Enum.take(length(@palette))
+  defp heading(%{key: {:page, _}} = group, total, width) do
+    full = "#{group.name}, #{Svg.percent(group.bytes, total)}"
+    Enum.find([full, group.name, "slab"], &Svg.fits?(&1, width))
   end
 
-  defp legend(keys, colours, y) do
-    for {{{kind, name} = key, bytes}, at} <- Enum.with_index(keys) do
-      {x, y} = {10 + 290 * rem(at, 3), y + 20 * div(at, 3)}
-      name = name |> Text.show() |> String.slice(0, 24)
+  defp heading(%{name: name, bytes: bytes}, total, width) do
+    name = String.replace_prefix(name, "tag ", "")
+    full = "#{name}: #{Svg.bytes(bytes)}, #{Svg.percent(bytes, total)}"
+    if Svg.fits?(full, width), do: full, else: Svg.fit(name, width)
+  end
 
-      [
-        Svg.box(x, y - 10, 12, 12, colour(colours, key), "#{kind} #{name}"),
-        Svg.text(x + 18, y, "#{kind} #{name}, #{Svg.bytes(bytes)}")
-      ]
+  defp many([], _colour), do: []
+  defp many([entry], _colour), do: [{entry.bytes, {:one, entry}}]
+  defp many(entries, colour), do: [{Entries.sum(entries), {:many, entries, colour}}]
+
+  defp free(0), do: []
+  defp free(bytes), do: [{bytes, {:free, bytes}}]
+
+  defp box({:one, entry}, at), do: box(at, entry.colour, Entries.describe(entry), [entry])
+
+  defp box({:many, entries, colour}, at) do
+    {first, more} = Enum.split(entries, 10)
+    more = if more == [], do: "", else: "; and #{length(more)} more"
+    title = "#{smaller(entries)}: #{Enum.map_join(first, "; ", &Entries.describe/1)}#{more}"
+    box(at, colour, title, entries)
+  end
+
+  defp box({:free, bytes}, at),
+    do: box(at, @free, "#{Svg.bytes(bytes)} free, padding, or kept by pools", [])
+
+  defp box({x, y, width, height}, colour, title, entries) do
+    more = ~s(class="b" stroke="#fff" stroke-width="0.7")
+    indices = Enum.map_join(entries, " ", & &1.n)
+    more = if entries == [], do: more, else: ~s(#{more} data-n="#{indices}")
+    Svg.box(x, y, width, height, colour, title, more)
+  end
+
+  defp smaller(entries),
+    do: "#{length(entries)} smaller buffers of #{Svg.bytes(Entries.sum(entries))}"
+
+  # Below the heading of the group, where the box touches it. What does not fit is left to the tooltip.
+  defp label(item, {x, y, width, height}, group, top) do
+    skip = if top && y - top < 1, do: @line, else: 0
+
+    with true <- height - skip >= @line + 2,
+         text when is_binary(text) <-
+           item |> labels(group) |> Enum.find(&Svg.fits?(&1, width - 8)) do
+      Svg.text(x + 4, y + skip + 13, text, ~s(font-size="11"))
+    else
+      _ -> []
     end
   end
 
-  defp rest([], _height), do: []
+  # The longest label first. A group by tag names its tag.
+  defp labels({:one, entry}, %{key: key}) do
+    bytes = Svg.bytes(entry.bytes)
 
-  defp rest(hidden, height) do
-    text = "and #{length(hidden)} smaller pages of #{Svg.bytes(sum(hidden))}"
-    Svg.text(10, height - 8, text, ~s(fill="#777"))
+    case name(entry, key) do
+      nil -> ["#{entry.type}, #{bytes}", bytes]
+      name -> ["#{name}, #{entry.type}, #{bytes}", "#{name}, #{bytes}", name, bytes]
+    end
+  end
+
+  defp labels({:many, entries, _}, _group),
+    do: [smaller(entries), "#{length(entries)} buffers", "#{length(entries)}"]
+
+  defp labels({:free, bytes}, _group), do: ["#{Svg.bytes(bytes)} free"]
+
+  defp name(_entry, {:tag, _}), do: nil
+  defp name(entry, {:owner, _}), do: entry.tag
+  defp name(entry, _key), do: entry.tag || entry.name
+
+  defp outlines(placed) do
+    for {_, {x, y, width, height}} <- placed do
+      ~s(<rect x="#{Svg.n(x)}" y="#{Svg.n(y)}" width="#{Svg.n(width)}" height="#{Svg.n(height)}" ) <>
+        ~s(fill="none" stroke="#555" pointer-events="none"/>)
+    end
   end
 end
