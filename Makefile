@@ -15,10 +15,10 @@ CARGO_FLAGS := --release --locked
 CRATES := -p ex_cubecl_core -p ex_cubecl_runtime -p ex_cubecl
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-core test-elixir matrix soak schedulers model numpy ulp fuzz bench lint audit docs clean
+.PHONY: help setup build demo test test-core test-elixir matrix soak schedulers model numpy ulp fuzz bench gpu-report lint workflows audit docs clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
 setup: ## install what the other targets need (Debian, Ubuntu), or list what is missing
 	@for goal in run test lint; do scripts/setup $$goal || exit 1; done
@@ -73,6 +73,9 @@ bench: setup-run ## measure against plain Elixir, raw wgpu and plain CubeCL
 	cargo build $(CARGO_FLAGS) -p peers
 	mix run bench/run.exs
 
+gpu-report: setup-test ## doctor, tests and benchmark on DEVICE (such as cuda:0) in one file in bench/results
+	scripts/gpu_report $(DEVICE)
+
 # The second clippy run checks the build without CUDA.
 lint: setup-lint ## formatting, warnings, import cycles, clippy, Rust docs, Dialyzer
 	mix format --check-formatted
@@ -84,6 +87,9 @@ lint: setup-lint ## formatting, warnings, import cycles, clippy, Rust docs, Dial
 	cargo clippy $(CARGO_FLAGS) -p ex_cubecl --no-default-features --features wgpu -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_FLAGS) --no-deps --document-private-items $(CRATES)
 	scripts/dialyze
+
+workflows: ## the workflows of GitHub: their schema, their security
+	scripts/workflows
 
 audit: setup-lint ## the Rust dependencies: known weaknesses, licenses, sources
 	command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
