@@ -48,6 +48,30 @@ defmodule ExCubecl do
   defdelegate buffer(data, shape, dtype, opts \\ []), to: Buffer, as: :new
 
   @doc """
+  As `buffer/4`, with the shape and the element type of the nested data: integers are `:s32`, floats, and floats with integers, are `:f32`.
+
+  A list that is ragged is a `:shape_mismatch` with the index of the first row that differs.
+
+      iex> matrix = ExCubecl.buffer!([[1.0, 2.0], [3.0, 4.0]])
+      iex> {ExCubecl.shape!(matrix), ExCubecl.dtype!(matrix)}
+      {[2, 2], "f32"}
+  """
+  @spec buffer(Buffer.data()) :: Buffer.result(Buffer.t())
+  defdelegate buffer(data), to: Buffer, as: :new
+
+  @doc """
+  As `buffer/1`, with a shape, an element type, or the options of `buffer/4`. `buffer(data, shape, opts)` and `buffer(data, dtype, opts)` take
+  options too.
+
+      iex> ExCubecl.to_list!(ExCubecl.buffer!([1, 2, 3, 4], [2, 2]))
+      [[1, 2], [3, 4]]
+      iex> ExCubecl.dtype!(ExCubecl.buffer!([[1, 2]], :f16))
+      "f16"
+  """
+  @spec buffer(Buffer.data(), Buffer.shape() | DType.t() | keyword) :: Buffer.result(Buffer.t())
+  defdelegate buffer(data, given), to: Buffer, as: :new
+
+  @doc """
   Returns `{:ok, binary}`, the elements in row-major order, native-endian.
 
       iex> ExCubecl.read(ExCubecl.buffer!([1, 2], [2], :u8))

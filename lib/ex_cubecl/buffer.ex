@@ -33,7 +33,7 @@ defmodule ExCubecl.Buffer do
   use ExCubecl.Error.Bang
 
   alias ExCubecl.{Device, DType, Error, Shape}
-  alias ExCubecl.Buffer.{Copy, Create, Info, Read, Remote, Transfer, View, Write}
+  alias ExCubecl.Buffer.{Copy, Create, Inference, Info, Read, Remote, Transfer, View, Write}
   alias ExCubecl.Cluster.{Client, Location}
   alias ExCubecl.Error.Arguments
 
@@ -85,11 +85,46 @@ defmodule ExCubecl.Buffer do
       {:ok, [1, 2, 3, 4]}
   """
   @spec new(data, shape, DType.t(), keyword) :: result(t)
-  def new(data, shape, dtype, opts \\ []) do
+  def new(data, shape, dtype, opts \\ [])
+
+  # `new(data, shape, opts)` and `new(data, dtype, opts)`: the names of the arguments are those of the `!` twin.
+  def new(data, shape, [{_, _} | _] = dtype, []), do: inferred(data, [shape, dtype])
+
+  def new(data, shape, dtype, opts) do
     case Location.locate_option(opts) do
       {nil, opts} -> made(Create.new(data, shape, dtype, opts))
       {node, opts} -> made(Remote.new(node, data, shape, dtype, opts))
     end
+  end
+
+  @doc """
+  As `new/4`, with the shape and the element type of the nested data: integers are `:s32`, floats, and floats with integers, are `:f32`.
+
+  Errors: those of `new/4`; `:shape_mismatch` for a ragged list, with the index of the first row that differs.
+
+      iex> ExCubecl.Buffer.new!([[1, 2.5], [3, 4]]) |> ExCubecl.Buffer.to_list!()
+      [[1.0, 2.5], [3.0, 4.0]]
+      iex> {:error, error} = ExCubecl.Buffer.new([[1, 2], [3]])
+      iex> Exception.message(error)
+      "the nested list is ragged: the row at index [1] has 1 element, and the first row at this depth has 2"
+  """
+  @spec new(data) :: result(t)
+  def new(data), do: inferred(data, [])
+
+  @doc """
+  As `new/1`, with a shape, an element type, or the options of `new/4`. `new(data, shape, opts)` and `new(data, dtype, opts)` take options too.
+
+      iex> ExCubecl.Buffer.dtype!(ExCubecl.Buffer.new!([[1, 2]], :u8))
+      "u8"
+      iex> ExCubecl.Buffer.to_list!(ExCubecl.Buffer.new!([1, 2, 3, 4], [2, 2]))
+      [[1, 2], [3, 4]]
+  """
+  @spec new(data, shape | DType.t() | keyword) :: result(t)
+  def new(data, given), do: inferred(data, [given])
+
+  defp inferred(data, given) do
+    with {:ok, shape, dtype, opts} <- Inference.arguments(data, given),
+         do: new(data, shape, dtype, opts)
   end
 
   @doc """
@@ -200,15 +235,17 @@ defmodule ExCubecl.Buffer do
     do: made(route(buffer, &View.slice_bytes/3, [offset, len]))
 
   @doc """
-  Returns `{:ok, buffer}`: the same elements of the same storage in another shape.
+  Returns `{:ok, buffer}`: the same elements of the same storage in another shape. One dimension may be -1: it follows from the number of elements.
 
-  Errors: `:shape_mismatch` if the number of elements differs.
+  Errors: `:shape_mismatch` if the number of elements differs, or if no dimension in place of the -1 makes it equal.
 
       iex> buffer = ExCubecl.Buffer.iota!([6], :s64)
       iex> ExCubecl.Buffer.to_list!(ExCubecl.Buffer.reshape!(buffer, {2, 3}))
       [[0, 1, 2], [3, 4, 5]]
+      iex> ExCubecl.Buffer.shape!(ExCubecl.Buffer.reshape!(buffer, [-1, 2]))
+      [3, 2]
   """
-  @spec reshape(t, shape) :: result(t)
+  @spec reshape(t, [integer] | tuple) :: result(t)
   def reshape(buffer, shape), do: made(route(buffer, &View.reshape/2, [shape]))
 
   @doc """

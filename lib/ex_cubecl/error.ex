@@ -133,6 +133,29 @@ defmodule ExCubecl.Error do
 end
 
 defimpl Inspect, for: ExCubecl.Error do
-  # Shapes in the details are lists of numbers, not charlists.
-  def inspect(error, opts), do: Inspect.Any.inspect(error, %{opts | charlists: :as_lists})
+  import Inspect.Algebra
+
+  alias ExCubecl.Error.Message
+
+  # The message comes first, because a shell or a log may cut the rest. Shapes in the details are lists of numbers, not charlists.
+  def inspect(error, opts) do
+    opts = %{opts | charlists: :as_lists}
+
+    case message(error) do
+      {:ok, message} ->
+        fields = [message: message, reason: error.reason, details: error.details]
+        field = fn {key, value}, opts -> concat("#{key}: ", to_doc(value, opts)) end
+        container_doc("#ExCubecl.Error<", fields, ">", opts, field)
+
+      :error ->
+        Inspect.Any.inspect(error, opts)
+    end
+  end
+
+  # An error that was built by hand may have any details.
+  defp message(error) do
+    {:ok, Message.of(error)}
+  rescue
+    _ -> :error
+  end
 end

@@ -33,6 +33,31 @@ defmodule ExCubecl.Shape do
 
   def validate(other, _dtype), do: {:error, %{shape: other}}
 
+  @doc """
+  The shape with its -1 replaced by the dimension that makes `count` elements; `{:misfit, known}` if there is none, where `known` is the product of the
+  other dimensions. A shape with several, or with other terms, is returned as it is, for the check of shapes.
+
+      iex> ExCubecl.Shape.infer({2, -1}, 6)
+      {:ok, [2, 3]}
+      iex> ExCubecl.Shape.infer([4, -1], 6)
+      {:misfit, 4}
+  """
+  @spec infer(term, non_neg_integer) :: {:ok, term} | {:misfit, non_neg_integer}
+  def infer(shape, count) when is_tuple(shape), do: infer(Tuple.to_list(shape), count)
+
+  def infer(shape, count) when is_list(shape) do
+    with true <- not List.improper?(shape) and Enum.count(shape, &(&1 == -1)) == 1,
+         known when is_integer(known) <- product(List.delete(shape, -1), 1, @most_axes) do
+      if known > 0 and rem(count, known) == 0,
+        do: {:ok, for(dim <- shape, do: if(dim == -1, do: div(count, known), else: dim))},
+        else: {:misfit, known}
+    else
+      _ -> {:ok, shape}
+    end
+  end
+
+  def infer(other, _count), do: {:ok, other}
+
   @doc "The number of elements of a valid shape."
   @spec size(t) :: non_neg_integer
   def size(shape), do: product(shape, 1, @most_axes)

@@ -115,7 +115,8 @@ defmodule ExCubecl.View do
   end
 
   @doc """
-  Returns `{:ok, view}` of the same elements, in row-major order, in another shape. Strides cannot express every shape of a view that is not contiguous: the
+  Returns `{:ok, view}` of the same elements, in row-major order, in another shape, of which one dimension may be -1 as for
+  `ExCubecl.Buffer.reshape/2`. Strides cannot express every shape of a view that is not contiguous: the
   error is then `:invalid_argument`, and `to_buffer/1` makes a copy that can be reshaped.
 
       iex> ExCubecl.View.reshape!(ExCubecl.Buffer.iota!([2, 3], :s32), [6]).strides
@@ -124,28 +125,16 @@ defmodule ExCubecl.View do
       iex> Exception.message(error)
       "reshape: invalid shape [6]: expected one that strides can express for shape [3, 2] with strides [1, 3], or ExCubecl.View.to_buffer/1 first"
   """
-  @spec reshape(operand, Buffer.shape()) :: result(t)
+  @spec reshape(operand, [integer] | tuple) :: result(t)
   def reshape(x, shape) do
     with {:ok, view} <- of(x),
-         {:ok, shape, count} <- Arguments.shape(shape, view.dtype),
-         :ok <- same_count(view, shape, count) do
+         {:ok, shape, _count} <- Arguments.reshaped(shape, view) do
       with :copy <- Strides.reshape(view, shape) do
         [from, strides] = for list <- [view.shape, view.strides], do: Text.show(list)
         why = "one that strides can express for shape #{from} with strides #{strides}"
 
         Shapes.invalid(:reshape, :shape, shape, why <> ", or ExCubecl.View.to_buffer/1 first")
       end
-    end
-  end
-
-  defp same_count(view, shape, count) do
-    case Shape.size(view.shape) do
-      ^count ->
-        :ok
-
-      actual ->
-        details = [operation: :reshape, expected: count, actual: actual, shape: shape]
-        Error.new(:shape_mismatch, details)
     end
   end
 

@@ -14,16 +14,8 @@ defmodule ExCubecl.Buffer.View do
   end
 
   def reshape(buffer, shape) do
-    with {:ok, shape, count} <- Arguments.shape(shape, buffer.dtype) do
-      case Shape.size(buffer.shape) do
-        ^count ->
-          window(buffer, 0, shape, count)
-
-        other ->
-          details = [operation: :reshape, expected: count, actual: other, shape: shape]
-          Error.new(:shape_mismatch, details)
-      end
-    end
+    with {:ok, shape, count} <- Arguments.reshaped(shape, buffer),
+         do: window(buffer, 0, shape, count)
   end
 
   defp window(buffer, offset, shape, count) do

@@ -16,6 +16,24 @@ defmodule ExCubecl.Error.Arguments do
     with {:error, details} <- Shape.validate(term, dtype), do: Error.new(:invalid_shape, details)
   end
 
+  @doc "The shape of a reshape of a buffer or view, with its number of elements. One dimension may be -1, which is inferred."
+  def reshaped(term, %{shape: from, dtype: dtype}) do
+    actual = Shape.size(from)
+
+    with {:ok, known} <- Shape.infer(term, actual),
+         {:ok, shape, count} <- shape(known, dtype) do
+      if count == actual,
+        do: {:ok, shape, count},
+        else: misfit(shape, expected: count, actual: actual)
+    else
+      {:misfit, known} -> misfit(term, multiple: known, actual: actual)
+      error -> error
+    end
+  end
+
+  defp misfit(shape, details),
+    do: Error.new(:shape_mismatch, [operation: :reshape, shape: shape] ++ details)
+
   @doc "Data for a shape: for a scalar, a number is accepted as its only element."
   def data(number, []) when is_number(number), do: {:ok, [number]}
 

@@ -2,7 +2,7 @@ defmodule ExCubecl.Error.Message do
   @moduledoc false
   # Builds the message of every error from its details.
 
-  alias ExCubecl.DType.Table
+  alias ExCubecl.DType.{Suggestion, Table}
   alias ExCubecl.Error.Text
 
   @doc "The message: what was wrong, what was expected, and what to do. An error from another node names that node."
@@ -41,6 +41,14 @@ defmodule ExCubecl.Error.Message do
   defp text(:invalid_shape, %{shape: shape}),
     do:
       "#{short(shape)} is no shape: expected a list or tuple of non-negative integers, such as [2, 3]"
+
+  defp text(:shape_mismatch, %{ragged: index, expected: expected, actual: actual}),
+    do:
+      "the nested list is ragged: the row at index #{short(index)} has #{count(actual)}, and the first row at this depth has #{expected}"
+
+  defp text(:shape_mismatch, %{ragged: index, expected: expected, value: value}),
+    do:
+      "the nested list is ragged: at index #{short(index)} is #{short(value)}, where the first row has #{expected}"
 
   defp text(:shape_mismatch, %{depth: depth, expected: expected, value: value, shape: shape}),
     do:
@@ -143,6 +151,10 @@ defmodule ExCubecl.Error.Message do
       "#{details.operation}: shapes #{short(details.shape)} and #{short(details.other_shape)} do not concatenate along axis " <>
         "#{details.along}: #{axis(details)}: expected the same length"
 
+  defp text(:shape_mismatch, %{operation: :reshape, multiple: known} = details),
+    do:
+      "shape #{short(details.shape)} has a multiple of #{count(known)}, and the buffer has #{details.actual}: no dimension in place of -1 fits"
+
   defp text(:shape_mismatch, %{operation: :reshape, expected: expected} = details),
     do:
       "shape #{short(details.shape)} has #{count(expected)}, and the buffer has #{details.actual}: a reshape keeps them all"
@@ -201,8 +213,7 @@ defmodule ExCubecl.Error.Message do
     do: "no #{argument} is given: expected #{expected}"
 
   defp text(:unsupported_dtype, %{dtype: dtype}),
-    do:
-      "#{short(dtype)} is no element type: expected one of #{Enum.map_join(Table.all(), " ", &inspect/1)}"
+    do: "#{short(dtype)} is no element type: #{Suggestion.text(dtype, "expected")}"
 
   defp text(:loop_limit, %{device: device}),
     do:

@@ -5,9 +5,9 @@ defmodule ExCubecl.Kernel.Definition do
   import ExCubecl.Kernel.CompileErrors
 
   alias ExCubecl.Kernel.{
+    BuiltIns,
     Diagnostics,
     Expander,
-    Expressions,
     ForwardReference,
     Parser,
     Resolver,
@@ -154,7 +154,7 @@ defmodule ExCubecl.Kernel.Definition do
     defined? = &List.keymember?(Resolver.defined(env), {name, &1}, 0)
 
     cond do
-      arity in Expressions.arities(name) ->
+      arity in BuiltIns.arities(name) ->
         text =
           "#{name}/#{arity} is a function of the language of kernels, which calls of it mean: give the kernel another name"
 

@@ -3,6 +3,7 @@ defmodule ExCubecl.Kernel.Diagnostics do
   # The messages for code that is not valid in a kernel, with what to write instead.
 
   alias ExCubecl.Error.Text
+  alias ExCubecl.Kernel.Suggestion
 
   @instead %{
     &&: "and",
@@ -50,15 +51,21 @@ defmodule ExCubecl.Kernel.Diagnostics do
       when is_map_key(@instead, name) and module == Kernel,
       do: instead(name)
 
-  def call(name, arity, {:function, module}),
-    do:
-      "#{inspect(module)}.#{name}/#{arity} is a function of Elixir, and kernels call kernels only: they run for each element by " <>
-        "themselves, and know what the documentation of ExCubecl.Kernel lists"
+  def call(name, arity, {:function, module}) do
+    instead =
+      Suggestion.instead(module, name, arity) ||
+        "they run for each element by themselves, and know what the documentation of ExCubecl.Kernel lists"
 
-  def call(name, arity, {:no_module, module}),
-    do:
-      "#{inspect(module)}.#{name}/#{arity} is not known in kernels: there is no module #{inspect(module)}, or " <>
-        "it is compiled after this one"
+    "#{inspect(module)}.#{name}/#{arity} is a function of Elixir, and kernels call kernels only: #{instead}"
+  end
+
+  def call(name, arity, {:no_module, module}) do
+    instead =
+      Suggestion.instead(module, name, arity) ||
+        "there is no module #{inspect(module)}, or it is compiled after this one"
+
+    "#{inspect(module)}.#{name}/#{arity} is not known in kernels: #{instead}"
+  end
 
   def call(name, arity, {:kernels, module, kernels}) do
     known = Enum.map_join(kernels, ", ", fn {name, arity} -> "#{name}/#{arity}" end)
@@ -68,9 +75,12 @@ defmodule ExCubecl.Kernel.Diagnostics do
 
   def call(name, _arity, :unknown) when is_map_key(@instead, name), do: instead(name)
 
-  def call(name, arity, :unknown),
-    do:
-      "#{name}/#{arity} is not known in kernels: the documentation of ExCubecl.Kernel lists what is"
+  def call(name, arity, :unknown) do
+    instead =
+      Suggestion.instead(nil, name, arity) || "the documentation of ExCubecl.Kernel lists what is"
+
+    "#{name}/#{arity} is not known in kernels: #{instead}"
+  end
 
   defp instead(name), do: "#{name} is not known in kernels: use #{@instead[name]}"
 
@@ -112,6 +122,13 @@ defmodule ExCubecl.Kernel.Diagnostics do
 
   def value({{:., _, [module, name]}, _, args}) when is_atom(module) and is_list(args),
     do: call(name, length(args), {:function, module})
+
+  # A module of Erlang whose colon is missing.
+  def value({{:., _, [{:math, _, context}, name]}, _, args})
+      when is_atom(name) and is_atom(context) and is_list(args) do
+    instead = Suggestion.instead(:math, name, length(args)) || "kernels have no fields"
+    "math.#{name}/#{length(args)} is not known in kernels: #{instead}"
+  end
 
   def value({{:., _, [_, field]}, _, _} = quoted) when is_atom(field),
     do: "#{short(quoted)} is not known in kernels: they have numbers, and no fields"

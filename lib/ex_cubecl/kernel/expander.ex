@@ -5,7 +5,7 @@ defmodule ExCubecl.Kernel.Expander do
 
   import ExCubecl.Kernel.CompileErrors
 
-  alias ExCubecl.Kernel.Expressions
+  alias ExCubecl.Kernel.BuiltIns
 
   # Macros of Elixir's own modules would expand to code that is not valid in a kernel; the parser reports their names.
   @elixir [Kernel, Kernel.SpecialForms, Bitwise]
@@ -67,7 +67,7 @@ defmodule ExCubecl.Kernel.Expander do
   end
 
   defp node({name, _, args} = call, scope) when is_atom(name) and is_list(args) do
-    if Expressions.arities(name) == [] and macro?(name, length(args), scope),
+    if BuiltIns.arities(name) == [] and macro?(name, length(args), scope),
       do: expanded(call, scope),
       else: call
   end

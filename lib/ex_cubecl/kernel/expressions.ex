@@ -6,101 +6,12 @@ defmodule ExCubecl.Kernel.Expressions do
   import ExCubecl.Kernel.Quoted
 
   alias ExCubecl.DType
-  alias ExCubecl.Kernel.{Diagnostics, ForwardReference, Groups, Inliner, Scope}
+  alias ExCubecl.DType.Suggestion
+  alias ExCubecl.Kernel.{BuiltIns, Diagnostics, ForwardReference, Groups, Inliner, Scope}
 
-  @unary %{
-    -: :neg,
-    not: :not,
-    bnot: :bnot,
-    "~~~": :bnot,
-    abs: :abs,
-    exp: :exp,
-    expm1: :expm1,
-    log: :log,
-    log1p: :log1p,
-    sin: :sin,
-    cos: :cos,
-    tan: :tan,
-    tanh: :tanh,
-    sinh: :sinh,
-    cosh: :cosh,
-    asin: :asin,
-    acos: :acos,
-    atan: :atan,
-    asinh: :asinh,
-    acosh: :acosh,
-    atanh: :atanh,
-    sqrt: :sqrt,
-    cbrt: :cbrt,
-    rsqrt: :rsqrt,
-    round: :round,
-    floor: :floor,
-    ceil: :ceil,
-    trunc: :trunc,
-    erf: :erf,
-    erfc: :erfc,
-    erf_inv: :erf_inv,
-    sigmoid: :sigmoid,
-    nan?: :nan?,
-    infinite?: :infinite?,
-    count_ones: :count_ones
-  }
-
-  @binary %{
-    +: :add,
-    -: :sub,
-    *: :mul,
-    /: :divide,
-    div: :div,
-    rem: :rem,
-    **: :pow,
-    pow: :pow,
-    atan2: :atan2,
-    min: :min,
-    max: :max,
-    and: :and,
-    or: :or,
-    band: :band,
-    &&&: :band,
-    bor: :bor,
-    |||: :bor,
-    bxor: :bxor,
-    bsl: :shl,
-    <<<: :shl,
-    bsr: :shr,
-    >>>: :shr,
-    ==: :eq,
-    !=: :ne,
-    <: :lt,
-    <=: :le,
-    >: :gt,
-    >=: :ge
-  }
-
-  @atomics ~w(atomic_add atomic_min atomic_max atomic_and atomic_or atomic_xor atomic_exchange)a
-
-  # Arities of the built-ins that are not in @unary, @binary or @atomics. Unary :+ is here, unary :- is in @unary.
-  @words [
-    index: [0, 1],
-    len: [1],
-    shape: [2],
-    cast: [2],
-    bitcast: [2],
-    local: [0, 1],
-    group: [0, 1],
-    group_size: [0, 1],
-    shared: [2],
-    barrier: [0],
-    +: [1]
-  ]
-
-  @doc "The arities of a built-in function; `[]` for any other name."
-  @spec arities(atom) :: [arity]
-  def arities(name) do
-    one = if is_map_key(@unary, name), do: [1], else: []
-    two = if is_map_key(@binary, name) or name in @atomics, do: [2], else: []
-    Enum.uniq(one ++ Keyword.get(@words, name, []) ++ two)
-  end
+  @unary BuiltIns.unary()
+  @binary BuiltIns.binary()
+  @atomics BuiltIns.atomics()
 
   def expression(number, _state) when is_number(number), do: {:number, number}
   def expression(bool, _state) when is_boolean(bool), do: {:bool, bool}
@@ -293,8 +204,8 @@ defmodule ExCubecl.Kernel.Expressions do
       name == scope.name and arity == length(scope.args) and scope.module != nil ->
         fail(scope, meta, Diagnostics.call(name, arity, :recursion))
 
-      arities(name) != [] ->
-        fail(scope, meta, Diagnostics.call(name, arity, {:takes, arities(name)}))
+      BuiltIns.arities(name) != [] ->
+        fail(scope, meta, Diagnostics.call(name, arity, {:takes, BuiltIns.arities(name)}))
 
       other == :forward ->
         raise ForwardReference,
@@ -313,8 +224,8 @@ defmodule ExCubecl.Kernel.Expressions do
   defp dtype(dtype, meta, scope) do
     if dtype in DType.all(),
       do: dtype,
-      else: fail(scope, meta, "#{inspect(dtype)} is no type: expected one of #{types()}")
+      else: fail(scope, meta, "#{Diagnostics.short(dtype)} is no type: #{expected(dtype)}")
   end
 
-  defp types, do: Enum.map_join(DType.all(), " ", &inspect/1)
+  defp expected(dtype), do: Suggestion.text(dtype, "expected")
 end

@@ -4,9 +4,9 @@ defmodule ExCubecl.Kernel.IndexedCalls do
   # the buffers of the caller that it is passed.
 
   import ExCubecl.Kernel.CompileErrors
-  import ExCubecl.Kernel.Expressions, only: [arities: 1, expression: 2]
+  import ExCubecl.Kernel.Expressions, only: [expression: 2]
 
-  alias ExCubecl.Kernel.Inliner
+  alias ExCubecl.Kernel.{BuiltIns, Inliner}
 
   @doc "The statement for a call of an indexed kernel, or `nil` for any other code."
   def statement(quoted, scope) do
@@ -49,7 +49,7 @@ defmodule ExCubecl.Kernel.IndexedCalls do
     do: resolved(module, name, args, meta, scope)
 
   defp indexed({name, meta, args}, scope) when is_atom(name) and is_list(args),
-    do: if(arities(name) == [], do: resolved(nil, name, args, meta, scope))
+    do: if(BuiltIns.arities(name) == [], do: resolved(nil, name, args, meta, scope))
 
   defp indexed(_other, _scope), do: nil
 

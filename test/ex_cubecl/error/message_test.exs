@@ -46,6 +46,45 @@ defmodule ExCubecl.MessageTest do
     assert message =~ "vulkan:9 of node n@h"
   end
 
+  test "an error inspects with its message first" do
+    error = elem(ExCubecl.buffer([1], [100], :u8), 1)
+
+    assert inspect(error, width: :infinity) =~
+             ~s(#ExCubecl.Error<message: "shape [100] needs 100 elements, but the data has 1", reason: :shape_mismatch, details: %{)
+
+    assert inspect({:error, error}) =~ ~r/^{:error,\s+#ExCubecl.Error<\s*message: /
+
+    # Details that no call makes.
+    for details <- [%{relation: :along}, %{operation: :reshape, expected: 1}],
+        do:
+          assert(
+            inspect(%ExCubecl.Error{reason: :shape_mismatch, details: details}) =~
+              "%ExCubecl.Error{"
+          )
+  end
+
+  test "a reshape infers one dimension" do
+    x = f32([4, 6])
+    assert Buffer.reshape!(x, [-1]).shape == [24]
+    assert Buffer.reshape!(x, {3, -1, 2}).shape == [3, 4, 2]
+    assert ExCubecl.View.reshape!(x, [2, -1]).shape == [2, 12]
+    assert Buffer.reshape!(f32([0, 3]), [-1, 3]).shape == [0, 3]
+    assert Buffer.reshape!(f32([]), [-1]).shape == [1]
+
+    for reshape <- [&Buffer.reshape/2, &ExCubecl.View.reshape/2] do
+      assert says(reshape.(x, [100, -1])) ==
+               "shape [100, -1] has a multiple of 100 elements, and the buffer has 24: no dimension in place of -1 fits"
+
+      assert says(reshape.(x, [-1, 0])) =~ "no dimension in place of -1 fits"
+      assert says(reshape.(x, [-1, -1])) =~ "[-1, -1] is no shape"
+      assert says(reshape.(x, [-1 | 2])) =~ "is no shape"
+      assert says(reshape.(x, [-1, :a])) =~ "is no shape"
+      assert says(reshape.(x, -1)) =~ "-1 is no shape"
+      assert says(reshape.(x, [7])) =~ "a reshape keeps them all"
+      assert says(reshape.(x, [-2, 1])) =~ "[-2, 1] is no shape"
+    end
+  end
+
   test "lists of small integers are shapes, and no text" do
     error = elem(ExCubecl.buffer([1], [100], :u8), 1)
     assert Exception.message(error) == "shape [100] needs 100 elements, but the data has 1"
