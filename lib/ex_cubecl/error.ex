@@ -22,7 +22,7 @@ defmodule ExCubecl.Error do
   | `:unsupported_dtype` | an element type that does not exist |
   | `:type_mismatch` | two buffers of different element types |
   | `:out_of_bounds` | a view, read or write past the end |
-  | `:overlap` | a copy between buffers that share bytes |
+  | `:overlap` | a copy between buffers that share bytes, or a kernel or operation that writes a buffer which shares bytes with another operand |
   | `:not_allocated` | a read of a lazy buffer that was never written |
   | `:too_large` | more bytes than the device supports in one buffer |
   | `:out_of_memory` | the device, or the host for a CPU device, is out of memory |

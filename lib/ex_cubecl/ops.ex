@@ -26,6 +26,18 @@ defmodule ExCubecl.Ops do
   Each operation takes a buffer or a strided view of one (`ExCubecl.View`). Element-wise operations take numbers too; shapes broadcast and types are promoted as in Nx. Each operation reads and
   writes memory once, and a broadcast makes no copy. For several operations in a row, one kernel that does all of them is faster.
 
+  `into:` is an option of every operation whose result has a known shape: a buffer of this shape and type, with or without memory, in which the result is made; the call then
+  returns `:ok`. Kernels write it in place of a new buffer, except for Fourier transforms, `tile`, `one_hot`, sorts along an axis that is not the last one, large products of floats, and types with which
+  the device does not calculate, whose results are copied to it. Element-wise operations take an operand of theirs; other operations refuse a buffer that shares bytes with an
+  operand (`:overlap`).
+
+      iex> x = ExCubecl.buffer!([3, 1, 2], [3], :s32)
+      iex> sorted = ExCubecl.Buffer.zeros!([3], :s32)
+      iex> ExCubecl.Ops.sort(x, into: sorted)
+      :ok
+      iex> ExCubecl.to_list!(sorted)
+      [1, 2, 3]
+
   Reductions are over all elements, or over `axis:` or `axes:` (from 0, or from -1 at the end), which are removed from the shape, or have the length 1
   with `keep_axes: true`. They add up 64 elements at a time, and
   then 64 of those results at a time: the error of a sum of n floats is at most 64 * ceil(log64(n)) * 2^-24 (for `:f64`, 2^-53) of the sum of their magnitudes. Sums and products of `:f16` and

@@ -45,7 +45,7 @@ if Code.ensure_loaded?(Nx.Backend) do
         axes = opts[:axes] || Nx.axes(tensor)
         axes = Enum.sort(axes)
 
-        with {:ok, result} <- Ops.Windows.reduce(view, number, kernel, axes, false, dtype),
+        with {:ok, result} <- Ops.Windows.reduce_axes(view, number, kernel, {axes, false}, dtype),
              do: Buffer.reshape(result, out.shape)
       end
     end

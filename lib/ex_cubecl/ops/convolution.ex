@@ -22,7 +22,7 @@ defmodule ExCubecl.Ops.Convolution do
              [:feature_group_size, :batch_group_size] ++
              [:input_permutation, :kernel_permutation, :output_permutation]
 
-  def run(input, kernel, opts) do
+  def run(input, kernel, opts, into \\ nil) do
     with {:ok, input} <- Operands.view(input),
          {:ok, kernel} <- Operands.view(kernel),
          {:ok, opts} <- Arguments.options(opts, @options),
@@ -34,7 +34,7 @@ defmodule ExCubecl.Ops.Convolution do
          {:ok, axes} <- axes(x.shape, k.shape, opts),
          {:ok, known} <- Device.dtypes(x.device) do
       {as, dtype} = types(x.dtype, k.dtype, known)
-      calculate(x, k, axes, groups, order, as, dtype)
+      calculate(x, k, axes, groups, order, {as, dtype}, into)
     end
   end
 
@@ -122,7 +122,7 @@ defmodule ExCubecl.Ops.Convolution do
 
   ## The sum of products
 
-  defp calculate(x, k, axes, groups, order, as, dtype) do
+  defp calculate(x, k, axes, groups, order, {as, dtype}, into) do
     [filters | _] = k.shape
     {_, parts} = groups
     lengths = [div(hd(x.shape), parts), filters | WindowAxes.counts(axes)]
@@ -135,16 +135,16 @@ defmodule ExCubecl.Ops.Convolution do
          {:ok, k} <- ComputeType.widened(k),
          {:ok, out} <-
            if(as == :f32 and groups == {1, 1} and Patches.suits?(x, k, axes),
-             do: Patches.run(x, k, axes, order, shape),
-             else: direct(x, space(x, k, axes, groups, from), as, dtype, shape)
+             do: Patches.run(x, k, axes, order, shape, into),
+             else: direct(x, space(x, k, axes, groups, from), {as, dtype}, shape, into)
            ),
          do: ComputeType.converted(out, dtype)
   end
 
-  defp direct(x, space, as, dtype, shape) do
+  defp direct(x, space, {as, dtype}, shape, into) do
     with {:ok, result} <- ComputeType.of(dtype, x.device) do
       spec = %{op: @multiply, step: @add, initial: 0, padding: :zero, as: as, dtype: result}
-      Fold.run(Map.put(spec, :name, :conv), space, shape)
+      Fold.run(Map.put(spec, :name, :conv), space, shape, into)
     end
   end
 

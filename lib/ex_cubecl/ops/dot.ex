@@ -7,7 +7,8 @@ defmodule ExCubecl.Ops.Dot do
   alias ExCubecl.{Buffer, Kernel, Shape}
   alias ExCubecl.Error.Arguments
   alias ExCubecl.Kernel.Types
-  alias ExCubecl.Ops.{Contraction, LibraryProduct, Lowering, Operands, Strided, TiledProduct}
+  alias ExCubecl.Ops.{Contraction, LibraryProduct, Lowering, Operands, Strided, Target}
+  alias ExCubecl.Ops.TiledProduct
 
   require Kernel
 
@@ -18,54 +19,55 @@ defmodule ExCubecl.Ops.Dot do
   The product over the axes of the options `contract_axes:` and `batch_axes:`. `dtype` is the type of the result, by default the type to which those
   of the operands merge.
   """
-  def run(left, right, opts, dtype \\ nil) do
+  def run(left, right, opts, dtype \\ nil, into \\ nil) do
     with {:ok, opts} <- Arguments.options(opts, [:contract_axes, :batch_axes]),
          {:ok, [left, right]} <- Operands.view_all([left, right]),
          {:ok, contraction} <- Contraction.dot(left, right, opts),
-         do: product(:dot, contraction, dtype)
+         do: product(:dot, contraction, dtype, into)
   end
 
   @doc "The product of matrices, or of stacks of matrices."
-  def matmul(left, right) do
+  def matmul(left, right, into \\ nil) do
     with {:ok, [left, right]} <- Operands.view_all([left, right]),
          {:ok, contraction} <- Contraction.matmul(left, right),
-         do: product(:matmul, contraction, nil)
+         do: product(:matmul, contraction, nil, into)
   end
 
-  defp product(name, %{left: left, right: right} = contraction, dtype) do
+  defp product(name, %{left: left, right: right} = contraction, dtype, into) do
     dtype = dtype || Types.mix(left.dtype, right.dtype)
 
     with {:ok, types} <- Operands.types(dtype, left.device),
-         do: calculated(name, contraction, types, left.device)
+         do: calculated(name, contraction, types, left.device, into)
   end
 
-  defp calculated(name, contraction, types, device) do
+  defp calculated(name, contraction, types, device, into) do
     shape = Contraction.shape(contraction)
 
     if 0 in shape or 0 in contraction.inner do
       Buffer.zeros(shape, types.dtype, device: device)
     else
-      with {:ok, result} <- product_of(name, contraction, types),
+      with {:ok, result} <- product_of(name, contraction, types, into),
            do: Operands.converted(result, types.dtype)
     end
   end
 
-  defp product_of(name, %{left: left, right: right} = contraction, types) do
+  # The library makes a buffer of its own for the result.
+  defp product_of(name, %{left: left, right: right} = contraction, types, into) do
     with {:ok, left} <- Operands.loaded(left, types),
          {:ok, right} <- Operands.loaded(right, types),
          contraction = %{contraction | left: left, right: right},
          :none <- LibraryProduct.run(name, contraction, types),
-         do: kernel(name, contraction, types)
+         do: kernel(name, contraction, types, into)
   end
 
-  defp kernel(name, contraction, types) do
+  defp kernel(name, contraction, types, into) do
     if Shape.size(contraction.inner) == 1,
-      do: without_sum(name, contraction, types),
-      else: TiledProduct.run(name, contraction, types)
+      do: without_sum(name, contraction, types, into),
+      else: TiledProduct.run(name, contraction, types, into)
   end
 
   # The operands are broadcast to the axes of the result. The inner axes have the length 1.
-  defp without_sum(name, contraction, types) do
+  defp without_sum(name, contraction, types, into) do
     %{left: left, right: right, batch: batch, rows: rows, columns: columns} = contraction
     shape = Contraction.shape(contraction)
     none = fn lengths -> List.duplicate(0, length(lengths)) end
@@ -75,6 +77,7 @@ defmodule ExCubecl.Ops.Dot do
     left = %{left | shape: shape, strides: left_strides}
     right = %{right | shape: shape, strides: right_strides}
     op = Strided.named(@multiply_once, name)
-    Lowering.map(op, [left, right], as: types.acc, dtype: types.stored)
+    target = Target.option(into, shape, types.stored, left.device)
+    Lowering.map(op, [left, right], [as: types.acc, dtype: types.stored] ++ target)
   end
 end

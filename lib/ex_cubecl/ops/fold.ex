@@ -23,7 +23,7 @@ defmodule ExCubecl.Ops.Fold do
   # Long folds run in several launches, because a driver may stop a kernel whose loops run too long.
 
   alias ExCubecl.{Buffer, Shape, View}
-  alias ExCubecl.Ops.{FoldCode, Index, Layout, Strided}
+  alias ExCubecl.Ops.{FoldCode, Index, Layout, Strided, Target}
   alias ExCubecl.View.Copy
 
   # Each iteration is counted up to three times (see `trip_count.rs`): drivers stop at 65,535. More than 2 Mi invocations share threads.
@@ -53,8 +53,9 @@ defmodule ExCubecl.Ops.Fold do
         }
 
   @doc "The folded elements in a buffer of the shape."
-  @spec run(map, map, [non_neg_integer]) :: {:ok, Buffer.t()} | {:error, ExCubecl.Error.t()}
-  def run(spec, space, shape) do
+  @spec run(map, map, [non_neg_integer], Target.into()) ::
+          {:ok, Buffer.t()} | {:error, ExCubecl.Error.t()}
+  def run(spec, space, shape, into \\ nil) do
     [{_, %{buffer: %{device: device}}} | _] = space.operands
     count = Shape.size(space.kept)
     code = code(space)
@@ -62,7 +63,7 @@ defmodule ExCubecl.Ops.Fold do
     boxes = boxes(spec, code.folded, div(@iterations, passes))
     dtype = if length(boxes) > 1, do: spec.as, else: spec.dtype
 
-    with {:ok, out} <- Buffer.empty(shape, dtype, device: device),
+    with {:ok, out} <- Target.new(if(dtype == spec.dtype, do: into), shape, dtype, device),
          :ok <- launches(spec, code, boxes, out, count),
          :ok <- Buffer.ensure_allocated(out) do
       if dtype == spec.dtype,

@@ -6,19 +6,19 @@ defmodule ExCubecl.Ops.Gathering do
   alias ExCubecl.Error.Arguments
   alias ExCubecl.Ops.{Indices, Layout, Operands, Selection, Shapes}
 
-  def gather(buffer, indices, opts) do
+  def gather(buffer, indices, opts, into \\ nil) do
     with {:ok, buffer, indices, axis} <- checked(:gather, buffer, indices, opts),
          {:ok, indices} <- Buffer.reshape(indices, [Enum.product(indices.shape)]),
-         do: along(:gather, buffer, indices, axis)
+         do: along(:gather, buffer, indices, axis, into)
   end
 
-  def take(buffer, indices, opts) do
+  def take(buffer, indices, opts, into \\ nil) do
     with {:ok, buffer, indices, axis} <- checked(:take, buffer, indices, opts),
-         do: along(:take, buffer, indices, axis)
+         do: along(:take, buffer, indices, axis, into)
   end
 
   # The axes of the indices replace the axis.
-  defp along(name, buffer, indices, axis) do
+  defp along(name, buffer, indices, axis, into) do
     {before, [n | behind]} = Enum.split(buffer.shape, axis)
     {outer, [stride | inner]} = Enum.split(buffer.strides, axis)
     [addressed, trailing] = for list <- [indices.shape, behind], do: zeros(list)
@@ -27,10 +27,10 @@ defmodule ExCubecl.Ops.Gathering do
     source = %{buffer | shape: shape, strides: outer ++ addressed ++ inner}
     at = %{View.new(indices) | shape: indices.shape ++ ones(behind)}
     at = %{at | strides: Layout.strides(indices.shape) ++ trailing}
-    select(name, shape, source, [{at, n, stride}])
+    select(name, shape, source, [{at, n, stride}], into)
   end
 
-  def take_along_axis(buffer, indices, opts) do
+  def take_along_axis(buffer, indices, opts, into \\ nil) do
     name = :take_along_axis
 
     with {:ok, buffer, indices, axis} <- checked(name, buffer, indices, opts) do
@@ -40,14 +40,14 @@ defmodule ExCubecl.Ops.Gathering do
         {n, stride} = {Enum.at(buffer.shape, axis), Enum.at(buffer.strides, axis)}
         strides = List.replace_at(buffer.strides, axis, 0)
         source = %{buffer | shape: indices.shape, strides: strides}
-        select(name, indices.shape, source, [{View.new(indices), n, stride}])
+        select(name, indices.shape, source, [{View.new(indices), n, stride}], into)
       else
         Shapes.mismatch(name, :along, buffer.shape, indices.shape, %{along: axis})
       end
     end
   end
 
-  def gather_nd(buffer, indices, opts) do
+  def gather_nd(buffer, indices, opts, into \\ nil) do
     name = :gather_nd
 
     with {:ok, opts} <- Arguments.options(opts, [:axes, :check]),
@@ -70,13 +70,13 @@ defmodule ExCubecl.Ops.Gathering do
         for {axis, n} <- Enum.with_index(axes),
             do: {%{at | offset: n}, Enum.at(buffer.shape, axis), Enum.at(buffer.strides, axis)}
 
-      select(name, shape, source, parts)
+      select(name, shape, source, parts, into)
     end
   end
 
-  defp select(name, shape, source, indices) do
+  defp select(name, shape, source, indices, into) do
     with {:ok, _, _} <- Arguments.shape(shape, source.dtype),
-         do: Selection.run(name, shape, source, indices)
+         do: Selection.run(name, shape, source, indices, 0, into)
   end
 
   defp zeros(list), do: Enum.map(list, fn _ -> 0 end)

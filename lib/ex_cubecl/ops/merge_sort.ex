@@ -5,19 +5,23 @@ defmodule ExCubecl.Ops.MergeSort do
   # their order, also in descending order.
 
   alias ExCubecl.{Buffer, Error}
-  alias ExCubecl.Ops.{MergeKernels, Strided}
+  alias ExCubecl.Ops.{MergeKernels, Strided, Target}
 
   # The number of elements that one invocation merges.
   @chunk 64
   @floats [:f16, :bf16, :f32, :f64]
 
   @doc """
-  The `keep` first elements of each line of `lines` lines, and with `places?` their indices in the line (`:s32`), as `[lines, keep]`. `name`
-  is the operation. There are elements.
+  The `keep` first elements of each line of `lines` lines, and with a second target their indices in the line (`:s32`), as `[lines, keep]`. `name`
+  is the operation. There are elements. A target is a buffer with as many elements, which is used if it has the type of the result, or `nil`.
   """
-  @spec run(atom, Buffer.t(), {pos_integer, pos_integer}, pos_integer, :asc | :desc, boolean) ::
+  @spec run(atom, Buffer.t(), {pos_integer, pos_integer}, pos_integer, :asc | :desc, [
+          Target.into()
+        ]) ::
           {:ok, [Buffer.t()]} | {:error, Error.t()}
-  def run(name, buffer, {lines, n}, keep, direction, places?) do
+  def run(name, buffer, {lines, n}, keep, direction, targets) do
+    places? = length(targets) == 2
+
     sort = %{
       name: name,
       lines: lines,
@@ -25,6 +29,7 @@ defmodule ExCubecl.Ops.MergeSort do
       order: {direction, buffer.dtype in @floats},
       places?: places?,
       types: if(places?, do: [buffer.dtype, :s32], else: [buffer.dtype]),
+      targets: targets,
       device: buffer.device
     }
 
@@ -33,7 +38,7 @@ defmodule ExCubecl.Ops.MergeSort do
     run = min(tile, keep)
     m = length(n, tile, tiles, run)
 
-    with {:ok, out} <- target(sort, m, []),
+    with {:ok, out} <- target(sort, m, tiles, []),
          :ok <-
            launch(sort, &MergeKernels.tile/2, [buffer, n, run, m, tiles] ++ out, lines * tiles),
          do: merged(sort, %{buffers: out, spare: [], n: m, run: run, runs: tiles})
@@ -50,7 +55,7 @@ defmodule ExCubecl.Ops.MergeSort do
     chunk = div(next + parts - 1, parts)
     steps = length(Integer.digits(run, 2))
 
-    with {:ok, out} <- target(sort, m, spare),
+    with {:ok, out} <- target(sort, m, pairs, spare),
          args = buffers ++ [n, run, next, m, pairs, parts, chunk, steps] ++ out,
          :ok <- launch(sort, &MergeKernels.merge/2, args, sort.lines * pairs * parts),
          do: merged(sort, %{buffers: out, spare: buffers, n: m, run: next, runs: pairs})
@@ -59,12 +64,19 @@ defmodule ExCubecl.Ops.MergeSort do
   # The length of a line of which `keep` of every `width` elements are kept.
   defp length(n, width, count, keep), do: (count - 1) * keep + min(keep, n - (count - 1) * width)
 
-  # The buffers of the last pass but one, if they are as large.
-  defp target(%{lines: lines, types: types, device: device}, m, spare) do
-    if Enum.any?(spare) and hd(spare).shape == [lines, m],
-      do: {:ok, spare},
-      else: Error.map(types, &Buffer.empty([lines, m], &1, device: device))
+  # The buffers of the last pass but one, if they are as large. The last pass leaves one run in each line.
+  defp target(%{lines: lines, types: types} = sort, m, runs, spare) do
+    if Enum.any?(spare) and hd(spare).shape == [lines, m] and
+         (runs > 1 or not Enum.any?(sort.targets)),
+       do: {:ok, spare},
+       else: types |> Enum.zip(sort.targets) |> Error.map(&buffer(sort, &1, m, runs))
   end
+
+  defp buffer(%{lines: lines, device: device}, {dtype, %{shape: shape} = target}, m, 1),
+    do: Target.new(target, shape, dtype, device, [lines, m])
+
+  defp buffer(%{lines: lines, device: device}, {dtype, _target}, m, _runs),
+    do: Buffer.empty([lines, m], dtype, device: device)
 
   defp launch(sort, kernel, args, size) do
     kernel = Strided.named(kernel.(sort.order, sort.places?), sort.name)

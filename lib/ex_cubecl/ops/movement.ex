@@ -5,32 +5,43 @@ defmodule ExCubecl.Ops.Movement do
   alias ExCubecl.{Buffer, Device, Error, Shape, View}
   alias ExCubecl.Error.Arguments
   alias ExCubecl.Kernel.Types
-  alias ExCubecl.Ops.{Kernels, Layout, Lowering, Operands, Shapes, Slices}
+  alias ExCubecl.Ops.{Kernels, Layout, Lowering, Operands, Shapes, Slices, Target}
   alias ExCubecl.View.{Copy, Strides}
 
-  def broadcast_to(x, shape) do
+  def broadcast_to(x, shape, into \\ nil) do
     with {:ok, view} <- Operands.view(x),
          {:ok, shape, _} <- Arguments.shape(shape, view.dtype),
          :ok <- Shapes.broadcast_to(:broadcast_to, view.shape, shape),
-         do: view |> Strides.broadcast(shape) |> Copy.copy(:broadcast_to)
+         do: view |> Strides.broadcast(shape) |> moved(:broadcast_to, into)
   end
 
-  def transpose(x, opts),
-    do: with({:ok, view} <- View.transpose(x, opts), do: Copy.copy(view, :transpose))
+  # What is contiguous is copied to the buffer of the option as it is.
+  defp moved(view, name, nil), do: Copy.copy(view, name)
 
-  def reverse(x, opts),
-    do: with({:ok, view} <- View.reverse(x, opts), do: Copy.copy(view, :reverse))
+  defp moved(view, name, into) do
+    cond do
+      Strides.contiguous?(view) -> Strides.buffer(view)
+      Target.fits?(into, view.shape, view.dtype, view.device) -> Copy.into(view, name, into)
+      true -> Copy.copy(view, name)
+    end
+  end
 
-  def slice(x, starts, lengths, opts),
-    do: with({:ok, view} <- View.slice(x, starts, lengths, opts), do: Copy.copy(view, :slice))
+  def transpose(x, opts, into \\ nil),
+    do: with({:ok, view} <- View.transpose(x, opts), do: moved(view, :transpose, into))
 
-  def put_slice(x, starts, source) do
+  def reverse(x, opts, into \\ nil),
+    do: with({:ok, view} <- View.reverse(x, opts), do: moved(view, :reverse, into))
+
+  def slice(x, starts, lengths, opts, into \\ nil),
+    do: with({:ok, view} <- View.slice(x, starts, lengths, opts), do: moved(view, :slice, into))
+
+  def put_slice(x, starts, source, into \\ nil) do
     with {:ok, [x, source]} <- Error.map([x, source], &Operands.view/1),
          :ok <- Slices.ranks(:put_slice, x.shape, source.shape),
          {:ok, starts, counts, steps} <-
            Slices.checked(:put_slice, x.shape, starts, source.shape, nil),
          dtype = Types.mix(x.dtype, source.dtype),
-         {:ok, out} <- Buffer.empty(x.shape, dtype, device: x.device),
+         {:ok, out} <- Target.new(into, x.shape, dtype, x.device),
          :ok <- Lowering.place(x, View.new(out), :put_slice),
          target = Strides.slice(View.new(out), starts, counts, steps),
          :ok <- Lowering.place(source, target, :put_slice),
@@ -38,11 +49,11 @@ defmodule ExCubecl.Ops.Movement do
          do: {:ok, out}
   end
 
-  def pad(x, value, config) do
+  def pad(x, value, config, into \\ nil) do
     with {:ok, view} <- Operands.view(x),
          {:ok, axes} <- Slices.padding(:pad, view.shape, config),
          shape = Enum.map(axes, & &1.length),
-         {:ok, out} <- Buffer.full(shape, view.dtype, value, device: view.device) do
+         {:ok, out} <- full(shape, value, view, into) do
       [firsts, counts, starts, steps] =
         for key <- [:first, :count, :start, :step], do: Enum.map(axes, & &1[key])
 
@@ -50,6 +61,12 @@ defmodule ExCubecl.Ops.Movement do
       target = Strides.slice(View.new(out), starts, counts, steps)
       with :ok <- Lowering.place(source, target, :pad), do: {:ok, out}
     end
+  end
+
+  defp full(shape, value, %{dtype: dtype, device: device}, into) do
+    if Target.fits?(into, shape, dtype, device),
+      do: with(:ok <- Buffer.fill(into, value), do: {:ok, into}),
+      else: Buffer.full(shape, dtype, value, device: device)
   end
 
   def tile(x, repetitions) do
@@ -73,25 +90,25 @@ defmodule ExCubecl.Ops.Movement do
 
   ## Several buffers
 
-  def concatenate(buffers, opts) do
+  def concatenate(buffers, opts, into \\ nil) do
     with {:ok, opts} <- Arguments.options(opts, [:axis]),
          {:ok, [first | _] = views} <- some(:concatenate, buffers),
          {:ok, axis} <- Shapes.axis(:concatenate, first.shape, Keyword.get(opts, :axis, 0)),
          :ok <- alike(views, axis),
-         do: joined(:concatenate, views, axis)
+         do: joined(:concatenate, views, axis, into)
   end
 
-  def stack(buffers, opts) do
+  def stack(buffers, opts, into \\ nil) do
     with {:ok, opts} <- Arguments.options(opts, [:axis]),
          {:ok, [first | _] = views} <- some(:stack, buffers),
          # The new axis may be the last one.
          {:ok, axis} <- Shapes.axis(:stack, [1 | first.shape], Keyword.get(opts, :axis, 0)),
          :ok <- equal(views),
          {:ok, _, _} <- Arguments.shape([1 | first.shape], first.dtype),
-         do: joined(:stack, Enum.map(views, &Strides.new_axis(&1, axis)), axis)
+         do: joined(:stack, Enum.map(views, &Strides.new_axis(&1, axis)), axis, into)
   end
 
-  defp joined(name, [first | _] = views, axis) do
+  defp joined(name, [first | _] = views, axis, into) do
     lengths = Enum.map(views, &Enum.at(&1.shape, axis))
     starts = Enum.scan([0 | lengths], &+/2)
     shape = List.replace_at(first.shape, axis, Enum.sum(lengths))
@@ -99,7 +116,7 @@ defmodule ExCubecl.Ops.Movement do
     zeros = Enum.map(shape, fn _ -> 0 end)
 
     with {:ok, _, _} <- Arguments.shape(shape, first.dtype),
-         {:ok, out} <- Buffer.empty(shape, first.dtype, device: first.device),
+         {:ok, out} <- Target.new(into, shape, first.dtype, first.device),
          {:ok, _} <-
            Error.map(Enum.zip(views, starts), fn {view, start} ->
              from = List.replace_at(zeros, axis, start)

@@ -43,13 +43,13 @@ defmodule ExCubecl.Ops.Normalization do
   }
 
   @doc "Softmax or its logarithm, along the axis of the options."
-  def exponential(name, x, opts) do
+  def exponential(name, x, opts, into \\ nil) do
     with {:ok, x, _opts, axis} <- checked(name, x, opts, []),
-         do: rows(name, [x: x, lowest: :neg_infinity], axis)
+         do: rows(name, [x: x, lowest: :neg_infinity], axis, into)
   end
 
   @doc "Layer or RMS normalization, along the axis of the options."
-  def normalized(name, x, opts) do
+  def normalized(name, x, opts, into \\ nil) do
     more = if name == :layer_norm, do: [:scale, :bias, :epsilon], else: [:scale, :epsilon]
 
     with {:ok, x, opts, axis} <- checked(name, x, opts, more),
@@ -57,8 +57,15 @@ defmodule ExCubecl.Ops.Normalization do
          {:ok, scale} <- vector(name, Keyword.get(opts, :scale, 1.0), x, axis),
          {:ok, bias} <- vector(name, Keyword.get(opts, :bias, 0.0), x, axis) do
       numbers = [n: Enum.at(x.shape, axis) / 1, epsilon: epsilon]
-      rows(name, [x: x, scale: scale, bias: bias] ++ numbers, axis)
+      rows(name, [x: x, scale: scale, bias: bias] ++ numbers, axis, into)
     end
+  end
+
+  @doc "The tensors that layer and RMS normalization read, by name."
+  def operands(x, opts) do
+    if Keyword.keyword?(opts),
+      do: [x: x] ++ Keyword.take(opts, [:scale, :bias]),
+      else: [x: x]
   end
 
   defp checked(name, x, opts, more) do
@@ -89,12 +96,12 @@ defmodule ExCubecl.Ops.Normalization do
     end
   end
 
-  defp rows(name, [{:x, x} | _] = operands, axis) do
+  defp rows(name, [{:x, x} | _] = operands, axis, into) do
     with {:ok, types} <- Operands.float_types(x),
          {:ok, operands} <- Error.map(operands, &loaded(&1, types)),
          spec = %{name: name, reductions: @reductions[name], result: @results[name]},
          spec = Map.merge(spec, %{acc: types.acc, dtype: types.stored}),
-         {:ok, buffer} <- Rows.run(spec, operands, axis),
+         {:ok, buffer} <- Rows.run(spec, operands, axis, into),
          do: Operands.converted(buffer, types.dtype)
   end
 

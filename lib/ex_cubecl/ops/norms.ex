@@ -3,7 +3,7 @@ defmodule ExCubecl.Ops.Norms do
   # Reductions of floats that are made of several steps: norms, and the logarithm of the sum of exponentials.
 
   alias ExCubecl.{Buffer, Kernel}
-  alias ExCubecl.Ops.{Lowering, Operands, Reduction, Reductions, Shapes, Strided}
+  alias ExCubecl.Ops.{Lowering, Operands, Reduction, Reductions, Shapes, Strided, Target}
 
   require Kernel
 
@@ -24,7 +24,7 @@ defmodule ExCubecl.Ops.Norms do
   @log Kernel.kernel(fn sum, max -> log(sum) + if(infinite?(max), do: 0, else: max) end)
 
   @doc "The norm of the order `order:`, 2 by default, over the axes of the options."
-  def norm(x, opts) do
+  def norm(x, opts, into \\ nil) do
     with {:ok, view, axes, keep?} <- Reductions.checked(:norm, x, opts, [:order]),
          {:ok, steps} <- steps(Keyword.get(opts, :order, 2)),
          {:ok, view, types} <- prepared(view) do
@@ -32,7 +32,7 @@ defmodule ExCubecl.Ops.Norms do
       spec = spec(:norm, first, step, types)
 
       with {:ok, sum} <- Reduction.run(spec, element, [view | numbers], axes, keep?),
-           do: finished(:norm, finish, [sum | numbers], types)
+           do: finished(:norm, finish, [sum | numbers], types, into)
     end
   end
 
@@ -48,7 +48,7 @@ defmodule ExCubecl.Ops.Norms do
     do: Shapes.invalid(:norm, :order, other, "a number, :infinity or :neg_infinity")
 
   @doc "The logarithm of the sum of the exponentials over the axes of the options."
-  def logsumexp(x, opts) do
+  def logsumexp(x, opts, into \\ nil) do
     with {:ok, view, axes, keep?} <- Reductions.checked(:logsumexp, x, opts, []),
          {:ok, view, types} <- prepared(view),
          [max, sum] =
@@ -59,7 +59,7 @@ defmodule ExCubecl.Ops.Norms do
          {:ok, max} <- Reduction.run(max, @element, [view], axes, true),
          {:ok, sum} <- Reduction.run(sum, @exp, [view, max], axes, keep?),
          {:ok, max} <- Buffer.reshape(max, sum.shape),
-         do: finished(:logsumexp, @log, [sum, max], types)
+         do: finished(:logsumexp, @log, [sum, max], types, into)
   end
 
   # The elements, which kernels can read, and the types of the calculation.
@@ -72,10 +72,12 @@ defmodule ExCubecl.Ops.Norms do
   defp spec(name, first, step, %{acc: acc}),
     do: %{name: name, first: first, step: step, operands: acc, as: acc, dtype: acc}
 
-  defp finished(name, kernel, operands, types) do
+  defp finished(name, kernel, [sum | _] = operands, types, into) do
     kernel = Strided.named(kernel, name)
+    target = Target.option(into, sum.shape, types.stored, sum.device)
 
-    with {:ok, result} <- Lowering.map(kernel, operands, as: types.acc, dtype: types.stored),
+    with {:ok, result} <-
+           Lowering.map(kernel, operands, [as: types.acc, dtype: types.stored] ++ target),
          do: Operands.converted(result, types.dtype)
   end
 end

@@ -3,8 +3,8 @@ defmodule ExCubecl.Ops.Patches do
   # Convolutions as products of matrices (im2col): the windows of the input are the rows of a matrix, whose products with the kernel are the output
   # channels. With many output channels this is faster than reading each window for each of them: a product reads elements into tiles.
 
-  alias ExCubecl.{Buffer, Kernel, Shape, View}
-  alias ExCubecl.Ops.{ComputeType, Dot, Fold, Layout, Lowering, WindowAxes}
+  alias ExCubecl.{Kernel, Shape, View}
+  alias ExCubecl.Ops.{ComputeType, Dot, Fold, Layout, Lowering, Target, WindowAxes}
   alias ExCubecl.View.{Copy, Strides}
 
   require Kernel
@@ -29,7 +29,7 @@ defmodule ExCubecl.Ops.Patches do
   end
 
   @doc "The convolution of operands in canonical order, in `:f32`; `order` has the output axis of each canonical axis."
-  def run(x, k, axes, order, shape) do
+  def run(x, k, axes, order, shape, into) do
     [batch | _] = x.shape
     [filters | rest] = k.shape
     positions = Shape.size(WindowAxes.counts(axes))
@@ -39,7 +39,7 @@ defmodule ExCubecl.Ops.Patches do
          {:ok, k} <- ComputeType.converted(k, :f32),
          {:ok, k} <- Strides.reshape(View.new(k), [filters, Shape.size(rest)]),
          kernel = Strides.transpose(k, [1, 0]),
-         {:ok, out} <- Buffer.empty(shape, :f32, device: x.device),
+         {:ok, out} <- Target.new(into, shape, :f32, x.device),
          target = Strides.transpose(View.new(out), order),
          :ok <- parts(x, kernel, axes, target, Enum.take_every(0..(batch - 1), count), count),
          do: {:ok, out}

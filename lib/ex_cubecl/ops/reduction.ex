@@ -5,7 +5,7 @@ defmodule ExCubecl.Ops.Reduction do
   # until one is left.
 
   alias ExCubecl.{Buffer, Error, Kernel, Shape, View}
-  alias ExCubecl.Ops.{Cost, Index, Layout, Lowering, Operands, Shapes, Strided}
+  alias ExCubecl.Ops.{Cost, Index, Layout, Lowering, Operands, Shapes, Strided, Target}
 
   require Kernel
 
@@ -29,14 +29,14 @@ defmodule ExCubecl.Ops.Reduction do
         }
 
   @doc "Reduces `op` of the operands over axes, which keep the length 1 if `keep?`."
-  @spec run(spec, Kernel.t(), [Lowering.operand()], [non_neg_integer], boolean) ::
-          {:ok, Buffer.t()} | {:error, Error.t()}
-  def run(spec, op \\ @same, operands, axes, keep?) do
+  @spec run(spec, Kernel.t(), [Lowering.operand()], [non_neg_integer], boolean, Target.into()) ::
+          {:ok, Buffer.t()} | :ok | {:error, Error.t()}
+  def run(spec, op \\ @same, operands, axes, keep?, into \\ nil) do
     with {:ok, space} <- space(spec.name, op, operands, axes, keep?) do
       cond do
         space.n == 0 and spec.first == nil -> no_elements(spec.name, operands)
         space.n == 0 -> Buffer.full(space.shape, spec.dtype, spec.first, device: space.device)
-        true -> chunks(spec, op, space)
+        true -> chunks(spec, op, space, into)
       end
     end
   end
@@ -45,11 +45,11 @@ defmodule ExCubecl.Ops.Reduction do
     do: Shapes.invalid(name, :buffer, operand, "one with elements along the axis")
 
   @doc "The index along the reduced axes, in row-major order, of the first element that `better` prefers to all others; see `run/5`."
-  def index_of(name, better, operand, axes, keep?) do
+  def index_of(name, better, operand, axes, keep?, into \\ nil) do
     with {:ok, space} <- space(name, @same, [operand], axes, keep?) do
       if space.n == 0,
         do: no_elements(name, [operand]),
-        else: places(name, better, space, nil)
+        else: places(name, better, space, nil, into)
     end
   end
 
@@ -102,21 +102,23 @@ defmodule ExCubecl.Ops.Reduction do
 
   ## Values
 
-  defp chunks(spec, op, space) do
+  defp chunks(spec, op, space, into) do
     chunks = div(space.n + @chunk - 1, @chunk)
     # Only the last step rounds to the type of the result.
     {shape, dtype} =
       if chunks == 1, do: {space.shape, spec.dtype}, else: {[chunks, space.count], spec.as}
 
-    with {:ok, out} <- launch(spec, op, space, shape, dtype) do
-      if chunks == 1,
-        do: {:ok, out},
-        else: chunks(%{spec | operands: nil}, @same, of_chunks(space, [out], [:x]))
+    if chunks == 1 do
+      target = Target.option(into, shape, dtype, space.device)
+      launch(spec, op, space, dtype, [shape: shape] ++ target)
+    else
+      with {:ok, out} <- launch(spec, op, space, dtype, shape: shape),
+           do: chunks(%{spec | operands: nil}, @same, of_chunks(space, [out], [:x]), into)
     end
   end
 
   # Elements of the last chunk that do not exist are read, and not used.
-  defp launch(spec, op, space, shape, dtype) do
+  defp launch(spec, op, space, dtype, opts) do
     index = index(space)
     expressions = Enum.map(space.reads, &Operands.expression(&1, index))
     element = Operands.apply(op, expressions, spec.operands, spec.as)
@@ -134,23 +136,23 @@ defmodule ExCubecl.Ops.Reduction do
     key = {:reduce, spec.step.key, spec.first, spec.operands, spec.as, dtype}
     op = Strided.named(op, spec.name)
     result = {:cast, dtype, Index.var(:acc)}
-    finish(op, key, space, lanes, {statements, result}, [], shape: shape)
+    finish(op, key, space, lanes, {statements, result}, [], opts)
   end
 
   ## Indices of values
 
-  defp places(name, better, space, indices) do
+  defp places(name, better, space, indices, into) do
     chunks = div(space.n + @chunk - 1, @chunk)
     shape = if chunks == 1, do: space.shape, else: [chunks, space.count]
     [{_, _, operand} | _] = space.reads
 
     with {:ok, values} <- Buffer.empty(shape, operand.dtype, device: space.device),
-         {:ok, out} <- Buffer.empty(shape, :s32, device: space.device),
+         {:ok, out} <- Target.new(if(chunks == 1, do: into), shape, :s32, space.device),
          :ok <- launch_places(name, better, space, indices, values, out, chunks),
          :ok <- Buffer.ensure_allocated(out) do
       if chunks == 1,
         do: {:ok, out},
-        else: places(name, better, of_chunks(space, [values, out], [:x, :y]), :y)
+        else: places(name, better, of_chunks(space, [values, out], [:x, :y]), :y, into)
     end
   end
 

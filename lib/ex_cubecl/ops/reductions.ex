@@ -4,7 +4,7 @@ defmodule ExCubecl.Ops.Reductions do
 
   alias ExCubecl.{Device, Kernel, Shape}
   alias ExCubecl.Error.Arguments
-  alias ExCubecl.Ops.{ComputeType, ElementWise, Operands, Reduction, Shapes}
+  alias ExCubecl.Ops.{ComputeType, ElementWise, Operands, Reduction, Shapes, Target}
 
   require Kernel
 
@@ -46,19 +46,21 @@ defmodule ExCubecl.Ops.Reductions do
   @square Kernel.kernel(fn x, mean -> (x - mean) * (x - mean) end)
 
   @doc "Sum, product, minimum, maximum, all or any over the axes of the options."
-  def run(name, x, opts) when name in [:all, :any] do
+  def run(name, x, opts, into \\ nil)
+
+  def run(name, x, opts, into) when name in [:all, :any] do
     with {:ok, view, axes, keep?} <- checked(name, x, opts, []) do
       # Elements are compared in their own type.
       spec = %{spec(name, :u8, :u8) | operands: nil}
-      Reduction.run(spec, @not_zero, [view], axes, keep?)
+      Reduction.run(spec, @not_zero, [view], axes, keep?, into)
     end
   end
 
-  def run(name, x, opts) do
+  def run(name, x, opts, into) do
     with {:ok, view, axes, keep?} <- checked(name, x, opts, []),
          {:ok, wide} <- wide(name, view) do
       dtype = if wide == :f32 and view.dtype in @floats, do: view.dtype, else: wide
-      Reduction.run(spec(name, wide, dtype), @same, [view], axes, keep?)
+      Reduction.run(spec(name, wide, dtype), @same, [view], axes, keep?, into)
     end
   end
 
@@ -69,14 +71,14 @@ defmodule ExCubecl.Ops.Reductions do
     * `:last` - the last one is preferred to all numbers
     * `:start` - it is preferred to all numbers if it is the first element, and ignored elsewhere; `tie_break:` is `:low`
   """
-  def index_of(name, x, opts, nan \\ :tie) do
+  def index_of(name, x, opts, nan \\ :tie, into \\ nil) do
     with {:ok, view, axes, keep?} <- checked(name, x, opts, [:tie_break, :dtype]),
          :ok <- one_axis(name, view, axes, opts),
          {:ok, tie} <- tie(name, Keyword.get(opts, :tie_break, :low)),
          {:ok, dtype} <- Shapes.index_type(name, opts),
          better = better(name, tie, if(view.dtype in @floats, do: nan, else: :none)),
          {:ok, view} <- ComputeType.widened(view),
-         {:ok, index} <- Reduction.index_of(name, better, view, axes, keep?),
+         {:ok, index} <- Reduction.index_of(name, better, view, axes, keep?, into),
          do: ComputeType.converted(index, dtype)
   end
 
@@ -94,28 +96,36 @@ defmodule ExCubecl.Ops.Reductions do
   defp tie(name, other), do: Shapes.invalid(name, :tie_break, other, ":low or :high")
 
   @doc "The mean over the axes of the options, as floats."
-  def mean(x, opts) do
+  def mean(x, opts, into \\ nil) do
     with {:ok, view, axes, keep?} <- checked(:mean, x, opts, []),
-         do: mean(:mean, view, axes, keep?, float(view.dtype))
+         do: mean(:mean, view, axes, keep?, float(view.dtype), into)
   end
 
-  defp mean(name, view, axes, keep?, dtype) do
+  defp mean(name, view, axes, keep?, dtype, into) do
     with {:ok, wide} <- wide(:mean, view),
          {:ok, sum} <- Reduction.run(spec(name, wide, wide), @same, [view], axes, keep?),
-         do: ElementWise.apply(:divide, [sum, count(view, axes)], dtype: dtype)
+         do: divided(sum, count(view, axes), dtype, into)
   end
 
   @doc "The variance over the axes of the options, as floats."
-  def variance(x, opts) do
+  def variance(x, opts, into \\ nil) do
     with {:ok, sum, divisor} <- squares(:variance, x, opts),
-         do: ElementWise.apply(:divide, [sum, divisor], dtype: float(x.dtype))
+         do: divided(sum, divisor, float(x.dtype), into)
   end
 
+  defp divided(sum, count, dtype, into),
+    do: ElementWise.apply(:divide, [sum, count], [dtype: dtype] ++ option(into, sum, dtype))
+
+  defp option(into, %{shape: shape, device: device}, dtype),
+    do: Target.option(into, shape, dtype, device)
+
   @doc "The square root of the variance."
-  def standard_deviation(x, opts) do
+  def standard_deviation(x, opts, into \\ nil) do
     with {:ok, sum, divisor} <- squares(:standard_deviation, x, opts),
-         {:ok, variance} <- ElementWise.apply(:divide, [sum, divisor]),
-         do: ElementWise.apply(:sqrt, [variance], dtype: float(x.dtype))
+         {:ok, variance} <- ElementWise.apply(:divide, [sum, divisor]) do
+      dtype = float(x.dtype)
+      ElementWise.apply(:sqrt, [variance], [dtype: dtype] ++ option(into, variance, dtype))
+    end
   end
 
   # The sum of the squares of the distances from the mean, and what divides it.
@@ -123,7 +133,7 @@ defmodule ExCubecl.Ops.Reductions do
     with {:ok, view, axes, keep?} <- checked(name, x, opts, [:ddof]),
          {:ok, ddof} <- Arguments.index(:ddof, Keyword.get(opts, :ddof, 0)),
          {:ok, float} <- wide(:variance, view),
-         {:ok, mean} <- mean(name, view, axes, true, float),
+         {:ok, mean} <- mean(name, view, axes, true, float, nil),
          spec = spec(name, float, float),
          {:ok, sum} <- Reduction.run(spec, @square, [view, mean], axes, keep?),
          do: {:ok, sum, max(count(view, axes) - ddof, 0)}

@@ -9,7 +9,7 @@ defmodule ExCubecl.Ops.Rows do
   # Kernels name what they take by their arguments: `:x` and the other operands, numbers, and results of reductions.
 
   alias ExCubecl.{Buffer, Kernel, Shape, View}
-  alias ExCubecl.Ops.{Index, Layout, Lowering, Operands, Reduction, Strided}
+  alias ExCubecl.Ops.{Index, Layout, Lowering, Operands, Reduction, Strided, Target}
 
   @short 32
   @threads [{256, 32}, {1024, 128}, {:infinity, 256}]
@@ -38,28 +38,28 @@ defmodule ExCubecl.Ops.Rows do
   Applies a spec to the rows of `operands[:x]` along an axis. The other operands are numbers and views that broadcast to its shape. The device computes their types, and calculates with
   `spec.acc`.
   """
-  @spec run(spec, keyword, non_neg_integer) ::
-          {:ok, Buffer.t()} | {:error, ExCubecl.Error.t()}
-  def run(spec, operands, axis) do
+  @spec run(spec, keyword, non_neg_integer, Target.into()) ::
+          {:ok, Buffer.t()} | :ok | {:error, ExCubecl.Error.t()}
+  def run(spec, operands, axis, into \\ nil) do
     %{shape: shape} = x = operands[:x]
     n = Enum.at(shape, axis)
     rows = div(Shape.size(shape), max(n, 1))
 
     cond do
       Shape.size(shape) == 0 -> Buffer.empty(shape, spec.dtype, device: x.device, lazy: false)
-      n > @long and rows < 64 -> in_launches(spec, operands, axis)
-      true -> in_one(spec, operands, axis, {rows, n})
+      n > @long and rows < 64 -> in_launches(spec, operands, axis, into)
+      true -> in_one(spec, operands, axis, {rows, n}, into)
     end
   end
 
   ## One launch
 
-  defp in_one(spec, operands, axis, {rows, n}) do
+  defp in_one(spec, operands, axis, {rows, n}, into) do
     {names, values} = Enum.unzip(operands)
     %{shape: shape, device: device} = operands[:x]
 
     with {:ok, reads} <- Operands.reads(names, values, shape, false),
-         {:ok, out} <- Buffer.empty(shape, spec.dtype, device: device) do
+         {:ok, out} <- Target.new(into, shape, spec.dtype, device) do
       threads = threads(n)
       space = space(reads, out, axis)
       args = Enum.map(reads, &Operands.argument/1) ++ space.args ++ [row_length: n, out: out]
@@ -221,10 +221,11 @@ defmodule ExCubecl.Ops.Rows do
 
   ## Several launches
 
-  defp in_launches(spec, operands, axis) do
+  defp in_launches(spec, operands, axis, into) do
     with {:ok, known} <- reduced(spec.reductions, spec, operands, axis) do
       op = Strided.named(spec.result, spec.name)
-      Lowering.map(op, values(spec.result, known), as: spec.acc, dtype: spec.dtype)
+      target = Target.option(into, operands[:x].shape, spec.dtype, operands[:x].device)
+      Lowering.map(op, values(spec.result, known), [as: spec.acc, dtype: spec.dtype] ++ target)
     end
   end
 

@@ -5,13 +5,13 @@ defmodule ExCubecl.Ops.Scan do
 
   alias ExCubecl.{Buffer, Kernel, View}
   alias ExCubecl.Error.Arguments
-  alias ExCubecl.Ops.{Kernels, Layout, Operands, Shapes}
+  alias ExCubecl.Ops.{Kernels, Layout, Operands, Shapes, Target}
   alias ExCubecl.View.{Copy, Strides}
 
   @chunk 64
 
   @doc "`which` is `:sum`, `:product`, `:min` or `:max`."
-  def run(which, x, opts) do
+  def run(which, x, opts, into \\ nil) do
     name = :"cumulative_#{which}"
 
     with {:ok, view} <- Operands.view(x),
@@ -20,7 +20,8 @@ defmodule ExCubecl.Ops.Scan do
          {:ok, axes} <- reversed(name, axis, Keyword.get(opts, :reverse, false)),
          {:ok, wide} <- input(name, Strides.reverse(view, axes)),
          {outer, n, inner} = Layout.around(view.shape, axis),
-         {:ok, result} <- scanned(which, wide, {outer, n, inner}),
+         {:ok, out} <- target(into, view, axes, wide.dtype, [outer, n, inner]),
+         {:ok, result} <- scanned(which, wide, {outer, n, inner}, out),
          {:ok, result} <- Buffer.reshape(result, view.shape),
          do: output(name, result, axes, view.dtype)
   end
@@ -35,37 +36,49 @@ defmodule ExCubecl.Ops.Scan do
 
   defp input(name, view), do: Copy.contiguous(view, name)
 
+  # What is reversed or converted in the end is not accumulated in the buffer of the option.
+  defp target(into, %{shape: shape, dtype: dtype, device: device}, [], dtype, as),
+    do: Target.new(into, shape, dtype, device, as)
+
+  defp target(_into, %{device: device}, _axes, dtype, as),
+    do: Buffer.empty(as, dtype, device: device)
+
   defp output(_name, %{dtype: dtype} = result, [], dtype), do: {:ok, result}
 
   defp output(name, result, axes, dtype),
     do: result |> View.new() |> Strides.reverse(axes) |> Copy.copy(name, dtype)
 
   # There is nothing to accumulate.
-  defp scanned(_which, buffer, {outer, n, inner}) when 0 in [outer, n, inner], do: {:ok, buffer}
+  defp scanned(_which, buffer, {outer, n, inner}, _out) when 0 in [outer, n, inner],
+    do: {:ok, buffer}
 
-  defp scanned(which, buffer, {outer, n, inner}) do
+  defp scanned(which, buffer, {outer, n, inner}, out) do
     chunks = div(n + @chunk - 1, @chunk)
     args = [n, inner, @chunk, chunks]
 
     within =
-      filled(buffer, [outer, n, inner], fn out ->
+      filled(out, fn out ->
         kernel = {Kernels, :"running_#{which}"}
         Kernel.run(kernel, [buffer | args] ++ [out], size: outer * chunks * inner)
       end)
 
     with {:ok, result} when chunks > 1 <- within,
+         {:ok, last} <- beside(buffer, [outer, chunks, inner]),
          {:ok, last} <-
-           filled(buffer, [outer, chunks, inner], fn out ->
+           filled(last, fn out ->
              Kernel.run({Kernels, :last_of_chunks}, [result | args] ++ [out])
            end),
-         {:ok, before} <- scanned(which, last, {outer, chunks, inner}),
+         {:ok, before} <- beside(buffer, [outer, chunks, inner]),
+         {:ok, before} <- scanned(which, last, {outer, chunks, inner}, before),
          :ok <- Kernel.run({Kernels, :"combine_#{which}"}, [before | args] ++ [result]),
          do: {:ok, result}
   end
 
-  defp filled(beside, shape, run) do
-    with {:ok, out} <- Buffer.empty(shape, beside.dtype, device: beside.device),
-         :ok <- run.(out),
+  defp beside(%{dtype: dtype, device: device}, shape),
+    do: Buffer.empty(shape, dtype, device: device)
+
+  defp filled(out, run) do
+    with :ok <- run.(out),
          :ok <- Buffer.ensure_allocated(out),
          do: {:ok, out}
   end

@@ -8,14 +8,14 @@ defmodule ExCubecl.Ops.Scattering do
   alias ExCubecl.Error.Arguments
   alias ExCubecl.Kernel.Types
   alias ExCubecl.Ops.{ComputeType, Index, Indices, Layout, Lowering, Operands}
-  alias ExCubecl.Ops.{Selection, Shapes, Strided, UpdateSums}
+  alias ExCubecl.Ops.{Selection, Shapes, Strided, Target, UpdateSums}
 
   require Kernel
 
   @same Kernel.kernel(fn x -> x end)
   @add Kernel.kernel(fn x, sum -> x + sum end)
 
-  def put(target, indices, updates, opts) do
+  def put(target, indices, updates, opts, into \\ nil) do
     with {:ok, space} <- checked(:indexed_put, target, indices, updates, opts),
          {:ok, winners} <- Buffer.full([space.cells], :s32, -1, device: space.target.device),
          :ok <- last_updates(space, winners) do
@@ -23,12 +23,12 @@ defmodule ExCubecl.Ops.Scattering do
       at = along(space, winners, Enum.zip(space.axes, Layout.strides(space.lengths)))
       source = along(space, space.updates, Enum.zip(space.rest, Layout.strides(space.trailing)))
       indices = [{at, space.rows, space.width}]
-      Selection.run(:indexed_put, shape, source, indices, space.target)
+      Selection.run(:indexed_put, shape, source, indices, space.target, into)
     end
   end
 
   # Each element of a new buffer is that of the target, plus the sum of its updates.
-  def add(target, indices, updates, opts) do
+  def add(target, indices, updates, opts, into \\ nil) do
     with {:ok, space} <- checked(:indexed_add, target, indices, updates, opts),
          dtype = Types.mix(space.target.dtype, space.updates.dtype),
          {:ok, target} <- ComputeType.widened(space.target),
@@ -38,8 +38,9 @@ defmodule ExCubecl.Ops.Scattering do
       sums = along(space, sums, Enum.zip(space.axes ++ space.rest, strides))
       op = Strided.named(@add, :indexed_add)
       casts = [as: sums.dtype, dtype: computed]
+      into = Target.option(into, target.shape, computed, target.device)
 
-      with {:ok, result} <- Lowering.map(op, [target, sums], casts),
+      with {:ok, result} <- Lowering.map(op, [target, sums], casts ++ into),
            do: ComputeType.converted(result, dtype)
     end
   end

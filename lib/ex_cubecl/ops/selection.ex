@@ -5,7 +5,7 @@ defmodule ExCubecl.Ops.Selection do
 
   alias ExCubecl.{Buffer, Error, Kernel, View}
   alias ExCubecl.Kernel.Types
-  alias ExCubecl.Ops.{ComputeType, Index, Indices, Operands, Strided}
+  alias ExCubecl.Ops.{ComputeType, Index, Indices, Operands, Strided, Target}
 
   require Kernel
 
@@ -22,12 +22,13 @@ defmodule ExCubecl.Ops.Selection do
   A buffer of a shape. Each element is that of `source`, a view of this shape whose strides along the addressed axes are 0, moved by the indices;
   where one is out of bounds, it is that of `default`, a view that is broadcast, or a number. `name` is the operation that errors and telemetry show.
   """
-  @spec run(atom, [non_neg_integer], View.t(), [index], View.t() | number) ::
-          {:ok, Buffer.t()} | {:error, Error.t()}
-  def run(name, shape, source, indices, default \\ 0) do
+  @spec run(atom, [non_neg_integer], View.t(), [index], View.t() | number, Target.into()) ::
+          {:ok, Buffer.t()} | :ok | {:error, Error.t()}
+  def run(name, shape, source, indices, default \\ 0, into \\ nil) do
     with {:ok, moved} <- ComputeType.widened(source),
          {:ok, other} <- widened(default),
-         {:ok, result} <- launch(name, shape, moved, indices, other),
+         target = Target.option(into, shape, type(moved, other), moved.device),
+         {:ok, result} <- launch(name, shape, moved, indices, other, target),
          do: ComputeType.converted(result, type(source, default))
   end
 
@@ -37,7 +38,7 @@ defmodule ExCubecl.Ops.Selection do
   defp type(source, %View{dtype: dtype}), do: Types.mix(source.dtype, dtype)
   defp type(source, _number), do: source.dtype
 
-  defp launch(name, shape, source, indices, default) do
+  defp launch(name, shape, source, indices, default, target) do
     names = Enum.take(@names, length(indices))
     operands = [default | Enum.map(indices, &elem(&1, 0))]
 
@@ -63,7 +64,7 @@ defmodule ExCubecl.Ops.Selection do
       key = {:select, indexed.key, elem(default_read, 1), Enum.map(parts, & &1.class)}
       op = Strided.named(@same, name)
       {kernel, args} = Strided.kernel(op, key, args, [], {statements, result})
-      Strided.run(kernel, args, shape: shape)
+      Strided.run(kernel, args, [shape: shape] ++ target)
     end
   end
 

@@ -9,28 +9,28 @@ defmodule ExCubecl.Ops.Sorting do
 
   require Kernel
 
-  def sort(x, opts) do
+  def sort(x, opts, into \\ nil) do
     with {:ok, view, axis, direction} <- checked(:sort, x, opts, []),
          n = Enum.at(view.shape, axis),
-         {:ok, [sorted]} <- along(:sort, view, axis, n, direction, false),
+         {:ok, [sorted]} <- along(:sort, view, axis, n, direction, [into]),
          do: {:ok, sorted}
   end
 
-  def argsort(x, opts) do
+  def argsort(x, opts, into \\ nil) do
     with {:ok, view, axis, direction} <- checked(:argsort, x, opts, [:dtype]),
          {:ok, dtype} <- Shapes.index_type(:argsort, opts),
          n = Enum.at(view.shape, axis),
-         {:ok, [_, places]} <- along(:argsort, view, axis, n, direction, true),
+         {:ok, [_, places]} <- along(:argsort, view, axis, n, direction, [nil, into]),
          do: ComputeType.converted(places, dtype)
   end
 
-  def top_k(x, k, opts) do
+  def top_k(x, k, opts, {values, places} \\ {nil, nil}) do
     with {:ok, view} <- Operands.view(x),
          {:ok, opts} <- Arguments.options(opts, [:axis, :dtype]),
          {:ok, axis} <- Shapes.axis(:top_k, view.shape, Keyword.get(opts, :axis, -1)),
          {:ok, dtype} <- Shapes.index_type(:top_k, opts),
          :ok <- at_most(k, Enum.at(view.shape, axis)),
-         {:ok, [values, places]} <- along(:top_k, view, axis, k, :desc, true),
+         {:ok, [values, places]} <- along(:top_k, view, axis, k, :desc, [values, places]),
          {:ok, places} <- ComputeType.converted(places, dtype),
          do: {:ok, {values, places}}
   end
@@ -42,29 +42,35 @@ defmodule ExCubecl.Ops.Sorting do
 
   ## Along an axis
 
-  # The first `keep` elements along an axis, and their places.
-  defp along(name, %{shape: shape} = view, axis, keep, direction, places?) do
+  # The first `keep` elements along an axis, and if there are two targets, their places. A target is a buffer for the result, or `nil`.
+  defp along(name, %{shape: shape} = view, axis, keep, direction, targets) do
     if keep == 0 or Shape.size(shape) == 0,
-      do: empty(view, List.replace_at(shape, axis, keep), places?),
-      else: sorted(name, view, axis, keep, direction, places?)
+      do: empty(view, List.replace_at(shape, axis, keep), targets),
+      else: sorted(name, view, axis, keep, direction, targets)
   end
 
-  defp empty(%{dtype: dtype, device: device}, shape, places?) do
-    types = if places?, do: [dtype, :s32], else: [dtype]
-    Error.map(types, &Buffer.zeros(shape, &1, device: device))
+  defp empty(%{dtype: dtype, device: device}, shape, targets) do
+    [dtype, :s32]
+    |> Enum.take(length(targets))
+    |> Error.map(&Buffer.zeros(shape, &1, device: device))
   end
 
-  defp sorted(name, %{dtype: dtype, shape: shape} = view, axis, keep, direction, places?) do
+  defp sorted(name, %{dtype: dtype, shape: shape} = view, axis, keep, direction, targets) do
     {n, others} = List.pop_at(shape, axis)
     axes = List.delete_at(Enum.to_list(0..(length(shape) - 1)), axis) ++ [axis]
 
     with {:ok, lines} <- lines(name, Strides.transpose(view, axes)),
          size = {Shape.size(others), n},
-         {:ok, results} <- MergeSort.run(name, lines, size, keep, direction, places?),
+         targets = Enum.map(targets, &usable(&1, others ++ [keep], axis)),
+         {:ok, results} <- MergeSort.run(name, lines, size, keep, direction, targets),
          {:ok, results} <- Error.map(results, &back(name, &1, others ++ [keep], axis)),
          {:ok, values} <- ComputeType.converted(hd(results), dtype),
          do: {:ok, [values | tl(results)]}
   end
+
+  # Lines along an axis that is not the last one are moved in the end.
+  defp usable(%{shape: shape} = target, shape, axis) when axis == length(shape) - 1, do: target
+  defp usable(_target, _shape, _axis), do: nil
 
   # Contiguous elements of a type that the device computes.
   defp lines(name, view) do
@@ -105,7 +111,7 @@ defmodule ExCubecl.Ops.Sorting do
 
   defp unique(view, n, dtype) do
     with {:ok, line} <- lines(:unique, view),
-         {:ok, [sorted]} <- MergeSort.run(:unique, line, {1, n}, n, :asc, false),
+         {:ok, [sorted]} <- MergeSort.run(:unique, line, {1, n}, n, :asc, [nil]),
          {:ok, firsts} <- Buffer.empty([n], :s32, device: view.device),
          :ok <- Strided.run(Strided.named(@first, :unique), [sorted, firsts], []),
          {:ok, counts} <- Scan.run(:sum, firsts, []),

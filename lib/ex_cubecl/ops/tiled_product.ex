@@ -8,7 +8,7 @@ defmodule ExCubecl.Ops.TiledProduct do
   # axis, adjacent elements of the sums.
 
   alias ExCubecl.{Buffer, Kernel, Shape, View}
-  alias ExCubecl.Ops.{Contraction, Index, Layout, Reduction, Strided}
+  alias ExCubecl.Ops.{Contraction, Index, Layout, Reduction, Strided, Target}
 
   require Kernel
 
@@ -35,18 +35,18 @@ defmodule ExCubecl.Ops.TiledProduct do
   @add Kernel.kernel(fn acc, x -> acc + x end)
 
   @doc "The product of operands whose types the device computes; for the types see `ExCubecl.Ops.Operands.types/2`."
-  def run(name, contraction, types) do
+  def run(name, contraction, types, into) do
     space = space(contraction)
     shape = Contraction.shape(contraction)
     device = contraction.left.device
 
     # Only the last launch may round to the type of the result.
-    {out_shape, dtype} =
+    {out_shape, dtype, target} =
       if space.parts == 1,
-        do: {shape, types.stored},
-        else: {[space.parts, Shape.size(shape)], types.acc}
+        do: {shape, types.stored, into},
+        else: {[space.parts, Shape.size(shape)], types.acc, nil}
 
-    with {:ok, out} <- Buffer.empty(out_shape, dtype, device: device),
+    with {:ok, out} <- Target.new(target, out_shape, dtype, device),
          :ok <- launch(Strided.named(@name, name), space, types.acc, out),
          :ok <- Buffer.ensure_allocated(out) do
       if space.parts == 1, do: {:ok, out}, else: added(name, out, shape, types)

@@ -59,7 +59,7 @@ defmodule ExCubecl.Ops.UpdateSums do
     with {:ok, cells} <- Buffer.empty([rows], :u32, device: sums.device),
          :ok <- cells(space, cells),
          {:ok, [cells, places]} <-
-           MergeSort.run(:indexed_add, cells, {1, rows}, rows, :asc, true),
+           MergeSort.run(:indexed_add, cells, {1, rows}, rows, :asc, [nil, nil]),
          {:ok, cells} <- Buffer.reshape(cells, [rows]),
          do: SegmentSum.run(cells, places, space.updates, space.width, sums)
   end

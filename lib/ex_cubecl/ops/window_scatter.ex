@@ -6,7 +6,7 @@ defmodule ExCubecl.Ops.WindowScatter do
   alias ExCubecl.{Buffer, Kernel, Shape}
   alias ExCubecl.Error.{Arguments, Text}
   alias ExCubecl.Ops.{ComputeType, Fold, Initial, Layout, Operands, ScatterCode, Shapes}
-  alias ExCubecl.Ops.{Strided, WindowAxes}
+  alias ExCubecl.Ops.{Strided, Target, WindowAxes}
 
   require Kernel
 
@@ -18,7 +18,7 @@ defmodule ExCubecl.Ops.WindowScatter do
     window_scatter_min: Kernel.kernel(fn x, selected -> x <= selected end)
   }
 
-  def run(name, tensor, source, initial, window, opts) do
+  def run(name, tensor, source, initial, window, opts, into \\ nil) do
     with {:ok, view} <- Operands.view(tensor),
          {:ok, from} <- Operands.view(source),
          {:ok, opts} <- Arguments.options(opts, [:strides, :padding]),
@@ -28,7 +28,7 @@ defmodule ExCubecl.Ops.WindowScatter do
          :ok <- Initial.fits(name, initial, Initial.merged(view.dtype, initial)),
          dtype = Initial.merged(from.dtype, initial),
          :ok <- Initial.fits(name, initial, dtype) do
-      scatter(name, view, from, initial, axes, dtype)
+      scatter(name, view, from, initial, axes, dtype, into)
     end
   end
 
@@ -40,7 +40,7 @@ defmodule ExCubecl.Ops.WindowScatter do
   end
 
   # Sums of 16-bit floats are rounded once.
-  defp scatter(name, view, from, initial, axes, dtype) do
+  defp scatter(name, view, from, initial, axes, dtype, into) do
     sums = if dtype in [:f16, :bf16], do: :f32, else: dtype
 
     with {:ok, initial} <- Initial.argument(initial),
@@ -50,7 +50,7 @@ defmodule ExCubecl.Ops.WindowScatter do
          {:ok, source} <- Operands.contiguous(from, name),
          {:ok, as} <- ComputeType.of(sums, view.device),
          {:ok, type} <- ComputeType.of(dtype, view.device),
-         {:ok, out} <- Buffer.empty(view.shape, type, device: view.device),
+         {:ok, out} <- Target.new(into, view.shape, type, view.device),
          args = [source: source, places: places, initial: initial],
          :ok <- add(name, args, joined(axes), as, out),
          :ok <- Buffer.ensure_allocated(out),

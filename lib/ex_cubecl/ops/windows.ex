@@ -14,6 +14,7 @@ defmodule ExCubecl.Ops.Windows do
     Operands,
     Reductions,
     Shapes,
+    Target,
     WindowAxes
   }
 
@@ -36,22 +37,25 @@ defmodule ExCubecl.Ops.Windows do
   @names [window: :window, dilations: :window_dilations]
 
   @doc "A window operation by name."
-  def run(:window_mean, tensor, window, opts) do
+  def run(name, tensor, window, opts, into \\ nil)
+
+  def run(:window_mean, tensor, window, opts, into) do
     with {:ok, view, axes} <- checked(:window_mean, tensor, window, opts),
          {:ok, wide} <- Reductions.wide(:mean, view),
-         {:ok, sums} <- aggregate(:window_mean, view, axes, wide, wide) do
+         {:ok, sums} <- aggregate(:window_mean, view, axes, wide, wide, nil) do
       count = axes |> Enum.map(& &1.window) |> Shape.size()
       dtype = if Types.floating?(view.dtype), do: view.dtype, else: :f32
 
       with {:ok, type} <- ComputeType.of(dtype, view.device),
-           {:ok, means} <- ElementWise.apply(:divide, [sums, count], dtype: type),
+           target = Target.option(into, sums.shape, type, view.device),
+           {:ok, means} <- ElementWise.apply(:divide, [sums, count], [dtype: type] ++ target),
            do: ComputeType.converted(means, dtype)
     end
   end
 
-  def run(name, tensor, window, opts) do
+  def run(name, tensor, window, opts, into) do
     with {:ok, view, axes} <- checked(name, tensor, window, opts),
-         do: aggregate(name, view, axes, accumulator(name, view.dtype), view.dtype)
+         do: aggregate(name, view, axes, accumulator(name, view.dtype), view.dtype, into)
   end
 
   # Sums and products of 16-bit floats are rounded once.
@@ -60,10 +64,10 @@ defmodule ExCubecl.Ops.Windows do
 
   defp accumulator(_name, dtype), do: dtype
 
-  defp aggregate(name, view, axes, as, dtype) do
+  defp aggregate(name, view, axes, as, dtype, into) do
     initial = neutral(name, view.dtype)
     spec = %{name: name, step: @steps[name], initial: initial, padding: :initial}
-    folded(spec, view, space(axes), WindowAxes.counts(axes), as, dtype)
+    folded(spec, view, space(axes), WindowAxes.counts(axes), {as, dtype}, into)
   end
 
   defp neutral(name, _dtype) when name in [:window_sum, :window_mean], do: 0
@@ -77,7 +81,7 @@ defmodule ExCubecl.Ops.Windows do
   ## Functions of the caller
 
   @doc "Folds the axes of the options with an element-wise kernel of an element and the accumulator."
-  def reduce(tensor, initial, kernel, opts) do
+  def reduce(tensor, initial, kernel, opts, into \\ nil) do
     with {:ok, view} <- Operands.view(tensor),
          {:ok, opts} <- Arguments.options(opts, [:axis, :axes, :keep_axes]),
          {:ok, axes} <- Shapes.axes_of(:reduce, view.shape, opts),
@@ -86,11 +90,11 @@ defmodule ExCubecl.Ops.Windows do
          {:ok, initial} <- Initial.checked(:reduce, initial),
          dtype = Initial.merged(view.dtype, initial),
          :ok <- Initial.fits(:reduce, initial, dtype),
-         do: reduce(view, initial, kernel, axes, keep?, dtype)
+         do: reduce_axes(view, initial, kernel, {axes, keep?}, dtype, into)
   end
 
-  @doc "As `reduce/4`, for checked arguments, with the type of the accumulator and the result."
-  def reduce(view, initial, kernel, axes, keep?, dtype) do
+  @doc "As `reduce/5`, for checked arguments, with the type of the accumulator and the result."
+  def reduce_axes(view, initial, kernel, {axes, keep?}, dtype, into \\ nil) do
     kept = Enum.to_list(0..(length(view.shape) - 1)//1) -- axes
     pick = fn list, axes -> Enum.map(axes, &Enum.at(list, &1)) end
 
@@ -107,17 +111,18 @@ defmodule ExCubecl.Ops.Windows do
 
     shape = if keep?, do: Shapes.kept(view.shape, axes), else: pick.(view.shape, kept)
     spec = %{name: :reduce, step: kernel, initial: initial, padding: :initial}
-    folded(spec, view, space, shape, dtype, dtype)
+    folded(spec, view, space, shape, {dtype, dtype}, into)
   end
 
   @doc "Folds windows with an element-wise kernel of an element and the accumulator."
-  def window_reduce(tensor, initial, window, kernel, opts) do
+  def window_reduce(tensor, initial, window, kernel, opts, into \\ nil) do
     with {:ok, view, axes} <- checked(:window_reduce, tensor, window, opts),
          {:ok, kernel} <- function(:window_reduce, kernel),
          {:ok, initial} <- Initial.checked(:window_reduce, initial),
          :ok <- Initial.fits(:window_reduce, initial, view.dtype) do
       spec = %{name: :window_reduce, step: kernel, initial: initial, padding: :initial}
-      folded(spec, view, space(axes), WindowAxes.counts(axes), view.dtype, view.dtype)
+      types = {view.dtype, view.dtype}
+      folded(spec, view, space(axes), WindowAxes.counts(axes), types, into)
     end
   end
 
@@ -174,16 +179,23 @@ defmodule ExCubecl.Ops.Windows do
     }
 
   # `space` makes the space of a view: that of the operand, or of a copy if the device does not calculate with its type.
-  @spec folded(map, View.t(), (View.t() -> map), Buffer.shape(), DType.t(), DType.t()) ::
+  @spec folded(
+          map,
+          View.t(),
+          (View.t() -> map),
+          Buffer.shape(),
+          {DType.t(), DType.t()},
+          Target.into()
+        ) ::
           {:ok, Buffer.t()} | {:error, Error.t()}
-  defp folded(spec, %{device: device} = view, space, shape, as, dtype) do
+  defp folded(spec, %{device: device} = view, space, shape, {as, dtype}, into) do
     with {:ok, wide} <- ComputeType.widened(view),
          {:ok, initial} <- Initial.argument(spec.initial),
          {:ok, as} <- ComputeType.of(as, device),
          {:ok, result} <- ComputeType.of(dtype, device),
          {:ok, _, _} <- Arguments.shape(shape, dtype),
          spec = Map.merge(spec, %{op: @same, initial: initial, as: as, dtype: result}),
-         {:ok, out} <- Fold.run(spec, space.(wide), shape),
+         {:ok, out} <- Fold.run(spec, space.(wide), shape, into),
          do: ComputeType.converted(out, dtype)
   end
 end

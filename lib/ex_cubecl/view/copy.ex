@@ -34,6 +34,16 @@ defmodule ExCubecl.View.Copy do
     end
   end
 
+  @doc "Copies the elements of a view that is not contiguous to a buffer of its shape and type."
+  @spec into(Strides.t(), atom, Buffer.t()) :: {:ok, Buffer.t()} | :ok | {:error, Error.t()}
+  def into(view, name, target) do
+    with {:ok, known} <- Device.dtypes(view.device) do
+      if view.dtype in known,
+        do: strided(view, name, view.dtype, target),
+        else: moved(view, name)
+    end
+  end
+
   # Contiguous elements of any type can be converted.
   defp cast(view, name, dtype, known) do
     if view.dtype in known and dtype in known,
@@ -56,12 +66,12 @@ defmodule ExCubecl.View.Copy do
     end
   end
 
-  defp strided(view, name, dtype) do
+  defp strided(view, name, dtype, target \\ nil) do
     op = Strided.named(@copy, name)
     reads = [{:x, :strided, view}]
 
     if Blocks.many?(view.shape) and Blocks.fits?(op, reads, dtype) do
-      with {:ok, out} <- Buffer.empty(view.shape, dtype, device: view.buffer.device, lazy: false),
+      with {:ok, out} <- target(target, view, dtype),
            :ok <- in_blocks(op, view, dtype, out),
            do: {:ok, out}
     else
@@ -70,9 +80,14 @@ defmodule ExCubecl.View.Copy do
       result = {:cast, dtype, {:at, 0, :x, indexed.index.x}}
       key = {:copy, indexed.key, dtype}
       {kernel, args} = Strided.kernel(op, key, args, [], {indexed.statements, result})
-      Strided.run(kernel, args, shape: view.shape)
+      Strided.run(kernel, args, [shape: view.shape] ++ if(target, do: [into: target], else: []))
     end
   end
+
+  defp target(nil, view, dtype),
+    do: Buffer.empty(view.shape, dtype, device: view.buffer.device, lazy: false)
+
+  defp target(target, _view, _dtype), do: {:ok, target}
 
   defp in_blocks(op, view, dtype, out) do
     case Transpose.tiles(view, out) do

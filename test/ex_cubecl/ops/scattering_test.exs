@@ -177,7 +177,7 @@ defmodule ExCubecl.Ops.ScatteringTest do
       refused(put.(x, at, rows, axes: [2]), :invalid_argument, says: "invalid axis")
       refused(put.(x, at, rows, axes: [0, 1]), :invalid_argument, says: "invalid axes")
       refused(put.(x, at, rows, check: :yes), :invalid_argument, says: "invalid check")
-      refused(put.(x, at, rows, into: x), :invalid_argument)
+      refused(put.(x, at, rows, into: x), :overlap, says: "argument 1 (target)")
       refused(put.(x, at, :rows, []), :invalid_argument)
       refused(put.(x, Buffer.iota!([3, 1], :f32), rows, []), :type_mismatch)
       deep = Buffer.zeros!([3, 3], :s32)

@@ -2,7 +2,8 @@ defmodule ExCubecl.Ops.Interface.Fourier do
   @moduledoc false
   # The functions of `ExCubecl.Ops` for Fourier transforms. Complex numbers are pairs of real ones: a last axis of length 2: documentation, specs and the modules that implement them.
 
-  alias ExCubecl.Ops.Fourier
+  alias ExCubecl.Buffer
+  alias ExCubecl.Ops.{Fourier, Into}
 
   defmacro __using__(_opts) do
     quote unquote: false, location: :keep do
@@ -26,8 +27,13 @@ defmodule ExCubecl.Ops.Interface.Fourier do
           iex> ExCubecl.to_list!(ExCubecl.Ops.fft!(x, real: true))
           [[10.0, 0.0], [-2.0, 2.0], [-2.0, 0.0], [-2.0, -2.0]]
       """
-      @spec fft(tensor, axis: integer, length: pos_integer, real: boolean) :: result
-      def fft(buffer, opts \\ []), do: Fourier.run(:fft, buffer, opts)
+      @spec fft(tensor, axis: integer, length: pos_integer, real: boolean, into: Buffer.t()) ::
+              result | :ok
+      def fft(buffer, opts \\ []),
+        do:
+          Into.run(:fft, [buffer: buffer], opts, fn opts, _into ->
+            Fourier.run(:fft, buffer, opts)
+          end)
 
       @doc """
       Returns `{:ok, buffer}` with the inverse transforms; arguments and result are as for `fft/2`.
@@ -36,8 +42,13 @@ defmodule ExCubecl.Ops.Interface.Fourier do
           iex> ExCubecl.to_list!(ExCubecl.Ops.abs!(ExCubecl.Ops.ifft!(x)))
           [[1.0, 0.0], [2.0, 0.0], [3.0, 0.0], [4.0, 0.0]]
       """
-      @spec ifft(tensor, axis: integer, length: pos_integer, real: boolean) :: result
-      def ifft(buffer, opts \\ []), do: Fourier.run(:ifft, buffer, opts)
+      @spec ifft(tensor, axis: integer, length: pos_integer, real: boolean, into: Buffer.t()) ::
+              result | :ok
+      def ifft(buffer, opts \\ []),
+        do:
+          Into.run(:ifft, [buffer: buffer], opts, fn opts, _into ->
+            Fourier.run(:ifft, buffer, opts)
+          end)
 
       @doc """
       Returns `{:ok, buffer}` with the transforms of real numbers along `axis:`. Of n values, those from `div(n, 2) + 1` on are the conjugates of others
@@ -46,8 +57,10 @@ defmodule ExCubecl.Ops.Interface.Fourier do
           iex> ExCubecl.to_list!(ExCubecl.Ops.rfft!(ExCubecl.buffer!([1, 2, 3, 4], [4], :s32)))
           [[10.0, 0.0], [-2.0, 2.0], [-2.0, 0.0]]
       """
-      @spec rfft(tensor, axis: integer, length: pos_integer) :: result
-      def rfft(buffer, opts \\ []), do: Fourier.rfft(buffer, opts)
+      @spec rfft(tensor, axis: integer, length: pos_integer, into: Buffer.t()) :: result | :ok
+      def rfft(buffer, opts \\ []),
+        do:
+          Into.run(:rfft, [buffer: buffer], opts, fn opts, _into -> Fourier.rfft(buffer, opts) end)
 
       @doc """
       Returns `{:ok, buffer}` with real numbers, of which `rfft/2` gives these complex numbers. `length:` is their number along `axis:`, by default
@@ -57,8 +70,12 @@ defmodule ExCubecl.Ops.Interface.Fourier do
           iex> ExCubecl.to_list!(ExCubecl.Ops.irfft!(x))
           [1.0, 2.0, 3.0, 4.0]
       """
-      @spec irfft(tensor, axis: integer, length: pos_integer) :: result
-      def irfft(buffer, opts \\ []), do: Fourier.irfft(buffer, opts)
+      @spec irfft(tensor, axis: integer, length: pos_integer, into: Buffer.t()) :: result | :ok
+      def irfft(buffer, opts \\ []),
+        do:
+          Into.run(:irfft, [buffer: buffer], opts, fn opts, _into ->
+            Fourier.irfft(buffer, opts)
+          end)
 
       @doc """
       Returns `{:ok, buffer}` with the transforms along two axes, `axes:`, by default the last two. `lengths:` are their lengths, as `length:` of `fft/2`.
@@ -67,8 +84,13 @@ defmodule ExCubecl.Ops.Interface.Fourier do
           iex> ExCubecl.to_list!(ExCubecl.Ops.fft2!(x, real: true))
           [[[10.0, 0.0], [-2.0, 0.0]], [[-4.0, 0.0], [0.0, 0.0]]]
       """
-      @spec fft2(tensor, axes: [integer], lengths: [pos_integer], real: boolean) :: result
-      def fft2(buffer, opts \\ []), do: Fourier.run_2d(:fft2, buffer, opts)
+      @spec fft2(tensor, axes: [integer], lengths: [pos_integer], real: boolean, into: Buffer.t()) ::
+              result | :ok
+      def fft2(buffer, opts \\ []),
+        do:
+          Into.run(:fft2, [buffer: buffer], opts, fn opts, _into ->
+            Fourier.run_2d(:fft2, buffer, opts)
+          end)
 
       @doc """
       Returns `{:ok, buffer}` with the inverse transforms along two axes; arguments and result are as for `fft2/2`.
@@ -78,8 +100,13 @@ defmodule ExCubecl.Ops.Interface.Fourier do
           iex> ExCubecl.to_list!(ExCubecl.Ops.abs!(pairs))
           [[[1.0, 0.0], [2.0, 0.0]], [[3.0, 0.0], [4.0, 0.0]]]
       """
-      @spec ifft2(tensor, axes: [integer], lengths: [pos_integer], real: boolean) :: result
-      def ifft2(buffer, opts \\ []), do: Fourier.run_2d(:ifft2, buffer, opts)
+      @spec ifft2(tensor, axes: [integer], lengths: [pos_integer], real: boolean, into: Buffer.t()) ::
+              result | :ok
+      def ifft2(buffer, opts \\ []),
+        do:
+          Into.run(:ifft2, [buffer: buffer], opts, fn opts, _into ->
+            Fourier.run_2d(:ifft2, buffer, opts)
+          end)
     end
   end
 end

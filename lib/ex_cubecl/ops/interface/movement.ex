@@ -3,7 +3,7 @@ defmodule ExCubecl.Ops.Interface.Movement do
   # The functions of `ExCubecl.Ops` for operations that move elements, each into a new buffer, and of those that make new buffers: documentation, specs and the modules that implement them.
 
   alias ExCubecl.{Buffer, Device, Error}
-  alias ExCubecl.Ops.Movement
+  alias ExCubecl.Ops.{Into, Movement}
 
   defmacro __using__(_opts) do
     quote unquote: false, location: :keep do
@@ -14,8 +14,15 @@ defmodule ExCubecl.Ops.Interface.Movement do
           iex> ExCubecl.to_list!(ExCubecl.Ops.broadcast_to!(x, [2, 3]))
           [[1, 1, 1], [2, 2, 2]]
       """
-      @spec broadcast_to(tensor, Buffer.shape()) :: result
-      def broadcast_to(buffer, shape), do: Movement.broadcast_to(buffer, shape)
+      @spec broadcast_to(tensor, Buffer.shape(), into: Buffer.t()) :: result | :ok
+      def broadcast_to(buffer, shape, opts \\ []),
+        do:
+          Into.run_only(
+            :broadcast_to,
+            [buffer: buffer],
+            opts,
+            &Movement.broadcast_to(buffer, shape, &1)
+          )
 
       @doc """
       Returns `{:ok, buffer}` with the axes in another order, by default reversed.
@@ -24,8 +31,9 @@ defmodule ExCubecl.Ops.Interface.Movement do
           iex> ExCubecl.to_list!(ExCubecl.Ops.transpose!(x))
           [[1, 4], [2, 5], [3, 6]]
       """
-      @spec transpose(tensor, axes: [non_neg_integer]) :: result
-      def transpose(buffer, opts \\ []), do: Movement.transpose(buffer, opts)
+      @spec transpose(tensor, axes: [non_neg_integer], into: Buffer.t()) :: result | :ok
+      def transpose(buffer, opts \\ []),
+        do: Into.run(:transpose, [buffer: buffer], opts, &Movement.transpose(buffer, &1, &2))
 
       @doc """
       Returns `{:ok, buffer}` with the order reversed along `axis:` or `axes:`, by default along all axes.
@@ -33,8 +41,9 @@ defmodule ExCubecl.Ops.Interface.Movement do
           iex> ExCubecl.to_list!(ExCubecl.Ops.reverse!(ExCubecl.Buffer.iota!([2, 3], :s32), axis: 1))
           [[2, 1, 0], [5, 4, 3]]
       """
-      @spec reverse(tensor, axis: integer, axes: [integer]) :: result
-      def reverse(buffer, opts \\ []), do: Movement.reverse(buffer, opts)
+      @spec reverse(tensor, axis: integer, axes: [integer], into: Buffer.t()) :: result | :ok
+      def reverse(buffer, opts \\ []),
+        do: Into.run(:reverse, [buffer: buffer], opts, &Movement.reverse(buffer, &1, &2))
 
       @doc """
       Returns `{:ok, buffer}` with a part of each axis: `lengths` elements from `starts` on, of which `strides:` keeps each n-th. A start may be a buffer of one
@@ -44,10 +53,18 @@ defmodule ExCubecl.Ops.Interface.Movement do
           iex> ExCubecl.to_list!(ExCubecl.Ops.slice!(x, [1, 0], [2, 4], strides: [1, 2]))
           [[4, 6], [8, 10]]
       """
-      @spec slice(tensor, [integer | tensor], [non_neg_integer], strides: [pos_integer]) ::
-              result
+      @spec slice(tensor, [integer | tensor], [non_neg_integer],
+              strides: [pos_integer],
+              into: Buffer.t()
+            ) :: result | :ok
       def slice(buffer, starts, lengths, opts \\ []),
-        do: Movement.slice(buffer, starts, lengths, opts)
+        do:
+          Into.run(
+            :slice,
+            [buffer: buffer],
+            opts,
+            &Movement.slice(buffer, starts, lengths, &1, &2)
+          )
 
       @doc """
       Returns `{:ok, buffer}` with the elements of `buffer`, and those of `source` from `starts` on, which are as for `slice/4`. The types are merged.
@@ -56,8 +73,11 @@ defmodule ExCubecl.Ops.Interface.Movement do
           iex> ExCubecl.to_list!(ExCubecl.Ops.put_slice!(x, [1, 1], ExCubecl.buffer!([[7, 8]], [1, 2], :s32)))
           [[0, 0, 0], [0, 7, 8]]
       """
-      @spec put_slice(tensor, [integer | tensor], tensor) :: result
-      def put_slice(buffer, starts, source), do: Movement.put_slice(buffer, starts, source)
+      @spec put_slice(tensor, [integer | tensor], tensor, into: Buffer.t()) :: result | :ok
+      def put_slice(buffer, starts, source, opts \\ []) do
+        operands = [buffer: buffer, source: source]
+        Into.run_only(:put_slice, operands, opts, &Movement.put_slice(buffer, starts, source, &1))
+      end
 
       @doc """
       Returns `{:ok, buffer}` with `value` around and between the elements: `{low, high, interior}` for each axis is how often at its start, at its end, and
@@ -67,8 +87,10 @@ defmodule ExCubecl.Ops.Interface.Movement do
           iex> ExCubecl.to_list!(ExCubecl.Ops.pad!(x, 0, [{2, -1, 1}]))
           [0, 0, 1, 0, 2, 0]
       """
-      @spec pad(tensor, number, [{integer, integer, non_neg_integer}]) :: result
-      def pad(buffer, value, config), do: Movement.pad(buffer, value, config)
+      @spec pad(tensor, number, [{integer, integer, non_neg_integer}], into: Buffer.t()) ::
+              result | :ok
+      def pad(buffer, value, config, opts \\ []),
+        do: Into.run_only(:pad, [buffer: buffer], opts, &Movement.pad(buffer, value, config, &1))
 
       @doc """
       Returns `{:ok, buffer}` with the buffer repeated along each axis, and along new leading axes if there are more numbers than axes.
@@ -76,8 +98,12 @@ defmodule ExCubecl.Ops.Interface.Movement do
           iex> ExCubecl.to_list!(ExCubecl.Ops.tile!(ExCubecl.buffer!([1, 2], [2], :s32), [2, 2]))
           [[1, 2, 1, 2], [1, 2, 1, 2]]
       """
-      @spec tile(tensor, [non_neg_integer]) :: result
-      def tile(buffer, repetitions), do: Movement.tile(buffer, repetitions)
+      @spec tile(tensor, [non_neg_integer], into: Buffer.t()) :: result | :ok
+      def tile(buffer, repetitions, opts \\ []),
+        do:
+          Into.run_only(:tile, [buffer: buffer], opts, fn _into ->
+            Movement.tile(buffer, repetitions)
+          end)
 
       @doc """
       Returns `{:ok, buffer}` with buffers of one type concatenated along `axis:`, 0 by default. The lengths of their other
@@ -87,8 +113,15 @@ defmodule ExCubecl.Ops.Interface.Movement do
           iex> ExCubecl.to_list!(ExCubecl.Ops.concatenate!([x, x], axis: 1))
           [[1, 2, 1, 2]]
       """
-      @spec concatenate([tensor], axis: integer) :: result
-      def concatenate(buffers, opts \\ []), do: Movement.concatenate(buffers, opts)
+      @spec concatenate([tensor], axis: integer, into: Buffer.t()) :: result | :ok
+      def concatenate(buffers, opts \\ []),
+        do:
+          Into.run(
+            :concatenate,
+            Into.listed(buffers),
+            opts,
+            &Movement.concatenate(buffers, &1, &2)
+          )
 
       @doc """
       Returns `{:ok, buffer}` with buffers of one type and shape along a new axis, `axis:`, 0 by default.
@@ -97,8 +130,9 @@ defmodule ExCubecl.Ops.Interface.Movement do
           iex> ExCubecl.to_list!(ExCubecl.Ops.stack!([x, x], axis: 1))
           [[1, 1], [2, 2]]
       """
-      @spec stack([tensor], axis: integer) :: result
-      def stack(buffers, opts \\ []), do: Movement.stack(buffers, opts)
+      @spec stack([tensor], axis: integer, into: Buffer.t()) :: result | :ok
+      def stack(buffers, opts \\ []),
+        do: Into.run(:stack, Into.listed(buffers), opts, &Movement.stack(buffers, &1, &2))
 
       @doc """
       Returns `{:ok, buffers}` with the parts of `axis:`, 0 by default: a list of lengths, or a number of equal parts.

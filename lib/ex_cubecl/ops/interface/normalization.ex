@@ -2,7 +2,8 @@ defmodule ExCubecl.Ops.Interface.Normalization do
   @moduledoc false
   # The functions of `ExCubecl.Ops` for operations on rows along an axis, each calculated by one kernel: documentation, specs and the modules that implement them.
 
-  alias ExCubecl.Ops.Normalization
+  alias ExCubecl.Buffer
+  alias ExCubecl.Ops.{Into, Normalization}
 
   defmacro __using__(_opts) do
     quote unquote: false, location: :keep do
@@ -17,8 +18,9 @@ defmodule ExCubecl.Ops.Interface.Normalization do
           iex> ExCubecl.to_list!(ExCubecl.Ops.softmax!(x))
           [[0.5, 0.5], [1.0, 0.0]]
       """
-      @spec softmax(tensor, axis: integer) :: result
-      def softmax(x, opts \\ []), do: Normalization.exponential(:softmax, x, opts)
+      @spec softmax(tensor, axis: integer, into: Buffer.t()) :: result | :ok
+      def softmax(x, opts \\ []),
+        do: Into.run(:softmax, [x: x], opts, &Normalization.exponential(:softmax, x, &1, &2))
 
       @doc """
       Returns `{:ok, buffer}` with the logarithms of `softmax/2`, calculated such that small values do not become 0. Types and options are those of `softmax/2`.
@@ -26,8 +28,15 @@ defmodule ExCubecl.Ops.Interface.Normalization do
           iex> ExCubecl.to_list!(ExCubecl.Ops.log_softmax!(ExCubecl.buffer!([[0, 1000]], [1, 2], :f32)))
           [[-1000.0, 0.0]]
       """
-      @spec log_softmax(tensor, axis: integer) :: result
-      def log_softmax(x, opts \\ []), do: Normalization.exponential(:log_softmax, x, opts)
+      @spec log_softmax(tensor, axis: integer, into: Buffer.t()) :: result | :ok
+      def log_softmax(x, opts \\ []),
+        do:
+          Into.run(
+            :log_softmax,
+            [x: x],
+            opts,
+            &Normalization.exponential(:log_softmax, x, &1, &2)
+          )
 
       @doc """
       Returns `{:ok, buffer}` with the elements normalized along `axis:`, the last axis by default: `(x - mean) / sqrt(variance + epsilon) * scale + bias`. Types are those of
@@ -39,8 +48,15 @@ defmodule ExCubecl.Ops.Interface.Normalization do
           iex> ExCubecl.to_list!(ExCubecl.Ops.layer_norm!(x, epsilon: 0, bias: ExCubecl.buffer!([0, 5], [2], :f32)))
           [[-1.0, 6.0], [-1.0, 6.0]]
       """
-      @spec layer_norm(tensor, keyword) :: result
-      def layer_norm(x, opts \\ []), do: Normalization.normalized(:layer_norm, x, opts)
+      @spec layer_norm(tensor, keyword) :: result | :ok
+      def layer_norm(x, opts \\ []),
+        do:
+          Into.run(
+            :layer_norm,
+            Normalization.operands(x, opts),
+            opts,
+            &Normalization.normalized(:layer_norm, x, &1, &2)
+          )
 
       @doc """
       Returns `{:ok, buffer}` with the elements divided by their root mean square along `axis:`, the last axis by default: `x / sqrt(mean(x * x) + epsilon) * scale`. Options
@@ -50,8 +66,15 @@ defmodule ExCubecl.Ops.Interface.Normalization do
           iex> ExCubecl.to_list!(ExCubecl.Ops.rms_norm!(x, epsilon: 0))
           [[1.0, 1.0], [-1.0, 1.0]]
       """
-      @spec rms_norm(tensor, keyword) :: result
-      def rms_norm(x, opts \\ []), do: Normalization.normalized(:rms_norm, x, opts)
+      @spec rms_norm(tensor, keyword) :: result | :ok
+      def rms_norm(x, opts \\ []),
+        do:
+          Into.run(
+            :rms_norm,
+            Normalization.operands(x, opts),
+            opts,
+            &Normalization.normalized(:rms_norm, x, &1, &2)
+          )
     end
   end
 end

@@ -2,7 +2,8 @@ defmodule ExCubecl.Ops.Interface.Products do
   @moduledoc false
   # The functions of `ExCubecl.Ops` for products: documentation, specs and the modules that implement them.
 
-  alias ExCubecl.Ops.Dot
+  alias ExCubecl.Buffer
+  alias ExCubecl.Ops.{Dot, Into}
 
   defmacro __using__(_opts) do
     quote unquote: false, location: :keep do
@@ -17,8 +18,9 @@ defmodule ExCubecl.Ops.Interface.Products do
           iex> ExCubecl.to_list!(ExCubecl.Ops.matmul!(stack, ExCubecl.buffer!([10, 1], [2], :s32)))
           [[12], [34]]
       """
-      @spec matmul(tensor, tensor) :: result
-      def matmul(a, b), do: Dot.matmul(a, b)
+      @spec matmul(tensor, tensor, into: Buffer.t()) :: result | :ok
+      def matmul(a, b, opts \\ []),
+        do: Into.run_only(:matmul, [a: a, b: b], opts, &Dot.matmul(a, b, &1))
 
       @doc """
       Returns `{:ok, buffer}`, the sums of products over pairs of axes, as `Nx.dot/6`. Its axes are the batch axes, the others of `a`, and the others of `b`.
@@ -40,8 +42,9 @@ defmodule ExCubecl.Ops.Interface.Products do
           iex> ExCubecl.to_list!(ExCubecl.Ops.dot!(a, a, contract_axes: {[1], [1]}, batch_axes: {[0], [0]}))
           [5, 50]
       """
-      @spec dot(tensor, tensor, keyword) :: result
-      def dot(a, b, opts \\ []), do: Dot.run(a, b, opts)
+      @spec dot(tensor, tensor, keyword) :: result | :ok
+      def dot(a, b, opts \\ []),
+        do: Into.run(:dot, [a: a, b: b], opts, &Dot.run(a, b, &1, nil, &2))
     end
   end
 end

@@ -3,7 +3,7 @@ defmodule ExCubecl.Ops.Interface.Windows do
   # The functions of `ExCubecl.Ops` for operations on windows: documentation, specs and the modules that implement them.
 
   alias ExCubecl.{Buffer, Kernel}
-  alias ExCubecl.Ops.{Convolution, Windows, WindowScatter}
+  alias ExCubecl.Ops.{Convolution, Into, Windows, WindowScatter}
 
   defmacro __using__(_opts) do
     quote unquote: false, location: :keep do
@@ -18,7 +18,8 @@ defmodule ExCubecl.Ops.Interface.Windows do
       @type window_options :: [
               strides: pos_integer | [pos_integer],
               window_dilations: pos_integer | [pos_integer],
-              padding: :valid | :same | [{integer, integer}]
+              padding: :valid | :same | [{integer, integer}],
+              into: Buffer.t()
             ]
 
       for {name, what, padding, example} <- [
@@ -35,9 +36,15 @@ defmodule ExCubecl.Ops.Interface.Windows do
             iex> ExCubecl.to_list!(ExCubecl.Ops.#{name}!(x, [2]))
             #{example}
         """
-        @spec unquote(name)(tensor, Buffer.shape(), window_options) :: result
+        @spec unquote(name)(tensor, Buffer.shape(), window_options) :: result | :ok
         def unquote(name)(buffer, window, opts \\ []),
-          do: Windows.run(unquote(name), buffer, window, opts)
+          do:
+            Into.run(
+              unquote(name),
+              [buffer: buffer],
+              opts,
+              &Windows.run(unquote(name), buffer, window, &1, &2)
+            )
       end
 
       @doc """
@@ -48,9 +55,15 @@ defmodule ExCubecl.Ops.Interface.Windows do
           iex> ExCubecl.to_list!(ExCubecl.Ops.window_mean!(x, [2], strides: 2))
           [150.0, 129.5]
       """
-      @spec window_mean(tensor, Buffer.shape(), window_options) :: result
+      @spec window_mean(tensor, Buffer.shape(), window_options) :: result | :ok
       def window_mean(buffer, window, opts \\ []),
-        do: Windows.run(:window_mean, buffer, window, opts)
+        do:
+          Into.run(
+            :window_mean,
+            [buffer: buffer],
+            opts,
+            &Windows.run(:window_mean, buffer, window, &1, &2)
+          )
 
       @doc """
       Returns `{:ok, buffer}` with all elements, or those along axes (see `t:axes/0`), folded by an element-wise kernel of an element and the accumulator, which
@@ -63,9 +76,15 @@ defmodule ExCubecl.Ops.Interface.Windows do
           iex> ExCubecl.to_list!(ExCubecl.Ops.reduce!(x, 0, digits, axis: 1))
           [12, 34]
       """
-      @spec reduce(tensor, operand, Kernel.t() | {module, atom}, axes) :: result
+      @spec reduce(tensor, operand, Kernel.t() | {module, atom}, axes) :: result | :ok
       def reduce(buffer, initial, kernel, opts \\ []),
-        do: Windows.reduce(buffer, initial, kernel, opts)
+        do:
+          Into.run(
+            :reduce,
+            [buffer: buffer, initial: initial],
+            opts,
+            &Windows.reduce(buffer, initial, kernel, &1, &2)
+          )
 
       @doc """
       Returns `{:ok, buffer}` with each window folded by an element-wise kernel, as in `reduce/4`. The type is that of the buffer, and padding is `initial`. Options are
@@ -83,9 +102,15 @@ defmodule ExCubecl.Ops.Interface.Windows do
               Buffer.shape(),
               Kernel.t() | {module, atom},
               window_options
-            ) :: result
+            ) :: result | :ok
       def window_reduce(buffer, initial, window, kernel, opts \\ []),
-        do: Windows.window_reduce(buffer, initial, window, kernel, opts)
+        do:
+          Into.run(
+            :window_reduce,
+            [buffer: buffer, initial: initial],
+            opts,
+            &Windows.window_reduce(buffer, initial, window, kernel, &1, &2)
+          )
 
       for {name, which, example} <- [
             {:window_scatter_max, "greatest", "[0, 10, 10, 0]"},
@@ -103,9 +128,17 @@ defmodule ExCubecl.Ops.Interface.Windows do
             iex> ExCubecl.to_list!(ExCubecl.Ops.#{name}!(x, source, 0, [2], strides: 2))
             #{example}
         """
-        @spec unquote(name)(tensor, tensor, operand, Buffer.shape(), keyword) :: result
-        def unquote(name)(tensor, source, initial, window, opts \\ []),
-          do: WindowScatter.run(unquote(name), tensor, source, initial, window, opts)
+        @spec unquote(name)(tensor, tensor, operand, Buffer.shape(), keyword) :: result | :ok
+        def unquote(name)(tensor, source, initial, window, opts \\ []) do
+          operands = [tensor: tensor, source: source, initial: initial]
+
+          Into.run(
+            unquote(name),
+            operands,
+            opts,
+            &WindowScatter.run(unquote(name), tensor, source, initial, window, &1, &2)
+          )
+        end
       end
 
       @doc """
@@ -133,8 +166,15 @@ defmodule ExCubecl.Ops.Interface.Windows do
           iex> ExCubecl.to_list!(ExCubecl.Ops.conv!(x, k, strides: 2, padding: [{1, 0}]))
           [[[10.0, 32.0]]]
       """
-      @spec conv(tensor, tensor, keyword) :: result
-      def conv(input, kernel, opts \\ []), do: Convolution.run(input, kernel, opts)
+      @spec conv(tensor, tensor, keyword) :: result | :ok
+      def conv(input, kernel, opts \\ []),
+        do:
+          Into.run(
+            :conv,
+            [input: input, kernel: kernel],
+            opts,
+            &Convolution.run(input, kernel, &1, &2)
+          )
     end
   end
 end
