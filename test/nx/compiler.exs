@@ -279,6 +279,10 @@ defmodule ExCubecl.NxCompilerTest do
         assert binary == Nx.to_binary(theirs(&apply(Definitions, name, [&1]), [large(5)]))
       end
 
+      both = fn x -> {Nx.multiply(x, 0.0), Nx.multiply(x, -0.0)} end
+      [positive, negative] = tensors(ours(both, [large(2)]))
+      assert Nx.to_binary(positive) != Nx.to_binary(negative)
+
       for y <- [Nx.tensor([1, 2]), Nx.tensor([3, 4])],
           do: assert_same(&Nx.add(&1, y), [Nx.tensor([10, 20])])
     end

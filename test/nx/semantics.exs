@@ -83,6 +83,14 @@ defmodule ExCubecl.NxSemanticsTest do
         assert list(Nx.indexed_add(target, indices, int([5, 6, 7]))) == [0, 11, 7]
       end
 
+      test "a scalar on the device with a tensor whose elements are all the same" do
+        one = Nx.sum(Nx.iota({100})) |> Nx.greater(0)
+        twos = Nx.broadcast(2, {3})
+        assert Nx.to_flat_list(Nx.add(one, twos)) == [3, 3, 3]
+        assert Nx.to_flat_list(Nx.select(one, twos, Nx.broadcast(5, {3}))) == [2, 2, 2]
+        assert Nx.shape(Nx.add(Nx.new_axis(one, 0), Nx.broadcast(2, {2, 1, 3}))) == {2, 1, 3}
+      end
+
       test "conversion to integers" do
         odd = float([300.7, -300.7, 1.0e10, -0.5])
         assert list(Nx.as_type(odd, :u8)) == [44, 212, 0, 0]

@@ -45,6 +45,7 @@ defmodule ExCubecl.NxTest do
   test "results that other backends get wrong", do: passes("semantics")
   test "memory", do: passes("lifetime")
   test "the compiler", do: passes("compiler")
+  test "random expressions, compiled", do: passes("compiler_graphs")
   test "the guide", do: passes("guide")
   test "programs of Axon, Scholar and Bumblebee", do: passes("models")
 

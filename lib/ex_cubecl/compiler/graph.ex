@@ -77,7 +77,13 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     defp convert(%T{vectorized_axes: [_ | _]} = t, state), do: convert(Nx.devectorize(t), state)
 
-    defp convert(%T{data: %Expr{id: id, op: op, args: args}} = t, state) do
+    # The id of a constant has its number, of which 0.0 and -0.0 are the same key of a map.
+    defp convert(%T{data: %Expr{id: id, op: :constant, args: [number]}} = t, state),
+      do: once({:erlang.term_to_binary(number), id}, t, state)
+
+    defp convert(%T{data: %Expr{id: id}} = t, state), do: once(id, t, state)
+
+    defp once(id, %T{data: %Expr{op: op, args: args}} = t, state) do
       case state.ids do
         %{^id => known} ->
           {known, state}

@@ -7,6 +7,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     alias ExCubecl.{Buffer, Error, View}
     alias ExCubecl.Nx.{Operand, Storage}
     alias ExCubecl.Ops.{ComputeType, ElementWise, Functions, Reductions}
+    alias ExCubecl.View.Strides
 
     @floats [:f16, :bf16, :f32, :f64]
     @unsigned [:u8, :u16, :u32, :u64]
@@ -41,8 +42,18 @@ if Code.ensure_loaded?(Nx.Backend) do
       with {:ok, dtype} <- Operand.dtype(out),
            {:ok, operands} <- Operand.all(tensors, config) do
         if Enum.any?(operands, &is_struct(&1, View)),
-          do: calculated(name, operands, dtype, config),
+          do: calculated(name, shaped(operands, Tuple.to_list(out.shape)), dtype, config),
           else: number(name, out, tensors, config)
+      end
+    end
+
+    # A tensor whose elements are all the same is a number here, and the views alone may have a smaller shape than the result.
+    defp shaped(operands, shape) do
+      if Enum.any?(operands, &match?(%View{shape: ^shape}, &1)) do
+        operands
+      else
+        at = Enum.find_index(operands, &is_struct(&1, View))
+        List.update_at(operands, at, &Strides.broadcast(&1, shape))
       end
     end
 
@@ -58,7 +69,8 @@ if Code.ensure_loaded?(Nx.Backend) do
         [first | rest] = tensors
         {:ok, rest} = Operand.all(rest, config)
         {:ok, dtype} = Operand.dtype(out)
-        calculated(name, [Storage.view(first, config) | rest], dtype, config)
+        operands = shaped([Storage.view(first, config) | rest], Tuple.to_list(out.shape))
+        calculated(name, operands, dtype, config)
     end
 
     defp calculated(name, operands, dtype, config) do

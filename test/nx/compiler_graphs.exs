@@ -1,0 +1,446 @@
+# Random expressions, compiled, against Nx.Defn.Evaluator on Nx.BinaryBackend. NX_GRAPHS is their number, NX_SEED the first seed.
+
+defmodule ExCubecl.NxGraphs do
+  # A random expression of a seed: a function of tensors that makes the same nodes each time. All numbers are integers, floats included, and small enough that
+  # the order of a sum does not matter: each node comes with a bound of its magnitude, and large ones are reduced.
+  import Nx.Defn
+
+  @most 2_000
+  @types [{:f, 32}, {:s, 64}, {:s, 32}, {:u, 8}]
+  @shapes [{}, {3}, {2, 3}, {1, 3}, {4, 2}, {2, 2, 3}, {7}, {80}, {5, 17}]
+
+  defn(choose(pred, x, yes, no), do: if(pred, do: yes.(x), else: no.(x)))
+
+  defn choose3(a, b, x, first, second, third) do
+    cond do
+      a -> first.(x)
+      b -> second.(x)
+      true -> third.(x)
+    end
+  end
+
+  # The macro `while` takes no function.
+  def repeat(x, n, fun) do
+    {_, x, _} =
+      Nx.Defn.Expr.defn_while(
+        __ENV__.file,
+        __ENV__.line,
+        {0, x, n},
+        :none,
+        fn
+          :condition, {i, _x, n} -> Nx.less(i, n)
+          :body, {i, x, n} -> {Nx.add(i, 1), fun.(x, i), n}
+        end,
+        []
+      )
+
+    x
+  end
+
+  def seen(x, fun), do: Nx.Defn.Kernel.hook(x, fun)
+  def stopped(x), do: Nx.Defn.Kernel.stop_grad(x)
+
+  @doc "Tensors as arguments of the expression."
+  def arguments(seed) do
+    seeded(seed)
+    for _ <- 1..3, do: literal(pick(@shapes), pick(@types))
+  end
+
+  @doc "The expression of a seed."
+  def expression(seed, tensors) do
+    seeded(-seed)
+    pool = for t <- tensors, do: {t, 9}
+    pool = grow(pool, between(4, 14), 2)
+    count = between(1, 3)
+    for({t, _} <- Enum.take(pool, count), do: t) |> List.to_tuple()
+  end
+
+  defp seeded(seed), do: :rand.seed(:exsss, seed)
+  defp pick(list), do: Enum.at(list, :rand.uniform(length(list)) - 1)
+  defp between(a, b), do: a + :rand.uniform(b - a + 1) - 1
+
+  defp grow(pool, 0, _depth), do: pool
+  defp grow(pool, n, depth), do: grow([reduced(node(pool, depth)) | pool], n - 1, depth)
+
+  # Wide integers wrap around, narrow ones too: there the bound is that of the type.
+  defp reduced({t, bound}) when bound <= @most, do: {t, bound}
+  defp reduced({%{type: {:u, 8}} = t, _}), do: {Nx.remainder(t, 7), 6}
+  defp reduced({t, _}), do: {Nx.clip(t, -9, 9) |> Nx.as_type(t.type), 9}
+
+  defp literal(shape, type) do
+    count = Tuple.product(shape)
+    low = if type == {:u, 8}, do: 0, else: -9
+    numbers = for _ <- 1..count, do: between(low, 9)
+
+    Nx.BinaryBackend
+    |> then(&Nx.tensor(numbers, type: type, backend: &1))
+    |> Nx.reshape(shape)
+  end
+
+  defp one(pool), do: pick(pool)
+
+  # Another tensor, and the first one in a shape that both can be broadcast to.
+  defp two(pool) do
+    {a, bound_a} = pick(pool)
+
+    candidates =
+      for {b, bound} <- pool, a.shape == b.shape or b.shape == {} or a.shape == {}, do: {b, bound}
+
+    {b, bound_b} = pick(candidates)
+    {a, bound_a, b, bound_b}
+  end
+
+  defp node(pool, depth) do
+    kinds =
+      [:unary, :binary, :binary, :compare, :logical, :bits, :select, :type, :constant] ++
+        [:literal, :creation, :reduction, :shape, :index, :slice, :order, :dot, :window] ++
+        [:fold, :join, :pad, :metadata, :optional, :hook, :clip]
+
+    kinds = if depth > 0, do: kinds ++ [:cond, :cond, :while, :cond3], else: kinds
+    made(pick(kinds), pool, depth)
+  end
+
+  defp made(:unary, pool, _) do
+    {t, bound} = one(pool)
+
+    case pick([:negate, :abs, :sign, :floor, :ceil, :round, :square]) do
+      :negate -> {signed(t, &Nx.negate/1), bound}
+      :square -> {Nx.multiply(t, t), bound * bound}
+      name -> {apply(Nx, name, [t]), max(bound, 1)}
+    end
+  end
+
+  defp made(:binary, pool, _) do
+    {a, x, b, y} = two(pool)
+
+    case pick([:add, :subtract, :multiply, :max, :min, :remainder, :quotient]) do
+      :add -> {wrapped(Nx.add(a, b)), x + y}
+      :subtract -> {wrapped(Nx.subtract(a, b)), x + y}
+      :multiply -> {wrapped(Nx.multiply(a, b)), x * y}
+      :remainder -> {Nx.remainder(a, between(1, 5)), max(x, 5)}
+      :quotient -> {if(integer?(a), do: Nx.quotient(a, between(1, 5)), else: a), x}
+      name -> {apply(Nx, name, [a, b]), max(x, y)}
+    end
+  end
+
+  defp made(:compare, pool, _) do
+    {a, _, b, _} = two(pool)
+    name = pick([:equal, :not_equal, :less, :less_equal, :greater, :greater_equal])
+    {apply(Nx, name, [a, b]), 1}
+  end
+
+  defp made(:logical, pool, _) do
+    {a, _, b, _} = two(pool)
+    {apply(Nx, pick([:logical_and, :logical_or, :logical_xor]), [a, b]), 1}
+  end
+
+  defp made(:bits, pool, _) do
+    {a, x, b, y} = two(pool)
+
+    if integer?(a) and integer?(b) do
+      case pick([:bitwise_and, :bitwise_or, :bitwise_xor, :left_shift, :right_shift, :bitwise_not]) do
+        :bitwise_not -> {wrapped(Nx.bitwise_not(a)), x + 1}
+        :left_shift -> {wrapped(Nx.left_shift(a, between(0, 3))), 8 * x}
+        :right_shift -> {Nx.right_shift(a, between(0, 3)), x}
+        name -> {wrapped(apply(Nx, name, [a, b])), 2 * max(x, y) + 1}
+      end
+    else
+      {Nx.equal(a, b), 1}
+    end
+  end
+
+  defp made(:select, pool, _) do
+    {a, x, b, y} = two(pool)
+
+    {p, _} =
+      pick(
+        Enum.filter(pool, fn {p, _} -> p.shape == {} or p.shape == wider(a, b) end) ++
+          [{Nx.u8(1), 1}]
+      )
+
+    {Nx.select(p, a, b), max(x, y)}
+  end
+
+  defp made(:type, pool, _) do
+    {t, bound} = one(pool)
+    {Nx.as_type(t, pick(@types)) |> wrapped(), bound}
+  end
+
+  defp made(:clip, pool, _) do
+    {t, _} = one(pool)
+    low = if match?({:u, _}, t.type), do: 1, else: -3
+    {Nx.clip(t, low, 5), 5}
+  end
+
+  defp made(:constant, _pool, _),
+    do: {Nx.broadcast(Nx.tensor(between(0, 9), type: pick(@types)), pick(@shapes)), 9}
+
+  defp made(:literal, _pool, _),
+    do: {Nx.Defn.Expr.tensor(literal(pick(@shapes), pick(@types))), 9}
+
+  defp made(:creation, _pool, _) do
+    case between(1, 2) do
+      1 -> {Nx.iota(pick(@shapes), type: pick(@types)), 100}
+      2 -> {Nx.eye(between(1, 10), type: pick(@types)), 1}
+    end
+  end
+
+  defp made(:reduction, pool, _) do
+    {t, bound} = one(pool)
+    rank = tuple_size(t.shape)
+    axes = if rank > 0 and between(0, 1) == 1, do: [axes: [between(0, rank - 1)]], else: []
+    keep = if rank > 0 and between(0, 1) == 1, do: [keep_axes: true], else: []
+
+    case pick([:sum, :sum, :reduce_max, :reduce_min, :all, :any]) do
+      :sum -> {Nx.sum(t, axes ++ keep), bound * Nx.size(t)}
+      name when name in [:all, :any] -> {apply(Nx, name, [t, axes ++ keep]), 1}
+      name -> {apply(Nx, name, [t, axes ++ keep]), bound}
+    end
+  end
+
+  defp made(:shape, pool, _) do
+    {t, bound} = one(pool)
+
+    result =
+      case between(1, 5) do
+        1 -> Nx.transpose(t)
+        2 -> Nx.reverse(t)
+        3 -> Nx.flatten(t)
+        4 -> Nx.new_axis(t, 0)
+        5 -> Nx.squeeze(t)
+      end
+
+    {if(tuple_size(result.shape) > 4, do: Nx.flatten(result), else: result), bound}
+  end
+
+  defp made(:slice, pool, _) do
+    {t, bound} = one(pool)
+
+    case t.shape do
+      {} ->
+        {t, bound}
+
+      shape ->
+        lengths = for n <- Tuple.to_list(shape), do: between(1, n)
+        starts = for {n, k} <- Enum.zip(Tuple.to_list(shape), lengths), do: between(0, n - k)
+        strides = for _ <- lengths, do: between(1, 2)
+
+        case between(1, 3) do
+          1 ->
+            {Nx.slice(t, starts, lengths, strides: strides), bound}
+
+          2 ->
+            {Nx.slice(t, dynamic(starts), lengths), bound}
+
+          3 ->
+            {Nx.put_slice(
+               t,
+               dynamic(starts),
+               Nx.broadcast(Nx.tensor(3, type: t.type), List.to_tuple(lengths))
+             ), max(bound, 3)}
+        end
+    end
+  end
+
+  defp made(:index, pool, _) do
+    {t, bound} = one(pool)
+
+    case t.shape do
+      {} ->
+        {t, bound}
+
+      shape ->
+        rank = tuple_size(shape)
+        axis = between(0, rank - 1)
+        n = elem(shape, axis)
+        indices = Nx.tensor(for(_ <- 1..between(1, 4), do: between(0, n - 1)), type: {:s, 32})
+
+        case between(1, 4) do
+          1 ->
+            {Nx.take(t, indices, axis: axis), bound}
+
+          2 ->
+            {Nx.argmax(t, axis: axis), n}
+
+          kind ->
+            whole = for m <- Tuple.to_list(shape), do: between(0, m - 1)
+            name = if kind == 3, do: :indexed_add, else: :indexed_put
+            updates = Nx.tensor([4], type: t.type)
+            {apply(Nx, name, [t, Nx.tensor([whole]), updates]), bound + 4}
+        end
+    end
+  end
+
+  defp made(:order, pool, _) do
+    {t, bound} = one(pool)
+
+    cond do
+      t.shape == {} -> {t, bound}
+      between(0, 1) == 0 -> {Nx.sort(t, axis: 0, direction: pick([:asc, :desc])), bound}
+      true -> {Nx.argsort(t, axis: -1), Nx.size(t)}
+    end
+  end
+
+  defp made(:dot, pool, _) do
+    {a, x} = one(pool)
+    flat = Nx.flatten(a)
+    {b, y} = one(for {t, y} <- pool, Nx.size(t) == Nx.size(a), do: {Nx.flatten(t), y})
+
+    if between(0, 1) == 0,
+      do: {wrapped(Nx.dot(flat, b)), x * y * Nx.size(a)},
+      else: {wrapped(Nx.outer(Nx.take(flat, Nx.tensor([0])), b)), x * y}
+  end
+
+  defp made(:window, pool, _) do
+    {t, bound} = one(pool)
+
+    case t.shape do
+      {n} when n >= 2 -> {Nx.window_sum(t, {2}, padding: pick([:valid, :same])), 2 * bound}
+      {n, m} when n >= 2 and m >= 2 -> {Nx.window_max(t, {2, 2}), bound}
+      _ -> {t, bound}
+    end
+  end
+
+  defp made(:fold, pool, _) do
+    {t, bound} = one(pool)
+
+    if t.shape != {} and integer?(t) and t.type != {:u, 8},
+      do:
+        {Nx.reduce(t, Nx.tensor(0, type: t.type), [axes: [0]], fn x, acc ->
+           Nx.max(acc, Nx.add(x, 1))
+         end), bound + 1},
+      else: {t, bound}
+  end
+
+  defp made(:join, pool, _) do
+    {a, x, b, y} = two(pool)
+
+    cond do
+      a.shape != b.shape -> {a, x}
+      a.shape == {} or between(0, 1) == 0 -> {Nx.stack([a, b]) |> flat(), max(x, y)}
+      true -> {Nx.concatenate([a, b, a], axis: 0), max(x, y)}
+    end
+  end
+
+  defp made(:pad, pool, _) do
+    {t, bound} = one(pool)
+    config = for _ <- 1..tuple_size(t.shape)//1, do: {between(0, 2), between(0, 1), between(0, 1)}
+    {if(t.shape == {}, do: t, else: Nx.pad(t, Nx.tensor(2, type: t.type), config)), max(bound, 2)}
+  end
+
+  defp made(:metadata, pool, _) do
+    {t, bound} = one(pool)
+    {stopped(t), bound}
+  end
+
+  defp made(:optional, pool, _) do
+    {t, bound} = one(pool)
+
+    case pick([:logical_not, :cumulative_max, :top_k]) do
+      :logical_not -> {Nx.logical_not(t), 1}
+      _ when t.shape == {} -> {t, bound}
+      :cumulative_max -> {Nx.cumulative_max(t, axis: 0), bound}
+      :top_k -> {t |> Nx.top_k(k: 1) |> elem(between(0, 1)), max(bound, Nx.size(t))}
+    end
+  end
+
+  defp made(:hook, pool, _) do
+    {t, bound} = one(pool)
+    {seen(t, fn _ -> :ok end), bound}
+  end
+
+  ## Control flow: results have the type and shape of the value
+
+  defp made(:cond, pool, depth) do
+    {x, bound} = one(pool)
+    branch = branch(pool, x, depth)
+    {choose(predicate(pool), x, branch, branch), max(bound, 9)}
+  end
+
+  defp made(:cond3, pool, depth) do
+    {x, bound} = one(pool)
+    {y, _} = one(pool)
+    branch = branch(pool, x, depth)
+    # A tuple of results.
+    pair = fn x -> {branch.(x), Nx.add(Nx.sum(y), 1)} end
+
+    {a, b} = choose3(predicate(pool), predicate(pool), x, pair, pair, pair)
+    {Nx.select(Nx.greater(b, 0), a, a), max(bound, 9)}
+  end
+
+  defp made(:while, pool, depth) do
+    {x, bound} = one(pool)
+
+    body = fn x, i ->
+      inner = grow([{x, 9}, {i, 3}], between(1, 4), depth - 1)
+      as(hd(inner), x)
+    end
+
+    {repeat(Nx.clip(x, 0, 9) |> Nx.as_type(x.type), between(0, 3), body), max(bound, 9)}
+  end
+
+  # Values of the pool are outside of the branch.
+  defp branch(pool, x, depth) do
+    fn value -> as(hd(grow([{value, 9} | pool], between(1, 3), depth - 1)), x) end
+  end
+
+  defp as({t, bound}, %{type: type, shape: shape}) do
+    {t, _} = if bound > 9, do: {Nx.remainder(t, 7), 6}, else: {t, bound}
+
+    t =
+      if t.shape == shape,
+        do: t,
+        else: Nx.broadcast(Nx.sum(Nx.remainder(t, 2)) |> Nx.remainder(5), shape)
+
+    # No integer outside of its type.
+    t = if type == {:u, 8}, do: Nx.abs(t), else: t
+    Nx.as_type(t, type)
+  end
+
+  defp predicate(pool) do
+    {t, _} = one(pool)
+    Nx.greater(Nx.sum(t), between(-5, 5))
+  end
+
+  defp dynamic(starts), do: Enum.map(starts, &if(between(0, 1) == 0, do: &1, else: Nx.tensor(&1)))
+  defp integer?(%{type: {kind, _}}), do: kind in [:s, :u]
+  defp signed(%{type: {:u, _}} = t, _fun), do: t
+  defp signed(t, fun), do: fun.(t)
+  defp flat(%{shape: shape} = t), do: if(tuple_size(shape) > 4, do: Nx.flatten(t), else: t)
+  defp wider(%{shape: {}}, b), do: b.shape
+  defp wider(a, _b), do: a.shape
+
+  # Narrow integers have the same values on the host and the device after they wrapped around.
+  defp wrapped(t), do: t
+end
+
+defmodule ExCubecl.NxGraphsTest do
+  use ExUnit.Case, async: false
+
+  alias ExCubecl.NxGraphs
+
+  @count String.to_integer(System.get_env("NX_GRAPHS") || "2000")
+  @first String.to_integer(System.get_env("NX_SEED") || "#{:rand.uniform(1_000_000_000)}")
+
+  # Most graphs keep their small tensors on the host, as programs do; a tenth have all of them on the device.
+  @tag timeout: 600_000
+  test "#{@count} random expressions from seed #{@first} on" do
+    for seed <- @first..(@first + @count - 1)//1 do
+      limit = if rem(seed, 10) == 0, do: 0, else: 64
+      Nx.default_backend(Nx.BinaryBackend)
+      arguments = NxGraphs.arguments(seed)
+      fun = Nx.Defn.Compiler.fun(3, &NxGraphs.expression(seed, &1))
+      expected = run(fun, arguments, Nx.Defn.Evaluator)
+      Nx.default_backend({ExCubecl.Backend, host_limit: limit})
+      assert {seed, run(fun, arguments, ExCubecl)} == {seed, expected}
+    end
+  end
+
+  # NaN and infinities do not occur, and the sign of a zero does not matter to `==`.
+  defp run(fun, arguments, compiler) do
+    for tensor <- Tuple.to_list(apply(Nx.Defn.jit(fun, compiler: compiler), arguments)),
+        do: {tensor.type, tensor.shape, Nx.to_flat_list(tensor)}
+  rescue
+    error -> {:raised, error.__struct__, Exception.format(:error, error, __STACKTRACE__)}
+  end
+end
