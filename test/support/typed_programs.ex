@@ -178,7 +178,10 @@ defmodule ExCubecl.TypedPrograms do
 
   # The merge rules of the guide.
   def mix(same, same), do: same
-  def mix(a, b) when a in @floats and b in @floats, do: if(:f64 in [a, b], do: :f64, else: :f32)
+
+  def mix(a, b) when a in @floats and b in @floats,
+    do: Enum.find([:f64, :f32, :f16], &(&1 in [a, b]))
+
   def mix(a, _) when a in @floats, do: a
   def mix(_, b) when b in @floats, do: b
 

@@ -175,6 +175,47 @@ defmodule ExCubecl.HiddenTypesTest do
            """) == []
   end
 
+  test "elements of 64 bits are selected as two words, at indices of 64 bits" do
+    script = """
+    for dtype <- [:s64, :u64, :f64] do
+      x = ExCubecl.buffer!(for(i <- 0..5, do: if(i == 3, do: 0, else: i + 4_294_967_296)), [2, 3], dtype)
+      at = fn list, shape, type -> ExCubecl.buffer!(list, shape, type) end
+      list = &Enum.map(ExCubecl.to_flat_list!(&1), fn n -> trunc(n) - 4_294_967_296 end)
+      far = at.([1, 4_294_967_296, 0], [3], :s64)
+      put = at.([5, 6], [2, 1], :u64)
+      into = Buffer.zeros!([2, 2], dtype)
+      :ok = Ops.take(x, at.([2, 0], [2], :u64), axis: 1, into: into)
+
+      [
+        Ops.gather!(x, far),
+        Ops.take!(x, at.([-4_294_967_295, 2], [1, 2], :s64), axis: 1),
+        Ops.take_along_axis!(x, at.([2, 1], [2, 1], :u64), axis: 1),
+        Ops.gather_nd!(x, at.([1, 2, 0, 0], [2, 2], :s64)),
+        Ops.indexed_put!(x, put, Buffer.zeros!([2, 3], dtype)),
+        Ops.indexed_put!(x, at.([1], [1, 1], :s32), Buffer.full!([1, 3], dtype, 4_294_967_303)),
+        into
+      ]
+      |> Enum.map(list)
+    end
+    """
+
+    none = -4_294_967_296
+
+    expected = [
+      [none, 4, 5, none, none, none, 0, 1, 2],
+      [none, 2, none, 5],
+      [2, 4],
+      [5, 0],
+      [0, 1, 2, none, 4, 5],
+      [0, 1, 2, 7, 7, 7],
+      [2, 0, 5, none]
+    ]
+
+    for types <- [[:s64, :u64], [:s64, :u64, :f64], [:f64], [:s64]],
+        result <- without(types, script),
+        do: assert(result == expected)
+  end
+
   test "sums use the widest type that there is" do
     assert without([:s64, :u64], """
            for dtype <- [:s32, :u32, :f32] do

@@ -82,10 +82,7 @@ defmodule ExCubecl.Kernel.Types do
   end
 
   defp mix_floats(a, b) do
-    cond do
-      :f64 in [a, b] -> :f64
-      true -> :f32
-    end
+    Enum.find([:f64, :f32, :f16], &(&1 in [a, b]))
   end
 
   defp kind(type) when type in @floats, do: :float

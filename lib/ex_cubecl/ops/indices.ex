@@ -2,21 +2,48 @@ defmodule ExCubecl.Ops.Indices do
   @moduledoc false
   # Buffers of indices: their types, their bounds, and the expressions that read them.
 
-  alias ExCubecl.{Buffer, Error, Kernel, Shape, View}
-  alias ExCubecl.Ops.{ComputeType, Index, Layout, Operands, Shapes, Strided}
+  alias ExCubecl.{Buffer, Device, DType, Error, Kernel, Shape, View}
+  alias ExCubecl.Ops.{ComputeType, Index, Layout, Lowering, Operands, Shapes, Strided}
+  alias ExCubecl.View.Bits
 
   require Kernel
 
   @same Kernel.kernel(fn x -> x end)
+  @in_word Kernel.kernel(fn low, high ->
+             if high == 0 and low < 2_147_483_648, do: cast(low, :s32), else: -1
+           end)
   @none 2_147_483_647
 
-  @doc "The indices in a buffer, in a type that the device computes; they must be integers."
+  @doc """
+  The indices in a buffer, in a type that the device computes; they must be integers. On a device without 64-bit integers, errors show -1 for an index that does not
+  fit into 32 bits.
+  """
   @spec integers(atom, Buffer.t() | View.t()) :: {:ok, Buffer.t()} | {:error, Error.t()}
   def integers(name, indices) do
     with {:ok, %{dtype: dtype} = indices} <- Operands.contiguous(indices, name),
          :ok <- integer(dtype),
          {:ok, type} <- ComputeType.of(dtype, indices.device),
-         do: ComputeType.converted(indices, type)
+         {:ok, known} <- Device.dtypes(indices.device) do
+      if type in known or DType.size!(type) < 8,
+        do: ComputeType.converted(indices, type),
+        else: in_words(name, indices)
+    end
+  end
+
+  # Integers of the other sign that has 64 bits have the same indices below 2^63. Without any, an index that needs more than one word is -1, which
+  # is outside of each axis.
+  defp in_words(name, %{shape: shape} = indices) do
+    case Bits.of(View.new(indices)) do
+      {:ok, %{dtype: :u32} = words} ->
+        low = %{words | shape: shape, strides: Enum.drop(words.strides, -1)}
+        Lowering.map(Strided.named(@in_word, name), [low, %{low | offset: 1}], dtype: :s32)
+
+      {:ok, %{buffer: buffer}} ->
+        {:ok, buffer}
+
+      error ->
+        error
+    end
   end
 
   defp integer(dtype) when dtype in [:f16, :bf16, :f32, :f64],

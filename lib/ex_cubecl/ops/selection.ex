@@ -3,9 +3,10 @@ defmodule ExCubecl.Ops.Selection do
   # Lowers an element-wise read at indices that buffers hold. Gathers read a tensor at the indices of the caller, scatters read the
   # updates at the index of the one that an element gets.
 
-  alias ExCubecl.{Buffer, Error, Kernel, View}
+  alias ExCubecl.{Buffer, DType, Error, Kernel, View}
   alias ExCubecl.Kernel.Types
   alias ExCubecl.Ops.{ComputeType, Index, Indices, Operands, Strided, Target}
+  alias ExCubecl.View.Bits
 
   require Kernel
 
@@ -25,6 +26,45 @@ defmodule ExCubecl.Ops.Selection do
   @spec run(atom, [non_neg_integer], View.t(), [index], View.t() | number, Target.into()) ::
           {:ok, Buffer.t()} | :ok | {:error, Error.t()}
   def run(name, shape, source, indices, default \\ 0, into \\ nil) do
+    case as_bits(source, default) do
+      {:ok, bits, other} -> moved(name, bits, indices, other, source)
+      :no -> calculated(name, shape, source, indices, default, into)
+      error -> error
+    end
+  end
+
+  # Elements of one 64-bit type are moved as words if the device has no integers of this width. The bits of the number 0 are 0.
+  defp as_bits(%{dtype: dtype} = source, default) do
+    with true <- DType.size!(dtype) == 8 and type(source, default) == dtype,
+         {:ok, %{dtype: other} = bits} when other != dtype <- Bits.of(source),
+         {:ok, default} <- default_bits(default) do
+      {:ok, bits, default}
+    else
+      {:error, error} -> {:error, error}
+      _ -> :no
+    end
+  end
+
+  defp default_bits(%View{} = view), do: Bits.of(view)
+  defp default_bits(number) when number == 0, do: {:ok, 0}
+  defp default_bits(_number), do: :no
+
+  defp moved(name, bits, indices, default, source) do
+    # A last axis of two words, or none.
+    words = if length(bits.shape) > length(source.shape), do: [1], else: []
+    width = length(words) + 1
+
+    indices =
+      for {at, length, stride} <- indices do
+        strides = at.strides ++ Enum.map(words, fn _ -> 0 end)
+        {%{at | shape: at.shape ++ words, strides: strides}, length, width * stride}
+      end
+
+    with {:ok, result} <- launch(name, bits.shape, bits, indices, default, []),
+         do: Bits.back(result, source)
+  end
+
+  defp calculated(name, shape, source, indices, default, into) do
     with {:ok, moved} <- ComputeType.widened(source),
          {:ok, other} <- widened(default),
          target = Target.option(into, shape, type(moved, other), moved.device),
@@ -50,7 +90,7 @@ defmodule ExCubecl.Ops.Selection do
         for {read, {view, length, stride}} <- Enum.zip(index_reads, indices),
             do: part(read, view.dtype, length, stride, indexed.index)
 
-      element = {:at, 0, :source, Enum.reduce(parts, indexed.index.source, &moved/2)}
+      element = {:at, 0, :source, Enum.reduce(parts, indexed.index.source, &advanced/2)}
       default = Operands.expression(default_read, indexed.index)
 
       result = {:if, 0, Indices.all(Enum.map(parts, & &1.inside)), element, default}
@@ -81,5 +121,5 @@ defmodule ExCubecl.Ops.Selection do
     }
   end
 
-  defp moved(%{move: move}, at), do: Index.call(:add, at, move)
+  defp advanced(%{move: move}, at), do: Index.call(:add, at, move)
 end

@@ -6,6 +6,7 @@ defmodule ExCubecl.Ops.LoweringTest do
   import ExCubecl.Strided
 
   alias ExCubecl.{Kernel, Ops, View}
+  alias ExCubecl.Kernel.Types
   alias ExCubecl.Ops.{ElementWise, Lowering, Reduction}
   alias ExCubecl.View.{Copy, Strides}
 
@@ -93,6 +94,23 @@ defmodule ExCubecl.Ops.LoweringTest do
       all = Buffer.to_flat_list!(target.buffer)
       assert Enum.count(all, &(&1 == -1)) == length(all) - count
     end
+  end
+
+  test "f16 and bf16 merge to f16, as in Nx" do
+    [half, brain] = for dtype <- [:f16, :bf16], do: ExCubecl.buffer!([1.5, -2.0], [2], dtype)
+
+    for result <- [
+          Ops.multiply!(half, brain),
+          Ops.multiply!(brain, half),
+          Ops.matmul!(Buffer.reshape!(half, [2, 1]), brain |> Buffer.reshape!([1, 2])),
+          Ops.put_slice!(brain, [0], half)
+        ],
+        do: assert(result.dtype == :f16)
+
+    assert Buffer.to_list!(Ops.multiply!(half, brain)) == [2.25, 4.0]
+
+    pairs = for a <- [:f16, :bf16], b <- [:f32, :f64], do: {Types.mix(a, b), Types.mix(b, a)}
+    assert pairs == [f32: :f32, f64: :f64, f32: :f32, f64: :f64]
   end
 
   test "a result in a given buffer, also in that of an operand" do
