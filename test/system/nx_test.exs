@@ -46,6 +46,7 @@ defmodule ExCubecl.NxTest do
   test "memory", do: passes("lifetime")
   test "the compiler", do: passes("compiler")
   test "random expressions, compiled", do: passes("compiler_graphs")
+  test "the kernels of compiled programs", do: passes("fusion")
   test "the guide", do: passes("guide")
   test "programs of Axon, Scholar and Bumblebee", do: passes("models")
 

@@ -136,6 +136,14 @@ defmodule ExCubecl.Kernel.Typer do
     {{:write, slot(name, state), index, value}, state}
   end
 
+  # The element of an output at the index of the invocation. Only operations of this library have this statement.
+  defp statement({:put, line, name, value}, state) do
+    dtype = dtype_of(name, line, state)
+    {typed, state} = expression(value, state)
+    {value, state} = coerce(typed, dtype, state)
+    {{:put, slot(name, state), value}, state}
+  end
+
   defp statement({:branch, line, condition, then, other}, state) do
     {condition, state} = condition(condition, line, state)
     {then, state} = block(then, state)

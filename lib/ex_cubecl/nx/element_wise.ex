@@ -75,10 +75,40 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     defp calculated(name, operands, dtype, config) do
       with {:ok, name, operands, as} <- calculation(name, operands, dtype, config),
-           {:ok, buffer} <- ElementWise.apply(name, operands, as),
+           {:ok, buffer} <- ElementWise.apply(name, made(name, operands, dtype, config), as),
            # The type of the result may be one that kernels do not have.
            do: ComputeType.converted(buffer, dtype)
     end
+
+    # The type of the result of a selection is that of a view.
+    defp made(:select, operands, dtype, config) do
+      [pred, a, b] = cast(operands)
+      one = if is_struct(a, View) or is_struct(b, View), do: a, else: one(a, dtype, config)
+      [pred, one, b]
+    end
+
+    defp made(_name, operands, _dtype, _config), do: cast(operands)
+
+    defp cast(operands) do
+      Enum.map(operands, fn
+        {:in, type, operand} -> Operand.cast(operand, type)
+        operand -> operand
+      end)
+    end
+
+    @doc """
+    The operation of `ExCubecl.Ops.ElementWise` for a callback with a result of type `dtype`, its operands and its casts: `{:ok, name, operands, casts}`. An operand
+    `{:in, type, operand}` is one that is converted first. Operands are numbers, and views whose buffer is `nil`. `:unknown` if the elements of an operand decide what the callback does, else as `run/3`.
+    """
+    def lowered(name, [_, %View{}], dtype, _config)
+        when (name in @divisions or name == :pow) and dtype not in @floats,
+        do: :unknown
+
+    def lowered(name, [_, %View{dtype: type}], _dtype, _config)
+        when name in @shifts and type not in @unsigned,
+        do: :unknown
+
+    def lowered(name, operands, dtype, config), do: calculation(name, operands, dtype, config)
 
     ## The operation, its operands and the type of the calculation
 
@@ -137,12 +167,8 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     defp calculation(name, [x], _dtype, _config) when name in @exact, do: {:ok, name, [x], []}
 
-    defp calculation(:select, [pred, a, b], dtype, config) do
-      [a, b] = in_type([a, b], dtype, config)
-      # The type of the result is that of a view.
-      a = if is_struct(a, View) or is_struct(b, View), do: a, else: one(a, dtype, config)
-      {:ok, :select, [truth(pred), a, b], []}
-    end
+    defp calculation(:select, [pred, a, b], dtype, config),
+      do: {:ok, :select, [truth(pred) | in_type([a, b], dtype, config)], []}
 
     defp one(number, dtype, config) do
       type = Operand.compute_type(dtype, config.device)
@@ -162,7 +188,7 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     defp in_type(operands, dtype, config) do
       type = Operand.compute_type(dtype, config.device)
-      Enum.map(operands, &Operand.cast(&1, type))
+      for operand <- operands, do: {:in, type, operand}
     end
 
     # A type that has all values of both operands.

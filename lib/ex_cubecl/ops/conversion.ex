@@ -50,12 +50,14 @@ defmodule ExCubecl.Ops.Conversion do
     end
   end
 
-  defp kernel(from, to) when Types.floating?(from) and not Types.floating?(to) do
+  @doc "The kernel that converts elements of a type, and the numbers that follow its operand."
+  @spec kernel(DType.t(), DType.t()) :: {Kernel.t(), [integer]}
+  def kernel(from, to) when Types.floating?(from) and not Types.floating?(to) do
     wide = if from == :f64, do: :f64, else: :f32
     word = if DType.size!(to) == 8, do: :u64, else: :u32
     limits = for limit <- [:neg_infinity, :infinity], do: Types.number_as(limit, to)
     {@modulo[{wide, word}], Enum.map(limits, &Types.number_as(&1, word))}
   end
 
-  defp kernel(_from, _to), do: {@same, []}
+  def kernel(_from, _to), do: {@same, []}
 end

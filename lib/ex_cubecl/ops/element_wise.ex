@@ -187,46 +187,53 @@ defmodule ExCubecl.Ops.ElementWise do
   def binary, do: unquote(for {name, {_, what}} <- @binary, do: {name, what})
 
   @doc "Applies an operation; `opts` are those of `ExCubecl.Ops.Lowering.map/3`."
-  def apply(name, operands, opts \\ [])
+  def apply(name, operands, opts \\ []) do
+    {kernel, more, casts} = kernel(name, operands)
 
-  def apply(:count_leading_zeros, [x], opts) do
+    # Other terms than options are left to the checks of the lowering.
+    if Keyword.keyword?(opts),
+      do: Lowering.map(kernel, operands ++ more, casts ++ opts),
+      else: Lowering.map(kernel, operands, opts)
+  end
+
+  @doc """
+  The kernel of an operation for operands of these types: `{kernel, numbers, casts}` with the numbers that follow the operands, and the options `:as` and `:dtype` of
+  `ExCubecl.Ops.Lowering.map/3`.
+  """
+  @spec kernel(atom, [Lowering.operand()]) :: {Kernel.t(), [integer], keyword}
+  def kernel(:count_leading_zeros, [x]) do
     case types([x]) do
       [type] when not Types.floating?(type) ->
         word = if bits(type) == 64, do: 64, else: 32
-        kernel = @kernels.count_leading_zeros[word]
-        cast(kernel, [x, word - bits(type)], [dtype: type], opts)
+        {@kernels.count_leading_zeros[word], [word - bits(type)], [dtype: type]}
 
       # The error of a type or a term that the operation does not take.
       _ ->
-        Lowering.map(Strided.named(@kernels.bitwise_not, :count_leading_zeros), [x], opts)
+        {Strided.named(@kernels.bitwise_not, :count_leading_zeros), [], []}
     end
   end
 
-  def apply(name, [_, _] = operands, opts)
-      when name in [:integer_pow, :left_shift, :right_shift] do
+  def kernel(name, [_, _] = operands) when name in [:integer_pow, :left_shift, :right_shift] do
     # A float would be truncated.
     case if(Enum.any?(operands, &is_float/1), do: [], else: types(operands)) do
       [_ | _] = types ->
         type = Enum.reduce(types, &Types.mix/2)
-        more = if name == :integer_pow, do: [], else: [bits(type)]
-        cast(@kernels[name], operands ++ more, [as: type], opts)
+        {@kernels[name], if(name == :integer_pow, do: [], else: [bits(type)]), [as: type]}
 
       [] ->
-        Lowering.map(Strided.named(@kernels.bitwise_and, name), operands, opts)
+        {Strided.named(@kernels.bitwise_and, name), [], []}
     end
   end
 
-  def apply(:pow, [_, _] = operands, opts) do
+  def kernel(:pow, [_, _] = operands) do
     integers? =
       not Enum.any?(operands, &(is_float(&1) or is_atom(&1))) and
         not Enum.any?(types(operands), &Types.floating?/1)
 
-    if integers?,
-      do: __MODULE__.apply(:integer_pow, operands, opts),
-      else: Lowering.map(@kernels.pow, operands, opts)
+    if integers?, do: kernel(:integer_pow, operands), else: {@kernels.pow, [], []}
   end
 
-  def apply(:sign, [x], opts) do
+  def kernel(:sign, [x]) do
     class =
       case types([x]) do
         [type] when type in [:s8, :s16, :s32, :s64] -> :signed
@@ -234,21 +241,15 @@ defmodule ExCubecl.Ops.ElementWise do
         _ -> :float
       end
 
-    Lowering.map(@kernels.sign[class], [x], opts)
+    {@kernels.sign[class], [], []}
   end
 
-  def apply(:round, [x], opts) do
+  def kernel(:round, [x]) do
     class = if Enum.all?(types([x]), &Types.floating?/1), do: :float, else: :integer
-    Lowering.map(@kernels.round[class], [x], opts)
+    {@kernels.round[class], [], []}
   end
 
-  def apply(name, operands, opts), do: Lowering.map(@kernels[name], operands, opts)
-
-  defp cast(kernel, operands, casts, opts) do
-    if Keyword.keyword?(opts),
-      do: Lowering.map(kernel, operands, casts ++ opts),
-      else: Lowering.map(kernel, operands, opts)
-  end
+  def kernel(name, _operands), do: {@kernels[name], [], []}
 
   defp types(operands) do
     Enum.flat_map(operands, fn

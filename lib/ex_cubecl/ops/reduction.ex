@@ -53,6 +53,11 @@ defmodule ExCubecl.Ops.Reduction do
     end
   end
 
+  @doc "The launches that the reduction of `n` elements to one takes."
+  @spec launches(non_neg_integer) :: pos_integer
+  def launches(n) when n <= @chunk, do: 1
+  def launches(n), do: 1 + launches(div(n + @chunk - 1, @chunk))
+
   ## Index spaces
 
   defp space(name, op, operands, axes, keep?) do

@@ -2,7 +2,7 @@ defmodule ExCubecl.Ops.Reductions do
   @moduledoc false
   # The reductions by name: their accumulators, the types in which they accumulate, and the checks of their options.
 
-  alias ExCubecl.{Device, Kernel, Shape}
+  alias ExCubecl.{Device, Kernel, Shape, View}
   alias ExCubecl.Error.Arguments
   alias ExCubecl.Ops.{ComputeType, ElementWise, Operands, Reduction, Shapes, Target}
 
@@ -63,6 +63,27 @@ defmodule ExCubecl.Ops.Reductions do
       Reduction.run(spec(name, wide, dtype), @same, [view], axes, keep?, into)
     end
   end
+
+  @doc "The expression of an element, of the type `dtype`, from which a reduction accumulates it, with its type."
+  def element(name, expression, _dtype) when name in [:all, :any],
+    do: {{:inline, @not_zero.parsed, [expression]}, :u8}
+
+  def element(_name, expression, dtype), do: {expression, dtype}
+
+  @doc """
+  A reduction by name of the results of an element-wise kernel, as `element/3` has them. The types are those of the elements and of the result.
+  """
+  def run_kernel(name, op, operands, axes, {from, dtype}) do
+    %{device: device} = Enum.find(operands, &is_struct(&1, View))
+
+    with {:ok, wide} <- wide(name, %{dtype: from, device: device}) do
+      spec = %{spec(name, wide, dtype) | operands: nil}
+      Reduction.run(spec, op, operands, axes, false)
+    end
+  end
+
+  @doc "The launches that a reduction of `n` elements takes."
+  defdelegate launches(n), to: Reduction
 
   @doc """
   The index of the minimum or maximum along an axis, or of all elements. `nan` is what floats do with NaN:

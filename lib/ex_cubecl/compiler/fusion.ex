@@ -1,0 +1,233 @@
+if Code.ensure_loaded?(Nx.Defn.Expr) do
+  defmodule ExCubecl.Compiler.Fusion do
+    @moduledoc false
+    # Element-wise operations, and what reads or feeds them, as few kernels. A kernel has the operations, types and casts of the callbacks of
+    # `ExCubecl.Backend` that it replaces, one after the other, and therefore the bits of their results.
+
+    alias ExCubecl.{Backend, Error, Shape, View}
+    alias ExCubecl.Compiler.Graph
+    alias ExCubecl.Compiler.Fusion.{Code, Group, Node, Partition}
+    alias ExCubecl.Nx.Storage
+    alias ExCubecl.Ops.{Reductions, Results, Shapes}
+    alias ExCubecl.View.Strides
+    alias Nx.Defn.Expr
+    alias Nx.Tensor, as: T
+
+    @type step :: {:eager, Nx.Tensor.t()} | {:fused, Group.t()}
+
+    @doc """
+    The steps of a scope, in an order in which they can run, leaves first. Indices that only kernels use are no step. `config` is that of `ExCubecl.Backend`.
+    """
+    @spec partition(map, map) :: [step]
+    def partition(scope, config) do
+      nodes = Node.all(scope.nodes, config)
+      clusters = Partition.clusters(scope, nodes)
+
+      leaves =
+        for %T{data: %Expr{id: id}} = expr <- scope.nodes,
+            nodes[id].kind == :leaf,
+            do: {:eager, expr}
+
+      steps = leaves ++ Enum.flat_map(clusters, &steps(&1, nodes, config))
+
+      needed =
+        steps |> Enum.flat_map(&read/1) |> MapSet.new() |> MapSet.union(MapSet.new(scope.outputs))
+
+      Enum.reject(steps, &unused?(&1, nodes, needed))
+    end
+
+    defp steps(%{kind: :other, ids: ids}, nodes, _config),
+      do: for(id <- ids, do: {:eager, nodes[id].expr})
+
+    defp steps(%{kind: kind, ids: ids, outputs: outputs}, nodes, config) do
+      case group(kind, ids, outputs, nodes, config) do
+        nil -> for id <- ids, do: {:eager, nodes[id].expr}
+        group -> [{:fused, group}]
+      end
+    end
+
+    defp read({:fused, group}), do: group.inputs
+    defp read({:eager, expr}), do: for(%T{data: %Expr{id: id}} <- Graph.operands(expr), do: id)
+
+    defp unused?({:eager, %T{data: %Expr{id: id}}}, nodes, needed),
+      do: nodes[id].kind == :iota and id not in needed
+
+    defp unused?(_step, _nodes, _needed), do: false
+
+    defp group(kind, ids, outputs, nodes, config) do
+      {roots, shape} = roots(kind, outputs, nodes)
+      made = Code.build(roots, ids, nodes, config, indices: kind == :map)
+
+      results =
+        for {root, result} <- Enum.zip(roots, made.results), do: {result, nodes[root].dtype}
+
+      code =
+        Results.code(name(kind, nodes), made.args, made.statements, element(kind, results, nodes))
+
+      %Group{
+        kind: kind,
+        inputs: for({:value, id, _} <- made.sources, uniq: true, do: id),
+        outputs: outputs,
+        members: ids,
+        exprs: for(id <- ids, do: nodes[id].expr),
+        shape: shape,
+        code: code,
+        kernel: if(match?([_], results), do: Results.kernel(code)),
+        sources: made.sources,
+        exponents: exponents(ids, nodes)
+      }
+    end
+
+    defp roots(:map, [first | _] = outputs, nodes), do: {outputs, nodes[first].shape}
+
+    defp roots({:reduce, id}, _outputs, nodes) do
+      [operand] = nodes[id].operands
+      {[operand.data.id], Node.shape(operand)}
+    end
+
+    defp name(:map, _nodes), do: :fused
+    defp name({:reduce, id}, nodes), do: nodes[id].expr.data.op
+
+    defp element(:map, results, _nodes), do: results
+
+    defp element({:reduce, id}, [{result, dtype}], nodes),
+      do: [Reductions.element(nodes[id].expr.data.op, result, dtype)]
+
+    defp exponents(ids, nodes) do
+      for id <- ids,
+          %T{data: %Expr{op: :pow}} = expr <- [nodes[id].expr],
+          [_, exponent] = Graph.operands(expr),
+          do: exponent.data.id
+    end
+
+    @doc "Runs a group on the values of its inputs: the id and the tensor of each output."
+    @spec run(Group.t(), %{non_neg_integer => Nx.Tensor.t()}, map) :: [
+            {non_neg_integer, Nx.Tensor.t()}
+          ]
+    def run(%Group{} = group, values, config) do
+      known = Map.new(group.inputs, &{&1, value(values[&1], config)})
+
+      with true <- Enum.any?(known, fn {_, value} -> is_struct(value, View) end),
+           false <- Enum.any?(group.exponents, &(known[&1] == 2)),
+           {:ok, buffers} <- launch(group, operands(group.sources, known), config) do
+        for {id, buffer} <- Enum.zip(group.outputs, buffers),
+            do: {id, Storage.put(template(id, group), buffer, config)}
+      else
+        {:error, %Error{reason: reason} = error}
+        when reason not in [:unsupported, :unsupported_dtype] ->
+          raise error
+
+        _ ->
+          one_by_one(group, values, config)
+      end
+    end
+
+    defp template(id, group) do
+      expr = Enum.find(group.exprs, &(&1.data.id == id))
+      %{expr | data: nil}
+    end
+
+    defp value(tensor, config) do
+      case Storage.known_number(tensor) do
+        {:ok, number} -> number
+        :error -> Storage.view(tensor, config)
+      end
+    end
+
+    defp operands(sources, known) do
+      for source <- sources do
+        case source do
+          {:value, id, moves} ->
+            value = known[id]
+            if is_struct(value, View), do: Code.moved(value, moves), else: value
+
+          iota ->
+            iota
+        end
+      end
+    end
+
+    defp launch(%{kind: :map, kernel: nil} = group, operands, config),
+      do: Results.run(group.code, operands, group.shape, Storage.buffer_options(config))
+
+    defp launch(%{kind: :map} = group, operands, config) do
+      if Enum.any?(operands, &match?({:iota, _}, &1)) do
+        Results.run(group.code, operands, group.shape, Storage.buffer_options(config))
+      else
+        options = Keyword.delete(Storage.buffer_options(config), :device)
+        operands = whole(operands, group.shape)
+
+        with {:ok, buffer} <- ExCubecl.Ops.Lowering.map(group.kernel, operands, options),
+             do: {:ok, [buffer]}
+      end
+    end
+
+    defp launch(%{kind: {:reduce, id}} = group, operands, _config) do
+      %T{data: %Expr{op: op, args: [_, opts]}} =
+        expr = Enum.find(group.exprs, &(&1.data.id == id))
+
+      axes = opts[:axes] || Enum.to_list(0..(length(group.shape) - 1)//1)
+      operands = whole(operands, group.shape)
+      dtypes = {group.code.results |> hd() |> elem(1), Node.dtype(expr)}
+
+      with {:ok, buffer} <-
+             Reductions.run_kernel(op, group.kernel, operands, Enum.sort(axes), dtypes),
+           do: {:ok, [buffer]}
+    end
+
+    # Operands that all broadcast give the kernel its shape.
+    defp whole(operands, shape) do
+      views = for %View{shape: shape} <- operands, do: shape
+
+      case Shapes.broadcast(:fused, views) do
+        {:ok, ^shape} -> operands
+        _ -> first_whole(operands, shape)
+      end
+    end
+
+    defp first_whole([%View{} = view | rest], shape), do: [Strides.broadcast(view, shape) | rest]
+    defp first_whole([other | rest], shape), do: [other | first_whole(rest, shape)]
+
+    ## On the backend
+
+    defp one_by_one(group, values, config) do
+      values =
+        Enum.reduce(group.exprs, values, &Map.put(&2, &1.data.id, callback(&1, &2, config)))
+
+      for id <- group.outputs, do: {id, values[id]}
+    end
+
+    defp callback(%T{data: %Expr{op: op, args: args}} = expr, values, config) do
+      args = for arg <- args, do: argument(arg, values, config)
+      apply(Backend, op, [%{expr | data: nil} | args])
+    end
+
+    defp argument(%T{data: %Expr{op: :constant, args: [number]}} = stub, _values, config),
+      do: Backend.constant(%{stub | data: nil}, number, config: config)
+
+    defp argument(%T{data: %Expr{op: :iota, args: [axis], id: id}} = stub, values, config)
+         when not is_map_key(values, id),
+         do: Backend.iota(%{stub | data: nil}, axis, config: config)
+
+    defp argument(%T{data: %Expr{id: id}}, values, _config), do: Map.fetch!(values, id)
+    defp argument(other, _values, _config), do: other
+
+    ## Descriptions
+
+    @doc "What a group does, on one line."
+    @spec describe(Group.t()) :: String.t()
+    def describe(%Group{} = group) do
+      names = Enum.map_join(group.exprs, " ", &Atom.to_string(&1.data.op))
+      "#{names} of #{inspect(group.shape)}"
+    end
+
+    @doc "The launches of one run of a group."
+    @spec launches(Group.t()) :: pos_integer
+    def launches(%Group{kind: {:reduce, id}} = group) do
+      %T{} = expr = Enum.find(group.exprs, &(&1.data.id == id))
+      Reductions.launches(div(Shape.size(group.shape), max(Shape.size(Node.shape(expr)), 1)))
+    end
+
+    def launches(%Group{}), do: 1
+  end
+end

@@ -1,0 +1,168 @@
+if Code.ensure_loaded?(Nx.Defn.Expr) do
+  defmodule ExCubecl.Compiler.Fusion.Node do
+    @moduledoc false
+    # What fusion can do with a node of a scope. The kinds are
+    #
+    #   * `:map` - an element-wise operation that a kernel calculates with the same bits as the callback
+    #   * `:view` - elements of the operand through other strides; `moves` are the steps by which a view of the operand becomes one of the result
+    #   * `:iota` - indices, which a kernel calculates where it reads them
+    #   * `:reduce` - a reduction whose operand a kernel can calculate
+    #   * `:other` - everything else
+    #   * `:leaf` - a value that is given
+    #
+    # Small tensors in host memory are calculated there, without a launch: nodes of such operands only are not fused. Whether a leaf is one is not known: each small
+    # one is taken for one.
+
+    alias ExCubecl.{Backend, Device}
+    alias ExCubecl.Compiler.Graph
+    alias ExCubecl.Nx.{Expression, Reduction, Storage, Types}
+    alias ExCubecl.Ops.Layout
+    alias Nx.Defn.Expr
+    alias Nx.Tensor, as: T
+
+    @enforce_keys [:id, :kind, :expr, :dtype, :shape, :operands, :host?]
+    defstruct @enforce_keys ++ [:moves]
+
+    @type t :: %__MODULE__{}
+
+    @leaves [:parameter, :captured, :constant]
+    @view [:reshape, :squeeze, :broadcast, :transpose, :slice, :reverse]
+    # Types that have every index of a tensor of some size, or round it as a cast of :u32 does.
+    @indices [:s32, :u32, :s64, :u64, :f32, :f64]
+    @elements Expression.names()
+    @reductions Reduction.names()
+
+    @doc "The nodes of a scope by id."
+    @spec all([Nx.Tensor.t()], map) :: %{non_neg_integer => t}
+    def all(exprs, config) do
+      {:ok, computed} = Device.dtypes(config.device)
+      Enum.reduce(exprs, %{}, &Map.put(&2, &1.data.id, new(&1, &2, computed, config)))
+    end
+
+    defp new(%T{data: %Expr{id: id, op: op}} = expr, known, computed, config) do
+      operands = if op in @leaves, do: [], else: Graph.operands(expr)
+      host? = host?(expr, operands, known, config)
+      computed? = Enum.all?([expr | operands], &(dtype(&1) in computed)) and 0 not in shape(expr)
+
+      node = %__MODULE__{
+        id: id,
+        kind: :other,
+        expr: expr,
+        dtype: dtype(expr),
+        shape: shape(expr),
+        operands: operands,
+        host?: host?
+      }
+
+      cond do
+        op in @leaves -> %{node | kind: :leaf}
+        host? or not computed? -> node
+        true -> kind(node, op, config)
+      end
+    end
+
+    defp kind(%{dtype: dtype} = node, :iota, _config) when dtype in @indices,
+      do: %{node | kind: :iota}
+
+    defp kind(node, op, config) when op in @elements do
+      values = for operand <- node.operands, do: dry(operand, config)
+      known = Expression.of(op, node.dtype, values, config)
+
+      if length(values) == length(node.expr.data.args) and known != :unknown,
+        do: %{node | kind: :map},
+        else: node
+    end
+
+    defp kind(%{operands: [x]} = node, op, _config) when op in @view do
+      case moves(op, node.expr.data.args, x, node.shape) do
+        nil -> node
+        moves -> %{node | kind: :view, moves: moves}
+      end
+    end
+
+    defp kind(%{operands: [_]} = node, op, _config) when op in @reductions,
+      do: %{node | kind: :reduce}
+
+    defp kind(node, _op, _config), do: node
+
+    defp dry(operand, config) do
+      case number(operand, config) do
+        nil -> {dtype(operand), {:var, :x}}
+        number -> number
+      end
+    end
+
+    @doc "The number that a constant is, as the backend has it; `nil` for other operands."
+    def number(%T{data: %Expr{op: :constant, args: [number]}} = stub, config) do
+      {:ok, number} =
+        %{stub | data: nil} |> Backend.constant(number, config: config) |> Storage.known_number()
+
+      number
+    end
+
+    def number(_stub, _config), do: nil
+
+    @doc "The type of the elements of a tensor in kernels, `nil` if there is none."
+    def dtype(%T{type: {:tuple, _}}), do: nil
+
+    def dtype(%T{type: type}), do: Types.dtype(type)
+
+    def shape(%T{shape: shape}), do: Tuple.to_list(shape)
+
+    defp host?(%T{type: {:tuple, _}}, _operands, _known, _config), do: false
+
+    defp host?(%T{data: %Expr{op: op}} = expr, operands, known, config) do
+      (op == :constant or Tuple.product(expr.shape) <= config.host_limit) and
+        Enum.all?(operands, fn %T{data: %Expr{id: id, op: op}} = operand ->
+          case known do
+            _ when op == :constant -> true
+            %{^id => node} -> node.host?
+            _ -> Tuple.product(operand.shape) <= config.host_limit
+          end
+        end)
+    end
+
+    ## Moves
+
+    # Axes of length 1 can be inserted into any view; other reshapes depend on the strides.
+    defp moves(op, [x | _], _x, shape) when op in [:reshape, :squeeze] do
+      wide = &Enum.reject(&1, fn length -> length == 1 end)
+      if wide.(shape(x)) == wide.(shape), do: [{:reshape, shape}]
+    end
+
+    defp moves(:broadcast, [x, shape, axes], _x, _shape) do
+      lengths = Enum.zip(axes, shape(x))
+
+      from =
+        for axis <- 0..(tuple_size(shape) - 1)//1,
+            do: lengths |> List.keyfind(axis, 0, {axis, 1}) |> elem(1)
+
+      [{:reshape, from}, {:broadcast, Tuple.to_list(shape)}]
+    end
+
+    defp moves(:transpose, [_x, axes], _operand, _shape), do: [{:transpose, axes}]
+    defp moves(:reverse, [_x, axes], _operand, _shape), do: [{:reverse, axes}]
+
+    defp moves(:slice, [x, starts, lengths, strides], _operand, shape) do
+      if Enum.all?(starts, &is_integer/1) do
+        starts =
+          for {start, size, length} <- Enum.zip([starts, shape(x), lengths]),
+              do: start |> max(0) |> min(size - length)
+
+        [{:slice, starts, shape, strides}]
+      end
+    end
+
+    @doc "The layout of the indices that an iota consists of, as that of a view."
+    def layout(%{shape: shape, expr: %T{data: %Expr{args: [axis]}}}) do
+      strides =
+        if axis == nil do
+          Layout.strides(shape)
+        else
+          for at <- 0..(length(shape) - 1)//1, do: if(at == axis, do: 1, else: 0)
+        end
+
+      %{offset: 0, shape: shape, strides: strides}
+    end
+  end
+end

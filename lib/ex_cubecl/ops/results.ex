@@ -1,0 +1,95 @@
+defmodule ExCubecl.Ops.Results do
+  @moduledoc false
+  # Element-wise code with any number of results, all of one shape, as one kernel: an element-wise kernel of one result, which other operations apply to elements
+  # (`kernel/1`), or a launch that writes several (`run/4`).
+  #
+  # Code has arguments with their types: a number takes the type of its argument. Statements read the argument `name` as the variable `{:value, name}`. An operand is
+  # a number, a view that broadcasts to the shape, or `{:iota, layout}`: the offset of an element in a layout is its value.
+
+  alias ExCubecl.{Buffer, DType, Error, Kernel, Shape, View}
+  alias ExCubecl.Ops.{Index, Operands, Strided}
+  alias ExCubecl.View.Strides
+
+  @type code :: %{
+          name: atom,
+          key: term,
+          args: [{atom, DType.t()}],
+          statements: list,
+          results: [{term, DType.t()}]
+        }
+  @type operand :: View.t() | number | :nan | :infinity | :neg_infinity | {:iota, map}
+
+  @outputs for at <- 0..31, do: :"out#{at}"
+
+  @doc "The variable with the value of an argument."
+  def value(name), do: Index.var({:value, name})
+
+  @doc "Code, with its key."
+  @spec code(atom, [{atom, DType.t()}], list, [{term, DType.t()}]) :: code
+  def code(name, args, statements, results) do
+    key = :erlang.md5(:erlang.term_to_binary({args, statements, results}))
+    %{name: name, key: key, args: args, statements: statements, results: results}
+  end
+
+  @doc "The element-wise kernel of code with one result."
+  @spec kernel(code) :: Kernel.t()
+  def kernel(%{results: [{result, dtype}], args: args} = code) do
+    expressions = for {name, _} <- args, into: %{}, do: {name, Index.var(name)}
+
+    parsed = %{
+      name: code.name,
+      args: Keyword.keys(args),
+      outputs: [],
+      statements: reads(code, expressions) ++ code.statements,
+      result: {:cast, dtype, result},
+      group: nil,
+      shared: [],
+      size: nil
+    }
+
+    %Kernel{parsed: parsed, key: {:code, code.key}}
+  end
+
+  # Each argument is read once, and converted if it is a number.
+  defp reads(code, expressions) do
+    for {name, dtype} <- code.args,
+        do: Index.let({:value, name}, {:cast, dtype, Map.fetch!(expressions, name)})
+  end
+
+  @doc "Runs code: `{:ok, buffers}` with a new buffer for each result. `opts` are those of `ExCubecl.Buffer.empty/3`."
+  @spec run(code, [operand], Shape.t(), keyword) :: {:ok, [Buffer.t()]} | {:error, Error.t()}
+  def run(code, operands, shape, opts) do
+    {indices, given} =
+      code.args
+      |> Keyword.keys()
+      |> Enum.zip(operands)
+      |> Enum.split_with(&match?({_, {:iota, _}}, &1))
+
+    indices = for {name, {:iota, layout}} <- indices, do: {name, Strides.broadcast(layout, shape)}
+    {names, given} = Enum.unzip(given)
+
+    with {:ok, reads} <- Operands.reads(names, given, shape),
+         {:ok, outputs} <- Error.map(code.results, &Buffer.empty(shape, elem(&1, 1), opts)),
+         :ok <- launch(code, reads, indices, Enum.zip(@outputs, outputs), shape),
+         do: {:ok, outputs}
+  end
+
+  defp launch(code, reads, indices, outputs, shape) do
+    indexed = Strided.indexed(Operands.strided(reads) ++ indices, shape)
+
+    expressions =
+      for {name, _, _} = read <- reads,
+          into: Map.take(indexed.index, Keyword.keys(indices)),
+          do: {name, Operands.expression(read, indexed.index)}
+
+    puts =
+      for {{name, _}, {result, _}} <- Enum.zip(outputs, code.results), do: {:put, 0, name, result}
+
+    args = Enum.map(reads, &Operands.argument/1) ++ indexed.args ++ outputs
+    key = {:results, indexed.key, for({name, mode, _} <- reads, do: {name, mode})}
+    statements = indexed.statements ++ reads(code, expressions) ++ code.statements ++ puts
+    op = %{key: code.key, parsed: %{name: code.name}}
+    {kernel, args} = Strided.kernel(op, key, args, Keyword.keys(outputs), {statements, nil})
+    Strided.run(kernel, args, size: Shape.size(shape))
+  end
+end

@@ -1,0 +1,450 @@
+defmodule ExCubecl.NxFusionTest do
+  # The steps of ExCubecl.Compiler.Fusion against the backend, callback by callback: the same bits, with fewer launches.
+  use ExUnit.Case, async: false
+
+  alias ExCubecl.Backend
+  alias ExCubecl.Compiler.{Fusion, Graph}
+  alias Nx.Defn.Expr
+  alias Nx.Tensor, as: T
+
+  @config Backend.config(host_limit: 0)
+  @types [f: 32, f: 16, f: 64, bf: 16] ++ for(k <- [:s, :u], b <- [8, 16, 32, 64], do: {k, b})
+
+  @unary ~w(negate abs floor ceil round sign is_nan is_infinity bitwise_not population_count count_leading_zeros)a ++
+           ~w(exp expm1 log log1p sqrt rsqrt cbrt sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf erfc erf_inv sigmoid)a
+  @binary ~w(add subtract multiply divide max min pow atan2 remainder quotient left_shift right_shift)a ++
+            ~w(bitwise_and bitwise_or bitwise_xor equal not_equal greater less greater_equal less_equal)a ++
+            ~w(logical_and logical_or logical_xor)a
+
+  setup do
+    Nx.default_backend({Backend, host_limit: 0})
+    :ok
+  end
+
+  describe "every operation in every type" do
+    @describetag :types
+    for type <- @types do
+      test "#{inspect(type)}, one operand" do
+        names = for name <- @unary, allowed?(name, [unquote(type)]), do: name
+
+        alike([values(unquote(type))], fn x ->
+          results = for name <- names, do: apply(Nx, name, [x])
+          tuple(results ++ for(y <- results, do: Nx.equal(y, 1)))
+        end)
+      end
+
+      test "#{inspect(type)}, two operands" do
+        for other <- Enum.uniq([unquote(type), {:f, 32}, {:u, 8}]),
+            name <- @binary,
+            allowed?(name, [unquote(type), other]) do
+          alike([values(unquote(type)), Nx.reverse(values(other))], fn x, y ->
+            z = apply(Nx, name, [x, y])
+            {z, Nx.not_equal(z, 1)}
+          end)
+        end
+      end
+
+      test "#{inspect(type)}, an operand and a number" do
+        for other <- Enum.uniq([unquote(type), {:s, 32}]) do
+          names = for name <- @binary, allowed?(name, [unquote(type), other]), do: name
+
+          alike([values(unquote(type))], fn x ->
+            results = for name <- names, do: apply(Nx, name, [x, Nx.tensor(2, type: other)])
+            tuple(results ++ for(z <- results, do: Nx.not_equal(z, 1)))
+          end)
+        end
+      end
+    end
+
+    test "as_type" do
+      for from <- @types, to <- @types do
+        alike([values(from)], fn x -> {Nx.as_type(x, to), Nx.equal(x, 0)} end)
+      end
+    end
+
+    test "select and clip" do
+      for type <- @types, other <- [type, {:f, 32}, {:s, 32}] do
+        alike([values(:u, 8), values(type), values(other)], fn pred, x, y ->
+          z = Nx.select(pred, x, y)
+          {z, Nx.select(Nx.equal(x, y), 1, Nx.equal(z, x)), Nx.clip(y, -1, 3), Nx.clip(x, 1, 100)}
+        end)
+      end
+    end
+
+    test "reductions of element-wise results" do
+      for type <- @types,
+          name <- [:sum, :product, :reduce_max, :reduce_min, :all, :any],
+          axes <- [[0], [1], [0, 1]] do
+        alike([values(type), values(type)], fn x, y ->
+          apply(Nx, name, [
+            Nx.reshape(Nx.subtract(Nx.max(x, y), Nx.equal(y, 0)), {10, 2, 1}),
+            [axes: axes]
+          ])
+        end)
+      end
+    end
+  end
+
+  test "broadcasts, moves and indices are read in place" do
+    [x, row, column] = for shape <- [{3, 4}, {4}, {3, 1}], do: random(shape)
+
+    assert launches([x, row, column], fn x, row, column ->
+             Nx.exp(Nx.multiply(Nx.add(x, row), column))
+           end) == [:fused]
+
+    assert launches([x, row], fn x, row ->
+             Nx.add(
+               Nx.transpose(Nx.multiply(x, 2)),
+               Nx.new_axis(Nx.slice(Nx.add(row, 1), [0], [1]), 1)
+             )
+           end) == [:fused]
+
+    assert launches([x], fn x ->
+             Nx.add(Nx.iota({3, 4}, axis: 1), Nx.reverse(Nx.negate(x), axes: [0]))
+           end) == [:fused]
+
+    assert launches([row], fn row ->
+             Nx.add(Nx.broadcast(Nx.negate(row), {4, 3}, axes: [0]), 1)
+           end) == [:fused]
+
+    assert launches([x], fn x ->
+             Nx.multiply(Nx.iota({3, 4}, type: :f32), Nx.iota({3, 4}, type: :s32)) |> Nx.add(x)
+           end) == [:fused]
+  end
+
+  test "a kernel has several results, and a long chain several kernels" do
+    x = random({5, 7})
+
+    assert launches([x, x], fn x, g ->
+             m = Nx.add(Nx.multiply(0.9, x), Nx.multiply(0.1, g))
+             v = Nx.add(Nx.multiply(0.99, x), Nx.multiply(0.01, Nx.multiply(g, g)))
+             {m, v, Nx.subtract(x, Nx.divide(Nx.multiply(1.0e-3, m), Nx.add(Nx.sqrt(v), 1.0e-8)))}
+           end) == [:fused]
+
+    long =
+      launches([x], fn x ->
+        Enum.reduce(1..100, x, fn n, y -> Nx.add(Nx.multiply(y, x), n / 1000) end)
+      end)
+
+    assert length(long) in 2..10
+
+    wide =
+      launches(List.duplicate(x, 1) ++ for(_ <- 1..11, do: random({5, 7})), fn a,
+                                                                               b,
+                                                                               c,
+                                                                               d,
+                                                                               e,
+                                                                               f,
+                                                                               g,
+                                                                               h,
+                                                                               i,
+                                                                               j,
+                                                                               k,
+                                                                               l ->
+        Enum.reduce([b, c, d, e, f, g, h, i, j, k, l], a, &Nx.subtract/2)
+      end)
+
+    assert length(wide) in 2..3
+  end
+
+  test "a result that something between them needs does not join what needs that" do
+    x = random({4, 4})
+
+    assert launches([x], fn x ->
+             y = Nx.exp(x)
+             z = Nx.dot(y, Nx.sin(y))
+             Nx.add(Nx.multiply(y, z), Nx.negate(y))
+           end)
+           |> Enum.count(&(&1 == :fused)) == 2
+  end
+
+  test "a reduction takes the work that only it needs" do
+    x = random({30, 20})
+
+    assert launches([x, x], fn x, y -> Nx.sum(Nx.multiply(Nx.subtract(x, y), y), axes: [1]) end) ==
+             [:sum]
+
+    assert launches([x], fn x -> Nx.any(Nx.greater(Nx.transpose(Nx.abs(x)), 100), axes: [0]) end) ==
+             [:any]
+  end
+
+  test "no elements" do
+    empty = Nx.slice(random({3, 4}), [0, 0], [3, 2])
+    alike([empty], fn x -> Nx.sum(Nx.exp(Nx.add(Nx.slice(x, [0, 0], [1, 1]), 1))) end)
+    alike([empty], fn x -> Nx.add(Nx.multiply(Nx.slice(x, [1, 1], [1, 1]), 2), 1) end)
+  end
+
+  test "numbers in place of tensors" do
+    x = random({3, 4})
+    two = Nx.tensor(2.0)
+    filled = Nx.broadcast(two, {3, 4})
+
+    for value <- [two, filled, Nx.tensor(2), Nx.tensor(-3.5, type: :f16)] do
+      alike([x, value], fn x, y -> Nx.add(Nx.pow(x, y), Nx.multiply(Nx.exp(y), x)) end)
+      alike([value], fn y -> Nx.add(Nx.exp(y), Nx.negate(y)) end)
+      alike([value, x], fn y, x -> Nx.add(Nx.sum(Nx.multiply(Nx.exp(y), 2)), x) end)
+    end
+  end
+
+  test "random graphs" do
+    for _ <- 1..String.to_integer(System.get_env("FUSION_GRAPHS", "40")) do
+      :rand.seed(:exsss, seed = :rand.uniform(1_000_000_000))
+      {args, fun} = graph()
+
+      try do
+        alike(args, fun)
+      rescue
+        error -> reraise "graph of seed #{seed}: #{Exception.message(error)}", __STACKTRACE__
+      end
+    end
+  end
+
+  ## Random graphs
+
+  @shapes [{2, 3}, {3}, {2, 1}, {1, 3}, {}]
+  @steps [
+           :negate,
+           :abs,
+           :exp,
+           :is_nan,
+           :add,
+           :subtract,
+           :multiply,
+           :max,
+           :less,
+           :select,
+           :divide
+         ] ++
+           [
+             :transpose,
+             :reverse,
+             :slice,
+             :broadcast,
+             :iota,
+             :sum,
+             :reduce_max,
+             :as_type,
+             :clip,
+             :dot,
+             :reshape
+           ]
+
+  defp graph do
+    args =
+      for shape <- Enum.take_random(@shapes, 3),
+          do: Nx.as_type(random(shape), pick(f: 32, s: 32, u: 8, f: 64))
+
+    seed = :rand.uniform(1_000_000_000)
+    count = 4 + :rand.uniform(16)
+
+    fun = fn first, second, third ->
+      :rand.seed(:exsss, seed)
+      # The newest is more often an operand than the others.
+      made =
+        Enum.reduce(1..count, [first, second, third], fn _, known ->
+          [node(pick(@steps), known) | known]
+        end)
+
+      made |> Enum.take_random(2) |> Kernel.++([hd(made)]) |> List.to_tuple()
+    end
+
+    {args, fun}
+  end
+
+  defp node(name, known) when name in [:negate, :abs, :exp, :sigmoid, :is_nan],
+    do: apply(Nx, name, [one(known)])
+
+  defp node(:transpose, known), do: Nx.transpose(one(known))
+  defp node(:reverse, known), do: Nx.reverse(one(known))
+  defp node(:as_type, known), do: Nx.as_type(one(known), pick(f: 32, s: 32, u: 8, f: 16, s: 64))
+  defp node(:clip, known), do: Nx.clip(one(known), -2, 3)
+  defp node(:reshape, known), do: one(known) |> then(&Nx.reshape(&1, {:auto, 1}))
+
+  defp node(:sum, known),
+    do: Nx.sum(fit(one(known)), axes: [0], keep_axes: :rand.uniform(2) == 1) |> fit()
+
+  defp node(:reduce_max, known), do: Nx.reduce_max(one(known))
+  defp node(:broadcast, known), do: known |> one() |> Nx.reduce_min() |> Nx.broadcast({2, 3})
+  defp node(:iota, _known), do: Nx.iota({2, 3}, axis: pick([nil, 0, 1]), type: pick(s: 32, f: 32))
+  defp node(:dot, known), do: Nx.dot(fit(one(known)), Nx.transpose(fit(one(known))))
+
+  defp node(:slice, known) do
+    x = fit(one(known))
+    Nx.slice(x, [0, 1], [2, 2], strides: [1, pick([1, 2])]) |> Nx.sum(axes: [1], keep_axes: true)
+  end
+
+  defp node(:select, known), do: Nx.select(fit(one(known)), fit(one(known)), fit(one(known)))
+  defp node(name, known), do: apply(Nx, name, [fit(one(known)), fit(one(known))])
+
+  # Some tensor as one of the shape {2, 3}.
+  defp fit(%{shape: {2, 3}} = x), do: x
+
+  defp fit(%{shape: shape} = x) when shape in [{3}, {2, 1}, {1, 3}, {}, {1, 1}],
+    do: if(:rand.uniform(2) == 1, do: Nx.broadcast(x, {2, 3}), else: Nx.add(x, Nx.iota({2, 3})))
+
+  defp fit(x), do: Nx.broadcast(Nx.sum(x), {2, 3})
+
+  defp one([newest | _] = known), do: if(:rand.uniform(3) == 1, do: newest, else: pick(known))
+  defp pick([{_, _} | _] = types), do: Enum.random(types)
+  defp pick(list), do: Enum.random(list)
+
+  ## Values
+
+  defp random(shape),
+    do:
+      on_device(
+        Nx.tensor(for(_ <- 1..Tuple.product(shape), do: :rand.normal()),
+          type: :f32,
+          backend: Nx.BinaryBackend
+        )
+        |> Nx.reshape(shape)
+      )
+
+  defp on_device(tensor), do: Nx.backend_copy(tensor, {Backend, host_limit: 0})
+
+  defp values(kind, bits), do: values({kind, bits})
+
+  defp values({kind, _} = type) when kind in [:f, :bf] do
+    list = [
+      0.0,
+      -0.0,
+      1.0,
+      -1.0,
+      0.5,
+      2.0,
+      -2.5,
+      3.25,
+      0.1,
+      100.0,
+      -0.75,
+      1.0e-3,
+      7.0,
+      255.0,
+      :nan,
+      :infinity,
+      :neg_infinity,
+      40_000.0,
+      0.3,
+      -7.5
+    ]
+
+    on_device(Nx.tensor(list, type: type, backend: Nx.BinaryBackend))
+  end
+
+  defp values({kind, bits} = type) do
+    high = Bitwise.bsl(1, if(kind == :s, do: bits - 1, else: bits)) - 1
+    low = if kind == :s, do: -high - 1, else: 0
+    small = for n <- 1..9, do: if(kind == :s and rem(n, 2) == 0, do: -n, else: n)
+    list = [0, high, low, high - 1, div(high, 2), 100, 17, 31, 1, 2, 3] ++ small
+    on_device(Nx.tensor(list, type: type, backend: Nx.BinaryBackend))
+  end
+
+  defp tuple(list), do: List.to_tuple(list)
+
+  defp allowed?(name, types) do
+    integers? = Enum.all?(types, fn {kind, _} -> kind in [:s, :u] end)
+
+    bits? =
+      name in ~w(bitwise_not population_count count_leading_zeros quotient left_shift right_shift bitwise_and bitwise_or bitwise_xor)a
+
+    integers? or not bits?
+  end
+
+  ## Steps against callbacks
+
+  defp alike(args, fun) do
+    scope = scope(fun, args)
+    expected = catching(fn -> run(scope, args, Enum.map(scope.nodes, &{:eager, &1})) end)
+
+    assert catching(fn -> run(scope, args, Fusion.partition(scope, @config)) end) == expected,
+           inspect(scope.nodes)
+  end
+
+  defp catching(call) do
+    for result <- call.(), do: {result.type, result.shape, bits(result)}
+  rescue
+    # Where the host raises.
+    error in [ArithmeticError, ArgumentError] -> error.__struct__
+  end
+
+  # The payload of a NaN is not specified.
+  defp bits(%{type: {kind, _}} = tensor) when kind in [:f, :bf] do
+    tensor = Nx.backend_copy(tensor, Nx.BinaryBackend)
+    {Nx.to_flat_list(tensor), if(nan?(tensor), do: nil, else: Nx.to_binary(tensor))}
+  end
+
+  defp bits(tensor), do: Nx.to_binary(tensor)
+  defp nan?(tensor), do: :nan in Nx.to_flat_list(tensor)
+
+  # The kernels that are launched, where the results are those of the callbacks.
+  defp launches(args, fun) do
+    alike(args, fun)
+    scope = scope(fun, args)
+    steps = Fusion.partition(scope, @config)
+    test = self()
+    :telemetry.attach(:fusion, [:ex_cubecl, :launch], &__MODULE__.launched/4, test)
+    run(scope, args, steps)
+    :telemetry.detach(:fusion)
+    received([])
+  end
+
+  def launched(_event, _measurements, metadata, test),
+    do: send(test, {:launched, metadata.kernel})
+
+  defp received(done) do
+    receive do
+      {:launched, kernel} -> received([kernel | done])
+    after
+      0 -> Enum.reverse(done)
+    end
+  end
+
+  defp scope(fun, args) do
+    expr = apply(Nx.Defn.debug_expr(fun), args)
+    outputs = Nx.Defn.Composite.flatten_list([expr])
+    {nodes, _} = Enum.reduce(outputs, {[], MapSet.new()}, &visit/2)
+    %{nodes: Enum.reverse(nodes), outputs: for(output <- outputs, do: output.data.id)}
+  end
+
+  defp visit(%T{data: %Expr{id: id}} = node, {nodes, seen}) do
+    if MapSet.member?(seen, id) do
+      {nodes, seen}
+    else
+      {nodes, seen} = Enum.reduce(Graph.operands(node), {nodes, MapSet.put(seen, id)}, &visit/2)
+      {[node | nodes], seen}
+    end
+  end
+
+  defp run(scope, args, steps) do
+    values =
+      for node <- scope.nodes, value = leaf(node, args), into: %{}, do: {node.data.id, value}
+
+    values = Enum.reduce(steps, values, &step/2)
+    for id <- scope.outputs, do: Map.fetch!(values, id)
+  end
+
+  defp leaf(%T{data: %Expr{op: :parameter, args: [at]}}, args), do: Enum.at(args, at)
+  defp leaf(%T{data: %Expr{op: :tensor, args: [tensor]}}, _args), do: on_device(tensor)
+
+  defp leaf(%T{data: %Expr{op: :constant, args: [n]}} = node, _args),
+    do: Backend.constant(%{node | data: nil}, n, config: @config)
+
+  defp leaf(_node, _args), do: nil
+
+  defp step({:fused, group}, values) do
+    assert is_binary(Fusion.describe(group)) and Fusion.launches(group) >= 1
+    Map.merge(values, Map.new(Fusion.run(group, values, @config)))
+  end
+
+  defp step({:eager, %T{data: %Expr{id: id}}}, values) when is_map_key(values, id), do: values
+
+  defp step({:eager, %T{data: %Expr{id: id, op: op, args: args}} = node}, values) do
+    args =
+      if op == :iota, do: args ++ [[config: @config]], else: Enum.map(args, &operand(&1, values))
+
+    Map.put(values, id, apply(Backend, op, [%{node | data: nil} | args]))
+  end
+
+  defp operand(%T{data: %Expr{id: id}}, values), do: Map.fetch!(values, id)
+  defp operand(other, _values), do: other
+end
