@@ -72,7 +72,13 @@ defmodule ExCubecl.MixProject do
           ExCubecl.Batch
         ],
         Insight: [ExCubecl.Memory, ExCubecl.Memory.Chart, ExCubecl.Telemetry],
-        Integration: [ExCubecl.Backend, ExCubecl.Compiler, ExCubecl.Nx, ExCubecl.Compat]
+        Integration: [
+          ExCubecl.Backend,
+          ExCubecl.Compiler,
+          ExCubecl.Compiler.Explanation,
+          ExCubecl.Nx,
+          ExCubecl.Compat
+        ]
       ]
     ]
   end

@@ -330,6 +330,13 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     defp on_real(_name, _args, _config), do: :host
 
+    @names for module <- modules, name <- module.names(), uniq: true, do: name
+    @complex_names Complex.names() ++ FFT.names() ++ Layout.names()
+
+    @doc false
+    # Whether the device runs a callback of this name, for numbers of the types that it has.
+    def native?(name, complex?), do: name in if(complex?, do: @complex_names, else: @names)
+
     defp native(name, args, config) do
       if Complex.run?(name, args, Fallback.tensors(args)),
         do: Complex.run(name, args, config),

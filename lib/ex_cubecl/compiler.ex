@@ -25,7 +25,7 @@ if Code.ensure_loaded?(Nx.Defn.Compiler) do
     """
 
     alias ExCubecl.{Backend, Error, Telemetry}
-    alias ExCubecl.Compiler.{Cache, Graph, Limits, Program, Run, Scope}
+    alias ExCubecl.Compiler.{Cache, Explanation, Graph, Limits, Program, Run, Scope}
     alias ExCubecl.Error.Arguments
     alias Nx.Defn.{Composite, Expr}
     alias Nx.Tensor, as: T
@@ -80,6 +80,23 @@ if Code.ensure_loaded?(Nx.Defn.Compiler) do
     def __to_backend__(opts) do
       %{config: config} = options(opts)
       {Backend, config |> Map.reject(fn {_, value} -> value == nil end) |> Keyword.new()}
+    end
+
+    @doc """
+    Returns what the program of a function for tensors or templates does, without running it: an `ExCubecl.Compiler.Explanation` with its steps, the launches and bytes
+    of each, the peak of the memory, and what falls back to the host.
+
+    `opts` are those of the compiler.
+
+        ExCubecl.Compiler.explain(&Nx.softmax/1, [Nx.template({128, 10}, :f32)])
+    """
+    @spec explain(fun, [term], keyword) :: Explanation.t()
+    def explain(fun, args, opts \\ []) when is_function(fun) and is_list(args) do
+      options = options(opts)
+      result = Nx.Defn.debug_expr_apply(fun, args, hooks: options.hooks)
+      {graph, _key, _captured} = Graph.build(Composite.flatten_list([result]), options.hooks)
+      scope = Scope.of(graph)
+      Explanation.of(scope, Program.build(scope, options.config), options.config)
     end
 
     ## Options

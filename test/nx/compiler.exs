@@ -62,6 +62,13 @@ defmodule ExCubecl.NxCompilerTest do
     defn(decomposed(x), do: Nx.LinAlg.invert(x))
     defn(random(key), do: Nx.Random.normal(key, 0, 1, shape: {200}))
 
+    defn(chosen(pred, x), do: if(pred, do: Nx.sort(x), else: Nx.argsort(x)))
+
+    defn count_up(x) do
+      {_, x} = while({i = 0, x}, i < 3, do: {i + 1, x + 1})
+      x
+    end
+
     # The same structure in two definitions, and another constant.
     defn(first(x), do: Nx.sin(x) * 2 + 1)
     defn(second(x), do: Nx.sin(x) * 2 + 1)
@@ -322,6 +329,35 @@ defmodule ExCubecl.NxCompilerTest do
       error = assert_raise(Error, fn -> ours(fun, [x], device: device) end)
       assert error.reason == :out_of_memory
       assert error.details.requested >= 4 * 1024 * 1024
+    end
+  end
+
+  describe "explanations" do
+    test "have the steps, the launches, the memory, and what falls back" do
+      fun = fn x, y ->
+        pred = Nx.greater(Nx.sum(y), 0)
+        product = Nx.dot(x, Nx.transpose(x))
+        chosen = Definitions.chosen(pred, product)
+        {chosen, Nx.tan(Nx.as_type(x, :c64)), Definitions.count_up(Nx.reshape(y, {64}))}
+      end
+
+      templates = [Nx.template({128, 64}, :f32), Nx.template({8, 8}, :f32)]
+      explanation = Compiler.explain(fun, templates)
+      assert explanation.fallbacks == [tan: {:c, 64}]
+      assert explanation.device == ExCubecl.default_device!()
+      # The product, a tensor of complex numbers and its tangent.
+      assert explanation.peak >= 4 * 128 * 128 + 2 * 8 * 128 * 64
+      kinds = for step <- explanation.steps, do: step.kind
+      for kind <- [:condition, :loop, :host, :operation], do: assert(kind in kinds)
+      assert Enum.any?(explanation.steps, &(&1.text =~ "dot" and &1.result == "f32[128][128]"))
+
+      for text <- [inspect(explanation), to_string(explanation)],
+          part <- ["peak", "dot f32[128][64] f32[64][128]", "while", "cond", "tan of c64"],
+          do: assert(text =~ part)
+
+      chart = Compiler.Explanation.Chart.chart(explanation)
+      assert ExCubecl.Memory.Chart.svg!(chart) =~ "dot f32[128][64]"
+      assert_raise Error, ~r/nothing/, fn -> Compiler.explain(fun, templates, nothing: 1) end
     end
   end
 

@@ -27,29 +27,28 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     end
 
     @doc """
-    The most bytes that the values of a scope have at a time, those of nested programs included and arguments excepted. The work memory of single
+    The bytes that the values of a scope have during each step, those of nested programs included and arguments excepted. The work memory of single
     operations is not known.
     """
-    @spec peak([map], map, %{non_neg_integer => Nx.Tensor.t()}) :: non_neg_integer
-    def peak(steps, scope, nodes) do
+    @spec live([map], map, %{non_neg_integer => Nx.Tensor.t()}) :: [non_neg_integer]
+    def live(steps, scope, nodes) do
       roots = roots(scope.nodes)
-      bytes = for {id, node} <- nodes, into: %{}, do: {id, bytes(node)}
       outputs = MapSet.new(scope.outputs, &root(roots, &1))
       last = last_uses(steps, roots)
+      bytes = fn ids -> for(id <- ids, node = nodes[id], do: bytes(node)) |> Enum.sum() end
 
-      {_live, peak} =
+      {live, _} =
         steps
         |> Enum.with_index()
-        |> Enum.reduce({0, 0}, fn {step, at}, {live, peak} ->
-          made = step.writes |> Enum.map(&Map.get(bytes, &1, 0)) |> Enum.sum()
-          peak = max(peak, live + made + inner(step.call))
+        |> Enum.map_reduce(0, fn {step, at}, live ->
+          live = live + bytes.(step.writes)
 
           free = for id <- uniq_roots(step, roots), last[id] == at and id not in outputs, do: id
 
-          {live + made - Enum.sum(Enum.map(free, &Map.get(bytes, &1, 0))), peak}
+          {live + inner(step.call), live - bytes.(free)}
         end)
 
-      peak
+      live
     end
 
     defp uniq_roots(step, roots),
@@ -102,6 +101,10 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     end
 
     defp total(tensors), do: tensors |> Enum.map(&size/1) |> Enum.sum()
-    defp size(%T{shape: shape, type: {_, bits}}), do: div(Tuple.product(shape) * bits + 7, 8)
+
+    @doc "The bytes of a tensor; 0 of a tuple."
+    @spec size(Nx.Tensor.t()) :: non_neg_integer
+    def size(%T{type: {:tuple, _}}), do: 0
+    def size(%T{shape: shape, type: {_, bits}}), do: div(Tuple.product(shape) * bits + 7, 8)
   end
 end

@@ -4,7 +4,8 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     # A scope as a list of steps in the order in which they run, each with the values that are freed after it. Values are numbered by the ids of the nodes.
     # A program frees what its own steps made, and only that: arguments, captured tensors and values of an outer scope belong to others.
     #
-    # A step is `{call, free}`, with the ids of the values that nothing needs after it. A call is one of
+    # A step is `{call, free}`, with the ids of the values that nothing needs after it; `live` has the bytes that are live during each step, and `peak` the most of
+    # them. A call is one of
     #
     #   * `{:value, id, tensor}`: a constant
     #   * `{:constant, id, out, number}`: a constant of the default backend, where the backend of the operands is not known
@@ -12,7 +13,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     #   * `{:eager, id, operation, arguments, unused}`: a callback of the backend; an argument is `{:id, id}`, `{:list, arguments}` or `{:term, term}`;
     #     `unused` are the components of a tuple that no node takes
     #   * `{:create, id, operation, arguments}`: the same without operands
-    #   * `{:fused, group, members, small}`: kernels; `members` are the same as calls, which run if `small` and all operands are on the host
+    #   * `{:fused, group}`: the kernels of a group of nodes
     #   * `{:elem, id, tuple, index}`, `{:attach, id, value}`
     #   * `{:cond, id, predicate, program, program, tuple?, unused}`, `{:while, id, initial, condition, body, tuple?, unused}`
     #   * `{:lazy, id, program}`, `{:fun, id, arity, program}`, `{:effects, values, calls}`, `{:runtime_call, id, values, index, tuple?, unused}`
@@ -23,16 +24,18 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     alias Nx.Tensor, as: T
 
     @creation [:eye, :iota]
+    @leaves [:parameter, :captured, :constant]
     # Values of these belong to others, or have no memory.
-    @borrowed [:parameter, :captured, :constant, :lazy, :fun, :effects]
+    @borrowed @leaves ++ [:lazy, :fun, :effects]
 
-    @enforce_keys [:steps, :outputs, :borrowed, :peak]
-    defstruct [:steps, :outputs, :borrowed, :peak]
+    @enforce_keys [:steps, :outputs, :borrowed, :live, :peak]
+    defstruct [:steps, :outputs, :borrowed, :live, :peak]
 
     @type t :: %__MODULE__{
             steps: [{tuple, [non_neg_integer]}],
             outputs: [non_neg_integer],
             borrowed: MapSet.t(),
+            live: [non_neg_integer],
             peak: non_neg_integer
           }
 
@@ -43,32 +46,44 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     @spec build(Scope.t(), map, boolean) :: t
     def build(%Scope{} = scope, config, generic? \\ false) do
       nodes = Map.new(scope.nodes, &{&1.data.id, &1})
-      context = %{scope: scope, nodes: nodes, config: config, generic?: generic?}
-      context = Map.put(context, :taken, taken(scope.nodes))
-
-      steps =
-        for step <- partition(scope, config, generic?) do
-          {call, reads, writes} = step(step, context)
-          %{call: call, reads: reads, writes: writes}
-        end
+      context = %{config: config, generic?: generic?, taken: taken(scope.nodes)}
+      steps = for step <- partition(scope, config, generic?), do: step(step, context)
+      steps = leaves(scope, steps, context) ++ steps
 
       owned = for node <- scope.nodes, owned?(node), into: MapSet.new(), do: node.data.id
       frees = Liveness.frees(steps, scope.outputs, owned)
+      live = Liveness.live(steps, scope, nodes)
 
       %__MODULE__{
         steps: Enum.zip(Enum.map(steps, & &1.call), frees),
         outputs: scope.outputs,
         borrowed: borrowed(scope.outputs, owned),
-        peak: Liveness.peak(steps, scope, nodes)
+        live: live,
+        peak: Enum.max(live, fn -> 0 end)
       }
     end
 
-    defp partition(scope, _config, true), do: for(node <- scope.nodes, do: {:eager, node})
+    # A group of kernels belongs to one device, and a step of a function to the backend that calls it.
+    defp partition(scope, _config, true),
+      do:
+        for(
+          %T{data: %Expr{op: op}} = node when op not in @leaves <- scope.nodes,
+          do: {:eager, node}
+        )
 
     defp partition(scope, config, false) do
       if Code.ensure_loaded?(ExCubecl.Compiler.Fusion),
         do: apply(ExCubecl.Compiler.Fusion, :partition, [scope, config]),
         else: partition(scope, config, true)
+    end
+
+    # The values that steps or the caller need of the nodes that are no steps.
+    defp leaves(scope, steps, context) do
+      needed = Enum.into(Enum.flat_map(steps, & &1.reads), MapSet.new(scope.outputs))
+
+      for %T{data: %Expr{id: id, op: op}} = node when op in @leaves <- scope.nodes,
+          id in needed,
+          do: step({:eager, node}, context)
     end
 
     defp owned?(%T{type: {:tuple, _}}), do: false
@@ -95,17 +110,11 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     ## Steps: the call, and the ids that it reads and writes
 
-    defp step({:fused, group}, context) do
-      members = for id <- group.members, do: call(context.nodes[id], context)
-      {{:fused, group, members, small?(group, context)}, group.inputs, group.outputs}
-    end
+    defp step({:fused, group}, _context),
+      do: %{call: {:fused, group}, reads: group.inputs, writes: group.outputs}
 
     defp step({:eager, %T{data: %Expr{id: id}} = node}, context),
-      do: {call(node, context), ids(Graph.operands(node)), [id]}
-
-    # Whether the backend would run all of a group on the host.
-    defp small?(group, %{nodes: nodes, config: config}),
-      do: Enum.all?(group.members, &(Tuple.product(nodes[&1].shape) <= config.host_limit))
+      do: %{call: call(node, context), reads: ids(Graph.operands(node)), writes: [id]}
 
     defp ids(stubs), do: stubs |> Enum.map(& &1.data.id) |> Enum.uniq()
 

@@ -102,13 +102,9 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     defp call({:attach, id, value}, values, memo, _state),
       do: {Map.put(values, id, again(Map.fetch!(values, value))), memo}
 
-    defp call({:fused, group, members, small?}, values, memo, state) do
-      if small? and Enum.all?(group.inputs, &on_host?(values[&1], state.config)) do
-        members(members, values, memo, state, group.outputs)
-      else
-        results = apply(ExCubecl.Compiler.Fusion, :run, [group, values, state.config])
-        {Enum.into(results, values), memo}
-      end
+    defp call({:fused, group}, values, memo, state) do
+      results = apply(ExCubecl.Compiler.Fusion, :run, [group, values, state.config])
+      {Enum.into(results, values), memo}
     end
 
     defp call({:cond, id, predicate, yes, no, tuple?, unused}, values, memo, state) do
@@ -165,15 +161,6 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     # Functions of the caller may keep what they get.
     defp given(ids, values), do: for(id <- ids, do: again(Map.fetch!(values, id)))
 
-    defp members(members, values, memo, state, outputs) do
-      {inner, memo} =
-        Enum.reduce(members, {values, memo}, fn call, {values, memo} ->
-          call(call, values, memo, state)
-        end)
-
-      {Map.merge(values, Map.take(inner, outputs)), memo}
-    end
-
     ## Loops and conditions
 
     defp while(values, owned?, condition, body, state) do
@@ -217,9 +204,6 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       for index <- unused, do: release(elem(result, index), state)
       Map.put(values, id, result)
     end
-
-    defp on_host?(%T{} = tensor, config), do: Storage.small?(tensor, config.host_limit)
-    defp on_host?(_other, _config), do: false
 
     # A callback may return an operand itself.
     defp own(%T{data: %Backend{state: %View{buffer: %{ref: ref}}}} = result, args) do

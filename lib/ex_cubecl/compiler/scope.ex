@@ -2,8 +2,8 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
   defmodule ExCubecl.Compiler.Scope do
     @moduledoc false
     # The nodes of a graph by the scope in which they run. The results of a condition are scopes of their own, since only one of them is calculated. A node runs
-    # in the innermost scope that all of its uses are in. If that scope itself does not use it, it may not be needed at all: it becomes a scope of
-    # its own, a lazy one, which runs when the first of its uses does.
+    # in the innermost scope that all of its uses are in. If that scope itself does not use it, nor both results of a condition, it may not be needed at all: it becomes
+    # a scope of its own, a lazy one, which runs when the first of its uses does.
     #
     # A scope has
     #
@@ -39,7 +39,8 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     # The scopes are numbers. `parents` has the parent and the depth of each; `contexts` the scopes that use a node; `members` the nodes of a scope.
     defp placed(nodes, outputs) do
-      state = %{nodes: nodes, parents: %{0 => {nil, 0}}, contexts: %{}, members: %{}, inner: %{}}
+      state = %{nodes: nodes, parents: %{0 => {nil, 0}}, contexts: %{}, members: %{}}
+      state = Map.merge(state, %{inner: %{}, others: %{}})
       state = use_in(outputs, 0, state)
 
       nodes
@@ -70,6 +71,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
          do: member(node, 0, state)
 
     defp place(%T{data: %Expr{id: id}} = node, contexts, state) do
+      contexts = certain(contexts, state)
       home = Enum.reduce(contexts, &common(&1, &2, state.parents))
 
       if home in contexts do
@@ -83,11 +85,26 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       end
     end
 
+    # What both results of a condition use is used where the condition is.
+    defp certain(contexts, %{others: others, parents: parents} = state) do
+      case Enum.find(contexts, &(Map.get(others, &1) in contexts)) do
+        nil ->
+          contexts
+
+        scope ->
+          {parent, _} = parents[scope]
+          rest = contexts -- [scope, others[scope]]
+          certain(if(parent in rest, do: rest, else: [parent | rest]), state)
+      end
+    end
+
     # The uses that a node makes of others.
     defp inside(state, %T{data: %Expr{id: id, op: :cond, args: [predicate, yes, no]}}, scope) do
       {yes_scope, state} = scope(scope, state)
       {no_scope, state} = scope(scope, state)
-      state = %{state | inner: Map.put(state.inner, {:cond, id}, {yes_scope, no_scope})}
+      others = Map.merge(state.others, %{yes_scope => no_scope, no_scope => yes_scope})
+      inner = Map.put(state.inner, {:cond, id}, {yes_scope, no_scope})
+      state = %{state | inner: inner, others: others}
       state = use_in([predicate], scope, state)
       use_in(no, no_scope, use_in(yes, yes_scope, state))
     end

@@ -1,0 +1,246 @@
+if Code.ensure_loaded?(Nx.Defn.Expr) do
+  defmodule ExCubecl.Compiler.Explanation do
+    @moduledoc """
+    What a program of `ExCubecl.Compiler` does, as `ExCubecl.Compiler.explain/3` returns it. `inspect/1` and `to_string/1` print it as text; Livebook draws it.
+
+      * `device` - the device
+      * `steps` - the steps in the order in which they run. Each is a map: `kind` is `:kernel` for operations in one kernel, `:operation` for a callback of
+        `ExCubecl.Backend`, `:view` for one that shares the memory of its operand, `:host` for one on small tensors in host memory, and `:loop`, `:condition` or `:call` for steps
+        that run others or call a function; `text` describes it; `result` is its type; `launches` are the kernels that it launches, at least; `bytes` are read and
+        written; `live` are the bytes of all values at that time; `steps` are those of nested programs
+      * `launches`, `bytes` - their sums; a nested program counts once
+      * `peak` - the most bytes that are live at a time, without the arguments and the work memory of single operations
+      * `fallbacks` - the operations that run on the host because the device cannot run them, with their types
+    """
+
+    alias ExCubecl.Backend
+    alias ExCubecl.Compiler.{Fusion, Graph, Liveness, Program, Scope}
+    alias ExCubecl.Memory.Chart.Svg
+    alias ExCubecl.Nx.{Operand, Types}
+    alias Nx.Defn.Expr
+    alias Nx.Tensor, as: T
+
+    @enforce_keys [:device, :steps, :launches, :bytes, :peak, :fallbacks]
+    defstruct @enforce_keys
+
+    @type step :: %{
+            kind: :kernel | :operation | :view | :host | :loop | :condition | :call,
+            text: String.t(),
+            result: String.t(),
+            launches: non_neg_integer,
+            bytes: non_neg_integer,
+            live: non_neg_integer,
+            steps: [step]
+          }
+    @type t :: %__MODULE__{
+            device: ExCubecl.Device.id(),
+            steps: [step],
+            launches: non_neg_integer,
+            bytes: non_neg_integer,
+            peak: non_neg_integer,
+            fallbacks: [{atom, Nx.Type.t()}]
+          }
+
+    @views [:reshape, :squeeze, :transpose, :reverse, :slice, :broadcast]
+    @silent [:value, :constant, :parameter, :captured, :elem, :attach]
+
+    @doc false
+    @spec of(Scope.t(), Program.t(), map) :: t
+    def of(scope, program, config) do
+      steps = steps(scope, program, config)
+      all = flat(steps)
+
+      %__MODULE__{
+        device: config.device,
+        steps: Enum.map(steps, &public/1),
+        launches: all |> Enum.map(& &1.launches) |> Enum.sum(),
+        bytes: all |> Enum.map(& &1.bytes) |> Enum.sum(),
+        peak: program.peak,
+        fallbacks: all |> Enum.map(& &1.fallback) |> Enum.reject(&is_nil/1) |> Enum.uniq()
+      }
+    end
+
+    defp flat(steps), do: Enum.flat_map(steps, &[&1 | flat(&1.steps)])
+
+    defp public(step),
+      do:
+        step |> Map.delete(:fallback) |> Map.update!(:steps, &Enum.map(&1, fn x -> public(x) end))
+
+    ## Steps
+
+    defp steps(scope, program, config) do
+      nodes = Map.new(scope.nodes ++ scope.outside, &{&1.data.id, &1})
+
+      for {{call, _free}, live} <- Enum.zip(program.steps, program.live),
+          elem(call, 0) not in @silent,
+          do: Map.put(step(call, nodes, config), :live, live)
+    end
+
+    defp step({:fused, group}, nodes, _config) do
+      {inputs, outputs} = {of_ids(group.inputs, nodes), of_ids(group.outputs, nodes)}
+
+      row(:kernel, apply(Fusion, :describe, [group]), Enum.map_join(outputs, " ", &type/1),
+        launches: apply(Fusion, :launches, [group]),
+        bytes: size(inputs) + size(outputs)
+      )
+    end
+
+    defp step({:cond, id, _predicate, yes, no, _, _}, nodes, config) do
+      [_, _, yes_scope, no_scope] = nodes[id].data.args
+      inner = steps(yes_scope, yes, config) ++ steps(no_scope, no, config)
+      row(:condition, "cond, one of two programs", type(nodes[id]), steps: inner)
+    end
+
+    defp step({:while, id, _initial, condition, body, _, _}, nodes, config) do
+      [_, condition_scope, body_scope] = nodes[id].data.args
+      inner = steps(condition_scope, condition, config) ++ steps(body_scope, body, config)
+      row(:loop, "while, a condition and a body", type(nodes[id]), steps: inner)
+    end
+
+    defp step({:lazy, id, program}, nodes, config) do
+      [_, scope] = nodes[id].data.args
+
+      row(:condition, "once, if a branch needs it", type(nodes[id]),
+        steps: steps(scope, program, config)
+      )
+    end
+
+    defp step({:fun, _id, _arity, _program}, _nodes, _config),
+      do: row(:call, "fun, the argument of an operation", "", [])
+
+    defp step({:effects, _values, calls}, _nodes, _config),
+      do: row(:call, "#{length(calls)} hooks", "", [])
+
+    defp step({:runtime_call, id, _, _, _, _}, nodes, _config),
+      do: row(:call, "runtime_call", type(nodes[id]), [])
+
+    defp step({_eager_or_create, id, operation, _args}, nodes, config),
+      do: operation(operation, nodes[id], config)
+
+    defp step({:eager, id, operation, _args, _unused}, nodes, config),
+      do: operation(operation, nodes[id], config)
+
+    defp operation(name, node, config) do
+      operands = Graph.operands(node)
+      text = Enum.join([name | Enum.map(operands, &type/1)], " ")
+      bytes = size([node | operands])
+
+      cond do
+        Enum.all?([node | operands], &small?(&1, config)) ->
+          row(:host, text, type(node), [])
+
+        name in @views ->
+          row(:view, text, type(node), [])
+
+        native?(name, node, operands, config) ->
+          row(:operation, text, type(node), launches: 1, bytes: bytes)
+
+        true ->
+          row(:host, text, type(node), bytes: bytes, fallback: {name, hd(operands ++ [node]).type})
+      end
+    end
+
+    defp row(kind, text, result, more) do
+      row = %{
+        kind: kind,
+        text: text,
+        result: result,
+        launches: 0,
+        bytes: 0,
+        steps: [],
+        fallback: nil
+      }
+
+      Map.merge(row, Map.new(more))
+    end
+
+    defp of_ids(ids, nodes), do: for(id <- ids, node = nodes[id], do: node)
+
+    ## Types, sizes, and where an operation runs
+
+    # Small operands are taken for those in host memory.
+    defp small?(%T{data: %Expr{op: :constant}}, _config), do: true
+    defp small?(%T{shape: shape}, config), do: Tuple.product(shape) <= config.host_limit
+
+    defp native?(name, node, operands, config) do
+      types = for %T{type: type} <- [node | operands], not match?({:tuple, _}, type), do: type
+
+      Backend.native?(name, Enum.any?(types, &complex/1)) and
+        Enum.all?(types, &on_device?(&1, config.device))
+    end
+
+    # Operations on complex numbers are in 32 or 64 bits.
+    defp on_device?(type, device) do
+      case Types.dtype(type) || complex(type) do
+        nil -> false
+        dtype -> dtype == :bf16 or dtype == :f16 or Operand.computes?(device, dtype)
+      end
+    end
+
+    defp complex({:c, 64}), do: :f32
+    defp complex({:c, 128}), do: :f64
+    defp complex(_other), do: nil
+
+    defp size(nodes), do: nodes |> Enum.map(&Liveness.size/1) |> Enum.sum()
+
+    defp type(%T{type: {:tuple, count}}), do: "#{count} results"
+
+    defp type(%T{type: type, shape: shape}) do
+      axes = for n <- Tuple.to_list(shape), do: "[#{n}]"
+      Nx.Type.to_string(type) <> Enum.join(axes)
+    end
+
+    ## Text
+
+    @doc false
+    @spec text(t) :: String.t()
+    def text(%__MODULE__{} = explanation) do
+      rows = lines(explanation.steps, 0)
+      width = rows |> Enum.map(&String.length(hd(&1))) |> Enum.max(fn -> 0 end)
+
+      lines =
+        for [text, kind, result, launches, bytes, live] <- rows do
+          "  " <>
+            String.pad_trailing(text, width) <>
+            "  " <>
+            String.pad_trailing(kind, 9) <>
+            "  #{String.pad_leading(launches, 3)} launches  #{String.pad_leading(bytes, 9)} moved  " <>
+            "#{String.pad_leading(live, 9)} live  #{result}"
+        end
+
+      Enum.join([title(explanation) | lines] ++ fallbacks(explanation.fallbacks), "\n")
+    end
+
+    @doc false
+    @spec title(t) :: String.t()
+    def title(%__MODULE__{} = explanation) do
+      "#{length(explanation.steps)} steps, #{explanation.launches} launches, #{Svg.bytes(explanation.bytes)} moved, " <>
+        "peak #{Svg.bytes(explanation.peak)} on #{inspect(explanation.device)}"
+    end
+
+    defp lines(steps, depth) do
+      Enum.flat_map(steps, fn step ->
+        text = String.duplicate("  ", depth) <> step.text
+        numbers = [to_string(step.launches), Svg.bytes(step.bytes), Svg.bytes(step.live)]
+        [[text, to_string(step.kind), step.result | numbers] | lines(step.steps, depth + 1)]
+      end)
+    end
+
+    defp fallbacks([]), do: []
+
+    defp fallbacks(fallbacks) do
+      names = for {name, type} <- fallbacks, do: "#{name} of #{Nx.Type.to_string(type)}"
+      ["  on the host, because the device cannot run them: " <> Enum.join(names, ", ")]
+    end
+
+    defimpl String.Chars do
+      def to_string(explanation), do: ExCubecl.Compiler.Explanation.text(explanation)
+    end
+
+    defimpl Inspect do
+      def inspect(explanation, _opts),
+        do:
+          "#ExCubecl.Compiler.Explanation<\n#{ExCubecl.Compiler.Explanation.text(explanation)}\n>"
+    end
+  end
+end
