@@ -60,7 +60,7 @@ defmodule ExCubecl.MixProject do
           Path.wildcard("notebooks/*.livemd") ++ ["SECURITY.md", "CHANGELOG.md"],
       groups_for_extras: [Guides: ~r"guides/", Notebooks: ~r"notebooks/"],
       groups_for_modules: [
-        Buffers: [ExCubecl, ExCubecl.Buffer, ExCubecl.Error],
+        Buffers: [ExCubecl, ExCubecl.Buffer, ExCubecl.Data, ExCubecl.Error],
         Reuse: [ExCubecl.Pool, ExCubecl.Arena],
         Devices: [ExCubecl.Device, ExCubecl.Replicated],
         Kernels: [

@@ -37,6 +37,8 @@ defmodule ExCubecl.Error do
   | `:node_down` | the node of the buffer or device cannot be reached |
   | `:unsupported` | the device does not support the operation, or the other node has another version of ExCubecl, or none |
   | `:invalid_argument` | an argument of the wrong kind, such as a term that is not a buffer |
+  | `:file` | a file cannot be read or written; `posix` is the reason of the operating system |
+  | `:invalid_file` | a file is truncated, damaged, or not of its format |
   | `:timeout` | a reply did not arrive in time |
   | `:busy` | the device was too busy for a preview |
   | `:driver` | an error inside CubeCL or the driver, with its message |
@@ -68,6 +70,8 @@ defmodule ExCubecl.Error do
           | :node_down
           | :unsupported
           | :invalid_argument
+          | :file
+          | :invalid_file
           | :timeout
           | :busy
           | :driver

@@ -26,6 +26,8 @@ defmodule ExCubecl.ErrorTest do
     device_lost: %{device: {:vulkan, 0}},
     unsupported: %{operation: "pointer", device: {:vulkan, 0}},
     invalid_argument: %{argument: :offset, value: -1, expected: "a non-negative integer"},
+    file: %{operation: :read, path: "x.npy", posix: :enoent},
+    invalid_file: %{path: "x.npy", format: :npy, problem: "it has no header"},
     timeout: %{timeout: 10},
     busy: %{},
     driver: %{message: "broke"},

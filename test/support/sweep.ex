@@ -120,6 +120,10 @@ defmodule ExCubecl.Sweep do
       :dtype => :f32,
       :extendable => true,
       :fun => fn -> :done end,
+      :given => [2, 2],
+      {ExCubecl.Data, :data} => buffer,
+      {ExCubecl.Data, :path} =>
+        Path.join(System.tmp_dir!(), "ex_cubecl_sweep_#{System.pid()}.npy"),
       :high => 1,
       {Arena, :fun} => fn _ -> :done end,
       {ExCubecl.Pool, :fun} => fn _ -> :done end,

@@ -30,6 +30,7 @@ defmodule ExCubecl.SweepTest do
                ExCubecl.Buffer,
                ExCubecl.Compat,
                ExCubecl.DType,
+               ExCubecl.Data,
                ExCubecl.Device,
                ExCubecl.Error,
                ExCubecl.Kernel,

@@ -342,6 +342,9 @@ defmodule ExCubecl.Error.Message do
   defp text(:unsupported, %{operation: {:version, version}, node: node}),
     do: "node #{word(node)} has version #{version} of ExCubecl: both nodes need the same"
 
+  defp text(:unsupported, %{operation: :file, path: path, what: what}),
+    do: "#{short(path)} has what is not read: #{what}"
+
   defp text(:unsupported, %{operation: :remote_buffer, device: device}),
     do:
       "the buffer is on #{name(device)}, and this call takes buffers of its own node only: create it there, or transfer " <>
@@ -409,6 +412,12 @@ defmodule ExCubecl.Error.Message do
   defp text(:invalid_argument, %{argument: argument, expected: expected} = details),
     do:
       "invalid #{argument}#{if is_map_key(details, :value), do: " #{short(details.value)}"}: expected #{expected}"
+
+  defp text(:file, %{operation: operation, path: path, posix: posix}),
+    do: "cannot #{operation} #{short(path)}: #{:file.format_error(posix)} (#{word(posix)})"
+
+  defp text(:invalid_file, %{path: path, format: format, problem: problem}),
+    do: "#{short(path)} is no valid #{format} file: #{problem}"
 
   defp text(:timeout, %{timeout: timeout}),
     do:
