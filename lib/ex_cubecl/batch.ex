@@ -30,7 +30,7 @@ defmodule ExCubecl.Batch do
 
   require ExCubecl.Kernel
 
-  alias ExCubecl.{Buffer, Error, Kernel, Native}
+  alias ExCubecl.{Buffer, Error, Kernel}
   alias ExCubecl.Error.Arguments
   alias ExCubecl.Kernel.{CallArguments, Definition, Launch}
 
@@ -85,8 +85,7 @@ defmodule ExCubecl.Batch do
   def submit(%__MODULE__{steps: steps}, names) when length(steps) >= 0 do
     if Keyword.keyword?(names) do
       with {:ok, steps} <- prepared(Enum.reverse(steps), Map.new(names), []),
-           {:error, error} <-
-             Error.from_native(fn -> Native.kernel_run_all(Enum.map(steps, &Launch.step/1)) end),
+           {:error, error} <- Launch.run_all(steps),
            do: name_step(error, steps)
     else
       Arguments.invalid(:names, names, "a keyword list")

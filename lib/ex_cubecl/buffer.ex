@@ -72,7 +72,7 @@ defmodule ExCubecl.Buffer do
       buffers, so that it does not prevent their memory from being given back to the driver
     * `:progress` - for a binary, a function that is called with the transferred bytes and the total
       bytes, several times during the transfer and once at its end, in a separate process. Without
-      one, IEx and Livebook show a progress bar for 256 MiB and more; `false` shows none. Transfers to another
+      one, IEx and Livebook show a progress bar if it takes longer than half a second; `false` shows none. Transfers to another
       node report no progress
 
   ## Errors

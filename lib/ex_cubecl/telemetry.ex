@@ -10,11 +10,18 @@ defmodule ExCubecl.Telemetry do
   | `[:ex_cubecl, :reclaim]` | `bytes`, `duration` | `device`, `reason` | garbage was collected to make room; `bytes` is the decrease of the live bytes |
   | `[:ex_cubecl, :upload]` | `bytes`, `duration` | `device`, `dtype` | a list or binary was written to the device |
   | `[:ex_cubecl, :read]` | `bytes`, `duration` | `device`, `dtype` | elements were read from the device; for several buffers at once `dtype` is `nil` |
+  | `[:ex_cubecl, :fill]` | `bytes`, `duration` | `device`, `dtype` | a buffer was filled with a value |
+  | `[:ex_cubecl, :copy]` | `bytes`, `duration` | `device`, `source`, `dtype` | a buffer was copied or converted, on `device` or from the device `source` to it; `bytes` are written |
   | `[:ex_cubecl, :compile]` | `duration` | `device`, `kernel` | a kernel was compiled, before its first launch with these types |
   | `[:ex_cubecl, :launch]` | `bytes`, `duration` | `device`, `kernel` | a kernel that writes `bytes` was queued |
+  | `[:ex_cubecl, :batch]` | `count`, `duration` | `device`, `kernels` | the kernels of an `ExCubecl.Batch` were queued in one call; `kernels` are their names, and there are no `:launch` events of them |
+  | `[:ex_cubecl, :profile]` | `device_time`, `duration` | `device`, `clock` | `ExCubecl.Kernel.profile/2` has measured: `device_time` is the time that the device worked |
   | `[:ex_cubecl, :fallback]` | `count` | `device`, `operation`, `type` | `ExCubecl.Backend` ran an operation of Nx on the host |
   | `[:ex_cubecl, :defn_compile]` | `duration` | `device`, `nodes` | `ExCubecl.Compiler` made a program of an expression of so many nodes |
   | `[:ex_cubecl, :defn_run]` | `duration` | `device`, `steps` | a program of so many steps was queued |
+
+  `kernel` is the name of the kernel, `:matmul` for a matrix product by the library of the device, and the entry point, a string, for a source in WGSL.
+  A launch returns before the kernel has run: its `duration` is the time of the call. `ExCubecl.Kernel.profile/2` measures the device.
 
   Durations are in native time units, as `System.convert_time_unit/3` takes them. Events are emitted by
   the calling process, except for `:free`, which is emitted by a process of the library, because
@@ -25,12 +32,13 @@ defmodule ExCubecl.Telemetry do
   """
 
   alias ExCubecl.{Error, Native}
+  alias ExCubecl.Telemetry.Counter
 
   @doc false
   def on?, do: :erlang.function_exported(:telemetry, :execute, 3)
 
   @doc false
-  # Runs `call`, and emits the event if it succeeded.
+  # Runs `call`, and emits the event if it succeeded; `:none` means that it did nothing.
   def span(event, bytes, metadata, call) do
     if on?() do
       started = System.monotonic_time()
@@ -43,9 +51,25 @@ defmodule ExCubecl.Telemetry do
   end
 
   defp told({:error, _}, _event, _bytes, _duration, _metadata), do: :ok
+  defp told(:none, _event, _bytes, _duration, _metadata), do: :ok
 
   defp told(_result, event, bytes, duration, metadata),
     do: execute(event, %{bytes: bytes, duration: duration}, metadata)
+
+  @doc false
+  # A launch, as `span/4`. Launches are counted without handlers, too, for `mix ex_cubecl.top`.
+  def launch(bytes, device, kernel, call) do
+    result = span(:launch, bytes, %{device: device, kernel: kernel}, call)
+    unless match?({:error, _}, result) or result == :none, do: count_launch(device, kernel)
+    result
+  end
+
+  @doc false
+  # Sources have any strings as names: they share a counter.
+  def count_launch(device, kernel) when is_atom(kernel),
+    do: Counter.add(:launch, {device, kernel})
+
+  def count_launch(device, _entry), do: Counter.add(:launch, {device, :wgsl})
 
   @doc false
   def execute(event, measurements, metadata),

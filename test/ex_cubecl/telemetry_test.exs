@@ -77,6 +77,50 @@ defmodule ExCubecl.TelemetryTest do
     refute_received {:launch, _, _}
   end
 
+  test "kernels of a batch are told by name in one event, and a product of the device's library as a launch" do
+    device = ExCubecl.default_device!()
+    x = ExCubecl.buffer!([1, 2, 3], [3], :s32)
+    batch = ExCubecl.Batch.new() |> ExCubecl.Batch.fill(x, 1) |> ExCubecl.Batch.fill(x, 2)
+    :ok = ExCubecl.Batch.submit(batch)
+    assert_received {:batch, %{count: 2, duration: _}, %{device: ^device, kernels: [name, name]}}
+    assert is_atom(name)
+    refute_received {:launch, _, _}
+    {:error, _} = ExCubecl.Batch.submit(ExCubecl.Batch.fill(ExCubecl.Batch.new(), :unbound, 1))
+    refute_received {:batch, _, _}
+  end
+
+  test "what the device took is told where it is measured" do
+    x = ExCubecl.Ops.iota!([100_000], :f32)
+    {:ok, {_, timing}} = ExCubecl.Kernel.profile(fn -> ExCubecl.Ops.sqrt!(x) end)
+    assert_received {:profile, %{device_time: device_time, duration: duration}, %{clock: clock}}
+    nanoseconds = &System.convert_time_unit(&1, :native, :nanosecond)
+
+    assert {nanoseconds.(device_time), nanoseconds.(duration)} ==
+             {timing.device_time, timing.time}
+
+    assert clock == timing.clock
+  end
+
+  test "fills and copies are told with their bytes and devices" do
+    device = ExCubecl.default_device!()
+    buffer = Buffer.zeros!([10], :f32)
+    assert_received {:fill, %{bytes: 40, duration: _}, %{device: ^device, dtype: :f32}}
+    Buffer.fill!(buffer, 2)
+    assert_received {:fill, %{bytes: 40}, _}
+    Buffer.convert!(buffer, :u8)
+    metadata = %{device: device, source: device, dtype: :u8}
+    assert_received {:copy, %{bytes: 10, duration: _}, ^metadata}
+    Buffer.copy!(buffer, Buffer.empty!([10], :f32))
+    assert_received {:copy, %{bytes: 40}, %{dtype: :f32}}
+    {:ok, %{id: other}} = Device.open(device, as: {elem(device, 0), 7556})
+    Buffer.transfer!(buffer, other)
+    assert_received {:copy, %{bytes: 40}, %{device: ^other, source: ^device}}
+    {:error, _} = Buffer.copy(buffer, Buffer.empty!([11], :f32))
+    {:error, _} = Buffer.fill(buffer, "x")
+    refute_received {:copy, _, _}
+    refute_received {:fill, _, _}
+  end
+
   test "making, reading, writing and freeing are told with their bytes" do
     device = ExCubecl.default_device!()
     me = self()

@@ -5,7 +5,7 @@ defmodule ExCubecl.TasksTest do
   import ExUnit.CaptureIO
 
   alias ExCubecl.Peer
-  alias ExCubecl.Dashboard.Doctor
+  alias ExCubecl.Dashboard.{Doctor, Top}
   alias Mix.Tasks.ExCubecl, as: Tasks
 
   @moduletag timeout: 240_000
@@ -146,7 +146,7 @@ defmodule ExCubecl.TasksTest do
   # Code that waits until this number of views was drawn; the drawing process has the same group leader.
   defp shown(views) do
     """
-    drawn = fn -> Process.group_leader() |> StringIO.contents() |> elem(1) |> String.split("memory on") end
+    drawn = fn -> Process.group_leader() |> StringIO.contents() |> elem(1) |> String.split("ExCubecl on") end
     wait = fn wait -> if length(drawn.()) <= #{views}, do: Process.sleep(5) && wait.(wait) end
     wait.(wait)
     """
@@ -162,6 +162,66 @@ defmodule ExCubecl.TasksTest do
       assert Buffer.size!(buffer) == 3_000_000
     end
 
+    test "without arguments it lists nodes, and what it can show" do
+      peer = if Peer.distributed?(), do: Peer.start()
+      text = capture_io(fn -> Tasks.Top.run([]) end)
+      for choice <- ["--node", "--run", "--app"], do: assert(text =~ choice)
+
+      if peer do
+        {_, node} = peer
+        [name, _host] = String.split(to_string(node), "@")
+        assert text =~ "\n  #{name}@"
+        Peer.stop(peer)
+      end
+    end
+
+    test "kernels are counted, and for each second since the snapshot before" do
+      x = ExCubecl.buffer!([1, 2, 3], [3], :f32)
+      ExCubecl.Ops.add!(x, x)
+      before = Top.snapshot()
+      for _ <- 1..5, do: ExCubecl.Ops.add!(x, x)
+      id = ExCubecl.default_device!()
+      batch = ExCubecl.Batch.fill(ExCubecl.Batch.new(), x, 1)
+      :ok = ExCubecl.Batch.submit(batch)
+      now = Top.snapshot()
+
+      [earlier, later] =
+        for snapshot <- [before, now],
+            do:
+              Enum.find(snapshot.devices, &(&1.id == id)).launches
+              |> Enum.map(&elem(&1, 1))
+              |> Enum.sum()
+
+      assert later - earlier == 6
+      text = Enum.join(Top.draw(%{now | at: before.at + 2_000_000}, before, :here, 200), "\n")
+      assert text =~ "kernels #{later}, 3.0 per second" and text =~ ~r/queue wait \d+\.\d ms/
+      assert text =~ ~r/count +a second +kernel/
+      assert Enum.join(Top.draw(now, nil, :here, 200), "\n") =~ "kernels #{later}   queue wait"
+    end
+
+    test "a device whose queue does not answer, and operations of Nx on the host" do
+      device = %{
+        id: {:vulkan, 0},
+        name: "card",
+        usage: nil,
+        wait: :longer,
+        owners: [],
+        tags: [],
+        launches: [],
+        fallbacks: [{"tan of {:c, 64}", 7}]
+      }
+
+      before = %{at: 0, devices: [%{device | fallbacks: [{"tan of {:c, 64}", 3}]}]}
+      text = Enum.join(Top.draw(%{at: 1_000_000, devices: [device]}, before, :here, 120), "\n")
+      assert text =~ "queue wait more than 1000 ms" and text =~ "busy"
+      assert text =~ ~r/fallbacks of Nx 7, 4\.0 per second/
+      assert text =~ ~r/7 +4\.0 +tan of \{:c, 64\}/
+      # A device that was not open before.
+      assert Enum.join(
+               Top.draw(%{at: 1_000_000, devices: [device]}, %{at: 0, devices: []}, :here, 120)
+             ) =~ "7.0"
+    end
+
     test "watches a script until it ends", %{dir: dir} do
       path = Path.join(dir, "work.exs")
 
@@ -172,7 +232,7 @@ defmodule ExCubecl.TasksTest do
       """)
 
       text = capture_io(fn -> Tasks.Top.run(["--run", path, "--every", "50"]) end)
-      assert length(String.split(text, "ExCubecl memory on")) > 3
+      assert length(String.split(text, "ExCubecl on")) > 3
       assert text =~ ":of_the_script"
     end
 

@@ -84,7 +84,7 @@ defmodule ExCubecl.SweepTest do
           size_classes: "[{1024, -1}]",
           larger_max: ":many",
           gc_every: ":often",
-          progress_from: ":there"
+          progress_after: ":there"
         ] do
       put = "Application.put_env(:ex_cubecl, #{inspect(key)}, #{value})"
       assert {key, value, sweep([], "#{started()}; #{put}")} == {key, value, {"", "", 0}}

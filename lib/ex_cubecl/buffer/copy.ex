@@ -4,7 +4,7 @@ defmodule ExCubecl.Buffer.Copy do
 
   use ExCubecl.Cluster.Callable
 
-  alias ExCubecl.{Device, DType, Native, Shape}
+  alias ExCubecl.{Device, DType, Native, Shape, Telemetry}
   alias ExCubecl.Buffer.{AllocOptions, Pressure, Progress, Write}
   alias ExCubecl.Error.Arguments
 
@@ -25,14 +25,24 @@ defmodule ExCubecl.Buffer.Copy do
   # A new buffer with the elements of another one.
   defp derive(%{ref: ref, shape: shape} = buffer, dtype, id, opts, progress \\ false) do
     with {:ok, opts} <- Arguments.options(opts, AllocOptions.options()),
-         {:ok, options} <- AllocOptions.from(opts),
-         {:ok, ref} <-
-           Pressure.create(id, Shape.size(shape) * DType.size!(dtype), fn ->
-             if dtype == buffer.dtype,
-               do: duplicated(buffer, id, options, progress),
-               else: Native.buffer_convert(ref, dtype, shape, options)
-           end),
-         do: {:ok, %{buffer | ref: ref, dtype: dtype, device: id}}
+         {:ok, options} <- AllocOptions.from(opts) do
+      bytes = Shape.size(shape) * DType.size!(dtype)
+
+      told(buffer, id, dtype, bytes, fn ->
+        with {:ok, ref} <-
+               Pressure.create(id, bytes, fn ->
+                 if dtype == buffer.dtype,
+                   do: duplicated(buffer, id, options, progress),
+                   else: Native.buffer_convert(ref, dtype, shape, options)
+               end),
+             do: {:ok, %{buffer | ref: ref, dtype: dtype, device: id}}
+      end)
+    end
+  end
+
+  defp told(source, device, dtype, bytes, call) do
+    metadata = %{device: device, source: source.device, dtype: dtype}
+    Telemetry.span(:copy, bytes, metadata, call)
   end
 
   defp duplicated(%{ref: ref, shape: shape} = buffer, id, options, progress) do
@@ -42,8 +52,11 @@ defmodule ExCubecl.Buffer.Copy do
   end
 
   def copy(source, target) do
+    bytes = Shape.size(target.shape) * DType.size!(target.dtype)
+    change = fn -> Write.change(target, &Native.buffer_copy(source.ref, target.ref, &1)) end
+
     with {:error, %{reason: :shape_mismatch} = error} <-
-           Write.change(target, &Native.buffer_copy(source.ref, target.ref, &1)),
+           told(source, target.device, target.dtype, bytes, change),
          do: {:error, %{error | details: Map.put(error.details, :operation, :copy)}}
   end
 end

@@ -56,8 +56,13 @@ defmodule ExCubecl.Buffer.Create do
   end
 
   def full(shape, dtype, value, opts) do
-    with {:ok, target} <- target(shape, dtype, opts, []),
-         do: filled(target, &Native.buffer_fill(&1, value, true))
+    with {:ok, target} <- target(shape, dtype, opts, []) do
+      bytes = target.count * DType.size!(dtype)
+
+      Telemetry.span(:fill, bytes, %{device: target.device, dtype: dtype}, fn ->
+        filled(target, &Native.buffer_fill(&1, value, true))
+      end)
+    end
   end
 
   def iota(shape, dtype, opts) do

@@ -5,6 +5,7 @@ defmodule ExCubecl.Buffer.Pressure do
 
   alias ExCubecl.{Error, Native, Telemetry}
   alias ExCubecl.Buffer.Reclaim
+  alias ExCubecl.Native.Waiting
 
   @default_every 64 * 1024 * 1024
   @key {__MODULE__, :bytes}
@@ -22,12 +23,15 @@ defmodule ExCubecl.Buffer.Pressure do
   collection and yields, because destructors run only then. If the allocation does not fit, garbage is collected
   step by step, unused memory is given back to the driver, and `call` is retried.
   """
-  def create(id, bytes, call)
+  def create(id, bytes, call) do
+    Waiting.open(id)
+    create_on(id, bytes, call)
+  end
 
   # The call allocates no memory.
-  def create(_id, 0, call), do: attempt(Error.from_native(call), call, @steps)
+  defp create_on(_id, 0, call), do: attempt(Error.from_native(call), call, @steps)
 
-  def create(id, bytes, call) do
+  defp create_on(id, bytes, call) do
     note(bytes)
     Telemetry.watch_frees()
 

@@ -2,11 +2,11 @@ defmodule ExCubecl.Buffer.Progress do
   @moduledoc false
   # Reports the progress of a transfer from a separate process, because the caller waits for the
   # native library meanwhile. A callback is called for every transfer that it was passed to; without
-  # one, IEx and Livebook show a progress bar for transfers of 256 MiB and more.
+  # one, IEx and Livebook show a progress bar for transfers that take longer than half a second.
 
   alias ExCubecl.Error.Arguments
+  alias ExCubecl.Native.Waiting
 
-  @bar_from 256 * 1024 * 1024
   @width 30
 
   @type t :: nil | false | (non_neg_integer, non_neg_integer -> term)
@@ -22,29 +22,20 @@ defmodule ExCubecl.Buffer.Progress do
   """
   @spec watch(non_neg_integer, t, (pid | nil -> result)) :: result when result: term
   def watch(bytes, progress, call) do
-    case listener(bytes, progress) do
+    case listener(progress) do
       nil -> call.(nil)
-      listener -> watched(bytes, listener, call)
+      {listener, pause} -> watched(bytes, listener, pause, call)
     end
   end
 
-  defp listener(_bytes, progress) when is_function(progress, 2), do: progress
-  defp listener(_bytes, false), do: nil
+  # With the time after which the listener is called even if nothing was transferred yet.
+  defp listener(progress) when is_function(progress, 2), do: {progress, :infinity}
+  defp listener(false), do: nil
+  defp listener(nil), do: if(Waiting.interactive?(), do: {bar(Waiting.now()), Waiting.delay()})
 
-  defp listener(bytes, nil) do
-    from = Application.get_env(:ex_cubecl, :progress_from, @bar_from)
-    if bytes >= from and interactive?(), do: bar(System.monotonic_time(:millisecond))
-  end
-
-  # Neither IEx nor Livebook is a dependency, so both are looked up at run time.
-  defp interactive? do
-    (Code.ensure_loaded?(IEx) and apply(IEx, :started?, [])) or
-      :erlang.module_loaded(Livebook.Runtime.Evaluator)
-  end
-
-  defp watched(bytes, listener, call) do
+  defp watched(bytes, listener, pause, call) do
     caller = self()
-    {teller, monitor} = spawn_monitor(fn -> tell_until_done(caller, bytes, listener) end)
+    {teller, monitor} = spawn_monitor(fn -> tell_until_done(caller, bytes, listener, pause) end)
     result = call.(teller)
     send(teller, {:done, result})
 
@@ -53,14 +44,14 @@ defmodule ExCubecl.Buffer.Progress do
     end
   end
 
-  defp tell_until_done(caller, total, listener) do
-    tell(Process.monitor(caller), total, 0, listener)
+  defp tell_until_done(caller, total, listener, pause) do
+    tell(Process.monitor(caller), total, 0, listener, pause)
   end
 
-  defp tell(monitor, total, told, listener) do
+  defp tell(monitor, total, told, listener, pause) do
     receive do
       {:progress, bytes} ->
-        tell(monitor, total, newest(bytes, told, total, listener), listener)
+        tell(monitor, total, newest(bytes, told, total, listener), listener, pause)
 
       {:done, {:error, _}} ->
         :ok
@@ -70,6 +61,10 @@ defmodule ExCubecl.Buffer.Progress do
 
       {:DOWN, ^monitor, :process, _, _} ->
         :ok
+    after
+      pause ->
+        listener.(told, total)
+        tell(monitor, total, told, listener, :infinity)
     end
   end
 
@@ -86,18 +81,22 @@ defmodule ExCubecl.Buffer.Progress do
 
   defp bar(started) do
     fn done, total ->
-      filled = div(done * @width, total)
-      elapsed = max(System.monotonic_time(:millisecond) - started, 1)
-      bar = String.duplicate("=", filled) <> String.duplicate(" ", @width - filled)
-      speed = done / elapsed / 1.0e6
-      finished = if done == total, do: "\n", else: ""
-
-      IO.write(
-        "\r[#{bar}] #{div(done * 100, total)} %  #{mib(done)} of #{mib(total)} MiB  " <>
-          "#{Float.round(speed, 2)} GB/s #{finished}"
-      )
+      if Waiting.long?(started) and Waiting.terminal?(), do: draw(done, total, started)
     end
   end
 
-  defp mib(bytes), do: div(bytes, 1024 * 1024)
+  defp draw(done, total, started) do
+    filled = div(done * @width, total)
+    elapsed = max(Waiting.now() - started, 1)
+    bar = String.duplicate("=", filled) <> String.duplicate(" ", @width - filled)
+    speed = done / elapsed / 1.0e6
+    finished = if done == total, do: "\n", else: ""
+
+    IO.write(
+      "\r[#{bar}] #{div(done * 100, total)} %  #{mib(done)} of #{mib(total)} MiB  " <>
+        "#{Float.round(speed, 2)} GB/s #{finished}"
+    )
+  end
+
+  defp mib(bytes), do: Float.round(bytes / (1024 * 1024), 1)
 end

@@ -61,8 +61,13 @@ defmodule ExCubecl.Buffer.Write do
   defp send_data(%{ref: ref} = buffer, {offset, shape}, list, _progress),
     do: change(buffer, &Native.buffer_write_list(ref, offset, shape, list, &1))
 
-  def fill(%{ref: ref} = buffer, value),
-    do: change(buffer, &Native.buffer_fill(ref, value, &1))
+  def fill(%{ref: ref, device: id, dtype: dtype, shape: shape} = buffer, value) do
+    bytes = Shape.size(shape) * DType.size!(dtype)
+
+    Telemetry.span(:fill, bytes, %{device: id, dtype: dtype}, fn ->
+      change(buffer, &Native.buffer_fill(ref, value, &1))
+    end)
+  end
 
   def ensure_allocated(%{ref: ref} = buffer),
     do: change(buffer, &Native.buffer_allocate(ref, &1))

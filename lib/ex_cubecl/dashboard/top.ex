@@ -6,24 +6,51 @@ defmodule ExCubecl.Dashboard.Top do
   alias ExCubecl.Error.Text
   alias ExCubecl.Memory.Chart.Svg
   alias ExCubecl.Memory.Owner
+  alias ExCubecl.Telemetry.Counter
 
   @most 8
+  # How long a snapshot waits for the queue of a device, in milliseconds.
+  @patience 1_000
 
-  @doc "The open devices of this node, with their usage and their largest owners and tags."
+  @doc "The open devices of this node, with their usage, their largest owners and tags, and their counts, at a time in microseconds."
   def snapshot do
     opened = Native.device_list_open()
     names = with {:ok, devices} <- Device.list(), do: Map.new(devices, &{&1.id, &1.name})
+    launches = Counter.all(:launch)
+    fallbacks = Counter.all(:fallback)
 
-    for id <- Enum.sort(opened),
-        {:ok, usage} <- [Memory.usage(device: id)],
-        {:ok, report} <- [Memory.report(device: id, most: 0)] do
-      %{
-        id: id,
-        name: names[id] || "",
-        usage: usage,
-        owners: for({pid, sum} <- biggest(report.by_owner), do: {Owner.describe(pid), sum}),
-        tags: for({tag, sum} <- biggest(report.by_tag), tag != nil, do: {Text.show(tag), sum})
-      }
+    devices =
+      for id <- Enum.sort(opened), {:ok, report} <- [Memory.report(device: id, most: 0)] do
+        {usage, wait} = usage(id)
+
+        %{
+          id: id,
+          name: names[id] || "",
+          usage: usage,
+          wait: wait,
+          owners: for({pid, sum} <- biggest(report.by_owner), do: {Owner.describe(pid), sum}),
+          tags: for({tag, sum} <- biggest(report.by_tag), tag != nil, do: {Text.show(tag), sum}),
+          launches: for({{^id, kernel}, count} <- launches, do: {Text.show(kernel), count}),
+          fallbacks:
+            for(
+              {{operation, type, ^id}, count} <- fallbacks,
+              do: {fallback(operation, type), count}
+            )
+        }
+      end
+
+    %{at: System.monotonic_time(:microsecond), devices: devices}
+  end
+
+  # The usage is known to the thread of the device, which answers after the calls that are queued before it: so the time
+  # that this takes is what any call waits now.
+  defp usage(id) do
+    started = System.monotonic_time(:microsecond)
+    task = Task.async(fn -> Memory.usage(device: id) end)
+
+    case Task.yield(task, @patience) || Task.shutdown(task, :brutal_kill) do
+      {:ok, {:ok, usage}} -> {usage, System.monotonic_time(:microsecond) - started}
+      _ -> {nil, :longer}
     end
   end
 
@@ -31,32 +58,56 @@ defmodule ExCubecl.Dashboard.Top do
     sums |> Enum.sort_by(fn {_, sum} -> -sum.bytes end) |> Enum.take(@most)
   end
 
-  @doc "The screen as lines of at most `width` characters."
-  def draw(devices, node, width) do
-    title =
-      "ExCubecl memory on #{node}, #{Calendar.strftime(NaiveDateTime.local_now(), "%H:%M:%S")}"
+  defp fallback(operation, type), do: "#{operation} of #{Text.show(type)}"
+
+  @doc "The screen as lines of at most `width` characters. Rates are those since the snapshot `before`, if it is not `nil`."
+  def draw(snapshot, before, node, width) do
+    title = "ExCubecl on #{node}, #{Calendar.strftime(NaiveDateTime.local_now(), "%H:%M:%S")}"
 
     body =
-      if devices == [],
+      if snapshot.devices == [],
         do: ["", "no device is open: nothing was made there yet"],
-        else: Enum.flat_map(devices, &device(&1, width))
+        else: Enum.flat_map(snapshot.devices, &device(&1, elapsed(snapshot, before), width))
 
     Enum.map([title | body], &String.slice(&1, 0, width))
   end
 
-  defp device(%{id: {runtime, index}, usage: usage} = device, width) do
+  # Seconds, and the devices before.
+  defp elapsed(_snapshot, nil), do: nil
+
+  defp elapsed(snapshot, before),
+    do: {max(snapshot.at - before.at, 1) / 1.0e6, Map.new(before.devices, &{&1.id, &1})}
+
+  defp device(%{id: {runtime, index} = id} = device, elapsed, width) do
+    launches = rates(device.launches, elapsed, id, :launches)
+    fallbacks = rates(device.fallbacks, elapsed, id, :fallbacks)
+
+    ["", "#{runtime}:#{index}  #{device.name}"] ++
+      usage_lines(device.usage, width) ++
+      [
+        "kernels #{total(launches)}   queue wait #{wait(device.wait)}   fallbacks of Nx #{total(fallbacks)}"
+      ] ++
+      sums("owner", device.owners) ++
+      sums("tag", device.tags) ++
+      counts("kernel", launches) ++ counts("operation of Nx on the host", fallbacks)
+  end
+
+  defp usage_lines(nil, _width), do: ["the device is busy: its memory is not known now"]
+
+  defp usage_lines(usage, width) do
     [
-      "",
-      "#{runtime}:#{index}  #{device.name}",
       bar(usage, width),
       "live #{Svg.bytes(usage.live_bytes)} in #{usage.live_buffers} buffers   peak #{Svg.bytes(usage.peak_bytes)}   " <>
         "reserved #{Svg.bytes(usage.reserved_bytes)}   limit #{limit(usage.limit)}",
       "allocations #{usage.allocations}   frees #{usage.frees}   failed #{usage.failed}   reclaims #{usage.reclaims}"
-    ] ++ table("owner", device.owners) ++ table("tag", device.tags)
+    ]
   end
 
   defp limit(nil), do: "none"
   defp limit(bytes), do: Svg.bytes(bytes)
+
+  defp wait(:longer), do: "more than #{@patience} ms"
+  defp wait(microseconds), do: "#{Svg.n(microseconds / 1000)} ms"
 
   # Live bytes relative to the largest of the limit, the reserved bytes and the peak.
   defp bar(usage, width) do
@@ -71,12 +122,46 @@ defmodule ExCubecl.Dashboard.Top do
       String.duplicate(" ", wide - max(peak, filled)) <> "]"
   end
 
-  defp table(_title, []), do: []
+  # Names with their counts and, where there is an earlier snapshot, their counts per second; the most active first.
+  defp rates(counts, elapsed, id, key) do
+    counts
+    |> Enum.map(fn {name, count} -> {name, count, rate(name, count, elapsed, id, key)} end)
+    |> Enum.sort_by(fn {name, count, rate} -> {-(rate || 0), -count, name} end)
+  end
 
-  defp table(title, rows) do
-    ["  #{String.pad_trailing("bytes", 12)}#{String.pad_trailing("buffers", 10)}#{title}"] ++
-      for {name, sum} <- rows do
-        "  #{String.pad_trailing(Svg.bytes(sum.bytes), 12)}#{String.pad_trailing("#{sum.buffers}", 10)}#{name}"
-      end
+  defp rate(_name, _count, nil, _id, _key), do: nil
+
+  defp rate(name, count, {seconds, before}, id, key) do
+    earlier = before |> Map.get(id, %{}) |> Map.get(key, []) |> List.keyfind(name, 0, {name, 0})
+    (count - elem(earlier, 1)) / seconds
+  end
+
+  defp total(rates) do
+    count = rates |> Enum.map(&elem(&1, 1)) |> Enum.sum()
+    per_second = for {_, _, rate} <- rates, rate != nil, do: rate
+
+    if per_second == [],
+      do: "#{count}",
+      else: "#{count}, #{Svg.n(Enum.sum(per_second) / 1)} per second"
+  end
+
+  defp sums(title, rows) do
+    rows = for {name, sum} <- rows, do: {Svg.bytes(sum.bytes), "#{sum.buffers}", name}
+    table("bytes", "buffers", title, rows)
+  end
+
+  defp counts(title, rates) do
+    rows =
+      for {name, count, rate} <- Enum.take(rates, @most),
+          do: {"#{count}", if(rate, do: Svg.n(rate / 1), else: "-"), name}
+
+    table("count", "a second", title, rows)
+  end
+
+  defp table(_, _, _, []), do: []
+
+  defp table(first, second, title, rows) do
+    for {a, b, name} <- [{first, second, title} | rows],
+        do: "  #{String.pad_trailing(a, 12)}#{String.pad_trailing(b, 10)}#{name}"
   end
 end

@@ -4,6 +4,7 @@ defmodule ExCubecl.Device.Id do
 
   alias ExCubecl.{Error, Native}
   alias ExCubecl.Cluster.Location
+  alias ExCubecl.Native.Waiting
 
   @type t :: {atom, non_neg_integer}
 
@@ -24,9 +25,12 @@ defmodule ExCubecl.Device.Id do
   @doc "The descriptions of all devices of this node."
   @spec list() :: {:ok, [map]} | {:error, Error.t()}
   def list do
-    with {:ok, found} <- Error.from_native(&Native.device_list/0),
+    with {:ok, found} <- find(&Native.device_list/0),
          do: {:ok, Enum.map(found, &describe/1)}
   end
+
+  defp find(call),
+    do: Waiting.show("looking for devices", nil, fn -> Error.from_native(call) end)
 
   @doc "Adds the runtime to the description that the native side has sent."
   def describe(%{id: {runtime, _}} = found), do: Map.put(found, :runtime, runtime)
@@ -131,7 +135,7 @@ defmodule ExCubecl.Device.Id do
 
   # Hardware does not change while a VM runs.
   defp configured(nil),
-    do: cached(@best, fn -> Error.from_native(&Native.device_default/0) end)
+    do: cached(@best, fn -> find(&Native.device_default/0) end)
 
   defp configured(named),
     do: named_by(existing(named), "`config :ex_cubecl, default_device: ...`")

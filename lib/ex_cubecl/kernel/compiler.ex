@@ -4,6 +4,7 @@ defmodule ExCubecl.Kernel.Compiler do
 
   alias ExCubecl.{Buffer, DType, Error, Native, Telemetry}
   alias ExCubecl.Kernel.{Bindings, Cache, CallArguments, ErrorContext, Typer, Uniformity}
+  alias ExCubecl.Native.Waiting
 
   @doc """
   The kernel for the kinds of its arguments on a device: its native reference, the names of its inputs and outputs, its scalars
@@ -54,7 +55,10 @@ defmodule ExCubecl.Kernel.Compiler do
   defp compile(ref, name, id) do
     started = System.monotonic_time()
 
-    with :ok <- Error.from_native(fn -> Native.kernel_compile(ref, id) end) do
+    text = ["compiling kernel ", Atom.to_string(name), " on"]
+    call = fn -> Error.from_native(fn -> Native.kernel_compile(ref, id) end) end
+
+    with :ok <- Waiting.show(text, id, call) do
       time = System.monotonic_time() - started
       metadata = %{device: id, kernel: name}
       if Telemetry.on?(), do: Telemetry.execute(:compile, %{duration: time}, metadata)

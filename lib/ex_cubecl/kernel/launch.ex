@@ -92,10 +92,8 @@ defmodule ExCubecl.Kernel.Launch do
 
   @doc "Queues a launch: `{:ok, buffer}` with the result of an element-wise kernel without `:into`, else `:ok`."
   def run(%{parsed: parsed} = launch, opts) do
-    metadata = %{device: launch.device, kernel: parsed.name}
-
     result =
-      Telemetry.span(:launch, bytes_written(launch), metadata, fn ->
+      Telemetry.launch(bytes_written(launch), launch.device, parsed.name, fn ->
         cond do
           launch.check -> run_checked(launch, opts)
           launch.outputs == [] -> run_into_new(launch, opts)
@@ -104,6 +102,25 @@ defmodule ExCubecl.Kernel.Launch do
       end)
 
     explain(result, launch)
+  end
+
+  @doc "Queues several launches with one call."
+  def run_all(launches) do
+    started = System.monotonic_time()
+    result = Error.from_native(fn -> Native.kernel_run_all(Enum.map(launches, &step/1)) end)
+    if result == :ok, do: launched(launches, System.monotonic_time() - started)
+    result
+  end
+
+  defp launched([], _duration), do: :ok
+
+  defp launched([%{device: device} | _] = launches, duration) do
+    names = for %{parsed: %{name: name}} <- launches, do: name
+    Enum.each(names, &Telemetry.count_launch(device, &1))
+    measurements = %{count: length(names), duration: duration}
+
+    if Telemetry.on?(),
+      do: Telemetry.execute(:batch, measurements, %{device: device, kernels: names})
   end
 
   defp bytes_written(%{compiled: %{dtype: nil, outputs: names}, args: args}) do

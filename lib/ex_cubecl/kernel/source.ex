@@ -7,6 +7,7 @@ defmodule ExCubecl.Kernel.Source do
   alias ExCubecl.{Buffer, DType, Error, Native, Shape, Telemetry}
   alias ExCubecl.Buffer.Handle
   alias ExCubecl.Error.Arguments
+  alias ExCubecl.Native.Waiting
 
   @enforce_keys [:ref, :entry]
   defstruct [:ref, :entry]
@@ -62,11 +63,14 @@ defmodule ExCubecl.Kernel.Source do
     with {:ok, opts} <- Arguments.options(opts, [:groups]),
          {:ok, [first | _] = buffers} <- buffers(buffers, entry),
          {:ok, groups} <- axes(:groups, opts[:groups]) do
-      metadata = %{device: first.device, kernel: entry}
       bytes = Enum.sum(for %{shape: s, dtype: d} <- buffers, do: Shape.size(s) * DType.size!(d))
 
-      Telemetry.span(:launch, bytes, metadata, fn ->
-        Error.from_native(fn -> Native.source_run(ref, Enum.map(buffers, & &1.ref), groups) end)
+      Telemetry.launch(bytes, first.device, entry, fn ->
+        refs = Enum.map(buffers, & &1.ref)
+
+        Waiting.show(["preparing source ", entry, " on"], first.device, fn ->
+          Error.from_native(fn -> Native.source_run(ref, refs, groups) end)
+        end)
       end)
     end
   end

@@ -6,6 +6,7 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     alias ExCubecl.{Backend, Error, Telemetry}
     alias ExCubecl.Nx.{ElementWise, Reduction, Storage}
+    alias ExCubecl.Telemetry.Counter
     alias Nx.Tensor, as: T
 
     # Of other callbacks some call functions of Nx that make tensors, for which Nx uses the default backend.
@@ -106,9 +107,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     ## Counts
 
     defp count(operation, type, device) do
-      key = {__MODULE__, {operation, type, device}}
-
-      :counters.add(counter(key), 1, 1)
+      Counter.add(:fallback, {operation, type, device})
 
       if Telemetry.on?() do
         metadata = %{operation: operation, type: type, device: device}
@@ -116,29 +115,8 @@ if Code.ensure_loaded?(Nx.Backend) do
       end
     end
 
-    # Processes that make the first counter of a key at once must agree on one.
-    defp counter(key) do
-      with nil <- :persistent_term.get(key, nil) do
-        :global.trans(
-          {key, self()},
-          fn -> with(nil <- :persistent_term.get(key, nil), do: made(key)) end,
-          [node()]
-        )
-      end
-    end
-
-    defp made(key) do
-      counter = :counters.new(1, [])
-      :persistent_term.put(key, counter)
-      counter
-    end
-
     @doc "How often each operation ran on the host, by operation, type and device."
-    def counts do
-      for {{__MODULE__, key}, counter} <- :persistent_term.get(), into: %{} do
-        {key, :counters.get(counter, 1)}
-      end
-    end
+    def counts, do: Counter.all(:fallback)
 
     @doc "The configuration of the first tensor of the backend."
     def config(tensors), do: Enum.find_value(tensors, &config_of/1)

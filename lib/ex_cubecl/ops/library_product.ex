@@ -3,8 +3,9 @@ defmodule ExCubecl.Ops.LibraryProduct do
   # Products by the matrix multiplication of the device's library, where it is faster. It reads operands whose rows or columns are contiguous, as a
   # transposed matrix has them; others are copied first, which costs little compared with a large product.
 
-  alias ExCubecl.{Buffer, DType, Native, Shape}
+  alias ExCubecl.{Buffer, DType, Native, Shape, Telemetry}
   alias ExCubecl.Buffer.{AllocOptions, Pressure}
+  alias ExCubecl.Native.Waiting
   alias ExCubecl.Ops.{Contraction, Layout}
   alias ExCubecl.View
   alias ExCubecl.View.{Copy, Strides}
@@ -145,15 +146,21 @@ defmodule ExCubecl.Ops.LibraryProduct do
     right = {right.view.buffer.ref, {right.view.offset, right_batch ++ [right_row, right_column]}}
     lengths = {lengths, {Shape.size(rows), Shape.size(inner), Shape.size(columns)}}
 
-    with {:ok, note} <- AllocOptions.from([]),
-         {:ok, ref} when ref != nil <-
-           Pressure.create(device, Shape.size(shape) * DType.size!(dtype), fn ->
-             Native.kernel_matmul(left, right, lengths, shape, note)
-           end) do
-      {:ok, %Buffer{ref: ref, dtype: dtype, shape: shape, device: device}}
-    else
-      {:ok, nil} -> :none
-      error -> error
-    end
+    bytes = Shape.size(shape) * DType.size!(dtype)
+
+    Telemetry.launch(bytes, device, :matmul, fn ->
+      with {:ok, note} <- AllocOptions.from([]),
+           {:ok, ref} when ref != nil <-
+             Pressure.create(device, bytes, fn ->
+               Waiting.show("preparing a matrix product on", device, fn ->
+                 Native.kernel_matmul(left, right, lengths, shape, note)
+               end)
+             end) do
+        {:ok, %Buffer{ref: ref, dtype: dtype, shape: shape, device: device}}
+      else
+        {:ok, nil} -> :none
+        error -> error
+      end
+    end)
   end
 end

@@ -1,29 +1,43 @@
 defmodule Mix.Tasks.ExCubecl.Top do
-  @shortdoc "Shows live device memory in the terminal: devices, live, peak, largest owners"
+  @shortdoc "Shows live device memory and kernels in the terminal: devices, owners, tags, launches per second"
 
   @moduledoc """
-  Shows which processes own device memory, updated each second, until Ctrl+C.
+  Shows which processes own device memory and which kernels run, updated each second, until Ctrl+C.
 
       mix ex_cubecl.top --node app@host --cookie secret    # a running node
       mix ex_cubecl.top --run train.exs                    # a script, run in this VM
+      mix ex_cubecl.top --app                              # the application of this project, run in this VM
 
-  In the bar `|` is live memory and `.` the peak; a full bar is the limit of the device, or the reserved memory.
+  Without one of these it lists the nodes of this machine and ends.
+
+  In the bar `|` is live memory and `.` the peak; a full bar is the limit of the device, or the reserved memory. `queue wait` is the time
+  that a call waits for the device now. Kernels are counted since the VM started, and for each second. Operations of Nx that ran on the
+  host, because the device cannot run them, are listed with their types.
 
   ## Options
 
     * `--node` - the node to show; it runs ExCubecl
     * `--cookie` - the cookie of the node, unless it is in `~/.erlang.cookie`
     * `--run` - a script to run in this VM and to show; the task ends with it
+    * `--app` - starts the application of this project in this VM, and shows it
     * `--every` - milliseconds between two updates, 1000 by default
-    * `--once` - shows the memory once, without clearing the screen
+    * `--once` - shows the state once, without clearing the screen; alone it implies `--app`
   """
 
   use Mix.Task
 
   alias ExCubecl.Dashboard.Top
 
-  @requirements ["app.start"]
-  @switches [node: :string, cookie: :string, run: :string, every: :integer, once: :boolean]
+  # Of the application only the configuration: it may run already, on the node that is shown.
+  @requirements ["app.config"]
+  @switches [
+    node: :string,
+    cookie: :string,
+    run: :string,
+    app: :boolean,
+    every: :integer,
+    once: :boolean
+  ]
 
   @impl true
   def run(args) do
@@ -41,6 +55,7 @@ defmodule Mix.Tasks.ExCubecl.Top do
 
   defp look(%{run: path} = opts) do
     unless File.regular?(path), do: Mix.raise("there is no script #{path}")
+    Mix.Task.run("app.start")
     task = Task.async(fn -> evaluate(path) end)
     watch(&Top.snapshot/0, node(), opts, fn -> Process.alive?(task.pid) end)
 
@@ -48,7 +63,33 @@ defmodule Mix.Tasks.ExCubecl.Top do
          do: :erlang.raise(kind, reason, stacktrace)
   end
 
-  defp look(opts), do: watch(&Top.snapshot/0, node(), Map.put(opts, :once, true), fn -> false end)
+  defp look(opts) do
+    if opts[:app] || opts[:once] do
+      Mix.Task.run("app.start")
+      watch(&Top.snapshot/0, node(), opts, fn -> true end)
+    else
+      IO.puts(choices(:erl_epmd.names()))
+    end
+  end
+
+  defp choices(names) do
+    """
+    #{nodes(names)}
+
+    Choose what to show:
+      mix ex_cubecl.top --node NAME@HOST    a running node (--cookie unless it is in ~/.erlang.cookie)
+      mix ex_cubecl.top --run SCRIPT        a script, run in this VM
+      mix ex_cubecl.top --app               the application of this project, run in this VM\
+    """
+  end
+
+  defp nodes({:ok, [_ | _] = names}) do
+    {:ok, host} = :inet.gethostname()
+    lines = for {name, _port} <- names, do: "\n  #{name}@#{host}"
+    "Nodes of this machine (of their hosts only the short name is known):#{lines}"
+  end
+
+  defp nodes(_), do: "No named Erlang node runs on this machine."
 
   # An exception of the script is raised again in the task process, so that it is printed below the last view.
   defp evaluate(path) do
@@ -86,18 +127,25 @@ defmodule Mix.Tasks.ExCubecl.Top do
   defp explain(other), do: inspect(other)
 
   defp watch(ask, node, opts, go_on?) do
-    if opts[:once] do
-      print(ask.(), node, "")
-    else
-      print(ask.(), node, IO.ANSI.home() <> IO.ANSI.clear())
-      Process.sleep(max(opts[:every] || 1000, 50))
-      if go_on?.(), do: watch(ask, node, opts, go_on?), else: print(ask.(), node, "\n")
-    end
+    if opts[:once],
+      do: print(ask.(), nil, node, ""),
+      else: watch(ask, node, max(opts[:every] || 1000, 50), go_on?, nil)
+  end
+
+  defp watch(ask, node, every, go_on?, before) do
+    snapshot = ask.()
+    print(snapshot, before, node, IO.ANSI.home() <> IO.ANSI.clear())
+    Process.sleep(every)
+
+    if go_on?.(),
+      do: watch(ask, node, every, go_on?, snapshot),
+      else: print(ask.(), snapshot, node, "\n")
   end
 
   # One write per screen, so that the screen does not flicker.
-  defp print(snapshot, node, before),
-    do: IO.write([before, Enum.intersperse(Top.draw(snapshot, node, width()), "\n"), "\n"])
+  defp print(snapshot, earlier, node, before),
+    do:
+      IO.write([before, Enum.intersperse(Top.draw(snapshot, earlier, node, width()), "\n"), "\n"])
 
   defp width do
     case :io.columns() do

@@ -108,26 +108,41 @@ defmodule ExCubecl.ProgressTest do
     assert reason(Buffer.read(buffer, offset: 1)) == :invalid_argument
   end
 
-  test "a bar in IEx from the given size on, and none elsewhere" do
-    Application.put_env(:ex_cubecl, :progress_from, @bytes)
-    on_exit(fn -> Application.delete_env(:ex_cubecl, :progress_from) end)
-    make = fn bytes -> Buffer.new!(:binary.copy(<<1>>, bytes), [bytes], :u8) end
-    assert capture_io(fn -> make.(@bytes) end) == ""
-
-    # Simulates a Livebook runtime, which is detected by this module.
+  # Simulates a Livebook runtime, which is detected by this module, and in which there is no terminal.
+  defp in_livebook(delay) do
+    Application.put_env(:ex_cubecl, :progress_after, delay)
     Code.compile_string("defmodule Livebook.Runtime.Evaluator, do: nil")
 
     on_exit(fn ->
+      Application.delete_env(:ex_cubecl, :progress_after)
       :code.purge(Livebook.Runtime.Evaluator)
       :code.delete(Livebook.Runtime.Evaluator)
     end)
+  end
 
-    shown = capture_io(fn -> make.(@bytes) end)
-    assert shown =~ "[==============================] 100 %  48 of 48 MiB"
+  defp make(bytes), do: Buffer.new!(:binary.copy(<<1>>, bytes), [bytes], :u8)
+
+  test "a bar in a notebook for what takes as long as the delay, and none elsewhere" do
+    Application.put_env(:ex_cubecl, :progress_after, 0)
+    assert capture_io(fn -> make(@bytes) end) == ""
+    in_livebook(0)
+    shown = capture_io(fn -> make(@bytes) end)
+    assert shown =~ "[==============================] 100 %  48.0 of 48.0 MiB"
     assert String.ends_with?(shown, "\n")
-    assert capture_io(fn -> make.(@bytes - 1) end) == ""
+    assert capture_io(fn -> make(100_000) end) =~ "100 %"
     buffer = Buffer.full!([@bytes], :u8, 1)
     assert capture_io(fn -> Buffer.read!(buffer, progress: false) end) == ""
     assert capture_io(fn -> Buffer.read!(buffer) end) =~ "100 %"
+  end
+
+  test "no bar for what takes less, and none in a release" do
+    in_livebook(:infinity)
+    assert capture_io(fn -> make(@bytes) end) == ""
+    Application.put_env(:ex_cubecl, :progress_after, 3_600_000)
+    assert capture_io(fn -> make(@bytes) end) == ""
+    Application.put_env(:ex_cubecl, :progress_after, 0)
+    System.put_env("RELEASE_NAME", "of_a_test")
+    on_exit(fn -> System.delete_env("RELEASE_NAME") end)
+    assert capture_io(fn -> make(@bytes) end) == ""
   end
 end
