@@ -198,6 +198,22 @@ defmodule ExCubecl.NxCompilerTest do
       for n <- [0, 1, 7], do: assert_same(&Definitions.nested/1, [Nx.tensor(n)])
     end
 
+    test "few rounds become nodes without a loop" do
+      loops = fn fun, args ->
+        for %{kind: :loop} = step <- Compiler.explain(fun, args).steps, do: step
+      end
+
+      assert loops.(&Definitions.count/1, [Nx.tensor([1, 2, 3])]) == []
+      assert loops.(&Definitions.random/1, [Nx.Random.key(1)]) == []
+      assert [_] = loops.(&Definitions.nested/1, [Nx.tensor(7)])
+      assert [_] = loops.(&Definitions.count_up/1, [large(64)])
+
+      for name <- [:down, :odd, :unsigned, :reversed] do
+        assert_same(&apply(__MODULE__.Loops, name, [&1]), [Nx.tensor([1, 2, 3])])
+        assert loops.(&apply(__MODULE__.Loops, name, [&1]), [Nx.tensor([1, 2, 3])]) == []
+      end
+    end
+
     test "a loop that runs never returns its initial values, which it does not free" do
       x = Nx.backend_copy(large(), Backend)
       [a, b] = tensors(ours(&__MODULE__.Loops.never/1, [x]))
@@ -233,6 +249,26 @@ defmodule ExCubecl.NxCompilerTest do
 
   defmodule Loops do
     import Nx.Defn
+
+    defn down(x) do
+      {_, x} = while({i = 5, x}, i > 0, do: {i - 1, x * i})
+      x
+    end
+
+    defn odd(x) do
+      {_, x} = while({i = 0, x}, i < 7, do: {i + 2, x + i})
+      x
+    end
+
+    defn unsigned(x) do
+      {_, x} = while({i = Nx.u8(1), x}, i <= 3, do: {Nx.add(1, i), x - i})
+      x
+    end
+
+    defn reversed(x) do
+      {_, x} = while({i = 0, x}, 4 > i, do: {i + 1, x + Nx.tensor([3, 5, 7, 9])[i]})
+      x
+    end
 
     defn never(x) do
       y = x * 1.0 + 0

@@ -79,8 +79,8 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     defp step({:fused, group}, nodes, _config) do
       {inputs, outputs} = {of_ids(group.inputs, nodes), of_ids(group.outputs, nodes)}
 
-      row(:kernel, apply(Fusion, :describe, [group]), Enum.map_join(outputs, " ", &type/1),
-        launches: apply(Fusion, :launches, [group]),
+      row(:kernel, Fusion.describe(group), Enum.map_join(outputs, " ", &type/1),
+        launches: Fusion.launches(group),
         bytes: size(inputs) + size(outputs)
       )
     end
@@ -220,10 +220,18 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     defp lines(steps, depth) do
       Enum.flat_map(steps, fn step ->
-        text = String.duplicate("  ", depth) <> step.text
+        text = short(String.duplicate("  ", depth) <> step.text)
         numbers = [to_string(step.launches), Svg.bytes(step.bytes), Svg.bytes(step.live)]
         [[text, to_string(step.kind), step.result | numbers] | lines(step.steps, depth + 1)]
       end)
+    end
+
+    @widest 72
+
+    defp short(text) do
+      if String.length(text) > @widest,
+        do: String.slice(text, 0, @widest - 3) <> "...",
+        else: text
     end
 
     defp fallbacks([]), do: []

@@ -20,6 +20,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     #   * `:block [struct, arguments]`: a block that ExCubecl.Backend has; others are their default implementation
 
     alias ExCubecl.Backend
+    alias ExCubecl.Compiler.{Constants, Trips}
     alias Nx.Defn.{Composite, Expr}
     alias Nx.Tensor, as: T
 
@@ -37,6 +38,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       entries: [],
       captured: [],
       captured_count: 0,
+      literals: %{},
       effects: 0,
       hooks: %{}
     }
@@ -126,16 +128,29 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     defp make(:tensor, [tensor], t, state) do
       {index, state} = capture(tensor, state)
-      add(:captured, [index], t, state)
+      {stub, state} = add(:captured, [index], t, state)
+
+      if Constants.literal?(tensor),
+        do: {stub, put_in(state.literals[stub.data.id], tensor)},
+        else: {stub, state}
     end
 
     defp make(:cond, [clauses, last], t, state), do: clauses(clauses, last, t, state)
 
     defp make(:while, [initial, _arg, condition, body], t, state) do
       {initial, state} = convert_all(initial, state)
-      {condition, state} = nested([condition], state)
-      {body, state} = nested(Composite.flatten_list([body]), state)
-      add(:while, [initial, condition, body], t, state)
+
+      with {:ok, index, rounds} <- Trips.of(initial, condition, body),
+           {:ok, results, state} <- unrolled(rounds, index, initial, body, state) do
+        if match?({:tuple, _}, t.type),
+          do: {List.to_tuple(results), state},
+          else: {hd(results), state}
+      else
+        :error ->
+          {condition, state} = nested([condition], state)
+          {body, state} = nested(Composite.flatten_list([body]), state)
+          add(:while, [initial, condition, body], t, state)
+      end
     end
 
     defp make(:fun, [args, result, _mfa], t, state) do
@@ -210,9 +225,23 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       end
     end
 
+    defp make(:slice, [tensor, starts, lengths, strides], t, state) do
+      {tensor, state} = convert(tensor, state)
+      {starts, state} = argument(starts, state)
+      starts = Constants.starts(starts, tensor.shape, lengths)
+      folded(:slice, [tensor, starts, lengths, strides], t, state)
+    end
+
     defp make(op, args, t, state) do
       {args, state} = Enum.map_reduce(args, state, &argument/2)
-      add(op, args, t, state)
+      folded(op, args, t, state)
+    end
+
+    defp folded(op, args, t, state) do
+      case Constants.fold(op, args, t, state.literals) do
+        {:ok, number} -> add(:constant, [number], t, state)
+        :error -> add(op, args, t, state)
+      end
     end
 
     # A callback with several results takes their descriptions as its first argument.
@@ -254,6 +283,32 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       params = tensors |> Enum.with_index() |> Map.new(fn {tensor, at} -> {at, tensor} end)
       {made, inner} = convert_composite(default, %{state | ids: %{}, params: params})
       {made, %{inner | ids: state.ids, params: state.params}}
+    end
+
+    ## Loops with few rounds: one round after the other, if these are few nodes
+
+    @most_unrolled 500
+
+    defp unrolled(rounds, index, values, body, state) do
+      body = Composite.flatten_list([body])
+
+      {values, inner} =
+        Enum.reduce(rounds, {values, state}, fn counter, {values, inner} ->
+          if inner.next - state.next > @most_unrolled,
+            do: {values, inner},
+            else: round(counter, index, values, body, inner)
+        end)
+
+      if inner.next - state.next > @most_unrolled,
+        do: :error,
+        else: {:ok, values, %{inner | ids: state.ids, params: state.params}}
+    end
+
+    defp round(counter, index, values, body, state) do
+      {constant, state} = add(:constant, [counter], Enum.at(values, index), state)
+      values = List.replace_at(values, index, constant)
+      params = values |> Enum.with_index() |> Map.new(fn {value, at} -> {at, value} end)
+      Enum.map_reduce(body, %{state | ids: %{}, params: params}, &convert/2)
     end
 
     ## Conditions

@@ -19,7 +19,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     #   * `{:lazy, id, program}`, `{:fun, id, arity, program}`, `{:effects, values, calls}`, `{:runtime_call, id, values, index, tuple?, unused}`
 
     alias ExCubecl.Backend
-    alias ExCubecl.Compiler.{Graph, Liveness, Scope}
+    alias ExCubecl.Compiler.{Fusion, Graph, Liveness, Scope}
     alias Nx.Defn.Expr
     alias Nx.Tensor, as: T
 
@@ -64,17 +64,13 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     end
 
     # A group of kernels belongs to one device, and a step of a function to the backend that calls it.
-    defp partition(scope, _config, true),
-      do:
-        for(
-          %T{data: %Expr{op: op}} = node when op not in @leaves <- scope.nodes,
-          do: {:eager, node}
-        )
+    defp partition(scope, config, generic?) do
+      steps =
+        if generic?,
+          do: Enum.map(scope.nodes, &{:eager, &1}),
+          else: Fusion.partition(scope, config)
 
-    defp partition(scope, config, false) do
-      if Code.ensure_loaded?(ExCubecl.Compiler.Fusion),
-        do: apply(ExCubecl.Compiler.Fusion, :partition, [scope, config]),
-        else: partition(scope, config, true)
+      Enum.reject(steps, &match?({:eager, %T{data: %Expr{op: op}}} when op in @leaves, &1))
     end
 
     # The values that steps or the caller need of the nodes that are no steps.

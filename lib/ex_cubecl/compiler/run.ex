@@ -5,7 +5,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     alias ExCubecl.{Backend, DType, Error, View}
     alias ExCubecl.Buffer.Handle
-    alias ExCubecl.Compiler.Program
+    alias ExCubecl.Compiler.{Fusion, Program}
     alias ExCubecl.Nx.Storage
     alias Nx.Tensor, as: T
 
@@ -103,7 +103,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       do: {Map.put(values, id, again(Map.fetch!(values, value))), memo}
 
     defp call({:fused, group}, values, memo, state) do
-      results = apply(ExCubecl.Compiler.Fusion, :run, [group, values, state.config])
+      results = Fusion.run(group, values, state.config)
       {Enum.into(results, values), memo}
     end
 

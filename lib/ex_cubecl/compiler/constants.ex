@@ -1,0 +1,88 @@
+if Code.ensure_loaded?(Nx.Defn.Expr) do
+  defmodule ExCubecl.Compiler.Constants do
+    @moduledoc false
+    # Operations whose operands are known while an expression is converted to a graph. Their results are those of Nx.BinaryBackend, which ExCubecl.Backend uses for
+    # numbers, too.
+
+    alias ExCubecl.Nx.ElementWise
+    alias Nx.Defn.Expr
+    alias Nx.Tensor, as: T
+
+    # The results of these have the same elements.
+    @moves [:reshape, :squeeze, :broadcast, :transpose, :reverse]
+    # Of functions of floats the host and the device have different last digits.
+    @operations ElementWise.names() -- [:select, :clip, :pow, :atan2]
+    @most 16
+
+    @doc "Whether the elements of a captured tensor are worth to be known."
+    @spec literal?(term) :: boolean
+    def literal?(%T{data: %Nx.BinaryBackend{}, shape: shape}), do: Tuple.product(shape) <= @most
+    def literal?(_other), do: false
+
+    @doc """
+    The number that all elements of the result of an operation are: `{:ok, number}` or `:error`. `literals` has the captured tensors whose elements are known, by
+    the ids of their nodes.
+    """
+    @spec fold(atom, list, Nx.Tensor.t(), %{non_neg_integer => Nx.Tensor.t()}) ::
+            {:ok, number} | :error
+    def fold(op, [%T{data: %Expr{op: :constant, args: [number]}} | _], _t, _literals)
+        when op in @moves,
+        do: {:ok, number}
+
+    def fold(
+          :slice,
+          [%T{data: %Expr{op: :captured, id: id}}, starts, lengths, strides],
+          t,
+          literals
+        )
+        when is_map_key(literals, id) do
+      if Enum.all?(starts, &is_integer/1) and Tuple.product(t.shape) == 1 do
+        Nx.BinaryBackend
+        |> apply(:slice, [%{t | data: nil}, literals[id], starts, lengths, strides])
+        |> number()
+      else
+        :error
+      end
+    end
+
+    def fold(op, args, %T{type: {kind, _}} = t, _literals)
+        when op in @operations and kind in [:s, :u] and args != [] do
+      if Enum.all?(args, &match?(%T{data: %Expr{op: :constant}}, &1)),
+        do: calculated(op, args, t),
+        else: :error
+    end
+
+    def fold(_op, _args, _t, _literals), do: :error
+
+    defp calculated(op, args, t) do
+      [out | scalars] = for %T{} = tensor <- [t | args], do: %{tensor | shape: {}, names: []}
+
+      numbers =
+        for %T{data: %Expr{args: [number]}} = scalar <- scalars,
+            do: Nx.BinaryBackend.constant(%{scalar | data: nil}, number, [])
+
+      Nx.BinaryBackend |> apply(op, [%{out | data: nil} | numbers]) |> number()
+    rescue
+      # Nx raises for these operands: so does the step that is made.
+      _error -> :error
+    end
+
+    defp number(tensor) do
+      case Nx.to_number(Nx.BinaryBackend.reshape(%{tensor | shape: {}, names: []}, tensor)) do
+        number when is_number(number) -> {:ok, number}
+        _ -> :error
+      end
+    end
+
+    @doc "The start of a slice that is a constant is an integer, within the bounds of the tensor."
+    @spec starts(list, tuple, [pos_integer]) :: list
+    def starts(starts, shape, lengths) do
+      for {start, size, length} <- Enum.zip([starts, Tuple.to_list(shape), lengths]) do
+        case start do
+          %T{data: %Expr{op: :constant, args: [number]}} -> number |> max(0) |> min(size - length)
+          other -> other
+        end
+      end
+    end
+  end
+end
