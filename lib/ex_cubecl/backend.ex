@@ -194,6 +194,9 @@ if Code.ensure_loaded?(Nx.Backend) do
         else: finished(attempt(fn -> made(name, out, args, config) end), name, host_args, config)
     end
 
+    defp made(name, %{type: {:c, _}} = out, args, config),
+      do: Complex.run(name, [out | args], config)
+
     defp made(:eye, out, [], config), do: Layout.eye(out, config)
     defp made(:iota, out, [axis], config), do: Layout.iota(out, axis, config)
 
@@ -365,7 +368,9 @@ if Code.ensure_loaded?(Nx.Backend) do
       do: Error.unwrap!(Storage.share(out, view, config))
 
     defp finished(:host, name, args, config), do: Fallback.run(name, args, config)
-    defp finished(:raises, name, args, config), do: Fallback.on_host(name, args, config)
+
+    defp finished(result, name, args, config) when result in [:raises, :on_host],
+      do: Fallback.on_host(name, args, config)
 
     defp finished({:error, %Error{reason: reason} = error}, name, args, config) do
       if reason in [:unsupported, :unsupported_dtype],

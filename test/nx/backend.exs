@@ -239,22 +239,25 @@ defmodule ExCubecl.NxBackendTest do
     test = self()
     send_on = fn _event, numbers, metadata, _ -> send(test, {numbers, metadata}) end
     :telemetry.attach("fallback", [:ex_cubecl, :fallback], send_on, nil)
-    x = Nx.tensor(for(i <- 0..99, do: i), type: :c64)
-    assert {result, [{:tan, {:c, 64}, ^device}]} = fallbacks(fn -> Nx.tan(x) end)
-    assert Nx.to_number(result[0]) == Complex.new(0.0, 0.0)
+    x = Nx.iota({100, 2}, type: :f32)
+    assert {result, [{:reduce, {:f, 32}, ^device}]} = fallbacks(fn -> reduced(x) end)
+    assert Nx.to_number(result[1]) == 5.0
     assert %Backend{state: %View{}} = result.data
-    assert_received {%{count: 1}, %{operation: :tan, type: {:c, 64}, device: ^device}}
+    assert_received {%{count: 1}, %{operation: :reduce, type: {:f, 32}, device: ^device}}
     assert {_, []} = fallbacks(fn -> Nx.add(Nx.iota({100}), 1) end)
   after
     :telemetry.detach("fallback")
   end
 
+  # The function is no expression of scalars.
+  defp reduced(x), do: Nx.reduce(x, 0.0, [axes: [1]], &Nx.sum(Nx.stack([&1, &2])))
+
   test "fallback: :raise names operation, type and device" do
     backend = {Backend, fallback: :raise, host_limit: 0}
-    x = Nx.tensor(for(i <- 0..99, do: i), type: :c64, backend: backend)
-    error = assert_raise ExCubecl.Error, fn -> Nx.tan(x) end
-    assert {error.reason, error.details.operation} == {:unsupported, :tan}
-    assert Exception.message(error) =~ ~r/\w+:\d+ cannot run tan with c64/
+    x = Nx.iota({100, 2}, type: :f32, backend: backend)
+    error = assert_raise ExCubecl.Error, fn -> reduced(x) end
+    assert {error.reason, error.details.operation} == {:unsupported, :reduce}
+    assert Exception.message(error) =~ ~r/\w+:\d+ cannot run reduce with f32/
     assert Nx.to_number(Nx.sum(Nx.iota({100}, backend: backend))) == 4950
   end
 

@@ -110,12 +110,133 @@ defmodule ExCubecl.NxComplexTest do
   end
 
   test "functions" do
-    x = complex({3, 4}, {:c, 64})
+    names =
+      [:exp, :expm1, :log, :log1p, :sin, :cos, :tan, :sinh, :cosh, :tanh, :asin, :acos, :atan] ++
+        [:asinh, :acosh, :atanh, :sigmoid, :rsqrt, :cbrt]
 
-    for name <- [:exp, :log, :sin, :cos, :sinh, :cosh],
-        do: assert_close(name, [x], &apply(Nx, name, [&1]), 2.0e-5)
+    for {type, tolerance} <- [{{:c, 64}, 2.0e-5}, {{:c, 128}, 1.0e-12}] do
+      # Not 0, 1, -1, i or -i, where some have poles or branches.
+      x = Nx.add(complex({3, 4}, type), Complex.new(0.1, 0.03))
+      for name <- names, do: assert_close({name, type}, [x], &apply(Nx, name, [&1]), tolerance)
+    end
 
     assert_close(:log, [Nx.tensor([Complex.new(-1, 0), Complex.new(0, -2)])], &Nx.log/1, 1.0e-6)
+  end
+
+  test "powers" do
+    for {type, tolerance} <- [{{:c, 64}, 1.0e-5}, {{:c, 128}, 1.0e-10}] do
+      x = Nx.add(complex({3, 4}, type), Complex.new(0.1, 0.03))
+      y = Nx.divide(complex({4}, type), 4)
+
+      for pair <- [[x, y], [x, Nx.tensor(2)], [Nx.tensor(1.5), y], [x, Nx.tensor(1, type: type)]],
+          do: assert_close({:pow, type}, pair, &Nx.pow/2, tolerance)
+
+      zeros = Nx.tensor([Complex.new(0, 0), Complex.new(0, 0)], type: type)
+      exponents = Nx.tensor([Complex.new(0, 0), Complex.new(2, 1)], type: type)
+      assert_close({:zero, type}, [zeros, exponents], &Nx.pow/2, tolerance)
+    end
+  end
+
+  test "questions, and numbers as truths" do
+    x = Nx.tensor([Complex.new(0, 0), Complex.new(0, 1), Complex.new(2, 0)])
+    special = Nx.tensor([Complex.new(:nan, 0), Complex.new(1, :infinity), Complex.new(0, 1)])
+
+    for fun <- [&Nx.is_nan/1, &Nx.is_infinity/1], do: assert_close(fun, [special], fun, 0)
+
+    for name <- [:logical_and, :logical_or, :logical_xor],
+        do: assert_close(name, [x, Nx.tensor([1, 0, 0])], &apply(Nx, name, [&1, &2]), 0)
+
+    # Nx.BinaryBackend takes 0 + 0 i for true here.
+    assert Nx.to_flat_list(Nx.logical_not(x)) == [1, 0, 0]
+    assert {Nx.to_number(Nx.all(x)), Nx.to_number(Nx.any(x))} == {0, 1}
+    assert Nx.to_flat_list(Nx.any(Nx.new_axis(x, 1), axes: [1])) == [0, 1, 1]
+    y = complex({3}, {:c, 64})
+    chosen = Nx.select(x, Nx.tensor([4.0, 5.0, 6.0]), Nx.tensor([Complex.new(1, 1), 2, 3]))
+
+    assert Nx.to_flat_list(chosen) == [
+             Complex.new(1.0, 1.0),
+             Complex.new(5.0, 0.0),
+             Complex.new(6.0, 0.0)
+           ]
+
+    assert_close(:select, [Nx.tensor([1, 0, 1]), y, x], &Nx.select/3, 0)
+    assert_close(:select, [Nx.tensor(0), x, y], &Nx.select/3, 0)
+  end
+
+  test "products, sums and convolutions" do
+    x = complex({3, 5, 2}, {:c, 64})
+    assert_close(:product, [complex({5}, {:c, 64})], &Nx.product/1, 1.0e-4)
+    empty = Nx.tensor(0, type: {:c, 64}) |> Nx.broadcast({1})
+    assert_close(:product, [empty], &Nx.product/1, 0)
+
+    for axes <- [[0], [1], [2], [0, 2], [0, 1]],
+        do: assert_close({:product, axes}, [x], &Nx.product(&1, axes: axes), 1.0e-5)
+
+    y = complex({2, 3, 4}, {:c, 128})
+    assert_close(:product, [y], &Nx.product(&1, axes: [1], keep_axes: true), 1.0e-12)
+    assert_close(:window_sum, [x], &Nx.window_sum(&1, {1, 2, 1}, padding: :same), 1.0e-5)
+    # Nx 0.7 has no window product of complex numbers.
+    for fun <- [&Nx.cumulative_sum(&1, axis: 1), &Nx.mean/1],
+        do: assert_close(fun, [x], fun, 1.0e-5)
+
+    input = complex({1, 2, 5}, {:c, 64})
+    assert_close(:conv, [input, complex({3, 2, 3}, {:c, 64})], &Nx.conv/2, 1.0e-5)
+    assert_close(:conv, [input, Nx.iota({3, 2, 3}, type: :f32)], &Nx.conv/2, 1.0e-4)
+  end
+
+  test "indices" do
+    for type <- [{:c, 64}, {:c, 128}] do
+      x = complex({3, 4}, type)
+      assert_close(:take, [x, Nx.tensor([2, 0])], &Nx.take(&1, &2), 0)
+      assert_close(:take, [x, Nx.tensor([[3, 1]])], &Nx.take(&1, &2, axis: 1), 0)
+
+      assert_close(
+        :along,
+        [x, Nx.tensor([[2, 0, 1, 1]])],
+        &Nx.take_along_axis(&1, &2, axis: 0),
+        0
+      )
+
+      assert_close(
+        :along,
+        [x, Nx.tensor([[2], [0], [1]])],
+        &Nx.take_along_axis(&1, &2, axis: 1),
+        0
+      )
+
+      assert_close(:gather, [x, Nx.tensor([[2, 0], [1, 3]])], &Nx.gather/2, 0)
+      assert_close(:gather, [x, Nx.tensor([[2], [1]])], &Nx.gather(&1, &2, axes: [0]), 0)
+      at = Nx.tensor([[0, 1], [2, 3], [0, 1]])
+      updates = complex({3}, type)
+      assert_close(:put, [x, at, updates], &Nx.indexed_put/3, 0)
+      assert_close(:put, [x, at, Nx.tensor([1, 2, 3])], &Nx.indexed_put/3, 0)
+      assert_close(:add, [x, at, updates], &Nx.indexed_add/3, 1.0e-6)
+      assert_raise ArgumentError, fn -> Nx.take(x, Nx.tensor([3])) end
+    end
+  end
+
+  test "numbers that other numbers become" do
+    x = complex({2, 3}, {:c, 64})
+
+    for type <- [:f32, :f64, :s32, :s8, :bf16],
+        do: assert_close(type, [x], &Nx.as_type(&1, type), 0)
+
+    assert_close(:u8, [Nx.abs(x)], &Nx.as_type(&1, {:c, 64}), 1.0e-6)
+    real = Nx.iota({2, 3}, type: :s64)
+    assert_close(:concatenate, [x, real], &Nx.concatenate([&1, &2]), 0)
+    assert_close(:stack, [real, x], &Nx.stack([&1, &2]), 0)
+    assert_close(:put_slice, [x, Nx.tensor([[7]])], &Nx.put_slice(&1, [1, 1], &2), 0)
+    assert_close(:multiply, [x, real], &Nx.multiply/2, 1.0e-5)
+    number = Nx.tensor(Complex.new(1, -2))
+    assert_close(:pad, [x], &Nx.pad(&1, number, [{1, 0, 0}, {0, 1, 1}]), 0)
+    assert_close(:pad, [x], &Nx.pad(&1, Nx.tensor(2.0), [{0, 0, 1}, {-1, 1, 0}]), 0)
+
+    for fun <- [
+          fn -> Nx.iota({2, 3}, type: :c64) end,
+          fn -> Nx.eye(3, type: :c64) end,
+          fn -> Nx.iota({2, 3}, axis: 1, type: :c64) end
+        ],
+        do: assert_close(:created, [], fun, 0)
   end
 
   test "movement" do

@@ -37,6 +37,7 @@ defmodule ExCubecl.NxTest do
   test "reads and writes at indices", do: passes("indexing")
   test "random numbers", do: passes("random")
   test "complex numbers", do: passes("complex")
+  test "comparisons of unlike types", do: passes("comparison")
   test "sorts, minima and maxima", do: passes("order")
   test "windows and convolutions", do: passes("windows")
   test "bits of numbers", do: passes("bits")

@@ -2,39 +2,75 @@ if Code.ensure_loaded?(Nx.Backend) do
   defmodule ExCubecl.Nx.Complex do
     @moduledoc false
     # Callbacks on complex numbers, which are pairs along a last axis: each part of the result is a kernel of the parts of the operands, which
-    # are strided views. Results as those of `ExCubecl.Nx.ElementWise`.
+    # are strided views, or an operation on the pairs as real numbers with one more axis. Results as those of `ExCubecl.Nx.ElementWise`.
 
-    alias ExCubecl.{Buffer, Error, View}
+    import ExCubecl.Nx.ComplexParts
+
+    alias ExCubecl.{Error, Kernel, Ops}
 
     alias ExCubecl.Nx.{
       ComplexFunctions,
       ComplexKernels,
+      ComplexProduct,
       Dot,
-      Movement,
+      ElementWise,
+      Indexing,
+      Layout,
       Operand,
       Reduction,
       Storage,
-      Types
+      Types,
+      Windows
     }
 
-    alias ExCubecl.Ops.{Lowering, Strided}
+    alias ExCubecl.Ops.Lowering
     alias ExCubecl.View.Strides
     alias Nx.Tensor, as: T
 
+    require Kernel
+
+    @select Kernel.kernel(fn p, a, b -> if p != 0, do: a, else: b end)
+    @truth Kernel.kernel(fn a, b -> a != 0 or b != 0 end)
+
     @functions ComplexFunctions.names()
+    @truths [:logical_and, :logical_or, :logical_xor, :all, :any]
+    @joins [:concatenate, :stack, :put_slice]
+    @reads [:take, :gather]
+    @writes [:indexed_put, :indexed_add]
+    @created [:iota, :eye]
+
+    @names [
+             :as_type,
+             :sum,
+             :window_sum,
+             :product,
+             :dot,
+             :conv,
+             :pow,
+             :select,
+             :pad,
+             :take_along_axis
+           ] ++
+             @truths ++
+             @joins ++ @reads ++ @writes ++ @created ++ @functions ++ ComplexKernels.names()
 
     @doc "The names of the callbacks that `run/3` knows."
-    def names, do: [:as_type, :sum, :dot] ++ @functions ++ ComplexKernels.names()
+    def names, do: @names
 
     @doc "Whether a callback is one of these, with complex numbers among its operands or results."
     def run?(name, [out | _], tensors),
-      do: name in names() and Enum.any?([out | tensors], &match?(%T{type: {:c, _}}, &1))
+      do: Enum.any?([out | tensors], &match?(%T{type: {:c, _}}, &1)) and name in @names
 
     def run(:as_type, [%T{type: {:c, _} = type}, tensor], config) do
       with {:ok, dtype} <- dtype(type, config), do: pairs(tensor, dtype, config)
     end
 
-    def run(:as_type, _args, _config), do: :host
+    # The imaginary part is dropped.
+    def run(:as_type, [out, tensor], config) do
+      with {:ok, dtype} <- dtype(tensor.type, config),
+           {:ok, real} <- part_tensor({tensor, 0}, dtype, config),
+           do: Layout.run(:as_type, [out, real], config)
+    end
 
     # A sum has the pairs of the sums of both parts.
     def run(:sum, [%T{type: type} = out, tensor, opts], config) do
@@ -46,27 +82,136 @@ if Code.ensure_loaded?(Nx.Backend) do
       end
     end
 
-    def run(:dot, [out, x, x_axes, x_batch, y, y_axes, y_batch], config) do
+    def run(:window_sum, [out, tensor, window, opts], config) do
       with {:ok, dtype} <- dtype(out.type, config),
-           {:ok, [a, b, c, d]} <-
-             Error.map([{x, 0}, {x, 1}, {y, 0}, {y, 1}], &part_tensor(&1, dtype, config)),
-           product = &product(&1, &2, {out, x_axes, x_batch, y_axes, y_batch}, dtype, config),
-           {:ok, [ac, bd, ad, bc]} <-
-             Error.map([{a, c}, {b, d}, {a, d}, {b, c}], fn {x, y} -> product.(x, y) end) do
-        [difference, total] = ComplexKernels.sums()
-        joined(:dot, [{difference, [ac, bd]}, {total, [ad, bc]}], out, config)
+           {:ok, parts} <- Error.map([0, 1], &part_tensor({tensor, &1}, dtype, config)),
+           out_part = %{out | type: Types.type(dtype)},
+           {:ok, sums} <-
+             Error.map(parts, &Windows.run(:window_sum, [out_part, &1, window, opts], config)),
+           do: parts_joined(:window_sum, sums, out, config)
+    end
+
+    def run(:product, [out, tensor, opts], config) do
+      with {:ok, dtype} <- dtype(out.type, config),
+           {:ok, pairs} <- pairs(tensor, dtype, config),
+           {:ok, parts} <- ComplexProduct.run(pairs, opts[:axes], out.shape),
+           do: parts_joined(:product, parts, out, config)
+    end
+
+    def run(:dot, [out, x, x_axes, x_batch, y, y_axes, y_batch], config) do
+      bilinear(:dot, out, {x, y}, config, fn out, x, y ->
+        Dot.run(:dot, [out, x, x_axes, x_batch, y, y_axes, y_batch], config)
+      end)
+    end
+
+    def run(:conv, [out, input, kernel, opts], config) do
+      bilinear(
+        :conv,
+        out,
+        {input, kernel},
+        config,
+        &Windows.run(:conv, [&1, &2, &3, opts], config)
+      )
+    end
+
+    def run(:pow, [out | tensors], config) do
+      with {:ok, dtype} <- function_type(:pow, [out | tensors], config),
+           {:ok, [z, w]} <- Error.map(tensors, &both_parts(&1, dtype, config)) do
+        {a, b} = ComplexFunctions.pow(z, w)
+        parts_joined(:pow, [a, b], out, config)
       end
     end
 
     def run(name, [out, tensor], config) when name in @functions do
-      with {:ok, :f32} <- common([out, tensor], config),
-           {:ok, [a, b]} <- operand(tensor, :f32, config),
-           {:ok, parts} <- ComplexFunctions.parts(name, a, b) do
-        joined(name, parts, out, config)
-      else
-        {:ok, :f64} -> :host
-        other -> other
+      with {:ok, dtype} <- function_type(name, [out, tensor], config),
+           {:ok, z} <- both_parts(tensor, dtype, config) do
+        {a, b} = ComplexFunctions.of(name, z)
+        parts_joined(name, [a, b], out, config)
       end
+    end
+
+    def run(:select, [out, pred | tensors], config) do
+      with {:ok, dtype} <- dtype(out.type, config),
+           {:ok, pred} <- truth(pred, config),
+           {:ok, [{a, b}, {c, d}]} <- Error.map(tensors, &both_parts(&1, dtype, config)) do
+        pred = Storage.view(pred, config)
+        joined(:select, [{@select, [pred, a, c]}, {@select, [pred, b, d]}], out, config)
+      end
+    end
+
+    # A complex number is true if one of its parts is not 0.
+    def run(name, [out | args], config) when name in @truths do
+      with {:ok, args} <- Error.map(args, &truth(&1, config)) do
+        module = if name in [:all, :any], do: Reduction, else: ElementWise
+        module.run(name, [out | args], config)
+      end
+    end
+
+    def run(:pad, [out, tensor, value, padding], config) do
+      with {:ok, dtype} <- dtype(out.type, config),
+           {:ok, {a, b}} <- both_parts(tensor, dtype, config) do
+        value = if is_struct(value, T), do: Nx.to_number(value), else: value
+        numbers = [Complex.real(value), Complex.imag(value)]
+
+        with {:ok, parts} <-
+               Error.map(Enum.zip([a, b], numbers), fn {part, number} ->
+                 Ops.pad(part, Operand.cast(number, dtype), padding)
+               end),
+             do: parts_joined(:pad, parts, out, config)
+      end
+    end
+
+    def run(name, [out, first | rest] = args, config) when name in @joins or name in @writes do
+      with {:ok, dtype} <- dtype(out.type, config) do
+        cond do
+          name in @writes ->
+            [indices, updates, opts] = rest
+
+            with {:ok, [target, updates]} <-
+                   Error.map([first, updates], &real_pairs(&1, dtype, config)),
+                 do:
+                   Indexing.run(name, [real(out, dtype), target, indices, updates, opts], config)
+
+          name == :put_slice ->
+            [starts, source] = rest
+
+            with {:ok, [target, source]} <-
+                   Error.map([first, source], &as_complex(&1, out.type, dtype, config)),
+                 do: Layout.run(name, [out, target, starts, source], config)
+
+          true ->
+            [out, tensors, axis] = args
+
+            with {:ok, tensors} <- Error.map(tensors, &as_complex(&1, out.type, dtype, config)),
+                 do: Layout.run(name, [out, tensors, axis], config)
+        end
+      end
+    end
+
+    def run(name, [out, tensor, indices, opts], config) when name in @reads do
+      with {:ok, dtype} <- dtype(out.type, config),
+           {:ok, pairs} <- real_pairs(tensor, dtype, config),
+           do: Indexing.run(name, [real(out, dtype), pairs, indices, opts], config)
+    end
+
+    # Both parts have the same indices.
+    def run(:take_along_axis, [out, tensor, indices, opts], config) do
+      with {:ok, dtype} <- dtype(out.type, config),
+           {:ok, pairs} <- real_pairs(tensor, dtype, config),
+           {:ok, [view]} <- Storage.views([indices], config),
+           {:ok, view} <- Strides.reshape(view, view.shape ++ [1]),
+           twice = Strides.broadcast(view, List.replace_at(view.shape, -1, 2)),
+           shape = List.to_tuple(twice.shape),
+           indices =
+             Storage.put(%{indices | shape: shape, names: indices.names ++ [nil]}, twice, config),
+           do: Indexing.run(:take_along_axis, [real(out, dtype), pairs, indices, opts], config)
+    end
+
+    def run(name, [out | args], config) when name in @created do
+      with {:ok, dtype} <- dtype(out.type, config),
+           real = %{out | type: Types.type(dtype)},
+           {:ok, numbers} <- created(name, real, args, config),
+           do: pairs(Storage.put(real, numbers, config), dtype, config)
     end
 
     def run(name, [out | tensors], config) do
@@ -83,100 +228,38 @@ if Code.ensure_loaded?(Nx.Backend) do
       end
     end
 
-    defp product(x, y, {out, x_axes, x_batch, y_axes, y_batch}, dtype, config) do
-      out = %{out | type: Types.type(dtype)}
-      Dot.run(:dot, [out, x, x_axes, x_batch, y, y_axes, y_batch], config)
-    end
+    defp created(:iota, out, [axis], config), do: Layout.iota(out, axis, config)
+    defp created(:eye, out, [], config), do: Layout.eye(out, config)
 
-    ## Element by element
+    ## Products
 
-    defp one(name, kernel, values, out) do
-      with {:ok, result} <-
-             Lowering.map(Strided.named(kernel, name), values, dtype: Types.dtype(out.type)),
-           do: Buffer.reshape(result, out.shape)
-    end
-
-    defp joined(name, parts, out, config) do
-      {dtype, _} = Types.storage(out.type)
-
-      with {:ok, result} <- Buffer.empty(Storage.shape(out), dtype, device: config.device),
-           {:ok, _} <-
-             parts
-             |> Enum.with_index()
-             |> Error.map(fn {{kernel, values}, at} ->
-               kernel = Strided.named(kernel, name)
-
-               with :ok <- Lowering.write(kernel, values, part(View.new(result), at)),
-                    do: {:ok, nil}
-             end),
-           :ok <- Buffer.ensure_allocated(result),
-           do: {:ok, result}
-    end
-
-    # The real (0) or the imaginary parts (1) of pairs.
-    defp part(%{shape: shape} = pairs, at) do
-      [zeros, ones] = for n <- [0, 1], do: Enum.map(shape, fn _ -> n end)
-      one = List.replace_at(shape, -1, 1)
-
-      pairs
-      |> Strides.slice(List.replace_at(zeros, -1, at), one, ones)
-      |> Strides.squeeze([length(shape) - 1])
-    end
-
-    # Both parts of an operand.
-    defp operand(%T{type: {:c, _}} = tensor, dtype, config) do
-      with {:ok, pairs} <- pairs(tensor, dtype, config),
-           do: {:ok, [part(pairs, 0), part(pairs, 1)]}
-    end
-
-    # Integers that the type of the calculation does not have are left to the host.
-    defp operand(tensor, dtype, config) do
-      with {:ok, value} <- Operand.of(tensor, config) do
-        if Operand.value_of?(value, dtype) or match?(%{dtype: :f64}, value),
-          do: {:ok, [Operand.cast(value, dtype), 0.0]},
-          else: :host
+    # (a + b i)(c + d i) for products of tensors.
+    defp bilinear(name, out, {x, y}, config, product) do
+      with {:ok, dtype} <- dtype(out.type, config),
+           {:ok, [a, b, c, d]} <-
+             Error.map([{x, 0}, {x, 1}, {y, 0}, {y, 1}], &part_tensor(&1, dtype, config)),
+           out_part = %{out | type: Types.type(dtype)},
+           {:ok, [ac, bd, ad, bc]} <-
+             Error.map([{a, c}, {b, d}, {a, d}, {b, c}], fn {x, y} -> product.(out_part, x, y) end) do
+        [difference, total] = ComplexKernels.sums()
+        joined(name, [{difference, [ac, bd]}, {total, [ad, bc]}], out, config)
       end
     end
 
-    # The type of the parts: that of the widest operand or result.
-    defp common(tensors, config) do
-      narrow? = Enum.all?(tensors, &(&1.type == {:c, 64} or narrow?(Types.dtype(&1.type))))
-      computed(if(narrow?, do: :f32, else: :f64), config)
+    defp function_type(name, tensors, config) do
+      if ComplexFunctions.unstable?(name) and Operand.computes?(config.device, :f64),
+        do: {:ok, :f64},
+        else: common(tensors, config)
     end
 
-    defp narrow?(nil), do: false
-    defp narrow?(dtype), do: Types.exact?(dtype, :f32)
-
-    defp dtype(type, config), do: type |> Types.storage() |> elem(0) |> computed(config)
-
-    defp computed(dtype, config),
-      do: if(Operand.computes?(config.device, dtype), do: {:ok, dtype}, else: :host)
-
-    ## Pairs
-
-    # A view of pairs of a type.
-    defp pairs(%T{type: {:c, _}} = tensor, dtype, config),
-      do: tensor |> Storage.view(config) |> Movement.cast(dtype)
-
-    defp pairs(%T{} = tensor, dtype, config) do
-      shape = Tuple.to_list(tensor.shape) ++ [2]
-
-      with {:ok, _} <- Operand.dtype(tensor),
-           {:ok, real} <- tensor |> Storage.view(config) |> Movement.cast(dtype),
-           {:ok, result} <- Buffer.zeros(shape, dtype, device: config.device),
-           :ok <- Lowering.place(real, part(View.new(result), 0), :as_type),
-           do: {:ok, View.new(result)}
+    # Whether numbers are not 0, for a complex tensor.
+    defp truth(%T{type: {:c, _} = type} = tensor, config) do
+      with {:ok, dtype} <- dtype(type, config),
+           {:ok, {a, b}} <- both_parts(tensor, dtype, config),
+           {:ok, truth} <- Lowering.map(@truth, [a, b]),
+           do: {:ok, Storage.put(%{tensor | type: {:u, 8}}, truth, config)}
     end
 
-    # The description of pairs as real numbers with one more axis.
-    defp real(%T{shape: shape, names: names} = tensor, dtype) do
-      shape = List.to_tuple(Tuple.to_list(shape) ++ [2])
-      %{tensor | type: Types.type(dtype), shape: shape, names: names ++ [nil]}
-    end
-
-    defp part_tensor({%T{} = tensor, at}, dtype, config) do
-      with {:ok, pairs} <- pairs(tensor, dtype, config),
-           do: {:ok, Storage.put(%{tensor | type: Types.type(dtype)}, part(pairs, at), config)}
-    end
+    defp truth(other, _config), do: {:ok, other}
   end
 end

@@ -64,6 +64,8 @@ if Code.ensure_loaded?(Nx.Backend) do
       conjugate: [{same, [0]}, {negated, [1]}],
       real: [{same, [0]}],
       imag: [{same, [1]}],
+      is_nan: [{Kernel.kernel(fn a, b -> nan?(a) or nan?(b) end), [0, 1]}],
+      is_infinity: [{Kernel.kernel(fn a, b -> infinite?(a) or infinite?(b) end), [0, 1]}],
       abs: [{magnitude, [0, 1]}],
       sqrt: [{root, [0, 1]}, {root_imaginary, [0, 1]}]
     ]

@@ -5,7 +5,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     # an error of the operation; `{:fill, element}` for a result whose elements are all the same; `:host` where the device cannot calculate the result; `:raises` where Nx.BinaryBackend raises.
 
     alias ExCubecl.{Buffer, Error, View}
-    alias ExCubecl.Nx.{Operand, Storage}
+    alias ExCubecl.Nx.{Comparison, Operand, Storage}
     alias ExCubecl.Ops.{ComputeType, ElementWise, Functions, Reductions}
     alias ExCubecl.View.Strides
 
@@ -74,10 +74,19 @@ if Code.ensure_loaded?(Nx.Backend) do
     end
 
     defp calculated(name, operands, dtype, config) do
-      with {:ok, name, operands, as} <- calculation(name, operands, dtype, config),
-           {:ok, buffer} <- ElementWise.apply(name, made(name, operands, dtype, config), as),
-           # The type of the result may be one that kernels do not have.
-           do: ComputeType.converted(buffer, dtype)
+      case calculation(name, operands, dtype, config) do
+        {:ok, name, operands, as} ->
+          with {:ok, buffer} <-
+                 ElementWise.apply(name, made(name, operands, dtype, config), as),
+               # The type of the result may be one that kernels do not have.
+               do: ComputeType.converted(buffer, dtype)
+
+        :unlike ->
+          Comparison.run(name, operands, config)
+
+        other ->
+          other
+      end
     end
 
     # The type of the result of a selection is that of a view.
@@ -108,7 +117,9 @@ if Code.ensure_loaded?(Nx.Backend) do
         when name in @shifts and type not in @unsigned,
         do: :unknown
 
-    def lowered(name, operands, dtype, config), do: calculation(name, operands, dtype, config)
+    def lowered(name, operands, dtype, config) do
+      with :unlike <- calculation(name, operands, dtype, config), do: :unknown
+    end
 
     ## The operation, its operands and the type of the calculation
 
@@ -151,8 +162,13 @@ if Code.ensure_loaded?(Nx.Backend) do
       do: {:ok, name, in_type(operands, dtype, config), []}
 
     defp calculation(name, operands, _dtype, config) when name in @comparisons do
-      with {:ok, common} <- comparable(operands, config),
-           do: {:ok, name, numbers(operands, common), as: common}
+      case comparable(operands, config.device) do
+        {:ok, common} ->
+          {:ok, name, numbers(operands, common), as: common}
+
+        :none ->
+          :unlike
+      end
     end
 
     defp calculation(name, operands, _dtype, _config) when name in @logical,
@@ -191,16 +207,13 @@ if Code.ensure_loaded?(Nx.Backend) do
       for operand <- operands, do: {:in, type, operand}
     end
 
-    # A type that has all values of both operands.
-    defp comparable(operands, config) do
+    # A type of the device that has all values of both operands.
+    defp comparable(operands, device) do
       known = for %View{dtype: dtype} <- operands, do: dtype
-      types = Enum.uniq(known) ++ [:f64]
-
-      case Enum.find(types, fn type -> Enum.all?(operands, &Operand.value_of?(&1, type)) end) do
-        nil -> :host
-        :f64 -> if Operand.computes?(config.device, :f64), do: {:ok, :f64}, else: :host
-        type -> {:ok, type}
-      end
+      has_all? = fn type -> Enum.all?(operands, &Operand.value_of?(&1, type)) end
+      wider? = &(has_all?.(&1) and Operand.computes?(device, &1))
+      type = Enum.find(known, has_all?) || Enum.find([:f32, :f64], wider?)
+      if type, do: {:ok, type}, else: :none
     end
 
     defp truth(%View{} = view), do: view

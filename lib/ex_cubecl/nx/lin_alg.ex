@@ -1,35 +1,55 @@
 if Code.ensure_loaded?(Nx.Backend) do
   defmodule ExCubecl.Nx.LinAlg do
     @moduledoc false
-    # Linear algebra on real numbers. Results as those of `ExCubecl.Nx.ElementWise`.
+    # Linear algebra on real numbers. Results as those of `ExCubecl.Nx.ElementWise`, and `:on_host` for small matrices, whose decompositions the host calculates
+    # in any case.
 
     alias ExCubecl.{Buffer, Error, LinAlg}
     alias ExCubecl.Nx.{Operand, Storage}
+    alias ExCubecl.Ops.ComputeType
+    alias Nx.Tensor, as: T
 
     # Decompositions that are not unique. Below this number of rows they are left to Nx, so that signs and orders are those of its documentation.
     @least 9
 
+    # Matrices of fewer rows are small if there are no more elements than this in all.
+    @most 4_096
+
     @doc "The names of the callbacks that `run/3` knows."
     def names, do: [:triangular_solve, :cholesky, :lu, :qr, :eigh]
 
-    def run(:triangular_solve, [out, a, b, opts], config) do
+    def run(name, [_ | tensors] = args, config) do
+      with :host <- native(name, args, config),
+           do: if(Enum.all?(tensors, &small?/1), do: :on_host, else: :host)
+    end
+
+    defp small?(%T{shape: shape} = tensor) do
+      rows = if tuple_size(shape) > 1, do: elem(shape, tuple_size(shape) - 2), else: 1
+      rows < @least and Nx.size(tensor) <= @most
+    end
+
+    defp small?(_options), do: true
+
+    defp native(:triangular_solve, [out, a, b, opts], config) do
       with {:ok, dtype} <- Operand.dtype(out),
            {:ok, [a, b]} <- buffers([a, b], dtype, config) do
         opts = Keyword.take(opts, [:lower, :left_side, :transform_a])
-        refused(LinAlg.triangular_solve(a, b, opts))
+        a |> LinAlg.triangular_solve(b, opts) |> refused() |> converted(dtype)
       end
     end
 
-    def run(:cholesky, [out, tensor], config) do
+    defp native(:cholesky, [out, tensor], config) do
       with {:ok, dtype} <- Operand.dtype(out),
            {:ok, [a]} <- buffers([tensor], dtype, config),
-           do: refused(LinAlg.cholesky(a))
+           do: a |> LinAlg.cholesky() |> refused() |> converted(dtype)
     end
 
-    def run(name, [outs, tensor | opts], config) do
+    defp native(name, [outs, tensor | opts], config) do
       with {:ok, dtype} <- Operand.dtype(elem(outs, 0)),
            {:ok, [a]} <- buffers([tensor], dtype, config) do
-        if List.last(a.shape) < @least, do: :host, else: refused(decompose(name, a, opts))
+        if List.last(a.shape) < @least,
+          do: :host,
+          else: name |> decompose(a, opts) |> refused() |> converted(dtype)
       end
     end
 
@@ -37,16 +57,27 @@ if Code.ensure_loaded?(Nx.Backend) do
     defp decompose(:eigh, a, _opts), do: LinAlg.eigh(a)
     defp decompose(:qr, a, [opts]), do: LinAlg.qr(a, mode: opts[:mode] || :reduced)
 
-    # Nx cuts off the digits that :bf16 does not have.
-    defp buffers(_tensors, :bf16, _config), do: :host
-
     defp buffers(tensors, dtype, config) do
+      dtype = calculated(dtype)
       types = for tensor <- tensors, do: Operand.dtype(tensor)
 
       if :host in types,
         do: :host,
         else: Error.map(tensors, &Buffer.convert(Storage.buffer(&1, config), dtype))
     end
+
+    defp calculated(:bf16), do: :f32
+    defp calculated(dtype), do: dtype
+
+    defp converted({:ok, %Buffer{} = buffer}, :bf16), do: ComputeType.converted(buffer, :bf16)
+
+    defp converted({:ok, buffers}, :bf16) do
+      with {:ok, list} <-
+             buffers |> Tuple.to_list() |> Error.map(&ComputeType.converted(&1, :bf16)),
+           do: {:ok, List.to_tuple(list)}
+    end
+
+    defp converted(result, _dtype), do: result
 
     # What the algorithms refuse, such as a singular matrix, has the result or the error of Nx.
     defp refused({:error, %{reason: :invalid_argument}}), do: :host

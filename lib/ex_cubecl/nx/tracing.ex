@@ -1,7 +1,7 @@
 if Code.ensure_loaded?(Nx.Backend) do
   defmodule ExCubecl.Nx.Tracing do
     @moduledoc false
-    # Kernels of functions that callers pass to `Nx.reduce/4` and `Nx.window_reduce/5`. The function is called once, with symbols: scalars of
+    # Kernels of functions that callers pass to `Nx.map/3`, `Nx.reduce/4` and `Nx.window_reduce/5`. The function is called once, with symbols: scalars of
     # ExCubecl.Backend whose state is `{:symbol, node}`. Each callback that it makes adds a node; one that is no element-wise operation of scalars, and one
     # that reads a value, raises, and the function then runs on the host.
     #
@@ -35,16 +35,24 @@ if Code.ensure_loaded?(Nx.Backend) do
     function is no expression of scalars.
     """
     @spec kernel(fun, Nx.Type.t(), Nx.Type.t(), map) :: {:ok, Kernel.t()} | :host
-    def kernel(fun, element, accumulator, config) do
-      arguments =
-        for {name, type} <- [x: element, acc: accumulator], do: argument(name, type, config)
+    def kernel(fun, element, accumulator, config),
+      do: traced(fun, [x: element, acc: accumulator], accumulator, &(&1 == accumulator), config)
 
-      result = apply(fun, arguments)
-      dtype = Types.dtype(accumulator)
+    @doc "As `kernel/4`, for a function of an element, with a result of a type that is cast to the type `out`."
+    @spec map_kernel(fun, Nx.Type.t(), Nx.Type.t(), map) :: {:ok, Kernel.t()} | :host
+    def map_kernel(fun, element, out, config),
+      do: traced(fun, [x: element], out, &(&1 == out or castable?(&1, out)), config)
 
-      with %T{shape: {}, type: ^accumulator} <- result,
+    defp castable?(type, out),
+      do: Types.dtype(out) in @floats and Types.dtype(type) in (@floats ++ @integers)
+
+    defp traced(fun, parameters, out, suits?, config) do
+      result = apply(fun, for({name, type} <- parameters, do: argument(name, type, config)))
+
+      with %T{shape: {}, type: type} <- result,
+           true <- suits?.(type),
            {:ok, operand} <- operand(result),
-           {:ok, parsed} <- parsed(operand, dtype) do
+           {:ok, parsed} <- parsed(operand, Keyword.keys(parameters), Types.dtype(out)) do
         {:ok, %Kernel{parsed: parsed, key: :erlang.md5(:erlang.term_to_binary(parsed))}}
       else
         _ -> :host
@@ -63,7 +71,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     @doc "The symbol that a callback of Nx.Backend returns for symbols; raises if there is none."
     def callback(name, [%T{shape: {}, type: type} = out | args], config) do
       with dtype when dtype in @floats or dtype in @integers <- Types.dtype(type),
-           {:ok, node} <- node(name, dtype, args) do
+           {:ok, node} <- node(name, dtype, args, config) do
         symbol(out, node, config)
       else
         _ -> unknown(name, config)
@@ -77,13 +85,13 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     ## Nodes
 
-    defp node(name, _dtype, [x | _]) when name in @same, do: found(x)
+    defp node(name, _dtype, [x | _], _config) when name in @same, do: found(x)
 
-    defp node(name, dtype, args) do
+    defp node(name, dtype, args, config) do
       args = if name == :select or length(args) <= 2, do: args, else: [:unknown]
 
       with {:ok, operands} <- operands(args),
-           true <- suits?(name, dtype, operands),
+           true <- suits?(name, dtype, operands) or in_doubles?(name, dtype, operands, config),
            do: {:ok, {System.unique_integer([:positive]), dtype, name, operands}}
     end
 
@@ -134,9 +142,21 @@ if Code.ensure_loaded?(Nx.Backend) do
     defp suits?(name, dtype, [x]) when name in @rounding,
       do: dtype(x) == dtype and dtype in @floats
 
-    # The device has functions of 32-bit floats that are close to those of Nx.
-    defp suits?(name, :f32, [x]), do: dtype(x) == :f32 and Keyword.has_key?(Functions.all(), name)
+    # The device has functions that are close to those of Nx.
+    defp suits?(name, dtype, [x]) when dtype in [:f32, :f64],
+      do: dtype(x) == dtype and Keyword.has_key?(Functions.all(), name)
+
     defp suits?(_name, _dtype, _operands), do: false
+
+    # Nx calculates floats together with integers that the type does not have as 64-bit floats.
+    defp in_doubles?(name, dtype, [_, _], config)
+         when dtype in @floats and (is_map_key(@arithmetic, name) or name == :divide),
+         do: Operand.computes?(config.device, :f64)
+
+    defp in_doubles?(_name, _dtype, _operands, _config), do: false
+
+    defp calculated(dtype, operands),
+      do: if(Enum.all?(operands, &exact?(&1, dtype)), do: dtype, else: :f64)
 
     defp exact?({:number, _, n}, to) when is_integer(n) and to in @floats,
       do: Operand.integer_fits?(n, to)
@@ -152,16 +172,16 @@ if Code.ensure_loaded?(Nx.Backend) do
     ## Code
 
     # Each node is a variable, which is set once however often the node is used.
-    defp parsed(operand, dtype) do
-      {variable, {statements, _known}} = lower(operand, {[], %{x: :x, acc: :acc}})
+    defp parsed(operand, args, dtype) do
+      {variable, {statements, _known}} = lower(operand, {[], Map.new(args, &{&1, &1})})
 
       if length(statements) > @max_nodes do
         :host
       else
         {:ok,
          %{
-           name: :reduce,
-           args: [:x, :acc],
+           name: if(args == [:x], do: :map, else: :reduce),
+           args: args,
            outputs: [],
            statements: Enum.reverse(statements),
            result: {:cast, dtype, variable},
@@ -187,8 +207,8 @@ if Code.ensure_loaded?(Nx.Backend) do
       end
     end
 
-    defp code(name, dtype, _operands, values) when is_map_key(@arithmetic, name),
-      do: call(@arithmetic[name], dtype, values)
+    defp code(name, dtype, operands, values) when is_map_key(@arithmetic, name),
+      do: call(@arithmetic[name], calculated(dtype, operands), values)
 
     defp code(name, dtype, _operands, values) when is_map_key(@bits, name),
       do: call(@bits[name], dtype, values)
@@ -201,7 +221,9 @@ if Code.ensure_loaded?(Nx.Backend) do
       {:call, 0, @logical[name], truths}
     end
 
-    defp code(:divide, dtype, _operands, values), do: call(:divide, dtype, values)
+    defp code(:divide, dtype, operands, values),
+      do: call(:divide, calculated(dtype, operands), values)
+
     defp code(:as_type, _dtype, _operands, [value]), do: value
 
     defp code(:select, dtype, _operands, [predicate, a, b]) do

@@ -1,11 +1,11 @@
 if Code.ensure_loaded?(Nx.Backend) do
   defmodule ExCubecl.Nx.Windows do
     @moduledoc false
-    # Convolutions, windows, and reductions with a function. Results as those of `ExCubecl.Nx.ElementWise`.
+    # Convolutions, windows, and functions of the caller. Results as those of `ExCubecl.Nx.ElementWise`.
 
     alias ExCubecl.{Buffer, Ops}
     alias ExCubecl.Nx.{Operand, Storage, Tracing, Types}
-    alias ExCubecl.Ops.ComputeType
+    alias ExCubecl.Ops.{ComputeType, Lowering}
     alias Nx.Tensor, as: T
 
     @floats [:f16, :f32, :f64]
@@ -13,29 +13,40 @@ if Code.ensure_loaded?(Nx.Backend) do
     @scatters [:window_scatter_max, :window_scatter_min]
 
     @doc "The names of the callbacks that `run/3` knows."
-    def names, do: [:conv, :reduce, :window_reduce] ++ @aggregates ++ @scatters
+    def names, do: [:conv, :map, :reduce, :window_reduce] ++ @aggregates ++ @scatters
 
     def run(:conv, [out, input, kernel, opts], config) do
-      with {:ok, dtype} <- sums(out),
+      with {:ok, dtype} <- Operand.dtype(out),
            {:ok, [input, kernel]} <- Storage.views([input, kernel], config),
            {:ok, result} <- Ops.conv(input, kernel, opts),
            do: ComputeType.converted(result, dtype)
     end
 
-    # The least and the greatest element are the same in every type that has them.
     def run(name, [out, tensor, window, opts], config) when name in @aggregates do
-      with {:ok, dtype} <-
-             if(name in [:window_max, :window_min], do: Operand.dtype(out), else: sums(out)),
+      with {:ok, dtype} <- Operand.dtype(out),
            {:ok, [view]} <- Storage.views([tensor], config),
            {:ok, result} <- apply(Ops, name, [view, window, opts]),
            do: ComputeType.converted(result, dtype)
     end
 
     def run(name, [out, tensor, source, initial, window, opts], config) when name in @scatters do
-      with {:ok, dtype} <- sums(out),
+      with {:ok, dtype} <- Operand.dtype(out),
            {:ok, [view, source, initial]} <- Storage.views([tensor, source, initial], config),
            {:ok, result} <- apply(Ops, name, [view, source, initial, window, opts]),
            do: ComputeType.converted(result, dtype)
+    end
+
+    # A callback of Nx 0.7.
+    def run(:map, [out, tensor, _opts, fun], config) do
+      with {:ok, dtype} <- Operand.dtype(out),
+           true <- Operand.computes?(config.device, dtype),
+           {:ok, kernel} <- Tracing.map_kernel(fun, tensor.type, out.type, config),
+           {:ok, [view]} <- Storage.views([tensor], config) do
+        Lowering.map(kernel, [view])
+      else
+        false -> :host
+        other -> other
+      end
     end
 
     def run(:reduce, [out, tensor, initial, opts, fun], config) do
@@ -61,17 +72,9 @@ if Code.ensure_loaded?(Nx.Backend) do
       end
     end
 
-    # Nx cuts off the digits that :bf16 does not have, and devices round.
-    defp sums(out) do
-      case Operand.dtype(out) do
-        {:ok, :bf16} -> :host
-        other -> other
-      end
-    end
-
     # The type of a fold, which must have the values of all elements, and the initial number.
     defp folded(out, tensor, initial, config) do
-      with {:ok, dtype} <- sums(out),
+      with {:ok, dtype} <- Operand.dtype(out),
            {:ok, from} <- Operand.dtype(tensor),
            true <- Types.exact?(from, dtype) and Operand.computes?(config.device, dtype),
            {:ok, number} <- initial(initial, dtype, config) do

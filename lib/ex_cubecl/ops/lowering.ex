@@ -34,8 +34,9 @@ defmodule ExCubecl.Ops.Lowering do
 
     with {:ok, opts} <- Arguments.options(opts, known),
          {:ok, operands} <- Operands.views(operands),
-         {:ok, wide} <- Error.map(operands, &widened/1) do
-      if wide == operands,
+         {:ok, wide} <- Error.map(operands, &widened/1),
+         {:ok, stored?} <- stored?(opts[:dtype], operands) do
+      if wide == operands and stored?,
         do: mapped(op, operands, opts),
         else: narrowed(op, operands, wide, opts)
     end
@@ -57,6 +58,16 @@ defmodule ExCubecl.Ops.Lowering do
 
   defp widened(%View{} = view), do: ComputeType.widened(view)
   defp widened(other), do: {:ok, other}
+
+  # Whether a kernel can write a result of the type.
+  defp stored?(nil, _operands), do: {:ok, true}
+
+  defp stored?(dtype, operands) do
+    case Enum.find(operands, &is_struct(&1, View)) do
+      nil -> {:ok, true}
+      view -> with {:ok, type} <- ComputeType.of(dtype, view.device), do: {:ok, type == dtype}
+    end
+  end
 
   # Calculates with wider types, and converts the result to the type that it would have.
   defp narrowed(op, operands, wide, opts) do
