@@ -97,7 +97,7 @@ defmodule ExCubecl.Kernel.Launch do
         cond do
           launch.check -> run_checked(launch, opts)
           launch.outputs == [] -> run_into_new(launch, opts)
-          true -> Error.from_native(fn -> Native.kernel_run(step(launch)) end)
+          true -> queue(launch)
         end
       end)
 
@@ -122,6 +122,10 @@ defmodule ExCubecl.Kernel.Launch do
     if Telemetry.on?(),
       do: Telemetry.execute(:batch, measurements, %{device: device, kernels: names})
   end
+
+  # A launch allocates the memory of outputs that have none yet.
+  defp queue(launch),
+    do: Pressure.create(launch.device, 0, fn -> Native.kernel_run(step(launch)) end)
 
   defp bytes_written(%{compiled: %{dtype: nil, outputs: names}, args: args}) do
     Enum.sum(
@@ -150,8 +154,7 @@ defmodule ExCubecl.Kernel.Launch do
     with {:ok, report} <- Buffer.zeros([4], :s32, device: device),
          {:ok, result} <- new_result(launch, opts),
          outputs = if(result, do: [result.ref], else: outputs) ++ [report.ref],
-         :ok <-
-           Error.from_native(fn -> Native.kernel_run(step(%{launch | outputs: outputs})) end),
+         :ok <- queue(%{launch | outputs: outputs}),
          {:ok, reported} <- Buffer.to_list(report) do
       case reported do
         [0 | _] -> if result, do: {:ok, result}, else: :ok

@@ -5,7 +5,7 @@ defmodule ExCubecl.Kernel.Source do
   """
 
   alias ExCubecl.{Buffer, DType, Error, Native, Shape, Telemetry}
-  alias ExCubecl.Buffer.Handle
+  alias ExCubecl.Buffer.{Handle, Pressure}
   alias ExCubecl.Error.Arguments
   alias ExCubecl.Native.Waiting
 
@@ -69,7 +69,8 @@ defmodule ExCubecl.Kernel.Source do
         refs = Enum.map(buffers, & &1.ref)
 
         Waiting.show(["preparing source ", entry, " on"], first.device, fn ->
-          Error.from_native(fn -> Native.source_run(ref, refs, groups) end)
+          # The memory of a buffer that has none yet is allocated by the launch.
+          Pressure.create(first.device, 0, fn -> Native.source_run(ref, refs, groups) end)
         end)
       end)
     end

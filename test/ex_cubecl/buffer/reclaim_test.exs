@@ -2,6 +2,10 @@ defmodule ExCubecl.ReclaimTest do
   # Without free memory, garbage is collected: that of the caller, of the process that made it, of any process.
   use ExCubecl.Case, async: false
 
+  alias ExCubecl.Kernel
+
+  require Kernel
+
   @mib 1_048_576
 
   setup do
@@ -44,6 +48,25 @@ defmodule ExCubecl.ReclaimTest do
   end
 
   defp forget({:ok, _}), do: {:ok, nil}
+
+  test "launches that allocate the memory of their lazy outputs go through it, too", %{
+    bytes: bytes
+  } do
+    x = full(1)
+    :ok = Memory.set_limit(bytes + 8 * @mib)
+    same = Kernel.kernel(fn x, out -> out[index()] = x[index()] end)
+
+    wgsl =
+      "@group(0) @binding(0) var<storage, read_write> out: array<u32>;
+      @compute @workgroup_size(64) fn main(@builtin(global_invocation_id) id: vec3<u32>) { out[id.x] = 7u; }"
+
+    source = Kernel.source!(wgsl: wgsl, workgroup: 64)
+
+    for _ <- 1..30 do
+      assert Kernel.run(same, [x, Buffer.empty!([@mib], :u8)]) == :ok
+      assert Kernel.run(source, [Buffer.empty!([@mib], :u8)], groups: 1) == :ok
+    end
+  end
 
   test "garbage of the process that made it makes room for another", %{bytes: bytes} do
     :ok = Memory.set_limit(bytes + 100 * @mib)

@@ -115,6 +115,16 @@ defmodule ExCubecl.Ops.ElementWiseTest do
     into = Buffer.empty!([2], :u8)
     assert Ops.as_type(x, :u8, into: into) == :ok
     assert flat(into) == [1, 2]
+    # No kernel writes a type that the device only stores.
+    halves = buffer([1.5, -3.0], :f32)
+    assert flat(Ops.as_type!(halves, :bf16)) == [1.5, -3.0]
+
+    assert Buffer.to_list!(Ops.as_type!(Ops.transpose!(Buffer.reshape!(halves, [1, 2])), :bf16)) ==
+             [[1.5], [-3.0]]
+
+    into = buffer([0, 0], :bf16)
+    assert Ops.as_type(halves, :bf16, into: into) == :ok
+    assert flat(into) == [1.5, -3.0]
     refused(Ops.as_type(x, :float), :unsupported_dtype)
     refused(Ops.as_type(1, :u8), :invalid_argument)
     refused(Ops.as_type(x, :u8, 5), :invalid_argument)
