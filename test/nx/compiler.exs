@@ -65,7 +65,7 @@ defmodule ExCubecl.NxCompilerTest do
     defn(chosen(pred, x), do: if(pred, do: Nx.sort(x), else: Nx.argsort(x)))
 
     defn count_up(x) do
-      {_, x} = while({i = 0, x}, i < 3, do: {i + 1, x + 1})
+      {_, x} = while({i = 0, x}, i < 100, do: {i + 1, x + 1})
       x
     end
 

@@ -1,5 +1,6 @@
 defmodule ExCubecl.NxModelsTest do
-  # Programs of Axon, Scholar and Bumblebee on this backend and on Nx.BinaryBackend: their results, and what fell back to the host.
+  # Programs of Axon, Scholar and Bumblebee on this backend and on Nx.BinaryBackend: their results, and what fell back to the host. With NX_COMPILER their
+  # numerical definitions are compiled for this backend.
   use ExUnit.Case, async: false
 
   alias ExCubecl.Backend
@@ -13,7 +14,9 @@ defmodule ExCubecl.NxModelsTest do
     expected = Nx.with_default_backend(Nx.BinaryBackend, fun)
     before = Backend.fallbacks()
     Nx.default_backend(Backend)
+    if System.get_env("NX_COMPILER"), do: Nx.Defn.default_options(compiler: ExCubecl)
     result = fun.()
+    Nx.Defn.default_options([])
 
     fallbacks =
       for {{name, type, _} = key, n} <- Backend.fallbacks(),

@@ -26,8 +26,8 @@ defmodule ExCubecl.NxTest do
     {result |> Enum.at(1) |> String.to_integer(), Enum.sort(Enum.concat(failed)), out}
   end
 
-  defp passes(file) do
-    {total, failed, out} = run(file)
+  defp passes(file, env \\ []) do
+    {total, failed, out} = run(file, env)
     assert {total > 0, failed} == {true, []}, out
   end
 
@@ -50,6 +50,9 @@ defmodule ExCubecl.NxTest do
   test "the kernels of compiled programs", do: passes("fusion")
   test "the guide", do: passes("guide")
   test "programs of Axon, Scholar and Bumblebee", do: passes("models")
+
+  test "programs of Axon, Scholar and Bumblebee, compiled",
+    do: passes("models", [{"NX_COMPILER", "1"}])
 
   # The results below differ from those of Nx.BinaryBackend, which calculates with 64-bit floats and rounds at the end, in the last digits.
   # The numbers are units in the last place, where they were counted; those of the second list can be seen only where small tensors are kept
