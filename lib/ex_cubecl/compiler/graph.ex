@@ -30,9 +30,11 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     @type stub :: Nx.Tensor.t()
     @type t :: %__MODULE__{nodes: %{non_neg_integer => Nx.Tensor.t()}, outputs: [stub]}
 
+    # `known` has the nodes that equal ones can be replaced by.
     @state %{
       nodes: %{},
       ids: %{},
+      known: %{},
       next: 0,
       params: nil,
       entries: [],
@@ -71,10 +73,11 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     ## Nodes
 
     defp graph(outputs, state) do
-      {outputs, inner} = Enum.map_reduce(outputs, %{state | nodes: %{}, ids: %{}}, &convert/2)
+      inner = %{state | nodes: %{}, ids: %{}, known: %{}}
+      {outputs, inner} = Enum.map_reduce(outputs, inner, &convert/2)
       inner = entry({:outputs, Enum.map(outputs, & &1.data.id)}, inner)
       graph = %__MODULE__{nodes: inner.nodes, outputs: outputs}
-      {graph, %{inner | nodes: state.nodes, ids: state.ids}}
+      {graph, %{inner | nodes: state.nodes, ids: state.ids, known: state.known}}
     end
 
     defp convert(%T{vectorized_axes: [_ | _]} = t, state), do: convert(Nx.devectorize(t), state)
@@ -109,17 +112,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
           {elem(parts, index), state}
 
         {stub, state} ->
-          # Every component has one node.
-          key = {:elem, stub.data.id, index}
-
-          case state.ids do
-            %{^key => known} ->
-              {known, state}
-
-            _ ->
-              {made, state} = add(:elem, [stub, index], t, state)
-              {made, %{state | ids: Map.put(state.ids, key, made)}}
-          end
+          add(:elem, [stub, index], t, state)
       end
     end
 
@@ -315,17 +308,25 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     defp clauses([{predicate, result} | rest], last, t, state) do
       {predicate, state} = convert(predicate, state)
-      {yes, state} = convert_all(result, state)
+      {yes, state} = apart(state, &convert_all(result, &1))
 
       {no, state} =
-        if rest == [] do
-          convert_all(last, state)
-        else
-          {inner, state} = clauses(rest, last, t, state)
-          parts(inner, t, yes, state)
-        end
+        apart(state, fn state ->
+          if rest == [] do
+            convert_all(last, state)
+          else
+            {inner, state} = clauses(rest, last, t, state)
+            parts(inner, t, yes, state)
+          end
+        end)
 
       add(:cond, [predicate, yes, no], t, state)
+    end
+
+    # A node that is made here may never run, so that no node elsewhere is replaced by it.
+    defp apart(state, fun) do
+      {result, inner} = fun.(state)
+      {result, %{inner | known: state.known}}
     end
 
     defp parts(inner, %T{type: {:tuple, _}}, like, state) do
@@ -392,7 +393,25 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     defp capture(value, %{captured: captured, captured_count: count} = state),
       do: {count, %{state | captured: [value | captured], captured_count: count + 1}}
 
-    defp add(op, args, t, %{next: id} = state) do
+    @one_each [:while, :fun, :cond, :effects, :runtime_call]
+
+    defp add(op, args, t, %{known: known} = state) when op not in @one_each do
+      args_key = if op == :constant, do: :erlang.term_to_binary(args), else: keyed(args)
+      key = {op, t.type, t.shape, t.names, args_key}
+
+      case known do
+        %{^key => stub} ->
+          {stub, state}
+
+        _ ->
+          {stub, state} = new(op, args, t, state)
+          {stub, %{state | known: Map.put(state.known, key, stub)}}
+      end
+    end
+
+    defp add(op, args, t, state), do: new(op, args, t, state)
+
+    defp new(op, args, t, %{next: id} = state) do
       node = %{t | data: %Expr{id: id, op: op, args: args, context: nil}}
       state = %{state | nodes: Map.put(state.nodes, id, node), next: id + 1}
       {stub(node), entry({op, t.type, t.shape, t.names, keyed(args)}, state)}
