@@ -16,6 +16,7 @@ defmodule ExCubecl.Telemetry do
   | `[:ex_cubecl, :launch]` | `bytes`, `duration` | `device`, `kernel` | a kernel that writes `bytes` was queued |
   | `[:ex_cubecl, :batch]` | `count`, `duration` | `device`, `kernels` | the kernels of an `ExCubecl.Batch` were queued in one call; `kernels` are their names, and there are no `:launch` events of them |
   | `[:ex_cubecl, :profile]` | `device_time`, `duration` | `device`, `clock` | `ExCubecl.Kernel.profile/2` has measured: `device_time` is the time that the device worked |
+  | `[:ex_cubecl, :memory]` | `live_bytes`, `live_buffers`, `reserved_bytes`, `peak_bytes` | `device` | `measure_memory/0` was called, for each open device |
   | `[:ex_cubecl, :fallback]` | `count` | `device`, `operation`, `type` | `ExCubecl.Backend` ran an operation of Nx on the host |
   | `[:ex_cubecl, :defn_compile]` | `duration` | `device`, `nodes` | `ExCubecl.Compiler` made a program of an expression of so many nodes |
   | `[:ex_cubecl, :defn_run]` | `duration` | `device`, `steps` | a program of so many steps was queued |
@@ -33,6 +34,29 @@ defmodule ExCubecl.Telemetry do
 
   alias ExCubecl.{Error, Native}
   alias ExCubecl.Telemetry.Counter
+
+  @doc """
+  Returns `:ok` and emits an event `[:ex_cubecl, :memory]` for each open device, for periodic measurements such as those of `:telemetry_poller`.
+
+      iex> ExCubecl.Telemetry.measure_memory()
+      :ok
+  """
+  @spec measure_memory() :: :ok
+  def measure_memory do
+    with true <- on?(), {:ok, ids} <- Error.from_native(&Native.device_list_open/0) do
+      Enum.each(ids, &measure_memory/1)
+    else
+      _ -> :ok
+    end
+  end
+
+  defp measure_memory(id) do
+    # A device may be lost meanwhile.
+    with {:ok, usage} <- Error.from_native(fn -> Native.memory_usage(id) end) do
+      measurements = Map.take(usage, [:live_bytes, :live_buffers, :reserved_bytes, :peak_bytes])
+      execute(:memory, measurements, %{device: id})
+    end
+  end
 
   @doc false
   def on?, do: :erlang.function_exported(:telemetry, :execute, 3)
@@ -58,18 +82,14 @@ defmodule ExCubecl.Telemetry do
 
   @doc false
   # A launch, as `span/4`. Launches are counted without handlers, too, for `mix ex_cubecl.top`.
-  def launch(bytes, device, kernel, call) do
+  def launch(bytes, device, kernel, counter, call) do
     result = span(:launch, bytes, %{device: device, kernel: kernel}, call)
-    unless match?({:error, _}, result) or result == :none, do: count_launch(device, kernel)
+    unless match?({:error, _}, result) or result == :none, do: Counter.add_to(counter)
     result
   end
 
   @doc false
-  # Sources have any strings as names: they share a counter.
-  def count_launch(device, kernel) when is_atom(kernel),
-    do: Counter.add(:launch, {device, kernel})
-
-  def count_launch(device, _entry), do: Counter.add(:launch, {device, :wgsl})
+  def launches(device, kernel), do: Counter.counter(:launch, {device, kernel})
 
   @doc false
   def execute(event, measurements, metadata),

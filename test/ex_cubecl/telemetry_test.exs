@@ -101,6 +101,18 @@ defmodule ExCubecl.TelemetryTest do
     assert clock == timing.clock
   end
 
+  test "the memory of open devices is told when it is measured" do
+    device = ExCubecl.default_device!()
+    buffer = Buffer.zeros!([1000], :u8)
+    assert ExCubecl.Telemetry.measure_memory() == :ok
+
+    assert_received {:memory, %{live_bytes: live, live_buffers: count} = measured,
+                     %{device: ^device}}
+
+    assert live >= 1000 and count >= 1 and measured.peak_bytes >= live
+    assert Buffer.size!(buffer) == 1000
+  end
+
   test "fills and copies are told with their bytes and devices" do
     device = ExCubecl.default_device!()
     buffer = Buffer.zeros!([10], :f32)

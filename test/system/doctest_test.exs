@@ -11,6 +11,7 @@ defmodule ExCubecl.DoctestTest do
   doctest ExCubecl.Memory
   doctest ExCubecl.Memory.Chart
   doctest ExCubecl.Memory.Chart.Svg
+  doctest ExCubecl.Telemetry
   doctest ExCubecl.Pool
   doctest ExCubecl.Arena
   doctest ExCubecl.Shape

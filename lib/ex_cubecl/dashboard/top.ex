@@ -60,17 +60,12 @@ defmodule ExCubecl.Dashboard.Top do
 
   defp fallback(operation, type), do: "#{operation} of #{Text.show(type)}"
 
-  @doc "The screen as lines of at most `width` characters. Rates are those since the snapshot `before`, if it is not `nil`."
-  def draw(snapshot, before, node, width) do
-    title = "ExCubecl on #{node}, #{Calendar.strftime(NaiveDateTime.local_now(), "%H:%M:%S")}"
-
-    body =
-      if snapshot.devices == [],
-        do: ["", "no device is open: nothing was made there yet"],
-        else: Enum.flat_map(snapshot.devices, &device(&1, elapsed(snapshot, before), width))
-
-    Enum.map([title | body], &String.slice(&1, 0, width))
-  end
+  @doc """
+  The devices of a snapshot as texts: their title, live memory, kernels, queue wait, fallbacks, and tables of these. Rates are those since the
+  snapshot `before`, if it is not `nil`.
+  """
+  def describe(snapshot, before),
+    do: Enum.map(snapshot.devices, &describe_device(&1, elapsed(snapshot, before)))
 
   # Seconds, and the devices before.
   defp elapsed(_snapshot, nil), do: nil
@@ -78,26 +73,61 @@ defmodule ExCubecl.Dashboard.Top do
   defp elapsed(snapshot, before),
     do: {max(snapshot.at - before.at, 1) / 1.0e6, Map.new(before.devices, &{&1.id, &1})}
 
-  defp device(%{id: {runtime, index} = id} = device, elapsed, width) do
+  defp describe_device(%{id: {runtime, index} = id, usage: usage} = device, elapsed) do
     launches = rates(device.launches, elapsed, id, :launches)
     fallbacks = rates(device.fallbacks, elapsed, id, :fallbacks)
 
-    ["", "#{runtime}:#{index}  #{device.name}"] ++
-      usage_lines(device.usage, width) ++
-      [
-        "kernels #{total(launches)}   queue wait #{wait(device.wait)}   fallbacks of Nx #{total(fallbacks)}"
-      ] ++
-      sums("owner", device.owners) ++
-      sums("tag", device.tags) ++
-      counts("kernel", launches) ++ counts("operation of Nx on the host", fallbacks)
+    tables = [
+      sums("owner", device.owners),
+      sums("tag", device.tags),
+      counts("kernel", launches),
+      counts("operation of Nx on the host", fallbacks)
+    ]
+
+    %{
+      id: id,
+      title: "#{runtime}:#{index}  #{device.name}",
+      usage: usage,
+      live: live(usage),
+      kernels: total(launches),
+      wait: wait(device.wait),
+      fallbacks: total(fallbacks),
+      tables: Enum.reject(tables, &(&1.rows == []))
+    }
   end
 
-  defp usage_lines(nil, _width), do: ["the device is busy: its memory is not known now"]
+  defp live(nil), do: "not known now: the device is busy"
 
-  defp usage_lines(usage, width) do
+  defp live(usage),
+    do: "#{Svg.bytes(usage.live_bytes)} in #{usage.live_buffers} buffers"
+
+  @doc "The screen as lines of at most `width` characters."
+  def draw(snapshot, before, node, width) do
+    title = "ExCubecl on #{node}, #{Calendar.strftime(NaiveDateTime.local_now(), "%H:%M:%S")}"
+
+    body =
+      case describe(snapshot, before) do
+        [] -> ["", "no device is open: nothing was made there yet"]
+        devices -> Enum.flat_map(devices, &device(&1, width))
+      end
+
+    Enum.map([title | body], &String.slice(&1, 0, width))
+  end
+
+  defp device(device, width) do
+    ["", device.title] ++
+      usage_lines(device, width) ++
+      [
+        "kernels #{device.kernels}   queue wait #{device.wait}   fallbacks of Nx #{device.fallbacks}"
+      ] ++ Enum.flat_map(device.tables, &lines/1)
+  end
+
+  defp usage_lines(%{usage: nil, live: live}, _width), do: ["live #{live}"]
+
+  defp usage_lines(%{usage: usage, live: live}, width) do
     [
       bar(usage, width),
-      "live #{Svg.bytes(usage.live_bytes)} in #{usage.live_buffers} buffers   peak #{Svg.bytes(usage.peak_bytes)}   " <>
+      "live #{live}   peak #{Svg.bytes(usage.peak_bytes)}   " <>
         "reserved #{Svg.bytes(usage.reserved_bytes)}   limit #{limit(usage.limit)}",
       "allocations #{usage.allocations}   frees #{usage.frees}   failed #{usage.failed}   reclaims #{usage.reclaims}"
     ]
@@ -145,23 +175,21 @@ defmodule ExCubecl.Dashboard.Top do
       else: "#{count}, #{Svg.n(Enum.sum(per_second) / 1)} per second"
   end
 
-  defp sums(title, rows) do
-    rows = for {name, sum} <- rows, do: {Svg.bytes(sum.bytes), "#{sum.buffers}", name}
-    table("bytes", "buffers", title, rows)
+  defp sums(title, sums) do
+    rows = for {name, sum} <- sums, do: [Svg.bytes(sum.bytes), "#{sum.buffers}", name]
+    %{titles: ["bytes", "buffers", title], rows: rows}
   end
 
   defp counts(title, rates) do
     rows =
       for {name, count, rate} <- Enum.take(rates, @most),
-          do: {"#{count}", if(rate, do: Svg.n(rate / 1), else: "-"), name}
+          do: ["#{count}", if(rate, do: Svg.n(rate / 1), else: "-"), name]
 
-    table("count", "a second", title, rows)
+    %{titles: ["count", "a second", title], rows: rows}
   end
 
-  defp table(_, _, _, []), do: []
-
-  defp table(first, second, title, rows) do
-    for {a, b, name} <- [{first, second, title} | rows],
+  defp lines(%{titles: titles, rows: rows}) do
+    for [a, b, name] <- [titles | rows],
         do: "  #{String.pad_trailing(a, 12)}#{String.pad_trailing(b, 10)}#{name}"
   end
 end

@@ -16,12 +16,12 @@ defmodule ExCubecl.Kernel.Compiler do
            {:ok, typed} <- typed(parsed, kinds, check),
            {:ok, ref} <- Error.from_native(fn -> Native.kernel_new(typed.tree) end),
            {:ok, time} <- compile(ref, parsed.name, id),
-           do: {:ok, entry(typed, ref, parsed.name, time)}
+           do: {:ok, entry(typed, ref, parsed.name, time, id)}
     end)
   end
 
   # Without the tree: a hit copies the entry out of the table.
-  defp entry(%{bindings: bindings} = typed, ref, name, time) do
+  defp entry(%{bindings: bindings} = typed, ref, name, time, id) do
     %{
       ref: ref,
       inputs: Bindings.inputs(bindings),
@@ -29,7 +29,8 @@ defmodule ExCubecl.Kernel.Compiler do
       scalars: typed.scalars,
       dtype: typed.dtype,
       name: name,
-      time: time
+      time: time,
+      launches: Telemetry.launches(id, name)
     }
   end
 

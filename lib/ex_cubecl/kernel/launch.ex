@@ -6,6 +6,7 @@ defmodule ExCubecl.Kernel.Launch do
   alias ExCubecl.Buffer.{AllocOptions, Handle, Pressure}
   alias ExCubecl.Error.Arguments
   alias ExCubecl.Kernel.{Bindings, CallArguments, Compiler, ErrorContext, Grid, Types}
+  alias ExCubecl.Telemetry.Counter
 
   @doc """
   Checks the arguments, compiles the kernel for their types if needed, and returns `{:ok, launch}`. `opts` are those of
@@ -91,17 +92,18 @@ defmodule ExCubecl.Kernel.Launch do
   ## Running
 
   @doc "Queues a launch: `{:ok, buffer}` with the result of an element-wise kernel without `:into`, else `:ok`."
-  def run(%{parsed: parsed} = launch, opts) do
-    result =
-      Telemetry.launch(bytes_written(launch), launch.device, parsed.name, fn ->
-        cond do
-          launch.check -> run_checked(launch, opts)
-          launch.outputs == [] -> run_into_new(launch, opts)
-          true -> queue(launch)
-        end
-      end)
-
+  def run(%{parsed: parsed, device: id, compiled: %{launches: counter}} = launch, opts) do
+    bytes = bytes_written(launch)
+    result = Telemetry.launch(bytes, id, parsed.name, counter, fn -> queued(launch, opts) end)
     explain(result, launch)
+  end
+
+  defp queued(launch, opts) do
+    cond do
+      launch.check -> run_checked(launch, opts)
+      launch.outputs == [] -> run_into_new(launch, opts)
+      true -> queue(launch)
+    end
   end
 
   @doc "Queues several launches with one call."
@@ -115,12 +117,13 @@ defmodule ExCubecl.Kernel.Launch do
   defp launched([], _duration), do: :ok
 
   defp launched([%{device: device} | _] = launches, duration) do
-    names = for %{parsed: %{name: name}} <- launches, do: name
-    Enum.each(names, &Telemetry.count_launch(device, &1))
-    measurements = %{count: length(names), duration: duration}
+    Enum.each(launches, &Counter.add_to(&1.compiled.launches))
 
-    if Telemetry.on?(),
-      do: Telemetry.execute(:batch, measurements, %{device: device, kernels: names})
+    if Telemetry.on?() do
+      names = for %{parsed: %{name: name}} <- launches, do: name
+      measurements = %{count: length(names), duration: duration}
+      Telemetry.execute(:batch, measurements, %{device: device, kernels: names})
+    end
   end
 
   # A launch allocates the memory of outputs that have none yet.

@@ -65,7 +65,10 @@ defmodule ExCubecl.Kernel.Source do
          {:ok, groups} <- axes(:groups, opts[:groups]) do
       bytes = Enum.sum(for %{shape: s, dtype: d} <- buffers, do: Shape.size(s) * DType.size!(d))
 
-      Telemetry.launch(bytes, first.device, entry, fn ->
+      # Entry points are any strings: all sources of a device share a counter.
+      counter = Telemetry.launches(first.device, :wgsl)
+
+      Telemetry.launch(bytes, first.device, entry, counter, fn ->
         refs = Enum.map(buffers, & &1.ref)
 
         Waiting.show(["preparing source ", entry, " on"], first.device, fn ->

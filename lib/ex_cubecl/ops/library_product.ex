@@ -148,7 +148,7 @@ defmodule ExCubecl.Ops.LibraryProduct do
 
     bytes = Shape.size(shape) * DType.size!(dtype)
 
-    Telemetry.launch(bytes, device, :matmul, fn ->
+    Telemetry.launch(bytes, device, :matmul, Telemetry.launches(device, :matmul), fn ->
       with {:ok, note} <- AllocOptions.from([]),
            {:ok, ref} when ref != nil <-
              Pressure.create(device, bytes, fn ->

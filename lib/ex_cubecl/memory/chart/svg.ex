@@ -55,8 +55,8 @@ defmodule ExCubecl.Memory.Chart.Svg do
   defp width(text), do: for(<<c::utf8 <- text>>, reduce: 0, do: (sum -> sum + advance(c)))
 
   defp advance(c) when c > 0x2E7F, do: 13
-  defp advance(c) when c in ?A..?Z or c in 'mw%@', do: 9
-  defp advance(c) when c in ' ,.:;!|\'()[]/iljtfI', do: 4.5
+  defp advance(c) when c in ?A..?Z or c in ~c"mw%@", do: 9
+  defp advance(c) when c in ~c" ,.:;!|'()[]/iljtfI", do: 4.5
   defp advance(_), do: 7
 
   @doc "A number with at most one decimal."
