@@ -72,10 +72,12 @@ defmodule ExCubecl.Kernel do
   Shifts take the distance modulo the number of bits of the type. `guides/kernels.md` has all rules. Each combination of types is compiled once.
   """
 
+  use ExCubecl.Cluster.Callable
   use ExCubecl.Error.Bang
 
   alias ExCubecl.{Buffer, Device, DType, Error, Native}
   alias ExCubecl.Buffer.AllocOptions
+  alias ExCubecl.Cluster.Placement
   alias ExCubecl.Error.Arguments
   alias ExCubecl.Kernel.{Cache, Compiler, Definition, Launch, Profiler, Source}
 
@@ -139,7 +141,7 @@ defmodule ExCubecl.Kernel do
   defmacro kernel(function, opts \\ []), do: Definition.anonymous(function, opts, __CALLER__)
 
   @doc """
-  Queues a kernel, or the kernel `name` of a module as `{module, name}`. Returns `{:ok, buffer}` with the result of an element-wise kernel, `:ok` for
+  Queues a kernel, or the kernel `name` of a module as `{module, name}`, on the device and node of its buffers; on each device, if they are `ExCubecl.Replicated`. Returns `{:ok, buffer}` with the result of an element-wise kernel, `:ok` for
   an indexed one. Every later call sees what the kernel writes; `run/3` itself does not wait for the kernel to finish.
 
   ## Options
@@ -154,7 +156,7 @@ defmodule ExCubecl.Kernel do
     * `:tag`, `:allocation` - of the result, as for `ExCubecl.Buffer.new/4`
 
   Errors: `:invalid_argument` for the wrong number of arguments, for arguments that are neither buffers nor
-  numbers, and for buffers of several devices; `:type_mismatch` with the line whose types do not match;
+  numbers, and for buffers of several devices or nodes; `:type_mismatch` with the line whose types do not match;
   `:shape_mismatch`; `:loop_limit` if the driver of the device stopped a loop before its end; `:overlap` if an output shares bytes with another argument;
   `:unsupported_dtype` for a type that the device cannot calculate with; `:invalid_value` for a number
   that its type cannot hold; `:not_allocated`, and the errors of `ExCubecl.Buffer.new/4`.
@@ -179,10 +181,7 @@ defmodule ExCubecl.Kernel do
   def run(kernel, args, opts \\ [])
 
   def run(%__MODULE__{} = kernel, args, opts) when proper(args) do
-    with {:ok, opts} <- Arguments.options(opts, @run_options),
-         :ok <- check_option(opts[:check]),
-         {:ok, launch} <- Launch.prepare(kernel, args, opts),
-         do: Launch.run(launch, opts)
+    Placement.run(&__MODULE__.run/3, [kernel, args, opts], fn -> run_here(kernel, args, opts) end)
   end
 
   def run(%Source{} = source, buffers, opts), do: Source.run(source, buffers, opts)
@@ -195,6 +194,13 @@ defmodule ExCubecl.Kernel do
 
   def run({_module, _name}, args, _opts), do: no_list(args)
   def run(other, _args, _opts), do: no_kernel(other)
+
+  defp run_here(kernel, args, opts) do
+    with {:ok, opts} <- Arguments.options(opts, @run_options),
+         :ok <- check_option(opts[:check]),
+         {:ok, launch} <- Launch.prepare(kernel, args, opts),
+         do: Launch.run(launch, opts)
+  end
 
   defp check_option(check) when check in [nil, true, false], do: :ok
   defp check_option(check), do: Arguments.invalid(:check, check, "true or false")

@@ -38,6 +38,9 @@ defmodule ExCubecl.Ops do
       iex> ExCubecl.to_list!(sorted)
       [1, 2, 3]
 
+  An operation runs where its buffers are. For buffers of another node it runs on that node, where its result stays; an `ExCubecl.Replicated` in place of a buffer
+  runs it once on each device, and makes the result replicated. Operands in different places are `:invalid_argument`, which names both.
+
   Reductions are over all elements, or over `axis:` or `axes:` (from 0, or from -1 at the end), which are removed from the shape, or have the length 1
   with `keep_axes: true`. They add up 64 elements at a time, and
   then 64 of those results at a time: the error of a sum of n floats is at most 64 * ceil(log64(n)) * 2^-24 (for `:f64`, 2^-53) of the sum of their magnitudes. Sums and products of `:f16` and
@@ -51,6 +54,7 @@ defmodule ExCubecl.Ops do
   match.
   """
 
+  use ExCubecl.Ops.Placed
   use ExCubecl.Error.Bang
 
   import Elixir.Kernel, except: [abs: 1, ceil: 1, floor: 1, max: 2, min: 2, round: 1]
@@ -58,10 +62,17 @@ defmodule ExCubecl.Ops do
   alias ExCubecl.{Buffer, Error, Random, View}
   alias ExCubecl.Ops.Interface
 
-  @typedoc "A buffer, or a strided view of one; see `ExCubecl.View`."
-  @type tensor :: Buffer.t() | View.t()
+  @typedoc "An `ExCubecl.Replicated`."
+  @type replicated :: %{
+          required(:__struct__) => module,
+          required(:buffers) => [Buffer.t()],
+          required(:shards) => boolean,
+          optional(atom) => term
+        }
+  @typedoc "A buffer, a strided view of one (`ExCubecl.View`), or a copy or shard on each of several devices (`ExCubecl.Replicated`)."
+  @type tensor :: Buffer.t() | View.t() | replicated
   @type operand :: tensor | number
-  @type result :: {:ok, Buffer.t()} | {:error, Error.t()}
+  @type result :: {:ok, Buffer.t() | replicated} | {:error, Error.t()}
 
   # The functions, by topic.
   use Interface.ElementWise

@@ -19,15 +19,30 @@ defmodule ExCubecl.Replicated do
   `gather/1` return the content of a single write. `write/3`, and a write to the buffer of `shard/2`, change one
   device only.
 
-  If no `devices:` are given, those of `ExCubecl.Device.adapters/0` are used.
+  If no `devices:` are given, those of `ExCubecl.Device.adapters/0` are used. A device may be on another node, `{node, id}`: a write then copies the uploaded
+  elements on one device after the other, so that other processes may see the new content on some devices and the old on others.
+
+  ## Operations
+
+  The functions of `ExCubecl.Ops` and `ExCubecl.Kernel.run/3` take replicated buffers in place of buffers, also as `into:`. They run on each device, with the copy or shard there and the same
+  numbers, and the result is replicated, or `:ok`. All replicated arguments have the same devices in the same order; a buffer beside them, or other
+  devices, are an error that names both places. An operation on shards runs on each shard, without elements of the others: the
+  results are the shards of the result, concatenated along the first dimension, and a scalar counts as one row. `all_reduce/2` combines them. If an operation fails on
+  a device, what it wrote with `into:` on the devices before remains.
+
+      iex> x = ExCubecl.Replicated.from!([1.0, 2.0], [2], :f32)
+      iex> y = ExCubecl.Ops.multiply!(x, 10)
+      iex> ExCubecl.to_list!(ExCubecl.Replicated.shard!(y, 0))
+      [10.0, 20.0]
   """
 
   use ExCubecl.Error.Bang
 
   alias ExCubecl.{Buffer, DType, Error, Native, Shape, Telemetry}
   alias ExCubecl.Buffer.{Handle, Pressure}
+  alias ExCubecl.Cluster.Location
   alias ExCubecl.Error.Arguments
-  alias ExCubecl.Replicated.Options
+  alias ExCubecl.Replicated.{Options, Reduce, Spread}
 
   @enforce_keys [:buffers, :shape, :dtype, :shards]
   defstruct [:buffers, :shape, :dtype, :shards]
@@ -107,8 +122,15 @@ defmodule ExCubecl.Replicated do
   @spec write(t, Buffer.data()) :: :ok | {:error, Error.t()}
   def write(rep, data) do
     with {:ok, rep} <- check(rep),
-         {:ok, data} <- Arguments.data(data, rep.shape),
-         {:ok, refs} <- Handle.references(rep.buffers) do
+         {:ok, data} <- Arguments.data(data, rep.shape) do
+      if Enum.all?(rep.buffers, &(Location.node_of(&1) in [nil, node()])),
+        do: write_all(rep, data),
+        else: Spread.write(rep, data)
+    end
+  end
+
+  defp write_all(rep, data) do
+    with {:ok, refs} <- Handle.references(rep.buffers) do
       bytes = Enum.sum(Enum.map(rep.buffers, &(Shape.size(&1.shape) * DType.size!(rep.dtype))))
 
       Telemetry.span(:upload, bytes, %{device: nil, dtype: rep.dtype}, fn ->
@@ -179,6 +201,31 @@ defmodule ExCubecl.Replicated do
 
   defp gather_from(%{buffers: buffers}) do
     with {:ok, parts} <- Buffer.read_all(buffers), do: {:ok, IO.iodata_to_binary(parts)}
+  end
+
+  @doc """
+  Returns `{:ok, replicated}` with a copy on each device of what `operation` makes of the shards or copies of all devices, element by element:
+  `:sum`, `:mean`, `:max` or `:min`.
+
+  The elements are combined in the order of the device list, on its first device, to which the others are copied. Types are those of
+  `ExCubecl.Ops.add/3`, `divide/3`, `max/3` and `min/3`: a mean of integers is `:f32`.
+
+  Errors: `:invalid_argument` for another operation, and those of `ExCubecl.Buffer.transfer/3` and of the operation.
+
+      iex> {:ok, {runtime, _} = first} = ExCubecl.default_device()
+      iex> ExCubecl.Device.open(first, as: {runtime, 1005})
+      iex> x = ExCubecl.Replicated.from!([1, 2, 3, 4], [4], :s32, devices: [first, {runtime, 1005}], shards: true)
+      iex> sums = ExCubecl.Ops.sum!(x)
+      iex> total = ExCubecl.Replicated.all_reduce!(sums, :sum)
+      iex> for index <- 0..1, do: ExCubecl.to_list!(ExCubecl.Replicated.shard!(total, index))
+      [[10], [10]]
+  """
+  @spec all_reduce(t, :sum | :mean | :max | :min) :: result(t)
+  def all_reduce(rep, operation) do
+    with {:ok, rep} <- check(rep),
+         {:ok, [%{dtype: dtype, shape: shape} | _] = buffers} <-
+           Reduce.all(rep.buffers, operation),
+         do: {:ok, %__MODULE__{buffers: buffers, shape: shape, dtype: dtype, shards: false}}
   end
 
   @doc """

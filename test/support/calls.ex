@@ -78,14 +78,29 @@ defmodule ExCubecl.Calls do
 
   @doc "Functions of other modules, which take buffers of this node only."
   def elsewhere(other) do
-    alias ExCubecl.{Arena, Batch, Kernel, Ops, Pool, Random, Replicated}
+    alias ExCubecl.{Arena, Batch, Kernel, Pool, Random}
+
+    [
+      source: &Kernel.run(wgsl(), [&1], groups: 1),
+      submit: &Batch.submit(Batch.fill(Batch.new(), &1, 1)),
+      shuffle: &Random.shuffle({1, 2}, &1),
+      choice: &Random.choice({1, 2}, &1),
+      view: &ExCubecl.View.of/1,
+      checkin: &Pool.checkin(pool(), &1),
+      return_buffer: &Pool.return_buffer/1,
+      drop: &Arena.drop(Arena.new!(100), [&1, other]),
+      detach: &Arena.detach/1
+    ]
+  end
+
+  @doc "Functions of other modules, which run on the node of their buffers, and refuse buffers of several nodes."
+  def placed(other) do
+    alias ExCubecl.{Kernel, Ops, Replicated}
     require Kernel
 
     [
       run: &Kernel.run(Kernel.kernel(fn x -> x + 1 end), [&1]),
       into: &Kernel.run(Kernel.kernel(fn x -> x + 1 end), [other], into: &1),
-      source: &Kernel.run(wgsl(), [&1], groups: 1),
-      submit: &Batch.submit(Batch.fill(Batch.new(), &1, 1)),
       add: &Ops.add(&1, other),
       add: &Ops.add(other, &1),
       matmul: &Ops.matmul(&1, &1),
@@ -101,18 +116,12 @@ defmodule ExCubecl.Calls do
       indexed_put: &Ops.indexed_put(&1, other, other),
       indexed_add: &Ops.indexed_add(&1, other, other),
       one_hot: &Ops.one_hot(&1, 2),
-      shuffle: &Random.shuffle({1, 2}, &1),
-      choice: &Random.choice({1, 2}, &1),
       concatenate: &Ops.concatenate([other, &1]),
       cumulative_sum: &Ops.cumulative_sum(&1),
       broadcast_to: &Ops.broadcast_to(&1, [2, 4]),
       window_sum: &Ops.window_sum(&1, [1]),
       window_scatter_max: &Ops.window_scatter_max(&1, &1, 0, [1]),
       reduce: &Ops.reduce(&1, 0, Kernel.kernel(fn x, acc -> x + acc end)),
-      checkin: &Pool.checkin(pool(), &1),
-      return_buffer: &Pool.return_buffer/1,
-      drop: &Arena.drop(Arena.new!(100), &1),
-      detach: &Arena.detach/1,
       write:
         &Replicated.write(%Replicated{buffers: [&1], shape: [4], dtype: :u8, shards: false}, [
           1,
@@ -141,7 +150,8 @@ defmodule ExCubecl.Calls do
   def said(handle) do
     other = ExCubecl.buffer!([1, 2, 3, 4], [4], :u8)
 
-    for {name, call} <- touching(other) ++ identity() ++ elsewhere(other) ++ predicates(other) do
+    for {name, call} <-
+          touching(other) ++ identity() ++ elsewhere(other) ++ placed(other) ++ predicates(other) do
       try do
         call.(handle)
       rescue

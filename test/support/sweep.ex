@@ -121,6 +121,7 @@ defmodule ExCubecl.Sweep do
       :extendable => true,
       :fun => fn -> :done end,
       :given => [2, 2],
+      :operation => :sum,
       {ExCubecl.Data, :data} => buffer,
       {ExCubecl.Data, :path} =>
         Path.join(System.tmp_dir!(), "ex_cubecl_sweep_#{System.pid()}.npy"),

@@ -151,6 +151,34 @@ defmodule ExCubecl.NodesTest do
     end
   end
 
+  test "operations run where their buffers are, and refuse those of several nodes", %{
+    device: {node, {runtime, index}} = device
+  } do
+    buffer = ExCubecl.buffer!([1, 2, 3, 4], [4], :u8, device: device)
+    other = ExCubecl.buffer!([1, 2, 3, 4], [4], :u8)
+    {here, number} = other.device
+
+    for {name, call} <- ExCubecl.Calls.placed(other) do
+      case call.(buffer) do
+        {:error, %{reason: :invalid_argument, details: %{reason: _}} = error} ->
+          message = Exception.message(error)
+          assert message =~ "#{runtime}:#{index} of node #{node}", "#{name}: #{message}"
+          assert message =~ "#{here}:#{number}", "#{name}: #{message}"
+
+        {:error, error} ->
+          # An error of the operation itself.
+          assert {name, error.details[:node]} == {name, node}
+
+        {:ok, %Buffer{device: place}} ->
+          assert {name, place} == {name, device}
+
+        result ->
+          assert {name, match?({:ok, {%Buffer{}, %Buffer{}}}, result) or result == :ok} ==
+                   {name, true}
+      end
+    end
+  end
+
   test "a device of another node may be given as it was listed", %{node: node} do
     {:ok, [device | _]} = ExCubecl.devices(nodes: [node])
     buffer = ExCubecl.buffer!([1], [1], :u8, device: device)
@@ -164,8 +192,7 @@ defmodule ExCubecl.NodesTest do
           fn -> ExCubecl.Arena.new(100, device: device) end,
           fn -> ExCubecl.Pool.start_link(size: 10, device: device.id) end,
           fn -> ExCubecl.Pool.get_buffer(10, device: device) end,
-          fn -> ExCubecl.Ops.random_uniform([2], 1, device: device) end,
-          fn -> ExCubecl.Replicated.new([2], :u8, devices: [device]) end,
+          fn -> ExCubecl.Random.uniform({1, 2}, [2], device: device) end,
           fn ->
             args = [:f32, 1, 1, 1, 1, :f32]
             ExCubecl.Kernel.warm({ExCubecl.Ops.Kernels, :running_sum}, args, device: device)

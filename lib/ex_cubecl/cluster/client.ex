@@ -42,7 +42,7 @@ defmodule ExCubecl.Cluster.Client do
     keys(args)
 
     case result do
-      {:made, key, fields} -> handle(node, key, fields)
+      {:made, value} -> made(value, node)
       {:error, %Error{} = error} -> {:error, from_node(error, node)}
       other -> other
     end
@@ -68,7 +68,25 @@ defmodule ExCubecl.Cluster.Client do
   defp key(%{ref: ref, device: {_, _}} = buffer),
     do: if(Location.node_of(buffer), do: {:kept, kept(ref)}, else: buffer)
 
+  # Only a list with such handles is sent as another term: lists of elements may be long.
+  defp key(list) when is_list(list) do
+    if not List.improper?(list) and Enum.any?(list, &remote?/1),
+      do: {:list, Enum.map(list, &key_in_list/1)},
+      else: list
+  end
+
   defp key(other), do: other
+
+  defp key_in_list({name, value}) when is_atom(name), do: {name, key(value)}
+  defp key_in_list(other), do: key(other)
+
+  defp remote?({name, value}) when is_atom(name), do: remote?(value)
+  defp remote?(%{ref: _, device: {_, _}} = buffer), do: Location.node_of(buffer) != nil
+
+  defp remote?(list) when is_list(list),
+    do: not List.improper?(list) and Enum.any?(list, &remote?/1)
+
+  defp remote?(_other), do: false
 
   defp kept(ref) do
     {:ok, binary} = Native.remote_name(ref)
@@ -77,6 +95,15 @@ defmodule ExCubecl.Cluster.Client do
   rescue
     # A struct that was built by hand: no buffer is kept under this key.
     _ -> nil
+  end
+
+  # The result with handles in place of the buffers that the other node keeps.
+  defp made({:kept, key, fields}, node), do: handle(node, key, fields)
+
+  defp made(list, node) when is_list(list), do: Error.map(list, &made(&1, node))
+
+  defp made(tuple, node) when is_tuple(tuple) do
+    with {:ok, list} <- made(Tuple.to_list(tuple), node), do: {:ok, List.to_tuple(list)}
   end
 
   # The keeper monitors this process until it is notified by `:had` that the handle exists.

@@ -4,6 +4,7 @@ defmodule ExCubecl.Replicated.Options do
 
   alias ExCubecl.{Buffer, Device, DType, Error}
   alias ExCubecl.Buffer.AllocOptions
+  alias ExCubecl.Cluster.Location
   alias ExCubecl.Error.Arguments
 
   @doc "The checked options; `part` is the shape of the buffer on each device, `alloc` the options of these buffers."
@@ -42,7 +43,17 @@ defmodule ExCubecl.Replicated.Options do
   end
 
   defp existing([device | rest], devices, ids) do
-    with {:ok, id} <- Device.existing(device), do: existing(rest, devices, [id | ids])
+    with {:ok, id} <- existing(device), do: existing(rest, devices, [id | ids])
+  end
+
+  defp existing(device) do
+    case Location.locate(device) do
+      {nil, device} ->
+        Device.existing(device)
+
+      {node, _} ->
+        with {:ok, found} <- Device.info(device), do: {:ok, {node, found.id}}
+    end
   end
 
   defp invalid(devices),

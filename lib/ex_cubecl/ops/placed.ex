@@ -1,0 +1,34 @@
+defmodule ExCubecl.Ops.Placed do
+  @moduledoc false
+  # `use ExCubecl.Ops.Placed` in a module makes each of its functions run where its buffers are (`ExCubecl.Cluster.Placement`). It stands before
+  # `use ExCubecl.Error.Bang`, whose twins call these functions.
+
+  defmacro __using__(_opts) do
+    quote do
+      use ExCubecl.Cluster.Callable
+      @before_compile ExCubecl.Ops.Placed
+    end
+  end
+
+  defmacro __before_compile__(env) do
+    for {:spec, spec, _} <- Enum.reverse(Module.get_attribute(env.module, :spec)),
+        {name, arity} = function(spec) do
+      args = Macro.generate_arguments(arity, __MODULE__)
+
+      quote do
+        defoverridable [{unquote(name), unquote(arity)}]
+
+        def unquote(name)(unquote_splicing(args)) do
+          ExCubecl.Cluster.Placement.run(
+            &(__MODULE__.unquote(name) / unquote(arity)),
+            [unquote_splicing(args)],
+            fn -> super(unquote_splicing(args)) end
+          )
+        end
+      end
+    end
+  end
+
+  defp function({:when, _, [spec, _]}), do: function(spec)
+  defp function({:"::", _, [{name, _, args}, _]}), do: {name, length(args)}
+end
