@@ -45,6 +45,7 @@ defmodule ExCubecl.NxTest do
   test "training", do: passes("training")
   test "results that other backends get wrong", do: passes("semantics")
   test "memory", do: passes("lifetime")
+  test "servings and other nodes", do: passes("serving")
   test "the compiler", do: passes("compiler")
   test "random expressions, compiled", do: passes("compiler_graphs")
   test "the kernels of compiled programs", do: passes("fusion")

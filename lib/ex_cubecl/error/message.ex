@@ -300,6 +300,11 @@ defmodule ExCubecl.Error.Message do
   defp text(:stale, %{reason: :closed}),
     do: "there is no such pool: it was not started, or it has stopped"
 
+  defp text(:stale, %{tensor: :other_node, node: node}),
+    do:
+      "the tensor is in device memory of the node #{node}, which sent only a reference to it: Nx.backend_copy/1 makes a copy in host memory " <>
+        "that can be sent, and Nx.Serving takes that function for the input and the results of other nodes"
+
   defp text(:stale, %{node: node}),
     do:
       "node #{word(node)} does not keep it: it was returned, the connection was lost, or the handle came from another node"

@@ -87,17 +87,26 @@ if Code.ensure_loaded?(Nx.Backend) do
       first
     end
 
-    @doc "The view of a tensor in device memory, unless the tensor was deallocated."
+    @doc "The view of a tensor in device memory, unless the tensor was deallocated, or was sent here by another node."
     def live(%T{data: %Backend{state: view, released: released}}) do
-      if :atomics.get(released, 1) == 0,
-        do: {:ok, view},
-        else: Error.new(:stale, tensor: :deallocated)
+      cond do
+        node(released) != node() -> of_other_node(released)
+        :atomics.get(released, 1) == 0 -> {:ok, view}
+        true -> Error.new(:stale, tensor: :deallocated)
+      end
     end
+
+    defp of_other_node(released),
+      do: Error.new(:stale, tensor: :other_node, node: node(released))
 
     defp live!(tensor), do: Error.unwrap!(live(tensor))
 
     @doc "Deallocates a tensor in device memory: `:ok` or `:already_deallocated`."
     # The memory is freed with its last handle. Handles that shared it and are garbage by now would delay that.
+    def release(%T{data: %Backend{state: %View{}, released: released}})
+        when node(released) != node(),
+        do: Error.unwrap!(of_other_node(released))
+
     def release(%T{data: %Backend{state: %View{buffer: buffer}, released: released}}) do
       if :atomics.exchange(released, 1, 1) == 0 do
         unless Error.unwrap!(Handle.release(buffer)) do
