@@ -50,6 +50,7 @@ defmodule ExCubecl.NxTest do
   test "random expressions, compiled", do: passes("compiler_graphs")
   test "the kernels of compiled programs", do: passes("fusion")
   test "the guide", do: passes("guide")
+  test "the notebook", do: passes("notebook")
   test "programs of Axon, Scholar and Bumblebee", do: passes("models")
 
   test "programs of Axon, Scholar and Bumblebee, compiled",
