@@ -90,8 +90,8 @@ defmodule ExCubecl.Error.Bang do
     end
   end
 
-  # The names of the arguments, from the first clause that has a name.
-  defp arguments(module, name, arity) do
+  @doc "Variables with the names of the arguments of a function of the module being compiled, from the first clause that has a name."
+  def arguments(module, name, arity) do
     {:v1, :def, _, clauses} = Module.get_definition(module, {name, arity})
 
     for index <- 0..(arity - 1)//1 do

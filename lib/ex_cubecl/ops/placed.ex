@@ -3,6 +3,8 @@ defmodule ExCubecl.Ops.Placed do
   # `use ExCubecl.Ops.Placed` in a module makes each of its functions run where its buffers are (`ExCubecl.Cluster.Placement`). It stands before
   # `use ExCubecl.Error.Bang`, whose twins call these functions.
 
+  alias ExCubecl.Error.Bang
+
   defmacro __using__(_opts) do
     quote do
       use ExCubecl.Cluster.Callable
@@ -13,7 +15,8 @@ defmodule ExCubecl.Ops.Placed do
   defmacro __before_compile__(env) do
     for {:spec, spec, _} <- Enum.reverse(Module.get_attribute(env.module, :spec)),
         {name, arity} = function(spec) do
-      args = Macro.generate_arguments(arity, __MODULE__)
+      # The names of the original, which the documentation and the `!` twin show.
+      args = Bang.arguments(env.module, name, arity)
 
       quote do
         defoverridable [{unquote(name), unquote(arity)}]
