@@ -82,6 +82,8 @@ defmodule ExCubecl.Ulp do
     cond do
       power == 1.0 -> x
       power < 1.0e-300 -> -1.0
+      # The product below would overflow.
+      power > 1.0e17 -> power
       true -> (power - 1) * x / :math.log(power)
     end
   end

@@ -17,13 +17,16 @@ defmodule ExCubecl.Ops.Blocks do
   @spec many?([non_neg_integer]) :: boolean
   def many?(shape), do: Shape.size(shape) >= @many
 
+  @doc "Whether kernels access elements of this type by vectors."
+  def vectors?(dtype), do: dtype in @types
+
   @doc "Whether an operation with these reads and a result of type `dtype` can be lowered to blocks, and is cheap."
   @spec fits?(Kernel.t(), [Reads.read()], atom) :: boolean
   def fits?(op, reads, dtype) do
     dtype in @types and Enum.all?(reads, &fits?/1) and Cost.cheap?(op)
   end
 
-  defp fits?({_name, :flat, %Buffer{dtype: dtype}}), do: dtype in @types
+  defp fits?({_name, :flat, %Buffer{dtype: dtype}}), do: vectors?(dtype)
   defp fits?(_read), do: true
 
   @doc "Writes the result into a buffer that shares no bytes with an operand. `casts` are the types of `ExCubecl.Ops.Reads.apply/4`."

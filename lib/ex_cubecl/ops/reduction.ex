@@ -5,7 +5,20 @@ defmodule ExCubecl.Ops.Reduction do
   # until one is left.
 
   alias ExCubecl.{Buffer, Error, Kernel, Shape, View}
-  alias ExCubecl.Ops.{Cost, Index, Layout, Lowering, Operands, Shapes, Strided, Target}
+
+  alias ExCubecl.Ops.{
+    Blocks,
+    Cost,
+    Index,
+    Layout,
+    Lowering,
+    Operands,
+    ReductionVectors,
+    Shapes,
+    Strided
+  }
+
+  alias ExCubecl.Ops.Target
 
   require Kernel
 
@@ -77,6 +90,7 @@ defmodule ExCubecl.Ops.Reduction do
          count: Shape.size(lengths),
          n: Shape.size(reduced),
          shape: if(keep?, do: Shapes.kept(shape, axes), else: lengths),
+         interleaved: nil,
          device: Enum.find_value(operands, &(is_struct(&1, View) && &1.device))
        }}
     end
@@ -90,18 +104,21 @@ defmodule ExCubecl.Ops.Reduction do
     %{lengths: lengths, strides: strides, patterns: patterns, used: Index.used(patterns)}
   end
 
-  # The results of the chunks, which are reduced next. The chunks are the first axis.
+  # The results of the chunks, which are reduced next. The chunks are the first axis, or the last one.
   defp of_chunks(space, buffers, names) do
     views = for {name, buffer} <- Enum.zip(names, buffers), do: {name, View.new(buffer)}
-    [%{shape: [chunks, count]} | _] = buffers
+    [%{shape: shape} | _] = buffers
+    {along, beside} = if space.interleaved, do: {1, 0}, else: {0, 1}
+    chunks = Enum.at(shape, along)
 
     %{
       space
       | reads: for({name, view} <- views, do: {name, :strided, view}),
         views: views,
-        kept: group([count], [1], views),
-        reduced: group([chunks], [0], views),
-        n: chunks
+        kept: group([space.count], [beside], views),
+        reduced: group([chunks], [along], views),
+        n: chunks,
+        interleaved: nil
     }
   end
 
@@ -109,35 +126,40 @@ defmodule ExCubecl.Ops.Reduction do
 
   defp chunks(spec, op, space, into) do
     chunks = div(space.n + @chunk - 1, @chunk)
-    # Only the last step rounds to the type of the result.
-    {shape, dtype} =
-      if chunks == 1, do: {space.shape, spec.dtype}, else: {[chunks, space.count], spec.as}
 
+    # Only the last step rounds to the type of the result.
     if chunks == 1 do
-      target = Target.option(into, shape, dtype, space.device)
-      launch(spec, op, space, dtype, [shape: shape] ++ target)
+      target = Target.option(into, space.shape, spec.dtype, space.device)
+      launch(spec, op, space, spec.dtype, [shape: space.shape] ++ target)
     else
-      with {:ok, out} <- launch(spec, op, space, dtype, shape: shape),
+      space = %{space | interleaved: if(interleaved?(space), do: chunks)}
+      shape = if space.interleaved, do: [space.count, chunks], else: [chunks, space.count]
+
+      with {:ok, out} <- launch(spec, op, space, spec.as, shape: shape),
            do: chunks(%{spec | operands: nil}, @same, of_chunks(space, [out], [:x]), into)
     end
   end
 
+  # Along many adjacent elements, the elements of a chunk are as far apart as there are chunks, so that adjacent invocations read adjacent elements. Not for
+  # indices of values, which depend on the order.
+  defp interleaved?(%{reduced: %{strides: strides}} = space),
+    do: [1] in strides and Blocks.many?([space.n])
+
   # Elements of the last chunk that do not exist are read, and not used.
   defp launch(spec, op, space, dtype, opts) do
-    index = index(space)
-    expressions = Enum.map(space.reads, &Operands.expression(&1, index))
-    element = Operands.apply(op, expressions, spec.operands, spec.as)
-    step = {:inline, spec.step.parsed, [Index.var(:acc), element]}
+    lanes = if Cost.cheap?(op) and Cost.cheap?(spec.step), do: @lanes, else: 1
+    element = Operands.apply(op, expressions(space, []), spec.operands, spec.as)
 
     {first, from} =
       case spec.first do
-        nil -> {at_start(space) ++ [Index.let(:acc, element)], 1}
+        nil -> {at_start(space, []) ++ [Index.let(:acc, element)], 1}
         number -> {[Index.let(:acc, {:cast, spec.as, Index.number(number)})], 0}
       end
 
+    step = {:inline, spec.step.parsed, [Index.var(:acc), element]}
     next = Index.let(:acc, {:if, 0, exists(from), step, Index.var(:acc)})
-    lanes = if Cost.cheap?(op) and Cost.cheap?(spec.step), do: @lanes, else: 1
-    statements = start(space) ++ first ++ [loop(space, lanes, [next])]
+
+    statements = start(space) ++ first ++ [loop(space, lanes, [], fn [] -> [next] end)]
     key = {:reduce, spec.step.key, spec.first, spec.operands, spec.as, dtype}
     op = Strided.named(op, spec.name)
     result = {:cast, dtype, Index.var(:acc)}
@@ -162,45 +184,58 @@ defmodule ExCubecl.Ops.Reduction do
   end
 
   defp launch_places(name, better, space, indices, values, out, chunks) do
-    index = index(space)
-    [x | rest] = Enum.map(space.reads, &Operands.expression(&1, index))
-    at = if indices, do: hd(rest), else: {:cast, :s32, Index.var(:r)}
-    set = [Index.let(:acc, Index.var(:value)), Index.let(:place, at)]
+    at = fn rest -> if indices, do: hd(rest), else: {:cast, :s32, Index.var(:r)} end
     known = [Index.var(:value), Index.var(:acc), Index.var(:place)]
     preferred = {:inline, better.parsed, Enum.take(known, length(better.parsed.args))}
 
-    next = [
-      Index.let(:value, x),
-      {:branch, 0, exists(1), [{:branch, 0, preferred, set, []}], []}
-    ]
+    # Without branches, of which a driver for CPUs executes both sides.
+    next = fn variables ->
+      [x | rest] = expressions(space, variables)
+      chosen = &{:if, 0, Index.call(:ne, Index.var(:chosen), Index.number(0)), &1, Index.var(&2)}
+      chosen? = {:if, 0, Index.call(:and, exists(1), preferred), Index.number(1), Index.number(0)}
+
+      [
+        Index.let(:value, x),
+        Index.let(:chosen, chosen?),
+        Index.let(:acc, chosen.(Index.var(:value), :acc)),
+        Index.let(:place, chosen.(at.(rest), :place))
+      ]
+    end
+
+    vectors = ReductionVectors.names(space)
+    [x | rest] = expressions(space, first(vectors))
 
     statements =
       start(space) ++
-        at_start(space) ++
-        [Index.let(:value, x)] ++
-        set ++
+        at_start(space, vectors) ++
+        [Index.let(:value, x), Index.let(:acc, Index.var(:value)), Index.let(:place, at.(rest))] ++
         [
-          loop(space, 1, next),
+          loop(space, @lanes, vectors, next),
           {:write, 0, :values, {:index, nil}, Index.var(:acc)},
           {:write, 0, :out, {:index, nil}, Index.var(:place)}
         ]
 
-    key = {:places, better.key, indices}
+    key = {:places, better.key, indices, vectors}
     outputs = [values: values, out: out]
     op = Strided.named(@same, name)
-    finish(op, key, space, 1, {statements, nil}, outputs, size: chunks * space.count)
+    finish(op, key, space, @lanes, {statements, nil}, outputs, size: chunks * space.count)
   end
 
   ## Statements
 
-  # The first index of the chunk and of its kept axes: invocation i reduces chunk div(i, count) of the kept index rem(i, count).
+  # The first index of the chunk and of its kept axes: invocation i reduces chunk div(i, count) of the kept index rem(i, count), or chunk
+  # rem(i, chunks) of the kept index div(i, chunks).
   defp start(%{kept: kept} = space) do
+    [chunk, count] = if space.interleaved, do: [:rem, :chunks], else: [:div, :count]
+    other = if space.interleaved, do: :div, else: :rem
+    first = Index.call(chunk, Index.var(:i), Index.var(count))
+
     [
       Index.let(:i, Index.unsigned({:index, nil})),
-      Index.let(:o, Index.call(:rem, Index.var(:i), Index.var(:count))),
+      Index.let(:o, Index.call(other, Index.var(:i), Index.var(count))),
       Index.let(
         :start,
-        Index.call(:mul, Index.call(:div, Index.var(:i), Index.var(:count)), Index.number(@chunk))
+        if(space.interleaved, do: first, else: Index.call(:mul, first, Index.number(@chunk)))
       )
       | Index.coordinates(:o, length(kept.lengths), kept.used, :kept)
     ] ++
@@ -210,18 +245,30 @@ defmodule ExCubecl.Ops.Reduction do
       end
   end
 
-  defp at_start(space), do: [Index.let(:r, Index.var(:start)) | coordinates(space)]
+  # The kernel does not access a buffer by elements too if it does by vectors.
+  defp at_start(space, vectors) do
+    [Index.let(:r, Index.var(:start)) | coordinates(space)] ++
+      ReductionVectors.loads(vectors, index(space))
+  end
+
+  defp first(vectors), do: ReductionVectors.variables(vectors, 0)
 
   defp coordinates(%{reduced: %{lengths: lengths, used: used}}),
     do: Index.coordinates(:r, length(lengths), used, :reduced)
 
   # The number of iterations is an argument: a launch whose loops are not known to be short is checked and waited for (`cube/loop_limit.rs`).
-  defp loop(space, lanes, body) do
+  # `body` is a function of the variables that have elements of the lane.
+  defp loop(space, lanes, vectors, body) do
     steps =
       Enum.flat_map(0..(lanes - 1), fn lane ->
         first = Index.call(:mul, Index.unsigned(Index.var(:group)), Index.number(lanes))
         at = Index.call(:add, first, Index.number(lane))
-        [Index.let(:r, Index.call(:add, Index.var(:start), at)) | coordinates(space)] ++ body
+        at = if space.interleaved, do: Index.call(:mul, at, Index.var(:chunks)), else: at
+        variables = ReductionVectors.variables(vectors, lane)
+        loads = if lane == 0, do: ReductionVectors.loads(vectors, index(space)), else: []
+
+        [Index.let(:r, Index.call(:add, Index.var(:start), at)) | coordinates(space)] ++
+          loads ++ body.(variables)
       end)
 
     {:for, 0, :group, Index.number(0), Index.var(:last_group), steps}
@@ -233,6 +280,18 @@ defmodule ExCubecl.Ops.Reduction do
   defp exists(1),
     do: Index.call(:and, exists(0), Index.call(:ne, Index.var(:r), Index.var(:start)))
 
+  # The operands at the index of the reduced axes: variables, or reads.
+  defp expressions(space, variables) do
+    index = index(space)
+
+    for {name, _, _} = read <- space.reads do
+      case variables[name] do
+        nil -> Operands.expression(read, index)
+        variable -> Index.var(variable)
+      end
+    end
+  end
+
   defp index(space) do
     for {{name, _}, pattern} <- Enum.zip(space.views, space.reduced.patterns), into: %{} do
       {name, Index.offset(Index.var(Index.name(name, :base)), name, pattern, :reduced)}
@@ -242,9 +301,11 @@ defmodule ExCubecl.Ops.Reduction do
   defp finish(op, key, %{kept: kept, reduced: reduced} = space, lanes, code, outputs, opts) do
     last_group = div(min(space.n, @chunk) + lanes - 1, lanes) - 1
     numbers = [n: space.n, count: max(space.count, 1), last_group: last_group]
+    numbers = if space.interleaved, do: numbers ++ [chunks: space.interleaved], else: numbers
     args = Enum.map(space.reads, &Operands.argument/1) ++ scalars(space) ++ numbers ++ outputs
 
     modes = for {name, mode, _} <- space.reads, do: {name, mode}
+    key = {key, space.interleaved != nil}
     signature = {key, modes, length(kept.lengths), kept.patterns, length(reduced.lengths)}
     signature = {signature, reduced.patterns}
 

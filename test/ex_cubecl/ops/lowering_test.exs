@@ -96,6 +96,46 @@ defmodule ExCubecl.Ops.LoweringTest do
     end
   end
 
+  test "large reductions, whose elements are interleaved or read by vectors" do
+    for dtype <- types(), count <- [70_000, 65_537, 65_540] do
+      # Small integers, so that sums are exact; the greatest and the least one are there several times.
+      values = for i <- 0..(count + 7), do: rem(i * 7919, 101)
+      whole = ExCubecl.buffer!(values, [count + 8], dtype)
+
+      for {view, values} <- [
+            {View.new(Buffer.view!(whole, 0, [count])), Enum.take(values, count)},
+            {View.new(Buffer.view!(whole, 3, [count])), Enum.slice(values, 3, count)},
+            {View.new(Buffer.view!(whole, 4, [count])), Enum.slice(values, 4, count)},
+            {View.reverse!(whole), Enum.reverse(values)}
+          ] do
+        number = &trunc(Buffer.item!(&1))
+        found = for op <- [:reduce_min, :reduce_max], do: number.(apply(Ops, :"#{op}!", [view]))
+        assert found == [Enum.min(values), Enum.max(values)]
+        if dtype != :f16, do: assert(number.(Ops.sum!(view)) == Enum.sum(values))
+
+        for {op, value} <- [argmin: Enum.min(values), argmax: Enum.max(values)] do
+          first = Enum.find_index(values, &(&1 == value))
+          last = length(values) - 1 - Enum.find_index(Enum.reverse(values), &(&1 == value))
+          assert number.(apply(Ops, :"#{op}!", [view])) == first
+          assert number.(apply(Ops, :"#{op}!", [view, [tie_break: :high]])) == last
+        end
+      end
+    end
+
+    lines = for line <- 0..2, do: for(i <- 0..69_999, do: rem(i * 7919 + line, 97))
+    x = ExCubecl.buffer!(lines, [3, 70_000], :f32)
+    assert Buffer.to_list!(Ops.sum!(x, axis: 1)) == Enum.map(lines, &(Enum.sum(&1) / 1))
+    assert Buffer.to_list!(Ops.reduce_max!(x, axis: 1)) == [96.0, 96.0, 96.0]
+
+    assert Buffer.to_list!(Ops.argmax!(x, axis: 1)) ==
+             Enum.map(lines, fn line -> Enum.find_index(line, &(&1 == 96)) end)
+
+    nan = Ops.put_slice!(x, [1, 60_001], ExCubecl.buffer!([:nan, :nan], [1, 2], :f32))
+    assert Buffer.item!(Ops.argmin!(nan)) == 130_001
+    assert Buffer.item!(Ops.argmax!(nan, tie_break: :high)) == 130_002
+    assert Buffer.to_list!(Ops.reduce_min!(nan, axis: 1)) |> Enum.at(1) == :nan
+  end
+
   test "f16 and bf16 merge to f16, as in Nx" do
     [half, brain] = for dtype <- [:f16, :bf16], do: ExCubecl.buffer!([1.5, -2.0], [2], dtype)
 
