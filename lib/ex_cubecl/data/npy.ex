@@ -2,7 +2,8 @@ defmodule ExCubecl.Data.Npy do
   @moduledoc false
   # The format .npy of NumPy: a header that is a Python dictionary, and the elements. It is a file of its own, or an entry of an .npz archive.
 
-  alias ExCubecl.{DType, Shape, View}
+  alias ExCubecl.{DType, Ops, Shape, View}
+  alias ExCubecl.Cluster.Location
   alias ExCubecl.Data.{Reader, Upload, Writer}
   alias ExCubecl.Error.{Arguments, Text}
 
@@ -169,7 +170,7 @@ defmodule ExCubecl.Data.Npy do
     if array.fortran? and length(array.shape) - length(array.pair) > 1 do
       axes = length(array.shape) - length(array.pair)
       {dims, pair} = Enum.split(array.shape, axes)
-      order = Enum.to_list((axes - 1)..0) ++ if(pair == [], do: [], else: [axes])
+      order = Enum.to_list((axes - 1)..0//-1) ++ if(pair == [], do: [], else: [axes])
 
       with {:ok, buffer} <-
              Upload.run(stream, array.order, Enum.reverse(dims) ++ pair, array.dtype, opts),
@@ -179,8 +180,13 @@ defmodule ExCubecl.Data.Npy do
     end
   end
 
-  # Views are of this node only.
-  defp transposed(buffer, order), do: View.transpose(buffer, axes: order)
+  # Views are of this node only: on another one, the elements are transposed.
+  defp transposed(buffer, order) do
+    case Location.node_of(buffer) do
+      nil -> View.transpose(buffer, axes: order)
+      _node -> Ops.transpose(buffer, axes: order)
+    end
+  end
 
   @doc "The header of an array of a shape and type. The elements behind it start at a multiple of 64 bytes."
   def header_of(%{shape: shape, dtype: dtype}) do

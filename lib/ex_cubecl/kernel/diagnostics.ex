@@ -141,6 +141,12 @@ defmodule ExCubecl.Kernel.Diagnostics do
 
   def value(other), do: "#{short(other)} is not known in kernels: they have numbers only"
 
-  @doc "Quoted code as text, at most 60 characters of it."
-  def short(quoted), do: quoted |> Macro.to_string() |> String.slice(0, 60)
+  @doc "Quoted code as text, at most 60 characters of it. A list of integers is no charlist."
+  def short(quoted) do
+    integers? =
+      is_list(quoted) and not List.improper?(quoted) and Enum.all?(quoted, &is_integer/1)
+
+    text = if integers?, do: Text.show(quoted), else: Macro.to_string(quoted)
+    String.slice(text, 0, 60)
+  end
 end

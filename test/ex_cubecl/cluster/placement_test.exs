@@ -2,7 +2,7 @@ defmodule ExCubecl.Cluster.PlacementTest do
   # Operations and kernels on replicated buffers and on buffers of other nodes.
   use ExCubecl.Case, async: false
 
-  alias ExCubecl.{Kernel, Ops, Peer, Replicated}
+  alias ExCubecl.{Data, DataFiles, Kernel, Ops, Peer, Replicated}
 
   require Kernel
 
@@ -181,6 +181,35 @@ defmodule ExCubecl.Cluster.PlacementTest do
 
       assert says(Kernel.run({Made, :saxpy}, [300, Buffer.zeros!([1], :u8, device: there), 1])) =~
                "u8 cannot hold 300"
+    end
+
+    test "files are read to and written from another node", %{there: there} do
+      directory = DataFiles.directory()
+      before = live()
+
+      for {name, wrap} <- [
+            {"x.npy", & &1},
+            {"x.safetensors", &%{"x" => &1}},
+            {"x.npz", &%{"x" => &1}}
+          ] do
+        path = Path.join(directory, name)
+        x = Buffer.iota!([3, 2], :u16, device: there)
+        assert Data.write(path, wrap.(x)) == :ok
+        read = Data.read!(path, device: there)
+        read = if is_struct(read), do: read, else: read["x"]
+        assert %Buffer{device: ^there, dtype: :u16, shape: [3, 2]} = read
+        assert ExCubecl.to_list!(read) == [[0, 1], [2, 3], [4, 5]]
+      end
+
+      fortran =
+        DataFiles.npy(
+          "{'descr': '|u1', 'fortran_order': True, 'shape': (2, 3)}",
+          <<1, 4, 2, 5, 3, 6>>
+        )
+
+      path = DataFiles.file(directory, "f.npy", fortran)
+      assert ExCubecl.to_list!(Data.read!(path, device: there)) == [[1, 2, 3], [4, 5, 6]]
+      assert live() == before
     end
 
     test "mixed places are an error that names both", %{there: there} do

@@ -104,8 +104,8 @@ defmodule ExCubecl.CompileErrorTest do
          ":i32 is no type: did you mean :s32? Expected one of :f32 :f64 :s32 :s64 :u32 :u8 :f16 :bf16 :s8 :s16 :u16 :u64"},
         {"fn x -> cast(x, {:f, 32}) end",
          "{:f, 32} is no type: did you mean :f32? Expected one of :f32 :f64 :s32 :s64 :u32 :u8 :f16 :bf16 :s8 :s16 :u16 :u64"},
-        {"fn x -> cast(x, 'd') end",
-         "'d' is no type: expected one of :f32 :f64 :s32 :s64 :u32 :u8 :f16 :bf16 :s8 :s16 :u16 :u64"},
+        {"fn x -> cast(x, [100]) end",
+         "[100] is no type: expected one of :f32 :f64 :s32 :s64 :u32 :u8 :f16 :bf16 :s8 :s16 :u16 :u64"},
         {"fn x -> :rand.uniform() + x end",
          ":rand.uniform/0 is a function of Elixir, and kernels call kernels only: they run for each element by " <>
            "themselves, and know what the documentation of ExCubecl.Kernel lists"},
