@@ -57,7 +57,7 @@ defmodule ExCubecl.NxTest do
     do: passes("models", [{"NX_COMPILER", "1"}])
 
   # The results below differ from those of Nx.BinaryBackend, which calculates with 64-bit floats and rounds at the end, in the last digits.
-  # The numbers are units in the last place, where they were counted; those of the second list can be seen only where small tensors are kept
+  # The numbers are units in the last place; those of the second list can be seen only where small tensors are kept
   # off the host.
   @small_on_host %{
     "0.7.2" => %{"Nx.Random.normal/4 (21)" => 1},
@@ -72,11 +72,11 @@ defmodule ExCubecl.NxTest do
       "Nx.LinAlg.cholesky/1 (5)" => 2,
       "Nx.LinAlg.cholesky/1 (7)" => 5,
       "Nx.LinAlg.least_squares/2 (30)" => 6,
-      "Nx.LinAlg.least_squares/2 (31)" => 48,
+      "Nx.LinAlg.least_squares/2 (31)" => 32,
       "Nx.LinAlg.lu/2 (36)" => 1,
       "Nx.LinAlg.lu/2 (38)" => 1,
-      "Nx.LinAlg.matrix_power/2 (46)" => 4,
-      "Nx.LinAlg.pinv/2 (75)" => 6,
+      "Nx.LinAlg.matrix_power/2 (46)" => 1,
+      "Nx.LinAlg.pinv/2 (75)" => 8,
       "Nx.Random.multivariate_normal/4 (15)" => 1,
       "Nx.Random.multivariate_normal/4 (17)" => 2,
       "Nx.Random.normal/4 (18)" => 1,
@@ -85,38 +85,40 @@ defmodule ExCubecl.NxTest do
       # The polynomials of Nx have an error of several units themselves.
       "Nx.erf_inv/1 (288)" => 1
     },
-    # Nx 0.13.1 prints fewer digits, from which no units can be counted.
+    # The doctests of functions are of 64-bit floats here.
     "0.13.1" => %{
-      "Nx.LinAlg.cholesky/1 (5)" => :last_digits,
-      "Nx.LinAlg.least_squares/3 (106)" => :last_digits,
-      "Nx.LinAlg.least_squares/3 (107)" => :last_digits,
-      "Nx.LinAlg.least_squares/3 (108)" => :last_digits,
-      "Nx.LinAlg.lu/1 (79)" => :last_digits,
-      "Nx.LinAlg.matrix_power/2 (87)" => :last_digits,
-      "Nx.Random.multivariate_normal/4 (21)" => :last_digits,
-      "Nx.Random.multivariate_normal/4 (23)" => :last_digits,
-      "Nx.Random.normal/4 (16)" => :last_digits,
-      "Nx.Random.normal/4 (18)" => :last_digits,
-      "Nx.Random.normal/4 (19)" => :last_digits,
-      "Nx.acosh/1 (467)" => :last_digits,
-      "Nx.atanh/1 (471)" => :last_digits,
-      "Nx.erf_inv/1 (476)" => :last_digits,
-      "Nx.erfc/1 (477)" => :last_digits,
-      "Nx.expm1/1 (479)" => :last_digits,
-      "Nx.rsqrt/1 (481)" => :last_digits,
-      "Nx.sigmoid/1 (482)" => :last_digits,
-      "Nx.sinh/1 (484)" => :last_digits
+      "Nx.LinAlg.cholesky/1 (5)" => 1,
+      # 0 instead of -2.4e-7.
+      "Nx.LinAlg.least_squares/3 (106)" => :around_zero,
+      "Nx.LinAlg.least_squares/3 (107)" => 1,
+      "Nx.LinAlg.least_squares/3 (108)" => 1,
+      "Nx.LinAlg.lu/1 (79)" => 2,
+      "Nx.LinAlg.matrix_power/2 (87)" => 1,
+      "Nx.Random.multivariate_normal/4 (21)" => 1,
+      "Nx.Random.multivariate_normal/4 (23)" => 2,
+      "Nx.Random.normal/4 (16)" => 1,
+      "Nx.Random.normal/4 (18)" => 2,
+      "Nx.Random.normal/4 (19)" => 1,
+      "Nx.acosh/1 (467)" => 1,
+      "Nx.atanh/1 (471)" => 1,
+      # Nx calculates with a polynomial for 32-bit floats: 0.47693629 instead of 0.47693627620446987.
+      "Nx.erf_inv/1 (476)" => :more_digits,
+      "Nx.erfc/1 (477)" => 1,
+      "Nx.expm1/1 (479)" => 1,
+      "Nx.rsqrt/1 (481)" => 1,
+      "Nx.sigmoid/1 (482)" => 1,
+      "Nx.sinh/1 (484)" => 1
     }
   }
 
-  test "the doctests of Nx, small tensors on the host" do
-    {total, failed, out} = run("doctests", [{"NX_HOST_LIMIT", "64"}])
+  test "the doctests of Nx without a fallback, small tensors on the host" do
+    {total, failed, out} = run("doctests", [{"NX_HOST_LIMIT", "64"}, {"NX_FALLBACK", "raise"}])
     known = Map.keys(@small_on_host[version(out)] || %{})
     assert {total >= 1_088, failed -- known} == {true, []}, out
   end
 
-  test "the doctests of Nx, every tensor on the device" do
-    {total, failed, out} = run("doctests", [{"NX_HOST_LIMIT", "0"}])
+  test "the doctests of Nx without a fallback, every tensor on the device" do
+    {total, failed, out} = run("doctests", [{"NX_HOST_LIMIT", "0"}, {"NX_FALLBACK", "raise"}])
     version = version(out)
     known = for list <- [@small_on_host, @all_on_device], do: Map.keys(list[version] || %{})
     assert {total >= 1_088, failed -- Enum.concat(known)} == {true, []}, out

@@ -47,7 +47,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     defp native(name, [outs, tensor | opts], config) do
       with {:ok, dtype} <- Operand.dtype(elem(outs, 0)),
            {:ok, [a]} <- buffers([tensor], dtype, config) do
-        if List.last(a.shape) < @least,
+        if Enum.at(a.shape, -2) < @least,
           do: :host,
           else: name |> decompose(a, opts) |> refused() |> converted(dtype)
       end
