@@ -71,13 +71,7 @@ defmodule ExCubecl.MixProject do
           ExCubecl.View,
           ExCubecl.Batch
         ],
-        Insight: [
-          ExCubecl.Memory,
-          ExCubecl.Memory.Chart,
-          ExCubecl.Telemetry,
-          ExCubecl.Telemetry.Metrics,
-          ExCubecl.LiveDashboard
-        ],
+        Insight: [ExCubecl.Memory, ExCubecl.Memory.Chart, ExCubecl.Telemetry],
         Integration: [
           ExCubecl.Backend,
           ExCubecl.Compiler,

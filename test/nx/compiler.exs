@@ -374,21 +374,29 @@ defmodule ExCubecl.NxCompilerTest do
         pred = Nx.greater(Nx.sum(y), 0)
         product = Nx.dot(x, Nx.transpose(x))
         chosen = Definitions.chosen(pred, product)
-        {chosen, Nx.tan(Nx.as_type(x, :c64)), Definitions.count_up(Nx.reshape(y, {64}))}
+
+        {chosen, Nx.window_product(Nx.as_type(x, :c64), {1, 2}),
+         Definitions.count_up(Nx.reshape(y, {64}))}
       end
 
       templates = [Nx.template({128, 64}, :f32), Nx.template({8, 8}, :f32)]
       explanation = Compiler.explain(fun, templates)
-      assert explanation.fallbacks == [tan: {:c, 64}]
+      assert explanation.fallbacks == [window_product: {:c, 64}]
       assert explanation.device == ExCubecl.default_device!()
-      # The product, a tensor of complex numbers and its tangent.
-      assert explanation.peak >= 4 * 128 * 128 + 2 * 8 * 128 * 64
+      # The product of matrices and a tensor of complex numbers.
+      assert explanation.peak >= 4 * 128 * 128 + 8 * 128 * 64
       kinds = for step <- explanation.steps, do: step.kind
       for kind <- [:condition, :loop, :host, :operation], do: assert(kind in kinds)
       assert Enum.any?(explanation.steps, &(&1.text =~ "dot" and &1.result == "f32[128][128]"))
 
       for text <- [inspect(explanation), to_string(explanation)],
-          part <- ["peak", "dot f32[128][64] f32[64][128]", "while", "cond", "tan of c64"],
+          part <- [
+            "peak",
+            "dot f32[128][64] f32[64][128]",
+            "while",
+            "cond",
+            "window_product of c64"
+          ],
           do: assert(text =~ part)
 
       chart = Compiler.Explanation.Chart.chart(explanation)

@@ -46,7 +46,7 @@ defmodule ExCubecl.NxGuideTest do
     assert {rows["u4"], Types.storage({:u, 4})} == {"host memory", nil}
   end
 
-  for {section, module} <- [axon: Axon, serving: Nx.Serving] do
+  for {section, module} <- [axon: Axon, serving: Nx.Serving, compile: Nx.Defn] do
     @tag skip:
            unless(Code.ensure_loaded?(module), do: "no compiled #{inspect(module)} is loadable")
     test "the code of the guide runs: #{section}" do

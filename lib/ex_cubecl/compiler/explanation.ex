@@ -114,8 +114,15 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     defp step({:runtime_call, id, _, _, _, _}, nodes, _config),
       do: row(:call, "runtime_call", type(nodes[id]), [])
 
-    defp step({_eager_or_create, id, operation, _args}, nodes, config),
-      do: operation(operation, nodes[id], config)
+    defp step({:create, id, operation, _args}, nodes, config) do
+      if small?(nodes[id], config),
+        do: row(:host, to_string(operation), type(nodes[id]), []),
+        else:
+          row(:operation, to_string(operation), type(nodes[id]),
+            launches: 1,
+            bytes: size([nodes[id]])
+          )
+    end
 
     defp step({:eager, id, operation, _args, _unused}, nodes, config),
       do: operation(operation, nodes[id], config)
