@@ -3,7 +3,7 @@ defmodule ExCubecl.NxFusionTest do
   use ExUnit.Case, async: false
 
   alias ExCubecl.Backend
-  alias ExCubecl.Compiler.{Fusion, Graph}
+  alias ExCubecl.Compiler.{Fusion, Graph, Scope}
   alias Nx.Defn.Expr
   alias Nx.Tensor, as: T
 
@@ -166,6 +166,89 @@ defmodule ExCubecl.NxFusionTest do
 
     assert launches([x], fn x -> Nx.any(Nx.greater(Nx.transpose(Nx.abs(x)), 100), axes: [0]) end) ==
              [:any]
+  end
+
+  describe "rows" do
+    # Up to 32 elements are added one after the other, as the backend does. Threads of a workgroup share a longer row: sums differ in their last bits.
+    for {rows, n, type} <- [{40, 32, {:f, 32}}, {3, 300, {:f, 32}}, {40, 33, {:f, 16}}] do
+      test "softmax, normalizations and their gradients of #{n} elements, #{inspect(type)}" do
+        x = Nx.as_type(random({unquote(rows), unquote(n)}), unquote(type))
+        row = Nx.as_type(random({unquote(n)}), unquote(type))
+
+        tolerance =
+          if unquote(n) <= 32, do: 0, else: unquote(if type == {:f, 16}, do: 1.0e-2, else: 1.0e-4)
+
+        one = &assert launches(&1, &2, tolerance) == [:rows]
+
+        one.([x], &softmax(&1, 1))
+        one.([Nx.transpose(x)], &softmax(&1, 0))
+
+        one.([x, row], fn x, row ->
+          softmax(Nx.add(Nx.divide(x, 8), Nx.select(Nx.greater(row, 0), 0, -100)), 1)
+        end)
+
+        one.([x, row, row], &layer_norm/3)
+
+        one.([x, x, row], fn x, y, row ->
+          sum = Nx.add(x, Nx.tanh(y))
+          {layer_norm(sum, row, row), sum}
+        end)
+
+        one.([x], &Nx.logsumexp(&1, axes: [1]))
+
+        one.([x], fn x ->
+          mean = x |> Nx.sum(axes: [1]) |> Nx.divide(7)
+          {Nx.subtract(x, Nx.new_axis(mean, 1)), mean}
+        end)
+
+        one.([x], fn x ->
+          Nx.multiply(x, Nx.rsqrt(Nx.mean(Nx.multiply(x, x), axes: [1], keep_axes: true)))
+        end)
+
+        assert [x, row]
+               |> launches(
+                 &elem(
+                   Nx.Defn.value_and_grad(&1, fn x -> Nx.sum(Nx.cos(layer_norm(x, &2, &2))) end),
+                   1
+                 ),
+                 tolerance
+               )
+               |> Enum.count(&(&1 == :rows)) == 1
+      end
+    end
+
+    test "with NaN and infinities" do
+      for special <- [:nan, :infinity, :neg_infinity] do
+        x =
+          Nx.concatenate([random({4, 40}), Nx.broadcast(Nx.tensor(special, type: :f32), {4, 1})],
+            axis: 1
+          )
+
+        assert launches([x], &softmax(&1, 1), 1.0e-5) == [:rows]
+      end
+    end
+
+    defp softmax(x, axis) do
+      exp = Nx.exp(Nx.subtract(x, Nx.reduce_max(x, axes: [axis], keep_axes: true)))
+      Nx.divide(exp, Nx.sum(exp, axes: [axis], keep_axes: true))
+    end
+
+    defp layer_norm(x, scale, bias) do
+      mean = Nx.mean(x, axes: [-1], keep_axes: true)
+      variance = Nx.variance(x, axes: [-1], keep_axes: true)
+
+      x
+      |> Nx.subtract(mean)
+      |> Nx.multiply(Nx.rsqrt(Nx.add(variance, 1.0e-5)))
+      |> Nx.multiply(scale)
+      |> Nx.add(bias)
+    end
+  end
+
+  test "results of one shape that do not read each other are one kernel" do
+    assert launches([random({9, 8}), random({9, 8})], fn x, y -> {Nx.exp(x), Nx.sin(y)} end) == [
+             :fused
+           ]
   end
 
   test "no elements" do
@@ -352,12 +435,29 @@ defmodule ExCubecl.NxFusionTest do
 
   ## Steps against callbacks
 
-  defp alike(args, fun) do
+  # The tolerance is relative to the largest element; with 0, the bits are the same.
+  defp alike(args, fun, tolerance \\ 0) do
     scope = scope(fun, args)
-    expected = catching(fn -> run(scope, args, Enum.map(scope.nodes, &{:eager, &1})) end)
+    callbacks = fn -> run(scope, args, Enum.map(scope.nodes, &{:eager, &1})) end
+    steps = fn -> run(scope, args, Fusion.partition(scope, @config)) end
 
-    assert catching(fn -> run(scope, args, Fusion.partition(scope, @config)) end) == expected,
-           inspect(scope.nodes)
+    if tolerance == 0 do
+      assert catching(steps) == catching(callbacks), inspect(scope.nodes)
+    else
+      for {ours, theirs} <- Enum.zip(steps.(), callbacks.()), do: close(ours, theirs, tolerance)
+    end
+  end
+
+  defp close(ours, theirs, tolerance) do
+    assert {ours.type, ours.shape} == {theirs.type, theirs.shape}
+    [ours, theirs] = for x <- [ours, theirs], do: Nx.to_flat_list(x)
+    most = [1.0e-3 | for(x <- theirs, is_number(x), do: abs(x))] |> Enum.max()
+
+    for {a, b} <- Enum.zip(ours, theirs) do
+      if is_number(a) and is_number(b),
+        do: assert_in_delta(a, b, tolerance * most),
+        else: assert(a == b)
+    end
   end
 
   defp catching(call) do
@@ -377,8 +477,8 @@ defmodule ExCubecl.NxFusionTest do
   defp nan?(tensor), do: :nan in Nx.to_flat_list(tensor)
 
   # The kernels that are launched, where the results are those of the callbacks.
-  defp launches(args, fun) do
-    alike(args, fun)
+  defp launches(args, fun, tolerance \\ 0) do
+    alike(args, fun, tolerance)
     scope = scope(fun, args)
     steps = Fusion.partition(scope, @config)
     test = self()
@@ -400,36 +500,31 @@ defmodule ExCubecl.NxFusionTest do
   end
 
   defp scope(fun, args) do
-    expr = apply(Nx.Defn.debug_expr(fun), args)
-    outputs = Nx.Defn.Composite.flatten_list([expr])
-    {nodes, _} = Enum.reduce(outputs, {[], MapSet.new()}, &visit/2)
-    %{nodes: Enum.reverse(nodes), outputs: for(output <- outputs, do: output.data.id)}
-  end
-
-  defp visit(%T{data: %Expr{id: id}} = node, {nodes, seen}) do
-    if MapSet.member?(seen, id) do
-      {nodes, seen}
-    else
-      {nodes, seen} = Enum.reduce(Graph.operands(node), {nodes, MapSet.put(seen, id)}, &visit/2)
-      {[node | nodes], seen}
-    end
+    outputs = Nx.Defn.Composite.flatten_list([apply(Nx.Defn.debug_expr(fun), args)])
+    {graph, _key, captured} = Graph.build(outputs, %{})
+    graph |> Scope.of() |> Map.from_struct() |> Map.put(:captured, captured)
   end
 
   defp run(scope, args, steps) do
     values =
-      for node <- scope.nodes, value = leaf(node, args), into: %{}, do: {node.data.id, value}
+      for node <- scope.nodes,
+          value = leaf(node, args, scope),
+          into: %{},
+          do: {node.data.id, value}
 
     values = Enum.reduce(steps, values, &step/2)
     for id <- scope.outputs, do: Map.fetch!(values, id)
   end
 
-  defp leaf(%T{data: %Expr{op: :parameter, args: [at]}}, args), do: Enum.at(args, at)
-  defp leaf(%T{data: %Expr{op: :tensor, args: [tensor]}}, _args), do: on_device(tensor)
+  defp leaf(%T{data: %Expr{op: :parameter, args: [at]}}, args, _scope), do: Enum.at(args, at)
 
-  defp leaf(%T{data: %Expr{op: :constant, args: [n]}} = node, _args),
+  defp leaf(%T{data: %Expr{op: :captured, args: [at]}}, _args, scope),
+    do: on_device(Enum.at(scope.captured, at))
+
+  defp leaf(%T{data: %Expr{op: :constant, args: [n]}} = node, _args, _scope),
     do: Backend.constant(%{node | data: nil}, n, config: @config)
 
-  defp leaf(_node, _args), do: nil
+  defp leaf(_node, _args, _scope), do: nil
 
   defp step({:fused, group}, values) do
     assert is_binary(Fusion.describe(group)) and Fusion.launches(group) >= 1

@@ -4,9 +4,9 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     # Element-wise operations, and what reads or feeds them, as few kernels. A kernel has the operations, types and casts of the callbacks of
     # `ExCubecl.Backend` that it replaces, one after the other, and therefore the bits of their results.
 
-    alias ExCubecl.{Backend, Error, Shape, View}
+    alias ExCubecl.{Backend, Error, Ops, Shape, View}
     alias ExCubecl.Compiler.Graph
-    alias ExCubecl.Compiler.Fusion.{Code, Group, Node, Partition}
+    alias ExCubecl.Compiler.Fusion.{Code, Group, Node, Partition, Rows}
     alias ExCubecl.Nx.Storage
     alias ExCubecl.Ops.{Reductions, Results, Shapes}
     alias ExCubecl.View.Strides
@@ -55,43 +55,50 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     defp unused?(_step, _nodes, _needed), do: false
 
     defp group(kind, ids, outputs, nodes, config) do
-      {roots, shape} = roots(kind, outputs, nodes)
-      made = Code.build(roots, ids, nodes, config, indices: kind == :map)
-
-      results =
-        for {root, result} <- Enum.zip(roots, made.results), do: {result, nodes[root].dtype}
-
-      code =
-        Results.code(name(kind, nodes), made.args, made.statements, element(kind, results, nodes))
+      {shape, code, sources} = code(kind, ids, outputs, nodes, config)
 
       %Group{
         kind: kind,
-        inputs: for({:value, id, _} <- made.sources, uniq: true, do: id),
+        inputs: for({:value, id, _} <- sources, uniq: true, do: id),
         outputs: outputs,
         members: ids,
         exprs: for(id <- ids, do: nodes[id].expr),
         shape: shape,
         code: code,
-        kernel: if(match?([_], results), do: Results.kernel(code)),
-        sources: made.sources,
+        kernel: if(match?(%{statements: _, results: [_]}, code), do: Results.kernel(code)),
+        sources: sources,
         exponents: exponents(ids, nodes)
       }
     end
 
-    defp roots(:map, [first | _] = outputs, nodes), do: {outputs, nodes[first].shape}
+    defp code(:map, ids, [first | _] = outputs, nodes, config) do
+      {section, state} =
+        Code.section(
+          for(id <- outputs, do: {nodes[id].expr, []}),
+          Code.new(ids, nodes, config, true)
+        )
 
-    defp roots({:reduce, id}, _outputs, nodes) do
-      [operand] = nodes[id].operands
-      {[operand.data.id], Node.shape(operand)}
+      results =
+        for {id, result} <- Enum.zip(outputs, section.results), do: {result, nodes[id].dtype}
+
+      {args, sources} = Code.arguments(state)
+      {nodes[first].shape, Results.code(:fused, args, section.statements, results), sources}
     end
 
-    defp name(:map, _nodes), do: :fused
-    defp name({:reduce, id}, nodes), do: nodes[id].expr.data.op
+    defp code({:reduce, id}, ids, _outputs, nodes, config) do
+      %{expr: %T{data: %Expr{op: op}}, operands: [operand]} = nodes[id]
 
-    defp element(:map, results, _nodes), do: results
+      {section, state} = Code.section([{operand, []}], Code.new(ids, nodes, config, false))
 
-    defp element({:reduce, id}, [{result, dtype}], nodes),
-      do: [Reductions.element(nodes[id].expr.data.op, result, dtype)]
+      result = Reductions.element(op, hd(section.results), Node.dtype(operand))
+      {args, sources} = Code.arguments(state)
+      {Node.shape(operand), Results.code(op, args, section.statements, [result]), sources}
+    end
+
+    defp code({:rows, rows}, ids, outputs, nodes, config) do
+      {code, sources} = Rows.code(rows, outputs, Code.new(ids, nodes, config, false))
+      {rows.shape, code, sources}
+    end
 
     defp exponents(ids, nodes) do
       for id <- ids,
@@ -157,7 +164,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
         options = Keyword.delete(Storage.buffer_options(config), :device)
         operands = whole(operands, group.shape)
 
-        with {:ok, buffer} <- ExCubecl.Ops.Lowering.map(group.kernel, operands, options),
+        with {:ok, buffer} <- Ops.Lowering.map(group.kernel, operands, options),
              do: {:ok, [buffer]}
       end
     end
@@ -174,6 +181,16 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
              Reductions.run_kernel(op, group.kernel, operands, Enum.sort(axes), dtypes),
            do: {:ok, [buffer]}
     end
+
+    defp launch(%{kind: {:rows, rows}} = group, operands, config),
+      do:
+        Ops.Rows.run_code(
+          group.code,
+          operands,
+          group.shape,
+          rows.axis,
+          Storage.buffer_options(config)
+        )
 
     # Operands that all broadcast give the kernel its shape.
     defp whole(operands, shape) do

@@ -70,6 +70,14 @@ defmodule ExCubecl.Ops.Reductions do
 
   def element(_name, expression, dtype), do: {expression, dtype}
 
+  @doc "The kernel that combines two accumulators of a type of floats, or one with an element, and the expression of one that no element changes."
+  @spec accumulator(:sum | :reduce_max | :reduce_min, DType.t()) :: {Kernel.t(), term}
+  def accumulator(name, dtype) do
+    {_, step} = @steps[name]
+    first = %{sum: 0, reduce_max: 0xFF80_0000, reduce_min: 0x7F80_0000}[name]
+    {step, {:cast, dtype, {:bitcast, 0, :f32, {:cast, :u32, {:number, first}}}}}
+  end
+
   @doc """
   A reduction by name of the results of an element-wise kernel, as `element/3` has them. The types are those of the elements and of the result.
   """

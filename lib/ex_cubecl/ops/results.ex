@@ -40,7 +40,7 @@ defmodule ExCubecl.Ops.Results do
       name: code.name,
       args: Keyword.keys(args),
       outputs: [],
-      statements: reads(code, expressions) ++ code.statements,
+      statements: reads(code.args, expressions) ++ code.statements,
       result: {:cast, dtype, result},
       group: nil,
       shared: [],
@@ -50,9 +50,10 @@ defmodule ExCubecl.Ops.Results do
     %Kernel{parsed: parsed, key: {:code, code.key}}
   end
 
-  # Each argument is read once, and converted if it is a number.
-  defp reads(code, expressions) do
-    for {name, dtype} <- code.args,
+  @doc "The statements that read arguments, whose expressions are given by name."
+  @spec reads([{atom, DType.t()}], map) :: list
+  def reads(args, expressions) do
+    for {name, dtype} <- args,
         do: Index.let({:value, name}, {:cast, dtype, Map.fetch!(expressions, name)})
   end
 
@@ -69,6 +70,8 @@ defmodule ExCubecl.Ops.Results do
     {names, given} = Enum.unzip(given)
 
     with {:ok, reads} <- Operands.reads(names, given, shape),
+         # A launch into a buffer that has its memory does not block.
+         opts = [lazy: false] ++ opts,
          {:ok, outputs} <- Error.map(code.results, &Buffer.empty(shape, elem(&1, 1), opts)),
          :ok <- launch(code, reads, indices, Enum.zip(@outputs, outputs), shape),
          do: {:ok, outputs}
@@ -87,7 +90,7 @@ defmodule ExCubecl.Ops.Results do
 
     args = Enum.map(reads, &Operands.argument/1) ++ indexed.args ++ outputs
     key = {:results, indexed.key, for({name, mode, _} <- reads, do: {name, mode})}
-    statements = indexed.statements ++ reads(code, expressions) ++ code.statements ++ puts
+    statements = indexed.statements ++ reads(code.args, expressions) ++ code.statements ++ puts
     op = %{key: code.key, parsed: %{name: code.name}}
     {kernel, args} = Strided.kernel(op, key, args, Keyword.keys(outputs), {statements, nil})
     Strided.run(kernel, args, size: Shape.size(shape))

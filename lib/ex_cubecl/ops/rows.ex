@@ -8,12 +8,14 @@ defmodule ExCubecl.Ops.Rows do
   #
   # Kernels name what they take by their arguments: `:x` and the other operands, numbers, and results of reductions.
 
-  alias ExCubecl.{Buffer, Kernel, Shape, View}
-  alias ExCubecl.Ops.{Index, Layout, Lowering, Operands, Reduction, Strided, Target}
+  alias ExCubecl.{Buffer, Error, Kernel, Shape}
+  alias ExCubecl.Ops.{Index, Layout, Lowering, Operands, Reduction, Results, Strided, Target}
 
   @short 32
   @threads [{256, 32}, {1024, 128}, {:infinity, 256}]
   @long 65_536
+
+  @outputs for at <- 0..31, do: :"out#{at}"
 
   @typedoc """
   A reduction: `element` is applied to each element, `step` combines two accumulators, or one with an element. It starts with `first`, a
@@ -47,33 +49,126 @@ defmodule ExCubecl.Ops.Rows do
 
     cond do
       Shape.size(shape) == 0 -> Buffer.empty(shape, spec.dtype, device: x.device, lazy: false)
-      n > @long and rows < 64 -> in_launches(spec, operands, axis, into)
-      true -> in_one(spec, operands, axis, {rows, n}, into)
+      not one_launch?(n, rows) -> in_launches(spec, operands, axis, into)
+      true -> in_one(spec, operands, axis, into)
     end
   end
+
+  @typedoc """
+  What a launch does with each row. `args` are the operands with their types. Phases run one after the other:
+
+    * `{:reduce, name, names, statements, element, {step, first}}` sets the variable `name` to the result of a reduction, of the type `acc`
+    * `{:value, name, names, statements, expression}` sets a variable for the row
+
+  `names` are the arguments that are read, as `ExCubecl.Ops.Results` reads them. Results are `{:element | :row, expression, dtype}`; `last` has the names and
+  statements of those of elements.
+  """
+  @type code :: %{
+          name: atom,
+          key: term,
+          acc: atom,
+          args: [{atom, atom}],
+          phases: [tuple],
+          last: {[atom], list},
+          results: [{:element | :row, term, atom}]
+        }
+
+  @doc "Whether rows of this length are worth one launch: few long ones are left to `ExCubecl.Ops.Reduction`."
+  @spec one_launch?(non_neg_integer, non_neg_integer) :: boolean
+  def one_launch?(n, rows), do: n <= @long or rows >= 64
+
+  @doc "Runs code on the rows along an axis of operands that broadcast to a shape: `{:ok, buffers}` with a buffer for each result."
+  @spec run_code(code, [term], Shape.t(), non_neg_integer, keyword) ::
+          {:ok, [Buffer.t()]} | {:error, ExCubecl.Error.t()}
+  def run_code(code, values, shape, axis, opts) do
+    results = for {level, expression, _} <- code.results, do: {level, expression}
+    # A launch into a buffer that has its memory does not block.
+    opts = [lazy: false] ++ opts
+
+    with {:ok, outputs} <- Error.map(code.results, &output(&1, shape, axis, opts)) do
+      launch(code, Keyword.keys(code.args), values, {shape, axis}, outputs, fn names ->
+        read = &Results.reads(Keyword.take(code.args, &1), names)
+
+        phases =
+          for phase <- code.phases do
+            case phase do
+              {:reduce, name, used, statements, element, rest} ->
+                {:reduce, name, read.(used) ++ statements, element, rest}
+
+              {:value, name, used, statements, expression} ->
+                {:value, name, read.(used) ++ statements, expression}
+            end
+          end
+
+        {used, statements} = code.last
+        {phases, {read.(used) ++ statements, results}}
+      end)
+    end
+  end
+
+  defp output({:row, _, dtype}, shape, axis, opts),
+    do: Buffer.empty(List.replace_at(shape, axis, 1), dtype, opts)
+
+  defp output({:element, _, dtype}, shape, _axis, opts), do: Buffer.empty(shape, dtype, opts)
 
   ## One launch
 
-  defp in_one(spec, operands, axis, {rows, n}, into) do
+  defp in_one(spec, operands, axis, into) do
     {names, values} = Enum.unzip(operands)
     %{shape: shape, device: device} = operands[:x]
+    code = %{name: spec.name, key: spec.result.key, acc: spec.acc}
 
-    with {:ok, reads} <- Operands.reads(names, values, shape, false),
-         {:ok, out} <- Target.new(into, shape, spec.dtype, device) do
+    with {:ok, out} <- Target.new(into, shape, spec.dtype, device),
+         {:ok, [out]} <- launch(code, names, values, {shape, axis}, [out], &phases(spec, &1)),
+         do: {:ok, out}
+  end
+
+  defp phases(spec, expressions) do
+    names =
+      for {name, expression} <- expressions, into: %{} do
+        case expression do
+          {:var, ^name} -> {name, expression}
+          read -> {name, {:cast, spec.acc, read}}
+        end
+      end
+
+    phases =
+      Enum.flat_map(spec.reductions, fn {name, reduction} ->
+        first = first(reduction.first, names)
+        element = apply_to(reduction.element, names)
+        result = apply_to(reduction.finish, Map.put(names, :acc, Index.var(name)))
+        [{:reduce, name, [], element, {reduction.step, first}}, {:value, name, [], result}]
+      end)
+
+    {phases, {[], [{:element, apply_to(spec.result, names)}]}}
+  end
+
+  # `phases` makes the phases and the results of the expressions of the operands.
+  defp launch(code, names, values, {shape, axis}, outputs, phases) do
+    n = Enum.at(shape, axis)
+    rows = div(Shape.size(shape), n)
+
+    with {:ok, reads} <- Operands.reads(names, values, shape, false) do
       threads = threads(n)
-      space = space(reads, out, axis)
-      args = Enum.map(reads, &Operands.argument/1) ++ space.args ++ [row_length: n, out: out]
+      space = space(reads, shape, axis)
+      outs = Enum.zip(@outputs, outputs)
+      args = Enum.map(reads, &Operands.argument/1) ++ space.args ++ [row_length: n] ++ outs
       modes = for {name, mode, _} <- reads, do: {name, mode}
-      key = {:rows, spec.acc, threads, modes, space.key}
-      statements = statements(spec, reads, space, threads)
-      op = Strided.named(spec.result, spec.name)
-      {kernel, args} = Strided.kernel(op, key, args, [:out], {statements, nil})
+      key = {:rows, code.acc, threads, modes, space.key}
 
-      with :ok <- Strided.run(grouped(kernel, spec, threads), args, size: rows * threads),
-           :ok <- Buffer.ensure_allocated(out),
-           do: {:ok, out}
+      statements =
+        statements(phases.(expressions(reads, space)), Keyword.keys(outs), space, threads)
+
+      op = %{key: code.key, parsed: %{name: code.name}}
+      {kernel, args} = Strided.kernel(op, key, args, Keyword.keys(outs), {statements, nil})
+
+      with :ok <- Strided.run(grouped(kernel, code, threads), args, size: rows * threads),
+           {:ok, _} <- Error.map(outputs, &allocated/1),
+           do: {:ok, outputs}
     end
   end
+
+  defp allocated(buffer), do: with(:ok <- Buffer.ensure_allocated(buffer), do: {:ok, buffer})
 
   defp threads(n) when n <= @short, do: 1
 
@@ -88,10 +183,11 @@ defmodule ExCubecl.Ops.Rows do
   end
 
   # The joined axes of the rows, and the strides along a row.
-  defp space(reads, out, axis) do
-    views = Operands.strided(reads) ++ [out: View.new(out)]
+  defp space(reads, shape, axis) do
+    # All results of elements have the same layout.
+    views = Operands.strided(reads) ++ [out: %{offset: 0, strides: Layout.strides(shape)}]
     strides = for {_, view} <- views, do: List.delete_at(view.strides, axis)
-    {lengths, strides} = Layout.joined(List.delete_at(out.shape, axis), strides)
+    {lengths, strides} = Layout.joined(List.delete_at(shape, axis), strides)
     patterns = Enum.map(strides, &Index.pattern/1)
     used = Index.used(patterns)
     along = for {_, view} <- views, do: [Enum.at(view.strides, axis)]
@@ -113,32 +209,43 @@ defmodule ExCubecl.Ops.Rows do
 
   ## Statements
 
-  defp statements(spec, reads, space, threads) do
-    names = env(reads, space, spec.acc)
-    reductions = Enum.flat_map(spec.reductions, &reduction(&1, names, threads))
+  defp statements({phases, {last, results}}, outputs, space, threads) do
     bases = for {name, pattern, _} <- space.views, do: base(name, pattern)
-    write = {:write, 0, :out, index(:out, space), apply_to(spec.result, names)}
-    start(threads) ++ space.coordinates ++ bases ++ reductions ++ [loop(threads, [write])]
+    results = Enum.zip(outputs, results)
+
+    elements =
+      for {out, {:element, expression}} <- results,
+          do: {:write, 0, out, index(:out, space), expression}
+
+    rows =
+      for {out, {:row, expression}} <- results,
+          do: {:write, 0, out, Index.var(:row), expression}
+
+    start(threads) ++
+      space.coordinates ++
+      bases ++
+      Enum.flat_map(phases, &phase(&1, threads)) ++
+      if(elements == [], do: [], else: [loop(threads, last ++ elements)]) ++
+      first_thread(rows, threads)
   end
+
+  defp first_thread([], _threads), do: []
+  defp first_thread(statements, 1), do: statements
+
+  defp first_thread(statements, _threads),
+    do: [{:branch, 0, Index.call(:eq, {:local, nil}, Index.number(0)), statements, []}]
 
   # An invocation has a row of its own, or a part of that of its workgroup.
-  defp start(1) do
-    [
-      Index.let(:row, Index.unsigned({:index, nil})),
-      Index.let(:last, Index.call(:sub, Index.var(:row_length), Index.number(1)))
-    ]
-  end
+  defp start(1), do: [Index.let(:row, Index.unsigned({:index, nil}))]
+  defp start(_threads), do: [Index.let(:row, Index.unsigned({:group, nil}))]
 
-  defp start(threads) do
+  # The last iteration of a thread. Not a variable: a launch whose loops are not known to be short is checked and waited for (`cube/loop_limit.rs`).
+  defp last(1), do: Index.call(:sub, Index.var(:row_length), Index.number(1))
+
+  defp last(threads) do
     left = Index.call(:sub, Index.var(:row_length), {:local, nil})
-
-    rounds =
-      Index.call(:div, Index.call(:add, left, Index.number(threads - 1)), Index.number(threads))
-
-    [
-      Index.let(:row, Index.unsigned({:group, nil})),
-      Index.let(:last, Index.call(:sub, rounds, Index.number(1)))
-    ]
+    iterations = Index.call(:add, left, Index.number(threads - 1))
+    Index.call(:sub, Index.call(:div, iterations, Index.number(threads)), Index.number(1))
   end
 
   defp base(name, pattern) do
@@ -152,12 +259,11 @@ defmodule ExCubecl.Ops.Rows do
     Index.offset(Index.var(Index.name(name, :base)), name, along, :reduced)
   end
 
-  # The expressions of operands, by name. The results of reductions are variables.
-  defp env(reads, space, acc) do
+  # The expressions of operands, by name.
+  defp expressions(reads, space) do
     for {name, mode, _} = read <- reads, into: %{} do
       index = if mode == :strided, do: %{name => index(name, space)}, else: %{}
-      expression = Operands.expression(read, index)
-      {name, if(mode == :number, do: expression, else: {:cast, acc, expression})}
+      {name, Operands.expression(read, index)}
     end
   end
 
@@ -166,13 +272,13 @@ defmodule ExCubecl.Ops.Rows do
   defp arguments(%{parsed: %{args: args}}, names),
     do: for(name <- args, do: Map.get(names, name, Index.var(name)))
 
-  defp reduction({name, reduction}, names, threads) do
-    element = apply_to(reduction.element, names)
-    next = {:inline, reduction.step.parsed, [Index.var(name), element]}
-    result = apply_to(reduction.finish, Map.put(names, :acc, Index.var(name)))
+  defp phase({:value, name, statements, expression}, _threads),
+    do: statements ++ [Index.let(name, expression)]
 
-    [Index.let(name, first(reduction.first, names)), loop(threads, [Index.let(name, next)])] ++
-      combined(name, reduction.step, threads) ++ [Index.let(name, result)]
+  defp phase({:reduce, name, statements, element, {step, first}}, threads) do
+    next = {:inline, step.parsed, [Index.var(name), element]}
+    body = statements ++ [Index.let(name, next)]
+    [Index.let(name, first), loop(threads, body)] ++ combined(name, step, threads)
   end
 
   # The accumulator has the type of the calculation.
@@ -183,7 +289,7 @@ defmodule ExCubecl.Ops.Rows do
 
   defp loop(threads, body),
     do:
-      {:for, 0, :j, Index.number(0), Index.var(:last),
+      {:for, 0, :j, Index.number(0), last(threads),
        [Index.let(:r, place(threads)) | Index.coordinates(:r, 1, [0], :reduced)] ++ body}
 
   # The coordinate along the row. Adjacent threads have adjacent elements.

@@ -14,49 +14,50 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     alias Nx.Tensor, as: T
 
     @type source :: {:value, non_neg_integer, list} | {:iota, map}
-    @type t :: %{
-            args: [{atom, ExCubecl.DType.t()}],
-            sources: [source],
-            statements: list,
-            results: [term]
-          }
+    @type section :: %{results: [term], names: [atom], statements: list}
 
     @args for at <- 0..63, do: :"a#{at}"
 
     @doc """
-    The code of `roots` among `members`, ids of `nodes`. Options:
-
-      * `:indices` - whether the kernel calculates the elements of an iota, instead of reading them
-      * `:given` - the expressions of members that are calculated before, by id
+    Code of `members`, ids of `nodes`, without any section yet. With `indices?` a kernel calculates the elements of an iota, instead of reading them.
     """
-    @spec build(
-            [non_neg_integer],
-            [non_neg_integer],
-            %{non_neg_integer => Node.t()},
-            map,
-            keyword
-          ) :: t
-    def build(roots, members, nodes, config, opts) do
-      state = %{
+    @spec new([non_neg_integer], %{non_neg_integer => Node.t()}, map, boolean) :: map
+    def new(members, nodes, config, indices?) do
+      %{
         nodes: nodes,
         members: MapSet.new(members),
         config: config,
-        given: Keyword.get(opts, :given, %{}),
-        indices?: Keyword.get(opts, :indices, false),
+        indices?: indices?,
+        given: %{},
         args: [],
+        variables: 0,
         lets: [],
+        used: [],
         known: %{}
       }
+    end
 
-      {results, state} = Enum.map_reduce(roots, state, &value(nodes[&1].expr, [], &2))
-      {args, sources} = state.args |> Enum.reverse() |> Enum.unzip()
+    @doc "A section that calculates members and operands, stubs of a graph, each of which is read through moves: its results, and its statements, which use the arguments `names`."
+    @spec section([{Nx.Tensor.t(), list}], map) :: {section, map}
+    def section(roots, state) do
+      state = %{state | lets: [], used: [], known: %{}}
 
-      %{
-        args: Enum.zip(@args, args),
-        sources: sources,
-        statements: Enum.reverse(state.lets),
-        results: results
-      }
+      {results, state} =
+        Enum.map_reduce(roots, state, fn {stub, moves}, state -> value(stub, moves, state) end)
+
+      names = state.used |> Enum.uniq() |> Enum.sort()
+      {%{results: results, names: names, statements: Enum.reverse(state.lets)}, state}
+    end
+
+    @doc "Later sections have the expression in place of the member."
+    @spec give(map, non_neg_integer, term) :: map
+    def give(state, id, expression), do: %{state | given: Map.put(state.given, id, expression)}
+
+    @doc "The arguments of all sections with their types, and their sources."
+    @spec arguments(map) :: {[{atom, ExCubecl.DType.t()}], [source]}
+    def arguments(state) do
+      {types, sources} = state.args |> Enum.reverse() |> Enum.unzip()
+      {Enum.zip(@args, types), sources}
     end
 
     defp value(%T{data: %Expr{id: id}} = stub, moves, state) do
@@ -92,8 +93,16 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     end
 
     defp argument(stub, source, state) do
-      name = Enum.at(@args, length(state.args))
-      {Results.value(name), %{state | args: [{Node.dtype(stub), source} | state.args]}}
+      argument = {Node.dtype(stub), source}
+
+      {at, args} =
+        case Enum.find_index(state.args, &(&1 == argument)) do
+          nil -> {length(state.args), [argument | state.args]}
+          behind -> {length(state.args) - 1 - behind, state.args}
+        end
+
+      name = Enum.at(@args, at)
+      {Results.value(name), %{state | args: args, used: [name | state.used]}}
     end
 
     defp map(node, moves, state) do
@@ -110,9 +119,9 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
         end)
 
       {:ok, expression} = Expression.of(node.expr.data.op, node.dtype, values, state.config)
-      variable = {:v, length(state.lets)}
+      variable = {:v, state.variables}
       let = Index.let(variable, {:cast, node.dtype, expression})
-      {Index.var(variable), %{state | lets: [let | state.lets]}}
+      {Index.var(variable), %{state | lets: [let | state.lets], variables: state.variables + 1}}
     end
 
     # What an operand lacks in shape is read as a broadcast, also where the result of the group is.

@@ -10,8 +10,8 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     #   * `:other` - everything else
     #   * `:leaf` - a value that is given
     #
-    # Small tensors in host memory are calculated there, without a launch: nodes of such operands only are not fused. Whether a leaf is one is not known: each small
-    # one is taken for one.
+    # Small tensors in host memory are calculated there, without a launch, and conditions read them there: nodes of such operands only are not fused. Whether a leaf is
+    # one is not known: each of one element is taken for one. A group of other small tensors is run on the host if they are there.
 
     alias ExCubecl.{Backend, Device}
     alias ExCubecl.Compiler.Graph
@@ -20,7 +20,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     alias Nx.Defn.Expr
     alias Nx.Tensor, as: T
 
-    @enforce_keys [:id, :kind, :expr, :dtype, :shape, :operands, :host?]
+    @enforce_keys [:id, :at, :kind, :expr, :dtype, :shape, :operands, :host?]
     defstruct @enforce_keys ++ [:moves]
 
     @type t :: %__MODULE__{}
@@ -36,7 +36,10 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     @spec all([Nx.Tensor.t()], map) :: %{non_neg_integer => t}
     def all(exprs, config) do
       {:ok, computed} = Device.dtypes(config.device)
-      Enum.reduce(exprs, %{}, &Map.put(&2, &1.data.id, new(&1, &2, computed, config)))
+
+      Enum.reduce(exprs, %{}, fn expr, known ->
+        Map.put(known, expr.data.id, %{new(expr, known, computed, config) | at: map_size(known)})
+      end)
     end
 
     defp new(%T{data: %Expr{id: id, op: op}} = expr, known, computed, config) do
@@ -46,6 +49,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
       node = %__MODULE__{
         id: id,
+        at: nil,
         kind: :other,
         expr: expr,
         dtype: dtype(expr),
@@ -110,17 +114,23 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     def shape(%T{shape: shape}), do: Tuple.to_list(shape)
 
     defp host?(%T{type: {:tuple, _}}, _operands, _known, _config), do: false
+    defp host?(%T{data: %Expr{op: :constant}}, _operands, _known, _config), do: true
 
-    defp host?(%T{data: %Expr{op: op}} = expr, operands, known, config) do
-      (op == :constant or Tuple.product(expr.shape) <= config.host_limit) and
+    defp host?(%T{data: %Expr{op: op}} = expr, _operands, _known, _config) when op in @leaves,
+      do: given?(expr)
+
+    defp host?(expr, operands, known, config) do
+      Tuple.product(expr.shape) <= config.host_limit and
         Enum.all?(operands, fn %T{data: %Expr{id: id, op: op}} = operand ->
           case known do
             _ when op == :constant -> true
             %{^id => node} -> node.host?
-            _ -> Tuple.product(operand.shape) <= config.host_limit
+            _ -> given?(operand)
           end
         end)
     end
+
+    defp given?(%T{shape: shape}), do: Tuple.product(shape) == 1
 
     ## Moves
 
@@ -137,7 +147,8 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
         for axis <- 0..(tuple_size(shape) - 1)//1,
             do: lengths |> List.keyfind(axis, 0, {axis, 1}) |> elem(1)
 
-      [{:reshape, from}, {:broadcast, Tuple.to_list(shape)}]
+      to = Tuple.to_list(shape)
+      [{:reshape, from} | if(from == to, do: [], else: [{:broadcast, to}])]
     end
 
     defp moves(:transpose, [_x, axes], _operand, _shape), do: [{:transpose, axes}]

@@ -4,20 +4,25 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     # Chooses the nodes of a scope that run together. A cluster of `ExCubecl.Compiler.Fusion.Clusters` becomes a kernel if its `info` has a kind:
     #
     #   * `:map` - all results have the shape of the cluster
-    #   * `{:reduce, index}` - the result is that of the reduction, all others calculate its elements
+    #   * `{:rows, description}` - see `ExCubecl.Compiler.Fusion.Rows`
+    #   * `{:reduce, id}` - the result is that of the reduction, all others calculate its elements
     #
     # Nodes of a cluster that are not of its shape are read as broadcasts or through moves, and are no results.
 
-    alias ExCubecl.Compiler.Fusion.{Clusters, Node}
+    alias ExCubecl.Compiler.Fusion.{Clusters, Node, Rows}
     alias ExCubecl.Shape
     alias Nx.Defn.Expr
     alias Nx.Tensor, as: T
 
     # Devices bind at least this many storage buffers.
     @buffers 8
+    @growing 24
     @members 64
     # Functions of floats are long code.
     @functions 16
+    # Elements of the largest results, and the distance between nodes, which are joined although neither reads the other.
+    @small 262_144
+    @near 64
     # Members that are calculated again for each element of a larger result.
     @repeated 6
 
@@ -59,7 +64,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
               ]
 
     @type cluster :: %{
-            kind: :map | {:reduce, non_neg_integer} | :other,
+            kind: :map | {:reduce, non_neg_integer} | {:rows, Rows.t()} | :other,
             ids: [non_neg_integer],
             outputs: [non_neg_integer]
           }
@@ -77,10 +82,11 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
         users: users(ids, nodes),
         outputs: MapSet.new(scope.outputs),
         clusters: Clusters.new(operands(ids, nodes, index)),
-        info: info(ids, nodes)
+        info: info(ids, nodes),
+        limit: @buffers
       }
 
-      state = state |> reductions() |> maps() |> absorptions()
+      state = state |> rows() |> reductions() |> maps() |> absorptions() |> neighbors()
       for at <- Clusters.in_order(state.clusters), do: cluster(at, state)
     end
 
@@ -159,6 +165,9 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
           do: operand
     end
 
+    defp buffers(at, state),
+      do: length(at |> ids(state) |> inputs(state)) + length(results(at, state))
+
     defp function?(id, state) do
       node = state.nodes[id]
       node.kind == :map and node.expr.data.op not in @simple
@@ -180,11 +189,84 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
         fits? =
           length(ids) <= @members and
             Enum.count(ids, &function?(&1, state)) <= @functions and
-            length(inputs(ids, new)) + length(results(first, new)) <= @buffers
+            buffers(first, new) <= state.limit
 
         if fits?, do: new
       else
         :cycle -> nil
+      end
+    end
+
+    ## Rows: each reduction of rows, with what follows it and what it reads
+
+    defp rows(state) do
+      state.ids
+      |> Tuple.to_list()
+      |> Enum.reduce(state, fn id, state ->
+        with true <- single?(id, state), %{} = rows <- Rows.new(state.nodes[id]) do
+          info = %{kind: {:rows, rows}, shape: rows.shape}
+          begun = %{state | info: Map.put(state.info, of(id, state), info)}
+          region(id, begun, @growing) || region(id, begun, @buffers) || state
+        else
+          _ -> state
+        end
+      end)
+    end
+
+    # Whether the cluster reads an operand of the node, too.
+    defp read?(id, at, state) do
+      inputs = at |> ids(state) |> inputs(state)
+      Enum.any?(state.nodes[id].operands, &(&1.data.id in inputs))
+    end
+
+    # A node whose users have not joined yet counts as a result: while a cluster grows, it may have more than a kernel. `nil` if it still has in the end.
+    defp region(id, state, limit) do
+      grown = grow(%{state | limit: limit}, id)
+      grown = absorb(of(id, grown), grown)
+      %{kind: {:rows, rows}} = grown.info[of(id, grown)]
+
+      if Rows.worth?(rows, state.nodes) and buffers(of(id, grown), grown) <= @buffers,
+        do: beside(id, %{grown | limit: @buffers})
+    end
+
+    # Kernels of the same rows that exchange values, or read the same ones, become one.
+    defp beside(id, state) do
+      at = of(id, state)
+      %{kind: {:rows, rows}} = info = state.info[at]
+      ids = ids(at, state)
+      near = MapSet.new(ids ++ inputs(ids, state))
+
+      state.info
+      |> Enum.sort()
+      |> Enum.find_value(state, fn {other, found} ->
+        with %{kind: {:rows, more}} when other != at <- found,
+             true <- {more.shape, more.axis} == {rows.shape, rows.axis},
+             theirs = ids(other, state),
+             true <- Enum.any?(theirs ++ inputs(theirs, state), &MapSet.member?(near, &1)),
+             both = %{rows | levels: Map.merge(rows.levels, more.levels)},
+             do: merged(state, [at, other], %{info | kind: {:rows, both}}),
+             else: (_ -> nil)
+      end)
+    end
+
+    defp single?(id, state), do: match?([_], Clusters.members(state.clusters, of(id, state)))
+
+    # In the order of the nodes, since each may make its users nodes of the rows.
+    defp grow(state, first) do
+      for({id, at} <- in_order(state), at > state.index[first], do: id)
+      |> Enum.reduce(state, &follow(&1, of(first, &2), &2))
+    end
+
+    defp follow(id, at, state) do
+      %{kind: {:rows, rows}} = info = state.info[at]
+
+      with level when level != nil <- Rows.level(state.nodes[id], rows, read?(id, at, state)),
+           true <- single?(id, state) and is_map_key(state.info, state.index[id]),
+           rows = %{rows | levels: Map.put(rows.levels, id, level)},
+           %{} = new <- merged(state, [at, of(id, state)], %{info | kind: {:rows, rows}}) do
+        new
+      else
+        _ -> state
       end
     end
 
@@ -211,6 +293,31 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       end
     end
 
+    # Small results of one shape that have nothing to do with each other still save launches together.
+    defp neighbors(state) do
+      small =
+        for {at, %{kind: :map, shape: shape}} <- Enum.sort(state.info),
+            Shape.size(shape) <= @small,
+            do: {shape, at}
+
+      small
+      |> Enum.group_by(&elem(&1, 0), &elem(&1, 1))
+      |> Enum.sort()
+      |> Enum.reduce(state, fn {_shape, [first | rest]}, state ->
+        {state, _last} = Enum.reduce(rest, {state, first}, &neighbor/2)
+        state
+      end)
+    end
+
+    defp neighbor(at, {state, last}) do
+      with true <- at - last <= @near,
+           %{} = new <- merged(state, [last, at], state.info[last]) do
+        {new, Clusters.of(new.clusters, at)}
+      else
+        _ -> {state, at}
+      end
+    end
+
     ## Operands that only one cluster uses
 
     defp reductions(state) do
@@ -224,7 +331,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       |> Enum.sort(:desc)
       |> Enum.reduce(state, fn at, state ->
         case state.info[at] do
-          %{kind: :map} -> absorb(at, state)
+          %{kind: kind} when kind == :map or is_tuple(kind) -> absorb(at, state)
           _ -> state
         end
       end)
@@ -246,11 +353,15 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     defp absorbed(candidate, at, state) do
       with %{kind: kind, shape: shape} when kind in [:map, :view] <- state.info[candidate],
            info = state.info[at],
-           true <- only_for?(candidate, at, state),
+           true <- only_for?(candidate, at, state) or result?(kind, shape, info),
            true <- kind == :view or cheap?(candidate, shape, info, state),
            do: merged(state, [at, candidate], info),
            else: (_ -> nil)
     end
+
+    # A kernel of rows can store elements that others need, too.
+    defp result?(:map, shape, %{kind: {:rows, _}, shape: shape}), do: true
+    defp result?(_kind, _shape, _info), do: false
 
     defp only_for?(candidate, at, state) do
       candidate
