@@ -10,7 +10,7 @@ use cubecl::server::Handle;
 use cubecl::stream_id::StreamId;
 
 use crate::cube::device_thread::Task;
-use crate::cube::{Backend, Cube};
+use crate::cube::{Backend, Client, Cube};
 use crate::kernels::{self, Window};
 use crate::lower::compiled::Compiled;
 use crate::lower::launch::{Bound, Launch};
@@ -28,7 +28,7 @@ impl Backend for Portable {
     type Runtime = cubecl::wgpu::WgpuRuntime;
     type PageData = ();
 
-    fn page_data(_cube: &Cube<Self>, _handle: &Handle) -> Result<()> {
+    fn page_data(_client: &Client<Self>, _handle: &Handle) -> Result<()> {
         Ok(())
     }
 
@@ -42,7 +42,7 @@ impl Backend for Portable {
 fn portable() -> Cube<Portable> {
     let info = enumerate().into_iter().next().unwrap();
     let (device, _gpu) = register(&info).unwrap();
-    Cube::new(info.id, &device, Portable)
+    Cube::new(info.id, &device, Portable).unwrap()
 }
 
 fn region(page: &Page, offset: u64, len: u64) -> Region<'_> {
@@ -145,14 +145,6 @@ fn a_compilation_that_does_not_end_loses_the_device_and_blocks_no_caller() {
     let cube = portable();
     let page = cube.alloc(1024).unwrap();
     let (open, gate) = sync_channel::<()>(1);
-    // Once this succeeds, the device thread sleeps: the launch does not go through CubeCL's queue, in which it would wait.
-    while !cube.thread.try_push(Task {
-        run: Box::new(|| ()),
-        after: Arc::new(|| ()),
-        awaited: false,
-    }) {
-        std::thread::yield_now();
-    }
     let hangs = cube.queue_and_wait(move |target| {
         let overdue = &*target.overdue;
         let compiled = on_watched_stack(Duration::from_millis(1), overdue, move |_watch| {
@@ -171,6 +163,57 @@ fn a_compilation_that_does_not_end_loses_the_device_and_blocks_no_caller() {
     open.send(()).unwrap();
 }
 
+type Call = Box<dyn FnOnce(&Cube<Portable>, &Page) -> bool + Send>;
+
+/// What callers of a device ask for, and whether it succeeded.
+fn asks(cube: &Cube<Portable>, page: &Page) -> [bool; 5] {
+    [
+        cube.alloc(1024).is_ok(),
+        cube.reserved().is_ok(),
+        cube.write(region(page, 0, 4), &[1; 4], None).is_ok(),
+        cube.fill(region(page, 256, 256), 1, 1).is_ok(),
+        cube.sync().is_ok(),
+    ]
+}
+
+/// Each caller waits in a call when the compilation exceeds its limit.
+#[test]
+fn no_caller_waits_for_a_compilation_that_does_not_end() {
+    let cube = Arc::new(portable());
+    let page = Arc::new(cube.alloc(1024).unwrap());
+    assert_eq!(asks(&cube, &page), [true; 5]);
+    let (open, gate) = sync_channel::<()>(1);
+    let (done, answers) = sync_channel(64);
+    let caller = |call: Call| {
+        let (cube, page, done) = (cube.clone(), page.clone(), done.clone());
+        std::thread::spawn(move || done.send(call(&cube, &page)).unwrap());
+    };
+    caller(Box::new(move |cube, _| {
+        let hangs = cube.queue_and_wait(move |target| {
+            let overdue = &*target.overdue;
+            let limit = Duration::from_millis(300);
+            on_watched_stack(limit, overdue, move |_watch| {
+                gate.recv().map_err(Error::driver)
+            })
+            .map_err(|error| error.to_string())
+        });
+        hangs.is_ok()
+    }));
+    for _ in 0..8 {
+        caller(Box::new(|cube, page| {
+            while !cube.is_lost() {
+                asks(cube, page);
+            }
+            // More calls than CubeCL's queue has room for.
+            (0..16).any(|_| asks(cube, page).contains(&true))
+        }));
+    }
+    for _ in 0..9 {
+        assert_eq!(answers.recv_timeout(Duration::from_secs(60)), Ok(false));
+    }
+    open.send(()).unwrap();
+}
+
 #[test]
 fn a_failed_launch_is_not_reported_to_the_next_caller() {
     let cube = portable();
@@ -178,13 +221,9 @@ fn a_failed_launch_is_not_reported_to_the_next_caller() {
     let (open, gate) = sync_channel::<()>(1);
     let pushed = |run: Box<dyn FnOnce() + Send>| Task {
         run,
-        after: Arc::new(|| ()),
+        after: None,
         awaited: false,
     };
-    // Once this succeeds, the device thread sleeps: it finds the next two tasks in one row.
-    while !cube.thread.try_push(pushed(Box::new(|| ()))) {
-        std::thread::yield_now();
-    }
     let wait = Box::new(move || gate.recv().unwrap());
     assert!(cube.thread.try_push(pushed(wait)));
     assert!(cube.thread.try_push(cube.later(vec![hopeless()])));

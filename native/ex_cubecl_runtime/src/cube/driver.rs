@@ -15,7 +15,7 @@ use ex_cubecl_core::program::tree::{Atomic, Program};
 
 use crate::cube::launches::launch_all;
 use crate::cube::matmul::{self, QueuedProduct};
-use crate::cube::{Allocation, Backend, Cube, WINDOW_ALIGNMENT, flushed, handle_of};
+use crate::cube::{Allocation, Backend, Cube, WINDOW_ALIGNMENT, flushed, handle_of, initialized};
 use crate::guard::caught;
 use crate::hidden_types::is_hidden;
 use crate::kernels;
@@ -34,15 +34,19 @@ impl<B: Backend> Driver for Cube<B> {
     fn alloc(&self, bytes: u64) -> Result<Page> {
         let bytes = bytes.next_multiple_of(WINDOW_ALIGNMENT);
         let _reservation = self.backend.reserve_address_space(bytes)?;
-        self.entry_unordered(|| {
-            self.awake(|| {
-                let handle = self.initialize(bytes)?;
-                let data = B::page_data(self, &handle)?;
-                let raw = Box::new(Allocation { handle, data });
-                Ok(Page { bytes, raw })
+        let target = self.target();
+        let allocate = move || {
+            let handle = initialized(&target, bytes)?;
+            let data = B::page_data(&target.client, &handle)?;
+            Ok(Allocation { handle, data })
+        };
+        let allocated = self.entry_unordered(|| self.thread.call(allocate));
+        allocated
+            .map(|allocation| Page {
+                bytes,
+                raw: Box::new(allocation),
             })
-        })
-        .map_err(|error| self.out_of_memory(error, bytes))
+            .map_err(|error| self.out_of_memory(error, bytes))
     }
 
     fn share(&self, page: &Page) -> Result<()> {
@@ -289,16 +293,20 @@ impl<B: Backend> Driver for Cube<B> {
 
     fn reserved(&self) -> Result<u64> {
         self.entry(|| {
-            let usage = self.awake(|| self.client.memory_usage().map_err(Error::driver))?;
+            let client = self.client.clone();
+            let usage = self
+                .thread
+                .call(move || client.memory_usage().map_err(Error::driver))?;
             Ok(usage.bytes_reserved + self.backend.staging_bytes())
         })
     }
 
     fn release_pages(&self) -> Result<()> {
         self.entry(|| {
-            self.awake(|| {
-                self.client.memory_cleanup();
-                flushed(&self.client)
+            let client = self.client.clone();
+            self.thread.call(move || {
+                client.memory_cleanup();
+                flushed(&client)
             })
         })
     }
@@ -321,7 +329,7 @@ impl<B: Backend> Driver for Cube<B> {
     }
 
     fn is_lost(&self) -> bool {
-        self.backend.is_lost() || self.broken.load(Acquire)
+        self.backend.is_lost() || self.broken.load(Acquire) || self.thread.is_abandoned()
     }
 
     fn lose(&self) {

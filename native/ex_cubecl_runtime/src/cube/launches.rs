@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Release;
-use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-use std::time::Duration;
 
 use ex_cubecl_core::driver::Run;
 use ex_cubecl_core::error::{Error, Result};
@@ -15,11 +13,6 @@ use crate::kernels::LaunchResult;
 use crate::lower::compiled::SlotUse;
 use crate::lower::launch::{Bound, Launch};
 use crate::lower::target::{STREAM, Target};
-
-const GIVEN_UP: &str = "its compilation did not end in ten minutes, and the device is lost with it";
-
-/// How often a caller that waits for a launch looks whether the device thread was abandoned.
-const POLL: Duration = Duration::from_secs(1);
 
 impl<B: Backend> Cube<B> {
     /// Launches kernels and waits until they are queued.
@@ -34,37 +27,17 @@ impl<B: Backend> Cube<B> {
         &self,
         kernel: impl FnOnce(&Target<B::Runtime>) -> LaunchResult + Send + 'static,
     ) -> Result<()> {
-        let (target, (answer, launched)) = (self.target(), sync_channel(1));
-        let (timings, flush) = (self.timings.clone(), self.flush.clone());
-        let send_deferred = self.send_deferred.clone();
-        let run = move || {
+        let (target, timings) = (self.target(), self.timings.clone());
+        let (flush, send_deferred) = (self.flush.clone(), self.send_deferred.clone());
+        self.thread.call_before(Some(self.flush.clone()), move || {
             // CubeCL reports a failed launch once, to the next caller that flushes. Flush first, so
             // that failures of earlier launches are not reported to this caller.
             flush();
-            let outcome = caught(|| {
-                STREAM.executes(|| {
-                    send_deferred();
-                    timings.before_kernel();
-                    kernel(&target).map_err(Error::driver)?;
-                    flushed(&target.client).map(|()| timings.after_kernels())
-                })
-            });
-            // The caller waits for this result.
-            let _ = answer.send(outcome);
-        };
-        self.thread.push(Task {
-            run: Box::new(run),
-            after: self.flush.clone(),
-            awaited: true,
-        });
-        loop {
-            match launched.recv_timeout(POLL) {
-                Ok(outcome) => return outcome,
-                Err(RecvTimeoutError::Timeout) if !self.thread.is_abandoned() => {}
-                Err(RecvTimeoutError::Timeout) => return Err(Error::bad_kernel(GIVEN_UP)),
-                Err(disconnected) => return Err(Error::driver(disconnected)),
-            }
-        }
+            send_deferred();
+            timings.before_kernel();
+            kernel(&target).map_err(Error::driver)?;
+            flushed(&target.client).map(|()| timings.after_kernels())
+        })
     }
 
     /// Launches compiled kernels, which are not expected to fail: if a launch fails all the same,
@@ -85,7 +58,7 @@ impl<B: Backend> Cube<B> {
         };
         Task {
             run: Box::new(run),
-            after: self.flush.clone(),
+            after: Some(self.flush.clone()),
             awaited: false,
         }
     }

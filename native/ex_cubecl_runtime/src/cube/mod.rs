@@ -1,8 +1,8 @@
 //! A device of any CubeCL runtime. Each entry pins CubeCL's stream and catches panics.
 //!
 //! CubeCL 0.10 reads freed memory when two streams share buffers, and derives the stream from the
-//! calling thread; BEAM processes move between threads. So all calls use the same stream. Kernels
-//! run as tasks of CubeCL's device thread (`device_thread.rs`), which flushes after them. Every other entry
+//! calling thread; BEAM processes move between threads. So all calls use the same stream. All calls of CubeCL
+//! are tasks of its device thread (`device_thread.rs`), which flushes after kernels. Every other entry
 //! waits until the tasks before it have finished, so that raw commands of a backend on the same
 //! queue keep the order of the calls.
 
@@ -39,7 +39,7 @@ use crate::cube::timing::{Timestamps, Timings};
 use crate::guard::caught;
 use crate::kernels::{self};
 use crate::lower::compiled::Compiled;
-use crate::lower::target::STREAM;
+use crate::lower::target::{STREAM, Target};
 
 /// Bound offsets of windows into a page are multiples of this on every runtime.
 pub const WINDOW_ALIGNMENT: u64 = 256;
@@ -63,7 +63,8 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// What the backend stores for a page, beside its handle.
     type PageData: Send + Sync + 'static;
 
-    fn page_data(cube: &Cube<Self>, handle: &Handle) -> Result<Self::PageData>;
+    /// On the device thread.
+    fn page_data(client: &Client<Self>, handle: &Handle) -> Result<Self::PageData>;
 
     /// See [`ex_cubecl_core::driver::Driver::share`].
     fn share(_cube: &Cube<Self>, _page: &Page) -> Result<()> {
@@ -123,7 +124,9 @@ pub trait Backend: Send + Sync + Sized + 'static {
     }
 
     fn sync(cube: &Cube<Self>) -> Result<()> {
-        cube.awake(|| block_on(cube.client.sync()).map_err(Error::driver))
+        let client = cube.client.clone();
+        let finished = cube.thread.call(move || Ok(client.sync()))?;
+        block_on(finished).map_err(Error::driver)
     }
 
     /// Runs a source. Regions start at multiples of `WINDOW_ALIGNMENT` and are whole words long.
@@ -184,16 +187,19 @@ pub struct Cube<B: Backend> {
 
 impl<B: Backend> Drop for Cube<B> {
     fn drop(&mut self) {
-        if self.thread.is_abandoned() {
-            self.thread.forget();
-        } else if B::ENDS {
+        if B::ENDS {
             retire(&self.thread, &self.server);
         }
     }
 }
 
 impl<B: Backend> Cube<B> {
-    pub fn new(id: DeviceId, device: &<B::Runtime as cubecl::Runtime>::Device, backend: B) -> Self {
+    /// An error if the thread of the CubeCL device was abandoned during an earlier opening.
+    pub fn new(
+        id: DeviceId,
+        device: &<B::Runtime as cubecl::Runtime>::Device,
+        backend: B,
+    ) -> Result<Self> {
         let client = STREAM.executes(|| <B::Runtime as cubecl::Runtime>::client(device));
         let memory = &client.properties().memory;
         let limits = Limits {
@@ -212,12 +218,13 @@ impl<B: Backend> Cube<B> {
             }
         };
         let thread = Thread::of(device.to_id());
-        let (lost, abandoned) = (broken.clone(), thread.clone());
-        let overdue = move || {
-            lost.store(true, Release);
-            abandoned.abandon();
-        };
-        Cube {
+        if thread.is_abandoned() {
+            return Err(Error::driver(
+                "a kernel whose compilation did not end occupies the device: start the VM again",
+            ));
+        }
+        let abandoned = thread.clone();
+        Ok(Cube {
             id,
             server: DeviceHandle::new(device.to_id()),
             client,
@@ -225,13 +232,13 @@ impl<B: Backend> Cube<B> {
             thread,
             flush: Arc::new(flush),
             broken,
-            overdue: Arc::new(overdue),
+            overdue: Arc::new(move || abandoned.abandon()),
             compiled: Compiled::new(B::MAX_PROGRAMS),
             has_loop_limit: OnceLock::new(),
             timings,
             send_deferred: backend.deferred_writes(),
             backend,
-        }
+        })
     }
 
     /// Runs a call of the driver after all kernels of earlier calls.
@@ -248,28 +255,6 @@ impl<B: Backend> Cube<B> {
             point(Stage::Driver);
             STREAM.executes(call)
         })
-    }
-
-    /// Keeps CubeCL's device thread awake during `call`. Every use of the client and of the server
-    /// must be inside such a call: outside, it would wait forever.
-    pub fn awake<T>(&self, call: impl FnOnce() -> Result<T>) -> Result<T> {
-        let _awake = self.thread.enter();
-        call()
-    }
-
-    /// `client.empty` would report a failure only at a later read. A call of the server itself, on
-    /// its own thread, reports it now and leaves CubeCL's pool as it was.
-    fn initialize(&self, bytes: u64) -> Result<Handle> {
-        let handle = Handle::new(STREAM, bytes);
-        let memory = handle.memory.clone();
-        let outcome = self.server.submit_blocking(move |server| {
-            caught(|| {
-                server.initialize_memory(memory, bytes, STREAM);
-                Ok(())
-            })
-        });
-        outcome.map_err(|fault| Error::driver(format!("{fault:?}")))??;
-        Ok(handle)
     }
 
     fn out_of_memory(&self, error: Error, requested: u64) -> Error {
@@ -310,6 +295,21 @@ impl<B: Backend> Cube<B> {
 }
 
 pub(super) type Client<B> = ComputeClient<<B as Backend>::Runtime>;
+
+/// On the device thread. `client.empty` would report a failure only at a later read. A call of the
+/// server itself reports it now and leaves CubeCL's pool as it was.
+fn initialized<R: cubecl::Runtime>(target: &Target<R>, bytes: u64) -> Result<Handle> {
+    let handle = Handle::new(STREAM, bytes);
+    let memory = handle.memory.clone();
+    let outcome = target.server.submit_blocking(move |server| {
+        caught(|| {
+            server.initialize_memory(memory, bytes, STREAM);
+            Ok(())
+        })
+    });
+    outcome.map_err(|fault| Error::driver(format!("{fault:?}")))??;
+    Ok(handle)
+}
 
 /// Flushes the queued commands; returns an error if a launch failed.
 fn flushed<R: cubecl::Runtime>(client: &ComputeClient<R>) -> Result<()> {

@@ -8,7 +8,7 @@ use cubecl::server::ComputeServer;
 use ex_cubecl_core::driver::{PendingRead, Region};
 use ex_cubecl_core::error::{Error, Result};
 
-use crate::cube::{Backend, Cube, flushed, handle_of};
+use crate::cube::{Backend, Cube, Server, flushed, handle_of};
 use crate::guard::caught;
 use crate::lower::target::STREAM;
 
@@ -17,21 +17,24 @@ impl<B: Backend> Cube<B> {
         let handle = handle_of::<B>(dst.page, dst.offset, data.len() as u64)?;
         let descriptor = handle.copy_descriptor([data.len()].into(), [1].into(), 1);
         let bytes = Bytes::from_elems(data.to_vec());
-        self.awake(|| {
-            self.server
-                .submit(move |server| server.write(vec![(descriptor, bytes)], STREAM));
+        let target = self.target();
+        self.thread.call(move || {
+            let write =
+                move |server: &mut Server<B>| server.write(vec![(descriptor, bytes)], STREAM);
+            target.server.submit(write);
             // CUDA keeps each upload in host memory until a flush.
-            flushed(&self.client)
+            flushed(&target.client)
         })
     }
 
     pub(super) fn read_through_client(&self, src: Region<'_>) -> Result<Box<dyn PendingRead>> {
         let handle = handle_of::<B>(src.page, src.offset, src.len)?;
         let descriptor = handle.copy_descriptor([src.len as usize].into(), [1].into(), 1);
-        let reading = self.awake(|| {
-            self.server
-                .submit_blocking(move |server| server.read(vec![descriptor], STREAM))
-                .map_err(|fault| Error::driver(format!("{fault:?}")))
+        let server = self.server.clone();
+        let reading = self.thread.call(move || {
+            let reading =
+                server.submit_blocking(move |server| server.read(vec![descriptor], STREAM));
+            reading.map_err(|fault| Error::driver(format!("{fault:?}")))
         })?;
         Ok(Box::new(ClientRead(Box::new(move || {
             let mut all = block_on(reading).map_err(Error::driver)?;

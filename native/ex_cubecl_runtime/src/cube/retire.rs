@@ -8,15 +8,12 @@ use cubecl::device_handle::DeviceHandle;
 use crate::cube::device_thread::Thread;
 use crate::guard::caught;
 
-/// Drops the server of a device. The client, the server and the thread must not be used afterwards.
-/// This call waits for launches under way, so it must not run on a BEAM scheduler.
+/// Drops the server of a device after the tasks of its thread; if the thread was abandoned, once the
+/// task has returned for which it was. The client, the server and the thread must not be used
+/// afterwards.
 pub fn retire<S: DeviceService + 'static>(thread: &Thread, server: &DeviceHandle<S>) {
-    thread.wait_idle();
-    thread.forget();
-    // The guard is never dropped, so that no sleep task is queued for CubeCL's thread.
-    std::mem::forget(thread.enter());
-    server.submit(|server| end(server));
-    server.flush_queue();
+    let server = server.clone();
+    thread.end(move || server.submit(|server| end(server)));
 }
 
 fn end<S>(server: &mut S) {

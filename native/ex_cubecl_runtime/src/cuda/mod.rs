@@ -17,7 +17,7 @@ use ex_cubecl_core::driver::{Driver, Hardware, Info, Region};
 use ex_cubecl_core::dtype::DType;
 use ex_cubecl_core::error::{Error, Result};
 
-use crate::cube::{Backend, Cube, allocation};
+use crate::cube::{Backend, Client, Cube, allocation};
 use crate::cuda::driver_api::{DriverApi, has_compiler};
 
 pub fn enumerate() -> Vec<Info> {
@@ -65,7 +65,7 @@ pub fn open(info: &Info) -> Result<Box<dyn Driver>> {
     let backend = Cuda {
         lost: AtomicBool::new(false),
     };
-    Ok(Box::new(Cube::new(info.id, &device, backend)))
+    Ok(Box::new(Cube::new(info.id, &device, backend)?))
 }
 
 pub fn missing() -> String {
@@ -84,11 +84,8 @@ impl Backend for Cuda {
     /// The address of the page, which does not change.
     type PageData = u64;
 
-    fn page_data(cube: &Cube<Self>, handle: &Handle) -> Result<u64> {
-        let resource = cube
-            .client
-            .get_resource(handle.clone())
-            .map_err(Error::driver)?;
+    fn page_data(client: &Client<Self>, handle: &Handle) -> Result<u64> {
+        let resource = client.get_resource(handle.clone()).map_err(Error::driver)?;
         Ok(resource.resource().ptr)
     }
 

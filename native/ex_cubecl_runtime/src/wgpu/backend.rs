@@ -20,7 +20,7 @@ use wgpu::{Adapter, Backend as Api, Features};
 
 use crate::cube::address_space::Reservation;
 use crate::cube::timing::Timestamps;
-use crate::cube::{Backend, Cube, allocation};
+use crate::cube::{Backend, Client, Cube, allocation};
 use crate::wgpu::adapters::{adapters, numbered};
 use crate::wgpu::gpu::Gpu;
 use crate::wgpu::host_memory::host_memory;
@@ -50,7 +50,7 @@ pub fn open(info: &Info) -> Result<Box<dyn Driver>> {
         shares_host_memory: info.hardware == Hardware::Cpu,
         id: info.id,
     };
-    Ok(Box::new(Cube::new(info.id, &device, backend)))
+    Ok(Box::new(Cube::new(info.id, &device, backend)?))
 }
 
 /// Creates a device and hands it to CubeCL, which refers to it as `Existing(n)` from then on.
@@ -163,11 +163,8 @@ impl Backend for Wgpu {
 
     type PageData = RawPage;
 
-    fn page_data(cube: &Cube<Self>, handle: &Handle) -> Result<RawPage> {
-        let resource = cube
-            .client
-            .get_resource(handle.clone())
-            .map_err(Error::driver)?;
+    fn page_data(client: &Client<Self>, handle: &Handle) -> Result<RawPage> {
+        let resource = client.get_resource(handle.clone()).map_err(Error::driver)?;
         let resource = resource.resource();
         match resource.offset {
             0 => Ok(RawPage {
