@@ -13,7 +13,8 @@ if Code.ensure_loaded?(Nx.Backend) do
     @negated Kernel.kernel(fn x, y -> -(x * y) end)
     @opposite Kernel.kernel(fn x -> -x end)
 
-    # For each part of the result: a kernel of a function of a and a function of b.
+    # The real and the imaginary part of each function of a + b i are products of a function of a and a function of b, as in
+    # exp(a + b i) = exp(a) cos(b) + exp(a) sin(b) i. Each part is {the kernel of the product, the function of a, the function of b}.
     @products %{
       exp: [{@product, :exp, :cos}, {@product, :exp, :sin}],
       sin: [{@product, :sin, :cosh}, {@product, :cos, :sinh}],

@@ -56,7 +56,8 @@ defmodule ExCubecl.Kernel.FloatFunctions.Inverse do
     end
   end
 
-  # The leading digits of a multiple of pi / 4, or those that follow.
+  # The code for `eighths` times pi / 4 (an eighth of a turn), which takes two floats: at place 0 the float that is closest to it, at place 1
+  # the float that is closest to the rest.
   defp multiple(f, place) do
     [one, two, three, four] = for parts <- f.quarters, do: number(f.type, elem(parts, place))
 
