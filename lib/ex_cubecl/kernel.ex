@@ -51,7 +51,7 @@ defmodule ExCubecl.Kernel do
   | Elixir | pipes, module attributes with a number, macros that are imported or required |
   | conditionals | `if`, `cond`, as expressions or as statements |
   | variables | `x = ...`, any number of times; a variable set before an `if` or a loop can be reassigned in it |
-  | loops | `for i <- first..last do ... end`, both bounds included; `sum = for i <- first..last, reduce: 0 do acc -> acc + x[i] end` |
+  | loops | `for i <- first..last do ... end`, both bounds included; `sum = for i <- first..last, reduce: 0 do acc -> acc + x[i] end`; `while x > 1, limit: 100 do ... end`, which ends when the condition is false, or after `limit` iterations |
   | indices | `index()`, `index(:x)`, `index(:y)`, `index(:z)`, `len(buffer)`, `shape(buffer, axis)`, `buffer[i]` |
   | types | `cast(x, :f32)`; `bitcast(x, :u32)`, the bits of `x` as another type of the same size |
   | workgroups | `local()`, `group()`, `group_size()`, each also with `:x`, `:y`, `:z`; `tile = shared(:f32, 256)`; `barrier()` |

@@ -121,6 +121,111 @@ defmodule ExCubecl.KernelTest do
     assert Enum.map(results, &ExCubecl.to_list!/1) == [[2], [3], [4], [5]]
   end
 
+  defmodule Conditional do
+    use ExCubecl.Kernel
+
+    defkernel(half(x), do: if(rem(x, 2) == 0, do: div(x, 2), else: 3 * x + 1))
+
+    # The condition calls a kernel, and the limit is a number of the call.
+    defkernel collatz(x, limit) do
+      steps = 0
+      n = x
+
+      while half(n) != 4 and n > 2, limit: limit do
+        n = half(n)
+        steps = steps + 1
+      end
+
+      steps
+    end
+
+    # The condition reads an element; a loop in a loop, and one that never runs.
+    defkernel find(list, wanted, out) do
+      at = 0
+
+      while list[at] != wanted[index()], limit: len(list) do
+        at = at + 1
+      end
+
+      inner = 0
+
+      for i <- 1..3 do
+        j = 0
+
+        while j < i, limit: 2 do
+          j = j + 1
+          inner = inner + 10 * i
+        end
+      end
+
+      while true, limit: -1 do
+        inner = 1000
+      end
+
+      while false, limit: 10 do
+        inner = 2000
+      end
+
+      out[index()] = at + inner
+    end
+
+    # The loop limit of some drivers is exceeded: an error, not a wrong result.
+    defkernel count(n, out) do
+      i = 0
+
+      while i < n, limit: 10_000_000 do
+        i = i + 1
+      end
+
+      out[0] = i
+    end
+  end
+
+  test "loops with a condition end when it is false, or at their limit" do
+    next = fn n -> if rem(n, 2) == 0, do: div(n, 2), else: 3 * n + 1 end
+
+    steps = fn n, limit ->
+      n
+      |> Stream.iterate(next)
+      |> Enum.take_while(&(next.(&1) != 4 and &1 > 2))
+      |> length()
+      |> min(limit)
+    end
+
+    list = Enum.to_list(3..40)
+
+    for limit <- [-1, 0, 1, 7, 1000] do
+      expected = Enum.map(list, &steps.(&1, max(limit, 0)))
+      assert ExCubecl.to_list!(Conditional.collatz!(s32(list), limit)) == expected
+    end
+
+    out = Buffer.zeros!([3], :s32)
+    Conditional.find!(s32([5, 6, 7]), s32([7, 5, 9]), out)
+    # 10 + 2 * 20 + 2 * 30
+    assert ExCubecl.to_list!(out) == [2 + 110, 110, 3 + 110]
+  end
+
+  test "a loop with a condition makes all its iterations, or the call is refused" do
+    out = Buffer.zeros!([1], :s32)
+    Conditional.count!(50_000, out)
+    assert ExCubecl.to_list!(out) == [50_000]
+
+    case Conditional.count(1_000_000, out) do
+      :ok -> assert ExCubecl.to_list!(out) == [1_000_000]
+      {:error, error} -> assert error.reason == :loop_limit
+    end
+  end
+
+  test "types of a loop with a condition" do
+    limit = Kernel.kernel(fn x, out -> while(out[0] < 1, limit: x[0], do: out[0] = 1) end)
+    out = Buffer.zeros!([1], :s32)
+    error = refused(Kernel.run(limit, [f32([1.0]), out]), :type_mismatch)
+    assert error.details.text =~ "the limit of a loop is an integer, not a float"
+    number = Kernel.kernel(fn x, out -> while(x[0] + 1, limit: 3, do: out[0] = 1) end)
+    error = refused(Kernel.run(number, [f32([1.0]), out]), :type_mismatch)
+    assert error.details.text =~ "a condition is a comparison"
+  end
+
   defmodule Called do
     use ExCubecl.Kernel
 
@@ -402,7 +507,7 @@ defmodule ExCubecl.KernelTest do
           {"fn x -> cond do x > 0 -> 1 end end", "true -> ..."},
           {"fn x -> Enum.sum(x) end", "Enum.sum/1 is a function of Elixir"},
           {"fn x -> x + ExCubecl.KernelTest.Sample.blur(x, x) end", "indexed kernel"},
-          {"fn x -> while(true) end", "use for"}
+          {"fn x -> while(true) end", "while has no value"}
         ] do
       test code do
         code = "require ExCubecl.Kernel; ExCubecl.Kernel.kernel(#{unquote(code)})"

@@ -87,7 +87,7 @@ defmodule ExCubecl.KernelModel do
     names = [:i, :s | locals]
     value = number(depth, names, [:a, :b])
 
-    case :rand.uniform(if depth > 0, do: 6, else: 3) do
+    case :rand.uniform(if depth > 0, do: 7, else: 3) do
       1 ->
         {call(:=, [variable(:s), value]), locals}
 
@@ -112,6 +112,11 @@ defmodule ExCubecl.KernelModel do
         to = Enum.random([3, 5, call(:len, [variable(:a)])])
         range = call(:.., [from, to])
         {call(:for, [call(:<-, [variable(:j), range]), [do: block(depth, locals)]]), locals}
+
+      7 ->
+        limit = Enum.random([0, 3, -1, variable(:i)])
+        body = block(depth, locals)
+        {call(:while, [condition(1, names, [:a, :b]), [limit: limit], [do: body]]), locals}
     end
   end
 
@@ -179,6 +184,19 @@ defmodule ExCubecl.KernelModel do
     env =
       Enum.reduce(from..to//1, env, fn i, env ->
         body |> eval(Map.put(env, name, i)) |> elem(1)
+      end)
+
+    {nil, env}
+  end
+
+  defp eval({:while, _, [condition, [limit: limit], [do: body]]}, env) do
+    {limit, _} = eval(limit, env)
+
+    env =
+      Enum.reduce_while(1..limit//1, env, fn _, env ->
+        if elem(eval(condition, env), 0),
+          do: {:cont, body |> eval(env) |> elem(1)},
+          else: {:halt, env}
       end)
 
     {nil, env}

@@ -85,6 +85,7 @@ defmodule ExCubecl.Kernel.BuiltIns do
     group_size: [0, 1],
     shared: [2],
     barrier: [0],
+    while: [2, 3],
     +: [1]
   ]
 

@@ -12,7 +12,6 @@ defmodule ExCubecl.Kernel.Diagnostics do
     ===: "==",
     !==: "!=",
     case: "if or cond",
-    while: "for i <- first..last do ... end",
     unless: "if not ...",
     with: "if or cond",
     length: "len(x) for the number of elements",
@@ -97,6 +96,10 @@ defmodule ExCubecl.Kernel.Diagnostics do
       else:
         "for has a value only with reduce:, as in: for i <- first..last, reduce: 0 do acc -> acc + x[i] end"
   end
+
+  def value({:while, _, _}),
+    do:
+      "while has no value: it is a line of its own, and sets variables that are set before it, too"
 
   def value({:@, _, [{name, _, _}]}),
     do: "@#{name} has no value here: set it before the kernel, in its module"

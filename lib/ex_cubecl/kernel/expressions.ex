@@ -133,7 +133,7 @@ defmodule ExCubecl.Kernel.Expressions do
     do: expression({name, meta, args}, scope)
 
   def expression({word, meta, _} = quoted, scope)
-      when word in [:=, :for, :@, :fn, :&, :^, :if, :cond, :{}, :%, :%{}, :<<>>],
+      when word in [:=, :for, :while, :@, :fn, :&, :^, :if, :cond, :{}, :%, :%{}, :<<>>],
       do: fail(scope, meta, Diagnostics.value(quoted))
 
   def expression({name, meta, args}, scope) when is_atom(name) and is_list(args) do

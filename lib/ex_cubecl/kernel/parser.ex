@@ -7,7 +7,7 @@ defmodule ExCubecl.Kernel.Parser do
   #               {:call, line, function, [e]} {:cast, dtype, e} {:bitcast, line, dtype, e}
   #               {:if, line, c, e, e} {:inline, kernel, [e]}
   #   statement   {:let, line, name, e} {:write, line, name, e, e} {:branch, line, c, [s], [s]}
-  #               {:for, line, name, e, e, [s]} {:atomic, line, op, name, e, e, name | nil} {:barrier, line}
+  #               {:for, line, name, e, e, [s]} {:while, line, c, e, [s]} {:atomic, line, op, name, e, e, name | nil} {:barrier, line}
   #               {:run, kernel, [e]}
   #
   # In a kernel of groups also {:local, axis} and {:group, axis}; `group` has the threads along x, y and z, `shared` the
@@ -178,6 +178,20 @@ defmodule ExCubecl.Kernel.Parser do
 
   defp statement({:for, meta, _}, scope),
     do: fail(scope, meta, "a loop is written as: for i <- first..last do ... end")
+
+  defp statement({:while, meta, [condition | rest]}, scope) do
+    with true <- Enum.all?(rest, &Keyword.keyword?/1),
+         [do: body, limit: limit] <- rest |> Enum.concat() |> Enum.sort_by(&elem(&1, 0)) do
+      [condition, limit] = Enum.map([condition, limit], &expression(&1, scope))
+      {{:while, line(meta, scope), condition, limit, body |> lines() |> block(scope)}, scope}
+    else
+      _ ->
+        text =
+          "a loop with a condition has a limit of its iterations, and is written as: while x > 1, limit: 100 do ... end"
+
+        fail(scope, meta, text)
+    end
+  end
 
   defp statement(other, scope) do
     with nil <- IndexedCalls.statement(other, scope) do

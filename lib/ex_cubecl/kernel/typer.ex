@@ -159,6 +159,15 @@ defmodule ExCubecl.Kernel.Typer do
     {{:for, state.locals[name], from, to, body}, state}
   end
 
+  # What the condition calls is executed before each iteration, too.
+  defp statement({:while, line, condition, limit, body}, state) do
+    {limit, state} = index(limit, line, state, :s32, "the limit of a loop")
+    {condition, inner} = condition(condition, line, %{state | prefix: []})
+    head = Enum.reverse(inner.prefix)
+    {body, state} = block(body, %{inner | prefix: state.prefix})
+    {{:while, limit, head, condition, body}, state}
+  end
+
   defp statement({:atomic, line, op, name, index, value, before}, state) do
     dtype = dtype_of(name, line, state)
     {index, state} = index(index, line, state)
@@ -399,13 +408,13 @@ defmodule ExCubecl.Kernel.Typer do
     end
   end
 
-  defp index(index, line, state, wanted \\ nil) do
+  defp index(index, line, state, wanted \\ nil, what \\ "an index") do
     case expression(index, state) |> defaulted() do
       {{:bool, _}, _} ->
-        type_error(line, "an index is an integer, not a comparison")
+        type_error(line, "#{what} is an integer, not a comparison")
 
       {{type, _}, _} when floating?(type) ->
-        type_error(line, "an index is an integer, not a float: use cast(x, :s32)")
+        type_error(line, "#{what} is an integer, not a float: use cast(x, :s32)")
 
       {{type, _} = typed, state} ->
         coerce(typed, wanted || type, state)

@@ -62,6 +62,13 @@ defmodule ExCubecl.Kernel.Uniformity do
     block(body, scope, set(name, scope.together, scope, state))
   end
 
+  # The condition is evaluated in the loop, as are the statements of kernels that it calls.
+  defp statement({:while, _line, condition, limit, body}, scope, state) do
+    {scope, state} = inside([limit, condition], scope, state)
+    {_, state} = value(condition, scope, state)
+    block(body, scope, state)
+  end
+
   defp statement({:run, kernel, args}, scope, state) do
     {scope, state} = called(kernel, args, scope, state)
     block(kernel.statements, scope, state)

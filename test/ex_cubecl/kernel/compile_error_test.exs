@@ -18,6 +18,8 @@ defmodule ExCubecl.CompileErrorTest do
     def plain(x), do: x
   end
 
+  @while_form "a loop with a condition has a limit of its iterations, and is written as: while x > 1, limit: 100 do ... end"
+
   # The message of a compile error without file and line. Both must be in the error.
   defp words(code) do
     capture_io(:stderr, fn ->
@@ -139,6 +141,12 @@ defmodule ExCubecl.CompileErrorTest do
          "for with reduce: is written as: for i <- first..last, reduce: 0 do acc -> acc + x[i] end"},
         {"fn x -> for(i <- 0..3, reduce: 0, do: i) end",
          "for with reduce: is written as: for i <- first..last, reduce: 0 do acc -> acc + x[i] end"},
+        {"fn x, out -> while x[0] > 1 do out[0] = 1 end end", @while_form},
+        {"fn x, out -> while x[0] > 1, limit: 3, step: 2 do out[0] = 1 end end", @while_form},
+        {"fn x, out -> while(x[0] > 1, limit: 3)\n out[0] = 1 end", @while_form},
+        {"fn x, out -> while(true)\n out[0] = 1 end", @while_form},
+        {"fn x -> y = while(x > 1, limit: 3, do: x)\n y end",
+         "while has no value: it is a line of its own, and sets variables that are set before it, too"},
         {"fn x -> x |> 2 end",
          "a value is piped into a call, such as x |> scale(2), and 2 is none"},
         {"fn x -> x + for(i <- 0..3, reduce: 0, do: (a -> a + i)) end",

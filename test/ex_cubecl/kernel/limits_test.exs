@@ -188,7 +188,7 @@ defmodule ExCubecl.KernelLimitsTest do
     assert ExCubecl.to_list!(out) == [7, 7, 7, 7]
 
     branches =
-      "the kernel cannot run: it has more than 1,000 branches, which are `if`, `for` and each write by an index; " <>
+      "the kernel cannot run: it has more than 1,000 branches, which are `if`, `for`, twice `while` and each write by an index; " <>
         "two reads count for one: use loops"
 
     error = refused(run.(List.duplicate(write, 1_001)), :invalid_argument)

@@ -70,6 +70,9 @@ defmodule ExCubecl.UniformityTest do
     "cond do\n n > 1 -> barrier()\n n > 0 -> out[0] = 1\n true -> barrier() end",
     "if #{@called}.twice(n) > 3, do: barrier()",
     "k = #{@called}.power(n, len(x))\nfor i <- 0..k do barrier() end",
+    "k = 1\nwhile k < n, limit: len(x) do\n barrier()\n k = 2 * k\nend",
+    "k = local()\nwhile k > 0, limit: 3 do\n k = k - 1\nend\nbarrier()",
+    "while #{@called}.power(n, 2) > 3, limit: 2, do: barrier()",
     # The condition is a literal, so that the thread does not decide.
     "k = if 2 > 1, do: n, else: local()\nif k > 0, do: barrier()",
     "k = #{@called}.pick(1, group(), local())\nif k > 0, do: barrier()",
@@ -86,6 +89,11 @@ defmodule ExCubecl.UniformityTest do
     {"for i <- index()..n do\n barrier()\nend", 2},
     {"for i <- 0..local() do\n for j <- 0..3 do\n  barrier()\n end\nend", 3},
     {"k = local()\nfor i <- 0..k do\n barrier()\nend", 3},
+    {"while local() > 0, limit: 3 do\n barrier()\nend", 2},
+    {"while n > 0, limit: local() do\n barrier()\nend", 2},
+    {"k = n\nwhile k > 0, limit: 3 do\n barrier()\n k = k - local()\nend", 3},
+    {"k = 1\nwhile local() > 2, limit: 3 do\n k = 2\nend\nif k > 1, do: barrier()", 5},
+    {"while #{@called}.power(n, local()) > 3, limit: 2, do: barrier()", 1},
     # A variable varies for the whole kernel, also before it is set to a varying value.
     {"k = 1\nif k > 0, do: barrier()\nk = local()", 2},
     {"k = 1\nfor i <- 0..3 do\n if k > 0, do: barrier()\n k = index()\nend", 3},
@@ -204,7 +212,11 @@ defmodule ExCubecl.UniformityTest do
 
   # A statement, and the names that are known after it.
   defp statement(depth, names) do
-    kinds = if depth == 0, do: [:set, :barrier], else: [:set, :set, :barrier, :if, :for, :atomic]
+    kinds =
+      if depth == 0,
+        do: [:set, :barrier],
+        else: [:set, :set, :barrier, :if, :for, :while, :atomic]
+
     name = Enum.random([:a, :b, :c])
 
     case Enum.random(kinds) do
@@ -228,6 +240,15 @@ defmodule ExCubecl.UniformityTest do
 
       :for ->
         {loop(depth, name, names), names}
+
+      :while ->
+        {quote(
+           do:
+             while(unquote(condition(1, names)),
+               limit: unquote(number(1, names)),
+               do: unquote(block(depth, names))
+             )
+         ), names}
     end
   end
 

@@ -3,8 +3,9 @@
 use std::cell::Cell;
 
 use ex_cubecl_core::DType;
-use ex_cubecl_core::program::tree::LANES;
-use ex_cubecl_core::program::tree::{Atomic, Binary, Expr, Group, Program, Stmt, Type, Unary};
+use ex_cubecl_core::program::tree::{
+    Atomic, Binary, Expr, Group, LANES, Program, Stmt, Type, Unary, While,
+};
 use rustler::{Decoder, Error, NifResult, Term};
 
 use crate::atoms;
@@ -113,6 +114,9 @@ fn statement(term: Term<'_>, budget: Budget<'_>) -> NifResult<Stmt> {
     match (tag.as_str(), rest) {
         ("if", [condition, then, other]) => branch(*condition, *then, *other, budget),
         ("for", [local, from, to, body]) => for_loop(*local, *from, *to, *body, budget),
+        ("while", [limit, head, condition, body]) => {
+            while_loop(*limit, *head, (*condition, *body), budget)
+        }
         (tag, rest) => single(tag, rest, budget),
     }
 }
@@ -139,6 +143,23 @@ fn for_loop(
     let body = block(body, budget)?;
     let (from, to) = (expr(from, budget)?, expr(to, budget)?);
     Ok(Stmt::For(slot(local)?, from, to, body))
+}
+
+#[inline(never)]
+fn while_loop(
+    limit: Term<'_>,
+    head: Term<'_>,
+    (condition, body): (Term<'_>, Term<'_>),
+    budget: Budget<'_>,
+) -> NifResult<Stmt> {
+    let (head, body) = (block(head, budget)?, block(body, budget)?);
+    let (limit, condition) = (expr(limit, budget)?, expr(condition, budget)?);
+    Ok(Stmt::While(Box::new(While {
+        limit,
+        head,
+        condition,
+        body,
+    })))
 }
 
 /// A statement that contains no other statements.
@@ -242,25 +263,11 @@ fn unary(name: &str) -> NifResult<Unary> {
         "not" => Unary::Not,
         "bnot" => Unary::BitNot,
         "abs" => Unary::Abs,
-        "exp" => Unary::Exp,
-        "log" => Unary::Log,
-        "log1p" => Unary::Log1p,
-        "sin" => Unary::Sin,
-        "cos" => Unary::Cos,
-        "tan" => Unary::Tan,
-        "tanh" => Unary::Tanh,
-        "sinh" => Unary::Sinh,
-        "cosh" => Unary::Cosh,
-        "asin" => Unary::Asin,
-        "acos" => Unary::Acos,
-        "atan" => Unary::Atan,
         "sqrt" => Unary::Sqrt,
-        "rsqrt" => Unary::Rsqrt,
         "round" => Unary::Round,
         "floor" => Unary::Floor,
         "ceil" => Unary::Ceil,
         "trunc" => Unary::Trunc,
-        "erf" => Unary::Erf,
         "nan?" => Unary::IsNan,
         "infinite?" => Unary::IsInf,
         "count_ones" => Unary::CountOnes,
@@ -275,8 +282,6 @@ fn binary(name: &str) -> NifResult<Binary> {
         "mul" => Binary::Mul,
         "div" => Binary::Div,
         "rem" => Binary::Rem,
-        "pow" => Binary::Pow,
-        "atan2" => Binary::Atan2,
         "min" => Binary::Min,
         "max" => Binary::Max,
         "and" => Binary::And,

@@ -12,7 +12,7 @@ const MAX_NODES: usize = 20_000;
 /// of branches: 1,000 take it about a second, 4,000 half a minute and two gigabytes.
 const MAX_BRANCHES: usize = 1_000 * BRANCH;
 const BRANCH: usize = 2;
-/// The steps of a division of floats (`lower/functions.rs`).
+/// The steps of a division of floats (`lower/remainder.rs`).
 const REMAINDER: usize = 7 * BRANCH;
 const READ: usize = 1;
 /// A read that reports an out-of-bounds index, which takes a branch and four stores.
@@ -78,7 +78,7 @@ impl<'a> Check<'a> {
         self.branches += cost;
         if self.branches > MAX_BRANCHES {
             Err(
-                "it has more than 1,000 branches, which are `if`, `for` and each write by an index; two reads count for one: use loops",
+                "it has more than 1,000 branches, which are `if`, `for`, twice `while` and each write by an index; two reads count for one: use loops",
             )
         } else {
             Ok(())
@@ -177,6 +177,14 @@ impl<'a> Check<'a> {
                 expect(INDEX, self.expr(from, depth)?)?;
                 expect(INDEX, self.expr(to, depth)?)?;
                 self.block(body, depth)
+            }
+            Stmt::While(round) => {
+                // The loop, and the end of it in the middle.
+                self.branch(2 * BRANCH)?;
+                expect(INDEX, self.expr(&round.limit, depth)?)?;
+                self.block(&round.head, depth)?;
+                expect(Type::Bool, self.expr(&round.condition, depth)?)?;
+                self.block(&round.body, depth)
             }
         }
     }
@@ -338,7 +346,6 @@ fn binary(op: Binary, value: Type) -> Result<Type, Unsound> {
     let (fits, result) = match op {
         And | Or => (!number, Type::Bool),
         BitAnd | BitOr | BitXor | Shl | Shr => (integer, value),
-        Pow | Atan2 => (number && !integer, value),
         Add | Sub | Mul | Div | Rem | Min | Max => (number, value),
         Eq | Ne | Lt | Le | Gt | Ge => (number, Type::Bool),
     };

@@ -38,6 +38,18 @@ fn what_agrees_passes() {
 
 #[test]
 fn what_does_not_agree_is_named() {
+    let until = |limit, condition| {
+        Stmt::While(Box::new(While {
+            limit,
+            head: vec![],
+            condition,
+            body: vec![],
+        }))
+    };
+    assert_eq!(
+        program(vec![until(Expr::GlobalId, Expr::Bool(true))]).check(),
+        Ok(())
+    );
     let wrong = [
         Stmt::Put(0, Expr::ElementAtSelf(0)),
         Stmt::Put(3, Expr::ElementAtSelf(0)),
@@ -47,6 +59,8 @@ fn what_does_not_agree_is_named() {
         Stmt::Write(2, Expr::ElementAtSelf(0), Expr::ElementAtSelf(0)),
         Stmt::If(Expr::ElementAtSelf(0), vec![], vec![]),
         Stmt::For(0, Expr::ElementAtSelf(0), Expr::GlobalId, vec![]),
+        until(Expr::ElementAtSelf(0), Expr::Bool(true)),
+        until(Expr::GlobalId, Expr::GlobalId),
         Stmt::Put(2, Expr::Unary(Unary::BitNot, boxed(Expr::ElementAtSelf(0)))),
         Stmt::Put(
             2,
@@ -79,6 +93,14 @@ fn a_barrier_is_where_all_threads_come_by() {
     let first = || Expr::Binary(Binary::Lt, boxed(Expr::LocalId), boxed(one()));
     let same = || Expr::Binary(Binary::Lt, boxed(Expr::GroupId), boxed(one()));
     let round = |from, body| Stmt::For(0, from, one(), body);
+    let until = |condition, body| {
+        Stmt::While(Box::new(While {
+            limit: one(),
+            head: vec![],
+            condition,
+            body,
+        }))
+    };
     let grouped = |body| {
         let group = Some(Group {
             threads: 8,
@@ -97,6 +119,7 @@ fn a_barrier_is_where_all_threads_come_by() {
             Stmt::Set(0, Expr::GroupId),
             round(Expr::Local(0), vec![Stmt::Barrier]),
         ],
+        vec![until(same(), vec![Stmt::Barrier])],
     ];
     for body in fine {
         assert_eq!(grouped(body.clone()).check(), Ok(()), "{body:?}");
@@ -119,6 +142,11 @@ fn a_barrier_is_where_all_threads_come_by() {
         )],
         vec![
             Stmt::If(first(), vec![Stmt::Set(0, one())], vec![]),
+            round(Expr::Local(0), vec![Stmt::Barrier]),
+        ],
+        vec![until(first(), vec![Stmt::Barrier])],
+        vec![
+            until(first(), vec![Stmt::Set(0, one())]),
             round(Expr::Local(0), vec![Stmt::Barrier]),
         ],
         vec![Stmt::Put(2, Expr::Scalar(0))],

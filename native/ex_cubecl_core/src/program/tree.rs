@@ -20,25 +20,11 @@ pub enum Unary {
     Not,
     BitNot,
     Abs,
-    Exp,
-    Log,
-    Log1p,
-    Sin,
-    Cos,
-    Tan,
-    Tanh,
-    Sinh,
-    Cosh,
-    Asin,
-    Acos,
-    Atan,
     Sqrt,
-    Rsqrt,
     Round,
     Floor,
     Ceil,
     Trunc,
-    Erf,
     IsNan,
     IsInf,
     CountOnes,
@@ -51,8 +37,6 @@ pub enum Binary {
     Mul,
     Div,
     Rem,
-    Pow,
-    Atan2,
     Min,
     Max,
     And,
@@ -123,6 +107,7 @@ pub enum Stmt {
     /// A loop. The local counts from the first value to the second, inclusive; there are no iterations
     /// if the second is less.
     For(usize, Expr, Expr, Vec<Stmt>),
+    While(Box<While>),
     /// An atomic operation on the element at an index, with a value; the local gets the old element.
     /// If the index is out of bounds, nothing changes and the local gets zero.
     Atomic(Atomic, usize, Expr, Expr, Option<usize>),
@@ -133,6 +118,17 @@ pub enum Stmt {
     StoreVector(usize, Expr, Box<[Expr; LANES]>),
     /// A workgroup barrier: all threads of a group reach it before any of them continues.
     Barrier,
+}
+
+/// A loop with a condition. Each iteration executes `head`, ends the loop if the condition is false, and executes `body`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct While {
+    /// The largest number of iterations, evaluated once.
+    pub limit: Expr,
+    /// Computes what the condition uses.
+    pub head: Vec<Stmt>,
+    pub condition: Expr,
+    pub body: Vec<Stmt>,
 }
 
 /// A workgroup: threads that run together and share memory, which is initially zero.
@@ -280,6 +276,10 @@ impl Program {
                 a.each(visit);
                 b.each(visit);
             }
+            Stmt::While(round) => {
+                round.limit.each(visit);
+                round.condition.each(visit);
+            }
             Stmt::LoadVector(_, index, _) => index.each(visit),
             Stmt::StoreVector(_, index, values) => {
                 index.each(visit);
@@ -299,6 +299,10 @@ fn statements(block: &[Stmt], visit: &mut impl FnMut(&Stmt)) {
                 statements(other, visit);
             }
             Stmt::For(_, _, _, body) => statements(body, visit),
+            Stmt::While(round) => {
+                statements(&round.head, visit);
+                statements(&round.body, visit);
+            }
             _ => {}
         }
     }

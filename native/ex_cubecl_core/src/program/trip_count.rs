@@ -3,7 +3,7 @@
 //! error.
 
 use crate::dtype::{DType, Kind};
-use crate::program::tree::{Binary, Expr, INDEX, Program, Stmt};
+use crate::program::tree::{Binary, Expr, INDEX, Program, Stmt, While};
 
 /// The least and the greatest value.
 type Range = (i64, i64);
@@ -20,7 +20,7 @@ pub struct Launch<'a> {
 /// Whether the block has a loop.
 pub fn has_loop(block: &[Stmt]) -> bool {
     block.iter().any(|statement| match statement {
-        Stmt::For(..) => true,
+        Stmt::For(..) | Stmt::While(_) => true,
         Stmt::If(_, then, other) => has_loop(then) || has_loop(other),
         _ => false,
     })
@@ -69,6 +69,7 @@ impl Launch<'_> {
                 Stmt::For(local, from, to, body) => {
                     self.iterations(*local, (from, to), body, counters)
                 }
+                Stmt::While(round) => self.at_most(round, counters),
                 // Other assignments to a loop counter are not followed.
                 Stmt::Set(local, _) | Stmt::Atomic(_, _, _, _, Some(local)) => {
                     counters[*local] = None;
@@ -104,6 +105,20 @@ impl Launch<'_> {
         let iterations = u64::try_from(high - low + 1).unwrap_or(0);
         let each = inner.saturating_add(1);
         iterations.saturating_mul(each).saturating_add(1)
+    }
+
+    fn at_most(&self, round: &While, counters: &mut [Option<Range>]) -> u64 {
+        let Some((_, limit)) = self.range(&round.limit, counters) else {
+            return u64::MAX;
+        };
+        let before = counters.to_vec();
+        let head = self.block(&round.head, counters);
+        let inner = head.saturating_add(self.block(&round.body, counters));
+        counters.copy_from_slice(&before);
+        let iterations = u64::try_from(limit).unwrap_or(0);
+        iterations
+            .saturating_mul(inner.saturating_add(1))
+            .saturating_add(1)
     }
 
     fn range(&self, expr: &Expr, counters: &[Option<Range>]) -> Option<Range> {
@@ -145,6 +160,7 @@ fn sets(block: &[Stmt], local: usize) -> bool {
         Stmt::LoadVector(_, _, locals) => locals.contains(&local),
         Stmt::If(_, then, other) => sets(then, local) || sets(other, local),
         Stmt::For(other, _, _, body) => *other == local || sets(body, local),
+        Stmt::While(round) => sets(&round.head, local) || sets(&round.body, local),
         _ => false,
     })
 }
@@ -225,6 +241,19 @@ mod tests {
         let inner = round(1, int(0), minus(Expr::Local(0), int(1)), vec![]);
         let outer = round(0, int(1), int(4), vec![inner.clone()]);
         assert_eq!(most(vec![outer]), 1 + 4 * (1 + 5) + 1);
+        let until = |limit, body| {
+            Stmt::While(Box::new(While {
+                limit,
+                head: vec![round(1, int(1), int(2), vec![])],
+                condition: Expr::Bool(true),
+                body,
+            }))
+        };
+        assert_eq!(most(vec![until(Expr::Scalar(0), vec![])]), 1 + 50 * 4 + 1);
+        let body = vec![inner.clone()];
+        let outer = round(0, int(1), int(4), vec![until(int(3), body)]);
+        assert_eq!(most(vec![outer]), 1 + 4 * (3 * (3 + 5 + 1) + 1 + 1) + 1);
+        assert_eq!(most(vec![until(int(-1), vec![])]), 1 + 1);
         // A bound that is read from a buffer, or a local that is set in between, is unknown.
         let read = Expr::Read(0, Box::new(int(0)));
         assert_eq!(most(vec![round(0, int(1), read, vec![])]), u64::MAX);

@@ -1,7 +1,7 @@
 //! Uniformity analysis: which values are the same in all threads of a group. All threads must reach
 //! a barrier, so the conditions around it must be uniform.
 
-use crate::program::tree::{Expr, Program, Stmt};
+use crate::program::tree::{Expr, Program, Stmt, While};
 
 /// Which locals may differ between the threads of a group: those set to a varying value, or set in
 /// divergent control flow.
@@ -52,6 +52,10 @@ impl Uniformity {
                     let together = together && self.is(from) && self.is(to);
                     self.varies(*local, !together) | self.spread(body, together)
                 }
+                Stmt::While(round) => {
+                    let together = together && self.is_uniform(round);
+                    self.spread(&round.head, together) | self.spread(&round.body, together)
+                }
                 _ => false,
             };
         }
@@ -75,7 +79,16 @@ impl Uniformity {
             Stmt::For(_, from, to, body) => {
                 self.holds(body, together && self.is(from) && self.is(to))
             }
+            Stmt::While(round) => {
+                let together = together && self.is_uniform(round);
+                self.holds(&round.head, together) && self.holds(&round.body, together)
+            }
             _ => true,
         })
+    }
+
+    /// Whether all threads of a group make the same iterations.
+    fn is_uniform(&self, round: &While) -> bool {
+        self.is(&round.limit) && self.is(&round.condition)
     }
 }

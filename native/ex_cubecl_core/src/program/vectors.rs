@@ -2,7 +2,7 @@
 //! one element.
 
 use crate::dtype::DType;
-use crate::program::tree::{Binary, Expr, INDEX, LANES, Program, Stmt, Type, Unary};
+use crate::program::tree::{Binary, Expr, INDEX, LANES, Program, Stmt, Type, While};
 
 /// Nodes of the largest program that `vectorized` repeats for each lane.
 const FEW_NODES: u64 = 100;
@@ -62,23 +62,7 @@ impl Program {
         self.each(&mut |expr| {
             simple &= match expr {
                 Expr::Read(slot, _) => !own.contains(slot),
-                Expr::Unary(op, _) => !matches!(
-                    op,
-                    Unary::Exp
-                        | Unary::Log
-                        | Unary::Log1p
-                        | Unary::Sin
-                        | Unary::Cos
-                        | Unary::Tan
-                        | Unary::Tanh
-                        | Unary::Sinh
-                        | Unary::Cosh
-                        | Unary::Asin
-                        | Unary::Acos
-                        | Unary::Atan
-                        | Unary::Erf
-                ),
-                Expr::Binary(op, ..) => !matches!(op, Binary::Pow | Binary::Atan2 | Binary::Rem),
+                Expr::Binary(op, ..) => *op != Binary::Rem,
                 _ => true,
             }
         });
@@ -310,6 +294,12 @@ fn one_by_one(block: &[Stmt], first: usize) -> Vec<Stmt> {
                 to.clone(),
                 one_by_one(inner, first),
             )),
+            Stmt::While(round) => body.push(Stmt::While(Box::new(While {
+                limit: round.limit.clone(),
+                head: one_by_one(&round.head, first),
+                condition: round.condition.clone(),
+                body: one_by_one(&round.body, first),
+            }))),
             other => body.push(other.clone()),
         }
     }
@@ -364,7 +354,7 @@ mod tests {
         let put = Stmt::Put(2, sum());
         let write = Stmt::Write(2, int(0), sum());
         let read = Expr::Read(0, Box::new(int(0)));
-        let costly = Expr::Unary(Unary::Exp, Box::new(sum()));
+        let costly = binary(Binary::Rem, sum(), sum());
         for body in [
             vec![put.clone(), Stmt::Set(0, sum())],
             vec![write.clone()],

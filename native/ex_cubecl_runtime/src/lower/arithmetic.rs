@@ -21,7 +21,7 @@ pub(super) fn binary(
     }
 }
 
-/// `functions::binary` has lowered `Rem`, `Pow` and `Atan2` before.
+/// `functions::binary` has lowered `Rem` before.
 fn of_floats(
     scope: &mut Scope,
     black_box: BlackBox,

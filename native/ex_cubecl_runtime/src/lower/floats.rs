@@ -290,25 +290,17 @@ pub(super) fn float(value: f64, ty: ElemType) -> Variable {
     constant(ConstantValue::Float(value), ty)
 }
 
-/// NaN if the input is NaN, and, for a function without a limit at infinity (`of_infinity`), if the
-/// input is infinite.
+/// NaN if the input is NaN.
 pub(super) fn nan_where(
     scope: &mut Scope,
     black_box: BlackBox,
     input: Variable,
-    of_infinity: bool,
     result: Variable,
 ) -> Variable {
     let ty = input.ty.elem_type();
-    let nan = is_nan(scope, black_box, input);
-    let odd = if of_infinity {
-        let infinite = is_infinite(scope, black_box, input);
-        either(scope, nan, infinite)
-    } else {
-        nan
-    };
+    let cond = is_nan(scope, black_box, input);
     let nan = quiet_nan(scope, black_box, ty);
-    select(scope, odd, nan, result)
+    select(scope, cond, nan, result)
 }
 
 pub(super) fn quiet_nan(scope: &mut Scope, black_box: BlackBox, ty: ElemType) -> Variable {

@@ -15,8 +15,6 @@ pub(super) fn binary(scope: &mut Scope, op: Binary, lhs: Variable, rhs: Variable
         Binary::Sub => put(scope, Arithmetic::Sub(o), ty),
         Binary::Mul => put(scope, Arithmetic::Mul(o), ty),
         Binary::Div | Binary::Rem => divide(scope, op, lhs, rhs),
-        // Only for floats.
-        Binary::Pow | Binary::Atan2 => lhs,
         Binary::Min => put(scope, Arithmetic::Min(o), ty),
         Binary::Max => put(scope, Arithmetic::Max(o), ty),
         Binary::And => put(scope, Operator::And(o), ty),

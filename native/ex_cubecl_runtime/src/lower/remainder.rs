@@ -45,8 +45,8 @@ pub(super) fn remainder(
     let odd = either(scope, x_infinite, y_zero);
     let nan = quiet_nan(scope, black_box, ty);
     let result = select(scope, odd, nan, exact);
-    let result = nan_where(scope, black_box, x, false, result);
-    nan_where(scope, black_box, y, false, result)
+    let result = nan_where(scope, black_box, x, result);
+    nan_where(scope, black_box, y, result)
 }
 
 /// Bits of the quotient that one division of 64 by 24 bits yields.

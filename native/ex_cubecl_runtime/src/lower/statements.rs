@@ -9,7 +9,7 @@ use cubecl::prelude::*;
 use crate::lower::expressions::{Lowering, store_in};
 use crate::lower::types::{IrType, S32, U32};
 use crate::lower::values::{cast, multiply, number, put, zero};
-use ex_cubecl_core::program::tree::{Atomic, Expr, Program, Stmt};
+use ex_cubecl_core::program::tree::{Atomic, Expr, Program, Stmt, While};
 
 impl Lowering {
     pub fn one_by_one(&mut self, scope: &mut Scope, program: &Program, invocations: Variable) {
@@ -119,6 +119,7 @@ impl Lowering {
                 scope.register(branch);
             }
             Stmt::For(local, from, to, body) => self.run(scope, *local, (from, to), body),
+            Stmt::While(round) => self.run_while(scope, round),
             Stmt::Atomic(op, slot, index, value, before) => {
                 let index = self.expr(scope, index);
                 let value = self.expr(scope, value);
@@ -163,6 +164,42 @@ impl Lowering {
         })));
         if let Some(last) = last {
             self.tell_stopped(scope, last, end);
+        }
+    }
+
+    /// A counter from 1 to an end, which is the limit, and 0 once the condition was false: CubeCL's SPIR-V compiler panics at some
+    /// loops with a break.
+    fn run_while(&self, scope: &mut Scope, round: &While) {
+        let (start, limit) = (number(1, S32), self.expr(scope, &round.limit));
+        let counter = *scope.create_local_restricted(IrType::scalar(S32));
+        let end = *scope.create_local_restricted(IrType::scalar(S32));
+        scope.register(Instruction::new(Operation::Copy(limit), end));
+        let mut inner = scope.child();
+        let last = self.watch(scope, start, &mut inner, counter);
+        self.block(&mut inner, &round.head);
+        let cond = self.expr(&mut inner, &round.condition);
+        let mut scope_if = inner.child();
+        self.block(&mut scope_if, &round.body);
+        let mut scope_else = inner.child();
+        scope_else.register(Instruction::new(Operation::Copy(zero(S32)), end));
+        if let Some(last) = last {
+            scope_else.register(Instruction::new(Operation::Copy(limit), last));
+        }
+        inner.register(Branch::IfElse(Box::new(IfElse {
+            cond,
+            scope_if,
+            scope_else,
+        })));
+        scope.register(Branch::RangeLoop(Box::new(RangeLoop {
+            i: counter,
+            start,
+            end,
+            step: None,
+            inclusive: true,
+            scope: inner,
+        })));
+        if let Some(last) = last {
+            self.tell_stopped(scope, last, limit);
         }
     }
 
