@@ -16,9 +16,9 @@ defmodule ExCubecl.LinAlg do
   | | on the device, in the type of the result | else on the host, with 64-bit floats |
   |---|---|---|
   | `cholesky` | from 4,000 elements on, as of one matrix of 64 rows or 16 of 16 | yes |
-  | `lu`, `solve`, `inverse` | from 10,000 elements on, as of one matrix of 100 rows | yes |
+  | `lu`, `solve`, `inverse`, `determinant` | from 10,000 elements on, as of one matrix of 100 rows | yes |
   | `triangular_solve` | from 2,000 elements of the right-hand sides on | yes |
-  | `qr`, `eigh`, `determinant` | | always |
+  | `qr`, `eigh`, `matrix_norm` of the orders 2, -2 and `:nuclear` | | always |
 
   From these numbers on the device was faster than the host, measured with lavapipe on two CPU cores: at 256 rows 14 times for `lu` and 23 times for `cholesky`. A type that the device
   cannot calculate with is left to the host.
@@ -31,7 +31,7 @@ defmodule ExCubecl.LinAlg do
   use ExCubecl.Error.Bang
 
   alias ExCubecl.{Buffer, Error, Ops}
-  alias ExCubecl.LinAlg.{Decompositions, Systems}
+  alias ExCubecl.LinAlg.{Decompositions, Norms, Systems}
 
   @type result :: {:ok, Buffer.t()} | {:error, Error.t()}
 
@@ -92,6 +92,23 @@ defmodule ExCubecl.LinAlg do
   """
   @spec determinant(Ops.tensor()) :: result
   def determinant(a), do: Systems.determinant(a)
+
+  @doc """
+  Returns `{:ok, norms}` of matrices, as `Nx.LinAlg.norm/2`; `ExCubecl.Ops.norm/2` has those of vectors.
+
+  ## Options
+
+    * `:order` - `:frobenius` (the default), the root of the sum of squares; 1 and -1, the greatest and the least sum of magnitudes of a column; `:infinity` and
+      `:neg_infinity`, those of a row; 2 and -2, the greatest and the least singular value; `:nuclear`, the sum of the singular values
+    * `:axes` - the axes of the rows and of the columns, `[-2, -1]` by default
+    * `:keep_axes` - `true` keeps these axes with the length 1
+
+      iex> a = ExCubecl.buffer!([[3, 0], [4, 0]], [2, 2], :f32)
+      iex> for order <- [:frobenius, 1, :infinity, 2], do: a |> ExCubecl.LinAlg.matrix_norm!(order: order) |> ExCubecl.item!() |> Float.round(4)
+      [5.0, 7.0, 4.0, 5.0]
+  """
+  @spec matrix_norm(Ops.tensor(), keyword) :: result
+  def matrix_norm(a, opts \\ []), do: Norms.matrix_norm(a, opts)
 
   @doc """
   Returns `{:ok, {p, l, u}}` with `a = p l u` for square matrices: a permutation matrix, a lower triangle with ones on its diagonal, and an upper

@@ -6,6 +6,7 @@ defmodule ExCubecl.LinAlgTest do
   import ExCubecl.Refusal
 
   alias ExCubecl.{LinAlg, Ops}
+  alias ExCubecl.LinAlg.Host.LU
 
   @batches [[], [], [1], [3], [2, 2], [0]]
   # The last ones are large enough for the device.
@@ -191,6 +192,102 @@ defmodule ExCubecl.LinAlgTest do
     for {x, j} <- Enum.with_index(row), reduce: 0.0 do
       sum -> sum + Integer.pow(-1, j) * x * leibniz(Enum.map(rows, &List.delete_at(&1, j)))
     end
+  end
+
+  test "determinants of large matrices are those of the host" do
+    for dtype <- [:f32, :f64] do
+      # With a dominant diagonal: the condition is small.
+      lines =
+        for i <- 0..219,
+            j <- 0..109,
+            do: if(rem(i, 110) == j, do: -1.0, else: :rand.uniform() / 220)
+
+      a = ExCubecl.buffer!(lines, [2, 110, 110], dtype)
+      found = a |> LinAlg.determinant!() |> Buffer.to_flat_list!()
+
+      for {rows, found} <- Enum.zip(matrices(a), found) do
+        expected = rows |> LU.factor() |> LU.determinant()
+        assert abs(found - expected) <= 1.0e4 * unit(dtype) * abs(expected)
+      end
+    end
+
+    # The product of the first pivots is 2^180, which :f32 does not have.
+    pivot = fn i -> if i < 30, do: 64.0, else: if(i < 60, do: 1 / 64, else: 1.0) end
+    rows = for i <- 0..99, do: for(j <- 0..99, do: if(i == j, do: pivot.(i), else: 0.0))
+    a = ExCubecl.buffer!(rows, [100, 100], :f32)
+    assert Buffer.item!(LinAlg.determinant!(a)) == 1.0
+    order = Enum.shuffle(0..129)
+    permuted = for i <- order, do: for(j <- 0..129, do: if(i == j, do: 1.0, else: 0.0))
+
+    inversions =
+      for {a, i} <- Enum.with_index(order), {b, j} <- Enum.with_index(order), i < j, a > b, do: 1
+
+    sign = if rem(length(inversions), 2) == 0, do: 1.0, else: -1.0
+    assert Buffer.item!(LinAlg.determinant!(ExCubecl.buffer!(permuted, [130, 130], :f64))) == sign
+    singular = Ops.put_slice!(a, [3, 3], Buffer.zeros!([1, 1], :f32))
+    assert Buffer.item!(LinAlg.determinant!(singular)) == 0.0
+  end
+
+  test "norms of matrices" do
+    # Rows and columns of known singular values: 3 and 2 in a product of rotations.
+    rotation = fn t -> [[:math.cos(t), -:math.sin(t)], [:math.sin(t), :math.cos(t)]] end
+    a = product(rotation.(0.4), product([[3.0, 0.0], [0.0, 2.0]], rotation.(1.1)))
+    wide = for row <- a, do: row ++ [0.0]
+    columns = transpose(a)
+    sums = fn rows -> for row <- rows, do: row |> Enum.map(&abs/1) |> Enum.sum() end
+
+    expected = [
+      {[], :math.sqrt(13)},
+      {[order: :frobenius], :math.sqrt(13)},
+      {[order: :nuclear], 5.0},
+      {[order: 2], 3.0},
+      {[order: -2], 2.0},
+      {[order: 1], Enum.max(sums.(columns))},
+      {[order: -1], Enum.min(sums.(columns))},
+      {[order: :infinity], Enum.max(sums.(a))},
+      {[order: :neg_infinity], Enum.min(sums.(a))}
+    ]
+
+    for dtype <- [:f32, :f64], {opts, norm} <- expected do
+      x = ExCubecl.buffer!([a, a, a], [3, 2, 2], dtype)
+      result = LinAlg.matrix_norm!(x, opts)
+      assert {result.dtype, result.shape} == {dtype, [3]}
+      for found <- Buffer.to_list!(result), do: assert_in_delta(found, norm, 1.0e7 * unit(dtype))
+
+      kept =
+        LinAlg.matrix_norm!(
+          Ops.transpose!(x, axes: [1, 0, 2]),
+          [axes: [0, 2], keep_axes: true] ++ opts
+        )
+
+      assert kept.shape == [1, 3, 1]
+      between = LinAlg.matrix_norm!(Ops.transpose!(x, axes: [2, 0, 1]), [axes: [2, 0]] ++ opts)
+      assert between.shape == [3]
+      for found <- Buffer.to_list!(between), do: assert_in_delta(found, norm, 1.0e7 * unit(dtype))
+
+      if opts[:order] not in [-1] do
+        padded = LinAlg.matrix_norm!(ExCubecl.buffer!(wide, [2, 3], dtype), opts)
+        assert_in_delta Buffer.item!(padded), norm, 1.0e7 * unit(dtype)
+      end
+    end
+
+    # A small singular value beside a large one.
+    rows = product(rotation.(0.7), product([[1.0, 0.0], [0.0, 1.0e-12]], rotation.(0.2)))
+    small = LinAlg.matrix_norm!(ExCubecl.buffer!(rows, [2, 2], :f64), order: -2)
+    assert_in_delta Buffer.item!(small), 1.0e-12, 1.0e-15
+
+    x = Buffer.iota!([2, 2], :s32)
+    assert LinAlg.matrix_norm!(x).dtype == :f32
+
+    refused(LinAlg.matrix_norm(x, order: 3), :invalid_argument, says: "matrix_norm: invalid order")
+
+    refused(LinAlg.matrix_norm(x, axes: [0]), :invalid_argument, says: "invalid axes")
+    refused(LinAlg.matrix_norm(x, axes: [0, -2]), :invalid_argument, says: "two different axes")
+    refused(LinAlg.matrix_norm(x, axes: [0, 2]), :invalid_argument, says: "invalid axis")
+    refused(LinAlg.matrix_norm(x, keep: true), :invalid_argument)
+    refused(LinAlg.matrix_norm(Buffer.iota!([2], :f32)), :invalid_argument, says: "two axes")
+    nan = ExCubecl.buffer!([:nan, 1.0], [1, 2], :f32)
+    refused(LinAlg.matrix_norm(nan, order: 2), :invalid_argument, says: "matrix_norm")
   end
 
   test "a permutation's determinant is its sign" do

@@ -64,8 +64,9 @@ defmodule ExCubecl.LinAlg.Decompositions do
   defp columns(:complete, m, _n), do: {:ok, m}
   defp columns(other, _m, _n), do: Shapes.invalid(:qr, :mode, other, ":reduced or :complete")
 
-  def eigh(a) do
-    with {:ok, %{n: n} = a} <- Operands.square(:eigh, a) do
+  @doc "The eigenvalues and eigenvectors; `name` is the operation that errors name."
+  def eigh(a, name \\ :eigh) do
+    with {:ok, %{n: n} = a} <- Operands.square(name, a) do
       Host.run([a], [[n], [n, n]], a.dtype, fn rows ->
         {values, vectors} = Eigh.decompose(rows)
         [[values], vectors]

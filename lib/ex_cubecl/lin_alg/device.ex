@@ -122,6 +122,17 @@ defmodule ExCubecl.LinAlg.Device do
     end
   end
 
+  @doc "1.0 for each matrix whose rows were exchanged an even number of times, else -1.0."
+  def signs(pivots) do
+    with {:ok, pivots} <- Buffer.to_list(pivots) do
+      {:ok,
+       for pivots <- pivots do
+         exchanges = Enum.count(Enum.with_index(pivots), fn {p, at} -> p != rem(at, @block) end)
+         if rem(exchanges, 2) == 0, do: 1.0, else: -1.0
+       end}
+    end
+  end
+
   @doc "The matrices P, L and U."
   def parts(%{shape: [count, n, _], dtype: dtype, device: device} = factors, pivots) do
     with {:ok, order} <- order(pivots),

@@ -2,7 +2,7 @@ defmodule ExCubecl.LinAlg.Systems do
   @moduledoc false
   # Systems of linear equations, inverses and determinants.
 
-  alias ExCubecl.{Buffer, Ops, Shape}
+  alias ExCubecl.{Buffer, Error, Ops, Shape}
   alias ExCubecl.Error.Arguments
   alias ExCubecl.LinAlg.{Device, Host, Operands}
   alias ExCubecl.LinAlg.Host.{LU, Rows, Triangular}
@@ -97,9 +97,41 @@ defmodule ExCubecl.LinAlg.Systems do
   end
 
   def determinant(a) do
-    with {:ok, a} <- Operands.square(:determinant, a),
-         {:ok, [determinant]} <-
+    with {:ok, a} <- Operands.square(:determinant, a) do
+      case Device.Operands.buffer(a, :lu, Shape.size(a.batch) * a.n * a.n) do
+        {:ok, buffer} -> determinant_on_device(a, buffer)
+        :host -> determinant_on_host(a)
+        error -> error
+      end
+    end
+  end
+
+  defp determinant_on_host(a) do
+    with {:ok, [determinant]} <-
            Host.run([a], [[]], a.dtype, &[[[LU.determinant(LU.factor(&1))]]]),
          do: {:ok, determinant}
+  end
+
+  # The products of the pivots are 64-bit floats of the host: those of :f32 are soon too large or too small.
+  defp determinant_on_device(a, buffer) do
+    with {:ok, factors, pivots} <- Device.lu(buffer),
+         {:ok, signs} <- Device.signs(pivots),
+         {:ok, diagonals} <- Device.Operands.diagonals(factors, a),
+         {:ok, products} <- products(Enum.zip(diagonals, signs), a),
+         {:ok, wide} <- Buffer.new(products, a.batch, :f64, device: buffer.device),
+         do: if(a.dtype == :f64, do: {:ok, wide}, else: Buffer.convert(wide, a.dtype))
+  end
+
+  defp products(matrices, a) do
+    matrices
+    |> Enum.with_index()
+    |> Error.map(fn {{pivots, sign}, index} ->
+      try do
+        {:ok, Enum.reduce(pivots, sign, &(&1 * &2))}
+      rescue
+        # A product that is too large, or a pivot that is not finite.
+        ArithmeticError -> Operands.found(:overflow, a, index)
+      end
+    end)
   end
 end

@@ -38,11 +38,8 @@ defmodule ExCubecl.LinAlg.Device.Operands do
   end
 
   @doc "An error if an element of a diagonal is 0. `name` is that of the operation."
-  def invertible(%{shape: [count, n, _]} = buffer, a) do
-    diagonals = %{View.new(buffer) | shape: [count, n], strides: [n * n, n + 1]}
-
-    with {:ok, diagonals} <- Copy.copy(diagonals, a.name),
-         {:ok, lists} <- Buffer.to_list(diagonals) do
+  def invertible(buffer, a) do
+    with {:ok, lists} <- diagonals(buffer, a) do
       case Enum.find_index(lists, &Enum.any?(&1, fn x -> x == 0 end)) do
         nil ->
           :ok
@@ -52,6 +49,12 @@ defmodule ExCubecl.LinAlg.Device.Operands do
           Operands.found({:zero, pivot}, a, index)
       end
     end
+  end
+
+  @doc "The diagonals of matrices, as lists."
+  def diagonals(%{shape: [count, n, _]} = buffer, a) do
+    diagonals = %{View.new(buffer) | shape: [count, n], strides: [n * n, n + 1]}
+    with {:ok, diagonals} <- Copy.copy(diagonals, a.name), do: Buffer.to_list(diagonals)
   end
 
   @doc "A result in the shape and the type of the operation's results."
