@@ -4,21 +4,9 @@ defmodule ExCubecl.Ops.Reduction do
   # kernel. Each invocation reduces a chunk of the reduced elements for one index of the kept axes; the results of the chunks are reduced the same way,
   # until one is left.
 
-  alias ExCubecl.{Buffer, Error, Kernel, Shape, View}
-
-  alias ExCubecl.Ops.{
-    Blocks,
-    Cost,
-    Index,
-    Layout,
-    Lowering,
-    Operands,
-    ReductionVectors,
-    Shapes,
-    Strided
-  }
-
-  alias ExCubecl.Ops.Target
+  alias ExCubecl.{Buffer, Error, Kernel}
+  alias ExCubecl.Ops.{Blocks, Cost, Index, Lowering, Operands, ReductionSpace, ReductionVectors}
+  alias ExCubecl.Ops.{Shapes, Strided, Target}
 
   require Kernel
 
@@ -45,7 +33,7 @@ defmodule ExCubecl.Ops.Reduction do
   @spec run(spec, Kernel.t(), [Lowering.operand()], [non_neg_integer], boolean, Target.into()) ::
           {:ok, Buffer.t()} | :ok | {:error, Error.t()}
   def run(spec, op \\ @same, operands, axes, keep?, into \\ nil) do
-    with {:ok, space} <- space(spec.name, op, operands, axes, keep?) do
+    with {:ok, space} <- ReductionSpace.new(spec.name, op, operands, axes, keep?) do
       cond do
         space.n == 0 and spec.first == nil -> no_elements(spec.name, operands)
         space.n == 0 -> Buffer.full(space.shape, spec.dtype, spec.first, device: space.device)
@@ -59,7 +47,7 @@ defmodule ExCubecl.Ops.Reduction do
 
   @doc "The index along the reduced axes, in row-major order, of the first element that `better` prefers to all others; see `run/5`."
   def index_of(name, better, operand, axes, keep?, into \\ nil) do
-    with {:ok, space} <- space(name, @same, [operand], axes, keep?) do
+    with {:ok, space} <- ReductionSpace.new(name, @same, [operand], axes, keep?) do
       if space.n == 0,
         do: no_elements(name, [operand]),
         else: places(name, better, space, nil, into)
@@ -70,57 +58,6 @@ defmodule ExCubecl.Ops.Reduction do
   @spec launches(non_neg_integer) :: pos_integer
   def launches(n) when n <= @chunk, do: 1
   def launches(n), do: 1 + launches(div(n + @chunk - 1, @chunk))
-
-  ## Index spaces
-
-  defp space(name, op, operands, axes, keep?) do
-    with {:ok, operands} <- Operands.views(operands),
-         {:ok, shape} <- Shapes.broadcast(name, Operands.shapes(operands)),
-         {:ok, reads} <- Operands.reads(op.parsed.args, operands, shape, false) do
-      kept = Enum.to_list(0..(length(shape) - 1)//1) -- axes
-      [lengths, reduced] = for list <- [kept, axes], do: Enum.map(list, &Enum.at(shape, &1))
-      strided = Operands.strided(reads)
-
-      {:ok,
-       %{
-         reads: reads,
-         views: strided,
-         kept: group(lengths, kept, strided),
-         reduced: group(reduced, axes, strided),
-         count: Shape.size(lengths),
-         n: Shape.size(reduced),
-         shape: if(keep?, do: Shapes.kept(shape, axes), else: lengths),
-         interleaved: nil,
-         device: Enum.find_value(operands, &(is_struct(&1, View) && &1.device))
-       }}
-    end
-  end
-
-  # The joined axes of a part of the shape, with the strides and patterns of the views.
-  defp group(lengths, axes, views) do
-    strides = for {_, view} <- views, do: Enum.map(axes, &Enum.at(view.strides, &1))
-    {lengths, strides} = Layout.joined(lengths, strides)
-    patterns = Enum.map(strides, &Index.pattern/1)
-    %{lengths: lengths, strides: strides, patterns: patterns, used: Index.used(patterns)}
-  end
-
-  # The results of the chunks, which are reduced next. The chunks are the first axis, or the last one.
-  defp of_chunks(space, buffers, names) do
-    views = for {name, buffer} <- Enum.zip(names, buffers), do: {name, View.new(buffer)}
-    [%{shape: shape} | _] = buffers
-    {along, beside} = if space.interleaved, do: {1, 0}, else: {0, 1}
-    chunks = Enum.at(shape, along)
-
-    %{
-      space
-      | reads: for({name, view} <- views, do: {name, :strided, view}),
-        views: views,
-        kept: group([space.count], [beside], views),
-        reduced: group([chunks], [along], views),
-        n: chunks,
-        interleaved: nil
-    }
-  end
 
   ## Values
 
@@ -136,7 +73,13 @@ defmodule ExCubecl.Ops.Reduction do
       shape = if space.interleaved, do: [space.count, chunks], else: [chunks, space.count]
 
       with {:ok, out} <- launch(spec, op, space, spec.as, shape: shape),
-           do: chunks(%{spec | operands: nil}, @same, of_chunks(space, [out], [:x]), into)
+           do:
+             chunks(
+               %{spec | operands: nil},
+               @same,
+               ReductionSpace.of_chunks(space, [out], [:x]),
+               into
+             )
     end
   end
 
@@ -179,7 +122,8 @@ defmodule ExCubecl.Ops.Reduction do
          :ok <- Buffer.ensure_allocated(out) do
       if chunks == 1,
         do: {:ok, out},
-        else: places(name, better, of_chunks(space, [values, out], [:x, :y]), :y, into)
+        else:
+          places(name, better, ReductionSpace.of_chunks(space, [values, out], [:x, :y]), :y, into)
     end
   end
 
@@ -302,7 +246,10 @@ defmodule ExCubecl.Ops.Reduction do
     last_group = div(min(space.n, @chunk) + lanes - 1, lanes) - 1
     numbers = [n: space.n, count: max(space.count, 1), last_group: last_group]
     numbers = if space.interleaved, do: numbers ++ [chunks: space.interleaved], else: numbers
-    args = Enum.map(space.reads, &Operands.argument/1) ++ scalars(space) ++ numbers ++ outputs
+
+    args =
+      Enum.map(space.reads, &Operands.argument/1) ++
+        ReductionSpace.arguments(space) ++ numbers ++ outputs
 
     modes = for {name, mode, _} <- space.reads, do: {name, mode}
     key = {key, space.interleaved != nil}
@@ -311,18 +258,5 @@ defmodule ExCubecl.Ops.Reduction do
 
     {kernel, args} = Strided.kernel(op, signature, args, Keyword.keys(outputs), code)
     Strided.run(kernel, args, opts)
-  end
-
-  defp scalars(%{kept: kept, reduced: reduced, views: views}) do
-    strides =
-      for {{name, view}, along_kept, along_reduced} <-
-            Enum.zip([views, kept.strides, reduced.strides]) do
-        [{Index.name(name, :offset), view.offset}] ++
-          Index.strides(name, along_kept, :kept) ++
-          Index.strides(name, along_reduced, :reduced)
-      end
-
-    Index.lengths(kept.lengths, kept.used, :kept) ++
-      Index.lengths(reduced.lengths, reduced.used, :reduced) ++ Enum.concat(strides)
   end
 end
