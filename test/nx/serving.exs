@@ -47,7 +47,7 @@ defmodule ExCubecl.NxServingTest do
     node = peer()
     name = __MODULE__.Distributed
     assert :erpc.call(node, NxServingModel, :start, [name]) == node
-    wait(fn -> :pg.get_members(Nx.Serving.PG, Nx.Serving) != [] end)
+    wait(fn -> :pg.which_groups(Nx.Serving.PG) != [] end)
 
     results =
       1..8
