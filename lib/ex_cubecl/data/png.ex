@@ -212,7 +212,7 @@ defmodule ExCubecl.Data.Png do
       line = row * DType.size!(buffer.dtype)
 
       rows = fn bytes ->
-        filtered = for <<samples::binary-size(line) <- bytes>>, do: [0 | samples]
+        filtered = for <<samples::binary-size(line) <- bytes>>, do: [0, samples]
         deflated(file, :zlib.deflate(zlib, filtered, :none))
       end
 

@@ -2,6 +2,7 @@ defmodule ExCubecl.Ops.Interface.ElementWise do
   @moduledoc false
   # The functions of `ExCubecl.Ops` for element-wise operations: documentation, specs and the modules that implement them.
 
+  alias ExCubecl.Buffer
   alias ExCubecl.Ops.{Conversion, ElementWise}
 
   defmacro __using__(_opts) do
