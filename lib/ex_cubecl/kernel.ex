@@ -55,6 +55,7 @@ defmodule ExCubecl.Kernel do
   | indices | `index()`, `index(:x)`, `index(:y)`, `index(:z)`, `len(buffer)`, `shape(buffer, axis)`, `buffer[i]` |
   | types | `cast(x, :f32)`; `bitcast(x, :u32)`, the bits of `x` as another type of the same size |
   | workgroups | `local()`, `group()`, `group_size()`, each also with `:x`, `:y`, `:z`; `tile = shared(:f32, 256)`; `barrier()` |
+  | planes | `plane_size()`, `plane_lane()`, `plane_sum(x)`, `plane_product(x)`, `plane_min(x)`, `plane_max(x)`, `plane_broadcast(x, lane)` |
   | atomic operations | `atomic_add(out[i], x)`, `atomic_min`, `atomic_max`, `atomic_and`, `atomic_or`, `atomic_xor`, `atomic_exchange`, alone or as `before = atomic_add(...)` |
   | kernels | kernels of the same module, or of another module: `Other.scale(x)`; they are inlined. A call of an indexed kernel is a line of its own, and runs with the index of the caller. A kernel cannot have the name of a function of this table, or of another kernel or function of its module |
 

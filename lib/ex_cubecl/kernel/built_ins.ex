@@ -86,6 +86,13 @@ defmodule ExCubecl.Kernel.BuiltIns do
     shared: [2],
     barrier: [0],
     while: [2, 3],
+    plane_lane: [0],
+    plane_size: [0],
+    plane_sum: [1],
+    plane_product: [1],
+    plane_min: [1],
+    plane_max: [1],
+    plane_broadcast: [2],
     +: [1]
   ]
 

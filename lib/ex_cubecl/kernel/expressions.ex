@@ -12,6 +12,7 @@ defmodule ExCubecl.Kernel.Expressions do
   @unary BuiltIns.unary()
   @binary BuiltIns.binary()
   @atomics BuiltIns.atomics()
+  @planes %{plane_sum: :sum, plane_product: :product, plane_min: :min, plane_max: :max}
 
   def expression(number, _state) when is_number(number), do: {:number, number}
   def expression(bool, _state) when is_boolean(bool), do: {:bool, bool}
@@ -79,6 +80,22 @@ defmodule ExCubecl.Kernel.Expressions do
   end
 
   def expression({:group_size, _, []}, scope), do: {:number, Groups.size(nil, scope)}
+
+  def expression({word, _, []}, _scope) when word in [:plane_lane, :plane_size], do: {word}
+
+  def expression({name, meta, [value]}, scope) when is_map_key(@planes, name),
+    do: {:plane, line(meta, scope), @planes[name], expression(value, scope)}
+
+  def expression({:plane_broadcast, meta, [value, lane]}, scope) do
+    if is_integer(lane) and lane in 0..127,
+      do: {:plane_broadcast, line(meta, scope), expression(value, scope), lane},
+      else:
+        fail(
+          scope,
+          meta,
+          "the lane of plane_broadcast(x, lane) is a number that is known here, from 0 to 127"
+        )
+  end
 
   def expression({:barrier, meta, []}, scope),
     do: fail(scope, meta, "barrier() has no value: it is a line of its own")

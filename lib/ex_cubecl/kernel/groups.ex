@@ -7,7 +7,7 @@ defmodule ExCubecl.Kernel.Groups do
   alias ExCubecl.DType
   alias ExCubecl.Kernel.Scope
 
-  @words [:local, :group, :group_size, :shared, :barrier]
+  @words ~w(local group group_size shared barrier plane_lane plane_size plane_sum plane_product plane_min plane_max plane_broadcast)a
   @threads 256
 
   @doc "The threads of a group along x, y and z; `nil` for a kernel without groups."

@@ -10,7 +10,8 @@ defmodule ExCubecl.Kernel.Parser do
   #               {:for, line, name, e, e, [s]} {:while, line, c, e, [s]} {:atomic, line, op, name, e, e, name | nil} {:barrier, line}
   #               {:run, kernel, [e]}
   #
-  # In a kernel of groups also {:local, axis} and {:group, axis}; `group` has the threads along x, y and z, `shared` the
+  # In a kernel of groups also {:local, axis}, {:group, axis}, {:plane_lane}, {:plane_size}, {:plane, line, op, e} and
+  # {:plane_broadcast, line, e, lane}; `group` has the threads along x, y and z, `shared` the
   # memory of a group: {name, dtype | {:of, argument}, length}.
 
   import ExCubecl.Kernel.Expressions, only: [clause: 2, expression: 2]

@@ -321,6 +321,19 @@ defmodule ExCubecl.Kernel.Typer do
     kernel.result |> bind.() |> expression(state)
   end
 
+  defp expression({word}, state) when word in [:plane_lane, :plane_size],
+    do: {{:s32, word}, state}
+
+  defp expression({:plane, line, op, value}, state) do
+    {type, tree, state} = word(value, "plane_#{op}", line, state)
+    {{type, {:plane, op, tree}}, state}
+  end
+
+  defp expression({:plane_broadcast, line, value, lane}, state) do
+    {type, tree, state} = word(value, "plane_broadcast", line, state)
+    {{type, {:plane_broadcast, tree, lane}}, state}
+  end
+
   defp expression({:bound, typed}, state), do: {typed, state}
 
   defp expression({:call, line, function, args}, state) do
@@ -385,6 +398,20 @@ defmodule ExCubecl.Kernel.Typer do
     case {state.variables[name], state.locals[name]} do
       {type, slot} when type != nil and slot != nil -> {type, {:local, slot}}
       _ -> type_error(0, "#{shown(name)} has no value here: set it before the branch or loop")
+    end
+  end
+
+  # The types that each device with planes has operations for.
+  defp word(value, operation, line, state) do
+    case value |> expression(state) |> defaulted() do
+      {{type, tree}, state} when type in [:f32, :s32, :u32] ->
+        {type, tree, state}
+
+      {{type, _}, _} ->
+        type_error(
+          line,
+          "#{operation} is of :f32, :s32 or :u32, not of #{if type == :bool, do: "a comparison", else: inspect(type)}: use cast(x, :f32)"
+        )
     end
   end
 

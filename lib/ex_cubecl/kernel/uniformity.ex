@@ -1,6 +1,6 @@
 defmodule ExCubecl.Kernel.Uniformity do
   @moduledoc false
-  # Finds a barrier that not all threads of a workgroup reach: the conditions and the bounds of loops around a barrier must be
+  # Finds a barrier or an operation on a plane that not all threads of a workgroup reach: the conditions and the bounds of loops around it must be
   # uniform, that is, have the same value in all threads of the workgroup.
   #
   # The rules are those of `uniform.rs` of the native side, which refuses a typed tree without a line. A variable varies if it is set to a
@@ -14,10 +14,10 @@ defmodule ExCubecl.Kernel.Uniformity do
   @doc "The text of the error."
   def text,
     do:
-      "all threads of a group must reach a barrier: it cannot be in an if or a loop that depends on the thread, or on an element of a buffer"
+      "all threads of a group must reach a barrier, and an operation on a plane: it cannot be in an if or a loop that depends on the thread, or on an element of a buffer"
 
   @doc """
-  `:ok`, or `{:error, line}` with the line of the first barrier that not all threads reach.
+  `:ok`, or `{:error, line}` with the line of the first barrier or operation on a plane that not all threads reach.
 
   `buffers` are the arguments that are buffers: where one is used without an index, it is the element at the index of the thread.
   """
@@ -74,12 +74,19 @@ defmodule ExCubecl.Kernel.Uniformity do
     block(kernel.statements, scope, state)
   end
 
-  defp statement({:barrier, line}, scope, state),
-    do: if(scope.together, do: state, else: %{state | divergent: state.divergent || line})
+  defp statement({:barrier, line}, scope, state), do: reached(line, scope, state)
 
-  defp statement({:write, _line, _name, _index, _value}, _scope, state), do: state
-  defp statement({:atomic, _, _, _, _, _, nil}, _scope, state), do: state
-  defp statement({:atomic, _, _, _, _, _, name}, scope, state), do: set(name, false, scope, state)
+  defp statement({:write, _line, _name, index, value}, scope, state),
+    do: [index, value] |> values(scope, state) |> elem(1)
+
+  defp statement({:atomic, _, _, _, index, value, before}, scope, state) do
+    {_, state} = values([index, value], scope, state)
+    if before, do: set(before, false, scope, state), else: state
+  end
+
+  # What all threads must reach together.
+  defp reached(line, scope, state),
+    do: if(scope.together, do: state, else: %{state | divergent: state.divergent || line})
 
   defp set(_name, true, _scope, state), do: state
 
@@ -102,7 +109,19 @@ defmodule ExCubecl.Kernel.Uniformity do
   defp value({word, _}, _scope, state) when word in [:len, :group], do: {:uniform, state}
   defp value({:shape, _name, _axis}, _scope, state), do: {:uniform, state}
   defp value({word, _}, _scope, state) when word in [:index, :local], do: {:varying, state}
-  defp value({:at, _line, _name, _index}, _scope, state), do: {:varying, state}
+  defp value({:plane_size}, _scope, state), do: {:uniform, state}
+  defp value({:plane_lane}, _scope, state), do: {:varying, state}
+
+  defp value({:at, _line, _name, index}, scope, state) do
+    {_, state} = value(index, scope, state)
+    {:varying, state}
+  end
+
+  # The threads of another plane may have another result.
+  defp value({word, line, a, b}, scope, state) when word in [:plane, :plane_broadcast] do
+    {_, state} = value(if(word == :plane, do: b, else: a), scope, state)
+    {:varying, reached(line, scope, state)}
+  end
 
   defp value({:var, name}, scope, state) do
     uniform? = {scope.call, name} not in state.varying

@@ -184,6 +184,8 @@ pub trait Driver: Send + Sync {
     fn group_limits(&self) -> GroupLimits;
     /// Whether the device supports this atomic operation on `dtype`.
     fn supports_atomic(&self, op: Atomic, dtype: DType) -> bool;
+    /// Whether the device has operations on planes.
+    fn supports_planes(&self) -> bool;
     /// Whether kernels on this device can calculate with `dtype`.
     fn supports_compute(&self, dtype: DType) -> bool;
     /// Whether `convert` and `iota` support `dtype` on this device.

@@ -155,6 +155,10 @@ impl Driver for HostDriver {
         false
     }
 
+    fn supports_planes(&self) -> bool {
+        false
+    }
+
     fn supports_compute(&self, _dtype: DType) -> bool {
         false
     }

@@ -73,6 +73,9 @@ defmodule ExCubecl.UniformityTest do
     "k = 1\nwhile k < n, limit: len(x) do\n barrier()\n k = 2 * k\nend",
     "k = local()\nwhile k > 0, limit: 3 do\n k = k - 1\nend\nbarrier()",
     "while #{@called}.power(n, 2) > 3, limit: 2, do: barrier()",
+    "out[1] = plane_sum(x[local()]) + plane_size()",
+    "if n > 3, do: out[local()] = plane_max(local())",
+    "k = plane_broadcast(local(), 0)\nwhile plane_size() < n, limit: 3 do\n k = plane_min(k)\n n2 = k\n out[0] = n2\nend",
     # The condition is a literal, so that the thread does not decide.
     "k = if 2 > 1, do: n, else: local()\nif k > 0, do: barrier()",
     "k = #{@called}.pick(1, group(), local())\nif k > 0, do: barrier()",
@@ -94,6 +97,13 @@ defmodule ExCubecl.UniformityTest do
     {"k = n\nwhile k > 0, limit: 3 do\n barrier()\n k = k - local()\nend", 3},
     {"k = 1\nwhile local() > 2, limit: 3 do\n k = 2\nend\nif k > 1, do: barrier()", 5},
     {"while #{@called}.power(n, local()) > 3, limit: 2, do: barrier()", 1},
+    {"if local() > 0, do: out[0] = plane_sum(n)", 1},
+    {"if local() > 0, do: out[plane_lane()] = x[plane_max(n)]", 1},
+    {"k = plane_sum(n)\nif k > 0, do: barrier()", 2},
+    {"if plane_lane() > 0, do: barrier()", 1},
+    {"while plane_sum(local()) > 3, limit: 2 do\n out[0] = 1\nend", 1},
+    {"k = local()\nif k > 0, do: atomic_add(out[0], plane_product(k))", 2},
+    {"k = 1\nif x[0] > 0, do: k = plane_broadcast(k, 1)", 2},
     # A variable varies for the whole kernel, also before it is set to a varying value.
     {"k = 1\nif k > 0, do: barrier()\nk = local()", 2},
     {"k = 1\nfor i <- 0..3 do\n if k > 0, do: barrier()\n k = index()\nend", 3},

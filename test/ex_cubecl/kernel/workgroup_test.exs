@@ -58,6 +58,120 @@ defmodule ExCubecl.WorkgroupTest do
     end
   end
 
+  defmodule Planes do
+    use ExCubecl.Kernel
+
+    # For each thread: its lane, the size of planes, and the first thread of its plane; then the results of its plane.
+    defkernel all(x, threads, results), group: 24 do
+      i = index()
+      value = x[i]
+      first = plane_broadcast(local(), 0)
+      sum = plane_sum(value)
+      product = plane_product(value)
+      least = plane_min(value)
+      greatest = plane_max(value)
+      third = plane_broadcast(value, 2)
+      none = plane_broadcast(value, 127)
+      threads[3 * i] = plane_lane()
+      threads[3 * i + 1] = plane_size()
+      threads[3 * i + 2] = first
+      results[6 * i] = sum
+      results[6 * i + 1] = product
+      results[6 * i + 2] = least
+      results[6 * i + 3] = greatest
+      results[6 * i + 4] = third
+      results[6 * i + 5] = none
+    end
+
+    # Each plane adds up on its own, and shared memory joins the sums.
+    defkernel sums(input, out), group: 64 do
+      tile = shared(input, 64)
+      sum = plane_sum(input[index()])
+      if plane_lane() == 0, do: tile[local()] = sum
+      barrier()
+
+      if local() == 0 do
+        total = 0
+
+        for i <- 0..63 do
+          total = total + tile[i]
+        end
+
+        out[group()] = total
+      end
+    end
+  end
+
+  # Two groups of 24 threads, and the threads of each plane with what the kernel stored.
+  defp planes(list, dtype) do
+    x = ExCubecl.buffer!(list, [48], dtype)
+    threads = Buffer.zeros!([48, 3], :s32)
+    results = Buffer.zeros!([48, 6], dtype)
+    assert Kernel.run({Planes, :all}, [x, threads, results], size: 48) == :ok
+    rows = Enum.zip([0..47, list, ExCubecl.to_list!(threads), ExCubecl.to_list!(results)])
+
+    for {i, value, [lane, size, first], row} <- rows,
+        do: {{div(i, 24), first}, lane, size, value, row}
+  end
+
+  test "operations on planes, in each of their types" do
+    for {dtype, list} <- [
+          s32: Enum.map(1..48, &rem(&1 * 7, 5)) |> Enum.map(&(&1 - 2)),
+          u32: Enum.map(1..48, &rem(&1 * 11, 4)),
+          f32: Enum.map(1..48, &(rem(&1 * 7, 5) / 2))
+        ] do
+      planes = list |> planes(dtype) |> Enum.group_by(&elem(&1, 0))
+
+      for {_, threads} <- planes do
+        lanes = Enum.map(threads, &elem(&1, 1))
+        sizes = Enum.map(threads, &elem(&1, 2))
+        values = threads |> Enum.sort_by(&elem(&1, 1)) |> Enum.map(&elem(&1, 3))
+        assert Enum.sort(lanes) == Enum.to_list(0..(length(threads) - 1))
+        assert [size] = Enum.uniq(sizes)
+        assert size >= length(threads)
+        none = if size > 127, do: Enum.at(values, 127), else: 0
+
+        for {_, _, _, _, row} <- threads do
+          expected = [
+            Enum.sum(values),
+            Enum.product(values),
+            Enum.min(values),
+            Enum.max(values),
+            Enum.at(values, 2),
+            none
+          ]
+
+          assert {dtype, Enum.map(row, &(&1 * 1.0))} == {dtype, Enum.map(expected, &(&1 * 1.0))}
+        end
+      end
+    end
+  end
+
+  test "NaN is the minimum and the maximum of its plane only" do
+    list = Enum.map(1..48, &(&1 * 1.0)) |> List.replace_at(20, :nan)
+    rows = planes(list, :f32)
+    {odd, _, _, _, _} = Enum.at(rows, 20)
+
+    for {plane, _, _, _, [_, _, least, greatest, _, _]} <- rows do
+      assert {plane, least == :nan, greatest == :nan} == {plane, plane == odd, plane == odd}
+    end
+  end
+
+  test "planes and shared memory add up the elements of a group" do
+    out = Buffer.zeros!([2], :s32)
+    assert Kernel.run({Planes, :sums}, [s32(Enum.to_list(1..100)), out], size: 100) == :ok
+    assert ExCubecl.to_list!(out) == [Enum.sum(1..64), Enum.sum(65..100)]
+  end
+
+  test "operations on planes take words only" do
+    kernel = Kernel.kernel(fn x, out -> out[0] = plane_sum(x[local()]) end)
+    x = ExCubecl.buffer!([1, 2], [2], :s64)
+    error = refused(Kernel.run(kernel, [x, Buffer.zeros!([1], :s64)]), :type_mismatch)
+
+    assert error.details.text ==
+             "plane_sum is of :f32, :s32 or :u32, not of :s64: use cast(x, :f32)"
+  end
+
   defp s32(list, shape \\ nil), do: ExCubecl.buffer!(list, shape || [length(list)], :s32)
 
   test "a group adds up in shared memory, for any number of elements" do

@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use ex_cubecl_core::DType;
 use ex_cubecl_core::program::tree::{
-    Atomic, Binary, Expr, Group, LANES, Program, Stmt, Type, Unary, While,
+    Atomic, Binary, Expr, Group, LANES, Plane, Program, Stmt, Type, Unary, While,
 };
 use rustler::{Decoder, Error, NifResult, Term};
 
@@ -210,6 +210,8 @@ fn expr(term: Term<'_>, budget: Budget<'_>) -> NifResult<Expr> {
             "global_id" => Ok(Expr::GlobalId),
             "group_id" => Ok(Expr::GroupId),
             "local_id" => Ok(Expr::LocalId),
+            "plane_lane" => Ok(Expr::PlaneLane),
+            "plane_size" => Ok(Expr::PlaneSize),
             _ => Err(Error::BadArg),
         };
     }
@@ -236,6 +238,8 @@ fn expr(term: Term<'_>, budget: Budget<'_>) -> NifResult<Expr> {
         ("select", [condition, then, other]) => {
             Expr::Select(boxed(*condition)?, boxed(*then)?, boxed(*other)?)
         }
+        ("plane", [op, value]) => Expr::Plane(plane(&name(*op)?)?, boxed(*value)?),
+        ("plane_broadcast", [value, lane]) => Expr::PlaneBroadcast(boxed(*value)?, lane.decode()?),
         ("unary", [op, value]) => Expr::Unary(unary(&name(*op)?)?, boxed(*value)?),
         ("binary", [op, left, right]) => {
             Expr::Binary(binary(&name(*op)?)?, boxed(*left)?, boxed(*right)?)
@@ -253,6 +257,16 @@ fn atomic(name: &str) -> NifResult<Atomic> {
         "bor" => Atomic::Or,
         "bxor" => Atomic::Xor,
         "exchange" => Atomic::Exchange,
+        _ => return Err(Error::BadArg),
+    })
+}
+
+fn plane(name: &str) -> NifResult<Plane> {
+    Ok(match name {
+        "sum" => Plane::Sum,
+        "product" => Plane::Product,
+        "min" => Plane::Min,
+        "max" => Plane::Max,
         _ => return Err(Error::BadArg),
     })
 }

@@ -31,6 +31,8 @@ struct Facts {
     element_at_self: Vec<usize>,
     /// The atomic operations, with the types of their elements.
     atomics: Vec<(Atomic, DType)>,
+    /// The name of an operation on a plane, if there is one.
+    plane: Option<&'static str>,
     variant: Option<Variant>,
 }
 
@@ -48,6 +50,7 @@ impl Kernel {
                 dtypes: program.dtypes(),
                 element_at_self: program.element_at_self(),
                 atomics: program.atomic_operations(),
+                plane: program.plane_operation(),
                 variant: Variant::of(&program),
             }),
             program,
@@ -156,9 +159,15 @@ impl Kernel {
         }])
     }
 
-    /// Checks that the device supports the types, atomic operations and workgroup of the program.
+    /// Checks that the device supports the types, atomic operations, operations on planes and workgroup of the program.
     fn fits(&self, device: &Device) -> Result<()> {
         let driver = device.driver()?;
+        if let Some(operation) = self.facts.plane
+            && !driver.supports_planes()
+        {
+            let device = device.id();
+            return Err(Error::Unsupported { operation, device });
+        }
         for dtype in &self.facts.dtypes {
             supported(device, *dtype, |dtype| driver.supports_compute(dtype))?;
         }
@@ -392,4 +401,36 @@ fn supported(device: &Device, dtype: DType, can: impl Fn(DType) -> bool) -> Resu
         device: device.id(),
         supported: DType::all().filter(|dtype| can(*dtype)).collect(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dtype::DType;
+    use crate::program::tree::{Expr, INDEX, Plane, Stmt};
+    use crate::testing::host_device;
+
+    #[test]
+    fn a_device_without_planes_names_the_operation() {
+        let sum = Expr::Plane(Plane::Sum, Box::new(Expr::LocalId));
+        let program = Program {
+            inputs: vec![],
+            outputs: vec![DType::S32],
+            scalars: vec![],
+            locals: vec![INDEX],
+            body: vec![Stmt::Set(0, sum)],
+            report: None,
+            group: Some(Group {
+                threads: 8,
+                shared: vec![],
+            }),
+        };
+        let device = host_device();
+        let unsupported = Error::Unsupported {
+            operation: "plane_sum",
+            device: device.id(),
+        };
+        let kernel = Kernel::new(program).unwrap();
+        assert_eq!(kernel.compile(&device), Err(unsupported));
+    }
 }

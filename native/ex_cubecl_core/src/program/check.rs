@@ -1,6 +1,6 @@
 //! Validates a tree: each slot exists, types agree, and it is neither too deep nor too large.
 
-use crate::dtype::Kind;
+use crate::dtype::{DType, Kind};
 use crate::program::tree::{Atomic, Binary, Expr, INDEX, Program, Stmt, Type, Unary};
 use crate::program::uniformity::Uniformity;
 use crate::program::vectors::has_vectors;
@@ -38,7 +38,7 @@ impl Program {
         if Uniformity::of(self).holds(&self.body, true) {
             Ok(())
         } else {
-            Err("a barrier where not all threads of a group come by")
+            Err("a barrier or an operation on a plane that not all threads of a group reach")
         }
     }
 }
@@ -280,6 +280,19 @@ impl<'a> Check<'a> {
                 let then = self.expr(then, depth)?;
                 expect(then, self.expr(other, depth)?)?;
                 then
+            }
+            Expr::PlaneLane | Expr::PlaneSize => {
+                self.grouped(true)?;
+                INDEX
+            }
+            Expr::Plane(_, value) | Expr::PlaneBroadcast(value, _) => {
+                self.grouped(true)?;
+                let found = self.expr(value, depth)?;
+                let is_word = [DType::F32, DType::S32, DType::U32].map(Type::Of);
+                if !is_word.contains(&found) {
+                    return Err("an operation on a plane of a type that it does not take");
+                }
+                found
             }
             Expr::Unary(op, value) => unary(*op, self.expr(value, depth)?)?,
             Expr::Binary(op, left, right) => {

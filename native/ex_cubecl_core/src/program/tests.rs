@@ -101,6 +101,8 @@ fn a_barrier_is_where_all_threads_come_by() {
             body,
         }))
     };
+    let sum = || Expr::Plane(Plane::Sum, boxed(one()));
+    let plane = || Stmt::Set(0, sum());
     let grouped = |body| {
         let group = Some(Group {
             threads: 8,
@@ -120,6 +122,7 @@ fn a_barrier_is_where_all_threads_come_by() {
             round(Expr::Local(0), vec![Stmt::Barrier]),
         ],
         vec![until(same(), vec![Stmt::Barrier])],
+        vec![Stmt::If(same(), vec![plane()], vec![])],
     ];
     for body in fine {
         assert_eq!(grouped(body.clone()).check(), Ok(()), "{body:?}");
@@ -145,6 +148,13 @@ fn a_barrier_is_where_all_threads_come_by() {
             round(Expr::Local(0), vec![Stmt::Barrier]),
         ],
         vec![until(first(), vec![Stmt::Barrier])],
+        vec![until(first(), vec![plane()])],
+        vec![Stmt::If(first(), vec![], vec![plane()])],
+        vec![Stmt::Set(0, sum()), round(Expr::Local(0), vec![plane()])],
+        vec![until(
+            Expr::Binary(Binary::Lt, boxed(sum()), boxed(one())),
+            vec![],
+        )],
         vec![
             until(first(), vec![Stmt::Set(0, one())]),
             round(Expr::Local(0), vec![Stmt::Barrier]),
@@ -156,6 +166,11 @@ fn a_barrier_is_where_all_threads_come_by() {
         assert!(grouped(body.clone()).check().is_err(), "{body:?}");
     }
     assert!(program(vec![Stmt::Barrier]).check().is_err());
+    assert!(program(vec![plane()]).check().is_err());
+    assert_eq!(grouped(vec![plane()]).plane_operation(), Some("plane_sum"));
+    let narrow = Expr::Plane(Plane::Sum, boxed(Expr::Cast(S16, boxed(one()))));
+    let narrow = Stmt::Set(0, Expr::Cast(S32, boxed(narrow)));
+    assert!(grouped(vec![narrow]).check().is_err());
     assert!(program(vec![Stmt::Set(0, Expr::LocalId)]).check().is_err());
 }
 

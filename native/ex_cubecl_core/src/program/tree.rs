@@ -69,6 +69,16 @@ pub enum Atomic {
     Exchange,
 }
 
+/// Operations on the values of all threads of a plane, the threads that execute together: a subgroup of Vulkan, a warp of CUDA. Each
+/// thread of the plane gets the result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Plane {
+    Sum,
+    Product,
+    Min,
+    Max,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Expr {
     /// A constant, by the bits of its element type.
@@ -94,6 +104,13 @@ pub enum Expr {
     /// The bits of a number as a number of another type of the same size.
     Bitcast(DType, Box<Expr>),
     Select(Box<Expr>, Box<Expr>, Box<Expr>),
+    /// The index of this thread within its plane.
+    PlaneLane,
+    /// The number of threads of a plane.
+    PlaneSize,
+    Plane(Plane, Box<Expr>),
+    /// The value of the thread with this index within the plane; zero if there is none.
+    PlaneBroadcast(Box<Expr>, u32),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -268,7 +285,21 @@ impl Program {
     }
 
     pub(crate) fn each(&self, visit: &mut impl FnMut(&Expr)) {
-        statements(&self.body, &mut |statement| match statement {
+        statements(&self.body, &mut |statement| statement.each(visit));
+    }
+
+    /// The name of the first operation on a plane.
+    pub fn plane_operation(&self) -> Option<&'static str> {
+        let mut found = None;
+        self.each(&mut |expr| found = found.or(expr.plane_operation()));
+        found
+    }
+}
+
+impl Stmt {
+    /// Visits the expressions of the statement, without those of the statements in it.
+    pub(crate) fn each(&self, visit: &mut impl FnMut(&Expr)) {
+        match self {
             Stmt::Set(_, value) | Stmt::Put(_, value) | Stmt::If(value, _, _) => {
                 value.each(visit);
             }
@@ -286,7 +317,7 @@ impl Program {
                 values.iter().for_each(|value| value.each(visit));
             }
             Stmt::Barrier => {}
-        });
+        }
     }
 }
 
@@ -309,12 +340,29 @@ fn statements(block: &[Stmt], visit: &mut impl FnMut(&Stmt)) {
 }
 
 impl Expr {
+    /// The name in the kernel language, if this is an operation on a plane.
+    pub(crate) fn plane_operation(&self) -> Option<&'static str> {
+        match self {
+            Expr::PlaneLane => Some("plane_lane"),
+            Expr::PlaneSize => Some("plane_size"),
+            Expr::PlaneBroadcast(..) => Some("plane_broadcast"),
+            Expr::Plane(Plane::Sum, _) => Some("plane_sum"),
+            Expr::Plane(Plane::Product, _) => Some("plane_product"),
+            Expr::Plane(Plane::Min, _) => Some("plane_min"),
+            Expr::Plane(Plane::Max, _) => Some("plane_max"),
+            _ => None,
+        }
+    }
+
     pub(crate) fn each(&self, visit: &mut impl FnMut(&Expr)) {
         visit(self);
         match self {
-            Expr::Read(_, a) | Expr::Unary(_, a) | Expr::Cast(_, a) | Expr::Bitcast(_, a) => {
-                a.each(visit);
-            }
+            Expr::Read(_, a)
+            | Expr::Unary(_, a)
+            | Expr::Cast(_, a)
+            | Expr::Bitcast(_, a)
+            | Expr::Plane(_, a)
+            | Expr::PlaneBroadcast(a, _) => a.each(visit),
             Expr::Binary(_, a, b) => {
                 a.each(visit);
                 b.each(visit);

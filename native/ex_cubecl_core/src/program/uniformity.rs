@@ -1,5 +1,5 @@
 //! Uniformity analysis: which values are the same in all threads of a group. All threads must reach
-//! a barrier, so the conditions around it must be uniform.
+//! a barrier and an operation on a plane, so the conditions around them must be uniform.
 
 use crate::program::tree::{Expr, Program, Stmt, While};
 
@@ -23,6 +23,7 @@ impl Uniformity {
         expr.each(&mut |part| {
             uniform &= match part {
                 Expr::GlobalId | Expr::LocalId | Expr::ElementAtSelf(_) | Expr::Read(..) => false,
+                Expr::PlaneLane | Expr::Plane(..) | Expr::PlaneBroadcast(..) => false,
                 Expr::Local(local) => !self.varying[*local],
                 _ => true,
             }
@@ -68,9 +69,15 @@ impl Uniformity {
         new
     }
 
-    /// Whether all threads of a group reach each barrier together.
+    /// Whether all threads of a group reach each barrier and each operation on a plane together.
     pub fn holds(&self, block: &[Stmt], together: bool) -> bool {
-        block.iter().all(|statement| match statement {
+        let reached = |statement: &Stmt| together || !uses_plane(statement);
+        let all = |statement: &Stmt| reached(statement) && self.holds_in(statement, together);
+        block.iter().all(all)
+    }
+
+    fn holds_in(&self, statement: &Stmt, together: bool) -> bool {
+        match statement {
             Stmt::Barrier => together,
             Stmt::If(condition, then, other) => {
                 let together = together && self.is(condition);
@@ -81,14 +88,27 @@ impl Uniformity {
             }
             Stmt::While(round) => {
                 let together = together && self.is_uniform(round);
-                self.holds(&round.head, together) && self.holds(&round.body, together)
+                let reached = together || !has_plane(&round.condition);
+                reached && self.holds(&round.head, together) && self.holds(&round.body, together)
             }
             _ => true,
-        })
+        }
     }
 
     /// Whether all threads of a group make the same iterations.
     fn is_uniform(&self, round: &While) -> bool {
         self.is(&round.limit) && self.is(&round.condition)
     }
+}
+
+fn uses_plane(statement: &Stmt) -> bool {
+    let mut found = false;
+    statement.each(&mut |expr| found |= expr.plane_operation().is_some());
+    found
+}
+
+fn has_plane(expr: &Expr) -> bool {
+    let mut found = false;
+    expr.each(&mut |part| found |= part.plane_operation().is_some());
+    found
 }

@@ -240,6 +240,8 @@ impl Expr {
             Expr::Unary(op, value) => Expr::Unary(*op, Box::new(of(value))),
             Expr::Cast(dtype, value) => Expr::Cast(*dtype, Box::new(of(value))),
             Expr::Bitcast(dtype, value) => Expr::Bitcast(*dtype, Box::new(of(value))),
+            Expr::Plane(op, value) => Expr::Plane(*op, Box::new(of(value))),
+            Expr::PlaneBroadcast(value, lane) => Expr::PlaneBroadcast(Box::new(of(value)), *lane),
             Expr::Binary(op, left, right) => binary(*op, of(left), of(right)),
             Expr::Select(condition, then, other) => Expr::Select(
                 Box::new(of(condition)),
@@ -254,7 +256,9 @@ impl Expr {
             | Expr::GroupId
             | Expr::LocalId
             | Expr::Len(_)
-            | Expr::ElementAtSelf(_) => self.clone(),
+            | Expr::ElementAtSelf(_)
+            | Expr::PlaneLane
+            | Expr::PlaneSize => self.clone(),
         }
     }
 }

@@ -258,6 +258,10 @@ impl<B: Backend> Driver for Cube<B> {
         support::supports_atomic(&self.client, op, dtype)
     }
 
+    fn supports_planes(&self) -> bool {
+        B::supports_planes(self)
+    }
+
     fn supports_compute(&self, dtype: DType) -> bool {
         !is_hidden(dtype) && self.client.properties().supports_type(elem(dtype))
     }

@@ -39,6 +39,7 @@ use crate::cube::timing::{Timestamps, Timings};
 use crate::guard::caught;
 use crate::kernels::{self};
 use crate::lower::compiled::Compiled;
+use crate::lower::support;
 use crate::lower::target::{STREAM, Target};
 
 /// Bound offsets of windows into a page are multiples of this on every runtime.
@@ -145,6 +146,10 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// Timestamps of the device's clock, if it has one.
     fn timestamps(_cube: &Cube<Self>) -> Result<Option<Arc<dyn Timestamps>>> {
         Ok(None)
+    }
+
+    fn supports_planes(cube: &Cube<Self>) -> bool {
+        support::supports_planes(&cube.client)
     }
 
     /// Host memory that the backend keeps for transfers.

@@ -9,6 +9,7 @@ use cubecl::ir::{
 use crate::lower::casts::{bits_as, cast_value};
 use crate::lower::floats::{BlackBox, is_float, is_infinite, is_nan};
 use crate::lower::functions::{self, binary};
+use crate::lower::planes;
 use crate::lower::types::{IrType, S32, U32, U64, elem};
 use crate::lower::values::{cast, constant, number, of_bits, put, select, unary, zero};
 use ex_cubecl_core::program::tree::{Binary, Expr, Unary};
@@ -190,6 +191,18 @@ impl Lowering {
                 let cond = self.expr(scope, condition);
                 let (then, or_else) = (self.expr(scope, then), self.expr(scope, other));
                 select(scope, cond, then, or_else)
+            }
+            Expr::PlaneLane => planes::lane(scope),
+            Expr::PlaneSize => planes::size(scope),
+            Expr::Plane(op, value) => {
+                let value = self.operand(scope, value);
+                let value = self.unknown(scope, value);
+                planes::joined(scope, self.black_box, *op, value)
+            }
+            Expr::PlaneBroadcast(value, lane) => {
+                let value = self.operand(scope, value);
+                let value = self.unknown(scope, value);
+                planes::broadcast(scope, value, *lane)
             }
             Expr::Unary(op, value) => {
                 let value = self.operand(scope, value);

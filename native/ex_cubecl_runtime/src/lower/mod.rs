@@ -9,6 +9,7 @@ mod functions;
 mod integers;
 mod kernel;
 pub mod launch;
+mod planes;
 mod remainder;
 mod statements;
 pub mod support;

@@ -2,13 +2,12 @@
 
 use cubecl::ir::{
     Arithmetic, AtomicOp, BinaryOperator, Branch, Builtin, Comparison, ElemType, If, IfElse,
-    Instruction, Operation, RangeLoop, Scope, StorageType, Synchronization, Variable,
+    Instruction, Operation, RangeLoop, Scope, Synchronization, Variable,
 };
-use cubecl::prelude::*;
 
 use crate::lower::expressions::{Lowering, store_in};
 use crate::lower::types::{IrType, S32, U32};
-use crate::lower::values::{cast, multiply, number, put, zero};
+use crate::lower::values::{builtin, cast, multiply, number, put, zero};
 use ex_cubecl_core::program::tree::{Atomic, Expr, Program, Stmt, While};
 
 impl Lowering {
@@ -251,13 +250,4 @@ impl Lowering {
         };
         put(scope, op, lhs.ty.elem_type())
     }
-}
-
-/// A builtin value of the thread, as a 32-bit word.
-fn builtin(scope: &mut Scope, builtin: Builtin) -> Variable {
-    let ty = match builtin {
-        Builtin::UnitPos => StorageType::Scalar(U32),
-        _ => usize::as_type(scope).storage_type(),
-    };
-    cast(scope, Variable::builtin(builtin, ty), U32)
 }

@@ -1,6 +1,6 @@
 //! What a device supports.
 
-use cubecl::features::AtomicUsage;
+use cubecl::features::{AtomicUsage, Plane};
 use cubecl::ir::StorageType;
 use cubecl::prelude::*;
 use ex_cubecl_core::driver::GroupLimits;
@@ -28,4 +28,9 @@ pub fn supports_atomic<R: Runtime>(client: &ComputeClient<R>, op: Atomic, dtype:
         Atomic::And | Atomic::Or | Atomic::Xor | Atomic::Exchange => AtomicUsage::LoadStore,
     };
     can.contains(wanted) && can.contains(AtomicUsage::LoadStore)
+}
+
+/// Whether CubeCL reports operations on planes.
+pub fn supports_planes<R: Runtime>(client: &ComputeClient<R>) -> bool {
+    client.features().plane.contains(Plane::Ops)
 }

@@ -1,9 +1,10 @@
 //! Constants, casts and the instructions of one operand.
 
 use cubecl::ir::{
-    Arithmetic, BinaryOperator, Bitwise, Comparison, ConstantValue, ElemType, Instruction,
-    Operation, Operator, Scope, Select, UnaryOperator, Variable,
+    Arithmetic, BinaryOperator, Bitwise, Builtin, Comparison, ConstantValue, ElemType, Instruction,
+    Operation, Operator, Scope, Select, StorageType, UnaryOperator, Variable,
 };
+use cubecl::prelude::CubePrimitive;
 use ex_cubecl_core::dtype::{DType, Kind};
 use ex_cubecl_core::numeric;
 use ex_cubecl_core::program::tree::Unary;
@@ -96,4 +97,13 @@ pub(super) fn unary(scope: &mut Scope, op: Unary, input: Variable) -> Variable {
             cast(scope, ones, ty)
         }
     }
+}
+
+/// A builtin value of the thread, as a 32-bit word.
+pub(super) fn builtin(scope: &mut Scope, builtin: Builtin) -> Variable {
+    let ty = match builtin {
+        Builtin::UnitPos | Builtin::UnitPosPlane | Builtin::PlaneDim => StorageType::Scalar(U32),
+        _ => usize::as_type(scope).storage_type(),
+    };
+    cast(scope, Variable::builtin(builtin, ty), U32)
 }

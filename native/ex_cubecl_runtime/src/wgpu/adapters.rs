@@ -138,6 +138,37 @@ fn vulkan_facts(adapter: &Adapter) -> Option<(Option<u64>, Vec<DType>)> {
     }
 }
 
+/// Whether Vulkan reports the operations on subgroups that kernels use. CubeCL does not use those of CPU drivers, and wgpu reports
+/// subgroups only with operations that kernels do not use.
+pub(super) fn has_subgroups(adapter: &Adapter) -> bool {
+    use ash::vk;
+    use ash::vk::SubgroupFeatureFlags as Operations;
+    // SAFETY: as in `vulkan_facts`; `subgroups` outlives the query that fills it.
+    let found = unsafe {
+        let Some(hal) = adapter.as_hal::<wgpu::hal::api::Vulkan>() else {
+            return false;
+        };
+        let instance = hal.shared_instance().raw_instance();
+        let physical = hal.raw_physical_device();
+        let device_version = instance
+            .get_physical_device_properties(physical)
+            .api_version;
+        let version = device_version.min(hal.shared_instance().instance_api_version());
+        if version < vk::API_VERSION_1_1 {
+            return false;
+        }
+        let mut subgroups = vk::PhysicalDeviceSubgroupProperties::default();
+        let mut all = vk::PhysicalDeviceProperties2::default().push_next(&mut subgroups);
+        instance.get_physical_device_properties2(physical, &mut all);
+        subgroups
+    };
+    let needed = Operations::BASIC | Operations::ARITHMETIC | Operations::BALLOT;
+    found.supported_operations.contains(needed)
+        && found
+            .supported_stages
+            .contains(vk::ShaderStageFlags::COMPUTE)
+}
+
 fn vulkan_types(
     core: &ash::vk::PhysicalDeviceFeatures,
     narrow: &ash::vk::PhysicalDeviceShaderFloat16Int8Features<'_>,

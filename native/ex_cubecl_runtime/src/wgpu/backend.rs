@@ -21,7 +21,8 @@ use wgpu::{Adapter, Backend as Api, Features};
 use crate::cube::address_space::Reservation;
 use crate::cube::timing::Timestamps;
 use crate::cube::{Backend, Client, Cube, allocation};
-use crate::wgpu::adapters::{adapters, numbered};
+use crate::lower::support;
+use crate::wgpu::adapters::{adapters, has_subgroups, numbered};
 use crate::wgpu::gpu::Gpu;
 use crate::wgpu::host_memory::host_memory;
 use crate::wgpu::priority::at_low_priority;
@@ -61,6 +62,7 @@ pub(crate) fn register(info: &Info) -> Result<(WgpuDevice, Gpu)> {
     } else {
         create(info)?
     };
+    let has_subgroups = has_subgroups(&adapter);
     let lost = Arc::new(AtomicBool::new(false));
     let signal = lost.clone();
     device.set_device_lost_callback(move |_, _| signal.store(true, Release));
@@ -75,7 +77,7 @@ pub(crate) fn register(info: &Info) -> Result<(WgpuDevice, Gpu)> {
         tasks_max: 32,
         memory_config: MemoryConfiguration::ExclusivePages,
     };
-    let gpu = Gpu::new(device, queue, lost, on_cpu);
+    let gpu = Gpu::new(device, queue, lost, on_cpu, has_subgroups);
     Ok((init_device(setup, options), gpu))
 }
 
@@ -306,6 +308,10 @@ impl Backend for Wgpu {
     fn timestamps(cube: &Cube<Self>) -> Result<Option<Arc<dyn Timestamps>>> {
         let readings = Readings::new(&cube.backend.gpu);
         Ok(readings.map(|readings| Arc::new(readings) as Arc<dyn Timestamps>))
+    }
+
+    fn supports_planes(cube: &Cube<Self>) -> bool {
+        cube.backend.gpu.has_subgroups || support::supports_planes(&cube.client)
     }
 
     fn staging_bytes(&self) -> u64 {

@@ -34,6 +34,8 @@ pub struct Gpu {
     pub lost: Arc<AtomicBool>,
     /// The driver computes on the CPU, in this process.
     on_cpu: bool,
+    /// The driver has operations on subgroups.
+    pub has_subgroups: bool,
     gate: RwLock<()>,
     /// Held during a poll and while mapped memory is read.
     polling: Mutex<()>,
@@ -64,12 +66,14 @@ impl Gpu {
         queue: wgpu::Queue,
         lost: Arc<AtomicBool>,
         on_cpu: bool,
+        has_subgroups: bool,
     ) -> Self {
         Gpu {
             device,
             queue,
             lost,
             on_cpu,
+            has_subgroups,
             gate: RwLock::new(()),
             polling: Mutex::new(()),
             unsent: AtomicU64::new(0),
