@@ -107,6 +107,10 @@ defmodule ExCubecl.Device do
   # The types that kernels on a device of this node compute, without a call of the native side.
   defdelegate dtypes(id), to: Id
 
+  @doc false
+  # Whether a device of this node is the CPU, without a call of the native side.
+  defdelegate cpu?(id), to: Id
+
   @doc """
   Returns `{:ok, id}` of the default device, as the environment and the configuration name it now.
 

@@ -12,7 +12,7 @@ defmodule ExCubecl.Device.Id do
   @known {__MODULE__, :known}
   @best {__MODULE__, :best}
   @default {__MODULE__, :default}
-  @dtypes {__MODULE__, :dtypes}
+  @traits {__MODULE__, :traits}
 
   # No device has a longer name. Splitting a name of megabytes would block the scheduler.
   @longest_name 32
@@ -84,11 +84,19 @@ defmodule ExCubecl.Device.Id do
 
   @doc "The types that a device computes, from the cache if it was asked before."
   @spec dtypes(t) :: {:ok, [atom]} | {:error, Error.t()}
-  def dtypes(id) do
-    all = fn -> with({:ok, all} <- list(), do: {:ok, Map.new(all, &{&1.id, &1.dtypes})}) end
+  def dtypes(id), do: with({:ok, {dtypes, _kind}} <- traits(id), do: {:ok, dtypes})
 
-    case cached(@dtypes, all) do
-      {:ok, %{^id => dtypes}} -> {:ok, dtypes}
+  @doc "Whether a device is the CPU, from the cache if it was asked before; false for one that does not exist."
+  @spec cpu?(t) :: boolean
+  def cpu?(id), do: match?({:ok, {_dtypes, :cpu}}, traits(id))
+
+  defp traits(id) do
+    all = fn ->
+      with {:ok, all} <- list(), do: {:ok, Map.new(all, &{&1.id, {&1.dtypes, &1.kind}})}
+    end
+
+    case cached(@traits, all) do
+      {:ok, %{^id => traits}} -> {:ok, traits}
       {:ok, _} -> unknown(id)
       error -> error
     end
@@ -96,7 +104,7 @@ defmodule ExCubecl.Device.Id do
 
   @doc "Drops what the cache knows of the devices; the next call looks it up again."
   def forget do
-    for key <- [@known, @best, @default, @dtypes], do: :persistent_term.erase(key)
+    for key <- [@known, @best, @default, @traits], do: :persistent_term.erase(key)
     :ok
   end
 
