@@ -216,6 +216,11 @@ if Code.ensure_loaded?(Nx.Backend) do
         do: run(:take_along_axis, [out, tensor, indices, [axis: axis]])
 
       def block(struct, _output, args, fun), do: apply(fun, [struct | args])
+
+      @doc false
+      # Whether a block does not run by its default implementation.
+      def native_block?(%module{}),
+        do: module in [Nx.Block.TopK, Nx.Block.Take, Nx.Block.TakeAlongAxis]
     end
 
     if {:top_k, 3} in callbacks do

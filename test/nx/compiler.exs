@@ -225,12 +225,30 @@ defmodule ExCubecl.NxCompilerTest do
       for y <- [0, 1, 2, 6, 11], do: assert_same(&Definitions.lazy/2, [large(), Nx.tensor(y)])
     end
 
+    test "components of a tuple that only branches take, more than once" do
+      for pred <- [0, 1],
+          do: assert_same(&__MODULE__.Loops.branches/2, [Nx.tensor(pred, type: :u8), large(200)])
+    end
+
     test "a branch that returns a value from outside" do
       x = Nx.backend_copy(large(), Backend)
 
       for pred <- [0, 1] do
         result = ours(fn x, p -> Definitions.same(Nx.add(x, 1), p) end, [x, pred])
         assert Nx.to_flat_list(result) == Nx.to_flat_list(Nx.add(large(), 1))
+      end
+    end
+
+    test "an operation that the backend has is one step" do
+      x = Nx.template({200, 2}, :f32)
+      places = Nx.template({3}, :s64)
+
+      for {fun, args, steps} <- [
+            {&Nx.take/2, [x, places], 1},
+            {&Nx.take_along_axis(&1, &2, axis: 0), [x, Nx.template({3, 2}, :s64)], 1},
+            {&Nx.top_k(&1, k: 2), [x], 1}
+          ] do
+        assert length(Compiler.explain(fun, args).steps) == steps
       end
     end
 
@@ -243,12 +261,20 @@ defmodule ExCubecl.NxCompilerTest do
       assert_close(&Nx.LinAlg.lu/1, [Nx.tensor([[1.0, 2.0], [3.0, 4.0]])])
       assert_close(&Nx.cumulative_sum/1, [large(64)])
       assert_same(&Nx.top_k(&1, k: 2), [Nx.tensor([3, 9, 1, 7])])
+      assert_same(&Nx.take(&1, &2), [Nx.iota({200, 2}), Nx.tensor([3, 0, 199])])
       assert_close(&Definitions.random/1, [Nx.Random.key(1)])
     end
   end
 
   defmodule Loops do
     import Nx.Defn
+
+    defn branches(pred, x) do
+      {values, places} = Nx.top_k(x, k: 150)
+      a = if pred, do: values * 2, else: Nx.as_type(places, :f32)
+      b = if pred, do: a, else: Nx.rename(values, [:best]) + 1
+      {a, b}
+    end
 
     defn down(x) do
       {_, x} = while({i = 5, x}, i > 0, do: {i - 1, x * i})

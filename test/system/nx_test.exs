@@ -10,7 +10,7 @@ defmodule ExCubecl.NxTest do
   @directory Path.expand("../nx", __DIR__)
 
   # Runs one file of test/nx, and returns the number of its tests, the names of those that failed, and its output.
-  defp run(file, env \\ []) do
+  defp run(file, env) do
     script = """
     for name <- ["prepare", "#{file}"], do: Code.require_file(name <> ".exs", "#{@directory}")
     result = ExUnit.run()

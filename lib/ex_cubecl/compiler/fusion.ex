@@ -39,12 +39,8 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     defp steps(%{kind: :other, ids: ids}, nodes, _config),
       do: for(id <- ids, do: {:eager, nodes[id].expr})
 
-    defp steps(%{kind: kind, ids: ids, outputs: outputs}, nodes, config) do
-      case group(kind, ids, outputs, nodes, config) do
-        nil -> for id <- ids, do: {:eager, nodes[id].expr}
-        group -> [{:fused, group}]
-      end
-    end
+    defp steps(%{kind: kind, ids: ids, outputs: outputs}, nodes, config),
+      do: [{:fused, group(kind, ids, outputs, nodes, config)}]
 
     defp read({:fused, group}), do: group.inputs
     defp read({:eager, expr}), do: for(%T{data: %Expr{id: id}} <- Graph.operands(expr), do: id)

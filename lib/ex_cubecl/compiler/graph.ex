@@ -17,7 +17,8 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     #   * `:effects [[value], calls]`: each call is `{index of a captured function, number of its values}`
     #   * `:attach [effects, value]`: the value, after the effects
     #   * `:runtime_call [[value], index of a captured function]`
-    #   * `:block [struct, arguments]`: a block that ExCubecl.Backend has; others are their default implementation
+    #   * `:block [struct, arguments]`, of several results `[struct, descriptions, arguments]`: a block that ExCubecl.Backend has; others are their default
+    #     implementation
 
     alias ExCubecl.Backend
     alias ExCubecl.Compiler.{Constants, Trips}
@@ -212,7 +213,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       if function_exported?(Backend, :native_block?, 1) and
            apply(Backend, :native_block?, [struct]) do
         {args, state} = Enum.map_reduce(args, state, &argument/2)
-        add(:block, [struct, outs(t, default), args], t, state)
+        add(:block, [struct | outs(t, default)] ++ [args], t, state)
       else
         inlined(args, default, state)
       end
@@ -397,7 +398,9 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     defp add(op, args, t, %{known: known} = state) when op not in @one_each do
       args_key = if op == :constant, do: :erlang.term_to_binary(args), else: keyed(args)
-      key = {op, t.type, t.shape, t.names, args_key}
+      # A component of a tuple is one value, which is freed once, whatever its axes are named.
+      names = if op == :elem, do: [], else: t.names
+      key = {op, t.type, t.shape, names, args_key}
 
       case known do
         %{^key => stub} ->

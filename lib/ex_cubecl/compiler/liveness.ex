@@ -11,14 +11,20 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     @shares [:reshape, :squeeze, :transpose, :reverse, :slice, :broadcast, :elem, :attach]
     @no_memory [:parameter, :captured, :constant, :fun, :effects]
 
-    @doc "For each step the ids, among `owned`, that no later step reads and that are no outputs."
-    @spec frees([map], [non_neg_integer], MapSet.t()) :: [[non_neg_integer]]
-    def frees(steps, outputs, owned) do
+    @doc """
+    For each step the ids, among `owned`, that no later step reads and that are no outputs. `tuples` has the tuple of each component: a tuple is needed as long as
+    one of its components.
+    """
+    @spec frees([map], [non_neg_integer], MapSet.t(), map) :: [[non_neg_integer]]
+    def frees(steps, outputs, owned, tuples) do
+      owner = &Map.get(tuples, &1, &1)
+      outputs = MapSet.new(outputs, owner)
+
       {frees, _} =
         steps
         |> Enum.reverse()
-        |> Enum.map_reduce(MapSet.new(outputs), fn %{reads: reads, writes: writes}, needed ->
-          touched = Enum.uniq(reads ++ writes)
+        |> Enum.map_reduce(outputs, fn %{reads: reads, writes: writes}, needed ->
+          touched = (reads ++ writes) |> Enum.map(owner) |> Enum.uniq()
           free = for id <- touched, id in owned, id not in needed, do: id
           {free, Enum.into(touched, needed)}
         end)

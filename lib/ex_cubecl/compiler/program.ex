@@ -2,7 +2,8 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
   defmodule ExCubecl.Compiler.Program do
     @moduledoc false
     # A scope as a list of steps in the order in which they run, each with the values that are freed after it. Values are numbered by the ids of the nodes.
-    # A program frees what its own steps made, and only that: arguments, captured tensors and values of an outer scope belong to others.
+    # A program frees what its own steps made, and only that: arguments, captured tensors and values of an outer scope belong to others. The components of a
+    # tuple belong to the tuple, since several nodes may take the same one, in this scope and in those within it.
     #
     # A step is `{call, free}`, with the ids of the values that nothing needs after it; `live` has the bytes that are live during each step, and `peak` the most of
     # them. A call is one of
@@ -44,20 +45,31 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     that a backend calls with tensors of its own.
     """
     @spec build(Scope.t(), map, boolean) :: t
-    def build(%Scope{} = scope, config, generic? \\ false) do
+    def build(%Scope{} = scope, config, generic? \\ false),
+      do: build(scope, config, generic?, taken(scope))
+
+    # `taken` are the components of tuples that nodes of the graph take.
+    defp build(scope, config, generic?, taken) do
       nodes = Map.new(scope.nodes, &{&1.data.id, &1})
-      context = %{config: config, generic?: generic?, taken: taken(scope.nodes)}
+      context = %{config: config, generic?: generic?, taken: taken}
       steps = for step <- partition(scope, config, generic?), do: step(step, context)
       steps = leaves(scope, steps, context) ++ steps
 
       owned = for node <- scope.nodes, owned?(node), into: MapSet.new(), do: node.data.id
-      frees = Liveness.frees(steps, scope.outputs, owned)
+
+      tuples =
+        for %T{data: %Expr{op: :elem, args: [tuple, at]} = expr} <- scope.nodes,
+            into: %{},
+            do: {expr.id, {tuple.data.id, at}}
+
+      owners = Map.new(tuples, fn {id, {tuple, _at}} -> {id, tuple} end)
+      frees = Liveness.frees(steps, scope.outputs, owned, owners)
       live = Liveness.live(steps, scope, nodes)
 
       %__MODULE__{
         steps: Enum.zip(Enum.map(steps, & &1.call), frees),
         outputs: scope.outputs,
-        borrowed: borrowed(scope.outputs, owned),
+        borrowed: borrowed(scope.outputs, owned, tuples),
         live: live,
         peak: Enum.max(live, fn -> 0 end)
       }
@@ -82,27 +94,41 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
           do: step({:eager, node}, context)
     end
 
-    defp owned?(%T{type: {:tuple, _}}), do: false
     defp owned?(%T{data: %Expr{op: op}}), do: op not in @borrowed
 
     # The positions of outputs that must be copied, because they belong to others or to an earlier position.
-    defp borrowed(outputs, owned) do
+    defp borrowed(outputs, owned, tuples) do
       {positions, _} =
         outputs
         |> Enum.with_index()
-        |> Enum.flat_map_reduce(owned, fn {id, at}, owned ->
-          if id in owned, do: {[], MapSet.delete(owned, id)}, else: {[at], owned}
+        |> Enum.flat_map_reduce([], fn {id, at}, taken ->
+          value = Map.get(tuples, id, id)
+          owner = if is_tuple(value), do: elem(value, 0), else: value
+
+          if owner in owned and value not in taken,
+            do: {[], [value | taken]},
+            else: {[at], taken}
         end)
 
       MapSet.new(positions)
     end
 
-    # The components of tuples that are taken.
-    defp taken(nodes) do
-      for %T{data: %Expr{op: :elem, args: [tuple, index]}} <- nodes,
-          reduce: %{},
-          do: (acc -> Map.update(acc, tuple.data.id, [index], &[index | &1]))
-    end
+    # The components of tuples that nodes take, those of scopes within a scope included.
+    defp taken(%Scope{nodes: nodes}), do: Enum.reduce(nodes, %{}, &taken/2)
+
+    defp taken(%T{data: %Expr{op: :elem, args: [tuple, index]}}, taken),
+      do: Map.update(taken, tuple.data.id, [index], &[index | &1])
+
+    defp taken(%T{data: %Expr{op: op, args: args}}, taken) when op in [:cond, :lazy],
+      do:
+        for(
+          %Scope{nodes: nodes} <- args,
+          node <- nodes,
+          reduce: taken,
+          do: (acc -> taken(node, acc))
+        )
+
+    defp taken(_node, taken), do: taken
 
     ## Steps: the call, and the ids that it reads and writes
 
@@ -130,7 +156,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     defp call(:attach, [_effects, value], id, _node, _context), do: {:attach, id, value.data.id}
 
     defp call(:cond, [predicate, _outside, yes, no], id, node, context) do
-      [yes, no] = for scope <- [yes, no], do: build(scope, context.config, context.generic?)
+      [yes, no] = for scope <- [yes, no], do: inner(scope, context)
       {:cond, id, predicate.data.id, yes, no, tuple?(node), unused(node, context)}
     end
 
@@ -143,7 +169,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     end
 
     defp call(:lazy, [_outside, scope], id, _node, context),
-      do: {:lazy, id, build(scope, context.config, context.generic?)}
+      do: {:lazy, id, inner(scope, context)}
 
     defp call(:fun, [arity, scope], id, _node, context),
       do: {:fun, id, arity, build(scope, context.config, true)}
@@ -180,6 +206,10 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       args = if tuple?(node), do: args, else: [out(node) | args]
       {:eager, id, op, Enum.map(args, &argument/1), unused(node, context)}
     end
+
+    # A scope of the same graph.
+    defp inner(scope, context),
+      do: build(scope, context.config, context.generic?, context.taken)
 
     defp out(node), do: %{node | data: nil}
     defp tuple?(%T{type: type}), do: match?({:tuple, _}, type)

@@ -239,6 +239,9 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       if Handle.release(buffer) == {:ok, false}, do: held(buffer, state.held)
     end
 
+    defp release(values, state) when is_tuple(values),
+      do: values |> Tuple.to_list() |> release_all(state)
+
     defp release(_value, _state), do: :ok
 
     # Another value may share the memory, or handles that are garbage by now, of the operation that made it. A collection finds the latter.
