@@ -71,7 +71,7 @@ defmodule ExCubecl.Ops.Reductions do
   def element(_name, expression, dtype), do: {expression, dtype}
 
   @doc "The kernel that combines two accumulators of a type of floats, or one with an element, and the expression of one that no element changes."
-  @spec accumulator(:sum | :reduce_max | :reduce_min, DType.t()) :: {Kernel.t(), term}
+  @spec accumulator(:sum | :reduce_max | :reduce_min, ExCubecl.DType.t()) :: {Kernel.t(), term}
   def accumulator(name, dtype) do
     {_, step} = @steps[name]
     first = %{sum: 0, reduce_max: 0xFF80_0000, reduce_min: 0x7F80_0000}[name]
