@@ -49,6 +49,7 @@ defmodule ExCubecl.NxTest do
   test "the compiler", do: passes("compiler")
   test "random expressions, compiled", do: passes("compiler_graphs")
   test "the kernels of compiled programs", do: passes("fusion")
+  test "the launches of compiled programs", do: passes("launches")
   test "the guide", do: passes("guide")
   test "the notebook", do: passes("notebook")
   test "programs of Axon, Scholar and Bumblebee", do: passes("models")
