@@ -239,6 +239,11 @@ defmodule ExCubecl.NxCompilerTest do
       end
     end
 
+    test "a reduction of numbers on the host is none of the rows of a kernel" do
+      fun = fn x, y -> Nx.logical_or(Nx.quotient(x, y), Nx.sum(Nx.iota({3}, type: :f32))) end
+      assert_same(fun, [Nx.tensor([1, 2, 3]), Nx.tensor([2, 2, 2])])
+    end
+
     test "an operation that the backend has is one step" do
       x = Nx.template({200, 2}, :f32)
       places = Nx.template({3}, :s64)

@@ -203,7 +203,10 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       state.ids
       |> Tuple.to_list()
       |> Enum.reduce(state, fn id, state ->
-        with true <- single?(id, state), %{} = rows <- Rows.new(state.nodes[id]) do
+        # A reduction of numbers on the host is no kernel.
+        with %{kind: :reduce} = node <- state.nodes[id],
+             true <- single?(id, state),
+             %{} = rows <- Rows.new(node) do
           info = %{kind: {:rows, rows}, shape: rows.shape}
           begun = %{state | info: Map.put(state.info, of(id, state), info)}
           region(id, begun, @growing) || region(id, begun, @buffers) || state
