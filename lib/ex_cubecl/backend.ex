@@ -216,12 +216,12 @@ if Code.ensure_loaded?(Nx.Backend) do
         do: run(:take_along_axis, [out, tensor, indices, [axis: axis]])
 
       def block(struct, _output, args, fun), do: apply(fun, [struct | args])
-
-      @doc false
-      # Whether a block does not run by its default implementation.
-      def native_block?(%module{}),
-        do: module in [Nx.Block.TopK, Nx.Block.Take, Nx.Block.TakeAlongAxis]
     end
+
+    @doc false
+    # Whether `block/4` does not run a block by its default implementation.
+    def native_block?(%module{}),
+      do: module in [Nx.Block.TopK, Nx.Block.Take, Nx.Block.TakeAlongAxis]
 
     if {:top_k, 3} in callbacks do
       @impl true

@@ -56,6 +56,18 @@ defmodule ExCubecl.Case do
     end
   end
 
+  @doc "Simulates a Livebook runtime, which is detected by a module of its name, and in which there is no terminal, until the test ends."
+  def in_livebook(delay) do
+    Application.put_env(:ex_cubecl, :progress_after, delay)
+    Code.compile_string("defmodule Livebook.Runtime.Evaluator, do: nil")
+
+    ExUnit.Callbacks.on_exit(fn ->
+      Application.delete_env(:ex_cubecl, :progress_after)
+      :code.purge(Livebook.Runtime.Evaluator)
+      :code.delete(Livebook.Runtime.Evaluator)
+    end)
+  end
+
   @doc "Waits until `check` returns true, for events without a message."
   def until(check, tries \\ 2000) do
     cond do

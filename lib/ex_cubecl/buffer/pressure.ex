@@ -28,7 +28,7 @@ defmodule ExCubecl.Buffer.Pressure do
     create_on(id, bytes, call)
   end
 
-  # The call allocates no memory, or how much is not known before.
+  # 0 bytes: the call allocates nothing, or it is not known beforehand how much.
   defp create_on(_id, 0, call), do: attempt(Error.from_native(call), call, @steps)
 
   defp create_on(id, bytes, call) do

@@ -188,7 +188,8 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
           Storage.buffer_options(config)
         )
 
-    # Operands that all broadcast give the kernel its shape.
+    # The eager lowering takes the shape of its result from the broadcast of its operands. If all of them have axes of length 1 where the group is
+    # longer, the first one is broadcast to the shape of the group.
     defp whole(operands, shape) do
       views = for %View{shape: shape} <- operands, do: shape
 

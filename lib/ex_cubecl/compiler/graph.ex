@@ -210,8 +210,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     end
 
     defp make(:block, [struct, args, default, _callback], t, state) do
-      if function_exported?(Backend, :native_block?, 1) and
-           apply(Backend, :native_block?, [struct]) do
+      if Backend.native_block?(struct) do
         {args, state} = Enum.map_reduce(args, state, &argument/2)
         add(:block, [struct | outs(t, default)] ++ [args], t, state)
       else
@@ -324,7 +323,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       add(:cond, [predicate, yes, no], t, state)
     end
 
-    # A node that is made here may never run, so that no node elsewhere is replaced by it.
+    # Nodes of a branch of a condition may never run: equal nodes outside of the branch are not replaced by them.
     defp apart(state, fun) do
       {result, inner} = fun.(state)
       {result, %{inner | known: state.known}}

@@ -1,9 +1,9 @@
 if Code.ensure_loaded?(Nx.Defn.Expr) do
   defmodule ExCubecl.Compiler.Scope do
     @moduledoc false
-    # The nodes of a graph by the scope in which they run. The results of a condition are scopes of their own, since only one of them is calculated. A node runs
-    # in the innermost scope that all of its uses are in. If that scope itself does not use it, nor both results of a condition, it may not be needed at all: it becomes
-    # a scope of its own, a lazy one, which runs when the first of its uses does.
+    # The nodes of a graph by the scope in which they run. The results of a condition are scopes of their own, since only one of them is calculated. A node belongs to
+    # the innermost scope that contains all of its uses. If it is used only in some branches of conditions within that scope, a run may not need it at all: it then
+    # becomes a lazy scope of its own, which runs when the first of these uses does.
     #
     # A scope has
     #

@@ -6,7 +6,7 @@ defmodule ExCubecl.Data.Pnm do
   alias ExCubecl.Data.{Reader, Upload, Writer}
   alias ExCubecl.Error.Arguments
 
-  # The header, with its comments, is within this many bytes.
+  # The longest header, with its comments, that is read.
   @head 4096
   @most 0x7FFFFFFF
 

@@ -133,7 +133,7 @@ defmodule ExCubecl.Data.Zip do
 
   defp each(file, _bytes, _entries), do: Reader.invalid(file, "its directory is damaged")
 
-  # Names are UTF-8, or of an old code page, of which the characters above 127 are taken for Latin-1.
+  # Names are UTF-8. Old programs wrote them in a code page that the archive does not name: other bytes are taken for Latin-1.
   defp text(name),
     do: if(String.valid?(name), do: name, else: :unicode.characters_to_binary(name, :latin1))
 

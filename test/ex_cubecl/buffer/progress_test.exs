@@ -108,18 +108,6 @@ defmodule ExCubecl.ProgressTest do
     assert reason(Buffer.read(buffer, offset: 1)) == :invalid_argument
   end
 
-  # Simulates a Livebook runtime, which is detected by this module, and in which there is no terminal.
-  defp in_livebook(delay) do
-    Application.put_env(:ex_cubecl, :progress_after, delay)
-    Code.compile_string("defmodule Livebook.Runtime.Evaluator, do: nil")
-
-    on_exit(fn ->
-      Application.delete_env(:ex_cubecl, :progress_after)
-      :code.purge(Livebook.Runtime.Evaluator)
-      :code.delete(Livebook.Runtime.Evaluator)
-    end)
-  end
-
   defp make(bytes), do: Buffer.new!(:binary.copy(<<1>>, bytes), [bytes], :u8)
 
   test "a bar in a notebook for what takes as long as the delay, and none elsewhere" do

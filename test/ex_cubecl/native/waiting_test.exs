@@ -6,18 +6,6 @@ defmodule ExCubecl.Native.WaitingTest do
 
   alias ExCubecl.Native.Waiting
 
-  # Simulates a Livebook runtime, which is detected by this module, and in which there is no terminal.
-  defp in_livebook(delay) do
-    Application.put_env(:ex_cubecl, :progress_after, delay)
-    Code.compile_string("defmodule Livebook.Runtime.Evaluator, do: nil")
-
-    on_exit(fn ->
-      Application.delete_env(:ex_cubecl, :progress_after)
-      :code.purge(Livebook.Runtime.Evaluator)
-      :code.delete(Livebook.Runtime.Evaluator)
-    end)
-  end
-
   # Waits until the process that draws has written: it has the same group leader.
   defp until_written(text) do
     until(fn -> Process.group_leader() |> StringIO.contents() |> elem(1) =~ text end)
