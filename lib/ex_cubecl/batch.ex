@@ -72,8 +72,11 @@ defmodule ExCubecl.Batch do
   @doc """
   Returns `:ok` and runs all steps. `names` is a keyword list that binds each name to a buffer or a number.
 
+  A submission allocates the memory of outputs that have none yet, before the first step runs. If it does not fit, garbage is collected
+  as for `ExCubecl.Buffer.new/4`, and the submission is tried again.
+
   Errors: those of `ExCubecl.Kernel.run/3`, of the first step that fails its check; no step has run then.
-  `:invalid_argument` for a name that is not bound.
+  `:invalid_argument` for a name that is not bound. `:limit_exceeded` or `:out_of_memory` if the memory of the outputs does not fit.
 
       iex> {:error, error} = ExCubecl.Batch.submit(ExCubecl.Batch.new() |> ExCubecl.Batch.fill(:x, 1))
       iex> error.reason

@@ -109,10 +109,16 @@ defmodule ExCubecl.Kernel.Launch do
   @doc "Queues several launches with one call."
   def run_all(launches) do
     started = System.monotonic_time()
-    result = Error.from_native(fn -> Native.kernel_run_all(Enum.map(launches, &step/1)) end)
+    result = queue_all(launches, Enum.map(launches, &step/1))
     if result == :ok, do: launched(launches, System.monotonic_time() - started)
     result
   end
+
+  # All memory is allocated before the first launch, so that a call that failed can be made again.
+  defp queue_all([], _steps), do: :ok
+
+  defp queue_all([%{device: device} | _], steps),
+    do: Pressure.create(device, 0, fn -> Native.kernel_run_all(steps) end)
 
   defp launched([], _duration), do: :ok
 

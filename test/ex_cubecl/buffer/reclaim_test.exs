@@ -2,7 +2,7 @@ defmodule ExCubecl.ReclaimTest do
   # Without free memory, garbage is collected: that of the caller, of the process that made it, of any process.
   use ExCubecl.Case, async: false
 
-  alias ExCubecl.Kernel
+  alias ExCubecl.{Batch, Kernel}
 
   require Kernel
 
@@ -66,6 +66,27 @@ defmodule ExCubecl.ReclaimTest do
       assert Kernel.run(same, [x, Buffer.empty!([@mib], :u8)]) == :ok
       assert Kernel.run(source, [Buffer.empty!([@mib], :u8)], groups: 1) == :ok
     end
+  end
+
+  test "batches that allocate the memory of their lazy outputs go through it, too", %{
+    bytes: bytes
+  } do
+    x = full(1)
+    :ok = Memory.set_limit(bytes + 8 * @mib)
+    next = Kernel.kernel(fn x, out -> out[index()] = x[index()] + 1 end)
+    batch = Batch.new() |> Batch.run(next, [x, :y]) |> Batch.run(next, [:y, :z])
+
+    for _ <- 1..30 do
+      names = for name <- [:y, :z], do: {name, Buffer.empty!([@mib], :u8)}
+      assert Batch.submit(batch, names) == :ok
+    end
+
+    # What does not fit without garbage either is refused, and no step runs.
+    names = [y: y = full(1), z: Buffer.empty!([@mib], :u8)]
+    :ok = Memory.set_limit(1)
+    assert reason(Batch.submit(batch, names)) == :limit_exceeded
+    :ok = Memory.set_limit(nil)
+    assert Buffer.item!(Buffer.view!(y, 0, [1])) == 1
   end
 
   test "garbage of the process that made it makes room for another", %{bytes: bytes} do
