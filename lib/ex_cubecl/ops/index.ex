@@ -7,6 +7,8 @@ defmodule ExCubecl.Ops.Index do
 
   @modulus 0x1_0000_0000
 
+  @marks ["_" | Enum.map(0..9, &Integer.to_string/1)]
+
   # Arguments and variables: at most 31 joined axes have two or more elements each.
   @axes 0..31
 
@@ -19,6 +21,10 @@ defmodule ExCubecl.Ops.Index do
     defp name(unquote(kind), unquote(group), unquote(axis)),
       do: unquote(:"#{prefix}#{letters}#{axis}")
   end
+
+  @doc "Whether a name may be one of those that this module makes, or `i`, the linear index: all others have a digit or an underscore."
+  def variable?(name),
+    do: name == :i or String.contains?(Atom.to_string(name), @marks)
 
   @doc "The variable with the coordinate along an axis."
   def at(group, axis), do: name(:at, group, axis)

@@ -44,7 +44,7 @@ defmodule ExCubecl.Ops.Lowering do
 
   defp mapped(op, operands, opts) do
     with {:ok, shape} <- Shapes.broadcast(op.parsed.name, Operands.shapes(operands)),
-         {:ok, reads} <- Operands.reads(op.parsed.args, operands, shape),
+         {:ok, reads} <- Operands.reads(names(op), operands, shape),
          {:ok, _} <- CallArguments.check(op.parsed, Enum.map(reads, &value/1)) do
       {casts, opts} = Keyword.split(opts, [:as, :dtype])
 
@@ -52,6 +52,13 @@ defmodule ExCubecl.Ops.Lowering do
         do: into(op, reads, shape, casts, opts[:into]),
         else: new(op, reads, shape, casts, opts)
     end
+  end
+
+  # The names of the operands in the kernel: those of the parameters, which errors show, unless one could be the name of another variable or argument.
+  defp names(%{parsed: %{args: args}}) do
+    if Enum.any?(args, &(&1 == :out or Index.variable?(&1))),
+      do: for({_, at} <- Enum.with_index(args), do: :"operand#{at}"),
+      else: args
   end
 
   ## Types that the kernels of the device do not have
@@ -217,7 +224,7 @@ defmodule ExCubecl.Ops.Lowering do
   @spec write(Kernel.t(), [operand], View.t(), keyword) :: :ok | {:error, Error.t()}
   def write(op, operands, %View{shape: shape} = target, casts \\ []) do
     with {:ok, operands} <- Operands.views(operands),
-         {:ok, reads} <- Operands.reads(op.parsed.args, operands, shape) do
+         {:ok, reads} <- Operands.reads(names(op), operands, shape) do
       indexed = indexed(reads, shape, out: target)
       result = Operands.apply(op, expressions(reads, indexed), casts[:as], casts[:dtype])
       statements = indexed.statements ++ [{:write, 0, :out, indexed.index.out, result}]

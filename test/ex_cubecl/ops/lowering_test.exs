@@ -83,6 +83,39 @@ defmodule ExCubecl.Ops.LoweringTest do
     end
   end
 
+  test "parameters may have the names of variables of the lowering" do
+    square = ExCubecl.buffer!([[1, 2], [3, 4]], [2, 2], :s32)
+    view = View.transpose!(square)
+
+    named =
+      Kernel.kernel(fn i, n1, out, i_offset -> i + 10 * n1 + 100 * out + 1000 * i_offset end)
+
+    operands = [view, square, 3, view]
+    expected = [[1311, 3323], [2332, 4344]]
+    assert Buffer.to_list!(ok(Lowering.map(named, operands))) == expected
+    own = [View.transpose!(ExCubecl.buffer!([[1, 2], [3, 4]], [2, 2], :s32)), square]
+    add = Kernel.kernel(fn out, i -> 2 * out + i end)
+    assert Lowering.map(add, own, into: square) == :ok
+    assert Buffer.to_list!(square) == [[3, 8], [7, 12]]
+
+    # In blocks.
+    zeros = Buffer.zeros!([300, 300], :s32)
+    ones = Buffer.full!([300], :s32, 1)
+    sum = Kernel.kernel(fn i, i_v0 -> i + i_v0 end)
+    assert ok(Lowering.map(sum, [zeros, ones])) |> Ops.sum!() |> Buffer.item!() == 90_000
+    assert ok(Lowering.map(sum, [ones, zeros])) |> Ops.sum!() |> Buffer.item!() == 90_000
+
+    target = View.transpose!(Buffer.zeros!([2, 2], :s32))
+
+    assert Lowering.write(
+             Kernel.kernel(fn out -> out + 1 end),
+             [ones |> Buffer.view!(0, [2])],
+             target
+           ) == :ok
+
+    assert Buffer.to_list!(target.buffer) == [[2, 2], [2, 2]]
+  end
+
   test "elements are written through strides, and nothing else" do
     for _ <- 1..60 do
       {target, shape, _} = view(:s32)
