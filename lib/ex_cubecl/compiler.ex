@@ -25,7 +25,8 @@ if Code.ensure_loaded?(Nx.Defn.Compiler) do
     """
 
     alias ExCubecl.{Backend, Error, Telemetry}
-    alias ExCubecl.Compiler.{Cache, Explanation, Graph, Limits, Program, Run, Scope}
+    alias ExCubecl.Compiler.{Cache, Explanation, Limits, Program, Run, Scope}
+    alias ExCubecl.Compiler.Graph.Conversion
     alias ExCubecl.Error.Arguments
     alias Nx.Defn.{Composite, Expr}
     alias Nx.Tensor, as: T
@@ -94,7 +95,7 @@ if Code.ensure_loaded?(Nx.Defn.Compiler) do
     def explain(fun, args, opts \\ []) when is_function(fun) and is_list(args) do
       options = options(opts)
       result = Nx.Defn.debug_expr_apply(fun, args, hooks: options.hooks)
-      {graph, _key, _captured} = Graph.build(Composite.flatten_list([result]), options.hooks)
+      {graph, _key, _captured} = Conversion.build(Composite.flatten_list([result]), options.hooks)
       scope = Scope.of(graph)
       Explanation.of(scope, Program.build(scope, options.config), options.config)
     end
@@ -147,7 +148,7 @@ if Code.ensure_loaded?(Nx.Defn.Compiler) do
     @doc false
     # The program of the tensors of an expression, from the cache if it has one of this structure, and what they captured.
     def program(outputs, %{config: config, hooks: hooks, cache?: cache?}) do
-      {graph, key, captured} = Graph.build(outputs, hooks)
+      {graph, key, captured} = Conversion.build(outputs, hooks)
       build = fn -> {:ok, built(graph, config)} end
 
       {:ok, program} = if cache?, do: Cache.fetch({key, config}, build), else: build.()

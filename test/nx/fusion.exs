@@ -3,7 +3,8 @@ defmodule ExCubecl.NxFusionTest do
   use ExUnit.Case, async: false
 
   alias ExCubecl.Backend
-  alias ExCubecl.Compiler.{Fusion, Graph, Scope}
+  alias ExCubecl.Compiler.{Fusion, Scope}
+  alias ExCubecl.Compiler.Graph.Conversion
   alias Nx.Defn.Expr
   alias Nx.Tensor, as: T
 
@@ -501,7 +502,7 @@ defmodule ExCubecl.NxFusionTest do
 
   defp scope(fun, args) do
     outputs = Nx.Defn.Composite.flatten_list([apply(Nx.Defn.debug_expr(fun), args)])
-    {graph, _key, captured} = Graph.build(outputs, %{})
+    {graph, _key, captured} = Conversion.build(outputs, %{})
     graph |> Scope.of() |> Map.from_struct() |> Map.put(:captured, captured)
   end
 
