@@ -19,9 +19,26 @@ if Code.ensure_loaded?(Nx.Defn.Compiler) do
         `:out_of_memory` before it starts; so does a program that needs more than the limit of its device leaves, see `ExCubecl.Memory.set_limit/2`
       * `:max_concurrency` - the number of partitions of an `Nx.Serving`, by default 1
       * `:hooks` - as for `Nx.Defn.jit/2`
+      * `:input_shardings`, `:devices` - for `Nx.Defn.shard_jit/3`, see below
 
     Another option is an `ExCubecl.Error` with reason `:invalid_argument`. The other options of `ExCubecl.Backend` are those of the default backend if that is
     `ExCubecl.Backend`.
+
+    ## Shards
+
+    With Nx 0.11 or later `Nx.Defn.shard_jit/3` runs a definition of whole tensors on shards of them, one list of arguments for each device of an `Nx.Mesh`, numbered along the last axis
+    of the mesh first:
+
+        mesh = %Nx.Mesh{name: "mesh", shape: {2}}
+        fun = Nx.Defn.shard_jit(&Nx.multiply(&1, 2), mesh, compiler: ExCubecl, input_shardings: [%{0 => [0]}])
+        [first, second] = fun.([[Nx.tensor([1, 2])], [Nx.tensor([3, 4])]])
+
+      * `:input_shardings` - for each tensor of the arguments a map from its axes, by index or name, to the list of the axes of the mesh that divide it. An axis that is not in the
+        map is whole in each shard
+      * `:devices` - the device of each shard. By default all are on `:device`, without it on the adapters of `ExCubecl.Device.adapters/0` in turns
+
+    The result is a list with the results of each shard. Where these are shards of the results, as for batches of a model, each device calculates its own, from its own
+    arguments. Otherwise the results of each shard are the whole results: the first device calculates them from the arguments of all, and the others get copies.
     """
 
     alias ExCubecl.{Backend, Error, Telemetry}
@@ -64,10 +81,59 @@ if Code.ensure_loaded?(Nx.Defn.Compiler) do
     end
 
     if {:__shard_jit__, 6} in Nx.Defn.Compiler.behaviour_info(:callbacks) do
+      alias ExCubecl.Compiler.Sharding, warn: false
+      alias ExCubecl.Compiler.Sharding.Propagation, warn: false
+
       @impl true
-      def __shard_jit__(_key, _mesh, _vars, _fun, _args_list, opts) do
-        %{config: %{device: device}} = options(opts)
-        Error.unwrap!(Error.new(:unsupported, operation: :shard_jit, device: device))
+      def __shard_jit__(_key, mesh, vars, fun, args_list, opts) do
+        {own, opts} = Keyword.split(opts, [:input_shardings, :devices])
+        options = options(opts)
+        templates = Composite.flatten_list(vars)
+        sharding = Sharding.new(mesh, templates, own[:input_shardings])
+        inputs = Sharding.inputs(sharding, args_list, templates)
+
+        configs =
+          for device <- Sharding.devices(sharding, own[:devices], opts[:device]),
+              do: config(device, Nx.default_backend())
+
+        whole = fun.(Sharding.whole(sharding, vars))
+        sharded(sharding, shard(fun, vars), whole, Enum.zip(configs, inputs), options)
+      end
+
+      # Each device calculates its shards of the results, or the first one the whole results for all of them.
+      defp sharded(sharding, shard, whole, shards, options) do
+        if shard != nil and local?(sharding, shard, whole, options) do
+          for {config, tensors} <- shards, do: on(config, shard, tensors, options)
+        else
+          [{first, _} | others] = shards
+          tensors = Sharding.gathered(sharding, Enum.map(shards, &elem(&1, 1)), first)
+          result = on(first, whole, tensors, options)
+
+          [
+            result
+            | for({config, _} <- others, do: Nx.backend_copy(result, {Backend, config: config}))
+          ]
+        end
+      end
+
+      # A definition that fits whole tensors may not fit shards.
+      defp shard(fun, vars) do
+        fun.(vars)
+      rescue
+        _ -> nil
+      end
+
+      defp local?(%{divisions: divisions, mesh: mesh}, shard, whole, %{hooks: hooks}) do
+        [{shard, _, captured}, {whole, _, same}] =
+          for result <- [shard, whole],
+              do: Conversion.build(Composite.flatten_list([result]), hooks)
+
+        captured == same and Propagation.local?(shard, whole, divisions, mesh)
+      end
+
+      defp on(config, result, tensors, options) do
+        {call, output} = compiled(result, %{options | config: config})
+        tensors |> Enum.map(&fn -> &1 end) |> call.() |> placed(output)
       end
     end
 

@@ -333,6 +333,70 @@ defmodule ExCubecl.NxCompilerTest do
     end
   end
 
+  if function_exported?(Nx, :runtime_call, 4) do
+    defmodule Calls do
+      def doubled(x, opts) do
+        send(opts[:to], {:called, x})
+        Nx.multiply(x, 2)
+      end
+
+      def pair({x, %{y: y}}, opts) do
+        send(opts[:to], {:called, {x, y}})
+        %{a: Nx.add(x, y), b: {Nx.sum(x)}}
+      end
+
+      def wrong(x, _opts), do: Nx.as_type(x, :f64)
+      def raising(_x, _opts), do: raise("no result")
+    end
+
+    defp runtime_call(template, value, name) do
+      fun = Function.capture(__MODULE__.Calls, name, 2)
+      apply(Nx, :runtime_call, [template, value, [to: self()], fun])
+    end
+
+    test "functions that are called while a program runs, on tensors of either backend" do
+      scalar = Nx.template({}, :f32)
+
+      for x <- [large(), Nx.tensor([1.0, 2.0])] do
+        template = Nx.template(x.shape, :f32)
+        fun = &Nx.sin(runtime_call(template, Nx.multiply(&1, 3), :doubled))
+        assert_close(fun, [x])
+        assert [ours, theirs] = called([])
+        assert on_host(ours) == on_host(theirs)
+
+        # The function may keep what it gets.
+        assert_same(&Nx.sum(runtime_call(template, &1, :doubled)), [x])
+        assert [kept, _] = called([])
+        assert on_host(kept) == on_host(x)
+
+        containers = fn x, y ->
+          runtime_call(%{a: template, b: {scalar}}, {x, %{y: Nx.negate(y)}}, :pair)
+        end
+
+        assert_same(containers, [x, Nx.tensor(2.0)])
+        assert_same(&elem(containers.(&1, &1).b, 0), [x])
+        assert length(called([])) == 4
+      end
+    end
+
+    defp called(values) do
+      receive do
+        {:called, value} -> called(values ++ [value])
+      after
+        0 -> values
+      end
+    end
+
+    test "results of such a function that are no tensors of the template" do
+      x = large()
+
+      for name <- [:wrong, :raising], compiler <- [ExCubecl, Nx.Defn.Evaluator] do
+        fun = Nx.Defn.jit(&runtime_call(Nx.template({1000}, :f32), &1, name), compiler: compiler)
+        assert_raise RuntimeError, ~r/template|no result/, fn -> fun.(x) end
+      end
+    end
+  end
+
   describe "the cache" do
     test "has one program for expressions of one structure" do
       x = large(37)

@@ -47,6 +47,7 @@ defmodule ExCubecl.NxTest do
   test "memory", do: passes("lifetime")
   test "servings and other nodes", do: passes("serving")
   test "the compiler", do: passes("compiler")
+  test "shards", do: passes("sharding")
   test "random expressions, compiled", do: passes("compiler_graphs")
   test "the kernels of compiled programs", do: passes("fusion")
   test "the launches of compiled programs", do: passes("launches")
