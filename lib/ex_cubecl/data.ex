@@ -7,10 +7,11 @@ defmodule ExCubecl.Data do
   | `.npy` | an array of NumPy | a buffer | all but `:bf16`; complex numbers are read as pairs |
   | `.npz` | arrays of NumPy by name, stored or deflated | a map of buffers | as `.npy` |
   | `.safetensors` | tensors by name | a map of buffers | all |
-  | `.png` | an image of 8 or 16 bits: grey, RGB, with alpha | a buffer of the shape `[height, width]` or `[height, width, channels]` | `:u8` `:u16` |
+  | `.png` | an image: grey, RGB, with alpha, with a palette | a buffer of the shape `[height, width]` or `[height, width, channels]` | `:u8` `:u16` |
   | `.ppm` `.pgm` | an image, RGB or grey, in the binary form | as `.png` | `:u8` `:u16` |
 
-  Elements are moved in chunks of 8 MiB: the host memory of a call does not depend on the size of the file. They have the order of bytes that the
+  Elements are moved in chunks of 32 MiB: the host memory of a call does not depend on the size of the file (only an interlaced
+  PNG image is in host memory, up to 128 MiB). They have the order of bytes that the
   format says, and are converted to that of the machine.
 
       iex> path = Path.join(System.tmp_dir!(), "ex_cubecl_doctest_\#{System.pid()}.safetensors")

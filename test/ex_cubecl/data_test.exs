@@ -72,7 +72,7 @@ defmodule ExCubecl.DataTest do
   end
 
   test "elements that take several chunks", %{dir: dir} do
-    x = Buffer.iota!([2_100_000], :s64)
+    x = Buffer.iota!([4_300_000], :s64)
 
     for {name, data, opts} <- [
           {"x.npy", x, []},

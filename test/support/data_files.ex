@@ -69,11 +69,12 @@ defmodule ExCubecl.DataFiles do
   def chunk(type, bytes),
     do: <<byte_size(bytes)::32>> <> type <> bytes <> <<:erlang.crc32([type, bytes])::32>>
 
-  @doc "A PNG image with these fields of its header, and these bytes of its rows."
-  def png({width, height, bits, color, interlaced}, rows) do
+  @doc "A PNG image with these fields of its header, these bytes of its rows, and these chunks before them."
+  def png({width, height, bits, color, interlaced}, rows, chunks \\ "") do
     <<137, "PNG\r\n", 26, 10>> <>
       chunk("IHDR", <<width::32, height::32, bits, color, 0, 0, interlaced>>) <>
       chunk("tEXt", "Title\0a test") <>
+      chunks <>
       chunk("IDAT", :zlib.compress(rows)) <> chunk("IEND", "")
   end
 end

@@ -205,9 +205,16 @@ defmodule ExCubecl.Data.HostileTest do
           {binary_part(bytes, 0, 30), "truncated or damaged"},
           {png({0, 2, 8, 0, 0}, rows), "it does not start as a PNG image does"},
           {png({2, 0x80000000, 8, 0, 0}, rows), "it does not start as a PNG image does"},
-          {png({2, 2, 4, 0, 0}, rows), "an image of 4 bits of the color type 0"},
-          {png({2, 2, 8, 3, 0}, rows), "an image of 8 bits of the color type 3"},
-          {png({2, 2, 8, 0, 1}, rows), "an interlaced image"},
+          {png({2, 2, 3, 0, 0}, rows), "an image of 3 bits of the color type 0 does not exist"},
+          {png({2, 2, 16, 3, 0}, rows), "an image of 16 bits of the color type 3 does not exist"},
+          {png({2, 2, 8, 5, 0}, rows), "an image of 8 bits of the color type 5 does not exist"},
+          {png({2, 2, 8, 0, 2}, rows), "it does not start as a PNG image does"},
+          {png({2, 2, 8, 0, 1}, rows), "it has fewer rows than its header says"},
+          {png({2, 2, 8, 0, 1}, <<0, 1, 0, 2, 0, 3>>), "it has fewer rows than its header says"},
+          {png({2, 2, 8, 0, 1}, <<0, 1, 0, 2, 0, 3, 4, 5>>),
+           "it has more rows than its header says"},
+          {png({12_000, 12_000, 8, 0, 1}, :binary.copy(<<0>>, 150_000_000)),
+           "an interlaced image of 144000000 bytes, and at most 134217728 are read"},
           {png({0x7FFFFFFF, 2, 16, 6, 0}, rows),
            "rows of 17179869176 bytes, and at most 67108864 are read"},
           {png({1000, 0x7FFFFFFF, 16, 6, 0}, rows), "compressed ones cannot make"},
@@ -241,7 +248,7 @@ defmodule ExCubecl.Data.HostileTest do
   end
 
   # Each file with changed, missing, additional and repeated bytes.
-  for extension <- ~w(safetensors npy npz c.npz png pgm ppm) do
+  for extension <- ~w(safetensors npy npz c.npz png p.png pgm ppm) do
     test "mutated files: .#{extension}", %{dir: dir} do
       path = Path.join(dir, "good.#{unquote(extension)}")
       good(unquote(extension), path)
@@ -249,8 +256,10 @@ defmodule ExCubecl.Data.HostileTest do
       seed = System.unique_integer([:positive])
       :rand.seed(:exsss, {seed, 7, 19})
 
-      for n <- 1..300 do
+      for n <- 1..mutations() do
         mutated = Enum.reduce(1..:rand.uniform(3), bytes, fn _, bytes -> mutate(bytes) end)
+        # Half of the images have right checksums, so that more than these is tested.
+        mutated = if rem(n, 2) == 0, do: repaired(mutated), else: mutated
         path = file(dir, "x.#{unquote(extension)}", mutated)
         context = "seed #{seed}, number #{n}"
 
@@ -263,6 +272,24 @@ defmodule ExCubecl.Data.HostileTest do
       end
     end
   end
+
+  # EX_CUBECL_MUTATIONS tests more.
+  defp mutations, do: String.to_integer(System.get_env("EX_CUBECL_MUTATIONS") || "300")
+
+  # The bytes of a PNG image with the checksums of its chunks; other bytes as they are.
+  defp repaired(<<137, "PNG", rest::binary>>) do
+    <<end_of_line::binary-size(4), chunks::binary>> = String.pad_trailing(rest, 4)
+    <<137, "PNG">> <> end_of_line <> checked(chunks)
+  end
+
+  defp repaired(bytes), do: bytes
+
+  defp checked(
+         <<length::32, type::binary-size(4), bytes::binary-size(length), _::32, rest::binary>>
+       ),
+       do: chunk(type, bytes) <> checked(rest)
+
+  defp checked(rest), do: rest
 
   defp good("safetensors", path) do
     tensors = %{"a" => Buffer.iota!([2, 3], :f32), "b" => Buffer.iota!([5], :u8)}
@@ -278,6 +305,14 @@ defmodule ExCubecl.Data.HostileTest do
 
   defp good("ppm", path), do: :ok = Data.write(path, Buffer.iota!([4, 5, 3], :u8))
   defp good("pgm", path), do: :ok = Data.write(path, Buffer.iota!([4, 5], :u16))
+  # An interlaced image with a palette and transparency.
+  defp good("p.png", path) do
+    chunks = chunk("PLTE", <<1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12>>) <> chunk("tRNS", <<0, 9>>)
+    rows = <<0, 0x40, 1, 0x80, 2, 0x90, 3, 0xE4, 4, 0xE4, 0, 0x1B, 2, 0xFF>>
+    File.write!(path, png({4, 4, 2, 3, 1}, rows, chunks))
+    assert ExCubecl.shape!(Data.read!(path)) == [4, 4, 4]
+  end
+
   defp good("png", path), do: :ok = Data.write(path, Buffer.iota!([4, 5, 3], :u8))
 
   @numbers [0, 1, 0x7F, 0xFF, 0x7FFFFFFF, 0xFFFFFFFF, 0x7FFFFFFFFFFFFFFF, 0xFFFFFFFFFFFFFFFF]

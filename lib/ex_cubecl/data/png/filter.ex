@@ -1,4 +1,4 @@
-defmodule ExCubecl.Data.PngFilter do
+defmodule ExCubecl.Data.Png.Filter do
   @moduledoc false
   # Undoes the filters of the rows of PNG: each byte is a difference from a prediction, which is made of the bytes at its left, above it, and at the left above it.
 
