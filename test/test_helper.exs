@@ -9,6 +9,9 @@ case ExCubecl.Device.default() do
         cuda: {runtime == :cuda, "they need a CUDA device"},
         nx: {ExCubecl.NxLibraries.directories(), ExCubecl.NxLibraries.why_not()},
         without_nx: {not ExCubecl.NxLibraries.dependency?(), "Nx is loaded"},
+        browser:
+          {ExCubecl.Browser.there?(),
+           "there is no Chromium with chromedriver (Debian: chromium-driver)"},
         numpy: {ExCubecl.NumpyCases.python(), "no Python has NumPy (make numpy installs one)"}
       ]
       |> Enum.reject(fn {_tag, {possible, _why}} -> possible end)
