@@ -1,10 +1,12 @@
 defmodule ExCubecl.Ops.Blocks do
   @moduledoc false
   # Element-wise kernels on strided operands, each invocation of which makes four consecutive elements of the result. Contiguous operands and the result are
-  # accessed by vectors. In a strided operand, the first of the four elements is found by divisions, and the next ones by additions, as by a mileage
-  # counter. There are no branches: a driver for CPUs executes both sides of a branch.
+  # accessed by vectors. In a strided operand, the first of the four elements is found by divisions, and the next ones by their stride along the last axis if that
+  # never ends within a block (`ExCubecl.Ops.Blocks.Aligned`), else by additions, as by a mileage counter. There are no branches: a driver for CPUs executes
+  # both sides of a branch.
 
   alias ExCubecl.{Buffer, Device, Kernel, Shape}
+  alias ExCubecl.Ops.Blocks.Aligned
   alias ExCubecl.Ops.{Cost, Index, Layout, Reads, Strided}
 
   @lanes 4
@@ -33,7 +35,7 @@ defmodule ExCubecl.Ops.Blocks do
   def run(op, reads, {as, dtype} = casts, %{shape: shape} = out) do
     views = Reads.strided(reads)
     {lengths, strides} = Layout.joined(shape, for({_, view} <- views, do: view.strides))
-    space = space(lengths, Enum.zip(Keyword.keys(views), strides), out.device)
+    strided = lowered(lengths, Enum.zip(views, strides), computes?(out.device, :u64))
     vector = {:index, nil}
 
     values =
@@ -42,20 +44,35 @@ defmodule ExCubecl.Ops.Blocks do
 
     statements =
       for({name, :flat, _} <- reads, do: {:load_vector, 0, name, vector, lanes(name)}) ++
-        first(space) ++
-        Enum.flat_map(1..(@lanes - 1), &next(space, &1)) ++
-        [{:store_vector, 0, :out, vector, values}]
+        strided.statements ++ [{:store_vector, 0, :out, vector, values}]
 
-    args = Enum.map(reads, &Reads.argument/1) ++ arguments(space, lengths, views) ++ [out: out]
-
-    patterns = for {_, pattern, _} <- space.operands, do: pattern
-    key = {:block, space.rank, space.division, patterns, Enum.map(reads, &elem(&1, 1)), casts}
+    args = Enum.map(reads, &Reads.argument/1) ++ strided.args ++ [out: out]
+    key = {:block, strided.key, Enum.map(reads, &elem(&1, 1)), casts}
     {kernel, args} = Strided.kernel(op, key, args, [:out], {statements, nil})
     Strided.run(kernel, args, size: div(Shape.size(shape) + @lanes - 1, @lanes))
   end
 
+  defp lowered(lengths, operands, factors?) do
+    if Aligned.aligned?(lengths) do
+      operands =
+        for {{name, view}, strides} <- operands,
+            do: {name, view.offset, strides, vectors?(view.dtype)}
+
+      Aligned.lowered(lengths, operands, factors?)
+    else
+      views = for {view, _} <- operands, do: view
+      space = space(lengths, for({{name, _}, strides} <- operands, do: {name, strides}), factors?)
+
+      %{
+        statements: first(space) ++ Enum.flat_map(1..(@lanes - 1), &next(space, &1)),
+        args: arguments(space, lengths, views),
+        key: {space.rank, space.division, for({_, pattern, _} <- space.operands, do: pattern)}
+      }
+    end
+  end
+
   # `used` are the axes whose coordinates are needed: each axis that an operand uses, and those behind it, to know where they end.
-  defp space(lengths, strides, device) do
+  defp space(lengths, strides, factors?) do
     operands = for {name, strides} <- strides, do: {name, Index.pattern(strides), strides}
     rank = length(lengths)
     first = operands |> Enum.map(&elem(&1, 1)) |> Index.used() |> Enum.min(fn -> 0 end)
@@ -64,7 +81,7 @@ defmodule ExCubecl.Ops.Blocks do
       rank: rank,
       used: Enum.to_list(first..(rank - 1)//1),
       operands: operands,
-      division: if(rank > 1 and computes?(device, :u64), do: :factors, else: :div)
+      division: if(rank > 1 and factors?, do: :factors, else: :div)
     }
   end
 
@@ -75,11 +92,10 @@ defmodule ExCubecl.Ops.Blocks do
     end
   end
 
-  defp lanes(name), do: for(lane <- 0..(@lanes - 1), do: lane(name, lane))
-  defp lane(name, lane), do: Index.name(name, "v#{lane}")
+  defp lanes(name), do: for(lane <- 0..(@lanes - 1), do: Index.lane(name, lane))
 
   defp element({name, mode, _}, lane) when mode in [:flat, :strided],
-    do: Index.var(lane(name, lane))
+    do: Index.var(Index.lane(name, lane))
 
   defp element(read, _lane), do: Reads.expression(read, %{})
 
@@ -97,7 +113,7 @@ defmodule ExCubecl.Ops.Blocks do
 
   defp reads(%{operands: operands}, lane) do
     for {name, _, _} <- operands,
-        do: Index.let(lane(name, lane), {:at, 0, name, Index.var(Index.name(name, :at))})
+        do: Index.let(Index.lane(name, lane), {:at, 0, name, Index.var(Index.name(name, :at))})
   end
 
   # The next element is a stride along the last axis further. Where an axis ends, the coordinate before it increases.

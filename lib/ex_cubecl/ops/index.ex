@@ -35,6 +35,9 @@ defmodule ExCubecl.Ops.Index do
   @doc "The argument or variable of an operand: its offset, or its stride along an axis of a group of axes."
   def name(operand, what), do: :"#{operand}_#{what}"
 
+  @doc "The variable with an element of an operand that is read by vectors."
+  def lane(operand, lane), do: name(operand, "v#{lane}")
+
   @doc "The pattern of strides, which is part of a kernel."
   def pattern(strides), do: Enum.map(strides, &if(&1 == 0, do: 0, else: 1))
 

@@ -24,12 +24,10 @@ defmodule ExCubecl.Ops.ReductionVectors do
   def loads(names, index) do
     for name <- names do
       vector = Index.call(:div, Map.fetch!(index, name), Index.number(@lanes))
-      {:load_vector, 0, name, vector, for(lane <- 0..(@lanes - 1), do: variable(name, lane))}
+      {:load_vector, 0, name, vector, for(lane <- 0..(@lanes - 1), do: Index.lane(name, lane))}
     end
   end
 
   @doc "The variables with the elements of a lane."
-  def variables(names, lane), do: for(name <- names, do: {name, variable(name, lane)})
-
-  defp variable(name, lane), do: Index.name(name, "v#{lane}")
+  def variables(names, lane), do: for(name <- names, do: {name, Index.lane(name, lane)})
 end

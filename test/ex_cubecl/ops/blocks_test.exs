@@ -73,6 +73,37 @@ defmodule ExCubecl.Ops.BlocksTest do
     end
   end
 
+  test "broadcasts and views whose rows are whole blocks" do
+    for dtype <- [Enum.random(@types), :u8], {m, n} <- [{256, 260}, {4, 16_388}, {16_385, 4}] do
+      x = small([m, n], dtype)
+      wide = small([m + 1, 2 * n + 4], dtype)
+      [row, column] = [small([n], dtype), small([m, 1], dtype)]
+      at = for i <- 0..(m - 1), j <- 0..(n - 1), do: {value(i * n + j), i, j}
+      of = fn i, j -> value(i * (2 * n + 4) + j) end
+      assert flat(Ops.add!(x, row)) == for({x, _, j} <- at, do: x + value(j))
+      assert flat(Ops.add!(column, x)) == for({x, i, _} <- at, do: x + value(i))
+      assert flat(Ops.max!(row, column)) == for({_, i, j} <- at, do: max(value(i), value(j)))
+
+      assert flat(View.to_buffer!(View.broadcast!(column, [m, n]))) ==
+               for({_, i, _} <- at, do: value(i))
+
+      # From a multiple of four on, from another place on, every other element, from the last one on.
+      for {first, step} <- [{4, 1}, {3, 1}, {1, 2}, {2 * n + 3, -1}] do
+        view =
+          View.slice!(wide, [1, min(first, n + 4)], [m, if(step == 2, do: 2 * n, else: n)],
+            strides: [1, max(step, 1)]
+          )
+
+        view = if step < 0, do: View.reverse!(view, axis: 1), else: view
+        expected = for {x, i, j} <- at, do: x + of.(i + 1, first + step * j)
+        assert {first, flat(Ops.add!(x, view))} == {first, expected}
+      end
+    end
+
+    one = View.broadcast!(small([1], :f32), [256, 256])
+    assert flat(View.to_buffer!(one)) == List.duplicate(0, 65_536)
+  end
+
   test "views of three axes, with casts, numbers and comparisons" do
     x = small([30, 41, 61], :s32)
 
@@ -126,8 +157,8 @@ defmodule ExCubecl.Ops.BlocksTest do
       Ops.transpose!(x)
     end
 
-    run.(256, 260)
-    run.(257, 261)
+    # Kernels depend on whether the lengths are multiples of four.
+    for {m, n} <- [{256, 260}, {257, 261}, {260, 257}], do: run.(m, n)
     before = Kernel.cache!().misses
     for {m, n} <- [{512, 128}, {300, 301}, {1000, 67}], do: run.(m, n)
     assert Kernel.cache!().misses == before
