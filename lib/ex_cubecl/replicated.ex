@@ -244,8 +244,16 @@ defmodule ExCubecl.Replicated do
   def shard(rep, index) do
     with {:ok, rep} <- check(rep), {:ok, index} <- Arguments.index(:index, index) do
       case Enum.fetch(rep.buffers, index) do
-        {:ok, buffer} -> {:ok, buffer}
-        :error -> Error.new(:out_of_bounds, offset: index, count: 1, size: length(rep.buffers))
+        {:ok, buffer} ->
+          {:ok, buffer}
+
+        :error ->
+          Error.new(:out_of_bounds,
+            unit: "device",
+            offset: index,
+            count: 1,
+            size: length(rep.buffers)
+          )
       end
     end
   end

@@ -258,6 +258,29 @@ defmodule ExCubecl.TasksTest do
       end
     end
 
+    test "it starts epmd, which Mix does not" do
+      if System.find_executable("epmd") do
+        # An epmd of its own, on a free port.
+        {:ok, socket} = :gen_tcp.listen(0, [])
+        {:ok, port} = :inet.port(socket)
+        :gen_tcp.close(socket)
+        on_exit(fn -> System.cmd("epmd", ["-port", "#{port}", "-kill"]) end)
+
+        script = """
+        Mix.start()
+
+        try do
+          Mix.Tasks.ExCubecl.Top.run(["--node", "nobody@127.0.0.1"])
+        rescue
+          error in Mix.Error -> IO.puts(error.message)
+        end
+        """
+
+        assert {text, _, 0} = in_own_vm(script, [{"ERL_EPMD_PORT", "#{port}"}])
+        assert text =~ "nobody@127.0.0.1 does not answer"
+      end
+    end
+
     test "bad arguments are named", %{dir: dir} do
       for {args, words} <- [
             {["extra"], "extra"},

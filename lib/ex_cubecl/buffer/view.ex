@@ -26,8 +26,15 @@ defmodule ExCubecl.Buffer.View do
   def slice_bytes(buffer, offset, len) do
     with :ok <- Arguments.part(offset, len, Shape.size(buffer.shape) * DType.size!(buffer.dtype)),
          {:ok, ref} <-
-           Error.from_native(fn -> Native.buffer_slice_bytes(buffer.ref, offset, len) end),
-         do: {:ok, %{buffer | ref: ref, shape: [len], dtype: :u8}}
+           Error.from_native(fn -> Native.buffer_slice_bytes(buffer.ref, offset, len) end) do
+      {:ok, %{buffer | ref: ref, shape: [len], dtype: :u8}}
+    else
+      {:error, %{reason: :out_of_bounds, details: details}} ->
+        Error.new(:out_of_bounds, Map.put(details, :unit, "byte"))
+
+      error ->
+        error
+    end
   end
 
   def bitcast(buffer, dtype) do

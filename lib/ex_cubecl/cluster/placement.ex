@@ -113,9 +113,14 @@ defmodule ExCubecl.Cluster.Placement do
   defp same([{_, replicated} | rest], devices) do
     with {:ok, others} <- devices(replicated) do
       case Enum.find(Enum.zip(others, devices), fn {other, device} -> other != device end) do
-        nil when length(others) == length(devices) -> same(rest, devices)
-        nil -> mixed(hd((others -- devices) ++ (devices -- others)), hd(devices))
-        {other, device} -> mixed(other, device)
+        nil when length(others) == length(devices) ->
+          same(rest, devices)
+
+        _ ->
+          Error.new(:invalid_argument,
+            argument: :replicated,
+            reason: %{devices: others, replicated: devices}
+          )
       end
     end
   end
@@ -124,10 +129,13 @@ defmodule ExCubecl.Cluster.Placement do
   defp none([], _devices), do: :ok
 
   defp none([{_, device} | rest], devices) do
-    case Enum.find(devices, &(&1 != device)) do
-      nil -> none(rest, devices)
-      other -> mixed(device, other)
-    end
+    if Enum.all?(devices, &(&1 == device)),
+      do: none(rest, devices),
+      else:
+        Error.new(:invalid_argument,
+          argument: :buffer,
+          reason: %{device: device, replicated: devices}
+        )
   end
 
   defp each(fun, args, count) do

@@ -18,10 +18,51 @@ defmodule ExCubecl.Error.Text do
   end
 
   @doc ~S'''
-      iex> {ExCubecl.Error.Text.count(1, "argument"), ExCubecl.Error.Text.count(3, "argument")}
-      {"1 argument", "3 arguments"}
+      iex> {ExCubecl.Error.Text.count(1, "argument"), ExCubecl.Error.Text.count(3)}
+      {"1 argument", "3 elements"}
   '''
   @spec count(integer, String.t()) :: String.t()
+  def count(n, noun \\ "element")
   def count(1, noun), do: "1 #{noun}"
   def count(n, noun), do: "#{n} #{noun}s"
+
+  @units ~w(MiB GiB TiB PiB EiB)
+
+  @doc """
+  A number of bytes, from 1 MiB on also in a larger unit.
+
+      iex> {ExCubecl.Error.Text.bytes(1000), ExCubecl.Error.Text.bytes(2_500_000_000)}
+      {"1000 bytes", "2500000000 bytes (2.3 GiB)"}
+  """
+  @spec bytes(integer) :: String.t()
+  def bytes(n) when n < 1_048_576, do: count(n, "byte")
+  def bytes(n), do: "#{n} bytes (#{scaled(n / 1_048_576, @units)})"
+
+  defp scaled(n, [unit | [_ | _] = units]) do
+    if n < 1024, do: scaled(n, [unit]), else: scaled(n / 1024, units)
+  end
+
+  defp scaled(n, [unit]), do: "#{Float.round(n, 1)} #{unit}"
+
+  @doc """
+  The name of a device in any of its forms.
+
+      iex> {ExCubecl.Error.Text.device({:cuda, 0}), ExCubecl.Error.Text.device({:a@host, {:cuda, 0}})}
+      {"cuda:0", "cuda:0 of node a@host"}
+  """
+  @spec device(term) :: String.t()
+  def device({runtime, index}) when is_atom(runtime) and is_integer(index),
+    do: "#{word(runtime)}:#{show(index)}"
+
+  def device({node, {_, _} = id}) when is_atom(node), do: "#{device(id)} of node #{word(node)}"
+
+  def device({node, id}) when is_atom(node) and is_binary(id),
+    do: "#{word(id)} of node #{word(node)}"
+
+  def device(other), do: show(other)
+
+  @doc "An atom or a string, unquoted if it consists only of word characters and . : @ -"
+  @spec word(atom | String.t()) :: String.t()
+  def word(atom) when is_atom(atom), do: atom |> Atom.to_string() |> word()
+  def word(text), do: if(text =~ ~r/\A[\w.:@-]{1,255}\z/u, do: text, else: show(text))
 end

@@ -140,7 +140,7 @@ defmodule ExCubecl.Kernel.Diagnostics do
     do: "lists are not known in kernels: they have numbers only, and the elements of buffers"
 
   def value(empty) when empty in [nil, {:__block__, [], []}],
-    do: "nothing stands where a value is expected"
+    do: "nil, or nothing, is where a value is expected: kernels have numbers only"
 
   def value(other), do: "#{short(other)} is not known in kernels: they have numbers only"
 

@@ -40,7 +40,12 @@ defmodule ExCubecl.Pool.Options do
   end
 
   defp flat(size, unit),
-    do: Arguments.invalid(:size, size, "a positive number of bytes, a multiple of #{unit}")
+    do:
+      Arguments.invalid(
+        :size,
+        size,
+        "a positive number of bytes#{if unit > 1, do: ", a multiple of #{unit}"}"
+      )
 
   defp maximum(nil, bytes), do: with({:ok, {_class, max}} <- SizeClass.of(bytes), do: {:ok, max})
   defp maximum(max, _bytes) when is_integer(max) and max > 0, do: Arguments.index(:max, max)

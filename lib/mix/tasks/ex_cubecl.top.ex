@@ -112,8 +112,31 @@ defmodule Mix.Tasks.ExCubecl.Top do
   end
 
   defp start_node(kind) do
-    with {:error, reason} <- Node.start(:"ex_cubecl_top_#{System.pid()}", kind),
-         do: Mix.raise("this node cannot be named (is epmd in PATH?): #{inspect(reason)}")
+    start_epmd(200)
+
+    with {:error, reason} <- Node.start(:"ex_cubecl_top_#{System.pid()}#{host(kind)}", kind) do
+      Mix.raise(
+        "this VM cannot become a node, because epmd does not run (is it in PATH?), or for another reason: " <>
+          inspect(reason, limit: 5)
+      )
+    end
+  end
+
+  # A long name needs a host with a dot, which the name of this machine may not have. Only this node connects to the other one.
+  defp host(:shortnames), do: ""
+
+  defp host(:longnames) do
+    host = to_string(:net_adm.localhost())
+    if host =~ ".", do: "@#{host}", else: "@127.0.0.1"
+  end
+
+  # `iex --name` starts epmd, Mix does not. It listens only a moment after its command has returned.
+  defp start_epmd(tries) do
+    if tries > 0 and not match?({:ok, _}, :erl_epmd.names()) and System.find_executable("epmd") do
+      System.cmd("epmd", ["-daemon"])
+      Process.sleep(10)
+      start_epmd(tries - 1)
+    end
   end
 
   defp ask(node) do

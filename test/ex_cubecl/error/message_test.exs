@@ -46,6 +46,46 @@ defmodule ExCubecl.MessageTest do
     assert message =~ "vulkan:9 of node n@h"
   end
 
+  test "ranges are of elements, bytes, or devices, and sizes have a unit that is easy to read" do
+    x = f32([6])
+
+    assert says(Buffer.view(x, 5, [3])) =~
+             "a range of 3 elements from offset 5 on is not inside of the buffer, which has 6"
+
+    assert says(Buffer.read_part(x, 6, 1)) =~ "a range of 1 element from"
+    assert says(Buffer.write(x, [1], offset: 6)) =~ "a range of 1 element from"
+
+    assert says(Buffer.slice_bytes(x, 20, 5)) =~
+             "a range of 5 bytes from offset 20 on is not inside of the buffer, which has 24"
+
+    assert says(Buffer.slice_bytes(x, 20, 2 ** 70)) =~ "bytes from offset 20 on"
+    devices = [ExCubecl.default_device!()]
+    rep = Replicated.from!([1], [1], :u8, devices: devices)
+
+    assert says(Replicated.read(rep, 3)) ==
+             "there is no device 3 in the device list, which has 1, from 0 to 0"
+
+    assert says(Buffer.zeros([10 ** 12], :f32)) =~ "4000000000000 bytes (3.6 TiB) are more than"
+
+    assert says(ExCubecl.Pool.start_link(size: 0)) ==
+             "invalid size 0: expected a positive number of bytes"
+
+    assert says(ExCubecl.Pool.start_link(size: 3, dtype: :f32)) =~ "bytes, a multiple of 4"
+  end
+
+  test "a buffer beside replicated ones, and other devices, are named" do
+    {runtime, _} = first = ExCubecl.default_device!()
+    {:ok, second} = Device.open(first, as: {runtime, 7956})
+    x = Replicated.from!([1, 2], [2], :u8, devices: [first, second])
+
+    assert says(Ops.add(x, u8([2]))) ==
+             "a buffer is on #{device_name()} only, and the replicated ones beside it are on #{device_name()}, #{runtime}:7956: " <>
+               "make it an ExCubecl.Replicated of the same devices"
+
+    y = Replicated.from!([1, 2], [2], :u8, devices: [second, first])
+    assert says(Ops.add(x, y)) =~ "have the same devices in the same order, and these are on"
+  end
+
   test "an error inspects with its message first" do
     error = elem(ExCubecl.buffer([1], [100], :u8), 1)
 
