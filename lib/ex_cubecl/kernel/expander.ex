@@ -5,7 +5,7 @@ defmodule ExCubecl.Kernel.Expander do
 
   import ExCubecl.Kernel.CompileErrors
 
-  alias ExCubecl.Kernel.BuiltIns
+  alias ExCubecl.Kernel.{BuiltIns, Resolver}
 
   # Macros of Elixir's own modules would expand to code that is not valid in a kernel; the parser reports their names.
   @elixir [Kernel, Kernel.SpecialForms, Bitwise]
@@ -77,7 +77,7 @@ defmodule ExCubecl.Kernel.Expander do
     module = Macro.expand(module, scope.env)
 
     if is_atom(module) and module not in @elixir and Code.ensure_loaded?(module) and
-         macro_exported?(module, name, length(args)),
+         Resolver.macro?(module, name, length(args)),
        do: expanded(call, scope),
        else: call
   end

@@ -76,8 +76,13 @@ defmodule ExCubecl.Kernel.Resolver do
     end
   end
 
-  defp plain?(%{module: module}, name, arity),
-    do: module != nil and Module.open?(module) and Module.defines?(module, {name, arity})
+  # `Module.defines?/2` and `macro_exported?/3` raise for more arguments than a function has. A block is a call with its statements as arguments.
+  @most 255
+
+  defp plain?(%{module: module}, name, arity) do
+    module != nil and arity <= @most and Module.open?(module) and
+      Module.defines?(module, {name, arity})
+  end
 
   defp importer(env, name, arity) do
     Enum.find_value(env.functions ++ env.macros, fn {module, functions} ->
@@ -95,10 +100,14 @@ defmodule ExCubecl.Kernel.Resolver do
   end
 
   defp function(module, name, arity) do
-    if function_exported?(module, name, arity) or macro_exported?(module, name, arity),
+    if function_exported?(module, name, arity) or macro?(module, name, arity),
       do: {:function, module},
       else: :unknown
   end
+
+  @doc "Whether a loaded module has the macro."
+  @spec macro?(module, atom, arity) :: boolean
+  def macro?(module, name, arity), do: arity <= @most and macro_exported?(module, name, arity)
 
   # A module with kernels may also have functions.
   defp of_kernels(module, name, arity) do

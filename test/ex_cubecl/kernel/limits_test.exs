@@ -180,6 +180,34 @@ defmodule ExCubecl.KernelLimitsTest do
   defp indexed(lines),
     do: compiled(quote(do: fn out -> unquote({:__block__, [], lines}) end))
 
+  # More arguments than a function of Elixir can have; a block is a call with its statements as arguments.
+  test "a module has a kernel of 300 lines, and no call of 300 arguments" do
+    lines = [quote(do: s = x) | for(i <- 0..299, do: quote(do: s = s + unquote(i)))]
+    lines = lines ++ [quote(do: s)]
+    ones = List.duplicate(1, 300)
+
+    module = fn name, body ->
+      quote do
+        defmodule unquote(name) do
+          use ExCubecl.Kernel
+          defkernel(sum(x), do: unquote({:__block__, [], body}))
+        end
+      end
+    end
+
+    [{sums, _}] = Code.compile_quoted(module.(ExCubecl.KernelLimitsTest.Sums, lines))
+    x = ExCubecl.buffer!([1, 2], [2], :s32)
+    assert ExCubecl.to_list!(sums.sum!(x)) == [44_851, 44_852]
+
+    for call <- [
+          quote(do: some(unquote_splicing(ones))),
+          quote(do: Enum.some(unquote_splicing(ones)))
+        ] do
+      error = assert_raise CompileError, fn -> Code.compile_quoted(module.(Refused, [call])) end
+      assert Exception.message(error) =~ "some/300 is not known in kernels"
+    end
+  end
+
   test "kernels that are too large or too deep are refused before they are compiled" do
     out = Buffer.zeros!([4], :s32)
     write = quote(do: out[index()] = 7)
