@@ -27,8 +27,8 @@ defmodule ExCubecl.Ops do
   writes memory once, and a broadcast makes no copy. For several operations in a row, one kernel that does all of them is faster.
 
   `into:` is an option of every operation whose result has a known shape: a buffer of this shape and type, with or without memory, in which the result is made; the call then
-  returns `:ok`. Kernels write it in place of a new buffer, except for Fourier transforms, `tile`, `one_hot`, sorts along an axis that is not the last one, large products of floats, and types with which
-  the device does not calculate, whose results are copied to it. Element-wise operations take an operand of theirs; other operations refuse a buffer that shares bytes with an
+  returns `:ok`. Kernels write it in place of a new buffer, except for large products of floats, whose library makes a buffer of its own, and for types with which the device does not calculate
+  or that the kernel does not return, such as indices of `:s64`: these results are copied to it. Element-wise operations take an operand of theirs; other operations refuse a buffer that shares bytes with an
   operand (`:overlap`).
 
       iex> x = ExCubecl.buffer!([3, 1, 2], [3], :s32)

@@ -2,27 +2,32 @@ defmodule ExCubecl.Ops.Fourier do
   @moduledoc false
   # Discrete Fourier transforms of any length along any axis. Complex numbers are pairs: a last axis of length 2.
   #
-  # Lengths whose only prime factors are 2, 3, 5 and 7 are transformed by Stockham's algorithm in passes of radix 8, 7, 5, 4, 3 and 2, each a launch
+  # Lengths whose only prime factors are 2, 3, 5 and 7 are transformed by Stockham's algorithm in passes of radix 16, 8, 7, 5, 4, 3 and 2, each a launch
   # that reads and writes all elements once; any other length by Bluestein's algorithm, as a convolution of a power of two. Lengths are arguments of the kernels.
+  #
+  # Passes write two buffers in turn, the last one that of the result. The memory of both is allocated before the first pass, so that no launch waits for another.
 
-  alias ExCubecl.{Buffer, Kernel, View}
+  alias ExCubecl.{Buffer, Error, Kernel, View}
   alias ExCubecl.Error.Arguments
-  alias ExCubecl.Ops.{Layout, Operands, Shapes}
+  alias ExCubecl.Ops.{Layout, Operands, Shapes, Target}
   alias ExCubecl.Ops.Fourier.{Kernels, Tables}
   alias ExCubecl.View.{Copy, Strides}
 
   @radices [8, 7, 5, 4, 3, 2]
 
+  # For fewer numbers, the kernel of radix 16 takes longer to compile than it saves.
+  @many 0x4_0000
+
   @doc "The transform of complex numbers, or of real ones with `real: true`. `name` is `:fft` or `:ifft`."
-  def run(name, buffer, opts) do
+  def run(name, buffer, opts, into) do
     with {:ok, opts} <- Arguments.options(opts, [:axis, :length, :real]),
          {:ok, real?} <- real(name, Keyword.get(opts, :real, false)),
          {:ok, signal} <- signal(name, buffer, if(real?, do: 1, else: 2), opts),
-         do: transform(signal, direction(name))
+         do: transform(signal, direction(name), into)
   end
 
   @doc "The transform along two axes."
-  def run_2d(name, buffer, opts) do
+  def run_2d(name, buffer, opts, into) do
     with {:ok, opts} <- Arguments.options(opts, [:axes, :lengths, :real]),
          {:ok, [first, second]} <- two(name, :axes, Keyword.get(opts, :axes, [-2, -1])),
          {:ok, [n, m]} <- two(name, :lengths, Keyword.get(opts, :lengths, [nil, nil])),
@@ -31,31 +36,28 @@ defmodule ExCubecl.Ops.Fourier do
          {:ok, one} <- signal(name, buffer, width, axis: second, length: m),
          {:ok, two} <- signal(name, buffer, width, axis: first, length: n),
          :ok <- differ(name, one.axis, two.axis, [first, second]),
-         {:ok, result} <- transform(one, direction(name)),
+         {:ok, result} <- transform(one, direction(name), nil),
          {:ok, signal} <- signal(name, result, 2, axis: two.axis, length: two.n),
-         do: transform(signal, direction(name))
+         do: transform(signal, direction(name), into)
   end
 
   @doc "The transform of real numbers, without the second half, which is the conjugate of the first."
-  def rfft(buffer, opts) do
+  def rfft(buffer, opts, into) do
     with {:ok, opts} <- Arguments.options(opts, [:axis, :length]),
          {:ok, signal} <- signal(:rfft, buffer, 1, opts),
-         {:ok, result} <- transform(signal, :forward) do
-      result |> first(signal.axis, div(signal.n, 2) + 1) |> Copy.copy(:rfft)
-    end
+         {:ok, result} <- transform(signal, :forward, nil),
+         do: result |> first(signal.axis, div(signal.n, 2) + 1) |> Copy.moved(:rfft, into)
   end
 
   @doc "The inverse of `rfft/2`."
-  def irfft(buffer, opts) do
+  def irfft(buffer, opts, into) do
     with {:ok, opts} <- Arguments.options(opts, [:axis, :length]),
          {:ok, %{m: m} = signal} <- signal(:irfft, buffer, 2, opts),
          n = opts[:length] || 2 * (m - 1),
          :ok <- positive(:irfft, n, signal.shape),
          {:ok, full} <- hermitian(signal, n),
-         {:ok, result} <- transform(%{signal | buffer: full, m: n, n: n}, :inverse) do
-      with {:ok, real} <- result |> first(-1, 1) |> Copy.copy(:irfft),
-           do: Buffer.reshape(real, Enum.drop(result.shape, -1))
-    end
+         {:ok, result} <- transform(%{signal | buffer: full, m: n, n: n}, :inverse, nil),
+         do: result |> first(-1, 1) |> Copy.moved(:irfft, into, Enum.drop(result.shape, -1))
   end
 
   # The first elements along an axis.
@@ -66,9 +68,9 @@ defmodule ExCubecl.Ops.Fourier do
   end
 
   defp hermitian(%{buffer: buffer, m: m} = signal, n) do
-    filled(signal, [signal.outer, n, signal.inner, 2], fn out ->
-      Kernels.hermitian(buffer, m, n, max(signal.inner, 1), out)
-    end)
+    with {:ok, out} <- empty(signal, n),
+         :ok <- Kernels.hermitian(buffer, m, n, max(signal.inner, 1), out),
+         do: {:ok, out}
   end
 
   defp direction(name) when name in [:fft, :fft2], do: :forward
@@ -123,56 +125,67 @@ defmodule ExCubecl.Ops.Fourier do
 
   ## Transforms
 
-  defp transform(signal, direction) do
+  defp transform(signal, direction, into) do
     # An inverse transform is the conjugate of the transform of the conjugates, divided by the length.
     {sign, scale} = if direction == :forward, do: {1.0, 1.0}, else: {-1.0, 1.0 / signal.n}
-    shape = List.replace_at(signal.shape, signal.axis, signal.n) ++ [2]
+    %{outer: outer, n: n, inner: inner, buffer: %{dtype: dtype, device: device}} = signal
+    shape = List.replace_at(signal.shape, signal.axis, n) ++ [2]
 
-    with {:ok, _, _} <- Arguments.shape(shape, signal.buffer.dtype),
-         {:ok, result} <- transformed(signal, {sign, scale, sign * scale}),
-         do: Buffer.reshape(result, shape)
+    with {:ok, _, _} <- Arguments.shape(shape, dtype),
+         {:ok, out} <- Target.new(into, shape, dtype, device, [outer, n, inner, 2]),
+         :ok <- Buffer.ensure_allocated(out),
+         :ok <- transformed(signal, {sign, scale, sign * scale}, out),
+         do: Buffer.reshape(out, shape)
   end
 
-  defp transformed(%{outer: outer, inner: inner} = signal, _factors) when 0 in [outer, inner],
-    do:
-      Buffer.zeros([outer, signal.n, inner, 2], signal.buffer.dtype, device: signal.buffer.device)
+  defp transformed(%{outer: outer, inner: inner}, _factors, _out) when 0 in [outer, inner],
+    do: :ok
 
-  defp transformed(%{n: n} = signal, factors) do
-    with {:ok, loaded} <- loaded(signal) do
-      case radices(n) do
-        {:ok, radices} -> passes(%{signal | buffer: loaded}, radices, factors)
-        :error -> bluestein(%{signal | buffer: loaded}, factors)
-      end
+  defp transformed(signal, factors, out) do
+    case radices(signal) do
+      # Of a length of 1, the transform is the number itself.
+      {:ok, []} -> load(signal, out)
+      {:ok, radices} -> stockham(signal, radices, factors, out)
+      :error -> bluestein(signal, factors, out)
     end
   end
 
-  defp loaded(%{width: 2, m: n, n: n, buffer: buffer}), do: {:ok, buffer}
+  # The numbers that are transformed, as complex ones: those that are given, or in the buffer.
+  defp loaded(%{width: 2, m: n, n: n, buffer: buffer}, _into), do: {:ok, buffer}
+  defp loaded(signal, into), do: with(:ok <- load(signal, into), do: {:ok, into})
 
-  defp loaded(%{buffer: buffer, n: n, m: m, inner: inner} = signal) do
-    filled(
-      signal,
-      [signal.outer, n, inner, 2],
-      &Kernels.load(buffer, signal.width, m, n, inner, &1)
-    )
-  end
+  defp load(%{n: n, inner: inner} = signal, out),
+    do: Kernels.load(signal.buffer, signal.width, signal.m, n, inner, out)
 
   # The radices whose product is a length.
-  defp radices(1), do: {:ok, []}
+  defp radices(%{outer: outer, n: n, inner: inner}),
+    do: radices(n, if(outer * n * inner < @many, do: @radices, else: [16 | @radices]))
 
-  defp radices(n) do
-    with radix when radix != nil <-
-           Enum.find(@radices, &(rem(n, &1) == 0)),
-         {:ok, rest} <- radices(div(n, radix)) do
+  defp radices(1, _known), do: {:ok, []}
+
+  defp radices(n, known) do
+    with radix when radix != nil <- Enum.find(known, &(rem(n, &1) == 0)),
+         {:ok, rest} <- radices(div(n, radix), known) do
       {:ok, [radix | rest]}
     else
       _ -> :error
     end
   end
 
-  # Of a length of 1, the transform is the number itself.
-  defp passes(%{n: 1, buffer: buffer}, [], _factors), do: {:ok, buffer}
+  # Numbers that have to be loaded first are loaded into the buffer that the first pass does not write.
+  defp stockham(signal, radices, factors, out) do
+    with {:ok, other} <- other(signal, radices),
+         {first, second} = if(rem(length(radices), 2) == 1, do: {out, other}, else: {other, out}),
+         {:ok, loaded} <- loaded(signal, second),
+         {:ok, _} <- passes(%{signal | buffer: loaded}, radices, factors, {first, second}),
+         do: :ok
+  end
 
-  defp passes(%{n: n, inner: inner} = signal, radices, {sign, scale, conjugated}) do
+  defp other(%{width: 2, m: n, n: n}, [_radix]), do: {:ok, nil}
+  defp other(signal, _radices), do: empty(signal, signal.n)
+
+  # Returns the buffer that the last pass wrote, and the other one.
+  defp passes(%{n: n, inner: inner} = signal, radices, {sign, scale, conjugated}, buffers) do
     with {:ok, tables, shift} <- Tables.roots(n, signal.buffer) do
       last = length(radices) - 1
       before = Enum.scan([1 | radices], &*/2)
@@ -180,49 +193,51 @@ defmodule ExCubecl.Ops.Fourier do
       [radices, before]
       |> Enum.zip()
       |> Enum.with_index()
-      |> Enum.reduce_while({:ok, signal.buffer}, fn {{radix, p}, at}, {:ok, x} ->
+      |> Enum.reduce_while({:ok, signal.buffer, buffers}, fn {{radix, p}, at},
+                                                             {:ok, x, {out, next}} ->
         step = div(n, p * radix)
         sign = if at == 0, do: sign, else: 1.0
         factors = if at == last, do: [scale, conjugated], else: [1.0, 1.0]
+        args = [x | tables] ++ [shift, n, inner, p, step, sign] ++ factors ++ [out]
 
-        filled(signal, [signal.outer, n, inner, 2], fn out ->
-          args = [x | tables] ++ [shift, n, inner, p, step, sign] ++ factors ++ [out]
-          launch(:"pass_#{radix}", args, signal.outer * div(n, radix) * inner)
-        end)
-        |> continue()
+        case launch(:"pass_#{radix}", args, signal.outer * div(n, radix) * inner) do
+          :ok -> {:cont, {:ok, out, {next, out}}}
+          error -> {:halt, error}
+        end
       end)
+      |> case do
+        {:ok, result, {other, result}} -> {:ok, {result, other}}
+        error -> error
+      end
     end
   end
 
-  defp continue({:ok, _} = result), do: {:cont, result}
-  defp continue(error), do: {:halt, error}
-
-  # The transform of `b` is the same for all rows.
-  defp bluestein(%{n: n, inner: inner, outer: outer} = signal, {sign, scale, conjugated}) do
+  # The transform of `filter` is the same for all rows.
+  defp bluestein(%{n: n, inner: inner, outer: outer} = signal, {sign, scale, conjugated}, out) do
     m = power_of_two(2 * n - 1)
-    {:ok, radices} = radices(m)
     wide = %{signal | m: m, n: m}
+    filter = %{wide | outer: 1, inner: 1}
+    {:ok, radices} = radices(wide)
+    {:ok, filter_radices} = radices(filter)
 
-    with {:ok, tables, shift} <- Tables.roots(2 * n, signal.buffer),
-         {:ok, a} <-
-           filled(signal, [outer, m, inner, 2], fn out ->
-             args = [signal.buffer | tables] ++ [shift, n, m, inner, sign, out]
-             launch(:modulate, args, outer * m * inner)
-           end),
-         {:ok, a} <- passes(%{wide | buffer: a}, radices, {1.0, 1.0, 1.0}),
-         {:ok, b} <-
-           filled(signal, [m, 2], fn out -> launch(:filter, tables ++ [shift, n, m, out], m) end),
-         {:ok, b} <- passes(%{wide | buffer: b, outer: 1, inner: 1}, radices, {1.0, 1.0, 1.0}),
-         {:ok, c} <-
-           filled(signal, [outer, m, inner, 2], fn out ->
-             launch(:convolve, [a, b, m, inner, out], outer * m * inner)
-           end),
-         {:ok, c} <- passes(%{wide | buffer: c}, radices, {-1.0, 1.0 / m, -1.0 / m}) do
-      filled(signal, [outer, n, inner, 2], fn out ->
-        args = [c | tables] ++ [shift, n, m, inner, scale, conjugated, out]
-        launch(:demodulate, args, outer * n * inner)
-      end)
-    end
+    with {:ok, loaded} <- loaded(signal, out),
+         {:ok, tables, shift} <- Tables.roots(2 * n, signal.buffer),
+         {:ok, [a, b]} <- Error.map([wide, wide], &empty(&1, m)),
+         {:ok, [f, g]} <- Error.map([filter, filter], &empty(&1, m)),
+         :ok <-
+           launch(
+             :modulate,
+             [loaded | tables] ++ [shift, n, m, inner, sign, a],
+             outer * m * inner
+           ),
+         {:ok, {a, b}} <- passes(%{wide | buffer: a}, radices, {1.0, 1.0, 1.0}, {b, a}),
+         :ok <- launch(:filter, tables ++ [shift, n, m, f], m),
+         {:ok, {f, _}} <- passes(%{filter | buffer: f}, filter_radices, {1.0, 1.0, 1.0}, {g, f}),
+         :ok <- launch(:convolve, [a, f, m, inner, b], outer * m * inner),
+         factors = {-1.0, 1.0 / m, -1.0 / m},
+         {:ok, {c, _}} <- passes(%{wide | buffer: b}, radices, factors, {a, b}),
+         args = [c | tables] ++ [shift, n, m, inner, scale, conjugated, out],
+         do: launch(:demodulate, args, outer * n * inner)
   end
 
   defp launch(name, args, size), do: Kernel.run({Kernels, name}, args, size: size)
@@ -231,10 +246,7 @@ defmodule ExCubecl.Ops.Fourier do
   defp power_of_two(least, n) when n >= least, do: n
   defp power_of_two(least, n), do: power_of_two(least, 2 * n)
 
-  defp filled(%{buffer: %{dtype: dtype, device: device}}, shape, run) do
-    with {:ok, out} <- Buffer.empty(shape, dtype, device: device),
-         :ok <- run.(out),
-         :ok <- Buffer.ensure_allocated(out),
-         do: {:ok, out}
-  end
+  # A launch into a buffer that has its memory does not wait.
+  defp empty(%{outer: outer, inner: inner, buffer: %{dtype: dtype, device: device}}, n),
+    do: Buffer.empty([outer, n, inner, 2], dtype, device: device, lazy: false)
 end

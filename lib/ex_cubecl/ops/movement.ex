@@ -12,28 +12,21 @@ defmodule ExCubecl.Ops.Movement do
     with {:ok, view} <- Operands.view(x),
          {:ok, shape, _} <- Arguments.shape(shape, view.dtype),
          :ok <- Shapes.broadcast_to(:broadcast_to, view.shape, shape),
-         do: view |> Strides.broadcast(shape) |> moved(:broadcast_to, into)
-  end
-
-  # What is contiguous is copied to the buffer of the option as it is.
-  defp moved(view, name, nil), do: Copy.copy(view, name)
-
-  defp moved(view, name, into) do
-    cond do
-      Strides.contiguous?(view) -> Strides.buffer(view)
-      Target.fits?(into, view.shape, view.dtype, view.device) -> Copy.into(view, name, into)
-      true -> Copy.copy(view, name)
-    end
+         do: view |> Strides.broadcast(shape) |> Copy.moved(:broadcast_to, into)
   end
 
   def transpose(x, opts, into \\ nil),
-    do: with({:ok, view} <- View.transpose(x, opts), do: moved(view, :transpose, into))
+    do: with({:ok, view} <- View.transpose(x, opts), do: Copy.moved(view, :transpose, into))
 
   def reverse(x, opts, into \\ nil),
-    do: with({:ok, view} <- View.reverse(x, opts), do: moved(view, :reverse, into))
+    do: with({:ok, view} <- View.reverse(x, opts), do: Copy.moved(view, :reverse, into))
 
   def slice(x, starts, lengths, opts, into \\ nil),
-    do: with({:ok, view} <- View.slice(x, starts, lengths, opts), do: moved(view, :slice, into))
+    do:
+      with(
+        {:ok, view} <- View.slice(x, starts, lengths, opts),
+        do: Copy.moved(view, :slice, into)
+      )
 
   def put_slice(x, starts, source, into \\ nil) do
     with {:ok, [x, source]} <- Error.map([x, source], &Operands.view/1),
@@ -69,7 +62,7 @@ defmodule ExCubecl.Ops.Movement do
       else: Buffer.full(shape, dtype, value, device: device)
   end
 
-  def tile(x, repetitions) do
+  def tile(x, repetitions, into \\ nil) do
     with {:ok, view} <- Operands.view(x),
          {:ok, counts, _} <- Arguments.shape(repetitions, :u8) do
       rank = max(length(counts), length(view.shape))
@@ -82,9 +75,10 @@ defmodule ExCubecl.Ops.Movement do
 
       # Axes of length 1 can always be inserted.
       with {:ok, wide, _} <- Arguments.shape(wide, view.dtype),
-           {:ok, view} <- Strides.reshape(view, ones),
-           {:ok, copy} <- view |> Strides.broadcast(wide) |> Copy.copy(:tile),
-           do: Buffer.reshape(copy, for({count, n} <- pairs, do: count * n))
+           {:ok, view} <- Strides.reshape(view, ones) do
+        shape = for {count, n} <- pairs, do: count * n
+        view |> Strides.broadcast(wide) |> Copy.moved(:tile, into, shape)
+      end
     end
   end
 

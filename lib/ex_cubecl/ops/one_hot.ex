@@ -4,14 +4,14 @@ defmodule ExCubecl.Ops.OneHot do
 
   alias ExCubecl.{Buffer, Kernel, View}
   alias ExCubecl.Error.Arguments
-  alias ExCubecl.Ops.{ComputeType, Indices, Lowering, Shapes, Strided}
+  alias ExCubecl.Ops.{ComputeType, Indices, Lowering, Shapes, Strided, Target}
   alias ExCubecl.View.Strides
 
   require Kernel
 
   @equal Kernel.kernel(fn index, number -> index == number end)
 
-  def run(indices, length, opts) do
+  def run(indices, length, opts, into) do
     name = :one_hot
 
     with {:ok, opts} <- Arguments.options(opts, [:axis, :dtype, :check]),
@@ -28,9 +28,11 @@ defmodule ExCubecl.Ops.OneHot do
       zeros = Enum.map(behind, fn _ -> 0 end)
       along = %{along | shape: [length | ones], strides: [1 | zeros]}
       operands = [Strides.new_axis(View.new(indices), axis), along]
+      shape = List.insert_at(indices.shape, axis, length)
+      target = Target.option(into, shape, computed, indices.device)
 
       with {:ok, result} <-
-             Lowering.map(Strided.named(@equal, name), operands, dtype: computed),
+             Lowering.map(Strided.named(@equal, name), operands, [dtype: computed] ++ target),
            do: ComputeType.converted(result, dtype)
     end
   end

@@ -61,14 +61,15 @@ defmodule ExCubecl.Ops.Sorting do
 
     with {:ok, lines} <- lines(name, Strides.transpose(view, axes)),
          size = {Shape.size(others), n},
-         targets = Enum.map(targets, &usable(&1, others ++ [keep], axis)),
-         {:ok, results} <- MergeSort.run(name, lines, size, keep, direction, targets),
-         {:ok, results} <- Error.map(results, &back(name, &1, others ++ [keep], axis)),
+         usable = Enum.map(targets, &usable(&1, others ++ [keep], axis)),
+         {:ok, results} <- MergeSort.run(name, lines, size, keep, direction, usable),
+         pairs = Enum.zip(results, targets),
+         {:ok, results} <- Error.map(pairs, &back(name, &1, others ++ [keep], axis)),
          {:ok, values} <- ComputeType.converted(hd(results), dtype),
          do: {:ok, [values | tl(results)]}
   end
 
-  # Lines along an axis that is not the last one are moved in the end.
+  # Lines along an axis that is not the last one are moved to the target in the end.
   defp usable(%{shape: shape} = target, shape, axis) when axis == length(shape) - 1, do: target
   defp usable(_target, _shape, _axis), do: nil
 
@@ -78,12 +79,14 @@ defmodule ExCubecl.Ops.Sorting do
   end
 
   # The last axis becomes axis `axis`.
-  defp back(name, result, shape, axis) do
+  defp back(name, {result, target}, shape, axis) do
     last = length(shape) - 1
     axes = List.insert_at(Enum.to_list(0..(last - 1)//1), axis, last)
 
     with {:ok, result} <- Buffer.reshape(result, shape),
-         do: result |> View.new() |> Strides.transpose(axes) |> Copy.contiguous(name)
+         view = result |> View.new() |> Strides.transpose(axes),
+         :ok <- if(target, do: Copy.moved(view, name, target), else: Copy.contiguous(view, name)),
+         do: {:ok, target}
   end
 
   ## Distinct values

@@ -1,9 +1,9 @@
 defmodule ExCubecl.View.Copy do
   @moduledoc false
-  # Copies the elements of views into new buffers.
+  # Copies the elements of views into buffers.
 
-  alias ExCubecl.{Buffer, Device, Error, Kernel}
-  alias ExCubecl.Ops.{Blocks, ComputeType, Strided}
+  alias ExCubecl.{Buffer, Device, Error, Kernel, Shape}
+  alias ExCubecl.Ops.{Blocks, ComputeType, Strided, Target}
   alias ExCubecl.View.{Bits, Strides, Transpose}
 
   require Kernel
@@ -27,20 +27,39 @@ defmodule ExCubecl.View.Copy do
         with {:ok, buffer} <- Strides.buffer(view), do: Buffer.convert(buffer, dtype)
 
       dtype == view.dtype ->
-        moved(view, name)
+        as_bits(view, name)
 
       true ->
         with {:ok, known} <- Device.dtypes(view.device), do: cast(view, name, dtype, known)
     end
   end
 
-  @doc "Copies the elements of a view that is not contiguous to a buffer of its shape and type."
-  @spec into(Strides.t(), atom, Buffer.t()) :: {:ok, Buffer.t()} | :ok | {:error, Error.t()}
-  def into(view, name, target) do
-    with {:ok, known} <- Device.dtypes(view.device) do
+  @doc """
+  The result of an operation that moves elements: those of a view, in the shape `shape`, by default its own. They are copied to a new buffer, or to `into` if it
+  is one for the result, whose bytes they then have. For an `into`, contiguous elements are returned as they are.
+  """
+  @spec moved(Strides.t(), atom, Target.into(), Shape.t() | nil) ::
+          {:ok, Buffer.t()} | :ok | {:error, Error.t()}
+  def moved(view, name, into, shape \\ nil) do
+    shape = shape || view.shape
+
+    result =
+      cond do
+        into == nil -> copy(view, name)
+        Strides.contiguous?(view) -> Strides.buffer(view)
+        Target.fits?(into, shape, view.dtype, view.device) -> into(view, name, into)
+        true -> copy(view, name)
+      end
+
+    with {:ok, buffer} <- result, do: Buffer.reshape(buffer, shape)
+  end
+
+  defp into(view, name, into) do
+    with {:ok, target} <- Buffer.reshape(into, view.shape),
+         {:ok, known} <- Device.dtypes(view.device) do
       if view.dtype in known,
         do: strided(view, name, view.dtype, target),
-        else: moved(view, name)
+        else: as_bits(view, name)
     end
   end
 
@@ -48,10 +67,10 @@ defmodule ExCubecl.View.Copy do
   defp cast(view, name, dtype, known) do
     if view.dtype in known and dtype in known,
       do: strided(view, name, dtype),
-      else: with({:ok, buffer} <- moved(view, name), do: Buffer.convert(buffer, dtype))
+      else: with({:ok, buffer} <- as_bits(view, name), do: Buffer.convert(buffer, dtype))
   end
 
-  defp moved(view, name) do
+  defp as_bits(view, name) do
     case Bits.of(view) do
       {:ok, bits} ->
         with {:ok, buffer} <- strided(bits, name, bits.dtype), do: Bits.back(buffer, view)

@@ -51,6 +51,23 @@ defmodule ExCubecl.Ops.FourierTest do
   defp unit(:f64), do: 2.3e-16
   defp unit(_), do: 1.2e-7
 
+  # Only transforms of many numbers have passes of radix 16.
+  test "transforms of many rows have the numbers of those of few" do
+    for {rows, n} <- [{1024, 256}, {60, 4800}, {300, 1001}], inverse? <- [false, true] do
+      x = Ops.random_uniform!([rows, n, 2], n)
+      name = if inverse?, do: :ifft!, else: :fft!
+      found = apply(Ops, name, [x])
+      columns = apply(Ops, name, [Ops.transpose!(x, axes: [1, 0, 2]), [axis: 0]])
+
+      for at <- [0, rows - 2] do
+        few = apply(Ops, name, [Ops.slice!(x, [at, 0, 0], [2, n, 2])])
+        close(Ops.slice!(found, [at, 0, 0], [2, n, 2]), elements(few), unit(:f32))
+        column = Ops.slice!(columns, [0, at, 0], [n, 2, 2])
+        close(Ops.transpose!(column, axes: [1, 0, 2]), elements(few), unit(:f32))
+      end
+    end
+  end
+
   defp random(shape, dtype) do
     count = Enum.product(shape)
     list = for _ <- 1..count//1, do: Enum.random(-99..99)

@@ -5,7 +5,8 @@ defmodule ExCubecl.Ops.IntoTest do
   import ExCubecl.Refusal
 
   alias ExCubecl.{Kernel, Ops, View}
-  alias ExCubecl.Ops.{Dot, Gathering, Movement, Normalization, Reductions, Scan, Sorting, Windows}
+  alias ExCubecl.Ops.{Dot, Fourier, Gathering, Movement, Normalization, OneHot}
+  alias ExCubecl.Ops.{Reductions, Scan, Sorting, Windows}
 
   require Kernel
 
@@ -86,6 +87,12 @@ defmodule ExCubecl.Ops.IntoTest do
         {:ifft, [matrix([3, 11, 2], :f32)], []},
         {:rfft, [x], []},
         {:irfft, [matrix([3, 8, 2], :f32)], []},
+        {:rfft, [half], [axis: 0, length: 20]},
+        {:irfft, [matrix([3, 8, 2], :f32)], [axis: 0, length: 1]},
+        {:fft, [matrix([3, 1, 2], :f32)], []},
+        {:ifft, [matrix([3, 8, 2], :f32)], [axis: 0, length: 64]},
+        {:fft, [x], [real: true, length: 8]},
+        {:fft, [x], [real: true, axis: 0, length: 13]},
         {:fft2, [matrix([3, 8, 2], :f32)], []}
       ]
   end
@@ -192,6 +199,10 @@ defmodule ExCubecl.Ops.IntoTest do
     x = matrix([64, 64], :f32)
     at = Buffer.iota!([64], :s32)
     [out, line] = [Buffer.zeros!([64, 64], :f32), Buffer.zeros!([64], :f32)]
+    [places, hot] = [Buffer.zeros!([64, 64], :s32), Buffer.zeros!([64, 64], :u8)]
+
+    [pairs, few, few_rows] =
+      for shape <- [[64, 64], [11, 64], [64, 11]], do: Buffer.zeros!(shape ++ [2], :f32)
 
     for {result, into} <- [
           {Reductions.run(:sum, x, [axis: 1], line), line},
@@ -201,7 +212,16 @@ defmodule ExCubecl.Ops.IntoTest do
           {Dot.matmul(x, x, out), out},
           {Sorting.sort(x, [], out), out},
           {Scan.run(:sum, x, [], out), out},
-          {Windows.run(:window_sum, x, [1, 1], [], out), out}
+          {Windows.run(:window_sum, x, [1, 1], [], out), out},
+          {Sorting.sort(x, [axis: 0], out), out},
+          {Sorting.argsort(x, [axis: 0], places), places},
+          {Movement.tile(line, [64, 1], out), out},
+          {OneHot.run(at, 64, [], hot), hot},
+          {Fourier.run(:fft, x, [real: true], pairs), pairs},
+          {Fourier.run(:ifft, pairs, [axis: 0, length: 11], few), few},
+          {Fourier.run_2d(:fft2, x, [real: true], pairs), pairs},
+          {Fourier.rfft(x, [length: 20], few_rows), few_rows},
+          {Fourier.irfft(few_rows, [length: 64], out), out}
         ] do
       case result do
         :ok -> :ok

@@ -4,41 +4,41 @@ defmodule ExCubecl.Ops.Fourier.Tables do
 
   alias ExCubecl.{Buffer, Error}
 
-  @least 9
+  @least 512
 
   @doc """
-  `{:ok, [low, high], shift}` for the buffer of a transform of length n: exp(-2 pi i e / n) is low[e mod 2^shift] * high[e div 2^shift]. Up to
-  length 512 it is an element of `low`; above, both tables have about as many elements.
+  `{:ok, [low, high], shift}` for the buffer of a transform of length n: exp(-2 pi i e / n) is h + h * l, for l = low[e mod 2^shift], which is small, and
+  h = high[e div 2^shift]. Up to length 512 it is an element of `high`; of more than 2^18, both tables have about as many elements.
   """
   def roots(n, %{dtype: dtype, device: device}) do
-    shift = shift(n, @least)
+    shift = shift(n, 0)
     size = Bitwise.bsl(1, shift)
-    tables = [{min(size, n), 1}, {div(n - 1, size) + 1, size}]
+    low = for e <- 0..(size - 1), do: from_one(e, n)
+    high = for e <- 0..div(n - 1, size), do: root(e * size, n)
 
     made =
-      Error.map(tables, fn {count, step} ->
-        Buffer.new(binary(count, step, n, dtype), [count, 2], dtype, device: device)
+      Error.map([low, high], fn roots ->
+        Buffer.new(binary(roots, dtype), [length(roots), 2], dtype, device: device)
       end)
 
     with {:ok, tables} <- made, do: {:ok, tables, shift}
   end
 
   defp shift(n, shift) do
-    if Bitwise.bsl(1, 2 * shift) >= n, do: shift, else: shift(n, shift + 1)
+    size = Bitwise.bsl(1, shift)
+    if size * max(size, @least) >= n, do: shift, else: shift(n, shift + 1)
   end
 
-  defp binary(count, step, n, :f32) do
-    for e <- 0..(count - 1), into: <<>> do
-      {re, im} = root(e * step, n)
-      <<re::float-32-native, im::float-32-native>>
-    end
-  end
+  defp binary(roots, :f32),
+    do: for({re, im} <- roots, into: <<>>, do: <<re::float-32-native, im::float-32-native>>)
 
-  defp binary(count, step, n, :f64) do
-    for e <- 0..(count - 1), into: <<>> do
-      {re, im} = root(e * step, n)
-      <<re::float-64-native, im::float-64-native>>
-    end
+  defp binary(roots, :f64),
+    do: for({re, im} <- roots, into: <<>>, do: <<re::float-64-native, im::float-64-native>>)
+
+  # The difference from one of the root of a small angle.
+  defp from_one(e, n) do
+    half = :math.sin(:math.pi() * e / n)
+    {-2.0 * half * half, -:math.sin(2 * :math.pi() * e / n)}
   end
 
   # Exact at multiples of a quarter, and without the rounding of large angles.

@@ -31,8 +31,8 @@ defmodule ExCubecl.Ops.Interface.Fourier do
               result | :ok
       def fft(buffer, opts \\ []),
         do:
-          Into.run(:fft, [buffer: buffer], opts, fn opts, _into ->
-            Fourier.run(:fft, buffer, opts)
+          Into.run(:fft, [buffer: buffer], opts, fn opts, into ->
+            Fourier.run(:fft, buffer, opts, into)
           end)
 
       @doc """
@@ -46,8 +46,8 @@ defmodule ExCubecl.Ops.Interface.Fourier do
               result | :ok
       def ifft(buffer, opts \\ []),
         do:
-          Into.run(:ifft, [buffer: buffer], opts, fn opts, _into ->
-            Fourier.run(:ifft, buffer, opts)
+          Into.run(:ifft, [buffer: buffer], opts, fn opts, into ->
+            Fourier.run(:ifft, buffer, opts, into)
           end)
 
       @doc """
@@ -60,7 +60,9 @@ defmodule ExCubecl.Ops.Interface.Fourier do
       @spec rfft(tensor, axis: integer, length: pos_integer, into: Buffer.t()) :: result | :ok
       def rfft(buffer, opts \\ []),
         do:
-          Into.run(:rfft, [buffer: buffer], opts, fn opts, _into -> Fourier.rfft(buffer, opts) end)
+          Into.run(:rfft, [buffer: buffer], opts, fn opts, into ->
+            Fourier.rfft(buffer, opts, into)
+          end)
 
       @doc """
       Returns `{:ok, buffer}` with real numbers, of which `rfft/2` gives these complex numbers. `length:` is their number along `axis:`, by default
@@ -73,8 +75,8 @@ defmodule ExCubecl.Ops.Interface.Fourier do
       @spec irfft(tensor, axis: integer, length: pos_integer, into: Buffer.t()) :: result | :ok
       def irfft(buffer, opts \\ []),
         do:
-          Into.run(:irfft, [buffer: buffer], opts, fn opts, _into ->
-            Fourier.irfft(buffer, opts)
+          Into.run(:irfft, [buffer: buffer], opts, fn opts, into ->
+            Fourier.irfft(buffer, opts, into)
           end)
 
       @doc """
@@ -88,8 +90,8 @@ defmodule ExCubecl.Ops.Interface.Fourier do
               result | :ok
       def fft2(buffer, opts \\ []),
         do:
-          Into.run(:fft2, [buffer: buffer], opts, fn opts, _into ->
-            Fourier.run_2d(:fft2, buffer, opts)
+          Into.run(:fft2, [buffer: buffer], opts, fn opts, into ->
+            Fourier.run_2d(:fft2, buffer, opts, into)
           end)
 
       @doc """
@@ -104,8 +106,8 @@ defmodule ExCubecl.Ops.Interface.Fourier do
               result | :ok
       def ifft2(buffer, opts \\ []),
         do:
-          Into.run(:ifft2, [buffer: buffer], opts, fn opts, _into ->
-            Fourier.run_2d(:ifft2, buffer, opts)
+          Into.run(:ifft2, [buffer: buffer], opts, fn opts, into ->
+            Fourier.run_2d(:ifft2, buffer, opts, into)
           end)
     end
   end

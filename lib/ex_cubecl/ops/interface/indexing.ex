@@ -117,8 +117,8 @@ defmodule ExCubecl.Ops.Interface.Indexing do
       @spec one_hot(tensor, non_neg_integer, keyword) :: result | :ok
       def one_hot(indices, length, opts \\ []),
         do:
-          Into.run(:one_hot, [indices: indices], opts, fn opts, _into ->
-            OneHot.run(indices, length, opts)
+          Into.run(:one_hot, [indices: indices], opts, fn opts, into ->
+            OneHot.run(indices, length, opts, into)
           end)
     end
   end

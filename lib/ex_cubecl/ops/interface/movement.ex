@@ -101,8 +101,8 @@ defmodule ExCubecl.Ops.Interface.Movement do
       @spec tile(tensor, [non_neg_integer], into: Buffer.t()) :: result | :ok
       def tile(buffer, repetitions, opts \\ []),
         do:
-          Into.run_only(:tile, [buffer: buffer], opts, fn _into ->
-            Movement.tile(buffer, repetitions)
+          Into.run_only(:tile, [buffer: buffer], opts, fn into ->
+            Movement.tile(buffer, repetitions, into)
           end)
 
       @doc """
