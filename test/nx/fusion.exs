@@ -130,22 +130,11 @@ defmodule ExCubecl.NxFusionTest do
     assert length(long) in 2..10
 
     wide =
-      launches(List.duplicate(x, 1) ++ for(_ <- 1..11, do: random({5, 7})), fn a,
-                                                                               b,
-                                                                               c,
-                                                                               d,
-                                                                               e,
-                                                                               f,
-                                                                               g,
-                                                                               h,
-                                                                               i,
-                                                                               j,
-                                                                               k,
-                                                                               l ->
-        Enum.reduce([b, c, d, e, f, g, h, i, j, k, l], a, &Nx.subtract/2)
+      launches([random({40, 5, 7})], fn x ->
+        for(n <- 0..39, do: Nx.reshape(x[n], {5, 7})) |> Enum.reduce(&Nx.subtract/2)
       end)
 
-    assert length(wide) in 2..3
+    assert length(wide) in 2..7
   end
 
   test "a result that something between them needs does not join what needs that" do
@@ -250,6 +239,63 @@ defmodule ExCubecl.NxFusionTest do
     assert launches([random({9, 8}), random({9, 8})], fn x, y -> {Nx.exp(x), Nx.sin(y)} end) == [
              :fused
            ]
+  end
+
+  describe "results of several shapes" do
+    test "are one kernel if none reads another" do
+      shapes = [{70, 50}, {9}, {2, 1, 3}, {1}, {16, 16}]
+      args = for shape <- shapes, x = random(shape), do: {x, Nx.divide(random(shape), 2)}
+      [{a, da}, {b, db}, {c, dc}, {d, dd}, {e, de}] = args
+
+      update = fn x, dx ->
+        m = Nx.add(Nx.multiply(x, 0.9), Nx.multiply(dx, 0.1))
+        {m, Nx.less(x, m), Nx.subtract(x, Nx.divide(m, Nx.add(Nx.sqrt(Nx.abs(dx)), 1.0e-3)))}
+      end
+
+      # They have 2 inputs and 3 results each.
+      assert launches([a, da, b, db, c, dc, d, dd, e, de], fn a, da, b, db, c, dc, d, dd, e, de ->
+               {update.(a, da), update.(b, db), update.(c, dc), update.(d, dd), update.(e, de)}
+             end) == [:fused]
+    end
+
+    test "read through strides, and indices" do
+      [x, y, z] = [random({40, 60}), random({60, 40}), random({3})]
+
+      assert launches([x, y, z], fn x, y, z ->
+               {Nx.add(Nx.transpose(x), Nx.slice(y, [0, 3], [60, 1])),
+                Nx.multiply(Nx.reverse(z), Nx.iota({2, 3}, axis: 1)),
+                Nx.add(Nx.broadcast(z, {2, 5, 3}, axes: [2]), Nx.iota({5, 1}, type: :f32)),
+                Nx.subtract(Nx.exp(x), Nx.as_type(x, :s32))}
+             end) == [:fused]
+    end
+
+    test "are several kernels if some read others, or if there are too many" do
+      x = random({4, 3})
+
+      assert launches([x], fn x ->
+               y = Nx.add(Nx.exp(x), 1)
+               {y, Nx.multiply(Nx.dot(Nx.transpose(y), y), 2) |> Nx.add(1)}
+             end)
+             |> Enum.count(&(&1 == :fused)) == 2
+
+      wide = fn x -> for n <- 1..20, do: Nx.add(Nx.broadcast(x, {n, 4, 3}), Nx.iota({4, 1})) end
+      kernels = launches([x], &List.to_tuple(wide.(&1)))
+      assert Enum.uniq(kernels) == [:fused] and length(kernels) in 2..8
+    end
+
+    test "with numbers in place of tensors" do
+      x = random({4, 3})
+      [scale, base] = for n <- [2, 0.5], do: Nx.tensor(n)
+
+      both = fn x, scale, base ->
+        {Nx.add(Nx.multiply(x, scale), Nx.pow(x, scale)),
+         Nx.multiply(Nx.pow(base, scale), Nx.broadcast(base, {7}))}
+      end
+
+      alike([x, scale, base], both)
+      alike([x, on_device(scale), base], both)
+      alike([Nx.tensor(2.0), scale, base], both)
+    end
   end
 
   test "no elements" do

@@ -54,6 +54,46 @@ defmodule ExCubecl.NxLaunchesTest do
     assert_at_most(1, fn -> compiled.(x) end)
   end
 
+  describe "training steps" do
+    @describetag skip: missing.(Axon)
+
+    test "a perceptron with adam" do
+      model =
+        Axon.input("x", shape: {nil, 784})
+        |> Axon.dense(128, activation: :relu)
+        |> Axon.dense(10, activation: :softmax)
+
+      assert_at_most(20, training(model, values({128, 784}), :adam))
+    end
+
+    test "a network of convolutions" do
+      model =
+        Axon.input("x", shape: {nil, 28, 28, 1})
+        |> Axon.conv(8, kernel_size: 3, activation: :relu)
+        |> Axon.max_pool(kernel_size: 2)
+        |> Axon.conv(16, kernel_size: 3, activation: :relu)
+        |> Axon.avg_pool(kernel_size: 2)
+        |> Axon.flatten()
+        |> Axon.dense(32, activation: :relu)
+        |> Axon.dense(10, activation: :softmax)
+
+      assert_at_most(50, training(model, values({16, 28, 28, 1}), :sgd))
+    end
+
+    defp training(model, x, optimizer) do
+      labels = x |> Nx.axis_size(0) |> then(&Nx.iota({&1, 1})) |> Nx.remainder(10)
+      y = Nx.as_type(Nx.equal(labels, Nx.iota({10})), :f32)
+      {init, step} = Axon.Loop.train_step(model, :categorical_cross_entropy, optimizer, seed: 1)
+      step = Nx.Defn.jit(step, compiler: ExCubecl)
+      # The state of later steps is on the device.
+      state = step.({x, y}, Nx.Defn.jit(init, compiler: Nx.Defn.Evaluator).({x, y}, %{}))
+      fn -> step.({x, y}, state) end
+    end
+
+    defp values(shape),
+      do: Nx.iota(shape, type: :f32) |> Nx.multiply(12.9898) |> Nx.add(1) |> Nx.sin()
+  end
+
   describe "models" do
     @describetag skip: missing.(Bumblebee)
 

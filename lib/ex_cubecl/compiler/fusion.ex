@@ -6,7 +6,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     alias ExCubecl.{Backend, Error, Ops, Shape, View}
     alias ExCubecl.Compiler.Graph
-    alias ExCubecl.Compiler.Fusion.{Code, Group, Node, Partition, Rows}
+    alias ExCubecl.Compiler.Fusion.{Bindings, Code, Group, Node, Partition, Rows}
     alias ExCubecl.Nx.Storage
     alias ExCubecl.Ops.{Reductions, Results, Shapes}
     alias ExCubecl.View.Strides
@@ -21,7 +21,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     @spec partition(map, map) :: [step]
     def partition(scope, config) do
       nodes = Node.all(scope.nodes, config)
-      clusters = Partition.clusters(scope, nodes)
+      clusters = Partition.clusters(scope, nodes, Bindings.most(config.device))
 
       leaves =
         for %T{data: %Expr{id: id}} = expr <- scope.nodes,
@@ -39,8 +39,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     defp steps(%{kind: :other, ids: ids}, nodes, _config),
       do: for(id <- ids, do: {:eager, nodes[id].expr})
 
-    defp steps(%{kind: kind, ids: ids, outputs: outputs}, nodes, config),
-      do: [{:fused, group(kind, ids, outputs, nodes, config)}]
+    defp steps(cluster, nodes, config), do: [{:fused, group(cluster, nodes, config)}]
 
     defp read({:fused, group}), do: group.inputs
     defp read({:eager, expr}), do: for(%T{data: %Expr{id: id}} <- Graph.operands(expr), do: id)
@@ -50,8 +49,23 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     defp unused?(_step, _nodes, _needed), do: false
 
-    defp group(kind, ids, outputs, nodes, config) do
-      {shape, code, sources} = code(kind, ids, outputs, nodes, config)
+    defp group(cluster, nodes, config, part \\ 0)
+
+    defp group(%{kind: {:parts, parts}} = cluster, nodes, config, _part) do
+      groups = for {part, at} <- Enum.with_index(parts), do: group(part, nodes, config, at)
+
+      %Group{
+        kind: {:parts, groups},
+        inputs: groups |> Enum.flat_map(& &1.inputs) |> Enum.uniq(),
+        outputs: Enum.flat_map(groups, & &1.outputs),
+        members: cluster.ids,
+        exprs: Enum.flat_map(groups, & &1.exprs)
+      }
+    end
+
+    defp group(%{kind: kind, ids: ids, outputs: outputs}, nodes, config, part) do
+      state = Code.new(ids, nodes, config, kind == :map, part)
+      {shape, code, sources} = code(kind, outputs, nodes, state)
 
       %Group{
         kind: kind,
@@ -67,12 +81,8 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       }
     end
 
-    defp code(:map, ids, [first | _] = outputs, nodes, config) do
-      {section, state} =
-        Code.section(
-          for(id <- outputs, do: {nodes[id].expr, []}),
-          Code.new(ids, nodes, config, true)
-        )
+    defp code(:map, [first | _] = outputs, nodes, state) do
+      {section, state} = Code.section(for(id <- outputs, do: {nodes[id].expr, []}), state)
 
       results =
         for {id, result} <- Enum.zip(outputs, section.results), do: {result, nodes[id].dtype}
@@ -81,18 +91,17 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       {nodes[first].shape, Results.code(:fused, args, section.statements, results), sources}
     end
 
-    defp code({:reduce, id}, ids, _outputs, nodes, config) do
+    defp code({:reduce, id}, _outputs, nodes, state) do
       %{expr: %T{data: %Expr{op: op}}, operands: [operand]} = nodes[id]
 
-      {section, state} = Code.section([{operand, []}], Code.new(ids, nodes, config, false))
-
+      {section, state} = Code.section([{operand, []}], state)
       result = Reductions.element(op, hd(section.results), Node.dtype(operand))
       {args, sources} = Code.arguments(state)
       {Node.shape(operand), Results.code(op, args, section.statements, [result]), sources}
     end
 
-    defp code({:rows, rows}, ids, outputs, nodes, config) do
-      {code, sources} = Rows.code(rows, outputs, Code.new(ids, nodes, config, false))
+    defp code({:rows, rows}, outputs, _nodes, state) do
+      {code, sources} = Rows.code(rows, outputs, state)
       {rows.shape, code, sources}
     end
 
@@ -110,9 +119,8 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     def run(%Group{} = group, values, config) do
       known = Map.new(group.inputs, &{&1, value(values[&1], config)})
 
-      with true <- Enum.any?(known, fn {_, value} -> is_struct(value, View) end),
-           false <- Enum.any?(group.exponents, &(known[&1] == 2)),
-           {:ok, buffers} <- launch(group, operands(group.sources, known), config) do
+      with true <- serves?(group, known),
+           {:ok, buffers} <- launch(group, known, config) do
         for {id, buffer} <- Enum.zip(group.outputs, buffers),
             do: {id, Storage.put(template(id, group), buffer, config)}
       else
@@ -121,9 +129,33 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
           raise error
 
         _ ->
-          one_by_one(group, values, config)
+          apart(group, values, config)
       end
     end
+
+    # Whether the kernel calculates what the backend would on these values.
+    defp serves?(%{kind: {:parts, groups}} = group, known) do
+      Enum.all?(groups, &serves?(&1, known)) and
+        groups |> Enum.flat_map(& &1.sources) |> bound?(group.outputs, known)
+    end
+
+    defp serves?(group, known) do
+      Enum.any?(group.inputs, &is_struct(known[&1], View)) and
+        not Enum.any?(group.exponents, &(known[&1] == 2)) and
+        bound?(group.sources, group.outputs, known)
+    end
+
+    defp bound?(sources, outputs, known) do
+      Bindings.fits?(
+        length(outputs) +
+          Enum.count(sources, &(elem(&1, 0) == :value and is_struct(known[elem(&1, 1)], View)))
+      )
+    end
+
+    defp apart(%{kind: {:parts, groups}}, values, config),
+      do: Enum.flat_map(groups, &run(&1, values, config))
+
+    defp apart(group, values, config), do: one_by_one(group, values, config)
 
     defp template(id, group) do
       expr = Enum.find(group.exprs, &(&1.data.id == id))
@@ -150,11 +182,18 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       end
     end
 
-    defp launch(%{kind: :map, kernel: nil} = group, operands, config),
-      do: Results.run(group.code, operands, group.shape, Storage.buffer_options(config))
+    defp launch(%{kind: {:parts, groups}}, known, config) do
+      parts = for group <- groups, do: {group.code, operands(group.sources, known), group.shape}
 
-    defp launch(%{kind: :map} = group, operands, config) do
-      if Enum.any?(operands, &match?({:iota, _}, &1)) do
+      with {:ok, buffers} <- Ops.Parts.run(parts, Storage.buffer_options(config)),
+           do: {:ok, Enum.concat(buffers)}
+    end
+
+    defp launch(group, known, config),
+      do: launch(group.kind, group, operands(group.sources, known), config)
+
+    defp launch(:map, group, operands, config) do
+      if group.kernel == nil or Enum.any?(operands, &match?({:iota, _}, &1)) do
         Results.run(group.code, operands, group.shape, Storage.buffer_options(config))
       else
         options = Keyword.delete(Storage.buffer_options(config), :device)
@@ -165,7 +204,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       end
     end
 
-    defp launch(%{kind: {:reduce, id}} = group, operands, _config) do
+    defp launch({:reduce, id}, group, operands, _config) do
       %T{data: %Expr{op: op, args: [_, opts]}} =
         expr = Enum.find(group.exprs, &(&1.data.id == id))
 
@@ -178,7 +217,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
            do: {:ok, [buffer]}
     end
 
-    defp launch(%{kind: {:rows, rows}} = group, operands, config),
+    defp launch({:rows, rows}, group, operands, config),
       do:
         Ops.Rows.run_code(
           group.code,
@@ -230,6 +269,8 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     @doc "What a group does, on one line."
     @spec describe(Group.t()) :: String.t()
+    def describe(%Group{kind: {:parts, groups}}), do: Enum.map_join(groups, ", ", &describe/1)
+
     def describe(%Group{} = group) do
       names = Enum.map_join(group.exprs, " ", &Atom.to_string(&1.data.op))
       "#{names} of #{inspect(group.shape)}"

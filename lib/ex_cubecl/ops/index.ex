@@ -12,15 +12,20 @@ defmodule ExCubecl.Ops.Index do
   # Arguments and variables: at most 31 joined axes have two or more elements each.
   @axes 0..31
 
+  @kinds [length: "n", at: "i", rest: "q", factor: "f", shift: "h"]
+
   # The prefixes of the groups of axes that one kernel has. The last two are those of the rows and columns of a product.
   @groups [kept: "", reduced: "r", rows: "m", columns: "n"]
 
   for axis <- @axes,
-      {kind, letters} <- [length: "n", at: "i", rest: "q", factor: "f", shift: "h"],
+      {kind, letters} <- @kinds,
       {group, prefix} <- @groups do
     defp name(unquote(kind), unquote(group), unquote(axis)),
       do: unquote(:"#{prefix}#{letters}#{axis}")
   end
+
+  # A group `{:part, number}` is that of one of several shapes in a kernel.
+  defp name(kind, {:part, number}, axis), do: :"part#{number}_#{@kinds[kind]}#{axis}"
 
   @doc "Whether a name may be one of those that this module makes, or `i`, the linear index: all others have a digit or an underscore."
   def variable?(name),
@@ -141,5 +146,6 @@ defmodule ExCubecl.Ops.Index do
   def wrapped(stride), do: Integer.mod(stride, @modulus)
 
   @doc "The argument with the stride of an operand along an axis."
+  def stride(operand, {:part, _}, axis), do: name(operand, "s#{axis}")
   def stride(operand, group, axis), do: name(operand, "#{@groups[group]}s#{axis}")
 end

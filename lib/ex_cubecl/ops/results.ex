@@ -7,7 +7,7 @@ defmodule ExCubecl.Ops.Results do
   # a number, a view that broadcasts to the shape, or `{:iota, layout}`: the offset of an element in a layout is its value.
 
   alias ExCubecl.{Buffer, DType, Error, Kernel, Shape, View}
-  alias ExCubecl.Ops.{Index, Operands, Strided}
+  alias ExCubecl.Ops.{Index, Operands, Reads, Strided}
   alias ExCubecl.View.Strides
 
   @type code :: %{
@@ -60,21 +60,28 @@ defmodule ExCubecl.Ops.Results do
   @doc "Runs code: `{:ok, buffers}` with a new buffer for each result. `opts` are those of `ExCubecl.Buffer.empty/3`."
   @spec run(code, [operand], Shape.t(), keyword) :: {:ok, [Buffer.t()]} | {:error, Error.t()}
   def run(code, operands, shape, opts) do
+    with {:ok, indices, reads} <- operands(code, operands, shape),
+         # A launch into a buffer that has its memory does not block.
+         opts = [lazy: false] ++ opts,
+         {:ok, outputs} <- Error.map(code.results, &Buffer.empty(shape, elem(&1, 1), opts)),
+         :ok <- launch(code, reads, indices, Enum.zip(@outputs, outputs), shape),
+         do: {:ok, outputs}
+  end
+
+  @doc "The layouts of the operands of code that are indices, by name, and the reads of the others."
+  @spec operands(code, [operand], Shape.t()) ::
+          {:ok, [{atom, map}], [Reads.read()]} | {:error, Error.t()}
+  def operands(code, operands, shape) do
     {indices, given} =
       code.args
       |> Keyword.keys()
       |> Enum.zip(operands)
       |> Enum.split_with(&match?({_, {:iota, _}}, &1))
 
-    indices = for {name, {:iota, layout}} <- indices, do: {name, Strides.broadcast(layout, shape)}
     {names, given} = Enum.unzip(given)
 
-    with {:ok, reads} <- Operands.reads(names, given, shape),
-         # A launch into a buffer that has its memory does not block.
-         opts = [lazy: false] ++ opts,
-         {:ok, outputs} <- Error.map(code.results, &Buffer.empty(shape, elem(&1, 1), opts)),
-         :ok <- launch(code, reads, indices, Enum.zip(@outputs, outputs), shape),
-         do: {:ok, outputs}
+    indices = for {name, {:iota, layout}} <- indices, do: {name, Strides.broadcast(layout, shape)}
+    with {:ok, reads} <- Operands.reads(names, given, shape), do: {:ok, indices, reads}
   end
 
   defp launch(code, reads, indices, outputs, shape) do

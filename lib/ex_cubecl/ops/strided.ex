@@ -12,10 +12,12 @@ defmodule ExCubecl.Ops.Strided do
 
   @doc """
   The offset of the element of each view, all of which have the shape `shape`, at the index of an invocation: the statements that calculate it, an expression by
-  the name of the view, the arguments of the launch, and what the kernel depends on.
+  the name of the view, the arguments of the launch, and what the kernel depends on. `linear` is the index of the element in row-major order, and the group of
+  axes (`ExCubecl.Ops.Index`) of the shape.
   """
-  @spec indexed([{atom, layout}], [non_neg_integer]) :: indexed
-  def indexed(views, shape) do
+  @spec indexed([{atom, layout}], [non_neg_integer], {term, term}) :: indexed
+  def indexed(views, shape, linear \\ {{:index, nil}, :kept}) do
+    {index, group} = linear
     {lengths, strides} = Layout.joined(shape, for({_, view} <- views, do: view.strides))
     patterns = Enum.map(strides, &Index.pattern/1)
     {rank, used} = {length(lengths), Index.used(patterns)}
@@ -23,18 +25,18 @@ defmodule ExCubecl.Ops.Strided do
 
     %{
       statements: [
-        Index.let(:i, Index.unsigned({:index, nil})) | Index.coordinates(:i, rank, used, :kept)
+        Index.let(:i, Index.unsigned(index)) | Index.coordinates(:i, rank, used, group)
       ],
       index:
         Map.new(named, fn {name, pattern, _} ->
-          {name, Index.offset(Index.var(Index.name(name, :offset)), name, pattern, :kept)}
+          {name, Index.offset(Index.var(Index.name(name, :offset)), name, pattern, group)}
         end),
       args:
-        Index.lengths(lengths, used, :kept) ++
+        Index.lengths(lengths, used, group) ++
           Enum.flat_map(named, fn {name, _, strides} ->
             [
               {Index.name(name, :offset), views[name].offset}
-              | Index.strides(name, strides, :kept)
+              | Index.strides(name, strides, group)
             ]
           end),
       key: {rank, for({name, pattern, _} <- named, do: {name, pattern})}

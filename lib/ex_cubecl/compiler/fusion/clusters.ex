@@ -33,6 +33,13 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     @spec members(t, index) :: [index]
     def members(state, cluster), do: state.clusters[cluster].members
 
+    @doc "Whether neither of two clusters depends on the other."
+    @spec independent?(t, index, index) :: boolean
+    def independent?(state, a, b) do
+      %{^a => a, ^b => b} = state.clusters
+      (a.before &&& b.set) == 0 and (b.before &&& a.set) == 0
+    end
+
     @doc "Merges clusters, or returns `:cycle` if others, which depend on some of them, are needed for some of them."
     @spec merge(t, [index]) :: {:ok, t} | :cycle
     def merge(state, clusters) do

@@ -16,14 +16,15 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     @type source :: {:value, non_neg_integer, list} | {:iota, map}
     @type section :: %{results: [term], names: [atom], statements: list}
 
-    @args for at <- 0..63, do: :"a#{at}"
-
     @doc """
     Code of `members`, ids of `nodes`, without any section yet. With `indices?` a kernel calculates the elements of an iota, instead of reading them.
+    `part` is a number that tells the names of codes in one kernel apart.
     """
-    @spec new([non_neg_integer], %{non_neg_integer => Node.t()}, map, boolean) :: map
-    def new(members, nodes, config, indices?) do
+    @spec new([non_neg_integer], %{non_neg_integer => Node.t()}, map, boolean, non_neg_integer) ::
+            map
+    def new(members, nodes, config, indices?, part \\ 0) do
       %{
+        part: part,
         nodes: nodes,
         members: MapSet.new(members),
         config: config,
@@ -57,8 +58,11 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     @spec arguments(map) :: {[{atom, ExCubecl.DType.t()}], [source]}
     def arguments(state) do
       {types, sources} = state.args |> Enum.reverse() |> Enum.unzip()
-      {Enum.zip(@args, types), sources}
+      names = for at <- 0..(length(types) - 1)//1, do: name(at, state)
+      {Enum.zip(names, types), sources}
     end
+
+    defp name(at, %{part: part}), do: Index.name(:"a#{part}", at)
 
     defp value(%T{data: %Expr{id: id}} = stub, moves, state) do
       case state.known do
@@ -101,7 +105,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
           behind -> {length(state.args) - 1 - behind, state.args}
         end
 
-      name = Enum.at(@args, at)
+      name = name(at, state)
       {Results.value(name), %{state | args: args, used: [name | state.used]}}
     end
 
@@ -119,7 +123,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
         end)
 
       {:ok, expression} = Expression.of(node.expr.data.op, node.dtype, values, state.config)
-      variable = {:v, state.variables}
+      variable = {:v, state.part, state.variables}
       let = Index.let(variable, {:cast, node.dtype, expression})
       {Index.var(variable), %{state | lets: [let | state.lets], variables: state.variables + 1}}
     end
