@@ -11,17 +11,19 @@ defmodule ExCubecl.LinAlg do
   Matrices are the last two axes of a buffer or of a view; over the axes before them, a function does the same for each matrix. Results are of the type of the
   buffer if that is a float, else of `:f32`; `:f16` and `:bf16` are calculated with more bits and rounded once.
 
-  The algorithms are those of LAPACK, with its accuracy: partial pivoting, Householder reflections, and the QL algorithm for symmetric matrices.
+  The algorithms are those of LAPACK, with its accuracy: partial pivoting, Householder reflections, and for symmetric matrices the QL algorithm on the host and
+  the Jacobi method on the device.
 
   | | on the device, in the type of the result | else on the host, with 64-bit floats |
   |---|---|---|
   | `cholesky` | from 4,000 elements on, as of one matrix of 64 rows or 16 of 16 | yes |
   | `lu`, `solve`, `inverse`, `determinant` | from 10,000 elements on, as of one matrix of 100 rows | yes |
   | `triangular_solve` | from 2,000 elements of the right-hand sides on | yes |
-  | `qr`, `eigh`, `matrix_norm` of the orders 2, -2 and `:nuclear` | | always |
+  | `eigh`, and `matrix_norm` of the orders 2, -2 and `:nuclear` of m rows and n columns as of m + n rows | from 16,000 elements on, as of one matrix of 127 rows or 250 of 8 | yes |
+  | `qr` | | always |
 
-  From these numbers on the device was faster than the host, measured with lavapipe on two CPU cores: at 256 rows 14 times for `lu` and 23 times for `cholesky`. A type that the device
-  cannot calculate with is left to the host.
+  From these numbers on the device was faster than the host, measured with lavapipe on two CPU cores: at 256 rows 14 times for `lu`, 23 times for `cholesky` and 2.7 to 4 times for `eigh`,
+  which takes 0.75 of the CPU time. A type that the device cannot calculate with is left to the host.
 
   Errors name the operation. They are `:invalid_argument` for a buffer with less than two axes, for matrices that are not square, for NaN and infinities, and
   with `pivot` in the details for a matrix that is singular or not positive definite; and `:shape_mismatch` for right-hand sides that do not
@@ -150,7 +152,8 @@ defmodule ExCubecl.LinAlg do
 
   @doc """
   Returns `{:ok, {values, vectors}}`: the eigenvalues of symmetric matrices in ascending order, and their eigenvectors, the columns of `vectors`, which are
-  orthonormal. The lower triangle is read.
+  orthonormal. The lower triangle is read. The sign of a vector, and the vectors of an eigenvalue that is there several times, are not defined: those of the
+  device and of the host may differ.
 
       iex> a = ExCubecl.buffer!([[2, 1], [1, 2]], [2, 2], :f32)
       iex> {values, _vectors} = ExCubecl.LinAlg.eigh!(a)

@@ -6,7 +6,7 @@ defmodule ExCubecl.LinAlgTest do
   import ExCubecl.Refusal
 
   alias ExCubecl.{LinAlg, Ops}
-  alias ExCubecl.LinAlg.Host.LU
+  alias ExCubecl.LinAlg.Host.{Eigh, LU}
 
   @batches [[], [], [1], [3], [2, 2], [0]]
   # The last ones are large enough for the device.
@@ -401,6 +401,116 @@ defmodule ExCubecl.LinAlgTest do
     before = ExCubecl.Kernel.cache!().misses
     run.([101, 150])
     assert ExCubecl.Kernel.cache!().misses == before
+  end
+
+  # The eigenvalues of a diagonal matrix between reflections I - 2 v v' / v'v, which keep them.
+  defp reflected(values, n, dtype) do
+    diagonal = Ops.multiply!(eyes([1], n, :f64), ExCubecl.buffer!(values, [1, 1, n], :f64))
+    v = some([n, 1], :f64)
+    scale = 2 / Buffer.item!(Ops.sum!(Ops.multiply!(v, v)))
+
+    outer = Ops.multiply!(v, Ops.transpose!(v))
+    h = Ops.subtract!(Ops.eye!(n, :f64), Ops.multiply!(outer, scale))
+    h = Buffer.reshape!(h, [1, n, n])
+    multiply(h, multiply(diagonal, h, :f64), :f64) |> Buffer.convert!(dtype)
+  end
+
+  defp check_eigh(a, dtype) do
+    {values, vectors} = LinAlg.eigh!(a)
+    n = List.last(a.shape)
+    batch = Enum.drop(a.shape, -2)
+    wide = if dtype == :f64, do: :f64, else: :f32
+    assert {values.shape, vectors.shape} == {batch ++ [n], a.shape}
+    assert {values.dtype, vectors.dtype} == {dtype, dtype}
+    near(multiply(vectors, vectors, wide, transpose: true), eyes(batch, n, wide), n, dtype)
+    scaled = Ops.multiply!(vectors, Buffer.reshape!(values, batch ++ [1, n]))
+    near(multiply(a, vectors, wide), scaled, n, dtype)
+    lists = Buffer.to_list!(Buffer.reshape!(values, [Enum.product(batch), n]))
+    assert lists == Enum.map(lists, &Enum.sort/1)
+    values
+  end
+
+  test "eigenvalues of large matrices, on the device" do
+    for {batch, n, dtype} <- [
+          {[], 127, :f32},
+          {[2], 96, :f64},
+          {[3, 5], 33, :f32},
+          {[300], 8, :f64},
+          {[2000], 3, :f32},
+          {[], 130, :f16},
+          {[16], 32, :s32}
+        ] do
+      a = some(batch ++ [n, n], dtype)
+      axes = Enum.to_list(0..(length(batch) - 1)//1) ++ [length(batch) + 1, length(batch)]
+      symmetric = Ops.add!(a, Ops.transpose!(a, axes: axes))
+      values = check_eigh(symmetric, if(dtype == :s32, do: :f32, else: dtype))
+
+      # The other triangle is not read, except for NaN.
+      lower = Ops.multiply!(symmetric, Ops.subtract!(1, upper(n)))
+      {same, _} = LinAlg.eigh!(Buffer.convert!(lower, dtype))
+      assert Buffer.read!(same) == Buffer.read!(values)
+    end
+
+    # Matrices of one row are their values.
+    ones = some([16_000, 1, 1], :f32)
+    {values, vectors} = LinAlg.eigh!(ones)
+    assert Buffer.read!(values) == Buffer.read!(ones)
+    assert Buffer.item!(Ops.reduce_min!(vectors)) == 1.0
+    {values, vectors} = LinAlg.eigh!(Buffer.zeros!([0, 200, 200], :f32))
+    assert {values.shape, vectors.shape} == {[0, 200], [0, 200, 200]}
+  end
+
+  test "eigenvalues on the device that are known" do
+    n = 130
+
+    for dtype <- [:f32, :f64] do
+      # Repeated, of both signs, and a matrix without a zero that has one eigenvalue alone.
+      repeated = Enum.map(1..n, &Enum.at([-2.0, 0.0, 1.0, 1.0, 5.0], rem(&1, 5)))
+
+      one = List.duplicate(0.0, n - 1) ++ [7.0]
+
+      for values <- [repeated, one] do
+        found = values |> reflected(n, dtype) |> Buffer.reshape!([n, n]) |> check_eigh(dtype)
+        largest = Enum.max(Enum.map(values, &abs/1))
+
+        for {value, expected} <- Enum.zip(Buffer.to_list!(found), Enum.sort(values)),
+            do: assert_in_delta(value, expected, 30 * n * largest * unit(dtype))
+      end
+
+      {values, vectors} = LinAlg.eigh!(Buffer.zeros!([n, n], dtype))
+      assert Buffer.item!(Ops.reduce_max!(Ops.abs!(values))) == 0.0
+      assert Buffer.read!(vectors) == Buffer.read!(Ops.eye!(n, dtype))
+
+      # The host has the same values, and vectors of the same lines.
+      a = reflected(Enum.map(1..n, &(&1 / 1)), n, dtype)
+      {values, vectors} = LinAlg.eigh!(a)
+      {expected, lines} = Eigh.decompose(hd(matrices(a)))
+
+      for {value, expected} <- Enum.zip(hd(Buffer.to_list!(values)), expected),
+          do: assert_in_delta(value, expected, 30 * n * n * unit(dtype))
+
+      products =
+        Ops.sum!(Ops.multiply!(vectors, ExCubecl.buffer!([lines], [1, n, n], dtype)), axes: [1])
+
+      near(Ops.abs!(products), Buffer.full!([1, n], dtype, 1), n, dtype)
+    end
+
+    # Numbers near the limits of the type, each matrix with its own.
+    a = some([2, 128, 128], :f32)
+    a = Ops.add!(a, Ops.transpose!(a, axes: [0, 2, 1]))
+    {expected, _} = LinAlg.eigh!(a)
+
+    for factor <- [1.0e36, 1.0e-30] do
+      scaled = Ops.multiply!(a, ExCubecl.buffer!([factor, 1.0], [2, 1, 1], :f32))
+      {values, _} = LinAlg.eigh!(scaled)
+      back = Ops.divide!(values, ExCubecl.buffer!([factor, 1.0], [2, 1], :f32))
+      near(back, expected, 128, :f32)
+    end
+
+    bad = eyes([2], 100, :f32)
+    Buffer.write!(bad, [:nan], offset: 10_000 + 40)
+    error = refused(LinAlg.eigh(bad), :invalid_argument, says: "eigh: invalid matrix")
+    assert error.details.matrix == 1
   end
 
   test "large matrices that are refused" do

@@ -67,12 +67,27 @@ defmodule ExCubecl.LinAlg.Decompositions do
   @doc "The eigenvalues and eigenvectors; `name` is the operation that errors name."
   def eigh(a, name \\ :eigh) do
     with {:ok, %{n: n} = a} <- Operands.square(name, a) do
-      Host.run([a], [[n], [n, n]], a.dtype, fn rows ->
-        {values, vectors} = Eigh.decompose(rows)
-        [[values], vectors]
-      end)
+      case Device.Operands.buffer(a, :eigh, Shape.size(a.batch) * n * n) do
+        {:ok, buffer} -> eigh_on_device(a, buffer)
+        :host -> eigh_on_host(a)
+        error -> error
+      end
       |> tuple()
     end
+  end
+
+  defp eigh_on_device(%{n: n, batch: batch, dtype: dtype} = a, buffer) do
+    with {:ok, values, vectors} <- Device.Jacobi.decompose(a, buffer),
+         {:ok, values} <- Device.Operands.result(values, batch ++ [n], dtype),
+         {:ok, vectors} <- Device.Operands.result(vectors, batch ++ [n, n], dtype),
+         do: {:ok, [values, vectors]}
+  end
+
+  defp eigh_on_host(%{n: n} = a) do
+    Host.run([a], [[n], [n, n]], a.dtype, fn rows ->
+      {values, vectors} = Eigh.decompose(rows)
+      [[values], vectors]
+    end)
   end
 
   defp tuple({:ok, results}), do: {:ok, List.to_tuple(results)}
