@@ -252,7 +252,7 @@ if Code.ensure_loaded?(Nx.Backend) do
       args = Macro.generate_arguments(arity, __MODULE__)
 
       @impl true
-      if name in ElementWise.names() do
+      if name in (ElementWise.names() -- ElementWise.for_finite()) do
         [out | tensors] = args
         states = Macro.generate_arguments(arity - 1, Fallback)
 
@@ -293,7 +293,8 @@ if Code.ensure_loaded?(Nx.Backend) do
         Enum.any?(tensors, &Tracing.symbol?/1) ->
           Tracing.callback(name, args, config)
 
-        Enum.all?(tensors, &Storage.small?(&1, config.host_limit)) ->
+        Enum.all?(tensors, &Storage.small?(&1, config.host_limit)) and
+            not ElementWise.on_device?(name, tensors) ->
           run_on_host(name, args, config)
 
         true ->

@@ -104,6 +104,35 @@ defmodule ExCubecl.NxSemanticsTest do
         assert list(Nx.round(float([0.5, -0.5, 2.5, -2.5, 0.4]))) == [1.0, -1.0, 3.0, -3.0, 0.0]
       end
 
+      # Nx.BinaryBackend raises, does not return, or has another result for some of these.
+      test "infinities and NaN" do
+        x = float([:infinity, :neg_infinity, :nan, -2.5])
+
+        for {name, expected} <- [
+              sign: [1.0, -1.0, :nan, -1.0],
+              ceil: [:infinity, :neg_infinity, :nan, -2.0],
+              floor: [:infinity, :neg_infinity, :nan, -3.0],
+              round: [:infinity, :neg_infinity, :nan, -3.0],
+              log: [:infinity, :nan, :nan, :nan],
+              log1p: [:infinity, :nan, :nan, :nan],
+              atanh: [:nan, :nan, :nan, :nan]
+            ] do
+          assert {name, list(apply(Nx, name, [x]))} == {name, expected}
+          one = for i <- 0..3, do: Nx.to_number(apply(Nx, name, [x[i]]))
+          assert {name, one} == {name, expected}
+          assert {name, list(apply(Nx, name, [Nx.broadcast(x[2], {2})]))} == {name, [:nan, :nan]}
+        end
+
+        assert [1.0, -1.0, :nan, _] = list(Nx.tanh(x))
+        assert list(Nx.remainder(x, 2)) == [:nan, :nan, :nan, -0.5]
+        assert list(Nx.remainder(1.5, x)) == [1.5, 1.5, :nan, 1.5]
+        assert list(Nx.remainder(float([1.5]), 0.0)) == [:nan]
+        assert [one, _, :nan, _] = list(Nx.atan2(1.0, x))
+        assert one == 0.0
+        assert list(Nx.atan2(float([:nan]), 1.0)) == [:nan]
+        assert list(Nx.phase(float([:nan, 1.0]))) == [:nan, 0.0]
+      end
+
       test "minima, maxima and their indices" do
         x = float([1.0, :nan, 3.0])
         assert {Nx.to_number(Nx.reduce_max(x)), Nx.to_number(Nx.reduce_min(x))} == {:nan, :nan}

@@ -33,7 +33,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     @truth Kernel.kernel(fn a, b -> a != 0 or b != 0 end)
 
     @functions ComplexFunctions.names()
-    @truths [:logical_and, :logical_or, :logical_xor, :all, :any]
+    @logical [:logical_and, :logical_or, :logical_xor]
     @joins [:concatenate, :stack, :put_slice]
     @reads [:take, :gather]
     @writes [:indexed_put, :indexed_add]
@@ -48,10 +48,12 @@ if Code.ensure_loaded?(Nx.Backend) do
              :conv,
              :pow,
              :select,
+             :all,
+             :any,
              :pad,
              :take_along_axis
            ] ++
-             @truths ++
+             @logical ++
              @joins ++ @reads ++ @writes ++ @created ++ @functions ++ ComplexKernels.names()
 
     @doc "The names of the callbacks that `run/3` knows."
@@ -130,21 +132,20 @@ if Code.ensure_loaded?(Nx.Backend) do
       end
     end
 
-    def run(:select, [out, pred | tensors], config) do
-      with {:ok, dtype} <- dtype(out.type, config),
-           {:ok, pred} <- truth(pred, config),
-           {:ok, [{a, b}, {c, d}]} <- Error.map(tensors, &both_parts(&1, dtype, config)) do
-        pred = Storage.view(pred, config)
-        joined(:select, [{@select, [pred, a, c]}, {@select, [pred, b, d]}], out, config)
-      end
-    end
+    # As a predicate of Nx.BinaryBackend, a complex number is always true.
+    def run(:select, [out, %T{type: {:c, _}} = pred | tensors], config),
+      do: selected([out, Storage.fill(%{pred | type: {:u, 8}}, <<1>>, config) | tensors], config)
+
+    def run(:select, args, config), do: selected(args, config)
+
+    # So is one of which `all` and `any` ask.
+    def run(name, [_out, %T{type: {:c, _}}, _opts], _config) when name in [:all, :any],
+      do: {:fill, <<1>>}
 
     # A complex number is true if one of its parts is not 0.
-    def run(name, [out | args], config) when name in @truths do
-      with {:ok, args} <- Error.map(args, &truth(&1, config)) do
-        module = if name in [:all, :any], do: Reduction, else: ElementWise
-        module.run(name, [out | args], config)
-      end
+    def run(name, [out | args], config) when name in @logical do
+      with {:ok, args} <- Error.map(args, &truth(&1, config)),
+           do: ElementWise.run(name, [out | args], config)
     end
 
     def run(:pad, [out, tensor, value, padding], config) do
@@ -227,6 +228,16 @@ if Code.ensure_loaded?(Nx.Backend) do
         end
       end
     end
+
+    defp selected([%T{type: {:c, _}} = out, pred | tensors], config) do
+      with {:ok, dtype} <- dtype(out.type, config),
+           {:ok, [{a, b}, {c, d}]} <- Error.map(tensors, &both_parts(&1, dtype, config)) do
+        pred = Storage.view(pred, config)
+        joined(:select, [{@select, [pred, a, c]}, {@select, [pred, b, d]}], out, config)
+      end
+    end
+
+    defp selected(args, config), do: ElementWise.run(:select, args, config)
 
     defp created(:iota, out, [axis], config), do: Layout.iota(out, axis, config)
     defp created(:eye, out, [], config), do: Layout.eye(out, config)

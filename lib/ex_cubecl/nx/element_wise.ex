@@ -26,6 +26,9 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     @functions Keyword.keys(Functions.all()) -- [:gelu]
 
+    # Callbacks of Nx.BinaryBackend that for infinities and NaN raise, never return, or have another result than IEEE 754.
+    @for_finite [:sign, :ceil, :floor, :round, :log, :log1p, :tanh, :atanh, :atan2, :remainder]
+
     # These are calculated in the type of the result.
     @transcendental [:pow, :atan2] ++ (@functions -- [:sqrt, :rsqrt])
 
@@ -37,6 +40,15 @@ if Code.ensure_loaded?(Nx.Backend) do
         @bitwise ++
         @comparisons ++ @logical ++ @exact ++ @functions ++ [:select, :clip]
     end
+
+    @doc "The callbacks that `on_device?/2` may leave to the device."
+    def for_finite, do: @for_finite
+
+    @doc "Whether only the device has the result of a callback for tensors in host memory, because of their infinities and NaN."
+    def on_device?(name, tensors) when name in @for_finite,
+      do: not Enum.all?(tensors, &Storage.finite?/1)
+
+    def on_device?(_name, _tensors), do: false
 
     def run(name, [out | tensors], config) do
       with {:ok, dtype} <- Operand.dtype(out),
@@ -57,20 +69,27 @@ if Code.ensure_loaded?(Nx.Backend) do
       end
     end
 
-    # All elements of the result are the same, which the host calculates, unless Nx.BinaryBackend raises because a float overflows.
+    # All elements of the result are the same, which the host calculates where it can.
     defp number(name, out, tensors, config) do
-      [out_one | ones] = for tensor <- [out | tensors], do: %{tensor | shape: {}, names: []}
-
-      element = apply(Nx.BinaryBackend, name, [out_one | Enum.map(ones, &Storage.to_host/1)])
-
-      {:fill, Nx.to_binary(element)}
+      if on_device?(name, tensors),
+        do: as_views(name, out, tensors, config),
+        else: {:fill, number_on_host(name, out, tensors)}
     rescue
-      ArithmeticError ->
-        [first | rest] = tensors
-        {:ok, rest} = Operand.all(rest, config)
-        {:ok, dtype} = Operand.dtype(out)
+      # Nx.BinaryBackend raises where a float overflows.
+      ArithmeticError -> as_views(name, out, tensors, config)
+    end
+
+    defp number_on_host(name, out, tensors) do
+      [out_one | ones] = for tensor <- [out | tensors], do: %{tensor | shape: {}, names: []}
+      Nx.to_binary(apply(Nx.BinaryBackend, name, [out_one | Enum.map(ones, &Storage.to_host/1)]))
+    end
+
+    defp as_views(name, out, [first | rest], config) do
+      with {:ok, rest} <- Operand.all(rest, config),
+           {:ok, dtype} <- Operand.dtype(out) do
         operands = shaped([Storage.view(first, config) | rest], Tuple.to_list(out.shape))
         calculated(name, operands, dtype, config)
+      end
     end
 
     defp calculated(name, operands, dtype, config) do

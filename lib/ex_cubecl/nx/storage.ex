@@ -186,6 +186,28 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     defp on_host(tensor, binary), do: Nx.BinaryBackend.from_binary(tensor, binary, [])
 
+    @doc "Whether no element of a tensor in host memory is an infinity or NaN."
+    def finite?(%T{type: {kind, bits}, data: %{state: state}}) when kind in [:f, :bf, :c] do
+      elements = with {:fill, element} <- state, do: element
+      all_finite?(elements, if(kind == :c, do: {:f, div(bits, 2)}, else: {kind, bits}))
+    end
+
+    def finite?(_integers), do: true
+
+    for bits <- [16, 32, 64] do
+      defp all_finite?(
+             <<_::float-native-size(unquote(bits)), rest::binary>>,
+             {:f, unquote(bits)}
+           ),
+           do: all_finite?(rest, {:f, unquote(bits)})
+    end
+
+    defp all_finite?(<<word::native-16, rest::binary>>, {:bf, 16})
+         when Bitwise.band(word, 0x7F80) != 0x7F80,
+         do: all_finite?(rest, {:bf, 16})
+
+    defp all_finite?(rest, {_, bits}), do: rest == <<>> or bits == 8
+
     @doc "Whether the elements of a tensor are in host memory and few."
     def small?(%T{data: data, shape: shape}, limit) do
       case data do
