@@ -71,7 +71,13 @@ defmodule ExCubecl.MixProject do
           ExCubecl.View,
           ExCubecl.Batch
         ],
-        Insight: [ExCubecl.Memory, ExCubecl.Memory.Chart, ExCubecl.Telemetry],
+        Insight: [
+          ExCubecl.Memory,
+          ExCubecl.Memory.Chart,
+          ExCubecl.Telemetry,
+          ExCubecl.Telemetry.Metrics,
+          ExCubecl.LiveDashboard
+        ],
         Integration: [
           ExCubecl.Backend,
           ExCubecl.Compiler,

@@ -29,6 +29,9 @@ defmodule ExCubecl.Telemetry do
   destructors do not run in any particular process. `:free` events start with the first allocation that
   is made while a handler for them is attached.
 
+  `ExCubecl.Telemetry.Metrics` has definitions for `Telemetry.Metrics` if `:telemetry_metrics` is a dependency, and `ExCubecl.LiveDashboard` is a
+  page for `Phoenix.LiveDashboard`.
+
   Without `:telemetry` an operation costs one extra check; with it but without handlers, one lookup in its handler table.
   """
 

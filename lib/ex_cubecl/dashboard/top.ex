@@ -30,7 +30,7 @@ defmodule ExCubecl.Dashboard.Top do
           wait: wait,
           owners: for({pid, sum} <- biggest(report.by_owner), do: {Owner.describe(pid), sum}),
           tags: for({tag, sum} <- biggest(report.by_tag), tag != nil, do: {Text.show(tag), sum}),
-          launches: for({{^id, kernel}, count} <- launches, do: {Text.show(kernel), count}),
+          launches: for({{^id, kernel}, count} <- launches, do: {Text.word(kernel), count}),
           fallbacks:
             for(
               {{operation, type, ^id}, count} <- fallbacks,
@@ -41,6 +41,18 @@ defmodule ExCubecl.Dashboard.Top do
 
     %{at: System.monotonic_time(:microsecond), devices: devices}
   end
+
+  @doc "The snapshot of a node, or why there is none."
+  def ask(node) do
+    {:ok, :erpc.call(node, __MODULE__, :snapshot, [], 5_000)}
+  rescue
+    error in ErlangError -> {:error, "#{node}: #{explain(error.original)}"}
+  end
+
+  defp explain({:erpc, :noconnection}), do: "the connection is gone"
+  defp explain({:erpc, :timeout}), do: "it did not answer for 5 seconds"
+  defp explain({:exception, :undef, _}), do: "it does not run this version of ExCubecl"
+  defp explain(other), do: Text.show(other)
 
   # The usage is known to the thread of the device, which answers after the calls that are queued before it: so the time
   # that this takes is what any call waits now.
@@ -99,7 +111,7 @@ defmodule ExCubecl.Dashboard.Top do
   defp live(nil), do: "not known now: the device is busy"
 
   defp live(usage),
-    do: "#{Svg.bytes(usage.live_bytes)} in #{usage.live_buffers} buffers"
+    do: "#{Svg.bytes(usage.live_bytes)} in #{Text.count(usage.live_buffers, "buffer")}"
 
   @doc "The screen as lines of at most `width` characters."
   def draw(snapshot, before, node, width) do

@@ -140,14 +140,11 @@ defmodule Mix.Tasks.ExCubecl.Top do
   end
 
   defp ask(node) do
-    :erpc.call(node, Top, :snapshot, [], 5_000)
-  rescue
-    error in ErlangError -> Mix.raise("#{node}: #{explain(error.original)}")
+    case Top.ask(node) do
+      {:ok, snapshot} -> snapshot
+      {:error, text} -> Mix.raise(text)
+    end
   end
-
-  defp explain({:erpc, :noconnection}), do: "the connection is gone"
-  defp explain({:exception, :undef, _}), do: "it does not run this version of ExCubecl"
-  defp explain(other), do: inspect(other)
 
   defp watch(ask, node, opts, go_on?) do
     if opts[:once],
