@@ -3,7 +3,7 @@ defmodule ExCubecl.Ops.Patches do
   # Convolutions as products of matrices (im2col): the windows of the input are the rows of a matrix, whose products with the kernel are the output
   # channels. With many output channels this is faster than reading each window for each of them: a product reads elements into tiles.
 
-  alias ExCubecl.{Kernel, Shape, View}
+  alias ExCubecl.{Buffer, Kernel, Shape, View}
   alias ExCubecl.Ops.{ComputeType, Dot, Fold, Layout, Lowering, Target, WindowAxes}
   alias ExCubecl.View.{Copy, Strides}
 
@@ -35,21 +35,85 @@ defmodule ExCubecl.Ops.Patches do
     positions = Shape.size(WindowAxes.counts(axes))
     count = max(div(@bytes, 4 * positions * Shape.size(rest)), 1)
 
-    with {:ok, k} <- Copy.contiguous(k, :conv),
-         {:ok, k} <- ComputeType.converted(k, :f32),
-         {:ok, k} <- Strides.reshape(View.new(k), [filters, Shape.size(rest)]),
-         kernel = Strides.transpose(k, [1, 0]),
-         {:ok, out} <- Target.new(into, shape, :f32, x.device),
+    with {:ok, kernel, row} <- matrix(k) do
+      if into == nil and count >= batch and Enum.at(order, 1) == length(order) - 1,
+        do: whole(x, kernel, row, axes, order, shape, filters),
+        else: in_parts(x, kernel, row, axes, order, shape, into, count)
+    end
+  end
+
+  # If the output channels are the last axis, the product is the result: the windows are in the order of its other axes.
+  defp whole(x, kernel, row, axes, order, shape, filters) do
+    strides = Layout.strides(shape)
+
+    [along_batch, _ | along] =
+      for axis <- order, do: div(Enum.at(strides, axis), filters) * row.length
+
+    rows = div(Shape.size(shape), filters)
+
+    with {:ok, windows} <- windows(x, axes, row, [along_batch | along], [rows, row.length]),
+         {:ok, product} <- Dot.matmul(windows, kernel),
+         do: Buffer.reshape(product, shape)
+  end
+
+  defp in_parts(%{shape: [batch | _]} = x, kernel, row, axes, order, shape, into, count) do
+    with {:ok, out} <- Target.new(into, shape, :f32, x.device),
          target = Strides.transpose(View.new(out), order),
-         :ok <- parts(x, kernel, axes, target, Enum.take_every(0..(batch - 1), count), count),
+         starts = Enum.take_every(0..(batch - 1), count),
+         :ok <- parts(x, {kernel, row}, axes, target, starts, count),
          do: {:ok, out}
   end
 
-  defp parts(x, kernel, axes, target, starts, count) do
-    Enum.reduce_while(starts, :ok, fn start, :ok ->
-      x = part(x, start, count)
+  # The kernel as a matrix of one column for each output channel, and where the elements of a window are in a row of the windows: in the order that they have in
+  # the kernel, which is copied only if this is not the order of some axes.
+  defp matrix(%{dtype: :f32, shape: [filters | lengths], strides: [along | strides]} = k) do
+    reversed = for {stride, axis} <- Enum.with_index(strides), stride < 0, do: axis
+    %{offset: offset} = Strides.reverse(k, Enum.map(reversed, &(&1 + 1)))
 
-      with {:ok, windows} <- windows(x, axes),
+    ordered =
+      [lengths, Enum.map(strides, &abs/1), Enum.to_list(0..(length(lengths) - 1))]
+      |> Enum.zip()
+      |> Enum.sort_by(&elem(&1, 1), :desc)
+
+    {ordered_lengths, ordered_strides} =
+      {Enum.map(ordered, &elem(&1, 0)), Enum.map(ordered, &elem(&1, 1))}
+
+    case Layout.joined(ordered_lengths, [ordered_strides]) do
+      {[size], [[stride]]} when stride > 0 ->
+        places =
+          Map.new(Enum.zip(Enum.map(ordered, &elem(&1, 2)), Layout.strides(ordered_lengths)))
+
+        first = for(axis <- reversed, do: (Enum.at(lengths, axis) - 1) * places[axis])
+
+        along_row =
+          for axis <- 0..(length(lengths) - 1),
+              do: if(axis in reversed, do: -places[axis], else: places[axis])
+
+        view = %{k | shape: [size, filters], strides: [stride, along], offset: offset}
+        {:ok, view, %{length: size, offset: Enum.sum(first), strides: along_row}}
+
+      _ ->
+        copied(k)
+    end
+  end
+
+  defp matrix(k), do: copied(k)
+
+  defp copied(%{shape: shape} = k) do
+    with {:ok, k} <- Copy.contiguous(k, :conv),
+         {:ok, k} <- ComputeType.converted(k, :f32),
+         {:ok, k} <- Strides.reshape(View.new(k), shape),
+         do: matrix(k)
+  end
+
+  defp parts(x, {kernel, row}, axes, target, starts, count) do
+    Enum.reduce_while(starts, :ok, fn start, :ok ->
+      %{shape: [batch | _]} = x = part(x, start, count)
+      counts = WindowAxes.counts(axes)
+      positions = Shape.size(counts)
+      along = for stride <- [positions | Layout.strides(counts)], do: stride * row.length
+
+      with {:ok, windows} <- windows(x, axes, row, along, [batch, positions, row.length]),
            {:ok, product} <- Dot.matmul(windows, kernel),
            :ok <- place(product, axes, part(target, start, count)) do
         {:cont, :ok}
@@ -65,19 +129,15 @@ defmodule ExCubecl.Ops.Patches do
     Strides.slice(view, [start | zeros], [min(count, batch - start) | rest], [1 | ones])
   end
 
-  # The windows as [batch, positions, channels and elements of a window].
-  defp windows(x, axes) do
+  # The elements of the windows: `along` are the strides of the batch and of the positions, those within a window are of a row.
+  defp windows(x, axes, %{strides: [along_depth | within_row]} = row, [rows | positions], shape) do
     [batch, depth | _] = x.shape
     [along_batch, along_channels | in_space] = x.strides
     {offset, along, within, bounds} = WindowAxes.space(axes, in_space, {2, 0})
-    counts = WindowAxes.counts(axes)
-    elements = Enum.map(axes, & &1.window)
-    [positions, inner] = for lengths <- [counts, elements], do: Shape.size(lengths)
-    row = depth * inner
 
     space = %{
-      kept: [batch, depth | counts],
-      folded: elements,
+      kept: [batch, depth | WindowAxes.counts(axes)],
+      folded: Enum.map(axes, & &1.window),
       bounds: bounds,
       operands: [
         x: %{
@@ -88,15 +148,11 @@ defmodule ExCubecl.Ops.Patches do
           padded?: true
         }
       ],
-      out: %{
-        offset: 0,
-        kept: [positions * row, inner | Enum.map(Layout.strides(counts), &(&1 * row))],
-        folded: Layout.strides(elements)
-      }
+      out: %{offset: row.offset, kept: [rows, along_depth | positions], folded: within_row}
     }
 
     spec = %{name: :conv, op: @same, initial: 0, padding: :zero, as: :f32, dtype: :f32}
-    Fold.run(spec, space, [batch, positions, row])
+    Fold.run(spec, space, shape)
   end
 
   # Writes the product, of the shape [batch, positions, output channels], through the strides of the output.

@@ -11,6 +11,8 @@ defmodule ExCubecl.Ops.Reduction do
   require Kernel
 
   @chunk 64
+  # As many are one chunk: a second launch would take longer.
+  @single 256
   # Elements for each iteration of the loop over a chunk, in a cheap reduction.
   @lanes 4
   @same Kernel.kernel(fn x -> x end)
@@ -56,13 +58,16 @@ defmodule ExCubecl.Ops.Reduction do
 
   @doc "The launches that the reduction of `n` elements to one takes."
   @spec launches(non_neg_integer) :: pos_integer
-  def launches(n) when n <= @chunk, do: 1
-  def launches(n), do: 1 + launches(div(n + @chunk - 1, @chunk))
+  def launches(n), do: if(count(n) == 1, do: 1, else: 1 + launches(count(n)))
+
+  # The chunks of `n` elements.
+  defp count(n) when n <= @single, do: 1
+  defp count(n), do: div(n + @chunk - 1, @chunk)
 
   ## Values
 
   defp chunks(spec, op, space, into) do
-    chunks = div(space.n + @chunk - 1, @chunk)
+    chunks = count(space.n)
 
     # Only the last step rounds to the type of the result.
     if chunks == 1 do
@@ -112,7 +117,7 @@ defmodule ExCubecl.Ops.Reduction do
   ## Indices of values
 
   defp places(name, better, space, indices, into) do
-    chunks = div(space.n + @chunk - 1, @chunk)
+    chunks = count(space.n)
     shape = if chunks == 1, do: space.shape, else: [chunks, space.count]
     [{_, _, operand} | _] = space.reads
 
@@ -243,7 +248,8 @@ defmodule ExCubecl.Ops.Reduction do
   end
 
   defp finish(op, key, %{kept: kept, reduced: reduced} = space, lanes, code, outputs, opts) do
-    last_group = div(min(space.n, @chunk) + lanes - 1, lanes) - 1
+    most = if count(space.n) == 1, do: space.n, else: @chunk
+    last_group = div(most + lanes - 1, lanes) - 1
     numbers = [n: space.n, count: max(space.count, 1), last_group: last_group]
     numbers = if space.interleaved, do: numbers ++ [chunks: space.interleaved], else: numbers
 

@@ -7,7 +7,7 @@ defmodule ExCubecl.Ops.TiledProduct do
   # Adjacent invocations read adjacent elements: those of adjacent columns or rows, or, of a vector and a matrix that is contiguous along the inner
   # axis, adjacent elements of the sums.
 
-  alias ExCubecl.{Buffer, Kernel, Shape, View}
+  alias ExCubecl.{Buffer, Device, Kernel, Shape, View}
   alias ExCubecl.Ops.{Contraction, Index, Layout, Reduction, Strided, Target}
 
   require Kernel
@@ -20,6 +20,10 @@ defmodule ExCubecl.Ops.TiledProduct do
   @invocations 4096
   @least 64
   @most 8192
+
+  # A driver for CPUs has few threads, and a second launch takes it longer than such sums.
+  @cpu_invocations 256
+  @cpu_least 2048
 
   # The number of adjacent invocations for a sum whose elements are adjacent: those that a device runs together.
   @together 32
@@ -75,7 +79,11 @@ defmodule ExCubecl.Ops.TiledProduct do
     {row_tiles, column_tiles} = {ceil_div(row_count, height), ceil_div(column_count, width)}
     tiles = Shape.size(batch) * row_tiles * column_tiles
     together? = together?(tile, List.last(left_inner), List.last(right_inner), count)
-    length = if together?, do: ceil_div(count, @together), else: length_of_part(count, tiles)
+
+    length =
+      if together?,
+        do: ceil_div(count, @together),
+        else: length_of_part(count, tiles, left.device)
 
     %{
       left: left,
@@ -117,9 +125,11 @@ defmodule ExCubecl.Ops.TiledProduct do
   end
 
   # The number of products that one invocation sums up.
-  defp length_of_part(count, tiles) do
-    parts = ceil_div(@invocations, tiles)
-    count |> ceil_div(parts) |> max(@least) |> min(@most) |> min(count)
+  defp length_of_part(count, tiles, device) do
+    {invocations, least} =
+      if Device.cpu?(device), do: {@cpu_invocations, @cpu_least}, else: {@invocations, @least}
+
+    count |> ceil_div(ceil_div(invocations, tiles)) |> max(least) |> min(@most) |> min(count)
   end
 
   defp side(1), do: 1

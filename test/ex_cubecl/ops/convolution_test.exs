@@ -190,6 +190,27 @@ defmodule ExCubecl.Ops.ConvolutionTest do
       assert {input, Ops.all!(Ops.equal!(found, expected)) |> Buffer.item!()} == {input, 1}
     end
 
+    # Output channels last, as Axon has them, with the kernel as its gradient has it, or a part of another.
+    last = [
+      input_permutation: [0, 3, 1, 2],
+      kernel_permutation: [3, 2, 0, 1],
+      output_permutation: [0, 3, 1, 2]
+    ]
+
+    for opts <- [last, last ++ [padding: :same, strides: [1, 2]]],
+        change <- [
+          & &1,
+          &View.reverse!(&1, axes: [0, 1]),
+          &View.slice!(&1, [0, 0, 0, 1], [3, 4, 8, 8])
+        ] do
+      [x, k] = for shape <- [[2, 40, 30, 8], [3, 4, 8, 16]], do: integers(shape, :f32)
+      [exact_x, exact_k] = for buffer <- [x, k], do: Buffer.convert!(buffer, :f64)
+      found = Ops.conv!(x, change.(k), opts)
+      expected = Ops.conv!(exact_x, change.(exact_k), opts)
+      assert {found.dtype, found.shape} == {:f32, expected.shape}
+      assert Ops.all!(Ops.equal!(found, expected)) |> Buffer.item!() == 1
+    end
+
     [x, k] = for shape <- [[2, 16, 20, 20], [16, 16, 3, 3]], do: integers(shape, :f16)
     wide = Ops.conv!(Buffer.convert!(x, :f32), Buffer.convert!(k, :f32))
     halves = Ops.conv!(View.reverse!(View.reverse!(x)), k)
