@@ -419,7 +419,7 @@ defmodule ExCubecl.NxGraphsTest do
 
   alias ExCubecl.NxGraphs
 
-  @count String.to_integer(System.get_env("NX_GRAPHS") || "2000")
+  @count String.to_integer(System.get_env("NX_GRAPHS") || "500")
   @first String.to_integer(System.get_env("NX_SEED") || "#{:rand.uniform(1_000_000_000)}")
 
   # Most graphs keep their small tensors on the host, as programs do; a tenth have all of them on the device.

@@ -1,4 +1,8 @@
-# Starts a VM that has Nx: loads the modules that are compiled only where Nx is, and ExUnit.
+# Starts a VM that has Nx: loads the modules that are compiled only where Nx is, and ExUnit. They are in the directory
+# NX_MODULES, which the first VM with that directory fills; without it each VM compiles them in memory.
+
+modules = System.get_env("NX_MODULES")
+if modules, do: Code.prepend_path(modules)
 
 # The protocols that Mix consolidated do not know the implementations of Nx.
 for path <- :code.get_path(), Path.basename(path) == "consolidated" do
@@ -22,7 +26,12 @@ unless Code.ensure_loaded?(ExCubecl.Backend) do
   files = Path.wildcard(root <> "/lib/ex_cubecl/{nx,compiler}/**/*.ex")
   names = ["ex_cubecl", "ex_cubecl/backend", "ex_cubecl/nx", "ex_cubecl/compiler"]
   public = for name <- names, do: "#{root}/lib/#{name}.ex"
-  {:ok, _, warnings} = Kernel.ParallelCompiler.compile(files ++ public)
+
+  {:ok, _, warnings} =
+    if modules,
+      do: Kernel.ParallelCompiler.compile_to_path(files ++ public, modules),
+      else: Kernel.ParallelCompiler.compile(files ++ public)
+
   if warnings != [], do: raise("compiling the modules for Nx gave warnings")
 end
 

@@ -1,62 +1,57 @@
-defmodule ExCubecl.NxTest do
-  # The tests of the modules for Nx, in separate VMs: only there Nx and telemetry are loaded.
-  use ExCubecl.Case, async: false
+# The tests of the modules for Nx, in separate VMs: only there Nx and telemetry are loaded. The modules below run at the
+# same time.
 
-  alias ExCubecl.NxLibraries
+defmodule ExCubecl.NxTest.Operations do
+  use ExUnit.Case, async: true
 
   @moduletag :nx
   @moduletag timeout: 600_000
 
-  @directory Path.expand("../nx", __DIR__)
+  @files ~w(conversion backend dot indexing random complex comparison order windows bits lin_alg training semantics) ++
+           ~w(lifetime guide notebook)
 
-  # Runs one file of test/nx, and returns the number of its tests, the names of those that failed, and its output.
-  defp run(file, env) do
-    script = """
-    for name <- ["prepare", "#{file}"], do: Code.require_file(name <> ".exs", "#{@directory}")
-    result = ExUnit.run()
-    IO.puts("Nx " <> to_string(Application.spec(:nx, :vsn)))
-    IO.inspect({:result, result.total, result.failures})
-    """
+  test "tensors, operations, training and memory", do: ExCubecl.NxVm.passes(@files)
+end
 
-    libraries = {"ERL_LIBS", Enum.join(NxLibraries.directories(), ":")}
-    {out, errors, status} = in_own_vm(script, [libraries | env])
-    result = Regex.run(~r/{:result, (\d+), \d+}/, out)
-    assert {status, is_list(result)} == {0, true}, errors <> out
-    failed = Regex.scan(~r/^ *\d+\) (?:doctest|test) (.*) \(.*\)$/m, out, capture: :all_but_first)
-    {result |> Enum.at(1) |> String.to_integer(), Enum.sort(Enum.concat(failed)), out}
-  end
+defmodule ExCubecl.NxTest.Compiler do
+  use ExUnit.Case, async: true
 
-  defp passes(file, env \\ []) do
-    {total, failed, out} = run(file, env)
-    assert {total > 0, failed} == {true, []}, out
-  end
+  @moduletag :nx
+  @moduletag timeout: 600_000
 
-  test "tensors and buffers", do: passes("conversion")
-  test "the backend", do: passes("backend")
-  test "products", do: passes("dot")
-  test "reads and writes at indices", do: passes("indexing")
-  test "random numbers", do: passes("random")
-  test "complex numbers", do: passes("complex")
-  test "comparisons of unlike types", do: passes("comparison")
-  test "sorts, minima and maxima", do: passes("order")
-  test "windows and convolutions", do: passes("windows")
-  test "bits of numbers", do: passes("bits")
-  test "linear algebra", do: passes("lin_alg")
-  test "training", do: passes("training")
-  test "results that other backends get wrong", do: passes("semantics")
-  test "memory", do: passes("lifetime")
-  test "servings and other nodes", do: passes("serving")
-  test "the compiler", do: passes("compiler")
-  test "shards", do: passes("sharding")
-  test "random expressions, compiled", do: passes("compiler_graphs")
-  test "the kernels of compiled programs", do: passes("fusion")
-  test "the launches of compiled programs", do: passes("launches")
-  test "the guide", do: passes("guide")
-  test "the notebook", do: passes("notebook")
-  test "programs of Axon, Scholar and Bumblebee", do: passes("models")
+  test "the compiler, random expressions, launches and shards",
+    do: ExCubecl.NxVm.passes(~w(compiler compiler_graphs launches sharding))
+end
+
+defmodule ExCubecl.NxTest.Fusion do
+  use ExUnit.Case, async: true
+
+  @moduletag :nx
+  @moduletag timeout: 600_000
+
+  test "the kernels of compiled programs", do: ExCubecl.NxVm.passes(["fusion"])
+end
+
+defmodule ExCubecl.NxTest.Models do
+  use ExUnit.Case, async: true
+
+  @moduletag :nx
+  @moduletag timeout: 600_000
+
+  test "servings and other nodes", do: ExCubecl.NxVm.passes(["serving"])
+  test "programs of Axon, Scholar and Bumblebee", do: ExCubecl.NxVm.passes(["models"])
 
   test "programs of Axon, Scholar and Bumblebee, compiled",
-    do: passes("models", [{"NX_COMPILER", "1"}])
+    do: ExCubecl.NxVm.passes(["models"], [{"NX_COMPILER", "1"}])
+end
+
+defmodule ExCubecl.NxTest.Doctests do
+  use ExUnit.Case, async: true
+
+  alias ExCubecl.NxVm
+
+  @moduletag :nx
+  @moduletag timeout: 600_000
 
   # The results below differ from those of Nx.BinaryBackend, which calculates with 64-bit floats and rounds at the end, in the last digits.
   # The numbers are units in the last place; those of the second list can be seen only where small tensors are kept
@@ -114,13 +109,17 @@ defmodule ExCubecl.NxTest do
   }
 
   test "the doctests of Nx without a fallback, small tensors on the host" do
-    {total, failed, out} = run("doctests", [{"NX_HOST_LIMIT", "64"}, {"NX_FALLBACK", "raise"}])
+    {total, failed, out} =
+      NxVm.run(["doctests"], [{"NX_HOST_LIMIT", "64"}, {"NX_FALLBACK", "raise"}])
+
     known = Map.keys(@small_on_host[version(out)] || %{})
     assert {total >= 1_088, failed -- known} == {true, []}, out
   end
 
   test "the doctests of Nx without a fallback, every tensor on the device" do
-    {total, failed, out} = run("doctests", [{"NX_HOST_LIMIT", "0"}, {"NX_FALLBACK", "raise"}])
+    {total, failed, out} =
+      NxVm.run(["doctests"], [{"NX_HOST_LIMIT", "0"}, {"NX_FALLBACK", "raise"}])
+
     version = version(out)
     known = for list <- [@small_on_host, @all_on_device], do: Map.keys(list[version] || %{})
     assert {total >= 1_088, failed -- Enum.concat(known)} == {true, []}, out
@@ -128,14 +127,14 @@ defmodule ExCubecl.NxTest do
 
   # A kernel of several operations may calculate small tensors on the device, which the backend would leave on the host.
   test "the doctests of Nx, each operation compiled" do
-    {total, failed, out} = run("compiler_doctests", [{"NX_HOST_LIMIT", "64"}])
+    {total, failed, out} = NxVm.run(["compiler_doctests"], [{"NX_HOST_LIMIT", "64"}])
     version = version(out)
     known = for list <- [@small_on_host, @all_on_device], do: Map.keys(list[version] || %{})
     assert {total >= 1_088, failed -- Enum.concat(known)} == {true, []}, out
   end
 
   test "the doctests of Nx, each operation compiled for the device" do
-    {total, failed, out} = run("compiler_doctests", [{"NX_HOST_LIMIT", "0"}])
+    {total, failed, out} = NxVm.run(["compiler_doctests"], [{"NX_HOST_LIMIT", "0"}])
     version = version(out)
     known = for list <- [@small_on_host, @all_on_device], do: Map.keys(list[version] || %{})
     assert {total >= 1_088, failed -- Enum.concat(known)} == {true, []}, out
