@@ -1,5 +1,5 @@
 defmodule ExCubecl.OpsTest do
-  use ExCubecl.Case, async: false
+  use ExCubecl.Case, async: true
 
   import ExCubecl.Refusal
 

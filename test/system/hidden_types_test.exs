@@ -1,6 +1,6 @@
 defmodule ExCubecl.HiddenTypesTest do
   # Devices that lack types: lavapipe has them all but bf16, and claims not to, in a VM of its own.
-  use ExCubecl.Case, async: false
+  use ExCubecl.Case, async: true
 
   @moduletag timeout: 300_000
 

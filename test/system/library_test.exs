@@ -1,6 +1,6 @@
 defmodule ExCubecl.LibraryTest do
   # The native library: it has all functions, and errors are clear if the library or a device is missing.
-  use ExCubecl.Case, async: false
+  use ExCubecl.Case, async: true
 
   test "every stub has its function in the library" do
     for {name, arity} <- ExCubecl.Native.__info__(:functions),

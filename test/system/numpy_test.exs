@@ -1,6 +1,6 @@
 defmodule ExCubecl.NumpyTest do
   # A few of the random programs of `make numpy`; skipped where no Python has NumPy (test_helper.exs).
-  use ExCubecl.Case, async: false
+  use ExCubecl.Case, async: true
 
   alias ExCubecl.NumpyCases
 

@@ -8,7 +8,7 @@ defmodule ExCubecl.NxTest.Operations do
   @moduletag timeout: 600_000
 
   @files ~w(conversion backend dot indexing random complex comparison order windows bits lin_alg training semantics) ++
-           ~w(lifetime guide notebook)
+           ~w(lifetime guide)
 
   test "tensors, operations, training and memory", do: ExCubecl.NxVm.passes(@files)
 end
@@ -38,6 +38,8 @@ defmodule ExCubecl.NxTest.Models do
   @moduletag :nx
   @moduletag timeout: 600_000
 
+  # The notebook shows the operations that fell back in its VM.
+  test "the notebook", do: ExCubecl.NxVm.passes(["notebook"])
   test "servings and other nodes", do: ExCubecl.NxVm.passes(["serving"])
   test "programs of Axon, Scholar and Bumblebee", do: ExCubecl.NxVm.passes(["models"])
 

@@ -1,6 +1,6 @@
 defmodule ExCubecl.ConvertTest do
   # Compares conversion with its definition in convert/2, implemented again in plain Elixir.
-  use ExCubecl.Case, async: false
+  use ExCubecl.Case, async: true
 
   alias ExCubecl.Conversion
 

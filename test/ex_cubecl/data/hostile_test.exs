@@ -1,6 +1,6 @@
 defmodule ExCubecl.Data.HostileTest do
   # Broken and hostile files are errors, and take bounded memory and time.
-  use ExCubecl.Case, async: false
+  use ExCubecl.Case, async: true
 
   import ExCubecl.DataFiles
 

@@ -1,6 +1,6 @@
 defmodule ExCubecl.SourceTest do
   # Kernels in WGSL.
-  use ExCubecl.Case, async: false
+  use ExCubecl.Case, async: true
 
   import ExCubecl.Refusal
 

@@ -1,6 +1,6 @@
 defmodule ExCubecl.UniformityTest do
   # The analysis of barriers accepts and refuses what the native side accepts and refuses.
-  use ExCubecl.Case, async: false
+  use ExCubecl.Case, async: true
 
   import ExCubecl.Refusal
 

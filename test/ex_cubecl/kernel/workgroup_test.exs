@@ -1,6 +1,6 @@
 defmodule ExCubecl.WorkgroupTest do
   # Kernels whose threads work together: groups, shared memory, barriers, atomic operations.
-  use ExCubecl.Case, async: false
+  use ExCubecl.Case, async: true
 
   import ExCubecl.Refusal
 

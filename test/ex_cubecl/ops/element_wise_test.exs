@@ -1,6 +1,6 @@
 defmodule ExCubecl.Ops.ElementWiseTest do
   # Each element-wise operation against plain Elixir, in the types of the device.
-  use ExCubecl.Case, async: false
+  use ExCubecl.Case, async: true
 
   import Bitwise
   import ExCubecl.Refusal

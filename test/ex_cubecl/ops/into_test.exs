@@ -1,6 +1,6 @@
 defmodule ExCubecl.Ops.IntoTest do
   # The option `into:` of operations that are not element-wise.
-  use ExCubecl.Case, async: false
+  use ExCubecl.Case, async: true
 
   import ExCubecl.Refusal
 

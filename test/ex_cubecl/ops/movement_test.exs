@@ -1,6 +1,6 @@
 defmodule ExCubecl.Ops.MovementTest do
   # Operations that move elements, compared with plain Elixir on random shapes.
-  use ExCubecl.Case, async: false
+  use ExCubecl.Case, async: true
 
   import ExCubecl.Refusal
   import ExCubecl.Strided, only: [coordinates: 1, position: 2, shape: 1]

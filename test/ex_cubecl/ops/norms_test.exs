@@ -1,6 +1,6 @@
 defmodule ExCubecl.Ops.NormsTest do
   # Norms, logarithms of sums of exponentials and standard deviations, compared with plain Elixir.
-  use ExCubecl.Case, async: false
+  use ExCubecl.Case, async: true
 
   import ExCubecl.Refusal
   import ExCubecl.Strided, only: [coordinates: 1]
