@@ -15,7 +15,7 @@ CARGO_FLAGS := --release --locked
 CRATES := -p ex_cubecl_core -p ex_cubecl_runtime -p ex_cubecl
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-core test-elixir matrix soak schedulers model numpy ulp fuzz bench gpu-report lint workflows audit docs clean
+.PHONY: help setup build demo test test-core test-elixir matrix soak schedulers model numpy ulp fuzz bench bench-numpy gpu-report lint workflows audit docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -55,8 +55,8 @@ model: setup-test ## the model tests, with far more sequences of calls
 	MIX_ENV=test EX_CUBECL_MODEL_TESTS=50000 mix test test/system/model_test.exs
 
 # The test suite does not need NumPy; scripts/numpy finds it, or installs it in _build.
-numpy: setup-test ## random programs in all types against NumPy: NUMPY_PROGRAMS (2000), NUMPY_SEED
-	PYTHON=$$(scripts/numpy) MIX_ENV=test mix run test/numpy/compare.exs $${NUMPY_PROGRAMS:-2000} $(NUMPY_SEED)
+numpy: setup-test ## each operation and random programs in all types against NumPy: NUMPY_PROGRAMS (4000), NUMPY_SEED
+	PYTHON=$$(scripts/numpy) MIX_ENV=test mix run test/numpy/compare.exs $${NUMPY_PROGRAMS:-4000} $(NUMPY_SEED)
 
 ulp: setup-test ## the errors of functions of floats at every ULP_STEP-th number (65521; 1 takes days)
 	MIX_ENV=test mix run test/ulp.exs
@@ -72,6 +72,9 @@ fuzz: setup-test ## look for inputs that break bounds, elements, the allocator, 
 bench: setup-run ## measure against plain Elixir, raw wgpu and plain CubeCL
 	cargo build $(CARGO_FLAGS) -p peers
 	mix run bench/run.exs
+
+bench-numpy: setup-run ## measure operations against NumPy; the table is bench/results/numpy.txt
+	PYTHON=$$(scripts/numpy) mix run bench/against_numpy.exs
 
 gpu-report: setup-test ## doctor, tests and benchmark on DEVICE (such as cuda:0) in one file in bench/results
 	scripts/gpu_report $(DEVICE)

@@ -5,7 +5,7 @@
 # PYTHON is the path of an interpreter with NumPy. EX_CUBECL_DEVICE selects the device.
 {count, seed} =
   case Enum.map(System.argv(), &String.to_integer/1) do
-    [] -> {2_000, System.system_time(:second)}
+    [] -> {4_000, System.system_time(:second)}
     [count] -> {count, System.system_time(:second)}
     [count, seed] -> {count, seed}
   end
@@ -17,7 +17,7 @@ status =
   try do
     ExCubecl.NumpyCases.write(path, count, seed)
     python = System.get_env("PYTHON") || "python3"
-    reference = Path.expand("reference.py", __DIR__)
+    reference = Path.expand("main.py", __DIR__)
     {_, status} = System.cmd(python, [reference, path], into: IO.stream(:stdio, :line))
     status
   after

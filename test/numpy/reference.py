@@ -1,8 +1,4 @@
-"""What NumPy makes of the cases that test/support/numpy_cases.ex wrote: a line each, read with
-ast.literal_eval. Prints what differs, and exits with 1 if anything does."""
-
-import ast
-import sys
+"""What NumPy makes of kernels, and how results are compared."""
 
 import numpy as np
 
@@ -147,23 +143,6 @@ ERRORS = {
 }
 
 
-def function(name, dtype, *args):
-    wide = [np.asarray(arg).astype(np.float64) for arg in args]
-    functions = {
-        "log1p": np.log1p, "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan,
-        "atan2": np.arctan2, "pow": np.power, "rsqrt": lambda x: 1 / np.sqrt(x),
-        "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
-    }
-    exact = (functions.get(name) or getattr(np, name))(*wide)
-    relative, absolute = ERRORS[name]
-    if name == "sigmoid" and dtype == "f16":
-        # Its exponential is infinite from 65,520 on, in NumPy too.
-        absolute = 2e-5
-    if dtype in ("f16", "bf16"):
-        relative, absolute = (relative + (2**-10 if dtype == "f16" else 2**-7), absolute + 6e-8)
-    return near(exact, dtype, relative * np.abs(exact) + absolute)
-
-
 class Near:
     def __init__(self, value, error):
         self.value, self.error = value, error
@@ -172,72 +151,6 @@ class Near:
 def near(exact, dtype, error):
     value = rounded_bf16(exact) if dtype == "bf16" else exact.astype(TYPES[dtype])
     return Near(value, np.broadcast_to(error, np.shape(exact)))
-
-
-def summed(dtype, x, axis):
-    """A sum as exact as the documentation says: 64 at a time, in float32 for narrower floats."""
-    if dtype not in FLOATS:
-        return np.sum(x, axis=axis, dtype=np.uint64 if dtype[0] == "u" else np.int64)
-    n = x.size if axis is None else x.shape[axis]
-    exact = np.sum(x, axis=axis, dtype=np.longdouble)
-    magnitude = np.sum(np.abs(x), axis=axis, dtype=np.longdouble)
-    levels = max(1, int(np.ceil(np.log(max(n, 2)) / np.log(64))))
-    unit = 2.0**-53 if dtype == "f64" else 2.0**-24
-    error = 64 * levels * unit * magnitude
-    if dtype == "f16":
-        error = error + np.abs(exact) * 2.0**-11 + 6e-8
-    return near(exact, dtype, error)
-
-
-def multiplied(dtype, x, axis):
-    if dtype not in FLOATS:
-        return np.prod(x, axis=axis, dtype=np.uint64 if dtype[0] == "u" else np.int64)
-    exact = np.prod(x, axis=axis, dtype=np.longdouble)
-    n = x.size if axis is None else x.shape[axis]
-    error = np.abs(exact) * (n * 2.0**-22 + (2.0**-10 if dtype == "f16" else 0)) + 1e-37 + (dtype == "f16") * 6e-8
-    # In another order of the factors a product passes the range, or not: then it is anything.
-    lengths = np.sum(np.abs(np.log2(np.abs(x.astype(np.longdouble)))), axis=axis)
-    return near(exact, dtype, np.where(lengths < {"f16": 120, "f32": 120}.get(dtype, 1000), error, np.nan))
-
-
-def averaged(dtype, x, axis):
-    n = x.size if axis is None else x.shape[axis]
-    out = dtype if dtype in FLOATS else "f32"
-    exact = np.mean(x, axis=axis, dtype=np.longdouble)
-    error = np.mean(np.abs(x.astype(np.longdouble)), axis=axis) * 64 * 3 * 2.0**-23
-    if dtype == "f16":
-        error = error + np.abs(exact) * 2.0**-10 + 6e-8
-    return near(exact, out, error)
-
-
-def running(dtype, x, axis):
-    if dtype not in FLOATS:
-        return np.cumsum(x, axis=axis, dtype=TYPES[dtype])
-    exact = np.cumsum(x, axis=axis, dtype=np.longdouble)
-    magnitude = np.cumsum(np.abs(x), axis=axis, dtype=np.longdouble)
-    unit = 2.0**-53 if dtype == "f64" else 2.0**-24
-    error = 64 * 4 * unit * magnitude
-    if dtype == "f16":
-        error = error + np.abs(exact) * 2.0**-10 + 6e-8
-    return near(exact, dtype, error)
-
-
-def product(dtype, a, b):
-    if dtype not in FLOATS:
-        return np.matmul(a, b).astype(TYPES[dtype])
-    exact = np.matmul(a.astype(np.longdouble), b.astype(np.longdouble))
-    magnitude = np.matmul(np.abs(a).astype(np.longdouble), np.abs(b).astype(np.longdouble))
-    unit = 2.0**-53 if dtype == "f64" else 2.0**-24
-    error = (a.shape[1] + 2) * unit * magnitude
-    if dtype == "f16":
-        error = error + np.abs(exact) * 2.0**-10 + 6e-8
-    return near(exact, dtype, error)
-
-
-def extreme(op, x, axis):
-    value = (np.min if op == "min" else np.max)(x, axis=axis)
-    # Of zeros with both signs NumPy may return either.
-    return Near(value, np.zeros(np.shape(value)))
 
 
 def bits(values, dtype):
@@ -270,45 +183,3 @@ def differing(expected, found, dtype):
     if dtype in FLOATS:
         unequal &= ~(np.isnan(value) & np.isnan(found))
     return unequal
-
-
-def main(path, shown=20):
-    differences = programs = 0
-    for line in open(path, encoding="utf-8"):
-        case = ast.literal_eval(line)
-        programs += 1
-        inputs = {n: read(t, h).reshape(s) for n, t, s, h in case["inputs"]}
-        names = {**globals(), **inputs, "ALL": np.ones(16, bool)}
-        exec(case["python"], names)
-        dtype = case["dtype"]
-        found = read(dtype, case["out"]).reshape(case["shape"])
-        expected = names["out"]
-        value = expected.value if isinstance(expected, Near) else expected
-        if np.shape(value) not in ((), found.shape) and np.size(value) != found.size:
-            bad = np.ones(found.shape, bool)
-        else:
-            if isinstance(expected, Near):
-                expected = Near(np.reshape(value, -1) if np.size(value) == found.size else value,
-                                np.reshape(expected.error, -1) if np.size(value) == found.size else expected.error)
-            elif np.size(value) == found.size:
-                expected = np.reshape(value, -1)
-            found = found.reshape(-1)
-            bad = differing(expected, found, dtype)
-        if bad.any():
-            differences += 1
-            if differences <= shown:
-                at = int(np.argmax(bad.reshape(-1)))
-                value = expected.value if isinstance(expected, Near) else expected
-                wanted = np.broadcast_to(value, np.shape(found)).reshape(-1)[at]
-                print(f"differs: {case['name']}\n  at {at}: {np.reshape(found, -1)[at]!r}, NumPy has {wanted!r} ({dtype})")
-                for name, values in inputs.items():
-                    flat = values.reshape(-1)
-                    if flat.size > at:
-                        print(f"    {name}[{at}] = {flat[at]!r}")
-                print("    " + case["python"].replace("\n", "\n    "))
-    print(f"{programs} programs, {differences} differ")
-    return 1 if differences else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))

@@ -13,7 +13,7 @@ defmodule ExCubecl.NumpyTest do
 
     try do
       NumpyCases.write(path, 300, seed)
-      {text, status} = System.cmd(NumpyCases.python(), ["test/numpy/reference.py", path])
+      {text, status} = System.cmd(NumpyCases.python(), ["test/numpy/main.py", path])
       assert status == 0, "seed #{seed}\n" <> text
     after
       File.rm(path)
