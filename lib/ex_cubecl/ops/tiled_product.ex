@@ -1,14 +1,14 @@
 defmodule ExCubecl.Ops.TiledProduct do
   @moduledoc false
-  # The kernel for products of any types and strides. Each invocation accumulates a tile of 4 by 4 elements, or of 4 if there is one row or one
-  # column, so that it uses each element that it reads of a matrix or of a vector four times. The sums of few tiles are split among more
+  # The kernel for products of any types and strides, but those of `ExCubecl.Ops.VectorProduct`. Each invocation accumulates a tile of 4 by 4 elements, or of
+  # 4 if there is one row or one column, so that it uses each element that it reads of a matrix or of a vector four times. The sums of few tiles are split among more
   # invocations, whose results a reduction adds up.
   #
   # Adjacent invocations read adjacent elements: those of adjacent columns or rows, or, of a vector and a matrix that is contiguous along the inner
   # axis, adjacent elements of the sums.
 
   alias ExCubecl.{Buffer, Device, Kernel, Shape, View}
-  alias ExCubecl.Ops.{Contraction, Index, Layout, Reduction, Strided, Target}
+  alias ExCubecl.Ops.{Contraction, Index, Layout, Reduction, Strided, Target, VectorProduct}
 
   require Kernel
 
@@ -40,21 +40,26 @@ defmodule ExCubecl.Ops.TiledProduct do
 
   @doc "The product of operands whose types the device computes; for the types see `ExCubecl.Ops.Operands.types/2`."
   def run(name, contraction, types, into) do
-    space = space(contraction)
+    {parts, launch} = VectorProduct.plan(contraction, types) || plan(contraction, types)
     shape = Contraction.shape(contraction)
     device = contraction.left.device
 
     # Only the last launch may round to the type of the result.
     {out_shape, dtype, target} =
-      if space.parts == 1,
+      if parts == 1,
         do: {shape, types.stored, into},
-        else: {[space.parts, Shape.size(shape)], types.acc, nil}
+        else: {[parts, Shape.size(shape)], types.acc, nil}
 
     with {:ok, out} <- Target.new(target, out_shape, dtype, device),
-         :ok <- launch(Strided.named(@name, name), space, types.acc, out),
+         :ok <- launch.(Strided.named(@name, name), out),
          :ok <- Buffer.ensure_allocated(out) do
-      if space.parts == 1, do: {:ok, out}, else: added(name, out, shape, types)
+      if parts == 1, do: {:ok, out}, else: added(name, out, shape, types)
     end
+  end
+
+  defp plan(contraction, types) do
+    space = space(contraction)
+    {space.parts, &launch(&1, space, types.acc, &2)}
   end
 
   defp added(name, parts, shape, %{acc: acc, stored: stored}) do

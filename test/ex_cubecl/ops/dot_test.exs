@@ -248,6 +248,56 @@ defmodule ExCubecl.Ops.DotTest do
     Ops.bitwise_and!(ExCubecl.buffer!(bytes, shape, :u8), 1)
   end
 
+  test "vectors times large matrices along rows" do
+    for {k, n} <- [{260, 256}, {1003, 1000}, {7, 10_000}, {16, 4096}, {2000, 96}],
+        {left, right} <- [
+          {:f32, :f32},
+          {:s32, :s32},
+          {:u8, :u32},
+          {:f32, :f16},
+          {:f64, :f32},
+          {:f16, :f16}
+        ] do
+      # Sums that every type has.
+      [one, two] = if left == :f16, do: [2, 1], else: [5, 7]
+      v = Ops.remainder!(Buffer.iota!([k], :s32), one)
+      m = Ops.remainder!(Buffer.iota!([k, n], :s32), two)
+      m = if left == :f16, do: Ops.add!(m, 1), else: m
+      expected = Buffer.to_list!(Ops.sum!(Ops.multiply!(m, Buffer.reshape!(v, [k, 1])), axis: 0))
+      [v, m] = [Buffer.convert!(v, left), Buffer.convert!(m, right)]
+      # Rows with others between them, from an offset on, backwards.
+      wide = Ops.pad!(m, 9, [{1, 0, 1}, {4, 0, 0}])
+      part = wide |> View.slice!([1, 4], [2 * k - 1, n], strides: [2, 1])
+      other = wide |> View.slice!([1, 3], [2 * k - 1, n], strides: [2, 1])
+      back = View.reverse!(v)
+
+      for {x, matrix} <- [
+            {v, m},
+            {v, part},
+            {View.reverse!(View.reverse!(v)), m},
+            {back, View.reverse!(m, axis: 0)}
+          ] do
+        assert Buffer.to_list!(Ops.dot!(x, matrix)) == expected
+        assert Buffer.to_list!(Ops.dot!(View.transpose!(matrix), x)) == expected
+      end
+
+      row = Ops.dot!(Buffer.reshape!(v, [1, k]), m)
+      assert {row.shape, Buffer.to_list!(row)} == {[1, n], [expected]}
+      shifted = Ops.dot!(v, other) |> Buffer.to_list!()
+      assert tl(shifted) == Enum.drop(expected, -1)
+    end
+
+    # NaN and infinities of other rows and columns do not count.
+    m = Buffer.full!([20, 4096], :f32, 1)
+    Buffer.write!(m, [:infinity, :nan], offset: 17 * 4096)
+
+    sums =
+      Buffer.to_list!(Ops.dot!(Buffer.full!([17], :f32, 1), View.slice!(m, [0, 0], [17, 4096])))
+
+    assert sums == List.duplicate(17.0, 4096)
+    assert [:infinity, :nan, 20.0 | _] = Buffer.to_list!(Ops.dot!(Buffer.full!([20], :f32, 1), m))
+  end
+
   test "a sum of 16-bit floats is rounded once" do
     ones = Buffer.full!([70_000], :f16, 1)
     assert ExCubecl.item!(Ops.dot!(ones, Buffer.full!([70_000], :f16, 0.5))) == 35_008.0
