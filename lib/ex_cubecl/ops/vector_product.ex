@@ -11,9 +11,6 @@ defmodule ExCubecl.Ops.VectorProduct do
   # The rows of a part, so few that a CPU prefetches them all: a product of 4096 rows took three times as long by parts of 64 rows.
   @rows 16
 
-  # Of narrower matrices with more rows, the sums of the parts take too long.
-  @wide 1000
-
   @doc """
   `{parts, launch}` for a product that this kernel can calculate, else `nil`. `launch` is a function of the operation and of a buffer for the sums of the parts.
   """
@@ -52,7 +49,7 @@ defmodule ExCubecl.Ops.VectorProduct do
     {widths, [across]} = Layout.joined(contraction.columns, [columns])
 
     with {[count], [width], [1], [vector], [down]} <- {counts, widths, across, vector, down},
-         true <- Blocks.many?([count, width]) and width >= min(count, @wide),
+         true <- Blocks.many?([count, width]),
          true <- Enum.all?([right.dtype, types.acc, types.stored], &Blocks.vectors?/1),
          true <- Enum.all?([right.offset, down, width], &(rem(&1, @lanes) == 0)) do
       vectors = div(width, @lanes)
