@@ -39,7 +39,13 @@ defmodule ExCubecl.MixProject do
     if Code.ensure_loaded?(Hex),
       do:
         for(
-          {app, version} <- [kino: "~> 0.9", nx: "~> 0.7", telemetry: "~> 1.0"],
+          {app, version} <- [
+            kino: "~> 0.9",
+            nx: "~> 0.7",
+            phoenix_live_dashboard: "~> 0.7",
+            telemetry: "~> 1.0",
+            telemetry_metrics: "~> 1.0"
+          ],
           do: {app, version, optional: true}
         ),
       else: []

@@ -13,6 +13,31 @@ defmodule ExCubecl.IntegrationTest do
     refute Code.ensure_loaded?(ExCubecl.Telemetry.Metrics)
   end
 
+  # Mix compiles a dependency with the libraries in its own list alone.
+  test "each library for which modules are compiled is an optional dependency" do
+    apps = %{
+      "Kino" => "kino",
+      "Nx" => "nx",
+      "Phoenix" => "phoenix_live_dashboard",
+      "Telemetry" => "telemetry_metrics"
+    }
+
+    modules =
+      for path <- Path.wildcard("#{@root}/lib/**/*.ex"),
+          [_, module] <-
+            Regex.scan(~r/^ *if (?:.* and )?Code\.ensure_loaded\?\(([\w.]+)\)/m, File.read!(path)),
+          uniq: true,
+          do: module
+
+    assert "Nx.Backend" in modules and "Phoenix.LiveDashboard.PageBuilder" in modules
+    mix = File.read!("#{@root}/mix.exs")
+
+    for module <- modules do
+      app = Map.fetch!(apps, module |> String.split(".") |> hd())
+      assert mix =~ ~r/[ \[]#{app}: "~> /, "#{module} is of :#{app}, which mix.exs does not name"
+    end
+  end
+
   # Defines the part of Kino that is used, as its documentation describes it.
   test "where Kino is, a chart shows itself" do
     script = """
@@ -76,7 +101,8 @@ defmodule ExCubecl.IntegrationTest do
         do: assert(name in documented)
   end
 
-  # Defines the part of Phoenix.LiveDashboard that is used without its templates. The page was tried with the library itself, too.
+  # Defines the part of Phoenix.LiveDashboard that is used without its templates. The page was tried with the library itself, too, in a browser
+  # over its websocket.
   test "where Phoenix.LiveDashboard is, its page shows devices, and why it cannot" do
     script = """
     defmodule Phoenix.LiveDashboard.PageBuilder do
