@@ -25,7 +25,10 @@ defmodule ExCubecl.IntegrationTest do
     modules =
       for path <- Path.wildcard("#{@root}/lib/**/*.ex"),
           [_, module] <-
-            Regex.scan(~r/^ *if (?:.* and )?Code\.ensure_loaded\?\(([\w.]+)\)/m, File.read!(path)),
+            Regex.scan(
+              ~r/^ *if (?:.* and )?Code\.ensure_loaded\?\(([A-Z][\w.]+)\)/m,
+              File.read!(path)
+            ),
           uniq: true,
           do: module
 
