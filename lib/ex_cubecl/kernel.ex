@@ -211,7 +211,11 @@ defmodule ExCubecl.Kernel do
   @doc false
   def no_kernel(other),
     do:
-      Arguments.invalid(:kernel, other, "a kernel of ExCubecl.Kernel.kernel/1, or {module, name}")
+      Arguments.invalid(
+        :kernel,
+        other,
+        "a kernel of ExCubecl.Kernel.kernel/1, or {module, name} of a module that uses ExCubecl.Kernel"
+      )
 
   @doc false
   def defined(module, name, arity) do

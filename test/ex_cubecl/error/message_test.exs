@@ -73,6 +73,24 @@ defmodule ExCubecl.MessageTest do
     assert says(ExCubecl.Pool.start_link(size: 3, dtype: :f32)) =~ "bytes, a multiple of 4"
   end
 
+  test "what takes only buffers says how a view or replicated buffers become one" do
+    x = f32([2])
+
+    assert says(Buffer.read(ExCubecl.View.of!(x))) =~
+             "expected an %ExCubecl.Buffer{}: see ExCubecl.View.to_buffer/1"
+
+    rep = Replicated.from!([1], [1], :u8)
+
+    assert says(ExCubecl.to_list(rep)) =~
+             "expected an %ExCubecl.Buffer{}: see ExCubecl.Replicated.shard/2"
+
+    assert says(Kernel.run({NoModule, :x}, [x])) =~
+             "{module, name} of a module that uses ExCubecl.Kernel"
+
+    assert says(Ops.slice(x, [0], [3])) ==
+             "slice: a range of 3 from 0 on is not inside of axis 0, which has 2 elements"
+  end
+
   test "a buffer beside replicated ones, and other devices, are named" do
     {runtime, _} = first = ExCubecl.default_device!()
     {:ok, second} = Device.open(first, as: {runtime, 7956})

@@ -46,7 +46,7 @@ defmodule ExCubecl.Ops.MovementTest do
         do: assert(flat(Ops.slice!(x, [scalar(start)], [2])) == [first, first + 1])
 
     refused(Ops.slice(x, [4], [2]), :out_of_bounds,
-      says: "slice: 2 from 4 on are outside of axis 0"
+      says: "slice: a range of 2 from 4 on is not inside of axis 0"
     )
 
     refused(Ops.slice(x, [-1], [2]), :invalid_argument, says: "slice: invalid starts")

@@ -60,7 +60,8 @@ defmodule ExCubecl.Error.Message.Arguments do
 
   def text(:invalid_argument, %{argument: argument, expected: expected} = details),
     do:
-      "invalid #{argument}#{if is_map_key(details, :value), do: " #{Text.show(details.value)}"}: expected #{expected}"
+      "invalid #{argument}#{if is_map_key(details, :value), do: " #{Text.show(details.value)}"}: expected #{expected}" <>
+        instead(argument, details[:value])
 
   def text(:file, %{operation: operation, path: path, posix: posix}),
     do:
@@ -70,6 +71,11 @@ defmodule ExCubecl.Error.Message.Arguments do
     do: "#{Text.show(path)} is no valid #{format} file: #{problem}"
 
   def text(_reason, _details), do: nil
+
+  # Views and replicated buffers are known by their fields here.
+  defp instead(:buffer, %{buffer: _, strides: _}), do: ": see ExCubecl.View.to_buffer/1"
+  defp instead(:buffer, %{buffers: [_ | _], shards: _}), do: ": see ExCubecl.Replicated.shard/2"
+  defp instead(_argument, _value), do: ""
 
   defp names(devices), do: Enum.map_join(devices, ", ", &Text.device/1)
 end

@@ -60,7 +60,7 @@ defmodule ExCubecl.Error.Message.Elements do
 
   def text(:out_of_bounds, %{operation: operation, axis: axis} = details),
     do:
-      "#{operation}: #{details.count} from #{details.offset} on are outside of axis #{axis}, which has #{Text.count(details.size)}"
+      "#{operation}: a range of #{details.count} from #{details.offset} on is not inside of axis #{axis}, which has #{Text.count(details.size)}"
 
   def text(:out_of_bounds, %{unit: "device", offset: index, size: size}),
     do: "there is no device #{index} in the device list, which has #{size}, from 0 to #{size - 1}"
