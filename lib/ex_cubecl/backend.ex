@@ -352,6 +352,19 @@ if Code.ensure_loaded?(Nx.Backend) do
         else: on_real(name, args, config)
     end
 
+    @doc false
+    # The result of a callback that may share the memory of its operand, with the handle of the operand in that case: a program frees the memory with the last of
+    # both. `:none` if the callback itself must run.
+    def view(name, [out, %T{data: %__MODULE__{state: %View{}, config: config}} | _] = args) do
+      case attempt(fn -> Layout.run(name, args, config) end) do
+        {:share, view} -> {:ok, Storage.put(out, view, config)}
+        {:ok, buffer} -> {:ok, Storage.put(out, buffer, config)}
+        _ -> :none
+      end
+    end
+
+    def view(_name, _args), do: :none
+
     # Operands are made by functions that raise.
     defp attempt(native) do
       native.()

@@ -301,6 +301,20 @@ defmodule ExCubecl.NxCompilerTest do
       x
     end
 
+    # Views of a value from outside, of the initial values, and of a value of the branch.
+    defn views(x, n) do
+      y = x + 1
+      rows = Nx.reshape(y, {10, 100})
+
+      {_, a, b, _, _} =
+        while {i = 0, a = rows, b = Nx.reshape(rows, {1000}), n, rows}, i < n do
+          {i + 1, Nx.reshape(b, {10, 100}), Nx.reshape(Nx.reverse(a) + rows, {1000}), n, rows}
+        end
+
+      c = if n > 1, do: Nx.reshape(a, {1000}), else: y
+      {c, b, if(n > 2, do: Nx.reshape(c * 2, {1000, 1}), else: Nx.reshape(x, {1000, 1}))}
+    end
+
     defn never(x) do
       y = x * 1.0 + 0
       {_, z} = while({i = 0, y}, i < 0, do: {i + 1, y * 2})
@@ -450,6 +464,68 @@ defmodule ExCubecl.NxCompilerTest do
       assert Memory.usage!(device: device).live_bytes - before == 4 * @elements
       assert Memory.usage!(device: device).peak_bytes - before <= 3 * 4 * @elements
       assert {Nx.to_number(result[1][1]), Nx.to_number(x[1][1])} == {1.0, 1.0}
+    end
+
+    test "of values that views share is freed with the last of them", %{device: device} do
+      x = Nx.backend_copy(Nx.eye(512, type: :f32), {Backend, device: device})
+      shapes = [{1, 512, 4, 128}, {1, 512, 512}]
+
+      chain = fn x ->
+        Enum.reduce(1..30, x, fn _, y ->
+          shapes
+          |> Enum.reduce(y, &Nx.reshape(&2, &1))
+          |> Nx.dot(x)
+          |> Nx.reshape({512, 512})
+          |> Nx.add(x)
+        end)
+      end
+
+      # Results are a value, a view of it, and a view of an argument.
+      views = fn x ->
+        Nx.dot(x, x) |> then(&{Nx.transpose(&1), &1, Nx.reshape(x, {2, 256, 512})})
+      end
+
+      before = Memory.usage!(device: device).live_bytes
+
+      for fun <- [chain, views] do
+        compiled = Nx.Defn.compile(fun, [x], compiler: ExCubecl, device: device)
+        settled(before, device)
+        Memory.reset_peak(device: device)
+        results = tensors(compiled.(x))
+        explained = Compiler.explain(fun, [x], device: device).peak
+        assert Memory.usage!(device: device).peak_bytes - before == explained
+        assert on_host(List.to_tuple(results)) == on_host(theirs(fun, [x]))
+        # Each result has a handle of its own.
+        [first | others] = Enum.reverse(results)
+        Nx.backend_deallocate(first)
+        for tensor <- [x | others], do: assert(Nx.to_number(tensor[1][1]) == 1.0)
+      end
+    end
+
+    # Collects garbage until the live bytes are those.
+    defp settled(bytes, device, tries \\ 200) do
+      :erlang.garbage_collect()
+
+      if tries > 0 and Memory.usage!(device: device).live_bytes != bytes do
+        Process.sleep(20)
+        settled(bytes, device, tries - 1)
+      end
+    end
+
+    test "of views in branches and loops", %{device: device} do
+      x = Nx.backend_copy(large(), {Backend, device: device})
+      before = Memory.usage!(device: device).live_bytes
+
+      for n <- 0..3 do
+        fun = &__MODULE__.Loops.views(&1, Nx.tensor(n))
+
+        assert on_host(ours(fun, [x], device: device)) ==
+                 on_host(theirs(fun, [Nx.backend_copy(x, Nx.BinaryBackend)]))
+
+        settled(before, device)
+        assert Memory.usage!(device: device).live_bytes == before
+        assert Nx.to_number(x[1]) == 1.0
+      end
     end
 
     test "that the limit of the device does not leave", %{device: device} do

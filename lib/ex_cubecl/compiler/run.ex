@@ -1,13 +1,21 @@
 if Code.ensure_loaded?(Nx.Defn.Expr) do
   defmodule ExCubecl.Compiler.Run do
     @moduledoc false
-    # Runs programs. Each value has a handle of its own, with which it is freed: where a value belongs to another scope, a result is a further handle of it.
+    # Runs programs. `values` has the values by the ids of their nodes, and as `:shares` how many further values have the handle of one: views of it. The last of
+    # them frees the memory. Where a value belongs to another scope, a result is a further handle of it.
 
     alias ExCubecl.{Backend, DType, Error, View}
     alias ExCubecl.Buffer.Handle
     alias ExCubecl.Compiler.{Fusion, Program}
     alias ExCubecl.Nx.Storage
     alias Nx.Tensor, as: T
+
+    @no_values %{shares: %{}}
+    # These may share the memory of their operand.
+    @views [:reshape, :squeeze, :transpose, :reverse, :slice, :broadcast]
+    # How many bytes garbage may hold before it is collected.
+    @least_held 64 * 1024
+    @most_held 16 * 1024 * 1024
 
     @doc "The results of a program. `captured` are the tensors and functions that its expression captured."
     @spec run(Program.t(), tuple, tuple, map) :: [Nx.Tensor.t()]
@@ -17,11 +25,13 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
         parameters: parameters,
         captured: captured,
         generic?: false,
-        held: :counters.new(1, [])
+        held: :counters.new(2, []),
+        most_held: program.peak |> div(16) |> max(@least_held) |> min(@most_held)
       }
 
-      {values, memo} = steps(program.steps, %{}, %{}, state)
-      results = for id <- program.outputs, do: Map.fetch!(values, id)
+      {values, memo} = steps(program.steps, @no_values, %{}, state)
+      # Arguments may be results.
+      results = exported(program.outputs, MapSet.new(), values)
       release_all(Map.values(memo), state)
       results
     end
@@ -36,8 +46,8 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     # A body whose results do not belong to the caller's scope.
     defp body(program, parameters, state) do
-      {values, memo} = steps(program.steps, %{}, %{}, %{state | parameters: parameters})
-      results = exported(program, values)
+      {values, memo} = steps(program.steps, @no_values, %{}, %{state | parameters: parameters})
+      results = exported(program.outputs, program.borrowed, values)
       release_all(Map.values(memo), state)
       results
     end
@@ -45,14 +55,29 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     # A scope within another one, with its values and the values of lazy scopes.
     defp inner(program, values, memo, state) do
       {values, memo} = steps(program.steps, values, memo, state)
-      {exported(program, values), memo}
+      {exported(program.outputs, program.borrowed, values), memo}
     end
 
-    defp exported(%{outputs: outputs, borrowed: borrowed}, values) do
-      for {id, at} <- Enum.with_index(outputs) do
-        value = Map.fetch!(values, id)
-        if at in borrowed, do: again(value), else: value
-      end
+    defp exported(outputs, borrowed, values) do
+      {results, _} =
+        outputs
+        |> Enum.with_index()
+        |> Enum.map_reduce(values.shares, fn {id, at}, shares ->
+          value = Map.fetch!(values, id)
+
+          cond do
+            MapSet.member?(borrowed, at) ->
+              {again(value), shares}
+
+            is_map_key(shares, reference(value)) ->
+              {again(value), fewer(shares, reference(value))}
+
+            true ->
+              {value, shares}
+          end
+        end)
+
+      results
     end
 
     defp steps([], values, memo, _state), do: {values, memo}
@@ -63,6 +88,16 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     end
 
     ## Calls
+
+    defp call({:eager, id, operation, args, []}, values, memo, %{generic?: false})
+         when operation in @views do
+      args = arguments(args, values)
+
+      case Backend.view(operation, args) do
+        {:ok, view} -> {share(values, id, view, hd(tensors(args))), memo}
+        :none -> {Map.put(values, id, own(apply(Backend, operation, args), args)), memo}
+      end
+    end
 
     defp call({:eager, id, operation, args, unused}, values, memo, state) do
       args = arguments(args, values)
@@ -99,8 +134,10 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     defp call({:elem, id, tuple, index}, values, memo, _state),
       do: {Map.put(values, id, elem(Map.fetch!(values, tuple), index)), memo}
 
-    defp call({:attach, id, value}, values, memo, _state),
-      do: {Map.put(values, id, again(Map.fetch!(values, value))), memo}
+    defp call({:attach, id, value}, values, memo, _state) do
+      value = Map.fetch!(values, value)
+      {share(values, id, value, value), memo}
+    end
 
     defp call({:fused, group}, values, memo, state) do
       results = Fusion.run(group, values, state.config)
@@ -201,9 +238,31 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     defp result(results, true), do: List.to_tuple(results)
 
     defp put(values, id, result, unused, state) do
-      for index <- unused, do: release(elem(result, index), state)
+      for index <- unused, do: release(elem(result, index), @no_values, state)
       Map.put(values, id, result)
     end
+
+    # A value that has the handle of another one.
+    defp share(values, id, value, operand) do
+      case {reference(value), reference(operand)} do
+        {reference, reference} when reference != nil ->
+          shares = Map.update(values.shares, reference, 1, &(&1 + 1))
+          Map.merge(values, %{id => value, shares: shares})
+
+        _ ->
+          Map.put(values, id, value)
+      end
+    end
+
+    defp fewer(shares, reference) do
+      case shares do
+        %{^reference => 1} -> Map.delete(shares, reference)
+        %{^reference => count} -> %{shares | reference => count - 1}
+      end
+    end
+
+    defp reference(%T{data: %Backend{state: %View{buffer: %{ref: reference}}}}), do: reference
+    defp reference(_other), do: nil
 
     # A callback may return an operand itself.
     defp own(%T{data: %Backend{state: %View{buffer: %{ref: ref}}}} = result, args) do
@@ -225,33 +284,54 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     ## Memory
 
-    defp freed([], values, _state), do: values
-
     defp freed(ids, values, state) do
-      for id <- ids, do: release(values[id], state)
-      Map.drop(values, ids)
+      Enum.reduce(ids, values, fn id, values ->
+        {value, values} = Map.pop!(values, id)
+        %{values | shares: release(value, values, state)}
+      end)
     end
 
-    defp release_all(values, state), do: Enum.each(values, &release(&1, state))
+    # The last handles of values.
+    defp release_all(values, state),
+      do: Enum.each(values, &release(&1, @no_values, state))
 
+    # Frees the memory of a value, unless others share its handle; returns what they share then.
     # Where the backend is not known, values may be symbols or belong to their backend.
-    defp release(%T{data: %Backend{state: %View{buffer: buffer}}}, %{generic?: false} = state) do
-      if Handle.release(buffer) == {:ok, false}, do: held(buffer, state.held)
+    defp release(%T{data: %Backend{}} = value, %{shares: shares}, %{generic?: false} = state) do
+      case {reference(value), shares} do
+        {nil, _} ->
+          shares
+
+        {reference, _} when is_map_key(shares, reference) ->
+          fewer(shares, reference)
+
+        _ ->
+          %{state: %View{buffer: buffer}} = value.data
+          if Handle.release(buffer) == {:ok, false}, do: held(buffer, state)
+          shares
+      end
     end
 
-    defp release(values, state) when is_tuple(values),
-      do: values |> Tuple.to_list() |> release_all(state)
+    defp release(tuple, values, state) when is_tuple(tuple) do
+      tuple
+      |> Tuple.to_list()
+      |> Enum.reduce(values.shares, &release(&1, %{shares: &2}, state))
+    end
 
-    defp release(_value, _state), do: :ok
+    defp release(_value, %{shares: shares}, _state), do: shares
 
-    # Another value may share the memory, or handles that are garbage by now, of the operation that made it. A collection finds the latter.
-    @most_held 16 * 1024 * 1024
+    # Handles that are garbage by now, of the operation that made the value, hold its memory until a collection finds them. Most are young.
+    defp held(buffer, %{held: counters} = state) do
+      bytes = Enum.product(buffer.shape) * DType.size!(buffer.dtype)
+      for counter <- [1, 2], do: :counters.add(counters, counter, bytes)
 
-    defp held(buffer, counter) do
-      :counters.add(counter, 1, Enum.product(buffer.shape) * DType.size!(buffer.dtype))
+      if :counters.get(counters, 1) >= state.most_held do
+        :counters.put(counters, 1, 0)
+        :erlang.garbage_collect(self(), type: :minor)
+      end
 
-      if :counters.get(counter, 1) >= @most_held do
-        :counters.put(counter, 1, 0)
+      if :counters.get(counters, 2) >= @most_held do
+        :counters.put(counters, 2, 0)
         :erlang.garbage_collect()
       end
     end

@@ -35,7 +35,7 @@ defmodule ExCubecl.Ops.LibraryProduct do
   # The elements of the transposed product are in the same order if there is one row.
   defp row(name, contraction, types, multiplications) do
     with {:ok, result} <- vector(name, turned(contraction), types, multiplications),
-         do: Buffer.reshape(result, Contraction.shape(contraction))
+         do: {:ok, %{result | shape: Contraction.shape(contraction)}}
   end
 
   defp turned(%{left: left, right: right, batch: batch, inner: inner} = contraction) do

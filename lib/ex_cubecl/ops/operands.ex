@@ -64,7 +64,16 @@ defmodule ExCubecl.Ops.Operands do
 
   defp read({name, other}, _shape, _flat?), do: {:ok, {name, :number, other}}
 
-  defp in_buffer(name, mode, view),
+  # A launch reads a whole buffer in another shape without a further handle, which would hold the memory until it is collected.
+  defp in_buffer(name, mode, %View{buffer: buffer, offset: 0, shape: shape} = view) do
+    if Shape.size(buffer.shape) == Shape.size(shape),
+      do: {:ok, {name, mode, %{buffer | shape: shape}}},
+      else: part_of_buffer(name, mode, view)
+  end
+
+  defp in_buffer(name, mode, view), do: part_of_buffer(name, mode, view)
+
+  defp part_of_buffer(name, mode, view),
     do: with({:ok, buffer} <- Strides.buffer(view), do: {:ok, {name, mode, buffer}})
 
   defdelegate argument(read), to: Reads

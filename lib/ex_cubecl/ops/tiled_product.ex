@@ -8,6 +8,7 @@ defmodule ExCubecl.Ops.TiledProduct do
   # axis, adjacent elements of the sums.
 
   alias ExCubecl.{Buffer, Device, Kernel, Shape, View}
+  alias ExCubecl.Buffer.Handle
   alias ExCubecl.Ops.{Contraction, Index, Layout, Reduction, Strided, Target, VectorProduct}
 
   require Kernel
@@ -65,8 +66,10 @@ defmodule ExCubecl.Ops.TiledProduct do
   defp added(name, parts, shape, %{acc: acc, stored: stored}) do
     spec = %{name: name, first: 0, step: @add, operands: acc, as: acc, dtype: stored}
 
+    # The memory of the parts is free for the next operation, instead of after a garbage collection.
     with {:ok, sum} <- Reduction.run(spec, [View.new(parts)], [0], false),
-         do: Buffer.reshape(sum, shape)
+         {:ok, _freed?} <- Handle.release(parts),
+         do: {:ok, %{sum | shape: shape}}
   end
 
   # The joined axes of the four groups, with the strides of the operands along those that they have.
