@@ -52,7 +52,13 @@ defmodule ExCubecl.NxGraphs do
     pool = for t <- tensors, do: {t, 9}
     pool = grow(pool, between(4, 14), 2)
     count = between(1, 3)
-    for({t, _} <- Enum.take(pool, count), do: t) |> List.to_tuple()
+    outputs = for {t, _} <- Enum.take(pool, count), do: t
+
+    case rem(seed, 4) do
+      0 -> %{first: hd(outputs), rest: List.to_tuple(outputs)}
+      1 -> {%{only: hd(outputs)}, Nx.u8(1), tl(outputs) |> List.to_tuple()}
+      _ -> List.to_tuple(outputs)
+    end
   end
 
   defp seeded(seed), do: :rand.seed(:exsss, seed)
@@ -94,7 +100,8 @@ defmodule ExCubecl.NxGraphs do
     kinds =
       [:unary, :binary, :binary, :compare, :logical, :bits, :select, :type, :constant] ++
         [:literal, :creation, :reduction, :shape, :index, :slice, :order, :dot, :window] ++
-        [:fold, :join, :pad, :metadata, :optional, :hook, :clip]
+        [:fold, :join, :pad, :metadata, :optional, :hook, :clip] ++
+        [:gather, :product, :conv, :scatter, :cumulative, :solve, :complex, :vectorized, :pair]
 
     kinds = if depth > 0, do: kinds ++ [:cond, :cond, :while, :cond3], else: kinds
     made(pick(kinds), pool, depth)
@@ -346,7 +353,162 @@ defmodule ExCubecl.NxGraphs do
 
   defp made(:hook, pool, _) do
     {t, bound} = one(pool)
-    {seen(t, fn _ -> :ok end), bound}
+    test = self()
+    {seen(t, &send(test, {:seen, Nx.to_flat_list(&1)})), bound}
+  end
+
+  defp made(:gather, pool, _) do
+    {t, bound} = one(pool)
+    lengths = Tuple.to_list(t.shape)
+    axis = between(0, max(length(lengths) - 1, 0))
+
+    cond do
+      lengths == [] ->
+        {t, bound}
+
+      between(0, 1) == 0 ->
+        places = for _ <- 1..between(1, 5), do: for(n <- lengths, do: between(0, n - 1))
+        {Nx.gather(t, Nx.tensor(places)), bound}
+
+      true ->
+        {Nx.take_along_axis(t, Nx.argsort(t, axis: axis), axis: axis), bound}
+    end
+  end
+
+  defp made(:product, pool, _) do
+    {a, x} = one(pool)
+
+    case a.shape do
+      {_, n} ->
+        {b, y} = one(for {t, y} <- pool, match?({_, ^n}, t.shape), do: {t, y})
+        {Nx.dot(a, [1], b, [1]), x * y * n}
+
+      {_, _, n} ->
+        {Nx.dot(a, [2], [0], a, [2], [0]), x * x * n}
+
+      _ ->
+        {a, x}
+    end
+  end
+
+  defp made(:conv, pool, _) do
+    {t, bound} = one(pool)
+    n = Nx.size(t)
+
+    if n < 4 do
+      {t, bound}
+    else
+      line = t |> Nx.as_type(:f32) |> Nx.reshape({1, 1, n})
+      kernel = Nx.Defn.Expr.tensor(literal({2, 1, 3}, {:f, 32}))
+
+      opts =
+        pick([
+          [padding: :same],
+          [padding: :valid],
+          [strides: [2]],
+          [kernel_dilation: 1, padding: [{1, 2}]]
+        ])
+
+      {line |> Nx.conv(kernel, opts) |> Nx.squeeze(axes: [0]), bound * 27}
+    end
+  end
+
+  defp made(:scatter, pool, _) do
+    {t, bound} = one(pool)
+
+    case t.shape do
+      {n} when n > 3 ->
+        source = Nx.iota({div(n, 2)}, type: t.type)
+        name = pick([:window_scatter_max, :window_scatter_min])
+        opts = [strides: [2], padding: :valid]
+        {apply(Nx, name, [t, source, Nx.tensor(0, type: t.type), {2}, opts]), n}
+
+      {n, m} when n > 1 and m > 2 ->
+        name = pick([:window_sum, :window_min, :window_max])
+        {apply(Nx, name, [t, {2, 1}, [strides: [1, 2], padding: :same]]), 2 * bound}
+
+      _ ->
+        {t, bound}
+    end
+  end
+
+  defp made(:cumulative, pool, _) do
+    {t, bound} = one(pool)
+
+    case Tuple.to_list(t.shape) do
+      [] ->
+        {t, bound}
+
+      lengths ->
+        axis = between(0, length(lengths) - 1)
+        opts = [axis: axis, reverse: between(0, 1) == 1]
+
+        case pick([:sum, :min, :product]) do
+          :sum -> {Nx.cumulative_sum(t, opts), bound * Enum.at(lengths, axis)}
+          :min -> {Nx.cumulative_min(t, opts), bound}
+          :product -> {Nx.cumulative_product(Nx.sign(t), opts), 1}
+        end
+    end
+  end
+
+  # With a diagonal of ones all numbers are integers.
+  defp made(:solve, pool, _) do
+    {t, bound} = one(pool)
+    n = between(1, min(3, Nx.size(t)))
+    places = Nx.iota({n, n}, axis: 0)
+    numbers = Nx.Defn.Expr.tensor(literal({n, n}, {:f, 32})) |> Nx.clip(-2, 2)
+    below = Nx.select(Nx.greater(places, Nx.transpose(places)), numbers, 0)
+    matrix = Nx.add(below, Nx.eye(n, type: {:f, 32}))
+    right = t |> Nx.flatten() |> Nx.slice([0], [n]) |> Nx.as_type(:f32)
+    {Nx.LinAlg.triangular_solve(matrix, right, lower: true), bound * 9}
+  end
+
+  defp made(:complex, pool, _) do
+    {a, x, b, y} = two(pool)
+    number = Nx.complex(Nx.as_type(a, :f32), Nx.as_type(b, :f32))
+
+    {result, bound} =
+      case pick([:multiply, :conjugate, :sum, :select]) do
+        :multiply -> {Nx.multiply(number, number), 2 * (x + y) * (x + y)}
+        :conjugate -> {Nx.conjugate(Nx.add(number, 1)), x + y + 1}
+        :sum -> {Nx.sum(number), (x + y) * Nx.size(number)}
+        :select -> {Nx.select(Nx.equal(number, 0), number, Nx.negate(number)), x + y}
+      end
+
+    {if(between(0, 1) == 0, do: Nx.real(result), else: Nx.imag(result)), bound}
+  end
+
+  defp made(:vectorized, pool, _) do
+    {t, bound} = one(pool)
+
+    if tuple_size(t.shape) < 2 do
+      {t, bound}
+    else
+      rows = Nx.vectorize(t, :rows)
+
+      {result, bound} =
+        case pick([:sum, :add, :reverse, :outer, :max]) do
+          :sum -> {Nx.sum(rows), bound * Nx.size(t)}
+          :add -> {Nx.add(rows, Nx.reduce_max(rows)), 2 * bound}
+          :reverse -> {Nx.reverse(rows), bound}
+          :outer -> {Nx.multiply(rows, Nx.sum(t)), bound * bound * Nx.size(t)}
+          :max -> {Nx.argmax(rows, axis: 0), Nx.size(t)}
+        end
+
+      {Nx.devectorize(result, keep_names: false), bound}
+    end
+  end
+
+  # Operations with two results, of which both are used.
+  defp made(:pair, pool, _) do
+    {t, bound} = one(pool)
+
+    if t.shape == {} do
+      {t, bound}
+    else
+      {values, places} = Nx.top_k(t, k: elem(t.shape, tuple_size(t.shape) - 1))
+      {Nx.add(values, Nx.as_type(places, t.type)), bound + Nx.size(t)}
+    end
   end
 
   ## Control flow: results have the type and shape of the value
@@ -436,10 +598,24 @@ defmodule ExCubecl.NxGraphsTest do
     end
   end
 
+  # The values that hooks saw, in any order.
+  defp seen(values) do
+    receive do
+      {:seen, value} -> seen([value | values])
+    after
+      0 -> Enum.sort(values)
+    end
+  end
+
   # NaN and infinities do not occur, and the sign of a zero does not matter to `==`.
   defp run(fun, arguments, compiler) do
-    for tensor <- Tuple.to_list(apply(Nx.Defn.jit(fun, compiler: compiler), arguments)),
-        do: {tensor.type, tensor.shape, Nx.to_flat_list(tensor)}
+    results = apply(Nx.Defn.jit(fun, compiler: compiler), arguments)
+
+    tensors =
+      for tensor <- Nx.Defn.Composite.flatten_list([results]),
+          do: {tensor.type, tensor.shape, Nx.to_flat_list(tensor)}
+
+    {tensors, seen([])}
   rescue
     error -> {:raised, error.__struct__, Exception.format(:error, error, __STACKTRACE__)}
   end
