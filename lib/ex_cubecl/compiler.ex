@@ -153,12 +153,21 @@ if Code.ensure_loaded?(Nx.Defn.Compiler) do
     Returns what the program of a function for tensors or templates does, without running it: an `ExCubecl.Compiler.Explanation` with its steps, the launches and bytes
     of each, the peak of the memory, and what falls back to the host.
 
-    `opts` are those of the compiler.
+    `opts` are those of the compiler. Arguments of other kinds raise `ExCubecl.Error` with reason `:invalid_argument`.
 
         ExCubecl.Compiler.explain(&Nx.softmax/1, [Nx.template({128, 10}, :f32)])
     """
     @spec explain(fun, [term], keyword) :: Explanation.t()
-    def explain(fun, args, opts \\ []) when is_function(fun) and is_list(args) do
+    def explain(fun, args, opts \\ []) do
+      unless is_list(args) and not List.improper?(args),
+        do:
+          Error.unwrap!(
+            Arguments.invalid(:args, args, "the list of the arguments of the function")
+          )
+
+      unless is_function(fun, length(args)),
+        do: Error.unwrap!(Arguments.invalid(:fun, fun, "a function of #{length(args)} arguments"))
+
       options = options(opts)
       result = Nx.Defn.debug_expr_apply(fun, args, hooks: options.hooks)
       {graph, _key, _captured} = Conversion.build(Composite.flatten_list([result]), options.hooks)

@@ -59,6 +59,17 @@ defmodule ExCubecl.NxCompilerTest do
     end
 
     defn(unnamed(x), do: hook(x, :named))
+
+    # Only the value of the last round is used.
+    defn rounds(x) do
+      {_, y, _} =
+        while {i = 0, _y = x, x}, i < 3 do
+          {i + 1, hook(x + i, :round, &send(self(), {:round, Nx.to_number(&1)})), x}
+        end
+
+      y
+    end
+
     defn(decomposed(x), do: Nx.LinAlg.invert(x))
     defn(random(key), do: Nx.Random.normal(key, 0, 1, shape: {200}))
 
@@ -189,6 +200,7 @@ defmodule ExCubecl.NxCompilerTest do
       error = assert_raise(Error, fn -> ours(fun, [x], memory_limit: 10_000) end)
       assert {error.reason, error.details.available} == {:out_of_memory, 10_000}
       assert error.details.requested >= 4 * 4096
+      assert Exception.message(error) =~ ~r/memory_limit: allows/
     end
   end
 
@@ -334,6 +346,11 @@ defmodule ExCubecl.NxCompilerTest do
         assert_receive {^name, _}
         refute_received {_, _}
       end
+    end
+
+    test "are called in each round of a loop" do
+      assert_same(&Definitions.rounds/1, [Nx.tensor(7)])
+      for value <- [7, 8, 9], _ <- [:ours, :theirs], do: assert_receive({:round, ^value})
     end
 
     test "are named in options, and their values stay" do
@@ -573,6 +590,9 @@ defmodule ExCubecl.NxCompilerTest do
       chart = Compiler.Explanation.Chart.chart(explanation)
       assert ExCubecl.Memory.Chart.svg!(chart) =~ "dot f32[128][64]"
       assert_raise Error, ~r/nothing/, fn -> Compiler.explain(fun, templates, nothing: 1) end
+      assert_raise Error, ~r/args :x/, fn -> Compiler.explain(fun, :x) end
+      assert_raise Error, ~r/function of 1 arguments/, fn -> Compiler.explain(fun, [1]) end
+      assert_raise Error, ~r/function of 1 arguments/, fn -> Compiler.explain(:fun, [1]) end
     end
   end
 

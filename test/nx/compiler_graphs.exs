@@ -598,7 +598,7 @@ defmodule ExCubecl.NxGraphsTest do
     end
   end
 
-  # The values that hooks saw, in any order.
+  # The values that hooks saw, in any order. The evaluator calls a hook again where two predicates of one condition need its value.
   defp seen(values) do
     receive do
       {:seen, value} -> seen([value | values])

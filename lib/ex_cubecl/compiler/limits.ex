@@ -10,7 +10,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     @doc "Raises `:out_of_memory` if the values of a program need more than a limit, or than the limit of its device leaves."
     def check(%{peak: peak}, limit, %{device: device}) do
-      if limit && peak > limit, do: refuse(peak, limit, device)
+      if limit && peak > limit, do: refuse(peak, limit, device, memory_limit: limit)
       if peak >= @least, do: check(peak, device)
       :ok
     end
@@ -31,8 +31,8 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
            do: refuse(peak, free, device)
     end
 
-    defp refuse(peak, available, device) do
-      details = [requested: peak, available: available, device: device]
+    defp refuse(peak, available, device, more \\ []) do
+      details = [requested: peak, available: available, device: device] ++ more
       Error.unwrap!(Error.new(:out_of_memory, details))
     end
   end

@@ -221,7 +221,8 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
             else: round(counter, index, values, body, inner)
         end)
 
-      if inner.next - state.next > @most_unrolled,
+      # The values of a round may be unused, and hooks in it are called all the same.
+      if inner.next - state.next > @most_unrolled or inner.effects > state.effects,
         do: :error,
         else: {:ok, values, %{inner | ids: state.ids, params: state.params}}
     end

@@ -13,6 +13,11 @@ defmodule ExCubecl.Error.Message.Memory do
     do:
       "a list of #{requested} rows is more than the #{limit} that to_list makes: read the binary instead"
 
+  def text(:out_of_memory, %{requested: requested, memory_limit: limit}),
+    do:
+      "the values of the program need #{Text.bytes(requested)} at a time, and memory_limit: allows #{Text.bytes(limit)}: " <>
+        "allow more, or calculate with smaller tensors; ExCubecl.Compiler.explain/3 tells which values they are"
+
   def text(:out_of_memory, %{requested: requested, available: available, device: device} = more),
     do:
       "#{Text.device(device)} has no room for #{Text.bytes(requested)}#{available && " (#{Text.bytes(available)} are free)"}" <>
