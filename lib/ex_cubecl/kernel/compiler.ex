@@ -20,6 +20,11 @@ defmodule ExCubecl.Kernel.Compiler do
     end)
   end
 
+  @doc "The type of the result of an element-wise kernel for the kinds of its arguments, or the error of a launch."
+  @spec result_type(map, [{atom, term}]) :: {:ok, DType.t()} | {:error, Error.t()}
+  def result_type(parsed, kinds),
+    do: with({:ok, %{dtype: dtype}} <- typed(parsed, kinds, false), do: {:ok, dtype})
+
   # Without the tree: a hit copies the entry out of the table.
   defp entry(%{bindings: bindings} = typed, ref, name, time, id) do
     %{

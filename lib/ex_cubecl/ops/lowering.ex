@@ -10,7 +10,7 @@ defmodule ExCubecl.Ops.Lowering do
   alias ExCubecl.{Buffer, Device, Error, Kernel, Shape, View}
   alias ExCubecl.Buffer.{AllocOptions, Handle}
   alias ExCubecl.Error.Arguments
-  alias ExCubecl.Kernel.{CallArguments, Typer}
+  alias ExCubecl.Kernel.{CallArguments, Compiler}
   alias ExCubecl.Ops.{Blocks, ComputeType, Index, Operands, Reads, Shapes, Strided}
   alias ExCubecl.View.{Bits, Copy, Strides}
 
@@ -212,10 +212,8 @@ defmodule ExCubecl.Ops.Lowering do
     end
   end
 
-  defp result_type(parsed, kinds) do
-    kinds = parsed.args |> Enum.zip(kinds) |> Map.new()
-    with {:ok, %{dtype: dtype}} <- Typer.type(parsed, kinds, false), do: {:ok, dtype}
-  end
+  defp result_type(parsed, kinds),
+    do: Compiler.result_type(parsed, Enum.zip(parsed.args, kinds))
 
   @doc """
   Applies `op` to the operands and writes the elements through the strides of a view, to whose shape they are broadcast. No operand may

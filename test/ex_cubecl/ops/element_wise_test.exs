@@ -163,6 +163,16 @@ defmodule ExCubecl.Ops.ElementWiseTest do
       says: "count_leading_zeros"
     )
 
+    # A type with which devices may not calculate.
+    for name <- [:bitwise_not, :population_count, :count_leading_zeros] do
+      refused(apply(Ops, name, [buffer([1.0], :bf16)]), :type_mismatch, says: "kernel #{name}")
+    end
+
+    for name <- [:bitwise_and, :left_shift, :integer_pow, :quotient] do
+      error = refused(apply(Ops, name, [buffer([1.0], :bf16), 1]), :type_mismatch)
+      assert error.details.kernel == name
+    end
+
     refused(Ops.right_shift(1, 2), :invalid_argument, says: "kernel right_shift")
   end
 
