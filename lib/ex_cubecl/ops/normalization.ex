@@ -6,6 +6,8 @@ defmodule ExCubecl.Ops.Normalization do
   alias ExCubecl.Error.Arguments
   alias ExCubecl.Ops.{Operands, Rows, Shapes}
 
+  import Shapes, only: [is_finite: 1]
+
   require Kernel
 
   @add Kernel.kernel(fn acc, x -> acc + x end)
@@ -75,11 +77,11 @@ defmodule ExCubecl.Ops.Normalization do
          do: {:ok, x, opts, axis}
   end
 
-  defp epsilon(_name, number) when is_number(number) and number >= 0, do: {:ok, number / 1}
+  defp epsilon(_name, number) when is_finite(number) and number >= 0, do: {:ok, number / 1}
   defp epsilon(name, other), do: Shapes.invalid(name, :epsilon, other, "a number of 0 or more")
 
   # A vector along the axis, as a view of the shape of `x`.
-  defp vector(_name, number, _x, _axis) when is_number(number), do: {:ok, number / 1}
+  defp vector(_name, number, _x, _axis) when is_finite(number), do: {:ok, number / 1}
 
   defp vector(name, vector, %{shape: shape}, axis) do
     n = Enum.at(shape, axis)

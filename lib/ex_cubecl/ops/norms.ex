@@ -5,6 +5,8 @@ defmodule ExCubecl.Ops.Norms do
   alias ExCubecl.{Buffer, Kernel}
   alias ExCubecl.Ops.{Lowering, Operands, Reduction, Reductions, Shapes, Strided, Target}
 
+  import Shapes, only: [is_finite: 1]
+
   require Kernel
 
   @add Kernel.kernel(fn acc, x -> acc + x end)
@@ -42,7 +44,7 @@ defmodule ExCubecl.Ops.Norms do
   defp steps(zero) when zero == 0, do: {:ok, {0, @add, @not_zero, [], @element}}
   defp steps(one) when one == 1, do: {:ok, {0, @add, @abs, [], @element}}
   defp steps(two) when two == 2, do: {:ok, {0, @add, @square, [], @sqrt}}
-  defp steps(order) when is_number(order), do: {:ok, {0, @add, @power, [order / 1], @root}}
+  defp steps(order) when is_finite(order), do: {:ok, {0, @add, @power, [order / 1], @root}}
 
   defp steps(other),
     do: Shapes.invalid(:norm, :order, other, "a number, :infinity or :neg_infinity")

@@ -6,6 +6,10 @@ defmodule ExCubecl.Ops.Shapes do
   alias ExCubecl.Error.Text
   alias ExCubecl.Ops.Layout
 
+  @doc "Whether a number, which may be an integer of any size, is one that a float can hold."
+  defguard is_finite(number)
+           when is_number(number) and number >= -1.0e308 and number <= 1.0e308
+
   @doc "The shape to which all shapes broadcast, aligned at the last axis."
   def broadcast(_operation, []), do: {:ok, []}
 

@@ -9,6 +9,8 @@ defmodule ExCubecl.Ops.WindowAxes do
   alias ExCubecl.Error.Text
   alias ExCubecl.Ops.Shapes
 
+  @most 0x7FFF_FFFF
+
   @type t :: %{
           n: non_neg_integer,
           window: pos_integer,
@@ -31,6 +33,7 @@ defmodule ExCubecl.Ops.WindowAxes do
          {:ok, dilations} <- steps(name, names[:dilations], opts, shape),
          {:ok, spreads} <- steps(name, names[:spreads], opts, shape),
          axes = Enum.zip([shape, window, strides, dilations, spreads]),
+         :ok <- few(name, names[:window], window),
          {:ok, padding} <- padding(name, axes, Keyword.get(opts, :padding, :valid), shape) do
       axes
       |> Enum.zip(padding)
@@ -44,6 +47,13 @@ defmodule ExCubecl.Ops.WindowAxes do
 
   defp lengths(name, argument, shape, window),
     do: Shapes.per_axis(name, argument, window, shape, &(&1 > 0), "a length from 1 on")
+
+  # Indices and coordinates are calculated with 32 bits.
+  defp few(name, argument, window) do
+    if Enum.product(window) <= @most,
+      do: :ok,
+      else: Shapes.invalid(name, argument, window, "a window of at most #{@most} elements")
+  end
 
   defp steps(_name, nil, _opts, shape), do: {:ok, Enum.map(shape, fn _ -> 1 end)}
 
@@ -90,11 +100,19 @@ defmodule ExCubecl.Ops.WindowAxes do
     extent = (window - 1) * dilation + 1
 
     cond do
+      padded > @most -> too_many(name, {low, high}, at, padded)
       # There are no windows along an axis without elements, as in a batch of size 0.
       padded == 0 and extent == 1 -> {:ok, Map.put(axis, :count, 0)}
       extent <= padded -> {:ok, Map.put(axis, :count, div(padded - extent, stride) + 1)}
       true -> too_long(name, lengths, shape, {at, extent, padded})
     end
+  end
+
+  defp too_many(name, padding, axis, padded) do
+    expected =
+      "at most #{@most} elements along axis #{axis}, with padding and dilation: they are #{padded}"
+
+    Shapes.invalid(name, :padding, padding, expected)
   end
 
   defp too_long(name, {argument, lengths}, shape, {axis, extent, padded}) do

@@ -200,6 +200,10 @@ defmodule ExCubecl.Ops.NormalizationTest do
     refused(Ops.rms_norm(x, bias: 1), :invalid_argument)
     refused(Ops.rms_norm(x, scale: :one), :invalid_argument)
 
+    # No float holds it.
+    for option <- [:epsilon, :scale, :bias],
+        do: refused(Ops.layer_norm(x, [{option, Integer.pow(10, 400)}]), :invalid_argument)
+
     refused(Ops.layer_norm(x, epsilon: -1), :invalid_argument, says: "layer_norm: invalid epsilon")
   end
 end

@@ -94,6 +94,7 @@ defmodule ExCubecl.Ops.NormsTest do
     assert ExCubecl.to_list!(Ops.norm!(none, axis: 0)) == []
     assert ExCubecl.to_list!(Ops.logsumexp!(none, axis: 0)) == []
     refused(Ops.logsumexp(none), :invalid_argument, says: "logsumexp")
+    refused(Ops.norm(none, order: Integer.pow(10, 400)), :invalid_argument, says: "order")
     refused(Ops.norm(none, order: :infinity), :invalid_argument, says: "norm")
   end
 

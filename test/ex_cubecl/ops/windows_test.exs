@@ -174,6 +174,28 @@ defmodule ExCubecl.Ops.WindowsTest do
     assert Enum.all?([:window_sum, :window_max, :reduce], &(&1 in names))
   end
 
+  # Coordinates have 32 bits: more elements would be taken for others, and a window of as many would fill the memory with its parts.
+  test "padded axes and windows of more than 2^31 - 1 elements are refused" do
+    x = ExCubecl.buffer!([1.0, 2.0, 3.0], [3], :f32)
+    far = 0x1_0000_0000
+
+    for {window, opts} <- [
+          {[1], [padding: [{0, far}], strides: far]},
+          {[2], [padding: [{far, 0}], window_dilations: far]},
+          {[far], [padding: [{far, 0}]]},
+          {[far], [padding: :same]}
+        ],
+        do:
+          refused(Ops.window_sum(x, window, opts), :invalid_argument, says: "window_sum: invalid")
+
+    image = Buffer.reshape!(x, [1, 1, 3])
+    opts = [input_dilation: far, strides: far]
+    refused(Ops.conv(image, Buffer.view!(image, 0, [1, 1, 1]), opts), :invalid_argument)
+    square = Buffer.reshape!(Buffer.view!(x, 0, [1]), [1, 1])
+    padding = [{0x7FFF_FFF0, 0}, {0x7FFF_FFF0, 0}]
+    refused(Ops.window_sum(square, [0x1_0000, 0x1_0000], padding: padding), :invalid_argument)
+  end
+
   test "wrong windows, options and functions are refused" do
     x = Buffer.iota!([4, 5], :f32)
     error = &refused(&1, :invalid_argument, says: &2)
