@@ -172,6 +172,19 @@ defmodule ExCubecl.Ops.DotTest do
     end
   end
 
+  test "many tiles, and sides that are no multiple of theirs" do
+    for {left, right, opts} <- [
+          {[101, 37], [37, 90], []},
+          {[4, 66, 20], [4, 20, 37], [contract_axes: {[2], [1]}, batch_axes: {[0], [0]}]}
+        ] do
+      [x, y] = for shape <- [left, right], do: Buffer.iota!(shape, :s32) |> Ops.remainder!(7)
+      [x, y] = for buffer <- [x, y], do: Buffer.convert!(buffer, :f32)
+      products = Ops.multiply!(View.new_axis!(x, -1), View.new_axis!(y, -3))
+      expected = Ops.sum!(products, axis: -2)
+      assert Buffer.read!(Ops.dot!(x, y, opts)) == Buffer.read!(expected)
+    end
+  end
+
   test "random axes and types" do
     for _ <- 1..50 do
       example = example()

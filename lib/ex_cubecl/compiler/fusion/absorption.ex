@@ -60,7 +60,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       candidate
       |> results(state)
       |> Enum.all?(fn id ->
-        id not in state.outputs and
+        not MapSet.member?(state.outputs, id) and
           Enum.all?(users_of(id, state), &(of(&1, state) in [at, candidate]))
       end)
     end

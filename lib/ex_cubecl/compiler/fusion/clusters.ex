@@ -74,13 +74,14 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       cluster = %{members: members, set: set, before: before, operands: operands}
 
       clusters =
-        state.clusters
-        |> Map.drop(several)
-        |> Map.new(fn {at, other} ->
-          if (other.before &&& set) == 0,
-            do: {at, other},
-            else: {at, %{other | before: other.before ||| before ||| set}}
-        end)
+        :maps.map(
+          fn _at, other ->
+            if (other.before &&& set) == 0,
+              do: other,
+              else: %{other | before: other.before ||| before ||| set}
+          end,
+          Map.drop(state.clusters, several)
+        )
 
       %{
         state

@@ -29,7 +29,8 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     @doc "The nodes of a cluster that others use."
     def results(at, state) do
       for id <- ids(at, state),
-          id in state.outputs or Enum.any?(users_of(id, state), &(of(&1, state) != at)),
+          MapSet.member?(state.outputs, id) or
+            Enum.any?(users_of(id, state), &(of(&1, state) != at)),
           do: id
     end
 
@@ -41,8 +42,8 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       members = MapSet.new(ids)
 
       for id <- ids,
-          %T{data: %Expr{id: operand, op: op}} <- state.nodes[id].operands,
-          op not in [:constant, :iota] and operand not in members,
+          %T{data: %Expr{id: operand, op: op}} <- Map.fetch!(state.nodes, id).operands,
+          op not in [:constant, :iota] and not MapSet.member?(members, operand),
           uniq: true,
           do: operand
     end
@@ -55,9 +56,9 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       members = MapSet.new(ids)
 
       for id <- ids,
-          %{kind: kind, operands: operands} = state.nodes[id],
+          %{kind: kind, operands: operands} = Map.fetch!(state.nodes, id),
           %T{data: %Expr{id: operand, op: op}} <- operands,
-          op not in [:constant, :iota] and operand not in members,
+          op not in [:constant, :iota] and not MapSet.member?(members, operand),
           uniq: true,
           do: {operand, if(kind == :view, do: id)}
     end

@@ -30,9 +30,9 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     end
 
     # Whether the cluster reads an operand of the node, too.
-    defp read?(id, at, state) do
+    defp read?(node, at, state) do
       inputs = at |> ids(state) |> inputs(state)
-      Enum.any?(state.nodes[id].operands, &(&1.data.id in inputs))
+      Enum.any?(node.operands, &(&1.data.id in inputs))
     end
 
     # A node whose users have not joined yet counts as a result: while a cluster grows, it may have more than a kernel. `nil` if it still has in the end.
@@ -74,7 +74,10 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     defp follow(id, at, state) do
       %{kind: {:rows, rows}} = info = state.info[at]
 
-      with level when level != nil <- Rows.level(state.nodes[id], rows, read?(id, at, state)),
+      node = Map.fetch!(state.nodes, id)
+      read? = node.kind == :reduce and read?(node, at, state)
+
+      with level when level != nil <- Rows.level(node, rows, read?),
            true <- single?(id, state) and is_map_key(state.info, state.index[id]),
            rows = %{rows | levels: Map.put(rows.levels, id, level)},
            %{} = new <- merged(state, [at, of(id, state)], %{info | kind: {:rows, rows}}) do
