@@ -2,8 +2,7 @@ defmodule ExCubecl.Ops.TiledProduct do
   @moduledoc false
   # The kernel for products of any types and strides, but those of `ExCubecl.Ops.VectorProduct`. Each invocation accumulates a tile of 4 by 4 elements, or of
   # 4 if there is one row or one column, so that it uses each element that it reads of a matrix or of a vector four times; on a driver for CPUs of 8 by 8, if
-  # there are many. The sums of few tiles are split among more
-  # invocations, whose results a reduction adds up.
+  # there are many. The sums of few tiles are split among more invocations, whose results a reduction adds up.
   #
   # Adjacent invocations read adjacent elements: those of adjacent columns or rows, or, of a vector and a matrix that is contiguous along the inner
   # axis, adjacent elements of the sums.
