@@ -27,15 +27,19 @@ defmodule ExCubecl.Peer do
     end
   end
 
-  @doc "Starts a node that has the code of this one; `with_code: false` leaves ours out."
+  @doc "Starts a node that has the code of this one; `with_code: false` leaves ours out. With `survives: true` it goes on without a connection."
   def start(opts \\ []) do
     paths = if Keyword.get(opts, :with_code, true), do: :code.get_path(), else: elixir_only()
     args = Enum.flat_map(paths, &[~c"-pa", &1]) ++ [~c"-setcookie", cookie() | @quiet]
     name = ~c"peer_#{System.unique_integer([:positive])}"
 
-    {:ok, peer, node} =
-      :peer.start(%{name: name, host: ~c"127.0.0.1", longnames: true, args: args})
+    options = %{name: name, host: ~c"127.0.0.1", longnames: true, args: args}
 
+    # Otherwise it is controlled through the connection of the nodes, and ends with it.
+    options = if opts[:survives], do: Map.put(options, :connection, :standard_io), else: options
+
+    {:ok, peer, node} = :peer.start(options)
+    if opts[:survives], do: Node.connect(node)
     {peer, node}
   end
 

@@ -390,6 +390,49 @@ defmodule ExCubecl.NodesTest do
     refused(ExCubecl.buffer([1], [1], :u8, device: device.id), :node_down)
   end
 
+  test "a connection that is cut in the middle of calls leaves errors, and nothing there or here" do
+    peer = {_, other} = Peer.start(survives: true)
+    {:ok, [%{id: device} | _]} = ExCubecl.devices(nodes: [other])
+    local = keep(Buffer.full!([16 * @mib], :u8, 1))
+    bytes = Buffer.read!(local)
+    before = settled()
+
+    calls = [
+      fn -> Buffer.transfer(local, device) end,
+      fn -> Buffer.new(bytes, [16 * @mib], :u8, device: device) end,
+      fn -> with {:ok, made} <- Buffer.transfer(local, device), do: Buffer.read(made) end,
+      fn ->
+        with {:ok, made} <- Buffer.full([16 * @mib], :u8, 1, device: device),
+             do: Buffer.transfer(made, ExCubecl.default_device!())
+      end
+    ]
+
+    for call <- calls, wait <- [0, 30] do
+      until(fn -> Node.connect(other) end)
+      task = Task.async(fn -> {call.(), Process.info(self(), :messages)} end)
+      Process.sleep(wait)
+      Node.disconnect(other)
+      {result, {:messages, messages}} = Task.await(task, 60_000)
+      assert messages == []
+
+      case result do
+        {:ok, %Buffer{}} -> :ok
+        {:ok, content} -> assert content == bytes
+        error -> assert reason(error) in [:node_down, :stale]
+      end
+    end
+
+    until(fn -> Node.connect(other) end)
+
+    until(fn ->
+      :erlang.garbage_collect()
+      there(other, Memory, :usage!, []).live_buffers == 0
+    end)
+
+    eventually(before)
+    Peer.stop(peer)
+  end
+
   test "a node that is killed in the middle of a transfer leaves an error and no bytes" do
     peer = {_, other} = Peer.start()
     {:ok, [device | _]} = ExCubecl.devices(nodes: [other])

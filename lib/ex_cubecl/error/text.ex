@@ -14,7 +14,18 @@ defmodule ExCubecl.Error.Text do
   def show(term) do
     text = inspect(term, charlists: :as_lists, limit: 10, printable_limit: 80)
     # An integer may have any number of digits.
-    if String.length(text) > @most, do: String.slice(text, 0, @most) <> "...", else: text
+    shorten(text, @most)
+  end
+
+  @doc """
+  The beginning of a text that quotes what a user gave, which may have any length.
+
+      iex> ExCubecl.Error.Text.shorten("no definition of aaaa", 18)
+      "no definition of a..."
+  """
+  @spec shorten(String.t(), pos_integer) :: String.t()
+  def shorten(text, most) do
+    if String.length(text) > most, do: String.slice(text, 0, most) <> "...", else: text
   end
 
   @doc ~S'''
@@ -24,7 +35,7 @@ defmodule ExCubecl.Error.Text do
   @spec count(integer, String.t()) :: String.t()
   def count(n, noun \\ "element")
   def count(1, noun), do: "1 #{noun}"
-  def count(n, noun), do: "#{n} #{noun}s"
+  def count(n, noun), do: "#{show(n)} #{noun}s"
 
   @units ~w(MiB GiB TiB PiB EiB)
 

@@ -55,6 +55,16 @@ defmodule ExCubecl.MessageTest do
     assert says(Buffer.read_part(x, 6, 1)) =~ "a range of 1 element from"
     assert says(Buffer.write(x, [1], offset: 6)) =~ "a range of 1 element from"
 
+    # An integer may have any number of digits.
+    huge = Integer.pow(10, 10_000)
+
+    for {offset, count} <- [{huge, 1}, {0, huge}, {huge, huge}] do
+      message = says(Buffer.read_part(x, offset, count))
+      assert message =~ "which has 6" and byte_size(message) < 1_000
+      message = says(Ops.slice(x, [offset], [count]))
+      assert message =~ "slice: " and byte_size(message) < 1_000
+    end
+
     assert says(Buffer.slice_bytes(x, 20, 5)) =~
              "a range of 5 bytes from offset 20 on is not inside of the buffer, which has 24"
 

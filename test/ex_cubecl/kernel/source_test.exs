@@ -102,6 +102,15 @@ defmodule ExCubecl.SourceTest do
       assert Exception.message(error) =~ part, "#{text}: #{Exception.message(error)}"
     end
 
+    # Longer than a terminal: a name of the source is quoted.
+    long =
+      head <>
+        "@compute @workgroup_size(1) fn main() { x[0] = #{String.duplicate("a", 100_000)}; }"
+
+    error = refused(Kernel.source(wgsl: long), :invalid_argument)
+    assert Exception.message(error) =~ ~r/line 2, column 48: .*aaa\.\.\.\z/
+    assert byte_size(Exception.message(error)) < 2_000
+
     assert {:ok, _} = Kernel.source(wgsl: head <> main, workgroup: 64)
     assert {:ok, _} = Kernel.source(wgsl: head <> main, workgroup: {64, 1, 1})
     for text <- [nil, "", 7, <<255>>], do: refused(Kernel.source(wgsl: text), :invalid_argument)

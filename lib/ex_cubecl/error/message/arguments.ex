@@ -41,8 +41,9 @@ defmodule ExCubecl.Error.Message.Arguments do
     do:
       "#{if details[:number], do: "it", else: "a buffer"} is on #{Text.device(device)}, and the kernel runs on #{Text.device(on)}: see ExCubecl.Buffer.transfer/2"
 
+  # Errors in a source quote its names and numbers.
   def text(:invalid_argument, %{argument: :kernel, reason: reason}) when is_binary(reason),
-    do: "the kernel cannot run: #{reason}"
+    do: "the kernel cannot run: #{Text.shorten(reason, 1_000)}"
 
   def text(:invalid_argument, %{argument: :arena, reason: holds}),
     do: "the arena holds #{holds}: reset it first"

@@ -60,7 +60,7 @@ defmodule ExCubecl.Error.Message.Elements do
 
   def text(:out_of_bounds, %{operation: operation, axis: axis} = details),
     do:
-      "#{operation}: a range of #{details.count} from #{details.offset} on is not inside of axis #{axis}, which has #{Text.count(details.size)}"
+      "#{operation}: a range of #{Text.show(details.count)} from #{Text.show(details.offset)} on is not inside of axis #{axis}, which has #{Text.count(details.size)}"
 
   def text(:out_of_bounds, %{unit: "device", offset: index, size: size}),
     do: "there is no device #{index} in the device list, which has #{size}, from 0 to #{size - 1}"
@@ -68,7 +68,7 @@ defmodule ExCubecl.Error.Message.Elements do
   def text(:out_of_bounds, %{offset: offset, count: count, size: size} = details) do
     range = Text.count(count, details[:unit] || "element")
 
-    "a range of #{range} from offset #{offset} on is not inside of the buffer, which has #{size}: offset + count must be at most #{size}"
+    "a range of #{range} from offset #{Text.show(offset)} on is not inside of the buffer, which has #{size}: offset + count must be at most #{size}"
   end
 
   def text(:overlap, %{other: other}),
