@@ -407,7 +407,7 @@ defmodule ExCubecl.NodesTest do
       end
     ]
 
-    for call <- calls, wait <- [0, 30] do
+    for call <- calls, wait <- [0, 10, 30] do
       until(fn -> Node.connect(other) end)
       task = Task.async(fn -> {call.(), Process.info(self(), :messages)} end)
       Process.sleep(wait)

@@ -49,6 +49,7 @@ defmodule ExCubecl.Cluster.Keeper do
     %{state | nodes: MapSet.put(nodes, node)}
   end
 
+  # Where a buffer is released, the process hibernates: its heap may have a reference to the buffer, too.
   @impl true
   def handle_info({:had, key}, state), do: {:noreply, had(state, key)}
 
@@ -60,7 +61,7 @@ defmodule ExCubecl.Cluster.Keeper do
   def handle_info({:DOWN, monitor, :process, _, _}, state) do
     {key, waited_for} = Map.pop(state.waited_for, monitor)
     :ets.delete(@table, key)
-    {:noreply, %{state | waited_for: waited_for}}
+    {:noreply, %{state | waited_for: waited_for}, :hibernate}
   end
 
   def handle_info({:nodedown, node}, state) do
