@@ -26,7 +26,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     alias ExCubecl.{Buffer, Device, Error, View}
     alias ExCubecl.Error.Arguments
     alias ExCubecl.Nx.{ElementWise, Fallback, Indexing, Layout, Reduction, Storage}
-    alias ExCubecl.Nx.{Bits, Complex, Dot, FFT, LinAlg, Order, Tracing, Windows}
+    alias ExCubecl.Nx.{Bits, Blocks, Complex, Dot, FFT, LinAlg, Order, Scan, Tracing, Windows}
     alias Nx.Tensor, as: T
 
     @enforce_keys [:state, :config]
@@ -206,22 +206,17 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     if {:block, 4} in callbacks do
       @impl true
-      def block(%Nx.Block.TopK{k: k}, out, [tensor], _fun),
-        do: run(:top_k, [out, tensor, [k: k]])
-
-      def block(%Nx.Block.Take{axis: axis}, out, [tensor, indices], _fun),
-        do: run(:take, [out, tensor, indices, [axis: axis]])
-
-      def block(%Nx.Block.TakeAlongAxis{axis: axis}, out, [tensor, indices], _fun),
-        do: run(:take_along_axis, [out, tensor, indices, [axis: axis]])
-
-      def block(struct, _output, args, fun), do: apply(fun, [struct | args])
+      def block(struct, out, args, fun) do
+        case Blocks.callback(struct, args) do
+          {name, options} -> run(name, [out | args] ++ options)
+          :default -> apply(fun, [struct | args])
+        end
+      end
     end
 
     @doc false
-    # Whether `block/4` does not run a block by its default implementation.
-    def native_block?(%module{}),
-      do: module in [Nx.Block.TopK, Nx.Block.Take, Nx.Block.TakeAlongAxis]
+    # Whether `block/4` does not run a block of these tensors by its default implementation.
+    def native_block?(struct, args), do: Blocks.callback(struct, args) != :default
 
     if {:top_k, 3} in callbacks do
       @impl true
@@ -246,9 +241,10 @@ if Code.ensure_loaded?(Nx.Backend) do
     Code.ensure_loaded!(Nx.BinaryBackend)
 
     # Where Nx.BinaryBackend leaves an optional callback to Nx, so does this backend.
-    # Decompositions, which Nx would calculate with other operations, are the exception.
+    # Decompositions and scans, which Nx would calculate with other operations, are the exception.
     for {name, arity} <- callbacks -- Module.definitions_in(__MODULE__, :def),
-        function_exported?(Nx.BinaryBackend, name, arity) or name in [:qr, :cholesky, :eigh] do
+        function_exported?(Nx.BinaryBackend, name, arity) or
+          name in ([:qr, :cholesky, :eigh] ++ Scan.names()) do
       args = Macro.generate_arguments(arity, __MODULE__)
 
       @impl true
@@ -329,6 +325,7 @@ if Code.ensure_loaded?(Nx.Backend) do
       LinAlg,
       Order,
       Reduction,
+      Scan,
       Windows
     ]
 

@@ -89,30 +89,78 @@ defmodule ExCubecl.NxLinAlgTest do
       native? = n > 8
 
       {l, names} = fallbacks(fn -> Nx.LinAlg.cholesky(a) end)
-      # The callbacks of Nx 0.12 and later have no names for decompositions.
-      optional? = {:cholesky, 2} in Nx.Backend.behaviour_info(:callbacks)
-      if optional?, do: assert(names == [])
+      assert names == []
       close(product(l, Nx.transpose(l, axes: swapped)), a, 1.0e-4)
 
       {{p, l, u}, names} = fallbacks(fn -> Nx.LinAlg.lu(a) end)
-      if native? and optional?, do: assert(names == [])
+      assert names == []
       close(product(p, product(l, u)), a, 1.0e-4)
 
-      if optional? do
-        for mode <- [:reduced, :complete], native? do
-          {{q, r}, names} = fallbacks(fn -> Nx.LinAlg.qr(a, mode: mode) end)
-          assert names == []
-          close(product(q, r), a, 1.0e-4)
-        end
+      for mode <- [:reduced, :complete], native? do
+        {{q, r}, names} = fallbacks(fn -> Nx.LinAlg.qr(a, mode: mode) end)
+        assert names == []
+        close(product(q, r), a, 1.0e-4)
+      end
 
-        if native? do
-          {{values, vectors}, names} = fallbacks(fn -> Nx.LinAlg.eigh(a) end)
-          assert names == []
-          scaled = Nx.multiply(vectors, Nx.new_axis(values, -2))
-          close(product(a, vectors), scaled, 1.0e-4)
-        end
+      if native? do
+        {{values, vectors}, names} = fallbacks(fn -> Nx.LinAlg.eigh(a) end)
+        assert names == []
+        scaled = Nx.multiply(vectors, Nx.new_axis(values, -2))
+        close(product(a, vectors), scaled, 1.0e-4)
       end
     end
+  end
+
+  test "decompositions of integers, with a permutation of their type" do
+    a = Nx.as_type(Nx.multiply(definite({12, 12}, {:f, 32}), 8), :s32)
+    {p, l, u} = Nx.LinAlg.lu(Nx.reverse(a))
+    assert {p.type, l.type} == {{:s, 32}, {:f, 32}}
+    close(product(p, product(l, u)), Nx.reverse(a), 1.0e-4)
+    assert Enum.sort(Nx.to_flat_list(p)) == List.duplicate(0, 132) ++ List.duplicate(1, 12)
+  end
+
+  test "systems of equations and determinants" do
+    for {shape, right} <- [{{12, 12}, {12}}, {{2, 12, 12}, {2, 12, 3}}, {{3, 3}, {3, 2}}] do
+      a = definite(shape, {:f, 32})
+      b = random(right, {:f, 32})
+      {x, names} = fallbacks(fn -> Nx.LinAlg.solve(a, b) end)
+      assert {x.shape, names} == {right, []}
+      x = if right == {12}, do: Nx.new_axis(x, 1), else: x
+      close(product(a, x), Nx.reshape(b, x.shape), 1.0e-3)
+
+      {determinant, names} = fallbacks(fn -> Nx.LinAlg.determinant(a) end)
+      assert names == []
+
+      expected =
+        Nx.with_default_backend(Nx.BinaryBackend, fn -> Nx.LinAlg.determinant(host(a)) end)
+
+      close(determinant, expected, 1.0e-4)
+    end
+  end
+
+  test "in compiled programs" do
+    a = definite({12, 12}, {:f, 32})
+    b = Nx.iota({12}, type: :f32)
+
+    fun = fn a, b ->
+      {_p, _l, u} = Nx.LinAlg.lu(a)
+      Nx.add(Nx.LinAlg.solve(a, b), Nx.multiply(0, Nx.add(u[0], Nx.LinAlg.determinant(a))))
+    end
+
+    close(Nx.Defn.jit(fun, compiler: ExCubecl).(a, b), Nx.LinAlg.solve(a, b), 1.0e-5)
+    # What the algorithms refuse has the result of Nx, or its error.
+    nan = Nx.broadcast(Nx.Constants.nan(), {12, 12})
+
+    [eager, compiled] =
+      for jit <- [fun, Nx.Defn.jit(fun, compiler: ExCubecl)], do: nans(jit, nan, b)
+
+    assert eager == compiled
+  end
+
+  defp nans(fun, a, b) do
+    Nx.to_number(Nx.sum(Nx.is_nan(fun.(a, b))))
+  rescue
+    error -> error.__struct__
   end
 
   test "complex numbers and small matrices are those of Nx" do

@@ -7,7 +7,7 @@ defmodule ExCubecl.NxTest.Operations do
   @moduletag :nx
   @moduletag timeout: 600_000
 
-  @files ~w(conversion backend dot indexing random complex comparison order windows bits lin_alg training semantics) ++
+  @files ~w(conversion backend dot indexing random complex comparison order windows bits lin_alg scan training semantics) ++
            ~w(lifetime guide)
 
   test "tensors, operations, training and memory", do: ExCubecl.NxVm.passes(@files)

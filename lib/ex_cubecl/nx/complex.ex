@@ -18,6 +18,7 @@ if Code.ensure_loaded?(Nx.Backend) do
       Layout,
       Operand,
       Reduction,
+      Scan,
       Storage,
       Types,
       Windows
@@ -42,6 +43,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     @names [
              :as_type,
              :sum,
+             :cumulative_sum,
              :window_sum,
              :product,
              :dot,
@@ -81,6 +83,14 @@ if Code.ensure_loaded?(Nx.Backend) do
         axes = opts[:axes] || Enum.to_list(0..(tuple_size(tensor.shape) - 1)//1)
         pairs = Storage.put(real(tensor, dtype), pairs, config)
         Reduction.run(:sum, [real(out, dtype), pairs, Keyword.put(opts, :axes, axes)], config)
+      end
+    end
+
+    def run(:cumulative_sum, [%T{type: type} = out, tensor, opts], config) do
+      with {:ok, dtype} <- dtype(type, config),
+           {:ok, pairs} <- pairs(tensor, dtype, config) do
+        pairs = Storage.put(real(tensor, dtype), pairs, config)
+        Scan.run(:cumulative_sum, [real(out, dtype), pairs, opts], config)
       end
     end
 

@@ -5,7 +5,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     # cannot run. The latter are counted.
 
     alias ExCubecl.{Backend, Error, Telemetry}
-    alias ExCubecl.Nx.{ElementWise, Reduction, Storage}
+    alias ExCubecl.Nx.{ElementWise, LinAlg, Reduction, Storage}
     alias ExCubecl.Telemetry.Counter
     alias Nx.Tensor, as: T
 
@@ -49,7 +49,7 @@ if Code.ensure_loaded?(Nx.Backend) do
           function_exported?(Nx.BinaryBackend, operation, length(args)) ->
             {Nx.BinaryBackend, args}
 
-          operation in [:qr, :cholesky, :eigh] ->
+          operation in LinAlg.names() ->
             {Nx.LinAlg, tl(args)}
 
           true ->

@@ -16,7 +16,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     @most 4_096
 
     @doc "The names of the callbacks that `run/3` knows."
-    def names, do: [:triangular_solve, :cholesky, :lu, :qr, :eigh]
+    def names, do: [:triangular_solve, :cholesky, :lu, :qr, :eigh, :solve, :determinant]
 
     def run(name, [_ | tensors] = args, config) do
       with :host <- native(name, args, config),
@@ -44,12 +44,25 @@ if Code.ensure_loaded?(Nx.Backend) do
            do: a |> LinAlg.cholesky() |> refused() |> converted(dtype)
     end
 
+    defp native(:solve, [out, a, b], config) do
+      with {:ok, dtype} <- Operand.dtype(out),
+           {:ok, [a, b]} <- buffers([a, b], dtype, config),
+           do: a |> LinAlg.solve(b) |> refused() |> converted(dtype)
+    end
+
+    defp native(:determinant, [out, tensor], config) do
+      with {:ok, dtype} <- Operand.dtype(out),
+           {:ok, [a]} <- buffers([tensor], dtype, config),
+           do: a |> LinAlg.determinant() |> refused() |> converted(dtype)
+    end
+
+    # The permutation of `lu` is of the type of the matrix, the other results are floats.
     defp native(name, [outs, tensor | opts], config) do
-      with {:ok, dtype} <- Operand.dtype(elem(outs, 0)),
-           {:ok, [a]} <- buffers([tensor], dtype, config) do
+      with {:ok, dtypes} <- Error.map(Tuple.to_list(outs), &Operand.dtype/1),
+           {:ok, [a]} <- buffers([tensor], List.last(dtypes), config) do
         if Enum.at(a.shape, -2) < @least,
           do: :host,
-          else: name |> decompose(a, opts) |> refused() |> converted(dtype)
+          else: name |> decompose(a, opts) |> refused() |> all_converted(dtypes)
       end
     end
 
@@ -69,15 +82,18 @@ if Code.ensure_loaded?(Nx.Backend) do
     defp calculated(:bf16), do: :f32
     defp calculated(dtype), do: dtype
 
-    defp converted({:ok, %Buffer{} = buffer}, :bf16), do: ComputeType.converted(buffer, :bf16)
+    defp converted({:ok, buffer}, dtype), do: ComputeType.converted(buffer, dtype)
+    defp converted(result, _dtype), do: result
 
-    defp converted({:ok, buffers}, :bf16) do
+    defp all_converted({:ok, buffers}, dtypes) do
+      pairs = Enum.zip(Tuple.to_list(buffers), dtypes)
+
       with {:ok, list} <-
-             buffers |> Tuple.to_list() |> Error.map(&ComputeType.converted(&1, :bf16)),
+             Error.map(pairs, fn {buffer, dtype} -> ComputeType.converted(buffer, dtype) end),
            do: {:ok, List.to_tuple(list)}
     end
 
-    defp converted(result, _dtype), do: result
+    defp all_converted(result, _dtypes), do: result
 
     # What the algorithms refuse, such as a singular matrix, has the result or the error of Nx.
     defp refused({:error, %{reason: :invalid_argument}}), do: :host

@@ -145,7 +145,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     end
 
     defp make(:block, [struct, args, default, _callback], t, state) do
-      if Backend.native_block?(struct) do
+      if Backend.native_block?(struct, args) do
         {args, state} = Enum.map_reduce(args, state, &argument/2)
         Nodes.add(:block, [struct | outs(t, default)] ++ [args], t, state)
       else
