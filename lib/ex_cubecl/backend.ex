@@ -90,13 +90,19 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     @impl true
     def inspect(%T{data: %{config: config}} = tensor, opts) do
-      limit = if opts.limit == :infinity, do: Nx.size(tensor), else: opts.limit + 1
-      binary = to_binary(tensor, min(limit, Nx.size(tensor)))
-      text = Nx.Backend.inspect(tensor, binary, opts)
+      text = elements(tensor, opts)
 
       if Application.get_env(:ex_cubecl, :add_backend_on_inspect, true),
         do: Inspect.Algebra.concat([named(config), Inspect.Algebra.line(), text]),
         else: text
+    end
+
+    # A tensor without elements, such as a deallocated one, is still shown: with the reason.
+    defp elements(tensor, opts) do
+      limit = if opts.limit == :infinity, do: Nx.size(tensor), else: opts.limit + 1
+      Nx.Backend.inspect(tensor, to_binary(tensor, min(limit, Nx.size(tensor))), opts)
+    rescue
+      error in Error -> "(#{Exception.message(error)})"
     end
 
     defp named(%{device: {runtime, index}}) when is_integer(index),
@@ -233,7 +239,10 @@ if Code.ensure_loaded?(Nx.Backend) do
         do: no_pointers(:to_pointer, config.device)
 
       defp no_pointers(operation, device),
-        do: Error.unwrap!(Error.new(:unsupported, operation: operation, device: device))
+        do:
+          Error.unwrap!(
+            Error.new(:unsupported, operation: operation, device: device, pointer: true)
+          )
     end
 
     ## Everything else

@@ -50,6 +50,29 @@ defmodule ExCubecl.NxBackendTest do
     numbers |> Nx.tensor(type: type) |> Nx.reshape({4, 5, 6})
   end
 
+  test "a deallocated tensor is shown with the reason why it has no elements" do
+    x = Nx.iota({100}, type: :f32)
+    Nx.backend_deallocate(x)
+
+    assert inspect(x) =~
+             ~r/^#Nx.Tensor<\n  f32\[100\]\n.*\n  \(the tensor was deallocated, by .*\)\n>$/
+  end
+
+  if {:from_pointer, 5} in Nx.Backend.behaviour_info(:callbacks) do
+    test "pointers are refused" do
+      pointer = %Nx.Pointer{kind: :local, address: 1_024, data_size: 4}
+
+      for call <- [
+            fn -> Nx.to_pointer(Nx.iota({100}), mode: :local) end,
+            fn -> Nx.from_pointer(Backend, pointer, {:f, 32}, {1}, []) end
+          ] do
+        error = assert_raise ExCubecl.Error, call
+        assert error.reason == :unsupported
+        assert Exception.message(error) =~ ~r/^(to|from)_pointer: tensors of .* copy them with/
+      end
+    end
+  end
+
   test "every type is stored as it is, complex numbers included" do
     for type <- @types ++ [c: 64, c: 128] do
       tensor = Nx.iota({100}, type: type, backend: Nx.BinaryBackend)

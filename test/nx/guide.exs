@@ -2,7 +2,7 @@ defmodule ExCubecl.NxGuideTest do
   use ExUnit.Case, async: false
 
   alias ExCubecl.Nx.{Bits, Dot, ElementWise, FFT, Indexing, Layout, LinAlg}
-  alias ExCubecl.Nx.{Order, Reduction, Types, Windows}
+  alias ExCubecl.Nx.{Order, Reduction, Scan, Types, Windows}
 
   @guide Path.expand("../../guides/nx.md", __DIR__)
 
@@ -16,7 +16,8 @@ defmodule ExCubecl.NxGuideTest do
     "layout and types" => Layout,
     "indices" => Indexing,
     "Fourier transforms" => FFT,
-    "linear algebra" => LinAlg
+    "linear algebra" => LinAlg,
+    "cumulative operations" => Scan
   }
 
   test "the guide lists the callbacks that run on the device" do

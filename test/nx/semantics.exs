@@ -2,6 +2,31 @@ defmodule ExCubecl.NxSemanticsTest do
   # Results of which other backends get some wrong, with small tensors on the host and with all on the device.
   use ExUnit.Case, async: false
 
+  # Of random bits, so that all exponents occur, and by the least number.
+  test "the remainder of 64-bit floats is exact" do
+    seed = System.unique_integer([:positive]) |> tap(&:rand.seed(:exsss, &1))
+    by_least = for _ <- 1..500, do: {any_float(), 5.0e-324}
+    near = for _ <- 1..500, do: {(:rand.uniform() - 0.5) * 1.0e6, :rand.uniform() - 0.5}
+    pairs = by_least ++ near ++ for(_ <- 1..2_000, do: {any_float(), any_float()})
+    {xs, ys} = Enum.unzip(for {x, y} <- pairs, y != 0, do: {x, y})
+
+    [a, b] =
+      for list <- [xs, ys],
+          do: Nx.tensor(list, type: :f64, backend: {ExCubecl.Backend, fallback: :raise})
+
+    bits = Nx.to_binary(Nx.remainder(a, b))
+
+    for {x, y, <<found::binary>>} <- Enum.zip([xs, ys, for(<<f::binary-8 <- bits>>, do: f)]),
+        do: assert({seed, x, y, found} == {seed, x, y, <<:math.fmod(x, y)::float-native-64>>})
+  end
+
+  defp any_float do
+    case :rand.bytes(8) do
+      <<x::float-64>> -> x
+      _ -> any_float()
+    end
+  end
+
   for limit <- [0, 64] do
     describe "host_limit: #{limit}" do
       setup do

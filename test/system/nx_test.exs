@@ -144,3 +144,37 @@ defmodule ExCubecl.NxTest.Doctests do
 
   defp version(out), do: ~r/^Nx (.*)$/m |> Regex.run(out) |> Enum.at(1)
 end
+
+defmodule ExCubecl.NxTest.Types do
+  use ExUnit.Case, async: true
+
+  alias ExCubecl.{NxTypes, NxVm}
+
+  @moduletag :nx
+  @moduletag timeout: 600_000
+
+  test "the types of operations by runtime" do
+    columns =
+      for {_runtime, types} <- NxTypes.runtimes() do
+        hidden = {"EX_CUBECL_TEST_HIDDEN_DTYPES", Enum.join(types, ",")}
+        {0, [], out} = NxVm.run(["types_table"], [hidden])
+        [line] = Regex.run(~r/^{:rows, .*}$/m, out)
+        {{:rows, rows}, _} = Code.eval_string(line)
+        [_, version] = Regex.run(~r/^Nx (.*)$/m, out)
+        {rows, version}
+      end
+
+    for {rows, _} <- columns,
+        {group, types} <- rows,
+        do: assert({group, :f32 in types} == {group, false})
+
+    [{_, version} | _] = columns
+
+    # Up to Nx 0.8, sums of integers and indices have 64 bits.
+    if Version.match?(version, ">= 0.9.0") do
+      table = NxTypes.table(for {rows, _} <- columns, do: rows)
+      if System.get_env("NX_TYPES_WRITE"), do: NxTypes.write(table)
+      assert NxTypes.in_guide() == table
+    end
+  end
+end

@@ -5,7 +5,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     # are compared, as Nx.BinaryBackend does, not the nearest floats.
 
     alias ExCubecl.{Buffer, DType, Error, Kernel, View}
-    alias ExCubecl.Nx.{Operand, Storage}
+    alias ExCubecl.Nx.Operand
     alias ExCubecl.Ops.{Lowering, Strided}
 
     require Kernel
@@ -109,10 +109,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     defp view(%View{} = view, type, _config), do: Operand.cast(view, type)
 
     defp view(number, type, config),
-      do:
-        View.new(
-          Buffer.full!([1], type, Operand.cast(number, type), Storage.buffer_options(config))
-        )
+      do: Operand.one(Operand.cast(number, type), type, config)
 
     ## The type in which an operand is compared, as wide as the device has it
 

@@ -24,7 +24,7 @@ if Code.ensure_loaded?(Nx.Backend) do
       Windows
     }
 
-    alias ExCubecl.Ops.Lowering
+    alias ExCubecl.Ops.{ComputeType, Lowering}
     alias ExCubecl.View.Strides
     alias Nx.Tensor, as: T
 
@@ -241,8 +241,8 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     defp selected([%T{type: {:c, _}} = out, pred | tensors], config) do
       with {:ok, dtype} <- dtype(out.type, config),
-           {:ok, [{a, b}, {c, d}]} <- Error.map(tensors, &both_parts(&1, dtype, config)) do
-        pred = Storage.view(pred, config)
+           {:ok, [{a, b}, {c, d}]} <- Error.map(tensors, &both_parts(&1, dtype, config)),
+           {:ok, pred} <- pred |> Storage.view(config) |> ComputeType.widened() do
         joined(:select, [{@select, [pred, a, c]}, {@select, [pred, b, d]}], out, config)
       end
     end
@@ -277,7 +277,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     defp truth(%T{type: {:c, _} = type} = tensor, config) do
       with {:ok, dtype} <- dtype(type, config),
            {:ok, {a, b}} <- both_parts(tensor, dtype, config),
-           {:ok, truth} <- Lowering.map(@truth, [a, b]),
+           {:ok, truth} <- Lowering.map(@truth, [a, b], dtype: :u8),
            do: {:ok, Storage.put(%{tensor | type: {:u, 8}}, truth, config)}
     end
 

@@ -15,10 +15,25 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     ## Types
 
-    @doc "The type of the parts: that of the widest operand or result."
+    @doc "The type of the parts: that of the widest operand or result, numbers excepted where the device has no wider type than theirs."
     def common(tensors, config) do
-      narrow? = Enum.all?(tensors, &(&1.type == {:c, 64} or narrow?(Types.dtype(&1.type))))
-      computed(if(narrow?, do: :f32, else: :f64), config)
+      wide = Enum.reject(tensors, &(&1.type == {:c, 64} or narrow?(Types.dtype(&1.type))))
+
+      cond do
+        wide == [] -> computed(:f32, config)
+        Operand.computes?(config.device, :f64) -> {:ok, :f64}
+        Enum.all?(wide, &number?/1) -> computed(:f32, config)
+        true -> :host
+      end
+    end
+
+    defp number?(%T{data: nil}), do: false
+
+    defp number?(tensor) do
+      case Storage.known_number(tensor) do
+        {:ok, number} -> Operand.value_of?(number, :f32)
+        :error -> false
+      end
     end
 
     defp narrow?(nil), do: false

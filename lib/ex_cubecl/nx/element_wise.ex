@@ -5,8 +5,8 @@ if Code.ensure_loaded?(Nx.Backend) do
     # an error of the operation; `{:fill, element}` for a result whose elements are all the same; `:host` where the device cannot calculate the result; `:raises` where Nx.BinaryBackend raises.
 
     alias ExCubecl.{Buffer, Error, View}
-    alias ExCubecl.Nx.{Comparison, Operand, Storage}
-    alias ExCubecl.Ops.{ComputeType, ElementWise, Functions, Reductions}
+    alias ExCubecl.Nx.{Comparison, Operand, Reduction, Remainder, Storage}
+    alias ExCubecl.Ops.{ComputeType, ElementWise, Functions}
     alias ExCubecl.View.Strides
 
     @floats [:f16, :bf16, :f32, :f64]
@@ -45,6 +45,9 @@ if Code.ensure_loaded?(Nx.Backend) do
     def for_finite, do: @for_finite
 
     @doc "Whether only the device has the result of a callback for tensors in host memory, because of their infinities and NaN."
+    # The hyperbolic tangent of complex numbers is right.
+    def on_device?(:tanh, [%{type: {:c, _}}]), do: false
+
     def on_device?(name, tensors) when name in @for_finite,
       do: not Enum.all?(tensors, &Storage.finite?/1)
 
@@ -53,6 +56,8 @@ if Code.ensure_loaded?(Nx.Backend) do
     def run(name, [out | tensors], config) do
       with {:ok, dtype} <- Operand.dtype(out),
            {:ok, operands} <- Operand.all(tensors, config) do
+        operands = Operand.as_floats(operands, tensors, dtype, config.device)
+
         if Enum.any?(operands, &is_struct(&1, View)),
           do: calculated(name, shaped(operands, Tuple.to_list(out.shape)), dtype, config),
           else: number(name, out, tensors, config)
@@ -103,6 +108,9 @@ if Code.ensure_loaded?(Nx.Backend) do
         :unlike ->
           Comparison.run(name, operands, config)
 
+        :remainder_of_doubles ->
+          Remainder.run(operands, config)
+
         other ->
           other
       end
@@ -137,7 +145,9 @@ if Code.ensure_loaded?(Nx.Backend) do
         do: :unknown
 
     def lowered(name, operands, dtype, config) do
-      with :unlike <- calculation(name, operands, dtype, config), do: :unknown
+      with other when other in [:unlike, :remainder_of_doubles] <-
+             calculation(name, operands, dtype, config),
+           do: :unknown
     end
 
     ## The operation, its operands and the type of the calculation
@@ -164,7 +174,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     # Nx.BinaryBackend raises for a division by zero.
     defp calculation(name, [_, divisor] = operands, dtype, config) when name in @divisions do
       cond do
-        dtype == :f64 -> :host
+        dtype == :f64 -> :remainder_of_doubles
         dtype in @floats -> in_common(name, operands, dtype, config)
         zero?(divisor) -> :raises
         true -> {:ok, name, in_type(operands, dtype, config), []}
@@ -180,18 +190,22 @@ if Code.ensure_loaded?(Nx.Backend) do
     defp calculation(name, operands, dtype, config) when name in @bitwise,
       do: {:ok, name, in_type(operands, dtype, config), []}
 
-    defp calculation(name, operands, _dtype, config) when name in @comparisons do
+    # The type of a result is named where a device may not calculate with it.
+    defp calculation(name, operands, dtype, config) when name in @comparisons do
       case comparable(operands, config.device) do
         {:ok, common} ->
-          {:ok, name, numbers(operands, common), as: common}
+          {:ok, name, numbers(operands, common), as: common, dtype: dtype}
 
         :none ->
           :unlike
       end
     end
 
-    defp calculation(name, operands, _dtype, _config) when name in @logical,
-      do: {:ok, name, Enum.map(operands, &truth/1), []}
+    defp calculation(name, operands, dtype, _config) when name in @logical,
+      do: {:ok, name, Enum.map(operands, &truth/1), dtype: dtype}
+
+    defp calculation(name, [x], dtype, _config) when name in @questions,
+      do: {:ok, name, [x], dtype: dtype}
 
     defp calculation(:negate, [x], dtype, _config) when dtype in @unsigned,
       do: {:ok, :subtract, [0, x], []}
@@ -205,10 +219,8 @@ if Code.ensure_loaded?(Nx.Backend) do
     defp calculation(:select, [pred, a, b], dtype, config),
       do: {:ok, :select, [truth(pred) | in_type([a, b], dtype, config)], []}
 
-    defp one(number, dtype, config) do
-      type = Operand.compute_type(dtype, config.device)
-      View.new(Buffer.full!([1], type, number, Storage.buffer_options(config)))
-    end
+    defp one(number, dtype, config),
+      do: Operand.one(number, Operand.compute_type(dtype, config.device), config)
 
     defp in_common(name, operands, dtype, config) do
       with {:ok, common} <- Operand.common(operands, dtype, config.device) do
@@ -249,7 +261,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     defp negative?(number), do: number < 0
 
     defp item(reduction, view) do
-      with({:ok, result} <- Reductions.run(reduction, view, []), do: Buffer.item(result))
+      with({:ok, result} <- Reduction.reduced(reduction, view, []), do: Buffer.item(result))
       |> Error.unwrap!()
     end
   end

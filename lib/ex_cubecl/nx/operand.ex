@@ -34,6 +34,26 @@ if Code.ensure_loaded?(Nx.Backend) do
       end)
     end
 
+    @doc """
+    The operands of a calculation with a result of type `dtype`. Narrow integers that were widened, because the device does not calculate with them, become
+    floats, if that is the type of the result: it has their values, but not all of the wide type.
+    """
+    def as_floats(operands, tensors, dtype, device) when dtype in @floats do
+      float = compute_type(dtype, device)
+
+      for {operand, tensor} <- Enum.zip(operands, tensors),
+          do: if(widened?(operand, tensor, float), do: cast(operand, float), else: operand)
+    end
+
+    def as_floats(operands, _tensors, _dtype, _device), do: operands
+
+    defp widened?(%View{dtype: dtype}, %T{type: type}, float) do
+      stored = Types.dtype(type)
+      dtype != stored and dtype not in @floats and Types.exact?(stored, float)
+    end
+
+    defp widened?(_number, _tensor, _float), do: false
+
     @doc "The dtype of the result."
     def dtype(%T{type: type}) do
       case Types.dtype(type) do
@@ -74,6 +94,10 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     @doc "The type in which a device calculates results of a type."
     def compute_type(dtype, device), do: Error.unwrap!(ComputeType.of(dtype, device))
+
+    @doc "A number of a type as a view of one element, for kernels that need it in memory."
+    def one(number, dtype, config),
+      do: View.new(Buffer.full!([1], dtype, number, Storage.buffer_options(config)))
 
     @doc "An operand in another type: integers wrap around, and a float does not become an integer."
     def cast(%Buffer{} = buffer, dtype),

@@ -54,6 +54,11 @@ defmodule ExCubecl.Error.Message.Places do
       "#{Text.device(device)} cannot run #{operation} with #{type}, and fallback: :raise forbids the host to run it: " <>
         "use fallback: :host, or another type"
 
+  def text(:unsupported, %{operation: operation, device: device, pointer: true}),
+    do:
+      "#{operation}: tensors of #{Text.device(device)} are not shared with other libraries by pointers: copy them with Nx.to_binary/1 and " <>
+        "Nx.from_binary/3"
+
   def text(:unsupported, %{operation: operation, device: device}),
     do: "#{Text.device(device)} cannot do this: #{operation}"
 
