@@ -1,7 +1,7 @@
 defmodule ExCubecl.Ops.VectorProduct do
   @moduledoc false
-  # The kernel for the product of a vector and a large matrix whose adjacent elements belong to different sums. Each invocation reads vectors of four elements of the
-  # matrix, of the rows of a part. Adjacent invocations read adjacent vectors, so that a part is read in the order of its memory.
+  # The kernel for the product of a vector and a large matrix whose adjacent elements belong to different sums. Each invocation reads four adjacent elements of
+  # each row of a part, as a vector where rows start at multiples of four. Adjacent invocations read adjacent elements, so that a part is read in the order of its memory.
 
   alias ExCubecl.Ops.{Blocks, Index, Layout, Strided}
   alias ExCubecl.Shape
@@ -49,37 +49,39 @@ defmodule ExCubecl.Ops.VectorProduct do
     {widths, [across]} = Layout.joined(contraction.columns, [columns])
 
     with {[count], [width], [1], [vector], [down]} <- {counts, widths, across, vector, down},
-         true <- Blocks.many?([count, width]),
-         true <- Enum.all?([right.dtype, types.acc, types.stored], &Blocks.vectors?/1),
-         true <- Enum.all?([right.offset, down, width], &(rem(&1, @lanes) == 0)) do
-      vectors = div(width, @lanes)
+         true <- Blocks.many?([count, width]) do
+      aligned? = Enum.all?([right.offset, down, width], &(rem(&1, @lanes) == 0))
+      typed? = Enum.all?([right.dtype, types.acc, types.stored], &Blocks.vectors?/1)
+      {mode, unit} = if aligned? and typed?, do: {:vectors, @lanes}, else: {:elements, 1}
+      fours = div(width + @lanes - 1, @lanes)
       parts = div(count + @rows - 1, @rows)
 
       numbers = [
         left_offset: left.offset,
         left_step: Index.wrapped(vector),
-        right_offset: div(right.offset, @lanes),
-        right_step: Index.wrapped(div(down, @lanes)),
+        right_offset: div(right.offset, unit),
+        right_step: Index.wrapped(div(down, unit)),
         count: count,
         last: min(count, @rows) - 1,
-        vectors: vectors
+        fours: fours,
+        width: width
       ]
 
       args = [left: left.buffer, right: right.buffer] ++ numbers
-      {parts, &launch(&1, args, types.acc, parts * vectors, &2)}
+      {parts, &launch(&1, args, {types.acc, mode}, parts * fours, &2)}
     else
       _ -> nil
     end
   end
 
-  defp launch(op, args, acc, invocations, out) do
-    code = {statements(acc), nil}
-    {kernel, args} = Strided.kernel(op, {:vector, acc}, args ++ [out: out], [:out], code)
+  defp launch(op, args, types, invocations, out) do
+    code = {statements(types), nil}
+    {kernel, args} = Strided.kernel(op, {:vector, types}, args ++ [out: out], [:out], code)
     Strided.run(kernel, args, size: invocations)
   end
 
-  defp statements(acc) do
-    vectors = Index.var(:vectors)
+  defp statements({acc, mode}) do
+    fours = Index.var(:fours)
     offset = fn operand -> Index.unsigned(Index.var(Index.name(operand, :offset))) end
     step = fn operand -> Index.unsigned(Index.var(Index.name(operand, :step))) end
     at = fn operand -> Index.var(Index.name(operand, :at)) end
@@ -88,31 +90,61 @@ defmodule ExCubecl.Ops.VectorProduct do
       Index.call(:add, from, Index.call(:mul, Index.var(:first), step.(operand)))
     end
 
-    column = Index.call(:sub, Index.var(:i), Index.call(:mul, Index.var(:sums), vectors))
+    column = Index.call(:sub, Index.var(:i), Index.call(:mul, Index.var(:sums), fours))
+    unit = if mode == :vectors, do: 1, else: @lanes
+    column = Index.call(:mul, column, Index.number(unit))
     lanes = 0..(@lanes - 1)
 
     [
       Index.let(:i, Index.unsigned({:index, nil})),
-      Index.let(:sums, Index.call(:div, Index.var(:i), vectors)),
+      Index.let(:sums, Index.call(:div, Index.var(:i), fours)),
       Index.let(:first, Index.call(:mul, Index.var(:sums), Index.number(@rows))),
+      Index.let(:column, column),
       Index.let(:left_at, start.(offset.(:left), :left)),
-      Index.let(:right_at, start.(Index.call(:add, offset.(:right), column), :right))
+      Index.let(:right_at, start.(Index.call(:add, offset.(:right), Index.var(:column)), :right))
     ] ++
       for(lane <- lanes, do: Index.let(sum(lane), {:cast, acc, Index.number(0)})) ++
       [
         {:for, 0, :j, Index.number(0), Index.var(:last),
          [
-           Index.let(:factor, {:cast, acc, {:at, 0, :left, at.(:left)}}),
-           {:load_vector, 0, :right, at.(:right),
-            for(lane <- lanes, do: Index.lane(:right, lane))}
+           Index.let(:factor, {:cast, acc, {:at, 0, :left, at.(:left)}})
          ] ++
+           loads(mode) ++
            for(lane <- lanes, do: Index.let(sum(lane), added(lane, acc))) ++
            for(
              x <- [:left, :right],
              do: Index.let(Index.name(x, :at), Index.call(:add, at.(x), step.(x)))
-           )},
-        {:store_vector, 0, :out, {:index, nil}, for(lane <- lanes, do: Index.var(sum(lane)))}
-      ]
+           )}
+      ] ++ stores(mode)
+  end
+
+  defp loads(:vectors) do
+    lanes = for lane <- 0..(@lanes - 1), do: Index.lane(:right, lane)
+    [{:load_vector, 0, :right, Index.var(:right_at), lanes}]
+  end
+
+  # Behind the end of a row are elements of the next one, whose sums are not written.
+  defp loads(:elements) do
+    for lane <- 0..(@lanes - 1) do
+      at = Index.call(:add, Index.var(:right_at), Index.number(lane))
+      Index.let(Index.lane(:right, lane), {:at, 0, :right, at})
+    end
+  end
+
+  defp stores(:vectors) do
+    sums = for lane <- 0..(@lanes - 1), do: Index.var(sum(lane))
+    [{:store_vector, 0, :out, {:index, nil}, sums}]
+  end
+
+  defp stores(:elements) do
+    row = Index.call(:mul, Index.var(:sums), Index.unsigned(Index.var(:width)))
+
+    for lane <- 0..(@lanes - 1) do
+      column = Index.call(:add, Index.var(:column), Index.number(lane))
+      inside = Index.call(:lt, column, Index.unsigned(Index.var(:width)))
+      write = {:write, 0, :out, Index.call(:add, row, column), Index.var(sum(lane))}
+      {:branch, 0, inside, [write], []}
+    end
   end
 
   defp added(lane, acc) do
