@@ -228,6 +228,22 @@ defmodule ExCubecl.RandomTest do
         do: refused(Random.uniform(bad, []), :invalid_argument, says: "key")
 
     for bad <- [0, 1.0, 1_000_001], do: refused(Random.split(key, parts: bad), :invalid_argument)
+    # Neither a range nor a type, and numbers of which the type, or their difference, is none.
+    for bad <- [{}, %{}, [1 | 2], [-1], self()],
+        do: refused(Random.integers(key, [2], 3, dtype: bad), :unsupported_dtype)
+
+    for dtype <- [:f32, :f64], name <- [:low, :high] do
+      opts = [{name, Integer.pow(10, 400)}, dtype: dtype]
+      refused(Random.uniform(key, [2], opts), :invalid_argument, says: "#{name}")
+    end
+
+    refused(
+      Random.uniform(key, [2], low: -1.0e308, high: 1.0e308, dtype: :f64),
+      :invalid_argument,
+      says: "high"
+    )
+
+    refused(Random.normal(key, [2], mean: Integer.pow(10, 400), dtype: :f64), :invalid_argument)
     refused(Random.fold_in(key, 1.0), :invalid_argument)
     refused(Random.fold_in(:key, 1), :invalid_argument)
     refused(Random.uniform(key, [-1]), :invalid_shape)

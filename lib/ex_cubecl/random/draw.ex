@@ -22,7 +22,7 @@ defmodule ExCubecl.Random.Draw do
     with {:ok, dtype} <- float(:uniform, opts),
          {:ok, low} <- number(:low, Keyword.get(opts, :low, 0.0), dtype),
          {:ok, high} <- number(:high, Keyword.get(opts, :high, 1.0), dtype),
-         {:ok, scale} <- number(:high, high - low, dtype),
+         {:ok, scale} <- difference(high, low, dtype),
          do: floats(& &1, key, shape, dtype, [scale: scale, low: low], opts)
   end
 
@@ -78,16 +78,31 @@ defmodule ExCubecl.Random.Draw do
   end
 
   # A number rounded to the type in which the kernel calculates.
-  defp number(_name, number, :f64) when is_number(number), do: {:ok, number / 1}
-
-  defp number(name, number, _dtype) when is_number(number) do
-    <<rounded::float-32>> = <<number::float-32>>
+  defp number(name, number, dtype) when is_number(number) do
+    size = bits(dtype)
+    <<rounded::float-size(size)>> = <<number::float-size(size)>>
     {:ok, rounded}
   rescue
-    _ in [ArgumentError, MatchError] -> Arguments.invalid(name, number, "a number within :f32")
+    _ in [ArgumentError, MatchError] ->
+      Arguments.invalid(name, number, "a number within :f#{bits(dtype)}")
   end
 
   defp number(name, other, _dtype), do: Arguments.invalid(name, other, "a number")
+
+  defp bits(:f64), do: 64
+  defp bits(_narrower), do: 32
+
+  # The difference of two floats may be none.
+  defp difference(high, low, dtype) do
+    number(:high, high - low, dtype)
+  rescue
+    ArithmeticError ->
+      Arguments.invalid(
+        :high,
+        high,
+        "a number less than the greatest of #{inspect(dtype)} above low"
+      )
+  end
 
   ## Integers
 
@@ -100,16 +115,19 @@ defmodule ExCubecl.Random.Draw do
       bits = 8 * DType.size!(dtype)
       drawn(shape, dtype, opts, &launch(bits, span, key, first, &1, &2))
     else
-      false -> Shapes.invalid(:integers, :range, range, of_range(opts))
+      false -> no_range(range, opts)
       error -> error
     end
   end
 
-  def integers(_key, _shape, other, opts),
-    do: Shapes.invalid(:integers, :range, other, of_range(opts))
+  def integers(_key, _shape, other, opts), do: no_range(other, opts)
 
-  defp of_range(opts),
-    do: "first..last of step 1, within #{Keyword.get(opts, :dtype, :s32)} and not all its numbers"
+  defp no_range(other, opts) do
+    with {:ok, dtype} <- Arguments.dtype(Keyword.get(opts, :dtype, :s32)) do
+      expected = "first..last of step 1, within #{dtype} and not all its numbers"
+      Shapes.invalid(:integers, :range, other, expected)
+    end
+  end
 
   defp limits(dtype) when dtype in @floats,
     do: Shapes.invalid(:integers, :dtype, dtype, "an integer type")
