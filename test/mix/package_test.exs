@@ -3,7 +3,6 @@ defmodule ExCubecl.MixProject.PackageTest do
   use ExUnit.Case, async: true
 
   @moduletag :tmp_dir
-  @moduletag timeout: 240_000
 
   @root Path.expand("../..", __DIR__)
   @package Mix.Project.config()[:package]

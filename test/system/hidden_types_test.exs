@@ -2,8 +2,6 @@ defmodule ExCubecl.HiddenTypesTest do
   # Devices that lack types: lavapipe has them all but bf16, and claims not to, in a VM of its own.
   use ExCubecl.Case, async: true
 
-  @moduletag timeout: 300_000
-
   # Runs a script that prints a term, on a device without these types.
   defp without(types, script) do
     env = [{"EX_CUBECL_TEST_HIDDEN_DTYPES", Enum.join(types, ",")}]

@@ -70,7 +70,6 @@ defmodule ExCubecl.LibraryTest do
     assert in_own_vm(script, []) == {"", "", 0}
   end
 
-  @tag timeout: 120_000
   test "where there is no memory left that is an error, and everything goes on" do
     # The limit is set in the operating system, so that the driver itself runs out of memory.
     script = ~S"""

@@ -2,8 +2,6 @@ defmodule ExCubecl.OwnVmTest do
   # Failures outside of any call, in separate VMs: the library is replaced, the VM ends.
   use ExCubecl.Case, async: true
 
-  @moduletag timeout: 300_000
-
   test "a library that is loaded again under live buffers is refused, and they go on" do
     script = ~S"""
     alias ExCubecl.Buffer

@@ -4,8 +4,6 @@ defmodule ExCubecl.SweepTest do
 
   alias ExCubecl.Sweep
 
-  @moduletag timeout: 240_000
-
   @nothing for name <- ~w(VK_ICD_FILENAMES VK_DRIVER_FILES), do: {name, "/dev/null"}
 
   # Calls all functions in one VM after each of `faults`, pieces of code, and returns what it printed: the calls that
