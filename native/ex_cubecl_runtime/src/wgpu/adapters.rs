@@ -36,6 +36,9 @@ pub fn enumerate() -> Vec<Info> {
     found.clone()
 }
 
+/// Drivers may report any number; kernels need not have more buffers than on CUDA.
+const MAX_BUFFERS: u32 = 64;
+
 /// Adapters with their ids, whose index counts the adapters of the same API.
 pub(super) fn numbered(adapters: &[Adapter]) -> impl Iterator<Item = (DeviceId, &Adapter)> {
     let mut next = [0; Runtime::ALL.len()];
@@ -55,7 +58,10 @@ pub(super) fn numbered(adapters: &[Adapter]) -> impl Iterator<Item = (DeviceId, 
 fn describe(id: DeviceId, adapter: &Adapter) -> Info {
     let info = adapter.get_info();
     let (total_memory, dtypes) = vulkan_facts(adapter).unwrap_or((None, feature_types(adapter)));
-    let page = adapter.limits().max_storage_buffer_binding_size;
+    let limits = adapter.limits();
+    let page = limits.max_storage_buffer_binding_size;
+    // CubeCL binds one buffer of its own, with the scalars.
+    let bindings = limits.max_storage_buffers_per_shader_stage - 1;
     Info {
         id,
         adapter: id,
@@ -70,6 +76,7 @@ fn describe(id: DeviceId, adapter: &Adapter) -> Info {
             .trim()
             .to_string(),
         max_buffer: page / 256 * 256,
+        max_buffers: bindings.min(MAX_BUFFERS),
         // A CPU device has the memory of its machine, whatever its driver reports.
         total_memory: match info.device_type {
             DeviceType::Cpu => host_memory("MemTotal:").or(total_memory),

@@ -25,7 +25,7 @@ use crate::lower::support;
 use crate::wgpu::adapters::{adapters, has_subgroups, numbered};
 use crate::wgpu::gpu::Gpu;
 use crate::wgpu::host_memory::host_memory;
-use crate::wgpu::priority::at_low_priority;
+use crate::wgpu::priority::{at_low_priority, without_preemption};
 use crate::wgpu::staging::Staging;
 use crate::wgpu::timestamps::Readings;
 use crate::wgpu::wgsl::Pipelines;
@@ -42,6 +42,14 @@ const HOST_RESERVE: u64 = 512 << 20;
 const WORTH_ASKING: u64 = 1 << 20;
 
 pub fn open(info: &Info) -> Result<Box<dyn Driver>> {
+    match info.hardware {
+        Hardware::Cpu => without_preemption(|| open_here(info)),
+        _ => open_here(info),
+    }
+}
+
+/// The threads of the device inherit the priority of the calling thread.
+fn open_here(info: &Info) -> Result<Box<dyn Driver>> {
     let (device, gpu) = register(info)?;
     let backend = Wgpu {
         gpu: Arc::new(gpu),

@@ -1,6 +1,7 @@
 //! Host memory that the device can access, kept between transfers. Uploads go through a bounded
 //! ring of mapped chunks; a read is copied to a mapped buffer, and from there to its destination.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{
     AtomicU8, AtomicU64,
@@ -19,8 +20,8 @@ use ex_cubecl_core::error::{Error, Result};
 const MIB: u64 = 1 << 20;
 const CHUNK: u64 = 4 * MIB;
 const MAX_CHUNKS: u64 = 8;
-/// Size of the pieces of a read that reports its progress.
-const WATCHED: u64 = 16 * MIB;
+/// Size of the pieces of a read. While the host copies one from mapped memory, the device copies the next.
+const READ_PIECE: u64 = 8 * MIB;
 /// Read buffers kept for the next read, in bytes.
 const IDLE_READS: u64 = 128 * MIB;
 /// Bytes copied from mapped memory between two checks for a lost device.
@@ -98,34 +99,36 @@ impl Staging {
         len: u64,
         progress: Option<&Progress>,
     ) -> Result<Box<dyn PendingRead>> {
-        let buffer = self.reads.take(gpu, len);
-        // With a progress callback, the read is split into pieces that arrive one after the other.
-        let piece = progress.map_or(len, |_| len.min(WATCHED));
-        let mut index = None;
-        for start in (0..len).step_by(piece as usize) {
-            let end = (start + piece).min(len);
+        let starts = (0..len).step_by(READ_PIECE as usize);
+        let pieces = starts.map(|start| {
+            let end = (start + READ_PIECE).min(len);
+            let buffer = self.reads.take(gpu, end - start);
             let mut encoder = gpu.device.create_command_encoder(&Default::default());
-            encoder.copy_buffer_to_buffer(source, offset + start, &buffer, start, end - start);
-            index = Some(gpu.submit(Some(encoder.finish())));
+            encoder.copy_buffer_to_buffer(source, offset + start, &buffer, 0, end - start);
+            let index = gpu.submit(Some(encoder.finish()));
             if let Some(progress) = progress.cloned() {
                 gpu.queue().on_submitted_work_done(move || progress(end));
             }
-        }
-        let state = Arc::new(AtomicU8::new(WAITING));
-        let signal = state.clone();
-        buffer.slice(..len).map_async(MapMode::Read, move |result| {
-            signal.store(if result.is_ok() { MAPPED } else { FAILED }, Release);
+            let state = Arc::new(AtomicU8::new(WAITING));
+            let signal = state.clone();
+            let range = buffer.slice(..end - start);
+            range.map_async(MapMode::Read, move |result| {
+                signal.store(if result.is_ok() { MAPPED } else { FAILED }, Release);
+            });
+            ReadPiece {
+                slot: Slot {
+                    buffer,
+                    mapped: false,
+                    home: self.reads.clone(),
+                },
+                range: start..end,
+                index,
+                state,
+            }
         });
         Ok(Box::new(Download {
             gpu: gpu.clone(),
-            slot: Slot {
-                buffer,
-                mapped: false,
-                home: self.reads.clone(),
-            },
-            len,
-            index,
-            state,
+            pieces: pieces.collect(),
         }))
     }
 }
@@ -253,40 +256,68 @@ impl Drop for Slot {
     }
 }
 
-struct Download {
-    gpu: Arc<Gpu>,
+/// A range of the bytes of a read, on its way to a read buffer.
+struct ReadPiece {
     slot: Slot,
-    len: u64,
-    index: Option<SubmissionIndex>,
+    range: Range<u64>,
+    index: SubmissionIndex,
     state: Arc<AtomicU8>,
 }
 
-impl PendingRead for Download {
+impl ReadPiece {
+    /// Waits until the bytes have arrived, and copies those from `skip` on to `out`, which may be shorter.
     fn wait_into(
-        mut self: Box<Self>,
-        skip: usize,
+        mut self,
+        gpu: &Gpu,
+        skip: u64,
         out: &mut [u8],
-        patience: Option<Duration>,
+        deadline: Option<Instant>,
     ) -> Result<()> {
-        let deadline = patience.map(|patience| Instant::now() + patience);
         let arrived = || self.state.load(Acquire) != WAITING;
-        if !self.gpu.wait(self.index.as_ref(), deadline, arrived)? {
+        if !gpu.wait(Some(&self.index), deadline, arrived)? {
             return Err(Error::Busy);
         }
         if self.state.load(Acquire) == FAILED {
             return Err(Error::driver("the read could not be mapped"));
         }
         self.slot.mapped = true;
-        for (at, piece) in out.chunks_mut(COPIED).enumerate() {
-            let start = (skip + at * COPIED) as u64;
-            let end = start + piece.len() as u64;
-            self.gpu.while_mapped(|| {
-                let words = start / 4 * 4..end.next_multiple_of(4).min(self.len);
+        let len = self.range.end - self.range.start;
+        for (at, part) in out.chunks_mut(COPIED).enumerate() {
+            let start = skip + (at * COPIED) as u64;
+            let end = start + part.len() as u64;
+            gpu.while_mapped(|| {
+                let words = start / 4 * 4..end.next_multiple_of(4).min(len);
                 let view = self.slot.buffer.slice(words).get_mapped_range();
                 let skip = (start % 4) as usize;
-                piece.copy_from_slice(&view[skip..skip + piece.len()]);
+                part.copy_from_slice(&view[skip..skip + part.len()]);
                 Ok(())
             })?;
+        }
+        Ok(())
+    }
+}
+
+struct Download {
+    gpu: Arc<Gpu>,
+    pieces: Vec<ReadPiece>,
+}
+
+impl PendingRead for Download {
+    fn wait_into(
+        self: Box<Self>,
+        skip: usize,
+        mut out: &mut [u8],
+        patience: Option<Duration>,
+    ) -> Result<()> {
+        let deadline = patience.map(|patience| Instant::now() + patience);
+        let mut skip = skip as u64;
+        for piece in self.pieces {
+            let len = piece.range.end - piece.range.start;
+            let wanted = len.saturating_sub(skip).min(out.len() as u64);
+            let (now, later) = out.split_at_mut(wanted as usize);
+            out = later;
+            piece.wait_into(&self.gpu, skip.min(len), now, deadline)?;
+            skip = skip.saturating_sub(len);
         }
         Ok(())
     }
