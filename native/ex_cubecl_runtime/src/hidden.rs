@@ -1,19 +1,29 @@
-//! Types that a device computes and claims not to, so that tests on a device with all types cover devices that lack some.
+//! Types and operations that a device has and claims not to have, so that tests cover devices that lack them.
 
 use std::sync::LazyLock;
 
 use ex_cubecl_core::dtype::DType;
 
 /// Names of types, separated by commas; read when the first device is opened.
-const VARIABLE: &str = "EX_CUBECL_TEST_HIDDEN_DTYPES";
+const DTYPES: &str = "EX_CUBECL_TEST_HIDDEN_DTYPES";
+
+/// If it is set and not empty, no device has operations on planes.
+const PLANES: &str = "EX_CUBECL_TEST_HIDDEN_PLANES";
 
 static HIDDEN: LazyLock<Vec<DType>> = LazyLock::new(|| {
-    let names = std::env::var(VARIABLE).unwrap_or_default();
+    let names = std::env::var(DTYPES).unwrap_or_default();
     parsed(&names)
 });
 
 pub fn is_hidden(dtype: DType) -> bool {
     HIDDEN.contains(&dtype)
+}
+
+static PLANES_HIDDEN: LazyLock<bool> =
+    LazyLock::new(|| std::env::var_os(PLANES).is_some_and(|value| !value.is_empty()));
+
+pub fn planes_are_hidden() -> bool {
+    *PLANES_HIDDEN
 }
 
 fn parsed(names: &str) -> Vec<DType> {

@@ -9,7 +9,7 @@ mod cube;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod guard;
-mod hidden_types;
+mod hidden;
 mod kernels;
 mod lower;
 mod lru;
@@ -24,7 +24,7 @@ use ex_cubecl_core::error::{Error, Result};
 use ex_cubecl_core::program::source::Source;
 use ex_cubecl_core::registry;
 
-use crate::hidden_types::is_hidden;
+use crate::hidden::is_hidden;
 
 /// The runtimes of this build.
 struct Runtimes;

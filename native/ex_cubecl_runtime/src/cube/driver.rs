@@ -17,7 +17,7 @@ use crate::cube::launches::launch_all;
 use crate::cube::matmul::{self, QueuedProduct};
 use crate::cube::{Allocation, Backend, Cube, WINDOW_ALIGNMENT, flushed, handle_of, initialized};
 use crate::guard::caught;
-use crate::hidden_types::is_hidden;
+use crate::hidden::{is_hidden, planes_are_hidden};
 use crate::kernels;
 use crate::lower::launch::Launch;
 use crate::lower::support;
@@ -259,7 +259,7 @@ impl<B: Backend> Driver for Cube<B> {
     }
 
     fn supports_planes(&self) -> bool {
-        B::supports_planes(self)
+        !planes_are_hidden() && B::supports_planes(self)
     }
 
     fn supports_compute(&self, dtype: DType) -> bool {

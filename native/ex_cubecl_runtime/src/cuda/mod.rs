@@ -46,6 +46,8 @@ fn describe(api: &DriverApi, index: u32) -> Info {
         driver: api.version(),
         // CubeCL's largest page.
         max_buffer: total_memory.unwrap_or(0) / 4 / 512 * 512,
+        // The parameters of a kernel have room for 4 KiB.
+        max_buffers: 64,
         total_memory,
         dtypes: DType::all().filter(|dtype| *dtype != DType::F64).collect(),
         pci_address: api
