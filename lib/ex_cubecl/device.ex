@@ -30,6 +30,7 @@ defmodule ExCubecl.Device do
     :kind,
     :driver,
     :max_buffer_size,
+    :max_buffers,
     :total_memory,
     dtypes: []
   ]
@@ -41,7 +42,7 @@ defmodule ExCubecl.Device do
   @typedoc """
   `adapter` is the id of the adapter: the device's own id, except for a logical device of `open/2`.
   `max_buffer_size` and `total_memory` are bytes; `total_memory` is `nil` if the driver does not
-  report it. `dtypes` are the types that its kernels calculate with; storing, reading, copying, filling
+  report it. `max_buffers` is how many buffers one kernel can read and write. `dtypes` are the types that its kernels calculate with; storing, reading, copying, filling
   and converting work for every type on every device.
   """
   @type t :: %__MODULE__{
@@ -52,6 +53,7 @@ defmodule ExCubecl.Device do
           kind: kind,
           driver: String.t(),
           max_buffer_size: pos_integer,
+          max_buffers: pos_integer,
           total_memory: pos_integer | nil,
           dtypes: [ExCubecl.DType.t()]
         }

@@ -10,7 +10,8 @@ defmodule ExCubecl.Kernel.Launch do
 
   @doc """
   Checks the arguments, compiles the kernel for their types if needed, and returns `{:ok, launch}`. `opts` are those of
-  `ExCubecl.Kernel.run/3`, and `:shape`, the shape of the result of an element-wise kernel whose arguments have other shapes.
+  `ExCubecl.Kernel.run/3`, and two more: `:shape` is the shape of the result of an element-wise kernel whose arguments have other shapes; with
+  `replaces: true` the caller knows that the launch writes every element of its outputs, whose new memory then is not zeroed before.
   """
   def prepare(%{parsed: parsed} = kernel, args, opts) do
     check = opts[:check] || false
@@ -37,6 +38,7 @@ defmodule ExCubecl.Kernel.Launch do
          inputs: refs(compiled.inputs, args),
          numbers: numbers(compiled.scalars, args, parsed.group, shape),
          outputs: outputs,
+         replaces: opts[:replaces] || false,
          grid: Grid.size(parsed.group, shape)
        }}
     end
@@ -83,7 +85,7 @@ defmodule ExCubecl.Kernel.Launch do
 
   @doc "The tuple that the native side takes for a launch."
   def step(%{compiled: %{ref: ref}} = launch),
-    do: {ref, launch.inputs, launch.numbers, launch.outputs, launch.grid}
+    do: {ref, launch.inputs, launch.numbers, launch.outputs, launch.grid, launch.replaces}
 
   @doc "The result of a launch. An error about an argument names that argument."
   def explain(result, %{compiled: %{scalars: scalars}} = launch),

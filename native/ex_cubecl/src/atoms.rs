@@ -56,6 +56,7 @@ rustler::atoms! {
     live_bytes,
     max,
     max_buffer_size,
+    max_buffers,
     measuring,
     misses,
     name,

@@ -32,6 +32,8 @@ pub struct Info {
     pub driver: String,
     /// The largest buffer in bytes.
     pub max_buffer: u64,
+    /// The most buffers that one kernel can read and write.
+    pub max_buffers: u32,
     /// The memory of the device in bytes, if the driver reports it.
     pub total_memory: Option<u64>,
     /// The types that kernels can calculate with natively.

@@ -2,7 +2,6 @@
 //! once, so that two calls cannot deadlock.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use parking_lot::{RwLockReadGuard, RwLockWriteGuard};
 
@@ -37,7 +36,7 @@ impl<'a> Locks<'a> {
             if written {
                 storage.try_write().map(Lock::Write)
             } else {
-                storage.read_for(Duration::ZERO).map(Lock::Read)
+                storage.try_read().map(Lock::Read)
             }
         };
         let storages = storages(buffers).into_iter();

@@ -88,17 +88,24 @@ impl Memory {
 pub(crate) enum Content {
     /// Nothing was written. Memory may already be allocated, but no byte of it can be read.
     Unwritten(Option<Memory>),
+    /// Only the bytes up to this offset were written. The others read as zeros: whoever accesses the
+    /// storage, except to write the bytes that follow, zeroes them first.
+    Prefix(Memory, u64),
     Written(Memory),
     /// The memory was returned to the pool or arena that lent it: every handle is stale.
     Gone,
 }
 
 impl Content {
+    fn is_prefix(&self) -> bool {
+        matches!(self, Content::Prefix(..))
+    }
+
     /// The memory to read from.
     pub fn written(&self) -> Result<&Memory> {
         match self {
             Content::Written(memory) => Ok(memory),
-            Content::Unwritten(_) => Err(Error::NotAllocated),
+            Content::Unwritten(_) | Content::Prefix(..) => Err(Error::NotAllocated),
             Content::Gone => Err(Error::Stale),
         }
     }
@@ -167,15 +174,61 @@ impl Storage {
     }
 
     pub fn read(&self) -> RwLockReadGuard<'_, Content> {
-        self.content.read()
+        loop {
+            let content = self.content.read();
+            if !content.is_prefix() {
+                return content;
+            }
+            drop(content);
+            drop(self.write());
+        }
     }
 
+    /// As `read`; `None` if another call holds the lock for longer than `patience`.
     pub fn read_for(&self, patience: Duration) -> Option<RwLockReadGuard<'_, Content>> {
+        let content = self.content.try_read_for(patience)?;
+        if !content.is_prefix() {
+            return Some(content);
+        }
+        drop(content);
+        self.complete(&mut *self.content.try_write_for(patience)?);
         self.content.try_read_for(patience)
     }
 
     pub fn write(&self) -> RwLockWriteGuard<'_, Content> {
+        let mut content = self.content.write();
+        self.complete(&mut content);
+        content
+    }
+
+    /// The lock for `modify`: bytes behind a prefix are not zeroed yet.
+    pub fn write_at_once(&self) -> RwLockWriteGuard<'_, Content> {
         self.content.write()
+    }
+
+    /// As `read`, without blocking: `None` also if bytes would have to be zeroed.
+    pub fn try_read(&self) -> Option<RwLockReadGuard<'_, Content>> {
+        let content = self.content.try_read()?;
+        (!content.is_prefix()).then_some(content)
+    }
+
+    /// As `write`, without blocking: `None` also if bytes would have to be zeroed.
+    pub fn try_write(&self) -> Option<RwLockWriteGuard<'_, Content>> {
+        let content = self.content.try_write()?;
+        (!content.is_prefix()).then_some(content)
+    }
+
+    /// Zeroes the bytes behind a prefix. If that fails, nothing can be read any more.
+    fn complete(&self, content: &mut Content) {
+        if !content.is_prefix() {
+            return;
+        }
+        if let Content::Prefix(memory, end) = std::mem::replace(content, Content::Unwritten(None)) {
+            *content = match self.zero_from(&memory, end) {
+                Ok(()) => Content::Written(memory),
+                Err(_) => Content::Unwritten(Some(memory)),
+            };
+        }
     }
 
     /// Makes every handle stale. The memory is returned to its owner when the returned value is dropped.
@@ -194,10 +247,6 @@ impl Storage {
         std::mem::replace(content, Content::Gone)
     }
 
-    pub fn try_write(&self) -> Option<RwLockWriteGuard<'_, Content>> {
-        self.content.try_write()
-    }
-
     /// Swaps the content of this storage, whose lock the caller holds, with that of a storage of the same
     /// size that no other call has. Each memory keeps the tracker entry of its original owner.
     pub fn exchange_under(&self, content: &mut Content, fresh: &Storage) {
@@ -206,36 +255,43 @@ impl Storage {
         self.allocated.store(memory, Release);
     }
 
-    /// Runs `command` on a span under the lock. `whole` means that it replaces each byte of the storage,
-    /// so that fresh memory is not zeroed. If the first command fails, memory that was allocated for it
-    /// is freed. For a span of zero bytes nothing is written and nothing changes.
+    /// Runs `command` on a span under the lock. `replaces` means that it writes each byte of the span, so
+    /// that fresh memory is not zeroed there, nor behind the span if it begins the storage or continues
+    /// what was written. If the first command fails, memory that was allocated for it is freed. For a
+    /// span of zero bytes nothing is written and nothing changes.
     pub fn modify(
         &self,
         content: &mut Content,
         span: Span,
-        whole: bool,
+        replaces: bool,
         command: impl FnOnce(Region<'_>) -> Result<()>,
     ) -> Result<()> {
         point(Stage::Changing);
-        let fresh = match content {
+        match content {
             Content::Gone => return Err(Error::Stale),
             _ if span.len == 0 => return Ok(()),
             Content::Written(memory) => {
                 return self.region(memory, span).map_or(Ok(()), command);
             }
-            Content::Unwritten(memory) => memory.take(),
+            Content::Prefix(..) | Content::Unwritten(_) => {}
+        }
+        let (memory, end, is_new) = match std::mem::replace(content, Content::Unwritten(None)) {
+            Content::Prefix(memory, end) => (memory, end, false),
+            Content::Unwritten(Some(memory)) => (memory, 0, false),
+            _ => (self.take_memory()?, 0, true),
         };
-        let lent = fresh.is_some();
-        let memory = match fresh {
-            Some(memory) => memory,
-            None => self.take_memory()?,
+        let continues = replaces && span.offset <= end;
+        let zeroed = if continues {
+            Ok(())
+        } else {
+            self.zero_from(&memory, end)
         };
-        let zeroed = if whole { Ok(()) } else { self.zero(&memory) };
         let done = zeroed.and_then(|()| self.region(&memory, span).map_or(Ok(()), command));
-        *content = match (&done, lent) {
-            (Ok(()), _) => Content::Written(memory),
-            (Err(_), true) => Content::Unwritten(Some(memory)),
-            (Err(_), false) => Content::Unwritten(None),
+        *content = match (&done, continues) {
+            (Ok(()), true) => self.written_to(memory, end.max(span.end())),
+            (Ok(()), false) => Content::Written(memory),
+            (Err(_), _) if is_new => Content::Unwritten(None),
+            (Err(_), _) => self.written_to(memory, end),
         };
         point(Stage::Changed);
         if done.is_ok() {
@@ -244,15 +300,55 @@ impl Storage {
         done
     }
 
+    fn written_to(&self, memory: Memory, end: u64) -> Content {
+        match end {
+            0 => Content::Unwritten(Some(memory)),
+            end if end < self.bytes => Content::Prefix(memory, end),
+            _ => Content::Written(memory),
+        }
+    }
+
+    /// Gives an unwritten storage its memory, all of which the caller will write, without blocking. Returns
+    /// whether the storage has memory now.
+    pub fn try_prepare(&self, content: &mut Content) -> bool {
+        let Content::Unwritten(memory) = content else {
+            return true;
+        };
+        let Some(memory) = memory.take().or_else(|| self.try_take_memory()) else {
+            return false;
+        };
+        *content = Content::Written(memory);
+        self.allocated.store(true, Release);
+        true
+    }
+
+    /// Undoes `try_prepare` or `modify` of an unwritten storage: the command that should have written it did not run.
+    pub fn withdraw(&self, content: &mut Content) {
+        *content = match std::mem::replace(content, Content::Gone) {
+            Content::Written(memory) => Content::Unwritten(Some(memory)),
+            other => other,
+        };
+    }
+
     fn take_memory(&self) -> Result<Memory> {
         let entry = self.device.record(self.id, &self.spec, self.bytes);
         let (block, reservation) = self.device.alloc(entry)?;
         Ok(Memory::own(block, reservation))
     }
 
-    fn zero(&self, memory: &Memory) -> Result<()> {
+    pub fn try_take_memory(&self) -> Option<Memory> {
+        let entry = self.device.record(self.id, &self.spec, self.bytes);
+        let (block, reservation) = self.device.try_alloc(entry)?;
+        Some(Memory::own(block, reservation))
+    }
+
+    fn zero_from(&self, memory: &Memory, end: u64) -> Result<()> {
         let driver = self.device.driver()?;
-        match self.region(memory, Span::whole(self.bytes)) {
+        let rest = Span {
+            offset: end,
+            len: self.bytes - end,
+        };
+        match self.region(memory, rest) {
             Some(region) => driver.fill(region, 0, 1),
             None => Ok(()),
         }
@@ -278,10 +374,10 @@ pub(crate) fn lock_both<'a>(
     target: &'a Storage,
 ) -> (RwLockReadGuard<'a, Content>, RwLockWriteGuard<'a, Content>) {
     if source.id < target.id {
-        let from = source.content.read();
-        (from, target.content.write())
+        let from = source.read();
+        (from, target.write_at_once())
     } else {
-        let to = target.content.write();
-        (source.content.read(), to)
+        let to = target.write_at_once();
+        (source.read(), to)
     }
 }

@@ -33,6 +33,7 @@ pub fn host_device() -> Arc<Device> {
         hardware: Hardware::Cpu,
         driver: String::new(),
         max_buffer: 1 << 30,
+        max_buffers: 8,
         total_memory: None,
         dtypes: Vec::new(),
         pci_address: String::new(),

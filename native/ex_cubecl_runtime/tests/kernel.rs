@@ -5,7 +5,7 @@
 mod common;
 
 use common::{bytes_buffer, contents, pattern, test_device};
-use ex_cubecl_core::launch::kernel::Kernel;
+use ex_cubecl_core::launch::kernel::{Kernel, Launch, run_all, try_run};
 use ex_cubecl_core::launch::matmul::{Lengths, Operand, matmul};
 use ex_cubecl_core::program::tree::{
     Atomic, Binary, Expr, Group, INDEX, Program, Stmt, Type, Unary,
@@ -583,4 +583,79 @@ fn a_product_whose_operands_are_not_inside_their_buffers_is_refused() {
             .unwrap()
             .is_none()
     );
+}
+
+/// The sum of many buffers and 1.
+fn sum_of(inputs: usize) -> Kernel {
+    let one = Expr::Const(F32, u64::from(1f32.to_bits()));
+    let sum = (0..inputs).fold(one, |sum, slot| {
+        bin(Binary::Add, sum, Expr::ElementAtSelf(slot))
+    });
+    Kernel::new(Program {
+        inputs: vec![F32; inputs],
+        outputs: vec![F32],
+        scalars: vec![],
+        locals: vec![],
+        body: vec![Stmt::Put(inputs, sum)],
+        report: None,
+        group: None,
+    })
+    .unwrap()
+}
+
+#[test]
+fn a_kernel_has_as_many_buffers_as_the_device_binds_and_one_more_is_refused() {
+    let device = test_device();
+    let most = device.info.max_buffers as usize;
+    let inputs: Vec<_> = (0..most).map(|n| floats(&[n as f32; 3])).collect();
+    let inputs: Vec<_> = inputs.iter().collect();
+    let map = |inputs: &[&Buffer]| {
+        let kernel = sum_of(inputs.len());
+        kernel.map(&device, inputs, &[], vec![(F32, 3).into()], 3)
+    };
+    let sum = (1..most as i32 - 1).sum::<i32>() + 1;
+    assert_eq!(
+        read(&map(&inputs[1..]).unwrap()[0])[0],
+        sum as f32 + most as f32 - 1.0
+    );
+    let refused = map(&inputs).err().unwrap();
+    assert!(refused.to_string().contains("at most"), "{refused}");
+}
+
+#[test]
+fn an_output_that_no_launch_has_replaced_is_unreadable() {
+    let device = test_device();
+    let kernel = sum_of(1);
+    let lazy = || Buffer::lazy(device.clone(), (F32, 1000)).unwrap();
+    let input = floats(&[2.0; 1000]);
+    fn launch<'a>(kernel: &'a Kernel, input: &'a Buffer, output: &'a Buffer) -> Launch<'a> {
+        Launch {
+            kernel,
+            buffers: vec![input, output],
+            scalars: &[],
+            invocations: 1000,
+            replaces: true,
+        }
+    }
+    kernel.compile(&device).unwrap();
+    for run in [
+        |it: &Launch<'_>| run_all(std::slice::from_ref(it)),
+        |it| try_run(it).map(|launched| assert!(launched)),
+    ] {
+        drop(floats(&[7.0; 1000]));
+        let output = lazy();
+        run(&launch(&kernel, &input, &output)).unwrap();
+        assert_eq!(read(&output), [3.0; 1000]);
+    }
+    drop(floats(&[7.0; 1000]));
+    let (unwritten, output) = (lazy(), lazy());
+    let bad = launch(&kernel, &unwritten, &output);
+    assert_eq!(try_run(&bad), Ok(false));
+    assert_eq!(output.read(0, 1), Err(Error::NotAllocated));
+    // The second launch fails, so that the first one is not made either.
+    let both = [launch(&kernel, &input, &output), bad];
+    assert_eq!(run_all(&both), Err(Error::NotAllocated));
+    assert_eq!(output.read(0, 1), Err(Error::NotAllocated));
+    run_all(&both[..1]).unwrap();
+    assert_eq!(read(&output), [3.0; 1000]);
 }

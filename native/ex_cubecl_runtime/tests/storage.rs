@@ -280,3 +280,63 @@ fn a_call_about_no_elements_is_checked_and_changes_nothing() {
     lazy.view(0, 0).unwrap().ensure_allocated().unwrap();
     assert_eq!(contents(&lazy), [0; 10]);
 }
+
+/// Memory of this size that was written before is used again.
+fn reused(device: &std::sync::Arc<ex_cubecl_core::Device>, len: usize) -> Buffer {
+    drop(bytes_buffer(device, &vec![0xAA; len]));
+    Buffer::lazy(device.clone(), (DType::U8, len as u64)).unwrap()
+}
+
+#[test]
+fn bytes_behind_those_that_were_written_first_are_zero() {
+    let device = test_device();
+    const LEN: usize = 100_003;
+    let data = pattern(3, LEN);
+    for parts in [
+        &[0..LEN][..],
+        &[0..7, 7..50_001, 50_001..LEN],
+        &[0..9, 3..20, 20..LEN],
+    ] {
+        let buffer = reused(&device, LEN);
+        for part in parts {
+            buffer
+                .write(part.start as u64, &data[part.clone()])
+                .unwrap();
+        }
+        assert_eq!(contents(&buffer), data, "{parts:?}");
+    }
+    // What is left out reads as zeros, whichever call comes next.
+    let half = LEN / 2;
+    let expected = |end: usize| [&data[..half], &vec![0; end - half]].concat();
+    let partly = || {
+        let buffer = reused(&device, LEN);
+        assert_eq!(buffer.read(0, 1), Err(Error::NotAllocated));
+        buffer.write(0, &data[..half]).unwrap();
+        buffer
+    };
+    assert_eq!(contents(&partly()), expected(LEN));
+    let buffer = partly();
+    buffer.write(LEN as u64 - 2, &[7, 8]).unwrap();
+    assert_eq!(
+        contents(&buffer),
+        [&expected(LEN - 2)[..], &[7, 8]].concat()
+    );
+    assert_eq!(contents(&partly().duplicate().unwrap()), expected(LEN));
+    let (first, second) = (partly(), reused(&device, LEN));
+    first.copy_to(&second).unwrap();
+    assert_eq!(contents(&second), expected(LEN));
+    let buffer = partly();
+    buffer
+        .view(0, 2)
+        .unwrap()
+        .copy_to(&buffer.view(LEN as u64 - 2, 2).unwrap())
+        .unwrap();
+    assert_eq!(
+        contents(&buffer),
+        [&expected(LEN - 2)[..], &data[..2]].concat()
+    );
+    let buffer = partly();
+    buffer.ensure_allocated().unwrap();
+    buffer.write(half as u64, &data[half..]).unwrap();
+    assert_eq!(contents(&buffer), data);
+}

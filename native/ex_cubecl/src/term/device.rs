@@ -88,6 +88,7 @@ impl Encoder for Wire<Info> {
                 (atoms::kind(), &Wire(info.hardware)),
                 (atoms::driver(), &info.driver),
                 (atoms::max_buffer_size(), &info.max_buffer),
+                (atoms::max_buffers(), &info.max_buffers),
                 (atoms::total_memory(), &info.total_memory),
                 (atoms::dtypes(), &encode_all(env, &info.dtypes)),
                 (atoms::adapter(), &Wire(info.adapter)),

@@ -128,7 +128,7 @@ impl Buffer {
         }
         let (source, mut destination) = lock_both(&self.storage, &target.storage);
         let from = self.source(&source)?;
-        target.modify_under(&mut destination, target.covers_all(), |to| {
+        target.modify_under(&mut destination, true, |to| {
             from.map_or(Ok(()), |from| driver.copy(from, to))
         })
     }
@@ -199,22 +199,18 @@ impl Buffer {
 
     /// Runs `command`, which replaces all bytes of this buffer.
     pub(super) fn overwrite(&self, command: impl FnOnce(Region<'_>) -> Result<()>) -> Result<()> {
-        self.modify(self.covers_all(), command)
-    }
-
-    fn modify(&self, whole: bool, command: impl FnOnce(Region<'_>) -> Result<()>) -> Result<()> {
-        self.modify_under(&mut self.storage.write(), whole, command)
+        self.modify_under(&mut self.storage.write_at_once(), true, command)
     }
 
     pub(crate) fn modify_under(
         &self,
         content: &mut Content,
-        whole: bool,
+        replaces: bool,
         command: impl FnOnce(Region<'_>) -> Result<()>,
     ) -> Result<()> {
         let device = self.device();
         device.driver()?;
-        device.explain(self.storage.modify(content, self.span, whole, command))
+        device.explain(self.storage.modify(content, self.span, replaces, command))
     }
 
     /// The region to read from; `None` for a buffer of zero bytes.
@@ -235,7 +231,7 @@ impl Buffer {
         device.explain(storage.modify(&mut storage.write(), whole, false, |_| Ok(())))
     }
 
-    pub(super) fn covers_all(&self) -> bool {
+    pub(crate) fn covers_all(&self) -> bool {
         self.span.len == self.storage.bytes
     }
 }

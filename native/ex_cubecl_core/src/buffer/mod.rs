@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::memory::allocation_tracker::{Label, Spec};
 use crate::numeric;
 use crate::span::Span;
-use crate::storage::{Content, Lender, Memory, Storage, next_id};
+use crate::storage::{Content, Lender, Storage, next_id};
 
 /// A handle: a span of a storage, interpreted as elements of one type.
 pub struct Buffer {
@@ -72,29 +72,13 @@ impl Buffer {
         let buffer = Buffer::lazy(device.clone(), spec).ok()?;
         buffer.check_bytes(data).ok()?;
         let storage = &buffer.storage;
-        let memory = buffer.try_memory()?;
+        let memory = storage.try_take_memory()?;
         let region = storage.region(&memory, buffer.span)?;
         if !driver.defer_write(region, data) {
             return None;
         }
         storage.fill_with(memory);
         Some(buffer)
-    }
-
-    fn try_memory(&self) -> Option<Memory> {
-        let (device, storage) = (self.device(), &self.storage);
-        let entry = device.record(storage.id, storage.spec(), storage.bytes);
-        let (block, reservation) = device.try_alloc(entry)?;
-        Some(Memory::own(block, reservation))
-    }
-
-    /// Allocates the memory of a new buffer that no other call has, all of which will be written. Returns
-    /// `false` if that would block.
-    pub(crate) fn try_allocate(&self) -> bool {
-        let memory = self.try_memory();
-        memory
-            .map(|memory| self.storage.fill_with(memory))
-            .is_some()
     }
 
     fn check_bytes(&self, data: &[u8]) -> Result<()> {

@@ -12,6 +12,7 @@ use crate::locks::Locks;
 use crate::memory::allocation_tracker::Spec;
 use crate::program::interned;
 use crate::program::tree::{Atomic, Group, Program, REPORT};
+use crate::storage::Content;
 use crate::threads::large_stack::on_large_stack;
 
 /// Indices are signed 32-bit integers inside a kernel.
@@ -95,10 +96,7 @@ impl Kernel {
     ) -> Result<Vec<Buffer>> {
         let outputs = made(device, outputs)?;
         let launch = self.mapping(device, inputs, scalars, &outputs, invocations)?;
-        // No other call has these buffers: elements that the launch leaves out, or that it does not write
-        // because it fails, are never read.
-        let whole = outputs.iter().all(|output| output.count() == invocations);
-        run_on(device, &[launch], whole)?;
+        run_on(device, &[launch])?;
         Ok(outputs)
     }
 
@@ -113,10 +111,7 @@ impl Kernel {
     ) -> Result<Option<Vec<Buffer>>> {
         let outputs = made(device, outputs)?;
         let launch = self.mapping(device, inputs, scalars, &outputs, invocations)?;
-        let ready = outputs.iter().all(|output| {
-            output.count() == invocations && invocations > 0 && output.try_allocate()
-        });
-        let ran = ready && try_run_on(device, &launch)?;
+        let ran = try_run_on(device, &launch)?;
         Ok(ran.then_some(outputs))
     }
 
@@ -140,6 +135,7 @@ impl Kernel {
             buffers,
             scalars,
             invocations,
+            replaces: false,
         })
     }
 
@@ -156,12 +152,20 @@ impl Kernel {
             buffers: inputs.iter().chain(outputs).copied().collect(),
             scalars,
             invocations,
+            replaces: false,
         }])
     }
 
-    /// Checks that the device supports the types, atomic operations, operations on planes and workgroup of the program.
+    /// Checks that the device supports the number of buffers, the types, atomic operations, operations on planes and workgroup of the program.
     fn fits(&self, device: &Device) -> Result<()> {
         let driver = device.driver()?;
+        let (buffers, most) = (self.program.buffers(), device.info.max_buffers);
+        if buffers > most as usize {
+            return Err(Error::bad_kernel(format!(
+                "it has {buffers} buffers: {} binds at most {most} to a kernel",
+                device.id()
+            )));
+        }
         if let Some(operation) = self.facts.plane
             && !driver.supports_planes()
         {
@@ -262,6 +266,8 @@ pub struct Launch<'a> {
     pub buffers: Vec<&'a Buffer>,
     pub scalars: &'a [u64],
     pub invocations: u64,
+    /// The caller knows that the launch writes every element of its outputs: their new memory is not zeroed.
+    pub replaces: bool,
 }
 
 impl<'a> Launch<'a> {
@@ -271,6 +277,12 @@ impl<'a> Launch<'a> {
 
     fn outputs(&self) -> &[&'a Buffer] {
         self.buffers.get(self.inputs()..).unwrap_or_default()
+    }
+
+    /// Whether the launch writes every byte of the storage of an output.
+    fn replaces(&self, output: &Buffer) -> bool {
+        let fills = || self.kernel.program.fills() && output.count() == self.invocations;
+        output.covers_all() && (self.replaces || fills())
     }
 
     /// The buffers of the launch, each with whether the launch writes it.
@@ -323,20 +335,47 @@ fn try_run_on(device: &Arc<Device>, launch: &Launch<'_>) -> Result<bool> {
     if launch.invocations == 0 || !launch.kernel.is_compiled(device) {
         return Ok(false);
     }
-    let Some(locks) = Locks::try_lock(launch.written()) else {
+    let Some(mut locks) = Locks::try_lock(launch.written()) else {
         return Ok(false);
     };
+    let fresh = unwritten(&locks, std::slice::from_ref(launch));
+    let ready = fresh.iter().all(|output| {
+        let content = locks.content_mut(output);
+        content.is_some_and(|content| output.storage().try_prepare(content))
+    });
     // If memory or content is missing, the blocking call allocates it or returns the error.
-    match launch.run(&locks) {
-        Ok(run)
-            if run
-                .arguments
-                .iter()
-                .all(|argument| argument.region.is_some()) =>
-        {
+    let launched = match launch.run(&locks) {
+        Ok(run) if ready && run.arguments.iter().all(|it| it.region.is_some()) => {
             device.explain(device.driver()?.try_launch(&run))
         }
         _ => Ok(false),
+    };
+    if launched != Ok(true) {
+        withdraw(&mut locks, &fresh);
+    }
+    launched
+}
+
+/// The outputs without content that the launches replace, each byte.
+fn unwritten<'a>(locks: &Locks<'_>, launches: &[Launch<'a>]) -> Vec<&'a Buffer> {
+    let is_unwritten = |output: &Buffer| {
+        let content = locks.content(output);
+        content.is_ok_and(|content| matches!(content, Content::Unwritten(_)))
+    };
+    let busy = launches.iter().filter(|launch| launch.invocations > 0);
+    let outputs = busy.flat_map(|launch| {
+        let outputs = launch.outputs().iter().copied();
+        outputs.filter(|output| launch.replaces(output))
+    });
+    outputs.filter(|output| is_unwritten(output)).collect()
+}
+
+/// What no launch has written must not be read.
+fn withdraw(locks: &mut Locks<'_>, fresh: &[&Buffer]) {
+    for output in fresh {
+        if let Some(content) = locks.content_mut(output) {
+            output.storage().withdraw(content);
+        }
     }
 }
 
@@ -362,15 +401,25 @@ pub fn run_all(launches: &[Launch<'_>]) -> Result<()> {
             .kernel
             .check(&device, buffers, scalars, launch.invocations)?;
     }
-    run_on(&device, launches, false)
+    run_on(&device, launches)
 }
 
-fn run_on(device: &Arc<Device>, launches: &[Launch<'_>], whole: bool) -> Result<()> {
+fn run_on(device: &Arc<Device>, launches: &[Launch<'_>]) -> Result<()> {
     let mut locks = Locks::lock(launches.iter().flat_map(Launch::written));
-    let busy = |launch: &&Launch<'_>| launch.invocations > 0;
-    for output in launches.iter().filter(busy).flat_map(Launch::outputs) {
-        if let Some(content) = locks.content_mut(output) {
-            output.modify_under(content, whole, |_| Ok(()))?;
+    let fresh = unwritten(&locks, launches);
+    let launched = run_under(device, launches, &mut locks);
+    if launched.is_err() {
+        withdraw(&mut locks, &fresh);
+    }
+    launched
+}
+
+fn run_under(device: &Arc<Device>, launches: &[Launch<'_>], locks: &mut Locks<'_>) -> Result<()> {
+    for launch in launches.iter().filter(|launch| launch.invocations > 0) {
+        for output in launch.outputs() {
+            if let Some(content) = locks.content_mut(output) {
+                output.modify_under(content, launch.replaces(output), |_| Ok(()))?;
+            }
         }
     }
     let mut runs = Vec::with_capacity(launches.len());
@@ -379,7 +428,7 @@ fn run_on(device: &Arc<Device>, launches: &[Launch<'_>], whole: bool) -> Result<
             locks.check(launch.written())?;
             continue;
         }
-        let run = launch.run(&locks)?;
+        let run = launch.run(locks)?;
         let outputs = &run.arguments[launch.inputs()..];
         if outputs.iter().any(|out| out.region.is_some()) {
             runs.push(run);

@@ -97,13 +97,14 @@ fn kernel_try_map<'a>(
     outputs.map(only_output).transpose()
 }
 
-/// A kernel, its inputs, scalars, outputs and number of invocations.
+/// A kernel, its inputs, scalars, outputs and number of invocations, and whether it writes every element of the outputs.
 type StepTerms<'a> = (
     ResourceArc<KernelRef>,
     ListOf<BufferArg>,
     ListOf<Term<'a>>,
     ListOf<BufferArg>,
     u64,
+    bool,
 );
 
 /// A launch into existing buffers.
@@ -113,15 +114,18 @@ struct Step {
     scalars: Vec<u64>,
     outputs: ListOf<BufferArg>,
     invocations: u64,
+    replaces: bool,
 }
 
-fn step<'a>((kernel, inputs, scalars, outputs, invocations): StepTerms<'a>) -> NifResult<'a, Step> {
+fn step<'a>(terms: StepTerms<'a>) -> NifResult<'a, Step> {
+    let (kernel, inputs, scalars, outputs, invocations, replaces) = terms;
     Ok(Step {
         scalars: scalar_bits(&kernel.0, &scalars)?,
         kernel,
         inputs,
         outputs,
         invocations,
+        replaces,
     })
 }
 
@@ -132,6 +136,7 @@ impl Step {
             buffers: [buffers(&self.inputs), buffers(&self.outputs)].concat(),
             scalars: &self.scalars,
             invocations: self.invocations,
+            replaces: self.replaces,
         }
     }
 }
