@@ -26,6 +26,7 @@ defmodule ExCubecl.DeviceTest do
       assert device.kind in [:discrete_gpu, :integrated_gpu, :virtual_gpu, :cpu, :other]
       assert device.name =~ ~r/\S/ and device.driver =~ ~r/\S/
       assert device.max_buffer_size > 1_000_000 and :f32 in device.dtypes
+      assert device.max_buffers in 4..64
       if device.name =~ "llvmpipe", do: assert(device.kind == :cpu)
     end
   end

@@ -3,9 +3,10 @@ defmodule ExCubecl.HiddenTypesTest do
   use ExCubecl.Case, async: true
 
   # Runs a script that prints a term, on a device without these types.
-  defp without(types, script) do
-    env = [{"EX_CUBECL_TEST_HIDDEN_DTYPES", Enum.join(types, ",")}]
+  defp without(types, script),
+    do: result_of(script, [{"EX_CUBECL_TEST_HIDDEN_DTYPES", Enum.join(types, ",")}])
 
+  defp result_of(script, env) do
     script = """
     require ExCubecl.Kernel
     alias ExCubecl.{Buffer, Device, Ops}
@@ -26,6 +27,20 @@ defmodule ExCubecl.HiddenTypesTest do
     {:ok, %{dtypes: all}} = Device.info(Device.default!())
     dtypes = without([:f64, :u8], "Device.info!(Device.default!()).dtypes")
     assert Enum.sort(dtypes) == Enum.sort(all -- [:f64, :u8])
+  end
+
+  test "a device without operations on planes refuses them by name, and has all of Ops" do
+    script = """
+    kernel = ExCubecl.Kernel.kernel(fn x, out -> out[index()] = plane_sum(x[index()]) end, group: 32)
+    x = ExCubecl.buffer!(Enum.to_list(1..32), [32], :s32)
+    {:error, error} = ExCubecl.Kernel.run(kernel, [x, Buffer.zeros!([32], :s32)])
+    {error.reason, Exception.message(error), ExCubecl.item!(Ops.sum!(x))}
+    """
+
+    assert {:unsupported, message, 528} =
+             result_of(script, [{"EX_CUBECL_TEST_HIDDEN_PLANES", "1"}])
+
+    assert message =~ "plane_sum"
   end
 
   test "every type is stored, converted, viewed and moved" do

@@ -12,16 +12,16 @@ defmodule ExCubecl.Data.Upload do
   @doc """
   A new buffer with the elements of a stream, which has their bytes in this order.
 
-  A chunk that ends inside of an element is joined with the next one. The memory of a buffer of several chunks is allocated before the stream is read; a write of all
-  elements at once allocates it without the zeros that a partial one needs.
+  A chunk that ends inside of an element is joined with the next one. The first write allocates the memory.
   """
   @spec run(stream, :little | :big, Shape.t(), DType.t(), keyword) ::
           {:ok, Buffer.t()} | {:error, Error.t()}
   def run(stream, order, shape, dtype, opts) do
     with {:ok, buffer} <- Buffer.empty(shape, dtype, opts),
          {:ok, bytes} <- Buffer.size(buffer),
-         :ok <- if(bytes > Reader.chunk(), do: Buffer.ensure_allocated(buffer), else: :ok),
          :ok <- write(stream, buffer, {order, DType.size!(dtype)}, 0, bytes, <<>>),
+         # Without elements nothing was written.
+         :ok <- Buffer.ensure_allocated(buffer),
          do: {:ok, buffer}
   end
 

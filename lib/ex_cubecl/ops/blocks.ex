@@ -49,7 +49,7 @@ defmodule ExCubecl.Ops.Blocks do
     args = Enum.map(reads, &Reads.argument/1) ++ strided.args ++ [out: out]
     key = {:block, strided.key, Enum.map(reads, &elem(&1, 1)), casts}
     {kernel, args} = Strided.kernel(op, key, args, [:out], {statements, nil})
-    Strided.run(kernel, args, size: div(Shape.size(shape) + @lanes - 1, @lanes))
+    Strided.run(kernel, args, size: div(Shape.size(shape) + @lanes - 1, @lanes), replaces: true)
   end
 
   defp lowered(lengths, operands, factors?) do

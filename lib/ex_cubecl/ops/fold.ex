@@ -145,7 +145,7 @@ defmodule ExCubecl.Ops.Fold do
     {kernel, args} =
       Strided.kernel(op, {key, ranks, patterns, dilated}, args, [:out], {statements, nil})
 
-    Strided.run(kernel, args, size: count)
+    Strided.run(kernel, args, size: count, replaces: count == Shape.size(out.shape))
   end
 
   defp function(%{select: select}), do: {:select, select.key}

@@ -129,8 +129,7 @@ defmodule ExCubecl.Ops.Lowering do
 
   defp empty(reads, shape, dtype, opts) do
     [{_, %{device: device}} | _] = Reads.strided(reads)
-    # A launch into a buffer that has its memory does not block.
-    Buffer.empty(shape, dtype, [device: device, lazy: false] ++ opts)
+    Buffer.empty(shape, dtype, [device: device] ++ opts)
   end
 
   defp by_element(op, reads, shape, casts, opts) do
@@ -217,7 +216,7 @@ defmodule ExCubecl.Ops.Lowering do
 
   @doc """
   Applies `op` to the operands and writes the elements through the strides of a view, to whose shape they are broadcast. No operand may
-  share bytes with it. `casts` are the options `:as` and `:dtype` of `map/3`.
+  share bytes with it, and no two elements of it may be the same. `casts` are the options `:as` and `:dtype` of `map/3`.
   """
   @spec write(Kernel.t(), [operand], View.t(), keyword) :: :ok | {:error, Error.t()}
   def write(op, operands, %View{shape: shape} = target, casts \\ []) do
@@ -231,7 +230,8 @@ defmodule ExCubecl.Ops.Lowering do
       {kernel, args} =
         Strided.kernel(op, {:write, indexed.key, casts}, args, [:out], {statements, nil})
 
-      Strided.run(kernel, args, size: Shape.size(shape))
+      size = Shape.size(shape)
+      Strided.run(kernel, args, size: size, replaces: size == Shape.size(target.buffer.shape))
     end
   end
 

@@ -167,7 +167,11 @@ defmodule ExCubecl.Ops.Reduction do
     key = {:places, better.key, indices, vectors}
     outputs = [values: values, out: out]
     op = Strided.named(@same, name)
-    finish(op, key, space, @lanes, {statements, nil}, outputs, size: chunks * space.count)
+
+    finish(op, key, space, @lanes, {statements, nil}, outputs,
+      size: chunks * space.count,
+      replaces: true
+    )
   end
 
   ## Statements

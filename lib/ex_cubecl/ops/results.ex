@@ -61,8 +61,6 @@ defmodule ExCubecl.Ops.Results do
   @spec run(code, [operand], Shape.t(), keyword) :: {:ok, [Buffer.t()]} | {:error, Error.t()}
   def run(code, operands, shape, opts) do
     with {:ok, indices, reads} <- operands(code, operands, shape),
-         # A launch into a buffer that has its memory does not block.
-         opts = [lazy: false] ++ opts,
          {:ok, outputs} <- Error.map(code.results, &Buffer.empty(shape, elem(&1, 1), opts)),
          :ok <- launch(code, reads, indices, Enum.zip(@outputs, outputs), shape),
          do: {:ok, outputs}
@@ -100,6 +98,6 @@ defmodule ExCubecl.Ops.Results do
     statements = indexed.statements ++ reads(code.args, expressions) ++ code.statements ++ puts
     op = %{key: code.key, parsed: %{name: code.name}}
     {kernel, args} = Strided.kernel(op, key, args, Keyword.keys(outputs), {statements, nil})
-    Strided.run(kernel, args, size: Shape.size(shape))
+    Strided.run(kernel, args, size: Shape.size(shape), replaces: true)
   end
 end

@@ -85,8 +85,6 @@ defmodule ExCubecl.Ops.Rows do
           {:ok, [Buffer.t()]} | {:error, ExCubecl.Error.t()}
   def run_code(code, values, shape, axis, opts) do
     results = for {level, expression, _} <- code.results, do: {level, expression}
-    # A launch into a buffer that has its memory does not block.
-    opts = [lazy: false] ++ opts
 
     with {:ok, outputs} <- Error.map(code.results, &output(&1, shape, axis, opts)) do
       launch(code, Keyword.keys(code.args), values, {shape, axis}, outputs, fn names ->
@@ -165,7 +163,9 @@ defmodule ExCubecl.Ops.Rows do
       op = %{key: code.key, parsed: %{name: code.name}}
       {kernel, args} = Strided.kernel(op, key, args, Keyword.keys(outs), {statements, nil})
 
-      with :ok <- Strided.run(grouped(kernel, code, threads), args, size: rows * threads),
+      kernel = grouped(kernel, code, threads)
+
+      with :ok <- Strided.run(kernel, args, size: rows * threads, replaces: true),
            {:ok, _} <- Error.map(outputs, &allocated/1),
            do: {:ok, outputs}
     end

@@ -63,7 +63,7 @@ defmodule ExCubecl.Ops.Strided do
   def named(%{parsed: parsed} = kernel, name),
     do: %{kernel | parsed: %{parsed | name: name}, key: {name, kernel.key}}
 
-  @doc "Prepares and runs a launch."
+  @doc "Prepares and runs a launch, with the options of `ExCubecl.Kernel.Launch.prepare/3`."
   def run(kernel, args, opts),
     do: with({:ok, launch} <- Launch.prepare(kernel, args, opts), do: Launch.run(launch, opts))
 end

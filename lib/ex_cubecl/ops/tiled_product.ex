@@ -181,6 +181,6 @@ defmodule ExCubecl.Ops.TiledProduct do
     key = {:tiles, acc, space.tile, space.together?, signature}
     statements = TiledCode.statements(groups, acc, space.tile, space.together?)
     {kernel, args} = Strided.kernel(op, key, args, [:out], {statements, nil})
-    Strided.run(kernel, args, size: space.invocations)
+    Strided.run(kernel, args, size: space.invocations, replaces: true)
   end
 end

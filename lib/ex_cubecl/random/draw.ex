@@ -56,7 +56,7 @@ defmodule ExCubecl.Random.Draw do
   defp floats(change, {k0, k1}, shape, :f64, numbers, opts) do
     drawn(shape, :f64, opts, fn n, out ->
       args = [k0, k1, n] ++ Keyword.values(numbers) ++ [out]
-      Strided.run(change.(Kernels.kernel(:uniform_f64)), args, size: n)
+      Strided.run(change.(Kernels.kernel(:uniform_f64)), args, size: n, replaces: true)
     end)
   end
 
@@ -66,7 +66,7 @@ defmodule ExCubecl.Random.Draw do
     drawn(shape, dtype, opts, fn n, out ->
       half = div(n + 1, 2)
       args = [k0, k1, n, half, mask, shift, unit] ++ Keyword.values(numbers) ++ [out]
-      Strided.run(change.(Kernels.kernel(:uniform)), args, size: half)
+      Strided.run(change.(Kernels.kernel(:uniform)), args, size: half, replaces: true)
     end)
   end
 
@@ -140,17 +140,20 @@ defmodule ExCubecl.Random.Draw do
     half = rem(1 <<< 32, span)
     multiplier = rem(half * half, 1 <<< 64) |> rem(span)
     args = [k0, k1, n, span, multiplier, band(low, (1 <<< 64) - 1), out]
-    Strided.run(Kernels.kernel(:integers_64), args, size: n)
+    Strided.run(Kernels.kernel(:integers_64), args, size: n, replaces: true)
   end
 
   defp launch(bits, span, {k0, k1}, low, n, out) when span <= 0x10000 do
     args = [k0, k1, n, (1 <<< bits) - 1, span, rem(1 <<< bits, span), band(low, @mask), out]
-    Strided.run(Kernels.kernel(:integers), args, size: n)
+    Strided.run(Kernels.kernel(:integers), args, size: n, replaces: true)
   end
 
   defp launch(32, span, {k0, k1}, low, n, out),
     do:
-      Strided.run(Kernels.kernel(:integers_32), [k0, k1, n, span, band(low, @mask), out], size: n)
+      Strided.run(Kernels.kernel(:integers_32), [k0, k1, n, span, band(low, @mask), out],
+        size: n,
+        replaces: true
+      )
 
   ## Words
 
@@ -158,7 +161,7 @@ defmodule ExCubecl.Random.Draw do
   def words({k0, k1}, shape, device) do
     drawn(shape, :u32, [device: device], fn n, out ->
       half = div(n + 1, 2)
-      Strided.run(Kernels.kernel(:words), [k0, k1, n, half, out], size: half)
+      Strided.run(Kernels.kernel(:words), [k0, k1, n, half, out], size: half, replaces: true)
     end)
   end
 
