@@ -285,6 +285,33 @@ defmodule ExCubecl.NumberTest do
     assert run(lost, [buffer([0.0], :f32)]) == [0.0]
   end
 
+  # CubeCL's optimizer moved a part of the conversion to a block without its operand, and panicked.
+  test "conversions in branches compile" do
+    a = buffer(Enum.map(1..16, &(&1 / 4)), :f32)
+    b = buffer(Enum.map(1..16, &(&1 * 1.0)), :f64)
+
+    kernel =
+      Kernel.kernel(fn a, b, out ->
+        i = index()
+        t = 0.0
+
+        if a[i] > 1.0 do
+          if a[i] != 3.0, do: t = cast(b[i], :u8)
+        else
+          if b[i] != 2.0, do: t = 1.0
+        end
+
+        out[i] = cast(b[i], :u8) + t
+      end)
+
+    out = Buffer.zeros!([16], :f64)
+    assert Kernel.run(kernel, [a, b, out]) == :ok
+
+    assert list(out) ==
+             [2.0, 2.0, 4.0, 5.0, 10.0, 12.0, 14.0, 16.0, 18.0, 20.0, 22.0, 12.0] ++
+               [26.0, 28.0, 30.0, 32.0]
+  end
+
   # The results of random programs are compared bit for bit, except for the payload of NaN.
   describe "random programs over all types mean what Elixir makes of them:" do
     for form <- [:element_wise, :indexed] do

@@ -640,11 +640,16 @@ fn an_output_that_no_launch_has_replaced_is_unreadable() {
     kernel.compile(&device).unwrap();
     let at_once = |it: &Launch<'_>| try_run(it).map(|launched| assert!(launched));
     let waiting = |it: &Launch<'_>| run_all(std::slice::from_ref(it));
-    let runs: [&dyn Fn(&Launch<'_>) -> Result<(), Error>; 2] = [&at_once, &waiting];
-    for run in runs {
+    for blocks in [false, true] {
         drop(floats(&[7.0; 1000]));
         let output = lazy();
-        run(&launch(&kernel, &input, &output)).unwrap();
+        let launch = launch(&kernel, &input, &output);
+        let ran = if blocks {
+            waiting(&launch)
+        } else {
+            at_once(&launch)
+        };
+        ran.unwrap();
         assert_eq!(read(&output), [3.0; 1000]);
     }
     drop(floats(&[7.0; 1000]));

@@ -236,6 +236,15 @@ impl Program {
         })
     }
 
+    /// Whether the program has branches or loops.
+    pub fn branches(&self) -> bool {
+        let mut found = false;
+        self.statements(&mut |statement| {
+            found |= matches!(statement, Stmt::If(..) | Stmt::For(..) | Stmt::While(_));
+        });
+        found
+    }
+
     /// Every type that the device must support.
     pub fn dtypes(&self) -> Vec<DType> {
         let mut all = [&self.inputs[..], &self.outputs, &self.scalars].concat();

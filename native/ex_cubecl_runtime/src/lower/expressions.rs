@@ -62,16 +62,7 @@ impl Lowering {
 
     /// The element, or a reference to it if the buffer is atomic.
     pub(super) fn element(&self, scope: &mut Scope, slot: usize, index: Variable) -> Variable {
-        let buffer = &self.buffers[slot];
-        let op = Operator::UncheckedIndex(IndexOperator {
-            list: buffer.list,
-            index: at(scope, buffer, index),
-            vector_size: 0,
-            unroll_factor: 1,
-        });
-        let out = *scope.create_local(buffer.list.ty);
-        scope.register(Instruction::new(op, out));
-        out
+        load_from(scope, &self.buffers[slot], index)
     }
 
     /// The index as an unsigned 32-bit word, and whether it is in bounds. A negative index becomes
@@ -263,6 +254,18 @@ impl Lowering {
             None => value,
         }
     }
+}
+
+pub(super) fn load_from(scope: &mut Scope, buffer: &ArrayArgument, index: Variable) -> Variable {
+    let op = Operator::UncheckedIndex(IndexOperator {
+        list: buffer.list,
+        index: at(scope, buffer, index),
+        vector_size: 0,
+        unroll_factor: 1,
+    });
+    let out = *scope.create_local(buffer.list.ty);
+    scope.register(Instruction::new(op, out));
+    out
 }
 
 pub(super) fn store_in(

@@ -13,7 +13,7 @@ use ex_cubecl_core::dtype::DType;
 use ex_cubecl_core::program::tree::{Program, Type};
 
 use crate::lower::compiled::Key;
-use crate::lower::expressions::{ArrayArgument, Lowering};
+use crate::lower::expressions::{ArrayArgument, Lowering, load_from, store_in};
 use crate::lower::floats::BlackBox;
 use crate::lower::types::{IrType, S32, U32, U64, carrier, elem, ir_type, list_type, vector_type};
 use crate::lower::values::{cast, constant, number, zero};
@@ -80,11 +80,7 @@ impl<R: Runtime> CubeKernel for ProgramKernel<R> {
         let word = StorageType::Scalar(U32);
         let invocations = *builder.scalar(word);
         let has = |ty| self.client.properties().supports_type(ty);
-        let black_box = BlackBox {
-            zero: *builder.scalar(word),
-            words_of_16: has(ElemType::UInt(UIntKind::U16)),
-            words_of_64: has(U64),
-        };
+        let zero_word = *builder.scalar(word);
         let mut buffers: Vec<ArrayArgument> = lists
             .into_iter()
             .map(|list| ArrayArgument {
@@ -104,6 +100,15 @@ impl<R: Runtime> CubeKernel for ProgramKernel<R> {
         });
         let carriers: Vec<_> = carriers.collect();
         let scope = &mut builder.scope;
+        let black_box = BlackBox {
+            zero: if program.branches() {
+                unnumbered(scope, zero_word)
+            } else {
+                zero_word
+            },
+            words_of_16: has(ElemType::UInt(UIntKind::U16)),
+            words_of_64: has(U64),
+        };
         for (at, (dtype, len)) in program.shared().iter().enumerate() {
             let ty = list_type(*dtype, &atomics, program.buffers() + at);
             buffers.push(ArrayArgument {
@@ -139,6 +144,19 @@ impl<R: Runtime> CubeKernel for ProgramKernel<R> {
         }
         builder.build(self.settings.clone())
     }
+}
+
+/// The same word, read from an array. CubeCL's optimizer numbers the values of expressions, except of those that depend on
+/// elements of arrays, and moves numbered expressions into other blocks. CubeCL 0.10 panics if it moves one of
+/// which an operand is not available there. It sees through an array whose indices are constants.
+fn unnumbered(scope: &mut Scope, word: Variable) -> Variable {
+    let array = ArrayArgument {
+        list: *scope.create_local_array(IrType::scalar(U32), 1),
+        offset: None,
+        len: number(1, U32),
+    };
+    store_in(scope, &array, word, word);
+    load_from(scope, &array, word)
 }
 
 /// A local that is zero until it is set: of a value that was never set, a driver's compiler may drop even the store.
