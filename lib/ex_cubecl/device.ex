@@ -110,6 +110,10 @@ defmodule ExCubecl.Device do
   defdelegate dtypes(id), to: Id
 
   @doc false
+  # How many buffers a kernel can have on a device of this node, without a call of the native side.
+  defdelegate max_buffers(id), to: Id
+
+  @doc false
   # Whether a device of this node is the CPU, without a call of the native side.
   defdelegate cpu?(id), to: Id
 

@@ -119,7 +119,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     def run(%Group{} = group, values, config) do
       known = Map.new(group.inputs, &{&1, value(values[&1], config)})
 
-      with true <- serves?(group, known),
+      with true <- serves?(group, known, Bindings.most(config.device)),
            {:ok, buffers} <- launch(group, known, config) do
         for {id, buffer} <- Enum.zip(group.outputs, buffers),
             do: {id, Storage.put(template(id, group), buffer, config)}
@@ -134,22 +134,21 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     end
 
     # Whether the kernel calculates what the backend would on these values.
-    defp serves?(%{kind: {:parts, groups}} = group, known) do
-      Enum.all?(groups, &serves?(&1, known)) and
-        groups |> Enum.flat_map(& &1.sources) |> bound?(group.outputs, known)
+    # Which operands are numbers, and how many views the kernel reads of one tensor, is known only here.
+    defp serves?(%{kind: {:parts, groups}} = group, known, most) do
+      Enum.all?(groups, &serves?(&1, known, most)) and
+        groups |> Enum.flat_map(& &1.sources) |> bound?(group.outputs, known, most)
     end
 
-    defp serves?(group, known) do
+    defp serves?(group, known, most) do
       Enum.any?(group.inputs, &is_struct(known[&1], View)) and
         not Enum.any?(group.exponents, &(known[&1] == 2)) and
-        bound?(group.sources, group.outputs, known)
+        bound?(group.sources, group.outputs, known, most)
     end
 
-    defp bound?(sources, outputs, known) do
-      Bindings.fits?(
-        length(outputs) +
-          Enum.count(sources, &(elem(&1, 0) == :value and is_struct(known[elem(&1, 1)], View)))
-      )
+    defp bound?(sources, outputs, known, most) do
+      read? = &(elem(&1, 0) == :value and is_struct(known[elem(&1, 1)], View))
+      length(outputs) + Enum.count(sources, read?) <= most
     end
 
     defp apart(%{kind: {:parts, groups}}, values, config),

@@ -84,15 +84,20 @@ defmodule ExCubecl.Device.Id do
 
   @doc "The types that a device computes, from the cache if it was asked before."
   @spec dtypes(t) :: {:ok, [atom]} | {:error, Error.t()}
-  def dtypes(id), do: with({:ok, {dtypes, _kind}} <- traits(id), do: {:ok, dtypes})
+  def dtypes(id), do: with({:ok, %{dtypes: dtypes}} <- traits(id), do: {:ok, dtypes})
+
+  @doc "How many buffers a kernel can have on a device, from the cache if it was asked before."
+  @spec max_buffers(t) :: {:ok, pos_integer} | {:error, Error.t()}
+  def max_buffers(id), do: with({:ok, %{max_buffers: most}} <- traits(id), do: {:ok, most})
 
   @doc "Whether a device is the CPU, from the cache if it was asked before; false for one that does not exist."
   @spec cpu?(t) :: boolean
-  def cpu?(id), do: match?({:ok, {_dtypes, :cpu}}, traits(id))
+  def cpu?(id), do: match?({:ok, %{kind: :cpu}}, traits(id))
 
   defp traits(id) do
     all = fn ->
-      with {:ok, all} <- list(), do: {:ok, Map.new(all, &{&1.id, {&1.dtypes, &1.kind}})}
+      with {:ok, all} <- list(),
+           do: {:ok, Map.new(all, &{&1.id, Map.take(&1, [:dtypes, :kind, :max_buffers])})}
     end
 
     case cached(@traits, all) do

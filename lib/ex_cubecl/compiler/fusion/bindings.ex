@@ -1,21 +1,21 @@
 if Code.ensure_loaded?(Nx.Defn.Expr) do
   defmodule ExCubecl.Compiler.Fusion.Bindings do
     @moduledoc false
-    # How many buffers a kernel may bind on a device.
+    # How many buffers the kernel of a group may have.
 
     alias ExCubecl.Device
 
-    # The limits of drivers are at least 8. Lavapipe binds 32, one of which is CubeCL's; the parameters of a kernel of CUDA hold more.
-    @least 8
-    @many 31
+    # More would save few launches, and take long to compile.
+    @most 31
 
-    @doc "The buffers of a kernel, as far as is known before it runs."
+    @doc "The buffers of a kernel on a device."
     @spec most(Device.id()) :: pos_integer
-    def most({:cuda, _}), do: @many
-    def most(device), do: if(Device.cpu?(device), do: @many, else: @least)
-
-    @doc "Whether a kernel with this many buffers may run. Which operands are numbers, and how many views it reads of one tensor, is known only then."
-    @spec fits?(non_neg_integer) :: boolean
-    def fits?(count), do: count <= @many
+    def most(device) do
+      case Device.max_buffers(device) do
+        {:ok, most} -> min(most, @most)
+        # The device is gone, which the first launch reports.
+        {:error, _} -> @most
+      end
+    end
   end
 end
