@@ -88,6 +88,27 @@ defmodule ExCubecl.Schedule do
       median = Enum.at(times, div(length(times), 2))
       IO.puts("| #{name} | #{ms(List.last(times))} | #{ms(median)} |")
     end
+
+    # Purging a module waits for every process: what the VM takes without any device.
+    times = beside_calculations(fn -> for _ <- 1..200, do: time(&load_module/0) end)
+    [median, longest] = [Enum.at(Enum.sort(times), 100), Enum.max(times)]
+
+    IO.puts(
+      "| loading a module beside 32 processes that only calculate | #{ms(longest)} | #{ms(median)} |"
+    )
+  end
+
+  defp beside_calculations(work) do
+    calculating = for _ <- 1..32, do: spawn(&calculate/0)
+    Process.sleep(100)
+    result = work.()
+    Enum.each(calculating, &Process.exit(&1, :kill))
+    result
+  end
+
+  defp calculate do
+    Enum.sum(Enum.map(1..2000, &(&1 * &1)))
+    calculate()
   end
 
   defp call_all(calls) do
