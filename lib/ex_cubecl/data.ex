@@ -10,7 +10,7 @@ defmodule ExCubecl.Data do
   | `.png` | an image: grey, RGB, with alpha, with a palette | a buffer of the shape `[height, width]` or `[height, width, channels]` | `:u8` `:u16` |
   | `.ppm` `.pgm` | an image, RGB or grey, in the binary form | as `.png` | `:u8` `:u16` |
 
-  Elements are moved in chunks of 32 MiB: the host memory of a call does not depend on the size of the file (only an interlaced
+  Elements are moved in chunks of 16 MiB: the host memory of a call does not depend on the size of the file (only an interlaced
   PNG image is in host memory, up to 128 MiB). They have the order of bytes that the
   format says, and are converted to that of the machine.
 

@@ -7,7 +7,7 @@ defmodule ExCubecl.Data.Reader do
   alias ExCubecl.Error.Arguments
 
   # Bytes that are read at once. A multiple of the size of every element.
-  @chunk 32 * 1024 * 1024
+  @chunk 16 * 1024 * 1024
 
   @enforce_keys [:io, :path, :size, :format]
   defstruct @enforce_keys
