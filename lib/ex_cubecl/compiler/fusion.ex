@@ -59,7 +59,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
         inputs: groups |> Enum.flat_map(& &1.inputs) |> Enum.uniq(),
         outputs: Enum.flat_map(groups, & &1.outputs),
         members: cluster.ids,
-        exprs: Enum.flat_map(groups, & &1.exprs)
+        results: groups |> Enum.map(& &1.results) |> Enum.reduce(&Map.merge/2)
       }
     end
 
@@ -67,18 +67,20 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       state = Code.new(ids, nodes, config, kind == :map, part)
       {shape, code, sources} = code(kind, outputs, nodes, state)
 
-      %Group{
+      group = %Group{
         kind: kind,
         inputs: for({:value, id, _} <- sources, uniq: true, do: id),
         outputs: outputs,
         members: ids,
-        exprs: for(id <- ids, do: nodes[id].expr),
+        results: Map.new(outputs, &{&1, nodes[&1].expr}),
         shape: shape,
         code: code,
         kernel: if(match?(%{statements: _, results: [_]}, code), do: Results.kernel(code)),
         sources: sources,
         exponents: exponents(ids, nodes)
       }
+
+      Group.put_exprs(group, for(id <- ids, do: nodes[id].expr))
     end
 
     defp code(:map, [first | _] = outputs, nodes, state) do
@@ -156,10 +158,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     defp apart(group, values, config), do: one_by_one(group, values, config)
 
-    defp template(id, group) do
-      expr = Enum.find(group.exprs, &(&1.data.id == id))
-      %{expr | data: nil}
-    end
+    defp template(id, group), do: %{group.results[id] | data: nil}
 
     defp value(tensor, config) do
       case Storage.known_number(tensor) do
@@ -204,8 +203,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     end
 
     defp launch({:reduce, id}, group, operands, _config) do
-      %T{data: %Expr{op: op, args: [_, opts]}} =
-        expr = Enum.find(group.exprs, &(&1.data.id == id))
+      %T{data: %Expr{op: op, args: [_, opts]}} = expr = group.results[id]
 
       axes = opts[:axes] || Enum.to_list(0..(length(group.shape) - 1)//1)
       operands = whole(operands, group.shape)
@@ -244,7 +242,9 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     defp one_by_one(group, values, config) do
       values =
-        Enum.reduce(group.exprs, values, &Map.put(&2, &1.data.id, callback(&1, &2, config)))
+        group
+        |> Group.exprs()
+        |> Enum.reduce(values, &Map.put(&2, &1.data.id, callback(&1, &2, config)))
 
       for id <- group.outputs, do: {id, values[id]}
     end
@@ -271,15 +271,15 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     def describe(%Group{kind: {:parts, groups}}), do: Enum.map_join(groups, ", ", &describe/1)
 
     def describe(%Group{} = group) do
-      names = Enum.map_join(group.exprs, " ", &Atom.to_string(&1.data.op))
+      names = group |> Group.exprs() |> Enum.map_join(" ", &Atom.to_string(&1.data.op))
       "#{names} of #{inspect(group.shape)}"
     end
 
     @doc "The launches of one run of a group."
     @spec launches(Group.t()) :: pos_integer
     def launches(%Group{kind: {:reduce, id}} = group) do
-      %T{} = expr = Enum.find(group.exprs, &(&1.data.id == id))
-      Reductions.launches(div(Shape.size(group.shape), max(Shape.size(Node.shape(expr)), 1)))
+      size = Shape.size(Node.shape(group.results[id]))
+      Reductions.launches(div(Shape.size(group.shape), max(size, 1)))
     end
 
     def launches(%Group{}), do: 1
