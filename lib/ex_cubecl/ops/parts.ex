@@ -15,9 +15,6 @@ defmodule ExCubecl.Ops.Parts do
   @spec run([{Results.code(), [Results.operand()], Shape.t()}], keyword) ::
           {:ok, [[Buffer.t()]]} | {:error, Error.t()}
   def run(parts, opts) do
-    # A launch into a buffer that has its memory does not block.
-    opts = [lazy: false] ++ opts
-
     with {:ok, parts} <- parts |> Enum.with_index() |> Error.map(&part(&1, opts)),
          :ok <- launch(parts),
          do: {:ok, for(part <- parts, do: Keyword.values(part.outputs))}
@@ -66,7 +63,7 @@ defmodule ExCubecl.Ops.Parts do
     {kernel, args} =
       Strided.kernel(op, {keys, loops?}, args, Keyword.keys(outputs), {statements, nil})
 
-    Strided.run(kernel, args, size: threads)
+    Strided.run(kernel, args, size: threads, replaces: true)
   end
 
   defp threads(sizes, device) do

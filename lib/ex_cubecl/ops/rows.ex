@@ -166,12 +166,9 @@ defmodule ExCubecl.Ops.Rows do
       kernel = grouped(kernel, code, threads)
 
       with :ok <- Strided.run(kernel, args, size: rows * threads, replaces: true),
-           {:ok, _} <- Error.map(outputs, &allocated/1),
            do: {:ok, outputs}
     end
   end
-
-  defp allocated(buffer), do: with(:ok <- Buffer.ensure_allocated(buffer), do: {:ok, buffer})
 
   defp threads(n, device) do
     table = if Device.cpu?(device), do: @cpu_threads, else: @threads

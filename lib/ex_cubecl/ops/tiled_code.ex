@@ -117,7 +117,7 @@ defmodule ExCubecl.Ops.TiledCode do
   defp nth(:rows, n), do: nth(:row, :row_tiles, n)
   defp nth(:columns, n), do: nth(:column, :column_tiles, n)
 
-  # Without the cast, the product of an argument and a number would be signed, and the sum have 64 bits.
+  # Without the cast, the product of an argument and a number would be signed, and their sum would have 64 bits.
   defp nth(first, tiles, n) do
     distance = Index.call(:mul, Index.unsigned(Index.var(tiles)), Index.number(n))
     Index.call(:add, Index.var(first), distance)

@@ -88,8 +88,8 @@ impl Memory {
 pub(crate) enum Content {
     /// Nothing was written. Memory may already be allocated, but no byte of it can be read.
     Unwritten(Option<Memory>),
-    /// Only the bytes up to this offset were written. The others read as zeros: whoever accesses the
-    /// storage, except to write the bytes that follow, zeroes them first.
+    /// Only the bytes up to this offset were written. The others read as zeros: every access zeroes
+    /// them first, except a write of the bytes that follow.
     Prefix(Memory, u64),
     Written(Memory),
     /// The memory was returned to the pool or arena that lent it: every handle is stale.

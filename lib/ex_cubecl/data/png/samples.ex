@@ -47,7 +47,7 @@ defmodule ExCubecl.Data.Png.Samples do
   def table(_file, _bits, color, _chunks),
     do: {:ok, nil, if(color == 0, do: [], else: [@samples[color]])}
 
-  # Colors without an alpha are opaque. An index without a color stands for no bytes, so that the row becomes too short.
+  # Colors without an alpha are opaque. An index that the palette does not have gives no bytes: the row is too short then, and refused.
   defp colors(palette, alpha, missing) do
     colors = for <<color::binary-size(3) <- palette>>, do: color
 
