@@ -30,6 +30,7 @@ defmodule ExCubecl.LinAlg do
   match the matrices.
   """
 
+  use ExCubecl.Error.Operation
   use ExCubecl.Error.Bang
 
   alias ExCubecl.{Buffer, Error, Ops}

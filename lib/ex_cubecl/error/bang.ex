@@ -90,6 +90,10 @@ defmodule ExCubecl.Error.Bang do
     end
   end
 
+  @doc "The name and the arity of the function of a spec."
+  def function({:when, _, [spec, _]}), do: function(spec)
+  def function({:"::", _, [{name, _, args}, _]}), do: {name, length(args)}
+
   @doc "Variables with the names of the arguments of a function of the module being compiled, from the first clause that has a name."
   def arguments(module, name, arity) do
     {:v1, :def, _, clauses} = Module.get_definition(module, {name, arity})

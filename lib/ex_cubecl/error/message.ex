@@ -40,7 +40,7 @@ defmodule ExCubecl.Error.Message do
 
   @doc "The message: what was wrong, what was expected, and what to do. An error from another node names that node."
   def of(%{reason: reason, details: details}) do
-    text = step(details) <> argument(details) <> text(reason, details)
+    text = step(details) <> function(details) <> argument(details) <> text(reason, details)
 
     case details do
       %{node: node} when is_atom(node) ->
@@ -56,6 +56,10 @@ defmodule ExCubecl.Error.Message do
   # The step of a batch.
   defp step(%{step: step}), do: "step #{step}: "
   defp step(_details), do: ""
+
+  # The function that was called, where the rest does not name it.
+  defp function(%{function: name}) when is_atom(name), do: "#{name}: "
+  defp function(_details), do: ""
 
   # The argument of a kernel.
   defp argument(%{kernel: kernel, number: number, name: name}),

@@ -14,7 +14,7 @@ defmodule ExCubecl.Ops.Placed do
 
   defmacro __before_compile__(env) do
     for {:spec, spec, _} <- Enum.reverse(Module.get_attribute(env.module, :spec)),
-        {name, arity} = function(spec) do
+        {name, arity} = Bang.function(spec) do
       # The names of the original, which the documentation and the `!` twin show.
       args = Bang.arguments(env.module, name, arity)
 
@@ -31,7 +31,4 @@ defmodule ExCubecl.Ops.Placed do
       end
     end
   end
-
-  defp function({:when, _, [spec, _]}), do: function(spec)
-  defp function({:"::", _, [{name, _, args}, _]}), do: {name, length(args)}
 end

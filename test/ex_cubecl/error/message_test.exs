@@ -107,7 +107,7 @@ defmodule ExCubecl.MessageTest do
     x = Replicated.from!([1, 2], [2], :u8, devices: [first, second])
 
     assert says(Ops.add(x, u8([2]))) ==
-             "a buffer is on #{device_name()} only, and the replicated ones beside it are on #{device_name()}, #{runtime}:7956: " <>
+             "add: a buffer is on #{device_name()} only, and the replicated ones beside it are on #{device_name()}, #{runtime}:7956: " <>
                "make it an ExCubecl.Replicated of the same devices"
 
     y = Replicated.from!([1, 2], [2], :u8, devices: [second, first])
@@ -243,7 +243,7 @@ defmodule ExCubecl.MessageTest do
              "kernel add: expected at least one buffer, and the arguments are numbers only: [1, 2]"
 
     assert says(Ops.gather(f32([2]), f32([1]))) ==
-             "indices are of integers, such as s32, and these are f32: see ExCubecl.Buffer.convert/2"
+             "gather: indices are of integers, such as s32, and these are f32: see ExCubecl.Buffer.convert/2"
 
     assert says(Buffer.await(make_ref())) =~
              ~r/^invalid transfer #Reference<.*>: expected what ExCubecl.Buffer.read_async\/1 returned$/

@@ -62,7 +62,7 @@ defmodule ExCubecl.Error.Message.Arguments do
   def text(:invalid_argument, %{argument: argument, expected: expected} = details),
     do:
       "invalid #{argument}#{if is_map_key(details, :value), do: " #{Text.show(details.value)}"}: expected #{expected}" <>
-        instead(argument, details[:value])
+        instead(details)
 
   def text(:file, %{operation: operation, path: path, posix: posix}),
     do:
@@ -74,9 +74,15 @@ defmodule ExCubecl.Error.Message.Arguments do
   def text(_reason, _details), do: nil
 
   # Views and replicated buffers are known by their fields here.
-  defp instead(:buffer, %{buffer: _, strides: _}), do: ": see ExCubecl.View.to_buffer/1"
-  defp instead(:buffer, %{buffers: [_ | _], shards: _}), do: ": see ExCubecl.Replicated.shard/2"
-  defp instead(_argument, _value), do: ""
+  defp instead(%{expected: "an %ExCubecl.Buffer{}", value: value}) do
+    case value do
+      %{buffer: _, strides: _} -> ": see ExCubecl.View.to_buffer/1"
+      %{buffers: [_ | _], shards: _} -> ": see ExCubecl.Replicated.shard/2"
+      _ -> ""
+    end
+  end
+
+  defp instead(_details), do: ""
 
   defp names(devices), do: Enum.map_join(devices, ", ", &Text.device/1)
 end
