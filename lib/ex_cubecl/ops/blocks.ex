@@ -5,7 +5,7 @@ defmodule ExCubecl.Ops.Blocks do
   # never ends within a block (`ExCubecl.Ops.Blocks.Aligned`), else by additions, as by a mileage counter. There are no branches: a driver for CPUs executes
   # both sides of a branch.
 
-  alias ExCubecl.{Buffer, Device, Kernel, Shape}
+  alias ExCubecl.{Buffer, Device, Kernel, Shape, View}
   alias ExCubecl.Ops.Blocks.Aligned
   alias ExCubecl.Ops.{Cost, Index, Layout, Reads, Strided}
 
@@ -32,24 +32,55 @@ defmodule ExCubecl.Ops.Blocks do
   defp fits?(_read), do: true
 
   @doc "Writes the result into a buffer that shares no bytes with an operand. `casts` are the types of `ExCubecl.Ops.Reads.apply/4`."
-  def run(op, reads, {as, dtype} = casts, %{shape: shape} = out) do
+  def run(op, reads, casts, %{shape: shape} = out) do
     views = Reads.strided(reads)
     {lengths, strides} = Layout.joined(shape, for({_, view} <- views, do: view.strides))
     strided = lowered(lengths, Enum.zip(views, strides), computes?(out.device, :u64))
     vector = {:index, nil}
+    store = [{:store_vector, 0, :out, vector, values(op, reads, casts)}]
+    kernel = {op, {:block, strided.key, modes(reads), casts}}
+    launch(kernel, reads, strided, store, out, {shape, true})
+  end
 
-    values =
-      for lane <- 0..(@lanes - 1),
-          do: Reads.apply(op, Enum.map(reads, &element(&1, lane)), as, dtype)
+  @doc """
+  Writes the result through the strides of a view that shares no bytes with an operand, or returns `:no` if blocks extend past the end of its last axis. With
+  `replaces?` the new memory of the buffer is not zeroed before.
+  """
+  def write(op, reads, casts, %View{shape: shape, buffer: buffer} = target, replaces?) do
+    views = Reads.strided(reads)
+    named = views ++ [out: target]
+    {lengths, strides} = Layout.joined(shape, for({_, view} <- named, do: view.strides))
 
-    statements =
-      for({name, :flat, _} <- reads, do: {:load_vector, 0, name, vector, lanes(name)}) ++
-        strided.statements ++ [{:store_vector, 0, :out, vector, values}]
+    if Aligned.aligned?(lengths) do
+      all =
+        for {{name, view}, strides} <- Enum.zip(named, strides),
+            do: {name, view.offset, strides, vectors?(view.dtype)}
 
+      {operands, [out]} = Enum.split(all, -1)
+      strided = Aligned.lowered(lengths, operands, computes?(buffer.device, :u64), out)
+      store = strided.store.(values(op, reads, casts))
+      kernel = {op, {:block_write, strided.key, modes(reads), casts}}
+      launch(kernel, reads, strided, store, buffer, {shape, replaces?})
+    else
+      :no
+    end
+  end
+
+  defp values(op, reads, {as, dtype}) do
+    for lane <- 0..(@lanes - 1),
+        do: Reads.apply(op, Enum.map(reads, &element(&1, lane)), as, dtype)
+  end
+
+  defp modes(reads), do: Enum.map(reads, &elem(&1, 1))
+
+  defp launch({op, key}, reads, strided, store, out, {shape, replaces?}) do
+    loads = for {name, :flat, _} <- reads, do: {:load_vector, 0, name, {:index, nil}, lanes(name)}
+
+    statements = loads ++ strided.statements ++ store
     args = Enum.map(reads, &Reads.argument/1) ++ strided.args ++ [out: out]
-    key = {:block, strided.key, Enum.map(reads, &elem(&1, 1)), casts}
     {kernel, args} = Strided.kernel(op, key, args, [:out], {statements, nil})
-    Strided.run(kernel, args, size: div(Shape.size(shape) + @lanes - 1, @lanes), replaces: true)
+    size = div(Shape.size(shape) + @lanes - 1, @lanes)
+    Strided.run(kernel, args, size: size, replaces: replaces?)
   end
 
   defp lowered(lengths, operands, factors?) do

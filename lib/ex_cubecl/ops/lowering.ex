@@ -216,38 +216,53 @@ defmodule ExCubecl.Ops.Lowering do
 
   @doc """
   Applies `op` to the operands and writes the elements through the strides of a view, to whose shape they are broadcast. No operand may
-  share bytes with it, and no two elements of it may be the same. `casts` are the options `:as` and `:dtype` of `map/3`.
+  share bytes with it, and no two elements of it may be the same. `casts` are the options `:as` and `:dtype` of `map/3`. With `replaces?` the caller knows
+  that no element of the buffer is read before others write what this call does not: its new memory is not zeroed.
   """
-  @spec write(Kernel.t(), [operand], View.t(), keyword) :: :ok | {:error, Error.t()}
-  def write(op, operands, %View{shape: shape} = target, casts \\ []) do
+  @spec write(Kernel.t(), [operand], View.t(), keyword, boolean) :: :ok | {:error, Error.t()}
+  def write(op, operands, %View{shape: shape} = target, casts \\ [], replaces? \\ false) do
+    replaces? = replaces? or Shape.size(shape) == Shape.size(target.buffer.shape)
+
     with {:ok, operands} <- Operands.views(operands),
          {:ok, reads} <- Operands.reads(names(op), operands, shape) do
-      indexed = indexed(reads, shape, out: target)
-      result = Operands.apply(op, expressions(reads, indexed), casts[:as], casts[:dtype])
-      statements = indexed.statements ++ [{:write, 0, :out, indexed.index.out, result}]
-      args = Enum.map(reads, &Operands.argument/1) ++ indexed.args ++ [out: target.buffer]
-
-      {kernel, args} =
-        Strided.kernel(op, {:write, indexed.key, casts}, args, [:out], {statements, nil})
-
-      size = Shape.size(shape)
-      Strided.run(kernel, args, size: size, replaces: size == Shape.size(target.buffer.shape))
+      with true <- Blocks.many?(shape),
+           {:ok, dtype} when dtype == target.dtype <- type_of(op, reads, casts),
+           true <- Blocks.fits?(op, reads, dtype),
+           result when result != :no <-
+             Blocks.write(op, reads, {casts[:as], casts[:dtype]}, target, replaces?) do
+        result
+      else
+        _ -> write_elements(op, reads, target, casts, replaces?)
+      end
     end
   end
 
-  @doc "Copies an operand through the strides of a view, to whose shape it is broadcast."
-  @spec place(Buffer.t() | View.t(), View.t(), atom) :: :ok | {:error, Error.t()}
-  def place(source, %View{shape: shape} = target, name) do
+  defp write_elements(op, reads, %{shape: shape} = target, casts, replaces?) do
+    indexed = indexed(reads, shape, out: target)
+    result = Operands.apply(op, expressions(reads, indexed), casts[:as], casts[:dtype])
+    statements = indexed.statements ++ [{:write, 0, :out, indexed.index.out, result}]
+    args = Enum.map(reads, &Operands.argument/1) ++ indexed.args ++ [out: target.buffer]
+
+    {kernel, args} =
+      Strided.kernel(op, {:write, indexed.key, casts}, args, [:out], {statements, nil})
+
+    Strided.run(kernel, args, size: Shape.size(shape), replaces: replaces?)
+  end
+
+  @doc "Copies an operand through the strides of a view, to whose shape it is broadcast. `replaces?` is as for `write/5`."
+  @spec place(Buffer.t() | View.t(), View.t(), atom, boolean) :: :ok | {:error, Error.t()}
+  def place(source, %View{shape: shape} = target, name, replaces? \\ false) do
     with {:ok, source} <- Operands.view(source),
          source = Strides.broadcast(source, shape),
          {:ok, known} <- Device.dtypes(target.device) do
       if source.dtype in known and target.dtype in known,
-        do: placed(source, target, name),
+        do: placed(source, target, name, replaces?),
         else: placed_as_bits(source, target, name)
     end
   end
 
-  defp placed(source, target, name), do: write(Strided.named(@copy, name), [source], target)
+  defp placed(source, target, name, replaces? \\ false),
+    do: write(Strided.named(@copy, name), [source], target, [], replaces?)
 
   defp placed_as_bits(source, target, name) do
     with {:ok, source} <- in_type(source, target.dtype, name) do

@@ -109,13 +109,14 @@ defmodule ExCubecl.Ops.Movement do
     steps = Enum.map(shape, fn _ -> 1 end)
     zeros = Enum.map(shape, fn _ -> 0 end)
 
+    # A new buffer is not returned before all of its elements are written.
     with {:ok, _, _} <- Arguments.shape(shape, first.dtype),
          {:ok, out} <- Target.new(into, shape, first.dtype, first.device),
          {:ok, _} <-
            Error.map(Enum.zip(views, starts), fn {view, start} ->
              from = List.replace_at(zeros, axis, start)
              target = Strides.slice(View.new(out), from, view.shape, steps)
-             with :ok <- Lowering.place(view, target, name), do: {:ok, nil}
+             with :ok <- Lowering.place(view, target, name, out != into), do: {:ok, nil}
            end),
          :ok <- Buffer.ensure_allocated(out),
          do: {:ok, out}

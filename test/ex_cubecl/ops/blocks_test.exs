@@ -73,6 +73,36 @@ defmodule ExCubecl.Ops.BlocksTest do
     end
   end
 
+  test "parts of a result, whose rows are whole blocks, and not" do
+    for dtype <- [Enum.random(@types), :u8], {m, n} <- [{256, 260}, {257, 259}, {16_385, 4}] do
+      x = small([m, n], dtype)
+      turned = View.of!(small([n, m], dtype)) |> View.transpose!()
+      rows = for i <- 0..(m - 1), do: for(j <- 0..(n - 1), do: value(i * n + j))
+      columns = for i <- 0..(m - 1), do: for(j <- 0..(n - 1), do: value(j * m + i))
+      beside = Enum.zip_with(rows, columns, &(&1 ++ &2))
+
+      assert flat(Ops.concatenate!([x, turned], axis: 1)) == Enum.concat(beside)
+      assert flat(Ops.stack!([x, turned], axis: 1)) == Enum.concat(beside)
+
+      assert flat(Ops.stack!([x, turned], axis: 2)) ==
+               [rows, columns]
+               |> Enum.map(&Enum.concat/1)
+               |> Enum.zip_with(& &1)
+               |> Enum.concat()
+
+      # Nothing beside the part is written.
+      for left <- [3, 4] do
+        wide = Buffer.full!([m, n + 8], dtype, 5)
+        {before, behind} = {List.duplicate(5, left), List.duplicate(5, 8 - left)}
+        put = for row <- rows, x <- before ++ row ++ behind, do: x
+        assert flat(Ops.put_slice!(wide, [0, left], x)) == put
+        out = Buffer.empty!([m, n + 8], dtype)
+        assert Ops.pad(x, 5, [{0, 0, 0}, {left, 8 - left, 0}], into: out) == :ok
+        assert flat(out) == put
+      end
+    end
+  end
+
   test "broadcasts and views whose rows are whole blocks" do
     for dtype <- [Enum.random(@types), :u8], {m, n} <- [{256, 260}, {4, 16_388}, {16_385, 4}] do
       x = small([m, n], dtype)

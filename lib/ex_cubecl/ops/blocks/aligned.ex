@@ -12,12 +12,15 @@ defmodule ExCubecl.Ops.Blocks.Aligned do
 
   @doc """
   The statements that set the lanes of operands, the arguments of the launch, and what the kernel depends on. Operands are `{name, offset, strides, vectors?}`, whose
-  last element tells whether kernels load vectors of their type.
+  last element tells whether kernels load vectors of their type. With a target, which is described like an operand, `store` makes the statements that store
+  the four results.
   """
-  def lowered(lengths, operands, factors?) do
+  def lowered(lengths, operands, factors?, target \\ nil) do
     lengths = List.update_at(lengths, -1, &div(&1, @lanes))
     loads = for operand <- operands, do: load(operand)
-    patterns = for load <- loads, do: Index.pattern(load.strides)
+    store = target && load(target)
+    all = if target, do: loads ++ [store], else: loads
+    patterns = for load <- all, do: Index.pattern(load.strides)
     used = Index.used(patterns)
     division = if factors? and used != [], do: :factors, else: :div
     rank = length(lengths)
@@ -27,11 +30,12 @@ defmodule ExCubecl.Ops.Blocks.Aligned do
         [Index.let(:i, Index.unsigned({:index, nil}))] ++
           Index.coordinates(:i, rank, used, :kept, division) ++
           Enum.flat_map(Enum.zip(loads, patterns), &statements/1),
+      store: fn values -> stored(store, List.last(patterns), values) end,
       args:
         Index.lengths(lengths, used, :kept) ++
           if(division == :factors, do: Index.factors(lengths, used, :kept), else: []) ++
-          Enum.flat_map(loads, &arguments/1),
-      key: {:aligned, rank, division, patterns, for(load <- loads, do: load.mode)}
+          Enum.flat_map(all, &arguments/1),
+      key: {:aligned, rank, division, patterns, for(load <- all, do: load.mode)}
     }
   end
 
@@ -54,10 +58,30 @@ defmodule ExCubecl.Ops.Blocks.Aligned do
   end
 
   defp statements({%{name: name, mode: mode}, pattern}) do
-    at = Index.name(name, :at)
-    offset = Index.unsigned(Index.var(Index.name(name, :offset)))
     lanes = for lane <- 0..(@lanes - 1), do: Index.lane(name, lane)
-    [Index.let(at, Index.offset(offset, name, pattern, :kept)) | read(mode, name, at, lanes)]
+    [located(name, pattern) | read(mode, name, Index.name(name, :at), lanes)]
+  end
+
+  defp located(name, pattern) do
+    offset = Index.unsigned(Index.var(Index.name(name, :offset)))
+    Index.let(Index.name(name, :at), Index.offset(offset, name, pattern, :kept))
+  end
+
+  defp stored(%{name: name, mode: mode}, pattern, values),
+    do: [located(name, pattern) | stores(mode, name, Index.name(name, :at), values)]
+
+  defp stores(:vector, name, at, values), do: [{:store_vector, 0, name, Index.var(at), values}]
+
+  defp stores(:elements, name, at, values) do
+    values
+    |> Enum.map(&[{:write, 0, name, Index.var(at), &1}])
+    |> Enum.intersperse([next(name, at)])
+    |> Enum.concat()
+  end
+
+  defp next(name, at) do
+    step = Index.unsigned(Index.var(Index.name(name, :step)))
+    Index.let(at, Index.call(:add, Index.var(at), step))
   end
 
   defp read(:vector, name, at, lanes), do: [{:load_vector, 0, name, Index.var(at), lanes}]
@@ -69,11 +93,10 @@ defmodule ExCubecl.Ops.Blocks.Aligned do
 
   defp read(:elements, name, at, [first | lanes]) do
     element = {:at, 0, name, Index.var(at)}
-    next = Index.call(:add, Index.var(at), Index.unsigned(Index.var(Index.name(name, :step))))
 
     [
       Index.let(first, element)
-      | Enum.flat_map(lanes, &[Index.let(at, next), Index.let(&1, element)])
+      | Enum.flat_map(lanes, &[next(name, at), Index.let(&1, element)])
     ]
   end
 
