@@ -5,7 +5,7 @@ defmodule ExCubecl.Ops.Blocks do
   # never ends within a block (`ExCubecl.Ops.Blocks.Aligned`), else by additions, as by a mileage counter. There are no branches: a driver for CPUs executes
   # both sides of a branch.
 
-  alias ExCubecl.{Buffer, Device, Kernel, Shape, View}
+  alias ExCubecl.{Buffer, Device, Kernel, Shape}
   alias ExCubecl.Ops.Blocks.Aligned
   alias ExCubecl.Ops.{Cost, Index, Layout, Reads, Strided}
 
@@ -46,7 +46,7 @@ defmodule ExCubecl.Ops.Blocks do
   Writes the result through the strides of a view that shares no bytes with an operand, or returns `:no` if blocks extend past the end of its last axis. With
   `replaces?` the new memory of the buffer is not zeroed before.
   """
-  def write(op, reads, casts, %View{shape: shape, buffer: buffer} = target, replaces?) do
+  def write(op, reads, casts, %{shape: shape, buffer: buffer} = target, replaces?) do
     views = Reads.strided(reads)
     named = views ++ [out: target]
     {lengths, strides} = Layout.joined(shape, for({_, view} <- named, do: view.strides))
