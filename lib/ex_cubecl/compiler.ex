@@ -8,7 +8,8 @@ if Code.ensure_loaded?(Nx.Defn.Compiler) do
         Nx.Defn.global_default_options(compiler: ExCubecl)
 
     A program is a list of steps: kernels, callbacks of `ExCubecl.Backend`, loops and conditions. Results are tensors of `ExCubecl.Backend` and those that it calculates.
-    Each intermediate value is freed after its last use. Programs are cached by the structure of their expression, so that a second definition of the same structure
+    Each intermediate value is freed after its last use, or an element-wise result replaces it in its memory; the body of a loop gives up the state of the round before.
+    Arguments are never written: Nx 0.7 to 0.13 have no option by which a caller gives them up. Programs are cached by the structure of their expression, so that a second definition of the same structure
     compiles nothing.
 
     ## Options

@@ -293,6 +293,13 @@ defmodule ExCubecl.NxCompilerTest do
       {a, b}
     end
 
+    defn doubled(x, n) do
+      {_, y, constant, _} =
+        while({i = 0, y = x, constant = x, n}, i < n, do: {i + 1, y + y, constant, n})
+
+      {y, constant}
+    end
+
     defn down(x) do
       {_, x} = while({i = 5, x}, i > 0, do: {i - 1, x * i})
       x
@@ -517,6 +524,85 @@ defmodule ExCubecl.NxCompilerTest do
         Nx.backend_deallocate(first)
         for tensor <- [x | others], do: assert(Nx.to_number(tensor[1][1]) == 1.0)
       end
+    end
+
+    # A product, which has memory of its own, and what reads it last.
+    @replacing [
+      {"an operand twice",
+       quote(do: fn x -> then(Nx.dot(x, x), &Nx.add(Nx.multiply(&1, &1), &1)) end), 1},
+      {"with a broadcast", quote(do: fn x -> Nx.add(Nx.dot(x, x), x[0]) end), 1},
+      {"functions, in another shape",
+       quote(do: fn x -> x |> Nx.dot(x) |> Nx.reshape({1, 512, 512}) |> Nx.sin() end), 1},
+      {"two results", quote(do: fn x -> then(Nx.dot(x, x), &{Nx.negate(&1), Nx.abs(&1)}) end), 2},
+      {"an output", quote(do: fn x -> then(Nx.dot(x, x), &{&1, Nx.add(&1, 1)}) end), 2},
+      {"an argument", quote(do: fn x -> {x, Nx.add(x, 1)} end), 1},
+      {"in another order",
+       quote(do: fn x -> then(Nx.dot(x, x), &Nx.add(&1, Nx.transpose(&1))) end), 2},
+      {"a view that is read later",
+       quote(
+         do: fn x ->
+           y = Nx.dot(x, x)
+           z = Nx.reshape(y, {256, 1024})
+           Nx.dot(Nx.add(y, 1), Nx.reshape(Nx.dot(z, [1], z, [1]), {512, 128}))
+         end
+       ), 3}
+    ]
+
+    test "of an operand that nothing needs later is that of the result", %{device: device} do
+      x =
+        Nx.backend_copy(
+          Nx.remainder(Nx.iota({512, 512}, type: :f32), 7),
+          {Backend, device: device}
+        )
+
+      settled(before = Memory.usage!(device: device).live_bytes, device)
+
+      for {name, fun, matrices} <- @replacing do
+        {fun, []} = Code.eval_quoted(fun)
+        compiled = Nx.Defn.compile(fun, [x], compiler: ExCubecl, device: device)
+        expected = on_host(theirs(fun, [x]))
+        settled(before, device)
+        Memory.reset_peak(device: device)
+        results = compiled.(x)
+        peak = Memory.usage!(device: device).peak_bytes - before
+        assert {name, peak <= matrices * 4 * @elements + 4096} == {name, true}
+        assert {name, peak <= Compiler.explain(fun, [x], device: device).peak} == {name, true}
+        assert {name, on_host(results)} == {name, expected}
+      end
+
+      assert Nx.to_number(x[0][3]) == 3.0
+    end
+
+    test "that a hook keeps is not that of a result", %{device: device} do
+      x = Nx.backend_copy(Nx.eye(512, type: :f32), {Backend, device: device})
+      test = self()
+
+      fun = fn x ->
+        x |> Nx.dot(x) |> Nx.Defn.Kernel.hook(&send(test, {:kept, &1})) |> Nx.add(1)
+      end
+
+      assert Nx.to_number(ours(fun, [x], device: device)[0][0]) == 2.0
+      assert_receive {:kept, kept}
+      assert Nx.to_number(kept[0][0]) == 1.0
+    end
+
+    test "of the state of a loop is given up round by round", %{device: device} do
+      x = Nx.backend_copy(Nx.eye(512, type: :f32), {Backend, device: device})
+      settled(before = Memory.usage!(device: device).live_bytes, device)
+
+      for rounds <- [0, 1, 40] do
+        fun = &__MODULE__.Loops.doubled(&1, Nx.tensor(rounds))
+        compiled = Nx.Defn.compile(fun, [x], compiler: ExCubecl, device: device)
+        settled(before, device)
+        Memory.reset_peak(device: device)
+        {result, constant} = compiled.(x)
+        peak = Memory.usage!(device: device).peak_bytes - before
+        assert peak <= 4 * @elements + 4096
+        assert peak <= Compiler.explain(fun, [x], device: device).peak
+        assert {Nx.to_number(result[3][3]), Nx.to_number(constant[3][3])} == {2.0 ** rounds, 1.0}
+      end
+
+      assert Nx.to_number(x[3][3]) == 1.0
     end
 
     # Collects garbage until the live bytes are those.

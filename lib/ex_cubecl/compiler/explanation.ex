@@ -42,7 +42,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
           }
 
     @views [:reshape, :squeeze, :transpose, :reverse, :slice, :broadcast]
-    @silent [:value, :constant, :parameter, :captured, :elem, :attach]
+    @silent [:value, :constant, :parameter, :captured, :drop, :elem, :attach]
 
     @doc false
     @spec of(Scope.t(), Program.t(), map) :: t

@@ -5,7 +5,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     # `ExCubecl.Backend` that it replaces, one after the other, and therefore the bits of their results.
 
     alias ExCubecl.{Backend, Error, Ops, Shape, View}
-    alias ExCubecl.Compiler.Graph
+    alias ExCubecl.Compiler.{Graph, Reuse}
     alias ExCubecl.Compiler.Fusion.{Bindings, Code, Group, Node, Partition, Rows}
     alias ExCubecl.Nx.Storage
     alias ExCubecl.Ops.{Reductions, Results, Shapes}
@@ -114,17 +114,23 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
           do: exponent.data.id
     end
 
-    @doc "Runs a group on the values of its inputs: the id and the tensor of each output."
-    @spec run(Group.t(), %{non_neg_integer => Nx.Tensor.t()}, map) :: [
-            {non_neg_integer, Nx.Tensor.t()}
-          ]
+    @doc """
+    Runs a group on the values of its inputs: the id and the tensor of each output, and the ids of the inputs whose memory outputs have now. `values.shares` has the
+    handles that several values have.
+    """
+    @spec run(Group.t(), %{(non_neg_integer | :shares) => term}, map) ::
+            {[{non_neg_integer, Nx.Tensor.t()}], [non_neg_integer]}
     def run(%Group{} = group, values, config) do
       known = Map.new(group.inputs, &{&1, value(values[&1], config)})
 
       with true <- serves?(group, known, Bindings.most(config.device)),
+           group = targeted(group, known, values.shares),
            {:ok, buffers} <- launch(group, known, config) do
-        for {id, buffer} <- Enum.zip(group.outputs, buffers),
-            do: {id, Storage.put(template(id, group), buffer, config)}
+        results =
+          for {id, buffer} <- Enum.zip(group.outputs, buffers),
+              do: {id, Storage.put(template(id, group), buffer, config)}
+
+        {results, for({id, _buffer} <- replaced(group), do: id)}
       else
         {:error, %Error{reason: reason} = error}
         when reason not in [:unsupported, :unsupported_dtype] ->
@@ -153,10 +159,37 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       length(outputs) + Enum.count(sources, read?) <= most
     end
 
-    defp apart(%{kind: {:parts, groups}}, values, config),
-      do: Enum.flat_map(groups, &run(&1, values, config))
+    defp apart(%{kind: {:parts, groups}}, values, config) do
+      {results, replaced} = groups |> Enum.map(&run(&1, values, config)) |> Enum.unzip()
+      {Enum.concat(results), Enum.concat(replaced)}
+    end
 
-    defp apart(group, values, config), do: one_by_one(group, values, config)
+    defp apart(group, values, config), do: {one_by_one(group, values, config), []}
+
+    # `into` with the ids and buffers of the operands that results replace, now that these are known.
+    defp targeted(%{kind: {:parts, groups}} = group, known, shares),
+      do: %{group | kind: {:parts, for(part <- groups, do: targeted(part, known, shares))}}
+
+    defp targeted(%{into: into} = group, known, shares) do
+      into =
+        for {out, id} <- into,
+            buffer = Reuse.target(known[id], group.shape, shares),
+            into: %{},
+            do: {out, {id, buffer}}
+
+      %{group | into: into}
+    end
+
+    defp replaced(%{kind: {:parts, groups}}), do: Enum.flat_map(groups, &replaced/1)
+    defp replaced(%{into: into}), do: Map.values(into)
+
+    defp targets(%{into: into}) when into == %{}, do: []
+
+    defp targets(%{into: into, outputs: outputs}) do
+      for out <- outputs do
+        with {_id, buffer} <- into[out], do: buffer
+      end
+    end
 
     defp template(id, group), do: %{group.results[id] | data: nil}
 
@@ -181,7 +214,11 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     end
 
     defp launch(%{kind: {:parts, groups}}, known, config) do
-      parts = for group <- groups, do: {group.code, operands(group.sources, known), group.shape}
+      parts =
+        for group <- groups do
+          operands = operands(group.sources, known)
+          {group.code, operands, group.shape, targets(group)}
+        end
 
       with {:ok, buffers} <- Ops.Parts.run(parts, Storage.buffer_options(config)),
            do: {:ok, Enum.concat(buffers)}
@@ -191,14 +228,23 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       do: launch(group.kind, group, operands(group.sources, known), config)
 
     defp launch(:map, group, operands, config) do
-      if group.kernel == nil or Enum.any?(operands, &match?({:iota, _}, &1)) do
-        Results.run(group.code, operands, group.shape, Storage.buffer_options(config))
-      else
-        options = Keyword.delete(Storage.buffer_options(config), :device)
-        operands = whole(operands, group.shape)
+      options = Storage.buffer_options(config)
+      targets = targets(group)
 
-        with {:ok, buffer} <- Ops.Lowering.map(group.kernel, operands, options),
-             do: {:ok, [buffer]}
+      cond do
+        group.kernel == nil or Enum.any?(operands, &match?({:iota, _}, &1)) ->
+          Results.run(group.code, operands, group.shape, options, targets)
+
+        targets == [] ->
+          operands = whole(operands, group.shape)
+
+          with {:ok, buffer} <-
+                 Ops.Lowering.map(group.kernel, operands, Keyword.delete(options, :device)),
+               do: {:ok, [buffer]}
+
+        true ->
+          with :ok <- Ops.Lowering.map(group.kernel, operands, into: hd(targets)),
+               do: {:ok, targets}
       end
     end
 

@@ -33,25 +33,28 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     end
 
     @doc """
-    The bytes that the values of a scope have during each step, those of nested programs included and arguments excepted. The work memory of single
-    operations is not known.
+    The bytes that the values of a scope have during each step, those of nested programs included and arguments excepted. Results that replace an operand in its memory
+    need none during the step. With `given?` the arguments belong to the scope. The work memory of single operations is not known.
     """
-    @spec live([map], map, %{non_neg_integer => Nx.Tensor.t()}) :: [non_neg_integer]
-    def live(steps, scope, nodes) do
+    @spec live([map], map, %{non_neg_integer => Nx.Tensor.t()}, boolean) :: [non_neg_integer]
+    def live(steps, scope, nodes, given?) do
       roots = roots(scope.nodes)
       outputs = MapSet.new(scope.outputs, &root(roots, &1))
       last = last_uses(steps, roots)
-      bytes = fn ids -> for(id <- ids, node = nodes[id], do: bytes(node)) |> Enum.sum() end
+
+      bytes = fn ids ->
+        for(id <- ids, node = nodes[id], do: bytes(node, given?)) |> Enum.sum()
+      end
 
       {live, _} =
         steps
         |> Enum.with_index()
         |> Enum.map_reduce(0, fn {step, at}, live ->
           live = live + bytes.(step.writes)
-
+          replaced = bytes.(replaced(step.call))
           free = for id <- uniq_roots(step, roots), last[id] == at and id not in outputs, do: id
 
-          {live + inner(step.call), live - bytes.(free)}
+          {live - replaced + inner(step.call, bytes.(step.writes)), live - bytes.(free)}
         end)
 
       live
@@ -80,10 +83,21 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     defp root(roots, id), do: Map.get(roots, id, id)
 
-    defp inner({:cond, _, _, yes, no, _, _}), do: max(yes.peak, no.peak)
-    defp inner({:while, _, _, condition, body, _, _}), do: max(condition.peak, body.peak)
-    defp inner({:lazy, _, program}), do: program.peak
-    defp inner(_call), do: 0
+    # The operands that results replace.
+    defp replaced({:fused, %{into: into}}), do: Map.values(into)
+    defp replaced(_call), do: []
+
+    # The state of a loop is the result, and the arguments of its body.
+    defp inner({:cond, _, _, yes, no, _, _}, _bytes), do: max(yes.peak, no.peak)
+
+    defp inner({:while, _, _, condition, body, _, _}, state),
+      do: max(condition.peak, body.peak - state)
+
+    defp inner({:lazy, _, program}, _bytes), do: program.peak
+    defp inner(_call, _bytes), do: 0
+
+    defp bytes(%T{data: %Expr{op: :parameter}} = node, true), do: size(node)
+    defp bytes(node, _given?), do: bytes(node)
 
     @doc "The bytes of the result of a node, of all components of a tuple."
     @spec bytes(Nx.Tensor.t()) :: non_neg_integer

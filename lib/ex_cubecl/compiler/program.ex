@@ -2,15 +2,16 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
   defmodule ExCubecl.Compiler.Program do
     @moduledoc false
     # A scope as a list of steps in the order in which they run, each with the values that are freed after it. Values are numbered by the ids of the nodes.
-    # A program frees what its own steps made, and only that: arguments, captured tensors and values of an outer scope belong to others. The components of a
-    # tuple belong to the tuple, since several nodes may take the same one, in this scope and in those within it.
+    # A program frees what its own steps made, and only that: arguments, captured tensors and values of an outer scope belong to others. The body of a loop frees its
+    # arguments, too: they are the state of the round before, which is given up. The components of a tuple belong to the tuple, since several nodes may take the
+    # same one, in this scope and in those within it.
     #
     # A step is `{call, free}`, with the ids of the values that nothing needs after it; `live` has the bytes that are live during each step, and `peak` the most of
     # them. A call is one of
     #
     #   * `{:value, id, tensor}`: a constant
     #   * `{:constant, id, out, number}`: a constant of the default backend, where the backend of the operands is not known
-    #   * `{:parameter, id, index}`, `{:captured, id, index}`
+    #   * `{:parameter, id, index}`, `{:captured, id, index}`; `{:drop, indices}` frees arguments that no node takes
     #   * `{:eager, id, operation, arguments, unused}`: a callback of the backend; an argument is `{:id, id}`, `{:list, arguments}` or `{:term, term}`;
     #     `unused` are the components of a tuple that no node takes
     #   * `{:create, id, operation, arguments}`: the same without operands
@@ -20,7 +21,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     #   * `{:lazy, id, program}`, `{:fun, id, arity, program}`, `{:effects, values, calls}`, `{:runtime_call, id, values, index, tuple?, unused}`
 
     alias ExCubecl.Backend
-    alias ExCubecl.Compiler.{Fusion, Graph, Liveness, Scope}
+    alias ExCubecl.Compiler.{Fusion, Graph, Liveness, Reuse, Scope}
     alias Nx.Defn.Expr
     alias Nx.Tensor, as: T
 
@@ -48,14 +49,14 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     def build(%Scope{} = scope, config, generic? \\ false),
       do: build(scope, config, generic?, taken(scope))
 
-    # `taken` are the components of tuples that nodes of the graph take.
-    defp build(scope, config, generic?, taken) do
+    # `taken` are the components of tuples that nodes of the graph take, `given` the number of arguments that belong to the program.
+    defp build(scope, config, generic?, taken, given \\ 0) do
       nodes = Map.new(scope.nodes, &{&1.data.id, &1})
-      context = %{config: config, generic?: generic?, taken: taken}
+      context = %{config: config, generic?: generic?, taken: taken, given: given}
       steps = for step <- partition(scope, config, generic?), do: step(step, context)
-      steps = leaves(scope, steps, context) ++ steps
+      steps = dropped(scope, given) ++ leaves(scope, steps, context) ++ steps
 
-      owned = for node <- scope.nodes, owned?(node), into: MapSet.new(), do: node.data.id
+      owned = for node <- scope.nodes, owned?(node, given), into: MapSet.new(), do: node.data.id
 
       tuples =
         for %T{data: %Expr{op: :elem, args: [tuple, at]} = expr} <- scope.nodes,
@@ -64,7 +65,8 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
       owners = Map.new(tuples, fn {id, {tuple, _at}} -> {id, tuple} end)
       frees = Liveness.frees(steps, scope.outputs, owned, owners)
-      live = Liveness.live(steps, scope, nodes)
+      steps = Reuse.plan(steps, frees, nodes)
+      live = Liveness.live(steps, scope, nodes, given > 0)
 
       %__MODULE__{
         steps: Enum.zip(Enum.map(steps, & &1.call), frees),
@@ -90,11 +92,19 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       needed = Enum.into(Enum.flat_map(steps, & &1.reads), MapSet.new(scope.outputs))
 
       for %T{data: %Expr{id: id, op: op}} = node when op in @leaves <- scope.nodes,
-          id in needed,
+          id in needed or (op == :parameter and context.given > 0),
           do: step({:eager, node}, context)
     end
 
-    defp owned?(%T{data: %Expr{op: op}}), do: op not in @borrowed
+    defp dropped(_scope, 0), do: []
+
+    defp dropped(scope, given) do
+      taken = for %T{data: %Expr{op: :parameter, args: [index]}} <- scope.nodes, do: index
+      [%{call: {:drop, Enum.to_list(0..(given - 1)) -- taken}, reads: [], writes: []}]
+    end
+
+    defp owned?(%T{data: %Expr{op: :parameter}}, given), do: given > 0
+    defp owned?(%T{data: %Expr{op: op}}, _given), do: op not in @borrowed
 
     # The positions of outputs that must be copied, because they belong to others or to an earlier position.
     defp borrowed(outputs, owned, tuples) do
@@ -161,10 +171,9 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     end
 
     defp call(:while, [initial, condition, body], id, node, context) do
-      [condition, body] =
-        for scope <- [condition, body], do: build(scope, context.config, context.generic?)
-
       initial = Enum.map(initial, & &1.data.id)
+      condition = build(condition, context.config, context.generic?)
+      body = build(body, context.config, context.generic?, taken(body), length(initial))
       {:while, id, initial, condition, body, tuple?(node), unused(node, context)}
     end
 

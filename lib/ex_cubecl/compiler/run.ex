@@ -125,6 +125,11 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     defp call({:parameter, id, index}, values, memo, state),
       do: {Map.put(values, id, elem(state.parameters, index)), memo}
 
+    defp call({:drop, indices}, values, memo, state) do
+      release_all(for(index <- indices, do: elem(state.parameters, index)), state)
+      {values, memo}
+    end
+
     defp call({:captured, id, index}, values, memo, state) do
       tensor = elem(state.captured, index)
       tensor = if state.generic?, do: tensor, else: input(tensor, state.config)
@@ -140,7 +145,8 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     end
 
     defp call({:fused, group}, values, memo, state) do
-      results = Fusion.run(group, values, state.config)
+      {results, replaced} = Fusion.run(group, values, state.config)
+      values = Enum.reduce(replaced, values, &Map.put(&2, &1, :replaced))
       {Enum.into(results, values), memo}
     end
 
@@ -151,8 +157,8 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     end
 
     defp call({:while, id, initial, condition, body, tuple?, unused}, values, memo, state) do
-      initial = for id <- initial, do: Map.fetch!(values, id)
-      results = while(initial, false, condition, body, state)
+      initial = for id <- initial, do: again(Map.fetch!(values, id))
+      results = while(initial, condition, body, state)
       {put(values, id, result(results, tuple?), unused, state), memo}
     end
 
@@ -200,17 +206,14 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     ## Loops and conditions
 
-    defp while(values, owned?, condition, body, state) do
+    # The state belongs to the loop. The body frees that of the round before.
+    defp while(values, condition, body, state) do
       parameters = List.to_tuple(values)
       [predicate] = body(condition, parameters, state)
 
-      if true?(predicate) do
-        next = body(body, parameters, state)
-        if owned?, do: release_all(values, state)
-        while(next, true, condition, body, state)
-      else
-        if owned?, do: values, else: Enum.map(values, &again/1)
-      end
+      if true?(predicate),
+        do: while(body(body, parameters, state), condition, body, state),
+        else: values
     end
 
     defp true?(tensor), do: Nx.to_number(tensor) != 0
@@ -295,7 +298,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     defp release_all(values, state),
       do: Enum.each(values, &release(&1, @no_values, state))
 
-    # Frees the memory of a value, unless others share its handle; returns what they share then.
+    # Frees the memory of a value, unless others share its handle or have replaced it; returns what they share then.
     # Where the backend is not known, values may be symbols or belong to their backend.
     defp release(%T{data: %Backend{}} = value, %{shares: shares}, %{generic?: false} = state) do
       case {reference(value), shares} do

@@ -31,14 +31,17 @@ defmodule ExCubecl.Ops.Blocks do
   defp fits?({_name, :flat, %Buffer{dtype: dtype}}), do: vectors?(dtype)
   defp fits?(_read), do: true
 
-  @doc "Writes the result into a buffer that shares no bytes with an operand. `casts` are the types of `ExCubecl.Ops.Reads.apply/4`."
+  @doc """
+  Writes the result into a buffer, which shares no bytes with an operand unless it is one that is read flat. `casts` are the types of
+  `ExCubecl.Ops.Reads.apply/4`.
+  """
   def run(op, reads, casts, %{shape: shape} = out) do
     views = Reads.strided(reads)
     {lengths, strides} = Layout.joined(shape, for({_, view} <- views, do: view.strides))
     strided = lowered(lengths, Enum.zip(views, strides), computes?(out.device, :u64))
     vector = {:index, nil}
     store = [{:store_vector, 0, :out, vector, values(op, reads, casts)}]
-    kernel = {op, {:block, strided.key, modes(reads), casts}}
+    kernel = {op, {:block, strided.key, modes(reads, out), casts}}
     launch(kernel, reads, strided, store, out, {shape, true})
   end
 
@@ -59,7 +62,7 @@ defmodule ExCubecl.Ops.Blocks do
       {operands, [out]} = Enum.split(all, -1)
       strided = Aligned.lowered(lengths, operands, computes?(buffer.device, :u64), out)
       store = strided.store.(values(op, reads, casts))
-      kernel = {op, {:block_write, strided.key, modes(reads), casts}}
+      kernel = {op, {:block_write, strided.key, modes(reads, buffer), casts}}
       launch(kernel, reads, strided, store, buffer, {shape, replaces?})
     else
       :no
@@ -71,13 +74,19 @@ defmodule ExCubecl.Ops.Blocks do
         do: Reads.apply(op, Enum.map(reads, &element(&1, lane)), as, dtype)
   end
 
-  defp modes(reads), do: Enum.map(reads, &elem(&1, 1))
+  defp modes(reads, out), do: Enum.map(reads, &{elem(&1, 1), own?(&1, out)})
+  defp own?({_name, mode, value}, %{ref: ref}), do: mode == :flat and value.ref == ref
 
   defp launch({op, key}, reads, strided, store, out, {shape, replaces?}) do
-    loads = for {name, :flat, _} <- reads, do: {:load_vector, 0, name, {:index, nil}, lanes(name)}
+    others = Enum.reject(reads, &own?(&1, out))
+
+    loads =
+      for {name, :flat, _} = read <- reads,
+          from = if(own?(read, out), do: :out, else: name),
+          do: {:load_vector, 0, from, {:index, nil}, lanes(name)}
 
     statements = loads ++ strided.statements ++ store
-    args = Enum.map(reads, &Reads.argument/1) ++ strided.args ++ [out: out]
+    args = Enum.map(others, &Reads.argument/1) ++ strided.args ++ [out: out]
     {kernel, args} = Strided.kernel(op, key, args, [:out], {statements, nil})
     size = div(Shape.size(shape) + @lanes - 1, @lanes)
     Strided.run(kernel, args, size: size, replaces: replaces?)

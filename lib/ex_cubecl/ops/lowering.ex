@@ -167,7 +167,10 @@ defmodule ExCubecl.Ops.Lowering do
          true <- Enum.any?(reads, &match?({_, :flat, %{ref: ^ref}}, &1)),
          {:ok, dtype} <- type_of(op, reads, casts),
          true <- dtype == buffer.dtype and shape == buffer.shape do
-      in_place(op, reads, shape, casts, buffer)
+      case blocks(op, reads, shape, casts) do
+        {:ok, _dtype} -> Blocks.run(op, reads, {casts[:as], casts[:dtype]}, buffer)
+        :no -> in_place(op, reads, shape, casts, buffer)
+      end
     else
       _ -> beside(op, reads, shape, casts, into)
     end

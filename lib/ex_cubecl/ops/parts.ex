@@ -11,8 +11,11 @@ defmodule ExCubecl.Ops.Parts do
 
   @cpu_threads 2048
 
-  @doc "Runs parts: `{:ok, buffers}` with a list of new buffers for each part. `opts` are those of `ExCubecl.Buffer.empty/3`."
-  @spec run([{Results.code(), [Results.operand()], Shape.t()}], keyword) ::
+  @doc """
+  Runs parts: `{:ok, buffers}` with a list of buffers for each part. `opts` are those of `ExCubecl.Buffer.empty/3`. The last element of a part are the targets of
+  `ExCubecl.Ops.Results.run/5`, which no other part reads.
+  """
+  @spec run([{Results.code(), [Results.operand()], Shape.t(), [Buffer.t() | nil]}], keyword) ::
           {:ok, [[Buffer.t()]]} | {:error, Error.t()}
   def run(parts, opts) do
     with {:ok, parts} <- parts |> Enum.with_index() |> Error.map(&part(&1, opts)),
@@ -20,21 +23,23 @@ defmodule ExCubecl.Ops.Parts do
          do: {:ok, for(part <- parts, do: Keyword.values(part.outputs))}
   end
 
-  defp part({{code, operands, shape}, at}, opts) do
+  defp part({{code, operands, shape, targets}, at}, opts) do
     with {:ok, indices, reads} <- Results.operands(code, operands, shape),
-         {:ok, outputs} <- Error.map(code.results, &Buffer.empty(shape, elem(&1, 1), opts)) do
+         {:ok, outputs} <- Results.outputs(code, shape, opts, targets) do
       views = Operands.strided(reads) ++ indices
       indexed = Strided.indexed(views, shape, {Index.var(:element), {:part, at}})
-      names = for number <- 0..(length(outputs) - 1), do: :"out#{at}_#{number}"
+      outputs = for {out, number} <- Enum.with_index(outputs), do: {:"out#{at}_#{number}", out}
+      {own, others} = Results.own(reads, outputs)
 
       {:ok,
        %{
          at: at,
          code: code,
-         reads: reads,
+         own: own,
+         reads: others,
          indices: Keyword.keys(indices),
          indexed: indexed,
-         outputs: Enum.zip(names, outputs),
+         outputs: outputs,
          size: Shape.size(shape)
        }}
     end
@@ -71,7 +76,7 @@ defmodule ExCubecl.Ops.Parts do
     if Device.cpu?(device), do: min(most, @cpu_threads), else: most
   end
 
-  defp modes(part), do: for({name, mode, _} <- part.reads, do: {name, mode})
+  defp modes(part), do: {part.own, for({name, mode, _} <- part.reads, do: {name, mode})}
 
   ## Statements
 
@@ -88,7 +93,8 @@ defmodule ExCubecl.Ops.Parts do
 
   defp inside(%{code: code} = part) do
     inside? = Index.call(:lt, Index.var(:element), Index.unsigned(Index.var(name(part, :size))))
-    expressions = for read <- part.reads, into: %{}, do: {elem(read, 0), expression(read, part)}
+    own = for {name, out} <- part.own, into: %{}, do: {name, {:at, 0, out, Index.var(:element)}}
+    expressions = for read <- part.reads, into: own, do: {elem(read, 0), expression(read, part)}
     indices = Map.take(part.indexed.index, part.indices)
 
     writes =

@@ -57,13 +57,29 @@ defmodule ExCubecl.Ops.Results do
         do: Index.let({:value, name}, {:cast, dtype, Map.fetch!(expressions, name)})
   end
 
-  @doc "Runs code: `{:ok, buffers}` with a new buffer for each result. `opts` are those of `ExCubecl.Buffer.empty/3`."
-  @spec run(code, [operand], Shape.t(), keyword) :: {:ok, [Buffer.t()]} | {:error, Error.t()}
-  def run(code, operands, shape, opts) do
+  @doc """
+  Runs code: `{:ok, buffers}` with a new buffer for each result. `opts` are those of `ExCubecl.Buffer.empty/3`. `targets` has a buffer in place of the new one for
+  some results, `nil` for the others: an operand of this type, which is read flat and nowhere else.
+  """
+  @spec run(code, [operand], Shape.t(), keyword, [Buffer.t() | nil]) ::
+          {:ok, [Buffer.t()]} | {:error, Error.t()}
+  def run(code, operands, shape, opts, targets \\ []) do
     with {:ok, indices, reads} <- operands(code, operands, shape),
-         {:ok, outputs} <- Error.map(code.results, &Buffer.empty(shape, elem(&1, 1), opts)),
+         {:ok, outputs} <- outputs(code, shape, opts, targets),
          :ok <- launch(code, reads, indices, Enum.zip(@outputs, outputs), shape),
          do: {:ok, outputs}
+  end
+
+  @doc "The buffers of the results of code, as for `run/5`."
+  def outputs(code, shape, opts, []),
+    do: Error.map(code.results, &Buffer.empty(shape, elem(&1, 1), opts))
+
+  def outputs(code, shape, opts, targets) do
+    code.results
+    |> Enum.zip(targets)
+    |> Error.map(fn {{_, dtype}, target} ->
+      if target, do: {:ok, target}, else: Buffer.empty(shape, dtype, opts)
+    end)
   end
 
   @doc "The layouts of the operands of code that are indices, by name, and the reads of the others."
@@ -84,20 +100,34 @@ defmodule ExCubecl.Ops.Results do
 
   defp launch(code, reads, indices, outputs, shape) do
     indexed = Strided.indexed(Operands.strided(reads) ++ indices, shape)
+    {own, others} = own(reads, outputs)
 
     expressions =
-      for {name, _, _} = read <- reads,
+      for {name, _, _} = read <- others,
           into: Map.take(indexed.index, Keyword.keys(indices)),
           do: {name, Operands.expression(read, indexed.index)}
+
+    replaced = for {name, out} <- own, into: expressions, do: {name, {:at, 0, out, {:index, nil}}}
 
     puts =
       for {{name, _}, {result, _}} <- Enum.zip(outputs, code.results), do: {:put, 0, name, result}
 
-    args = Enum.map(reads, &Operands.argument/1) ++ indexed.args ++ outputs
-    key = {:results, indexed.key, for({name, mode, _} <- reads, do: {name, mode})}
-    statements = indexed.statements ++ reads(code.args, expressions) ++ code.statements ++ puts
+    args = Enum.map(others, &Operands.argument/1) ++ indexed.args ++ outputs
+    key = {:results, indexed.key, own, for({name, mode, _} <- reads, do: {name, mode})}
+    statements = indexed.statements ++ reads(code.args, replaced) ++ code.statements ++ puts
     op = %{key: code.key, parsed: %{name: code.name}}
     {kernel, args} = Strided.kernel(op, key, args, Keyword.keys(outputs), {statements, nil})
     Strided.run(kernel, args, size: Shape.size(shape), replaces: true)
   end
+
+  @doc "The names of the reads of outputs with these outputs, and the other reads: a kernel has a buffer once."
+  @spec own([Reads.read()], [{atom, Buffer.t()}]) :: {[{atom, atom}], [Reads.read()]}
+  def own(reads, outputs) do
+    names = for {name, %{ref: ref}} <- outputs, into: %{}, do: {ref, name}
+    {own, others} = Enum.split_with(reads, &own?(&1, names))
+    {for({name, :flat, %{ref: ref}} <- own, do: {name, names[ref]}), others}
+  end
+
+  defp own?({_, :flat, %{ref: ref}}, names), do: is_map_key(names, ref)
+  defp own?(_read, _names), do: false
 end

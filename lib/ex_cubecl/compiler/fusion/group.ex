@@ -11,11 +11,12 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     #     programs copies every term at each look-up, but no binary
     #   * `shape` - that of the elements which the kernel calculates
     #   * `code`, `sources` - as those of `ExCubecl.Compiler.Fusion.Code`; `kernel` applies code with one result to an element
+    #   * `into` - the id of the operand that a result replaces in its memory, by that of the result (`ExCubecl.Compiler.Reuse`)
     #   * `exponents` - inputs that are the exponents of powers, of which the backend treats some numbers in another way
 
     @enforce_keys [:kind, :inputs, :outputs, :members, :results]
     defstruct @enforce_keys ++
-                [:members_binary, :shape, :code, :kernel, sources: [], exponents: []]
+                [:members_binary, :shape, :code, :kernel, sources: [], exponents: [], into: %{}]
 
     @type t :: %__MODULE__{}
 

@@ -13,9 +13,12 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     import ExCubecl.Compiler.Fusion.Merging
 
     alias ExCubecl.Compiler.Fusion.{Absorption, Clusters, Maps, Node, RowRegions, Rows}
+    alias ExCubecl.Shape
     alias Nx.Defn.Expr
     alias Nx.Tensor, as: T
 
+    # Elements of the smallest results whose memory matters.
+    @large 65_536
     @ordered [:cond, :while, :lazy, :effects, :attach, :runtime_call]
 
     @type cluster :: %{
@@ -86,9 +89,10 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     defp cluster(at, state) do
       ids = ids(at, state)
       kind = if info = state.info[at], do: info.kind, else: :other
-      # A single operation is as fast on the backend.
+
+      # A single operation is as fast on the backend, where its result does not replace an operand in its memory.
       kind =
-        if kind == :view or (length(ids) == 1 and not indices?(ids, state)),
+        if kind == :view or (length(ids) == 1 and not indices?(ids, state) and not large?(info)),
           do: :other,
           else: kind
 
@@ -105,6 +109,9 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     defp part(ids, outputs),
       do: %{kind: :map, ids: Enum.sort(ids), outputs: Enum.filter(outputs, &(&1 in ids))}
+
+    defp large?(%{kind: :map, shape: shape}), do: Shape.size(shape) >= @large
+    defp large?(_info), do: false
 
     defp indices?([id], state) do
       node = state.nodes[id]
