@@ -15,7 +15,7 @@ CARGO_FLAGS := --release --locked
 CRATES := -p ex_cubecl_core -p ex_cubecl_runtime -p ex_cubecl
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-core test-elixir matrix soak schedulers model numpy ulp fuzz bench bench-numpy gpu-report lint workflows audit docs clean
+.PHONY: help setup build demo test test-core test-elixir matrix soak many-kernels schedulers model numpy ulp fuzz bench bench-numpy gpu-report lint workflows audit docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -46,6 +46,10 @@ matrix: test-elixir ## the Elixir tests on this Elixir, then on Debian 13 in a c
 
 soak: setup-test ## random calls of everything for SOAK_SECONDS (600); SOAK_SEED replays a run
 	MIX_ENV=test mix run test/soak.exs
+
+# Without the optimizations of lavapipe's compiler and its cache on disk, which would keep a file for each kernel: the memory is the same, the time is a quarter.
+many-kernels: setup-test ## MANY_KERNELS (100000) different kernels in one VM, which must take less than 1 GB of memory
+	GALLIVM_PERF=nopt MESA_SHADER_CACHE_DISABLE=true MIX_ENV=test mix run test/many_kernels.exs
 
 schedulers: setup-test ## how long calls with large arguments block a scheduler; run nothing else meanwhile
 	MIX_ENV=test mix run test/schedulers.exs

@@ -689,6 +689,18 @@ defmodule ExCubecl.KernelTest do
     refused(Kernel.profile([device: {:vulkan, 99}], fn -> 1 end), :unknown_device)
   end
 
+  test "a kernel that was built by hand is refused" do
+    forged = %Kernel{parsed: nil, key: nil}
+    x = f32([1, 2])
+    refused(Kernel.run(forged, [x]), :invalid_argument, says: "invalid kernel nil")
+    refused(Kernel.warm(forged, [:f32]), :invalid_argument)
+
+    refused(
+      ExCubecl.Batch.submit(ExCubecl.Batch.run(ExCubecl.Batch.new(), forged, [x])),
+      :invalid_argument
+    )
+  end
+
   test "many processes, each with its own numbers" do
     tasks =
       for n <- 1..8 do

@@ -23,6 +23,13 @@ defmodule ExCubecl.LinAlgTest do
   defp unit(:bf16), do: 8.0e-3
   defp unit(_integer), do: unit(:f32)
 
+  test "a matrix whose struct was changed by hand is refused" do
+    x = ExCubecl.buffer!([1.0, 0.0, 0.0, 1.0], [2, 2], :f32)
+
+    for name <- [:determinant, :inverse, :cholesky, :lu, :qr, :eigh],
+        do: refused(apply(LinAlg, name, [%{x | dtype: :f64}]), :shape_mismatch)
+  end
+
   defp each(count, fun) do
     for _ <- 1..count,
         do: fun.(Enum.random(@batches), Enum.random(@sizes), Enum.random([:f32, :f64]))

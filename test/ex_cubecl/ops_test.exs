@@ -31,6 +31,11 @@ defmodule ExCubecl.OpsTest do
     refused(Ops.add(x, f32([1, 2], [2])), :shape_mismatch)
     refused(Ops.add(1, 2), :invalid_argument)
     refused(Ops.add(x, :y), :invalid_argument)
+
+    for type <- [:f8, "f32", 1, [1 | 2]], option <- [:as, :dtype] do
+      refused(Ops.add(x, x, [{option, type}]), :unsupported_dtype)
+      refused(Ops.logical_not(x, [{option, type}]), :unsupported_dtype)
+    end
   end
 
   test "each element-wise operation is the one of its name" do

@@ -209,4 +209,11 @@ defmodule ExCubecl.PoolTest do
     refused(Pool.with_buffer(pool, fn -> :ok end), :invalid_argument)
     assert %{allocated: 0} = Pool.stats!(pool)
   end
+
+  test "a pool cannot be started with a size or a name that is none" do
+    refused(Pool.start_link(size: 0xFFFF_FFFF_FFFF_FFFF), :invalid_shape)
+
+    for name <- ["pool", 5, {:via, "x", 1}, [1 | 2]],
+        do: refused(Pool.start_link(size: 1, name: name), :invalid_argument)
+  end
 end

@@ -188,6 +188,9 @@ defmodule ExCubecl.ViewTest do
       assert {:error, %Error{reason: :invalid_argument}} = call.(Map.merge(view, change))
       assert inspect(Map.merge(view, change)) =~ "ExCubecl.View"
     end
+
+    for change <- [%{dtype: [1]}, %{offset: [1]}, %{shape: [[1], [2]]}],
+        do: assert(String.printable?(inspect(Map.merge(view, change))))
   end
 
   test "inspect prints type, shape and strides" do

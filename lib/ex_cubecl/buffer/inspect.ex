@@ -25,9 +25,12 @@ defimpl Inspect, for: ExCubecl.Buffer do
     _ -> Inspect.Any.inspect(buffer, opts)
   end
 
-  defp head(%{device: {runtime, index}} = buffer), do: "#{kind(buffer)} #{runtime}:#{index}"
+  defp head(%{device: {runtime, index}} = buffer),
+    do: "#{kind(buffer)} #{Atom.to_string(runtime)}:#{Integer.to_string(index)}"
 
-  defp kind(%{dtype: dtype, shape: shape}), do: "#{dtype}#{Enum.map_join(shape, &"[#{&1}]")}"
+  # Interpolation would also take lists, and print them as text.
+  defp kind(%{dtype: dtype, shape: shape}),
+    do: Atom.to_string(dtype) <> Enum.map_join(shape, &"[#{Integer.to_string(&1)}]")
 
   defp content(%{ref: ref, shape: shape}, opts) do
     case preview(ref) do

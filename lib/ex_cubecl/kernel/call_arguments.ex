@@ -28,6 +28,10 @@ defmodule ExCubecl.Kernel.CallArguments do
         )
   end
 
+  # A struct that was built by hand.
+  def named(parsed, _args),
+    do: Arguments.invalid(:kernel, parsed, "a kernel that ExCubecl.Kernel made")
+
   @doc "The arguments with their names, each of which is a number or a buffer of this node."
   def check(parsed, args) do
     with {:ok, args} <- named(parsed, args), do: each(args, parsed, [])

@@ -43,13 +43,25 @@ defmodule ExCubecl.LinAlg.Host do
       count = Enum.product(batch)
       size = 8 * m * n
 
-      Error.map(Enum.to_list(0..(count - 1)//1), fn index ->
-        case rows(binary_part(binary, index * size, size), m, n) do
-          :error -> Operands.found(:not_finite, operand, index)
-          rows -> {:ok, rows}
-        end
-      end)
+      if byte_size(binary) == count * size,
+        do: matrices(binary, size, count, operand),
+        # A struct that was built by hand.
+        else:
+          Error.new(:shape_mismatch,
+            shape: buffer.shape,
+            expected: count * m * n,
+            actual: div(byte_size(binary), 8)
+          )
     end
+  end
+
+  defp matrices(binary, size, count, %{m: m, n: n} = operand) do
+    Error.map(Enum.to_list(0..(count - 1)//1), fn index ->
+      case rows(binary_part(binary, index * size, size), m, n) do
+        :error -> Operands.found(:not_finite, operand, index)
+        rows -> {:ok, rows}
+      end
+    end)
   end
 
   defp rows(binary, m, n) do

@@ -33,6 +33,8 @@ defmodule ExCubecl.Ops.Lowering do
     known = [:as, :dtype, :into | AllocOptions.options()]
 
     with {:ok, opts} <- Arguments.options(opts, known),
+         {:ok, _} <- dtype(opts[:as]),
+         {:ok, _} <- dtype(opts[:dtype]),
          {:ok, operands} <- Operands.views(operands),
          {:ok, wide} <- Error.map(operands, &widened/1),
          {:ok, stored?} <- stored?(opts[:dtype], operands) do
@@ -41,6 +43,9 @@ defmodule ExCubecl.Ops.Lowering do
         else: narrowed(op, operands, wide, opts)
     end
   end
+
+  defp dtype(nil), do: {:ok, nil}
+  defp dtype(dtype), do: Arguments.dtype(dtype)
 
   defp mapped(op, operands, opts) do
     with {:ok, shape} <- Shapes.broadcast(op.parsed.name, Operands.shapes(operands)),

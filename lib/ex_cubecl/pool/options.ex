@@ -17,6 +17,7 @@ defmodule ExCubecl.Pool.Options do
          {:ok, shape} <- shape(opts, dtype),
          {:ok, max} <- maximum(opts[:max], Shape.size(shape) * DType.size!(dtype)),
          {:ok, note} <- AllocOptions.from(Keyword.take(opts, AllocOptions.options())),
+         {:ok, _} <- name(opts[:name]),
          {:ok, id} <- Device.resolve(opts[:device]),
          do: {:ok, %{id: id, dtype: dtype, shape: shape, max: max, note: note}}
   end
@@ -25,7 +26,7 @@ defmodule ExCubecl.Pool.Options do
     case {opts[:size], opts[:shape]} do
       {nil, nil} -> Arguments.invalid(:size, nil, "bytes as :size, or a :shape")
       {nil, shape} -> with({:ok, shape, _} <- filled(shape, dtype), do: {:ok, shape})
-      {size, nil} -> flat(size, DType.size!(dtype))
+      {size, nil} -> flat(size, dtype, DType.size!(dtype))
       {size, _shape} -> Arguments.invalid(:size, size, "either :size or :shape, not both")
     end
   end
@@ -35,11 +36,13 @@ defmodule ExCubecl.Pool.Options do
          do: Arguments.invalid(:shape, shape, "at least one element")
   end
 
-  defp flat(size, unit) when is_integer(size) and size > 0 and rem(size, unit) == 0 do
-    with {:ok, size} <- Arguments.index(:size, size), do: {:ok, [div(size, unit)]}
+  defp flat(size, dtype, unit) when is_integer(size) and size > 0 and rem(size, unit) == 0 do
+    with {:ok, size} <- Arguments.index(:size, size),
+         {:ok, shape, _} <- Arguments.shape([div(size, unit)], dtype),
+         do: {:ok, shape}
   end
 
-  defp flat(size, unit),
+  defp flat(size, _dtype, unit),
     do:
       Arguments.invalid(
         :size,
@@ -50,4 +53,10 @@ defmodule ExCubecl.Pool.Options do
   defp maximum(nil, bytes), do: with({:ok, {_class, max}} <- SizeClass.of(bytes), do: {:ok, max})
   defp maximum(max, _bytes) when is_integer(max) and max > 0, do: Arguments.index(:max, max)
   defp maximum(max, _bytes), do: Arguments.invalid(:max, max, "a positive integer")
+
+  # GenServer raises for other terms.
+  defp name(name) when is_atom(name), do: {:ok, name}
+  defp name({:global, _} = name), do: {:ok, name}
+  defp name({:via, module, _} = name) when is_atom(module), do: {:ok, name}
+  defp name(other), do: Arguments.invalid(:name, other, "a name as for GenServer.start_link/3")
 end

@@ -25,8 +25,11 @@ defmodule ExCubecl.InspectTest do
           %{buffer | ref: make_ref()},
           %{buffer | shape: 5},
           %{buffer | device: nil},
-          %{buffer | dtype: %{}}
+          %{buffer | dtype: %{}},
+          %{buffer | dtype: [1]},
+          %{buffer | shape: [[1]]}
         ],
-        do: assert(inspect(junk) =~ "ExCubecl.Buffer")
+        text = inspect(junk),
+        do: assert(text =~ "ExCubecl.Buffer" and String.printable?(text))
   end
 end
