@@ -14,9 +14,8 @@ defmodule ExCubecl.MixProject do
       description: "Real GPU memory for Elixir, through CubeCL.",
       compilers: [:cargo_nif] ++ Mix.compilers(),
       elixirc_paths: if(Mix.env() == :test, do: ["lib", "test/support"], else: ["lib"]),
-      # The property tests use PropEr if it is installed with Erlang; it is not a dependency.
-      prune_code_paths: Mix.env() != :test,
-      # Nx may be loadable through ERL_LIBS, which is no dependency either.
+      # The property tests use PropEr if it is installed with Erlang, and Nx may be loadable through ERL_LIBS; they are no dependencies.
+      prune_code_paths: Mix.env() != :test and System.get_env("ERL_LIBS") in [nil, ""],
       xref: [exclude: [:proper, :proper_statem, :proper_types] ++ nx_modules()],
       deps: deps(Mix.env(), Mix.Project.get()),
       package: [

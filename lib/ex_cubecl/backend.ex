@@ -26,7 +26,21 @@ if Code.ensure_loaded?(Nx.Backend) do
     alias ExCubecl.{Buffer, Device, Error, View}
     alias ExCubecl.Error.Arguments
     alias ExCubecl.Nx.{ElementWise, Fallback, Indexing, Layout, Reduction, Storage}
-    alias ExCubecl.Nx.{Bits, Blocks, Complex, Dot, FFT, LinAlg, Order, Scan, Tracing, Windows}
+
+    alias ExCubecl.Nx.{
+      Bits,
+      Blocks,
+      Complex,
+      Dot,
+      FFT,
+      Float8,
+      LinAlg,
+      Order,
+      Scan,
+      Tracing,
+      Windows
+    }
+
     alias Nx.Tensor, as: T
 
     @enforce_keys [:state, :config]
@@ -200,6 +214,12 @@ if Code.ensure_loaded?(Nx.Backend) do
         else: finished(attempt(fn -> made(name, out, args, config) end), name, host_args, config)
     end
 
+    defp made(name, %{type: {kind, 8}} = out, args, config) when kind not in [:s, :u],
+      do:
+        Float8.run(name, [out | args], config, fn [out | args] ->
+          made(name, out, args, config)
+        end)
+
     defp made(name, %{type: {:c, _}} = out, args, config),
       do: Complex.run(name, [out | args], config)
 
@@ -353,9 +373,18 @@ if Code.ensure_loaded?(Nx.Backend) do
     def native?(name, complex?), do: name in if(complex?, do: @complex_names, else: @names)
 
     defp native(name, args, config) do
-      if Complex.run?(name, args, Fallback.tensors(args)),
-        do: Complex.run(name, args, config),
-        else: on_real(name, args, config)
+      tensors = Fallback.tensors(args)
+
+      cond do
+        Float8.run?(name, args, tensors) ->
+          Float8.run(name, args, config, &native(name, &1, config))
+
+        Complex.run?(name, args, tensors) ->
+          Complex.run(name, args, config)
+
+        true ->
+          on_real(name, args, config)
+      end
     end
 
     @doc false

@@ -3,7 +3,7 @@
 
 defmodule ExCubecl.NxTypesTable do
   @types [:f16, :bf16, :f32, :f64, :s8, :s16, :s32, :s64] ++
-           [:u8, :u16, :u32, :u64, :c64, :c128]
+           [:u8, :u16, :u32, :u64, :c64, :c128, :f8, :f8_e4m3fn]
 
   # The operations of a group; a type of which Nx refuses one is left out.
   defp groups do

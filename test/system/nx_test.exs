@@ -7,8 +7,8 @@ defmodule ExCubecl.NxTest.Operations do
   @moduletag :nx
   @moduletag timeout: :infinity
 
-  @files ~w(conversion backend dot indexing random complex comparison order windows bits lin_alg scan training semantics) ++
-           ~w(lifetime guide)
+  @files ~w(conversion backend dot indexing random complex comparison order windows bits float8 lin_alg scan training) ++
+           ~w(semantics lifetime guide)
 
   test "tensors, operations, training and memory", do: ExCubecl.NxVm.passes(@files)
 end

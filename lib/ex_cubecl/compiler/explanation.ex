@@ -16,7 +16,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     alias ExCubecl.Backend
     alias ExCubecl.Compiler.{Fusion, Graph, Liveness, Program, Scope}
     alias ExCubecl.Memory.Chart.Svg
-    alias ExCubecl.Nx.{Operand, Types}
+    alias ExCubecl.Nx.{Float8, Operand, Types}
     alias Nx.Defn.Expr
     alias Nx.Tensor, as: T
 
@@ -173,13 +173,14 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       types = for %T{type: type} <- [node | operands], not match?({:tuple, _}, type), do: type
 
       Backend.native?(name, Enum.any?(types, &complex/1)) and
+        (Float8.native?(name) or not Enum.any?(types, &Float8.type?/1)) and
         Enum.all?(types, &on_device?(&1, config.device))
     end
 
-    # Operations on complex numbers are in 32 or 64 bits.
+    # Operations on complex numbers are in 32 or 64 bits, those on floats of 8 bits in 32.
     defp on_device?(type, device) do
       case Types.dtype(type) || complex(type) do
-        nil -> false
+        nil -> Float8.type?(type)
         dtype -> dtype == :bf16 or dtype == :f16 or Operand.computes?(device, dtype)
       end
     end

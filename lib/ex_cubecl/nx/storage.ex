@@ -192,6 +192,11 @@ if Code.ensure_loaded?(Nx.Backend) do
       all_finite?(elements, if(kind == :c, do: {:f, div(bits, 2)}, else: {kind, bits}))
     end
 
+    def finite?(%T{type: {:f8_e4m3fn, 8}, data: %{state: state}}) do
+      bytes = with {:fill, element} <- state, do: element
+      for(<<_sign::1, 0x7F::7 <- bytes>>, do: :nan) == []
+    end
+
     def finite?(_integers), do: true
 
     for bits <- [16, 32, 64] do
@@ -206,7 +211,10 @@ if Code.ensure_loaded?(Nx.Backend) do
          when Bitwise.band(word, 0x7F80) != 0x7F80,
          do: all_finite?(rest, {:bf, 16})
 
-    defp all_finite?(rest, {_, bits}), do: rest == <<>> or bits == 8
+    defp all_finite?(<<_sign::1, exponent::5, _::2, rest::binary>>, {:f, 8}) when exponent < 31,
+      do: all_finite?(rest, {:f, 8})
+
+    defp all_finite?(rest, _type), do: rest == <<>>
 
     @doc "Whether the elements of a tensor are in host memory and few."
     def small?(%T{data: data, shape: shape}, limit) do

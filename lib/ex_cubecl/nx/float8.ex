@@ -1,0 +1,211 @@
+if Code.ensure_loaded?(Nx.Backend) do
+  defmodule ExCubecl.Nx.Float8 do
+    @moduledoc false
+    # Callbacks on floats of eight bits, which later versions of Nx have and buffers store as bytes. Operands become 32-bit floats, and so does the result of the
+    # callback, which is then rounded to eight bits as Nx.BinaryBackend rounds. Callbacks that only move elements move the bytes.
+
+    alias ExCubecl.{Buffer, Error, Kernel, Ops}
+    alias ExCubecl.Nx.{Layout, Storage}
+    alias ExCubecl.Ops.{Lowering, Strided}
+    alias Nx.Tensor, as: T
+
+    require Kernel
+
+    @moves [:take, :take_along_axis, :gather, :bitcast]
+
+    # Their operands may be of other types than the result.
+    @joins [:concatenate, :stack, :put_slice]
+
+    # These know nothing but bytes.
+    @layout Layout.names() -- ([:as_type, :pad] ++ @joins)
+
+    # Functions of the caller calculate with elements of the type of the tensor, and round each result.
+    @functions [:map, :reduce, :window_reduce]
+
+    # To 16 bits, halfway cases to even, of which Nx takes the first eight: 5 bits are the exponent. `m` are the bits of the magnitude.
+    @e5m2 Kernel.kernel(fn x ->
+            bits = bitcast(x, :u32)
+            sign = bsr(band(bits, 0x8000_0000), 24)
+            m = band(bits, 0x7FFF_FFFF)
+            normal = bsr(m + 0xFFF + band(bsr(m, 13), 1), 13)
+            # Below 2 ** -14, a multiple of 2 ** -24.
+            shift = 126 - max(min(bsr(m, 23), 113), 102)
+            significand = bor(band(m, 0x007F_FFFF), 0x0080_0000)
+            odd = band(bsr(significand, shift), 1)
+            small = bsr(significand + bsl(1, shift - 1) - 1 + odd, shift)
+            small = if m < 0x3300_0000, do: 0, else: small
+            half = if m < 0x3880_0000, do: small, else: normal - 0x1C000
+            byte = if m >= 0x3880_0000 and half >= 0x7C00, do: 0x7C, else: bsr(half, 8)
+            if m > 0x7F80_0000, do: 0x7E, else: bor(sign, byte)
+          end)
+
+    # Halfway cases away from zero; a fraction that rounds up to 1 becomes 7 / 8, and there is no infinity. 4 bits are the exponent.
+    @e4m3fn Kernel.kernel(fn x ->
+              bits = bitcast(x, :u32)
+              sign = bsr(band(bits, 0x8000_0000), 24)
+              # At most 448.
+              m = min(band(bits, 0x7FFF_FFFF), 0x43E0_0000)
+              exponent = bsr(m, 23)
+              fraction = band(m, 0x007F_FFFF)
+              normal = bor(bsl(max(exponent, 120) - 120, 3), min(bsr(fraction + 0x80000, 20), 7))
+              # Below 2 ** -6, a multiple of 2 ** -9.
+              shift = 141 - max(min(exponent, 120), 117)
+              significand = bor(fraction, 0x0080_0000)
+              small = min(bsr(significand + bsl(1, shift - 1), shift), 7)
+              small = if exponent < 117, do: 0, else: small
+              byte = if exponent > 120, do: normal, else: small
+              if band(bits, 0x7FFF_FFFF) > 0x7F80_0000, do: 0x7F, else: bor(sign, byte)
+            end)
+
+    @kernels %{
+      {:f, 8} => Strided.named(@e5m2, :as_type),
+      {:f8_e4m3fn, 8} => Strided.named(@e4m3fn, :as_type)
+    }
+
+    bytes = for byte <- 0..255, into: <<>>, do: <<byte>>
+
+    known? = fn type ->
+      try do
+        Nx.Type.normalize!(type) == type
+      rescue
+        ArgumentError -> false
+      end
+    end
+
+    convert = fn bytes, from, to ->
+      template = &Nx.template({byte_size(bytes)}, &1)
+      tensor = Nx.BinaryBackend.from_binary(template.(from), bytes, [])
+      Nx.BinaryBackend.as_type(template.(to), tensor).data.state
+    end
+
+    # The numbers of all bytes, as Nx reads them.
+    @tables for type <- Map.keys(@kernels),
+                known?.(type),
+                into: %{},
+                do: {type, convert.(bytes, type, {:f, 32})}
+
+    @doc "Whether a type is one of these."
+    def type?({kind, 8}), do: kind not in [:s, :u]
+    def type?(_type), do: false
+
+    @doc "Whether the device runs a callback of this name with them."
+    def native?(name), do: name not in @functions
+
+    @doc "Whether floats of eight bits are among the operands or the results, and the callback does more than to move them."
+    def run?(name, [out | _] = args, tensors) do
+      name not in @layout and Enum.any?(outs(out) ++ tensors, &type?(&1.type)) and
+        (name not in @joins or Enum.any?(joined(args), &(&1.type != out.type)))
+    end
+
+    defp outs(%T{} = out), do: [out]
+    defp outs(tuple), do: Tuple.to_list(tuple)
+
+    defp joined([_out, tensor, _starts, source]), do: [tensor, source]
+    defp joined([_out, tensors, _axis]), do: tensors
+
+    @doc "The result of a callback, which `run` calculates for arguments without floats of eight bits."
+    def run(name, [out | _] = args, config, run) do
+      cond do
+        name in @functions -> :host
+        name in @moves -> run.(as_bytes(args))
+        name == :pad and out.type == Enum.at(args, 1).type -> run.(padded(args))
+        name in @joins and type?(out.type) -> joined(args, config, run)
+        true -> calculated(args, config, run)
+      end
+    end
+
+    # Bytes of the type of the result are not read as numbers.
+    defp joined([out, tensor, starts, source], config, run) do
+      with {:ok, [tensor, source]} <- Error.map([tensor, source], &in_type(&1, out.type, config)),
+           do: run.([out, tensor, starts, source])
+    end
+
+    defp joined([out, tensors, axis], config, run) do
+      with {:ok, tensors} <- Error.map(tensors, &in_type(&1, out.type, config)),
+           do: run.([out, tensors, axis])
+    end
+
+    defp in_type(%T{type: type} = tensor, type, _config), do: {:ok, tensor}
+
+    defp in_type(tensor, type, config) do
+      out = %{tensor | type: type}
+      convert = &Layout.run(:as_type, &1, config)
+
+      with {:ok, bytes} <- calculated([out, tensor], config, convert),
+           do: {:ok, Storage.put(out, bytes, config)}
+    end
+
+    defp as_bytes(args) do
+      for arg <- args,
+          do: if(is_struct(arg, T) and type?(arg.type), do: %{arg | type: {:u, 8}}, else: arg)
+    end
+
+    # Padded with the byte of a number.
+    defp padded([%{type: type} = out, tensor, value, padding]) do
+      one = Nx.BinaryBackend.as_type(Nx.template({}, type), Storage.to_host(value))
+      as_bytes([out, tensor, :binary.first(Nx.to_binary(one)), padding])
+    end
+
+    defp calculated([out | args], config, run) do
+      with {:ok, args} <- Error.map(args, &wide(&1, config)),
+           do: [wide_type(out) | args] |> run.() |> narrow(out)
+    end
+
+    ## To 32 bits
+
+    defp wide_type(%T{type: type} = out),
+      do: if(type?(type), do: %{out | type: {:f, 32}}, else: out)
+
+    defp wide_type(outs), do: outs |> Tuple.to_list() |> Enum.map(&wide_type/1) |> List.to_tuple()
+
+    defp wide(%T{type: type} = tensor, config) do
+      if type?(type), do: {:ok, widened(tensor, config)}, else: {:ok, tensor}
+    end
+
+    defp wide(list, config) when is_list(list), do: Error.map(list, &wide(&1, config))
+    defp wide(other, _config), do: {:ok, other}
+
+    defp widened(%T{type: type, data: data} = tensor, config) do
+      wide = %{tensor | type: {:f, 32}}
+
+      case data do
+        %{state: {:fill, byte}} ->
+          Storage.fill(wide, converted(byte, type, {:f, 32}), config)
+
+        %{state: bytes} when is_binary(bytes) ->
+          Storage.put(wide, converted(bytes, type, {:f, 32}), config)
+
+        _view ->
+          table =
+            Buffer.new!(Map.fetch!(@tables, type), [256], :f32, Storage.buffer_options(config))
+
+          Storage.put(wide, Ops.take!(table, Storage.view(tensor, config)), config)
+      end
+    end
+
+    defp converted(binary, from, to) do
+      {_, bits} = from
+      template = &Nx.template({div(bit_size(binary), bits)}, &1)
+      tensor = Nx.BinaryBackend.from_binary(template.(from), binary, [])
+      Nx.to_binary(Nx.BinaryBackend.as_type(template.(to), tensor))
+    end
+
+    ## To 8 bits
+
+    defp narrow({:ok, results}, outs) when is_tuple(outs) do
+      pairs = Enum.zip(Tuple.to_list(results), Tuple.to_list(outs))
+      rounded = Error.map(pairs, fn {result, out} -> narrow({:ok, result}, out) end)
+      with {:ok, list} <- rounded, do: {:ok, List.to_tuple(list)}
+    end
+
+    defp narrow({kind, result}, %T{type: type}) when kind in [:ok, :share, :fill] do
+      cond do
+        not type?(type) -> {kind, result}
+        kind == :fill -> {:fill, converted(result, {:f, 32}, type)}
+        true -> Lowering.map(Map.fetch!(@kernels, type), [result], dtype: :u8)
+      end
+    end
+
+    defp narrow(other, _out), do: other
+  end
+end
