@@ -65,6 +65,26 @@ defmodule ExCubecl.NxIndexingTest do
     assert_same(:large, [large, Nx.tensor([[0], [0]]), Nx.tensor([1.5, 1.0])], &Nx.indexed_add/3)
   end
 
+  test "updates that are smaller than the addressed slices" do
+    at = Nx.tensor([[2], [0], [2]])
+    pairs = Nx.tensor([[2, 4], [0, 1], [2, 4]])
+
+    for type <- [{:f, 32}, {:s, 16}, {:c, 64}], name <- [:indexed_put, :indexed_add] do
+      x = sample(type, {3, 4, 5})
+
+      for {at, axes, shape} <- [
+            {at, [0], {3, 2, 3}},
+            {at, [0], {3, 4, 2}},
+            {at, [1], {3, 1, 5}},
+            {at, [2], {3, 2, 1}},
+            {pairs, [0, 2], {3, 3}}
+          ] do
+        fun = &apply(Nx, name, [&1, &2, &3, [axes: axes]])
+        assert_same({name, type, axes, shape}, [x, at, sample(type, shape)], fun)
+      end
+    end
+  end
+
   test "an index out of bounds raises as in Nx.BinaryBackend" do
     x = sample({:f, 32}, {4, 5, 6})
     bad = Nx.tensor([[1, 2], [3, 7]])

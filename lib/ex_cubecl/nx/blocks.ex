@@ -10,6 +10,10 @@ if Code.ensure_loaded?(Nx.Backend) do
       Nx.Block.TopK => {:top_k, [:k]},
       Nx.Block.Take => {:take, [:axis]},
       Nx.Block.TakeAlongAxis => {:take_along_axis, [:axis]},
+      Nx.Block.FFT2 => {:fft2, [:eps, :lengths, :axes]},
+      Nx.Block.IFFT2 => {:ifft2, [:eps, :lengths, :axes]},
+      Nx.Block.RFFT => {:rfft, [:eps, :length, :axis]},
+      Nx.Block.IRFFT => {:irfft, [:eps, :length, :axis]},
       Nx.Block.CumulativeSum => {:cumulative_sum, [:axis, :reverse]},
       Nx.Block.CumulativeProduct => {:cumulative_product, [:axis, :reverse]},
       Nx.Block.CumulativeMin => {:cumulative_min, [:axis, :reverse]},
@@ -22,7 +26,7 @@ if Code.ensure_loaded?(Nx.Backend) do
       Nx.Block.LinAlg.Determinant => {:determinant, []}
     }
 
-    @any_type [:top_k, :take, :take_along_axis]
+    @any_type [:top_k, :take, :take_along_axis, :fft2, :ifft2, :rfft, :irfft]
 
     # Nx has few operations for small matrices.
     @of_large [:solve, :determinant]

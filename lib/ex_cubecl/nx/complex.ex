@@ -39,12 +39,21 @@ if Code.ensure_loaded?(Nx.Backend) do
     @reads [:take, :gather]
     @writes [:indexed_put, :indexed_add]
     @created [:iota, :eye]
+    @most_of_window 64
+
+    # Up to Nx 0.7, no complex number equals a real one.
+    one = &Nx.BinaryBackend.from_binary(Nx.template({}, &1), &2, [])
+    pair = one.({:c, 64}, <<1.0::float-32-native, 0.0::float-32-native>>)
+    real = one.({:f, 32}, <<1.0::float-32-native>>)
+    equal = Nx.BinaryBackend.equal(Nx.template({}, {:u, 8}), pair, real)
+    @reals_differ Nx.to_binary(equal) == <<0>>
 
     @names [
              :as_type,
              :sum,
              :cumulative_sum,
              :window_sum,
+             :window_product,
              :product,
              :dot,
              :conv,
@@ -108,6 +117,19 @@ if Code.ensure_loaded?(Nx.Backend) do
            {:ok, pairs} <- pairs(tensor, dtype, config),
            {:ok, parts} <- ComplexProduct.run(pairs, opts[:axes], out.shape),
            do: parts_joined(:product, parts, out, config)
+    end
+
+    # Large windows would take a launch for each of their elements.
+    def run(:window_product, [out, tensor, window, opts], config) do
+      with true <- Tuple.product(window) <= @most_of_window,
+           {:ok, dtype} <- dtype(out.type, config),
+           {:ok, parts} <- both_parts(tensor, dtype, config),
+           {:ok, parts} <- ComplexProduct.of_windows(parts, window, out.shape, opts) do
+        parts_joined(:window_product, parts, out, config)
+      else
+        false -> :host
+        other -> other
+      end
     end
 
     def run(:dot, [out, x, x_axes, x_batch, y, y_axes, y_batch], config) do
@@ -223,6 +245,12 @@ if Code.ensure_loaded?(Nx.Backend) do
            real = %{out | type: Types.type(dtype)},
            {:ok, numbers} <- created(name, real, args, config),
            do: pairs(Storage.put(real, numbers, config), dtype, config)
+    end
+
+    if @reals_differ do
+      def run(name, [_out, %T{type: {a, _}}, %T{type: {b, _}}], _config)
+          when name in [:equal, :not_equal] and a == :c != (b == :c),
+          do: {:fill, if(name == :equal, do: <<0>>, else: <<1>>)}
     end
 
     def run(name, [out | tensors], config) do

@@ -1,9 +1,9 @@
 if Code.ensure_loaded?(Nx.Backend) do
   defmodule ExCubecl.Nx.ComplexProduct do
     @moduledoc false
-    # Products of complex numbers along axes.
+    # Products of complex numbers along axes, and in windows.
 
-    alias ExCubecl.{Buffer, View}
+    alias ExCubecl.{Buffer, Error, Ops, View}
     alias ExCubecl.Nx.{ComplexFunctions, ComplexParts, Movement}
     alias ExCubecl.View.Strides
 
@@ -14,6 +14,32 @@ if Code.ensure_loaded?(Nx.Backend) do
            {:ok, b} <- reshaped(b, out),
            do: {:ok, [a, b]}
     end
+
+    @doc "The parts of the products of the numbers in each window, as buffers of the shape `out`."
+    def of_windows({a, b}, window, out, opts) do
+      padding = for {low, high} <- opts[:padding], do: {low, high, 0}
+
+      with {:ok, a} <- Ops.pad(a, 1.0, padding),
+           {:ok, b} <- Ops.pad(b, 0.0, padding) do
+        # The numbers at one place of all windows.
+        at = fn buffer, place ->
+          starts = for {n, dilation} <- Enum.zip(place, opts[:window_dilations]), do: n * dilation
+          Strides.slice(View.new(buffer), starts, Tuple.to_list(out), opts[:strides])
+        end
+
+        {a, b} =
+          window
+          |> Tuple.to_list()
+          |> places()
+          |> Enum.map(&{at.(a, &1), at.(b, &1)})
+          |> Enum.reduce(fn z, product -> times(product, z) end)
+
+        Error.map([a, b], &reshaped(&1, out))
+      end
+    end
+
+    defp places([]), do: [[]]
+    defp places([n | more]), do: for(at <- 0..(n - 1), rest <- places(more), do: [at | rest])
 
     # The parts of pairs as matrices whose rows are multiplied.
     defp columns(%{shape: shape} = pairs, axes) do

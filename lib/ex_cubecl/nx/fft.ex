@@ -4,27 +4,45 @@ if Code.ensure_loaded?(Nx.Backend) do
     # Fourier transforms. Results as those of `ExCubecl.Nx.ElementWise`.
 
     alias ExCubecl.{Kernel, Ops}
-    alias ExCubecl.Nx.{Operand, Storage, Types}
+    alias ExCubecl.Nx.{ComplexParts, Movement, Operand, Storage, Types}
 
     require Kernel
 
-    def names, do: [:fft, :ifft]
+    def names, do: [:fft, :ifft, :fft2, :ifft2, :rfft, :irfft]
 
     # Nx calculates with 64 bits, and replaces numbers of at most `eps` by zeros.
     @clean Kernel.kernel(fn x, eps -> if abs(x) <= eps, do: 0, else: x end)
 
     def run(name, [out, tensor, opts], config) do
-      with {dtype, [2]} <- Types.storage(out.type),
+      with {dtype, _} <- Types.storage(out.type),
            {_, pair} <- Types.storage(tensor.type),
-           true <- Operand.computes?(config.device, dtype) do
-        buffer = Operand.cast(Storage.buffer(tensor, config), dtype)
-        transform = [axis: opts[:axis], length: opts[:length], real: pair == []]
-
-        with {:ok, result} <- apply(Ops, name, [buffer, transform]),
-             do: Kernel.run(@clean, [result, opts[:eps] / 1])
+           true <- Operand.computes?(config.device, dtype),
+           {:ok, result} <- transformed(name, tensor, pair == [], dtype, opts, config) do
+        Kernel.run(@clean, [result, opts[:eps] / 1])
       else
-        _ -> :host
+        nil -> :host
+        false -> :host
+        other -> other
       end
+    end
+
+    # Of complex numbers, the others being 0.
+    defp transformed(:irfft, tensor, _real?, dtype, opts, config) do
+      with {:ok, pairs} <- ComplexParts.pairs(tensor, dtype, config),
+           {:ok, buffer} <- Movement.contiguous(pairs),
+           do: Ops.irfft(buffer, Keyword.take(opts, [:axis, :length]))
+    end
+
+    # The second half of the transform of real numbers is the conjugate of the first.
+    defp transformed(:rfft, tensor, _real?, dtype, opts, config) do
+      buffer = Operand.cast(Storage.buffer(tensor, config), dtype)
+      Ops.rfft(buffer, Keyword.take(opts, [:axis, :length]))
+    end
+
+    defp transformed(name, tensor, real?, dtype, opts, config) do
+      buffer = Operand.cast(Storage.buffer(tensor, config), dtype)
+      opts = Keyword.take(opts, [:axis, :length, :axes, :lengths])
+      apply(Ops, name, [buffer, [real: real?] ++ opts])
     end
   end
 end

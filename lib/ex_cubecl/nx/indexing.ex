@@ -3,8 +3,9 @@ if Code.ensure_loaded?(Nx.Backend) do
     @moduledoc false
     # Reads and writes at indices. Results as those of `ExCubecl.Nx.ElementWise`, and `:raises` for an index out of bounds.
 
-    alias ExCubecl.Ops
-    alias ExCubecl.Nx.{Operand, Storage}
+    alias ExCubecl.{Ops, View}
+    alias ExCubecl.Nx.{Movement, Operand, Storage}
+    alias ExCubecl.View.Strides
 
     @writes [:indexed_put, :indexed_add]
 
@@ -16,19 +17,12 @@ if Code.ensure_loaded?(Nx.Backend) do
     end
 
     def run(name, [out, target, indices, updates, opts], config) when name in @writes do
-      opts = [axes: opts[:axes], check: true]
-
       with {:ok, dtype} <- Operand.dtype(out),
            {:ok, [target, indices, updates]} <- Storage.views([target, indices, updates], config),
-           true <- whole?(target, updates, opts[:axes]),
            {:ok, common} <- Operand.common([target, updates], dtype, config.device),
            [target, updates] = Enum.map([target, updates], &Operand.cast(&1, common)),
-           {:ok, result} <- inside(apply(Ops, name, [target, indices, updates, opts])) do
-        {:ok, Operand.cast(result, dtype)}
-      else
-        false -> :host
-        other -> other
-      end
+           {:ok, result} <- inside(written(name, target, indices, updates, opts[:axes])),
+           do: {:ok, Operand.cast(result, dtype)}
     end
 
     def run(name, [_out, tensor, indices, axis], config) do
@@ -39,10 +33,37 @@ if Code.ensure_loaded?(Nx.Backend) do
            do: inside(apply(Ops, name, [x, indices, [axis: axis, check: true]]))
     end
 
-    # Nx.BinaryBackend puts updates that are smaller than the addressed slices in other places than their first elements.
-    defp whole?(%{shape: shape}, %{shape: [_ | updates]}, axes) do
-      rest = Enum.to_list(0..(length(shape) - 1)//1) -- axes
-      updates == Enum.map(rest, &Enum.at(shape, &1))
+    defp written(name, target, indices, updates, axes) do
+      rest = Enum.to_list(0..(length(target.shape) - 1)//1) -- axes
+
+      if tl(updates.shape) == Enum.map(rest, &Enum.at(target.shape, &1)),
+        do: apply(Ops, name, [target, indices, updates, [axes: axes, check: true]]),
+        else: in_rows(name, target, indices, updates, axes ++ rest, length(axes))
+    end
+
+    # Updates that are smaller than the addressed slices: as in Nx.BinaryBackend, their elements are those of the first elements of a slice in row-major order.
+    defp in_rows(name, target, indices, updates, order, count) do
+      view = Strides.transpose(target, order)
+      {lengths, rest} = Enum.split(view.shape, count)
+      [updates_count | update] = updates.shape
+      [size, width] = Enum.map([rest, update], &Enum.product/1)
+      [zeros, ones] = for n <- [0, 1], do: List.duplicate(n, count + 1)
+      axes = Enum.to_list(0..(count - 1)//1)
+      back = for axis <- 0..(length(order) - 1)//1, do: Enum.find_index(order, &(&1 == axis))
+
+      with {:ok, rows} <- reshaped(view, lengths ++ [size]),
+           {:ok, updates} <- reshaped(updates, [updates_count, width]),
+           first = Strides.slice(rows, zeros, lengths ++ [width], ones),
+           options = [axes: axes, check: true],
+           {:ok, first} <- apply(Ops, name, [first, indices, updates, options]),
+           {:ok, result} <- Ops.put_slice(rows, zeros, first),
+           {:ok, result} <- reshaped(View.new(result), view.shape),
+           do: {:ok, Strides.transpose(result, back)}
+    end
+
+    defp reshaped(view, shape) do
+      with {:ok, buffer} <- Movement.contiguous(view),
+           do: Strides.reshape(View.new(buffer), shape)
     end
 
     defp inside({:error, %{reason: :out_of_bounds}}), do: :raises
