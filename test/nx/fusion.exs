@@ -235,6 +235,142 @@ defmodule ExCubecl.NxFusionTest do
     end
   end
 
+  describe "epilogues of products" do
+    # Tiles of 8 by 8, of 4 by 4 with rows and columns that fill none, stacks, rows and columns, and sums in parts.
+    for {left, right, axes, count} <- [
+          {{128, 64}, {64, 128}, {[1], [], [0], []}, 1},
+          {{131, 20}, {20, 77}, {[1], [], [0], []}, 1},
+          {{13, 9}, {9, 7}, {[1], [], [0], []}, 1},
+          {{9, 13}, {7, 9}, {[0], [], [1], []}, 1},
+          {{3, 5, 6}, {3, 6, 7}, {[2], [0], [1], [0]}, 1},
+          {{2, 5, 6}, {6, 2, 3}, {[2], [], [0], []}, 1},
+          {{1, 40}, {40, 33}, {[1], [], [0], []}, 1},
+          {{33, 40}, {40}, {[1], [], [0], []}, 1},
+          {{40}, {40}, {[0], [], [0], []}, 1},
+          {{1, 300}, {3, 300}, {[1], [], [1], []}, 2},
+          {{3, 5000}, {5000, 2}, {[1], [], [0], []}, 2},
+          {{1, 600}, {600, 300}, {[1], [], [0], []}, 2},
+          {{1, 16}, {16, 5000}, {[1], [], [0], []}, 2}
+        ] do
+      test "#{inspect(left)} with #{inspect(right)} along #{inspect(axes)}" do
+        {left_axes, left_batch, right_axes, right_batch} = unquote(Macro.escape(axes))
+        [left, right] = for shape <- unquote(Macro.escape([left, right])), do: random(shape)
+        dot = &Nx.dot(&1, left_axes, left_batch, &2, right_axes, right_batch)
+        out = dot.(left, right)
+        bias = out.shape |> Tuple.to_list() |> Enum.take(-1) |> List.to_tuple() |> random()
+        count = unquote(count)
+
+        one = fn args, fun ->
+          kernels = launches(args, fun)
+          assert length(kernels) == count, inspect(kernels)
+        end
+
+        one.([left, right, bias], &Nx.max(Nx.add(dot.(&1, &2), &3), 0))
+
+        # Several results, one of another type, and the product itself; the second operand has its place in the result, the third is read through strides.
+        one.([left, right, bias, random(out.shape)], fn a, b, bias, residual ->
+          x = dot.(a, b)
+          y = x |> Nx.add(bias) |> Nx.sigmoid() |> Nx.add(residual)
+          {Nx.greater(y, 0), Nx.multiply(x, Nx.reverse(residual)), x}
+        end)
+
+        one.([left, right], fn a, b ->
+          x = dot.(a, b)
+          Nx.add(Nx.multiply(x, x), Nx.iota(x.shape, type: :f32))
+        end)
+      end
+    end
+
+    test "in every type of products" do
+      for type <- [f: 16, bf: 16, f: 32, f: 64, s: 32, u: 8, s: 64],
+          other <- Enum.uniq([type, {:f, 32}]) do
+        [a, b] = for {shape, type} <- [{{9, 30}, type}, {{30, 6}, other}], do: typed(shape, type)
+
+        # A result that is not rounded would differ.
+        alike([a, b, typed({6}, type)], fn a, b, c ->
+          x = Nx.dot(a, b)
+          y = Nx.multiply(x, c)
+          {Nx.subtract(y, x), Nx.equal(Nx.as_type(x, :f64), Nx.multiply(x, 3))}
+        end)
+      end
+    end
+
+    defp typed(shape, {kind, _} = type) do
+      x = Nx.multiply(random(shape), 5)
+      Nx.as_type(if(kind in [:f, :bf], do: x, else: Nx.abs(Nx.floor(x))), type)
+    end
+
+    test "that read other elements, or have another shape, are kernels of their own" do
+      x = random({9, 9})
+      dot = &Nx.dot(&1, &2)
+
+      for fun <- [
+            fn x, y -> Nx.add(Nx.exp(dot.(x, y)), Nx.transpose(dot.(x, y))) end,
+            fn x, y ->
+              z = dot.(x, y)
+              Nx.add(Nx.exp(z), Nx.transpose(Nx.negate(z)))
+            end,
+            fn x, y -> Nx.add(Nx.slice(dot.(x, y), [0, 0], [1, 9]), x) end,
+            fn x, y -> Nx.add(Nx.broadcast(dot.(x, y), {2, 9, 9}), 1) end
+          ] do
+        assert launches([x, x], fun) |> Enum.count(&(&1 == :fused)) <= 1
+      end
+
+      # One of two products; what one of them needs comes before it.
+      assert [_, _] =
+               launches([x, x], fn x, y -> Nx.multiply(Nx.sigmoid(dot.(x, y)), dot.(y, x)) end)
+
+      assert [_, _] =
+               launches([x, x], fn x, y ->
+                 z = Nx.exp(dot.(x, y))
+                 Nx.add(Nx.dot(z, Nx.transpose(y)), z)
+               end)
+    end
+
+    test "of numbers in place of tensors, on the backend" do
+      two = Nx.broadcast(Nx.tensor(2.0), {3, 4})
+      alike([two, random({4, 3})], fn x, y -> Nx.add(Nx.exp(Nx.dot(x, y)), 1) end)
+      alike([random({4, 3}), random({3, 4}), Nx.tensor(2.0)], &Nx.pow(Nx.dot(&1, &2), &3))
+    end
+
+    test "of the library's products are kernels of their own" do
+      x = random({256, 260})
+      y = random({260, 256})
+      alike([x, y], fn x, y -> Nx.add(Nx.exp(Nx.dot(x, y)), 1) end)
+      assert [_, _] = launches([x, y], fn x, y -> Nx.add(Nx.exp(Nx.dot(x, y)), 1) end)
+    end
+  end
+
+  test "reductions have epilogues" do
+    [x, row, column] = [random({30, 20}), random({20}), random({30})]
+
+    assert launches([x, row], fn x, row ->
+             x |> Nx.abs() |> Nx.sum(axes: [0]) |> Nx.divide(30) |> Nx.add(row) |> Nx.sqrt()
+           end) == [:sum]
+
+    assert launches([x, column], fn x, column ->
+             largest = Nx.reduce_max(x, axes: [1])
+             {Nx.multiply(largest, column), Nx.greater(largest, column), largest}
+           end) == [:reduce_max]
+
+    # In the last of several launches.
+    assert launches(
+             [random({700, 3})],
+             fn x -> x |> Nx.mean(axes: [0]) |> Nx.negate() end,
+             1.0e-6
+           ) ==
+             [:sum, :sum]
+
+    assert launches([x], fn x -> x |> Nx.greater(1) |> Nx.all(axes: [1]) |> Nx.logical_not() end) ==
+             [:all]
+
+    alike([Nx.as_type(x, :f16), row], fn x, row ->
+      Nx.add(Nx.divide(Nx.sum(x, axes: [0]), 7), row)
+    end)
+
+    alike([Nx.as_type(x, :s8)], fn x -> Nx.add(Nx.multiply(Nx.sum(x, axes: [0]), 7), 1) end)
+  end
+
   test "results of one shape that do not read each other are one kernel" do
     assert launches([random({9, 8}), random({9, 8})], fn x, y -> {Nx.exp(x), Nx.sin(y)} end) == [
              :fused

@@ -4,11 +4,11 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     # Element-wise operations, and what reads or feeds them, as few kernels. A kernel has the operations, types and casts of the callbacks of
     # `ExCubecl.Backend` that it replaces, one after the other, and therefore the bits of their results.
 
-    alias ExCubecl.{Backend, Error, Ops, Shape, View}
+    alias ExCubecl.{Backend, Buffer, Error, Ops, Shape, View}
     alias ExCubecl.Compiler.{Graph, Reuse}
     alias ExCubecl.Compiler.Fusion.{Bindings, Code, Group, Node, Partition, Rows}
-    alias ExCubecl.Nx.Storage
-    alias ExCubecl.Ops.{Reductions, Results, Shapes}
+    alias ExCubecl.Nx.{Dot, Storage}
+    alias ExCubecl.Ops.{Epilogue, Reductions, Results, Shapes}
     alias ExCubecl.View.Strides
     alias Nx.Defn.Expr
     alias Nx.Tensor, as: T
@@ -63,13 +63,15 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       }
     end
 
-    defp group(%{kind: kind, ids: ids, outputs: outputs}, nodes, config, part) do
+    defp group(%{kind: kind, ids: ids, outputs: outputs} = cluster, nodes, config, part) do
       state = Code.new(ids, nodes, config, kind == :map, part)
       {shape, code, sources} = code(kind, outputs, nodes, state)
+      epilogue = epilogue(cluster, nodes, config)
 
       group = %Group{
         kind: kind,
-        inputs: for({:value, id, _} <- sources, uniq: true, do: id),
+        inputs:
+          (inputs(sources, kind) ++ inputs(epilogue_sources(epilogue), kind)) |> Enum.uniq(),
         outputs: outputs,
         members: ids,
         results: Map.new(outputs, &{&1, nodes[&1].expr}),
@@ -77,11 +79,33 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
         code: code,
         kernel: if(match?(%{statements: _, results: [_]}, code), do: Results.kernel(code)),
         sources: sources,
+        root: root(kind, nodes),
+        epilogue: epilogue,
         exponents: exponents(ids, nodes)
       }
 
       Group.put_exprs(group, for(id <- ids, do: nodes[id].expr))
     end
+
+    defp inputs(sources, kind) do
+      for {:value, id, _} <- sources, not match?({_, ^id}, kind), do: id
+    end
+
+    defp root({kind, id}, nodes) when kind in [:reduce, :product], do: nodes[id].expr
+    defp root(_kind, _nodes), do: nil
+
+    # The code of the results that are not the root itself, or of all if there are others.
+    defp epilogue(%{kind: {kind, id}, ids: ids, outputs: outputs}, nodes, config)
+         when kind in [:reduce, :product] and outputs != [id] do
+      state = Code.new(List.delete(ids, id), nodes, config, true, 1)
+      {_shape, code, sources} = code(:map, outputs, nodes, state)
+      {code, sources}
+    end
+
+    defp epilogue(_cluster, _nodes, _config), do: nil
+
+    defp epilogue_sources(nil), do: []
+    defp epilogue_sources({_code, sources}), do: sources
 
     defp code(:map, [first | _] = outputs, nodes, state) do
       {section, state} = Code.section(for(id <- outputs, do: {nodes[id].expr, []}), state)
@@ -100,6 +124,11 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       result = Reductions.element(op, hd(section.results), Node.dtype(operand))
       {args, sources} = Code.arguments(state)
       {Node.shape(operand), Results.code(op, args, section.statements, [result]), sources}
+    end
+
+    defp code({:product, id}, _outputs, nodes, _state) do
+      %{operands: operands, shape: shape} = nodes[id]
+      {shape, nil, for(%T{data: %Expr{id: id}} <- operands, do: {:value, id, []})}
     end
 
     defp code({:rows, rows}, outputs, _nodes, state) do
@@ -149,9 +178,15 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     end
 
     defp serves?(group, known, most) do
-      Enum.any?(group.inputs, &is_struct(known[&1], View)) and
-        not Enum.any?(group.exponents, &(known[&1] == 2)) and
-        bound?(group.sources, group.outputs, known, most)
+      views? = &is_struct(known[&1], View)
+
+      operands? =
+        if match?({:product, _}, group.kind),
+          do: Enum.all?(group.sources, &views?.(elem(&1, 1))),
+          else: Enum.any?(group.inputs, views?)
+
+      operands? and not Enum.any?(group.exponents, &(known[&1] == 2)) and
+        bound?(group.sources ++ epilogue_sources(group.epilogue), group.outputs, known, most)
     end
 
     defp bound?(sources, outputs, known, most) do
@@ -200,9 +235,13 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       end
     end
 
-    defp operands(sources, known) do
+    # `given` is the id of a value that the kernel has.
+    defp operands(sources, known, given \\ nil) do
       for source <- sources do
         case source do
+          {:value, ^given, []} ->
+            :given
+
           {:value, id, moves} ->
             value = known[id]
             if is_struct(value, View), do: Code.moved(value, moves), else: value
@@ -224,10 +263,27 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
            do: {:ok, Enum.concat(buffers)}
     end
 
-    defp launch(group, known, config),
-      do: launch(group.kind, group, operands(group.sources, known), config)
+    defp launch(group, known, config) do
+      operands = operands(group.sources, known)
 
-    defp launch(:map, group, operands, config) do
+      case launch(group.kind, group, operands, config, target(group, known, config)) do
+        {:ok, %Buffer{} = buffer} -> {:ok, [buffer]}
+        other -> other
+      end
+    end
+
+    defp target(%{epilogue: nil}, _known, _config), do: nil
+
+    defp target(%{epilogue: {code, sources}, root: root}, known, config) do
+      %Epilogue{
+        code: code,
+        operands: operands(sources, known, root.data.id),
+        shape: Node.shape(root),
+        opts: Storage.buffer_options(config)
+      }
+    end
+
+    defp launch(:map, group, operands, config, nil) do
       options = Storage.buffer_options(config)
       targets = targets(group)
 
@@ -237,10 +293,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
         targets == [] ->
           operands = whole(operands, group.shape)
-
-          with {:ok, buffer} <-
-                 Ops.Lowering.map(group.kernel, operands, Keyword.delete(options, :device)),
-               do: {:ok, [buffer]}
+          Ops.Lowering.map(group.kernel, operands, Keyword.delete(options, :device))
 
         true ->
           with :ok <- Ops.Lowering.map(group.kernel, operands, into: hd(targets)),
@@ -248,27 +301,21 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       end
     end
 
-    defp launch({:reduce, id}, group, operands, _config) do
-      %T{data: %Expr{op: op, args: [_, opts]}} = expr = group.results[id]
-
+    defp launch({:reduce, _id}, %{root: root} = group, operands, _config, epilogue) do
+      %T{data: %Expr{op: op, args: [_, opts]}} = root
       axes = opts[:axes] || Enum.to_list(0..(length(group.shape) - 1)//1)
       operands = whole(operands, group.shape)
-      dtypes = {group.code.results |> hd() |> elem(1), Node.dtype(expr)}
-
-      with {:ok, buffer} <-
-             Reductions.run_kernel(op, group.kernel, operands, Enum.sort(axes), dtypes),
-           do: {:ok, [buffer]}
+      dtypes = {group.code.results |> hd() |> elem(1), Node.dtype(root)}
+      Reductions.run_kernel(op, group.kernel, operands, Enum.sort(axes), dtypes, epilogue)
     end
 
-    defp launch({:rows, rows}, group, operands, config),
-      do:
-        Ops.Rows.run_code(
-          group.code,
-          operands,
-          group.shape,
-          rows.axis,
-          Storage.buffer_options(config)
-        )
+    defp launch({:product, _id}, %{root: root}, [left, right], _config, epilogue),
+      do: Dot.run_epilogue([root | root.data.args], left, right, epilogue)
+
+    defp launch({:rows, rows}, group, operands, config, nil) do
+      options = Storage.buffer_options(config)
+      Ops.Rows.run_code(group.code, operands, group.shape, rows.axis, options)
+    end
 
     # The eager lowering takes the shape of its result from the broadcast of its operands. If all of them have axes of length 1 where the group is
     # longer, the first one is broadcast to the shape of the group.
@@ -323,8 +370,8 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     @doc "The launches of one run of a group."
     @spec launches(Group.t()) :: pos_integer
-    def launches(%Group{kind: {:reduce, id}} = group) do
-      size = Shape.size(Node.shape(group.results[id]))
+    def launches(%Group{kind: {:reduce, _id}, root: root} = group) do
+      size = Shape.size(Node.shape(root))
       Reductions.launches(div(Shape.size(group.shape), max(size, 1)))
     end
 

@@ -4,10 +4,10 @@ defmodule ExCubecl.Ops.Dot do
   # (`ExCubecl.Ops.LibraryProduct`) is for large products of matrices, an element-wise operation for those without a sum, and a kernel
   # that accumulates tiles (`ExCubecl.Ops.TiledProduct`) for all others. Operands are read through their strides.
 
-  alias ExCubecl.{Buffer, Kernel, Shape}
+  alias ExCubecl.{Buffer, DType, Kernel, Shape, View}
   alias ExCubecl.Error.Arguments
   alias ExCubecl.Kernel.Types
-  alias ExCubecl.Ops.{Contraction, LibraryProduct, Lowering, Operands, Strided, Target}
+  alias ExCubecl.Ops.{Contraction, Epilogue, LibraryProduct, Lowering, Operands, Strided, Target}
   alias ExCubecl.Ops.TiledProduct
 
   require Kernel
@@ -17,20 +17,33 @@ defmodule ExCubecl.Ops.Dot do
 
   @doc """
   The product over the axes of the options `contract_axes:` and `batch_axes:`. `dtype` is the type of the result, by default the type to which those
-  of the operands merge.
+  of the operands merge. `into` is a buffer for the result, or an `ExCubecl.Ops.Epilogue`.
   """
   def run(left, right, opts, dtype \\ nil, into \\ nil) do
     with {:ok, opts} <- Arguments.options(opts, [:contract_axes, :batch_axes]),
          {:ok, [left, right]} <- Operands.view_all([left, right]),
          {:ok, contraction} <- Contraction.dot(left, right, opts),
-         do: product(:dot, contraction, dtype, into)
+         do: :dot |> product(contraction, dtype, into) |> Epilogue.applied(into)
+  end
+
+  @doc """
+  Whether the kernel of a product is one that knows epilogues. The library, whose kernels do not, is chosen by the strides, too: views without a buffer are enough.
+  """
+  @spec own_kernel?(View.t(), View.t(), keyword, DType.t()) :: boolean
+  def own_kernel?(left, right, opts, dtype) do
+    with {:ok, contraction} <- Contraction.dot(left, right, opts),
+         {:ok, types} <- Operands.types(dtype, left.device) do
+      Shape.size(contraction.inner) > 1 and LibraryProduct.form(contraction, types) == :none
+    else
+      _ -> false
+    end
   end
 
   @doc "The product of matrices, or of stacks of matrices."
   def matmul(left, right, into \\ nil) do
     with {:ok, [left, right]} <- Operands.view_all([left, right]),
          {:ok, contraction} <- Contraction.matmul(left, right),
-         do: product(:matmul, contraction, nil, into)
+         do: :matmul |> product(contraction, nil, into) |> Epilogue.applied(into)
   end
 
   defp product(name, %{left: left, right: right} = contraction, dtype, into) do
@@ -47,9 +60,12 @@ defmodule ExCubecl.Ops.Dot do
       Buffer.zeros(shape, types.dtype, device: device)
     else
       with {:ok, result} <- product_of(name, contraction, types, into),
-           do: Operands.converted(result, types.dtype)
+           do: converted(result, types.dtype)
     end
   end
+
+  defp converted(results, _dtype) when is_list(results), do: {:ok, results}
+  defp converted(result, dtype), do: Operands.converted(result, dtype)
 
   # The library makes a buffer of its own for the result.
   defp product_of(name, %{left: left, right: right} = contraction, types, into) do

@@ -19,22 +19,31 @@ defmodule ExCubecl.Ops.LibraryProduct do
 
   @doc "The product, in `types.acc` or in the type of both operands, or `:none`; for the types see `ExCubecl.Ops.Operands.types/2`."
   def run(name, contraction, types) do
+    case form(contraction, types) do
+      :none -> :none
+      :matrices -> product(name, contraction, types)
+      :row -> row(name, contraction, types)
+    end
+  end
+
+  @doc "Whether the library is faster, which depends on the lengths and strides: `:matrices`, `:row` for one row, which is a column of the transposed product, or `:none`."
+  def form(contraction, types) do
     lengths = for key <- [:batch, :rows, :inner, :columns], do: Shape.size(contraction[key])
     [_batch, rows, inner, columns] = lengths
     multiplications = Enum.product(lengths)
 
     cond do
       inner == 1 or rows * columns == 1 -> :none
-      rows == 1 -> row(name, contraction, types, multiplications)
-      columns == 1 -> vector(name, contraction, types, multiplications)
-      multiplications >= @least -> product(name, contraction, types)
+      rows == 1 -> if vector?(turned(contraction), types, multiplications), do: :row, else: :none
+      columns == 1 -> if vector?(contraction, types, multiplications), do: :matrices, else: :none
+      multiplications >= @least -> :matrices
       true -> :none
     end
   end
 
   # The elements of the transposed product are in the same order if there is one row.
-  defp row(name, contraction, types, multiplications) do
-    with {:ok, result} <- vector(name, turned(contraction), types, multiplications),
+  defp row(name, contraction, types) do
+    with {:ok, result} <- product(name, turned(contraction), types),
          do: {:ok, %{result | shape: Contraction.shape(contraction)}}
   end
 
@@ -60,15 +69,11 @@ defmodule ExCubecl.Ops.LibraryProduct do
   end
 
   # A matrix times a vector is faster by the library if the rows of the matrix are contiguous.
-  defp vector(name, contraction, types, multiplications) do
+  defp vector?(contraction, types, multiplications) do
     %{left: left, batch: batch, rows: rows, inner: inner} = contraction
 
-    with true <- multiplications >= @least_of_vector and left.dtype == dtype(contraction, types),
-         {:ok, {_batch, _row, 1}} <- strides(left, {batch, rows, inner}) do
-      product(name, contraction, types)
-    else
-      _ -> :none
-    end
+    multiplications >= @least_of_vector and left.dtype == dtype(contraction, types) and
+      match?({:ok, {_batch, _row, 1}}, strides(left, {batch, rows, inner}))
   end
 
   # 16-bit floats are multiplied as they are, if the device computes them; other types are converted to that of the sums.

@@ -7,7 +7,7 @@ defmodule ExCubecl.Ops.Parts do
   # of a branch: there, few threads loop over the elements, so that not many are without one.
 
   alias ExCubecl.{Buffer, Device, Error, Shape}
-  alias ExCubecl.Ops.{Index, Operands, Results, Strided}
+  alias ExCubecl.Ops.{Index, Inlined, Results, Strided}
 
   @cpu_threads 2048
 
@@ -23,27 +23,8 @@ defmodule ExCubecl.Ops.Parts do
          do: {:ok, for(part <- parts, do: Keyword.values(part.outputs))}
   end
 
-  defp part({{code, operands, shape, targets}, at}, opts) do
-    with {:ok, indices, reads} <- Results.operands(code, operands, shape),
-         {:ok, outputs} <- Results.outputs(code, shape, opts, targets) do
-      views = Operands.strided(reads) ++ indices
-      indexed = Strided.indexed(views, shape, {Index.var(:element), {:part, at}})
-      outputs = for {out, number} <- Enum.with_index(outputs), do: {:"out#{at}_#{number}", out}
-      {own, others} = Results.own(reads, outputs)
-
-      {:ok,
-       %{
-         at: at,
-         code: code,
-         own: own,
-         reads: others,
-         indices: Keyword.keys(indices),
-         indexed: indexed,
-         outputs: outputs,
-         size: Shape.size(shape)
-       }}
-    end
-  end
+  defp part({{code, operands, shape, targets}, at}, opts),
+    do: Inlined.new(code, operands, shape, opts, {at, targets})
 
   defp launch([%{outputs: [{_, %{device: device}} | _]} | _] = parts) do
     threads = threads(Enum.map(parts, & &1.size), device)
@@ -55,13 +36,12 @@ defmodule ExCubecl.Ops.Parts do
       for {part, rounds} <- Enum.zip(parts, rounds) do
         last = if loops?, do: [{name(part, :last), rounds - 1}], else: []
 
-        Enum.map(part.reads, &Operands.argument/1) ++
-          part.indexed.args ++ [{name(part, :size), part.size}] ++ last
+        Inlined.arguments(part) ++ [{name(part, :size), part.size}] ++ last
       end
 
     outputs = Enum.flat_map(parts, & &1.outputs)
     args = Enum.concat(args) ++ numbers ++ outputs
-    keys = for part <- parts, do: {part.code.key, part.indexed.key, modes(part)}
+    keys = Enum.map(parts, &Inlined.key/1)
     op = %{key: :parts, parsed: %{name: hd(parts).code.name}}
     statements = Enum.flat_map(parts, &statements(&1, loops?))
 
@@ -76,8 +56,6 @@ defmodule ExCubecl.Ops.Parts do
     if Device.cpu?(device), do: min(most, @cpu_threads), else: most
   end
 
-  defp modes(part), do: {part.own, for({name, mode, _} <- part.reads, do: {name, mode})}
-
   ## Statements
 
   # Adjacent threads have adjacent elements.
@@ -91,22 +69,10 @@ defmodule ExCubecl.Ops.Parts do
     [{:for, 0, :round, Index.number(0), Index.var(name(part, :last)), body}]
   end
 
-  defp inside(%{code: code} = part) do
+  defp inside(part) do
     inside? = Index.call(:lt, Index.var(:element), Index.unsigned(Index.var(name(part, :size))))
-    own = for {name, out} <- part.own, into: %{}, do: {name, {:at, 0, out, Index.var(:element)}}
-    expressions = for read <- part.reads, into: own, do: {elem(read, 0), expression(read, part)}
-    indices = Map.take(part.indexed.index, part.indices)
-
-    writes =
-      for {{name, _}, {result, _}} <- Enum.zip(part.outputs, code.results),
-          do: {:write, 0, name, Index.var(:element), result}
-
-    reads = Results.reads(code.args, Map.merge(indices, expressions))
-    {:branch, 0, inside?, part.indexed.statements ++ reads ++ code.statements ++ writes, []}
+    {:branch, 0, inside?, Inlined.statements(part), []}
   end
-
-  defp expression({name, :flat, _buffer}, _part), do: {:at, 0, name, Index.var(:element)}
-  defp expression(read, part), do: Operands.expression(read, part.indexed.index)
 
   defp name(%{at: at}, what), do: Index.name(:"part#{at}", what)
 end

@@ -5,8 +5,8 @@ defmodule ExCubecl.Ops.Reduction do
   # until one is left.
 
   alias ExCubecl.{Buffer, Error, Kernel}
-  alias ExCubecl.Ops.{Blocks, Cost, Index, Lowering, Operands, ReductionSpace, ReductionVectors}
-  alias ExCubecl.Ops.{Shapes, Strided, Target}
+  alias ExCubecl.Ops.{Blocks, Cost, Epilogue, Index, Inlined, Lowering, Operands, ReductionSpace}
+  alias ExCubecl.Ops.{ReductionVectors, Shapes, Strided, Target}
 
   require Kernel
 
@@ -31,9 +31,15 @@ defmodule ExCubecl.Ops.Reduction do
           dtype: atom
         }
 
-  @doc "Reduces `op` of the operands over axes, which keep the length 1 if `keep?`."
-  @spec run(spec, Kernel.t(), [Lowering.operand()], [non_neg_integer], boolean, Target.into()) ::
-          {:ok, Buffer.t()} | :ok | {:error, Error.t()}
+  @doc "Reduces `op` of the operands over axes, which keep the length 1 if `keep?`. `into` is a buffer for the result, or an epilogue."
+  @spec run(
+          spec,
+          Kernel.t(),
+          [Lowering.operand()],
+          [non_neg_integer],
+          boolean,
+          Target.into() | Epilogue.t()
+        ) :: {:ok, Buffer.t()} | {:ok, [Buffer.t()]} | :ok | {:error, Error.t()}
   def run(spec, op \\ @same, operands, axes, keep?, into \\ nil) do
     with {:ok, space} <- ReductionSpace.new(spec.name, op, operands, axes, keep?) do
       cond do
@@ -42,6 +48,7 @@ defmodule ExCubecl.Ops.Reduction do
         true -> chunks(spec, op, space, into)
       end
     end
+    |> Epilogue.applied(into)
   end
 
   defp no_elements(name, [%{shape: _} = operand | _]),
@@ -71,8 +78,7 @@ defmodule ExCubecl.Ops.Reduction do
 
     # Only the last step rounds to the type of the result.
     if chunks == 1 do
-      target = Target.option(into, space.shape, spec.dtype, space.device)
-      launch(spec, op, space, spec.dtype, [shape: space.shape] ++ target)
+      last(spec, op, space, into)
     else
       space = %{space | interleaved: if(interleaved?(space), do: chunks)}
       shape = if space.interleaved, do: [space.count, chunks], else: [chunks, space.count]
@@ -88,13 +94,28 @@ defmodule ExCubecl.Ops.Reduction do
     end
   end
 
+  defp last(spec, op, space, into) do
+    case Epilogue.inlined(into, spec.dtype) do
+      {:ok, inlined} ->
+        with :ok <- launch(spec, op, space, {inlined, into}, size: space.count, replaces: true),
+             do: {:ok, Keyword.values(inlined.outputs)}
+
+      :none ->
+        target = Target.option(into, space.shape, spec.dtype, space.device)
+        launch(spec, op, space, spec.dtype, [shape: space.shape] ++ target)
+
+      error ->
+        error
+    end
+  end
+
   # Along many adjacent elements, the elements of a chunk are as far apart as there are chunks, so that adjacent invocations read adjacent elements. Not for
   # indices of values, which depend on the order.
   defp interleaved?(%{reduced: %{strides: strides}} = space),
     do: [1] in strides and Blocks.many?([space.n])
 
-  # Elements of the last chunk that do not exist are read, and not used.
-  defp launch(spec, op, space, dtype, opts) do
+  # Elements of the last chunk that do not exist are read, and not used. `result` is the type of the results, or an epilogue that writes them.
+  defp launch(spec, op, space, result, opts) do
     lanes = if Cost.cheap?(op) and Cost.cheap?(spec.step), do: @lanes, else: 1
     element = Operands.apply(op, expressions(space, []), spec.operands, spec.as)
 
@@ -108,10 +129,21 @@ defmodule ExCubecl.Ops.Reduction do
     next = Index.let(:acc, {:if, 0, exists(from), step, Index.var(:acc)})
 
     statements = start(space) ++ first ++ [loop(space, lanes, [], fn [] -> [next] end)]
-    key = {:reduce, spec.step.key, spec.first, spec.operands, spec.as, dtype}
     op = Strided.named(op, spec.name)
-    result = {:cast, dtype, Index.var(:acc)}
-    finish(op, key, space, lanes, {statements, result}, [], opts)
+    key = {:reduce, spec.step.key, spec.first, spec.operands, spec.as}
+
+    case result do
+      {inlined, epilogue} ->
+        element = Index.let(:element, Index.unsigned({:index, nil}))
+        last = Epilogue.statements(inlined, epilogue, {:cast, spec.dtype, Index.var(:acc)})
+        code = {statements ++ [element | last], nil}
+        outputs = {Inlined.arguments(inlined), inlined.outputs}
+        finish(op, {key, Inlined.key(inlined)}, space, lanes, code, outputs, opts)
+
+      dtype ->
+        code = {statements, {:cast, dtype, Index.var(:acc)}}
+        finish(op, {key, dtype}, space, lanes, code, {[], []}, opts)
+    end
   end
 
   ## Indices of values
@@ -168,7 +200,7 @@ defmodule ExCubecl.Ops.Reduction do
     outputs = [values: values, out: out]
     op = Strided.named(@same, name)
 
-    finish(op, key, space, @lanes, {statements, nil}, outputs,
+    finish(op, key, space, @lanes, {statements, nil}, {[], outputs},
       size: chunks * space.count,
       replaces: true
     )
@@ -251,7 +283,9 @@ defmodule ExCubecl.Ops.Reduction do
     end
   end
 
-  defp finish(op, key, %{kept: kept, reduced: reduced} = space, lanes, code, outputs, opts) do
+  # `more` are arguments of the code besides those of the reduction.
+  defp finish(op, key, space, lanes, code, {more, outputs}, opts) do
+    %{kept: kept, reduced: reduced} = space
     most = if count(space.n) == 1, do: space.n, else: @chunk
     last_group = div(most + lanes - 1, lanes) - 1
     numbers = [n: space.n, count: max(space.count, 1), last_group: last_group]
@@ -259,7 +293,7 @@ defmodule ExCubecl.Ops.Reduction do
 
     args =
       Enum.map(space.reads, &Operands.argument/1) ++
-        ReductionSpace.arguments(space) ++ numbers ++ outputs
+        ReductionSpace.arguments(space) ++ numbers ++ more ++ outputs
 
     modes = for {name, mode, _} <- space.reads, do: {name, mode}
     key = {key, space.interleaved != nil}

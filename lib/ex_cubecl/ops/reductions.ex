@@ -79,14 +79,15 @@ defmodule ExCubecl.Ops.Reductions do
   end
 
   @doc """
-  A reduction by name of the results of an element-wise kernel, as `element/3` has them. The types are those of the elements and of the result.
+  A reduction by name of the results of an element-wise kernel, as `element/3` has them. The types are those of the elements and of the result. `into` may be an
+  `ExCubecl.Ops.Epilogue`.
   """
-  def run_kernel(name, op, operands, axes, {from, dtype}) do
+  def run_kernel(name, op, operands, axes, {from, dtype}, into \\ nil) do
     %{device: device} = Enum.find(operands, &is_struct(&1, View))
 
     with {:ok, wide} <- wide(name, %{dtype: from, device: device}) do
       spec = %{spec(name, wide, dtype) | operands: nil}
-      Reduction.run(spec, op, operands, axes, false)
+      Reduction.run(spec, op, operands, axes, false, into)
     end
   end
 

@@ -16,9 +16,9 @@ defmodule ExCubecl.Ops.TiledCode do
 
   @doc """
   The statements for groups of axes with the patterns of the operands. `acc` is the type of the sums, `together?` whether adjacent invocations have adjacent
-  elements of a sum.
+  elements of a sum. Each sum is written to the output `kept`; then the statements `last` run with the number of each element of the tile as `:element`.
   """
-  def statements(groups, acc, {height, width}, together?) do
+  def statements(groups, acc, {height, width}, together?, {kept, last}) do
     {rows, columns} = {0..(height - 1), 0..(width - 1)}
     zeros = for r <- rows, c <- columns, do: Index.let(sum(r, c), {:cast, acc, Index.number(0)})
 
@@ -30,7 +30,8 @@ defmodule ExCubecl.Ops.TiledCode do
       Enum.flat_map(columns, &start(groups, :right, :columns, &1)) ++
       zeros ++
       [loop(together?, body(groups, acc, rows, columns))] ++
-      Enum.flat_map(rows, &write(&1, columns))
+      Enum.flat_map(rows, &write(&1, columns, kept)) ++
+      if(last == [], do: [], else: [epilogue(last, height, width)])
   end
 
   # The part of the sums of an invocation, and its tile. The elements of the sums are `first`, `first + step`, ...
@@ -119,7 +120,8 @@ defmodule ExCubecl.Ops.TiledCode do
 
   # Without the cast, the product of an argument and a number would be signed, and their sum would have 64 bits.
   defp nth(first, tiles, n) do
-    distance = Index.call(:mul, Index.unsigned(Index.var(tiles)), Index.number(n))
+    n = if is_integer(n), do: Index.number(n), else: n
+    distance = Index.call(:mul, Index.unsigned(Index.var(tiles)), n)
     Index.call(:add, Index.var(first), distance)
   end
 
@@ -150,20 +152,44 @@ defmodule ExCubecl.Ops.TiledCode do
   end
 
   # Writes row `r` of the tile.
-  defp write(r, columns) do
+  defp write(r, columns, kept) do
     before = Index.call(:mul, Index.var(:sums), Index.var(:size))
-    rows = Index.call(:mul, Index.var(:batch), Index.var(:rows))
-    row = Index.call(:mul, Index.call(:add, rows, nth(:rows, r)), Index.var(:columns))
-    row = Index.call(:add, before, row)
+    row = Index.call(:add, before, row_start(nth(:rows, r)))
 
     elements =
       for c <- columns do
         inside = Index.call(:lt, Index.var(:at), Index.var(:columns))
-        write = {:write, 0, :out, Index.call(:add, row, Index.var(:at)), Index.var(sum(r, c))}
+        write = {:write, 0, kept, Index.call(:add, row, Index.var(:at)), Index.var(sum(r, c))}
         [Index.let(:at, nth(:columns, c)), {:branch, 0, inside, [write], []}]
       end
 
     inside = Index.call(:lt, nth(:rows, r), Index.var(:rows))
     [{:branch, 0, inside, Enum.concat(elements), []}]
+  end
+
+  defp row_start(row) do
+    rows = Index.call(:mul, Index.var(:batch), Index.var(:rows))
+    Index.call(:mul, Index.call(:add, rows, row), Index.var(:columns))
+  end
+
+  # A loop, because code for each element of a tile would take long to compile.
+  defp epilogue(statements, height, width) do
+    inside =
+      Index.call(
+        :and,
+        Index.call(:lt, Index.var(:tile_row), Index.unsigned(Index.var(:rows))),
+        Index.call(:lt, Index.var(:at), Index.unsigned(Index.var(:columns)))
+      )
+
+    element = Index.call(:add, row_start(Index.var(:tile_row)), Index.var(:at))
+
+    body = [
+      Index.let(:at, nth(:columns, Index.unsigned(Index.var(:across)))),
+      {:branch, 0, inside, [Index.let(:element, element) | statements], []}
+    ]
+
+    across = {:for, 0, :across, Index.number(0), Index.number(width - 1), body}
+    row = Index.let(:tile_row, nth(:rows, Index.unsigned(Index.var(:down))))
+    {:for, 0, :down, Index.number(0), Index.number(height - 1), [row, across]}
   end
 end

@@ -9,7 +9,7 @@ defmodule ExCubecl.Ops.TiledProduct do
 
   alias ExCubecl.{Buffer, Device, Kernel, Shape, View}
   alias ExCubecl.Buffer.Handle
-  alias ExCubecl.Ops.{Contraction, Index, Layout, Reduction, Strided, Target}
+  alias ExCubecl.Ops.{Contraction, Epilogue, Index, Inlined, Layout, Reduction, Strided, Target}
   alias ExCubecl.Ops.{TiledCode, VectorProduct}
 
   require Kernel
@@ -35,23 +35,17 @@ defmodule ExCubecl.Ops.TiledProduct do
 
   @name Kernel.kernel(fn left, right -> left * right end)
   @add Kernel.kernel(fn acc, x -> acc + x end)
+  @same Kernel.kernel(fn x -> x end)
 
   @doc "The product of operands whose types the device computes; for the types see `ExCubecl.Ops.Operands.types/2`."
   def run(name, contraction, types, into) do
-    {parts, launch} = VectorProduct.plan(contraction, types) || plan(contraction, types)
-    shape = Contraction.shape(contraction)
-    device = contraction.left.device
+    op = Strided.named(@name, name)
+    vector = VectorProduct.plan(contraction, types)
 
-    # Only the last launch may round to the type of the result.
-    {out_shape, dtype, target} =
-      if parts == 1,
-        do: {shape, types.stored, into},
-        else: {[parts, Shape.size(shape)], types.acc, nil}
-
-    with {:ok, out} <- Target.new(target, out_shape, dtype, device),
-         :ok <- launch.(Strided.named(@name, name), out),
-         :ok <- Buffer.ensure_allocated(out) do
-      if parts == 1, do: {:ok, out}, else: added(name, out, shape, types)
+    case vector || plan(contraction, types) do
+      {1, launch} when vector == nil -> with_epilogue(op, contraction, types, into, launch)
+      {1, launch} -> in_one(op, contraction, types, into, launch)
+      {parts, launch} -> in_parts(op, {parts, contraction, types}, into, launch)
     end
   end
 
@@ -60,13 +54,44 @@ defmodule ExCubecl.Ops.TiledProduct do
     {space.parts, &launch(&1, space, types.acc, &2)}
   end
 
-  defp added(name, parts, shape, %{acc: acc, stored: stored}) do
-    spec = %{name: name, first: 0, step: @add, operands: acc, as: acc, dtype: stored}
+  defp in_one(op, %{left: %{device: device}} = contraction, types, into, launch) do
+    with {:ok, out} <- Target.new(into, Contraction.shape(contraction), types.stored, device),
+         :ok <- launch.(op, out),
+         :ok <- Buffer.ensure_allocated(out),
+         do: {:ok, out}
+  end
 
-    # The memory of the parts is free for the next operation, instead of after a garbage collection.
-    with {:ok, sum} <- Reduction.run(spec, [View.new(parts)], [0], false),
+  # The kernel keeps the products in a result of their type, until it has the elements of the epilogue.
+  defp with_epilogue(op, contraction, types, into, launch) do
+    with {:ok, inlined} <- Epilogue.inlined(into, types.stored),
+         {kept, _} <- Enum.find(inlined.outputs, &(elem(&1, 1).dtype == types.stored)),
+         :ok <- launch.(op, {kept, inlined, into}) do
+      {:ok, Keyword.values(inlined.outputs)}
+    else
+      none when none in [:none, nil] -> in_one(op, contraction, types, into, launch)
+      error -> error
+    end
+  end
+
+  # Only the last launch may round to the type of the result.
+  defp in_parts(op, {parts, contraction, %{acc: acc} = types}, into, launch) do
+    shape = Contraction.shape(contraction)
+
+    with {:ok, out} <-
+           Buffer.empty([parts, Shape.size(shape)], acc, device: contraction.left.device),
+         :ok <- launch.(op, out),
+         :ok <- Buffer.ensure_allocated(out),
+         do: added(op.parsed.name, out, shape, types, into)
+  end
+
+  # The memory of the parts is free for the next operation, instead of after a garbage collection.
+  defp added(name, parts, shape, %{acc: acc, stored: stored}, into) do
+    spec = %{name: name, first: 0, step: @add, operands: acc, as: acc, dtype: stored}
+    into = if is_struct(into, Epilogue), do: into
+
+    with {:ok, sum} <- Reduction.run(spec, @same, [View.new(parts)], [0], false, into),
          {:ok, _freed?} <- Handle.release(parts),
-         do: {:ok, %{sum | shape: shape}}
+         do: {:ok, if(is_list(sum), do: sum, else: %{sum | shape: shape})}
   end
 
   # The joined axes of the four groups, with the strides of the operands along those that they have.
@@ -164,6 +189,7 @@ defmodule ExCubecl.Ops.TiledProduct do
 
   ## The launch
 
+  # `out` is the buffer for the products, or `{kept, inlined, epilogue}` with the name of the output that keeps them first.
   defp launch(op, %{left: left, right: right, groups: groups} = space, acc, out) do
     axes =
       for {name, group} <- groups do
@@ -173,14 +199,25 @@ defmodule ExCubecl.Ops.TiledProduct do
         Index.lengths(group.lengths, group.used, name) ++ Enum.concat(strides)
       end
 
+    {more, outputs, own, last} = outputs(out)
+
     args =
       [left: left.buffer, right: right.buffer, left_offset: left.offset] ++
-        [right_offset: right.offset] ++ space.numbers ++ Enum.concat(axes) ++ [out: out]
+        [right_offset: right.offset] ++ space.numbers ++ Enum.concat(axes) ++ more ++ outputs
 
     signature = for {name, group} <- groups, do: {name, length(group.lengths), group.patterns}
-    key = {:tiles, acc, space.tile, space.together?, signature}
-    statements = TiledCode.statements(groups, acc, space.tile, space.together?)
-    {kernel, args} = Strided.kernel(op, key, args, [:out], {statements, nil})
+    key = {:tiles, acc, space.tile, space.together?, signature, own}
+    statements = TiledCode.statements(groups, acc, space.tile, space.together?, last)
+    {kernel, args} = Strided.kernel(op, key, args, Keyword.keys(outputs), {statements, nil})
     Strided.run(kernel, args, size: space.invocations, replaces: true)
+  end
+
+  defp outputs(%Buffer{} = out), do: {[], [out: out], nil, {:out, []}}
+
+  defp outputs({kept, inlined, epilogue}) do
+    product = {:at, 0, kept, Index.var(:element)}
+    statements = Epilogue.statements(inlined, epilogue, product)
+    key = {kept, Inlined.key(inlined)}
+    {Inlined.arguments(inlined), inlined.outputs, key, {kept, statements}}
   end
 end

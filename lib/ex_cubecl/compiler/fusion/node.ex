@@ -7,6 +7,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     #   * `:view` - elements of the operand through other strides; `moves` are the steps by which a view of the operand becomes one of the result
     #   * `:iota` - indices, which a kernel calculates where it reads them
     #   * `:reduce` - a reduction whose operand a kernel can calculate
+    #   * `:product` - a product whose kernel can go on with its results
     #   * `:other` - everything else
     #   * `:leaf` - a value that is given
     #
@@ -15,7 +16,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     alias ExCubecl.{Backend, Device}
     alias ExCubecl.Compiler.Graph
-    alias ExCubecl.Nx.{Expression, Reduction, Storage, Types}
+    alias ExCubecl.Nx.{Dot, Expression, Reduction, Storage, Types}
     alias ExCubecl.Ops.Layout
     alias Nx.Defn.Expr
     alias Nx.Tensor, as: T
@@ -86,6 +87,12 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     defp kind(%{operands: [_]} = node, op, _config) when op in @reductions,
       do: %{node | kind: :reduce}
+
+    defp kind(node, :dot, config) do
+      if Dot.own_kernel?(node.expr, node.expr.data.args, config),
+        do: %{node | kind: :product},
+        else: node
+    end
 
     defp kind(node, _op, _config), do: node
 

@@ -5,14 +5,15 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     #
     #   * `:map` - all results have the shape of the cluster
     #   * `{:rows, description}` - see `ExCubecl.Compiler.Fusion.Rows`
-    #   * `{:reduce, id}` - the result is that of the reduction, all others calculate its elements
+    #   * `{:reduce, id}` - the results are those of the reduction and of what follows it, all others calculate its elements
+    #   * `{:product, id}` - the results are those of the product and of what follows it
     #   * `{:parts, lists of ids}` - element-wise results of several shapes, none of which reads one of another list
     #
     # Nodes of a cluster that are not of its shape are read as broadcasts or through moves, and are no results.
 
     import ExCubecl.Compiler.Fusion.Merging
 
-    alias ExCubecl.Compiler.Fusion.{Absorption, Clusters, Maps, Node, RowRegions, Rows}
+    alias ExCubecl.Compiler.Fusion.{Absorption, Clusters, Epilogues, Maps, Node, RowRegions, Rows}
     alias ExCubecl.Shape
     alias Nx.Defn.Expr
     alias Nx.Tensor, as: T
@@ -23,7 +24,11 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     @type cluster :: %{
             kind:
-              :map | {:reduce, non_neg_integer} | {:rows, Rows.t()} | {:parts, [cluster]} | :other,
+              :map
+              | {:reduce | :product, non_neg_integer}
+              | {:rows, Rows.t()}
+              | {:parts, [cluster]}
+              | :other,
             ids: [non_neg_integer],
             outputs: [non_neg_integer]
           }
@@ -51,6 +56,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
         |> Absorption.reductions()
         |> Maps.join()
         |> Absorption.maps()
+        |> Epilogues.join()
         |> Maps.neighbors()
         |> Maps.parts()
 
