@@ -21,7 +21,7 @@ defmodule ExCubecl.Ops.PartsTest do
     args = [{x_name, :f32}, {factor_name, :f32}, {index, :f32}]
     code = Results.code(:test, args, statements, results)
     layout = %{offset: 0, shape: x.shape, strides: Layout.strides(x.shape)}
-    {code, [View.new(x), factor, {:iota, layout}], x.shape}
+    {code, [View.new(x), factor, {:iota, layout}], x.shape, []}
   end
 
   # More elements than threads on a CPU device, and fewer.
