@@ -4,7 +4,8 @@ use cubecl::ir::StorageType;
 use cubecl::prelude::*;
 use cubecl::server::Handle;
 use cubek_matmul::definition::{MatmulElems, MatmulGlobalElems};
-use cubek_matmul::launch::{Strategy, launch_ref};
+use cubek_matmul::launch::{launch_naive, launch_tiling};
+use cubek_matmul::routines::simple_unit::SimpleUnitAlgorithm;
 use cubek_std::InputBinding;
 
 use ex_cubecl_core::driver::Product;
@@ -64,26 +65,7 @@ impl QueuedProduct {
         }
     }
 
-    pub fn queue<R: Runtime>(&self, client: &ComputeClient<R>) -> LaunchResult {
-        let input = |matrix: &Matrix| InputBinding::new(matrix.tensor::<R>(), self.ty);
-        let types = MatmulGlobalElems {
-            lhs: self.ty,
-            rhs: self.ty,
-            out: self.ty,
-        };
-        launch_ref(
-            &self.strategy(),
-            client,
-            input(&self.left),
-            input(&self.right),
-            self.out.tensor(),
-            // The accumulators of 16-bit floats are of `f32`.
-            &mut MatmulElems::from_globals(&types),
-        )
-        .map_err(|fault| format!("{fault:?}"))
-    }
-
-    /// The fastest of cubek's strategies that need no matrix units, measured on Mesa's lavapipe (two cores, CPU time
+    /// Launches the fastest of cubek's strategies that need no matrix units, measured on Mesa's lavapipe (two cores, CPU time
     /// of the process, the least of four runs, milliseconds):
     ///
     /// | rows, inner, columns | SimpleUnit | DoubleUnit | Naive | GemvUnitPerpendicular |
@@ -103,11 +85,29 @@ impl QueuedProduct {
     /// SimpleVecMat and DoubleVecMat refuse all of these. A row times a matrix is left to the kernel of the caller, which takes as
     /// long as GemvUnitPerpendicular. Strategies for matrix units round `f32` to narrower types; none is used, because no
     /// device that has them could be measured.
-    fn strategy(&self) -> Strategy {
-        match self.out.shape.last() {
-            Some(1) => Strategy::Naive,
-            _ => Strategy::SimpleUnit(Default::default()),
-        }
+    ///
+    /// `cubek_matmul::launch::launch_ref` would compile all 40 strategies for each runtime: a minute of the build, megabytes of the library.
+    pub fn queue<R: Runtime>(&self, client: &ComputeClient<R>) -> LaunchResult {
+        let input = |matrix: &Matrix| InputBinding::new(matrix.tensor::<R>(), self.ty);
+        let (left, right, out) = (input(&self.left), input(&self.right), self.out.tensor());
+        // The accumulators of 16-bit floats are of `f32`.
+        let mut types = MatmulElems::from_globals(&MatmulGlobalElems {
+            lhs: self.ty,
+            rhs: self.ty,
+            out: self.ty,
+        });
+        let ran = match self.out.shape.last() {
+            Some(1) => launch_naive::launch_ref(client, left, right, out, &types),
+            _ => launch_tiling::launch_ref::<R, SimpleUnitAlgorithm>(
+                client,
+                left,
+                right,
+                out,
+                &Default::default(),
+                &mut types,
+            ),
+        };
+        ran.map_err(|fault| format!("{fault:?}"))
     }
 }
 
