@@ -55,8 +55,9 @@ defmodule ExCubecl.Memory.Chart.Drawing do
 
   @doc "The picture of `ExCubecl.Memory.map/1` with its tables, and the same picture as HTML with a search."
   def map(%{pages: pages, allocations: allocations}, usage, by, title) do
-    entries = Entries.new(allocations, by)
-    groups = Entries.groups(entries, pages)
+    names = Entries.pages(pages)
+    entries = Entries.new(allocations, by, names)
+    groups = Entries.groups(entries, pages, names)
 
     picture = [
       Svg.Usage.draw(usage, pages, allocations, 34),

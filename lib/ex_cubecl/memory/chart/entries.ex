@@ -11,10 +11,23 @@ defmodule ExCubecl.Memory.Chart.Entries do
   @grey "#d5d9de"
 
   @doc """
+  The names of the pages that are in use, with numbers that count from the largest: "slab 1", "page 2".
+  """
+  def pages(pages) do
+    for {%{page: page, kind: kind}, number} <-
+          pages
+          |> Enum.reject(&(&1.kind == :idle))
+          |> Enum.sort_by(&{-&1.bytes, &1.page})
+          |> Enum.with_index(1),
+        into: %{},
+        do: {page, "#{if kind == :slab, do: "slab", else: "page"} #{number}"}
+  end
+
+  @doc """
   The allocations, the largest first. `by` is `:tag`, `:owner` or `:page`; an allocation without a tag belongs to its owner. Each has
   its index `n`, the `key` of its colour, the `group` to which it belongs, and its texts.
   """
-  def new(allocations, by) do
+  def new(allocations, by, page_names) do
     owners =
       allocations |> Enum.map(& &1.owner) |> Enum.uniq() |> Map.new(&{&1, Owner.describe(&1)})
 
@@ -38,7 +51,7 @@ defmodule ExCubecl.Memory.Chart.Entries do
         type: "#{allocation.dtype}#{Enum.map_join(allocation.shape, &"[#{&1}]")}",
         age: age(allocation.age_ms),
         storage: allocation.storage_id,
-        location: "page #{allocation.page} at byte #{allocation.offset}"
+        location: "#{page_names[allocation.page]} at byte #{allocation.offset}"
       }
     end)
   end
@@ -67,7 +80,7 @@ defmodule ExCubecl.Memory.Chart.Entries do
   defp age(ms), do: "#{div(ms, 3_600_000)} h"
 
   @doc "The groups of the entries with their sums, the largest first. The bytes of a page are those of all of it."
-  def groups(entries, pages) do
+  def groups(entries, pages, page_names) do
     pages = Map.new(pages, &{&1.page, &1})
 
     entries
@@ -76,26 +89,28 @@ defmodule ExCubecl.Memory.Chart.Entries do
       group(
         key,
         %{key: key, bytes: sum(entries), count: length(entries), entries: entries},
-        pages
+        pages,
+        page_names
       )
     end)
     |> Enum.sort_by(&{-&1.bytes, &1.key})
   end
 
-  defp group({:page, page}, group, pages) do
-    %{bytes: bytes, kind: kind} = pages[page]
-    name = if kind == :slab, do: "slab", else: "page"
+  defp group({:page, page}, group, pages, page_names) do
+    %{bytes: bytes} = pages[page]
+    name = page_names[page]
     free = max(bytes - group.bytes, 0)
 
     Map.merge(group, %{
       name: "#{name} of #{Svg.bytes(bytes)}",
+      short: name,
       colour: @grey,
       bytes: bytes,
       free: free
     })
   end
 
-  defp group(_key, %{entries: [%{name: name, colour: colour} | _]} = group, _pages),
+  defp group(_key, %{entries: [%{name: name, colour: colour} | _]} = group, _, _),
     do: Map.merge(group, %{name: name, colour: colour, free: 0})
 
   def sum(all), do: all |> Enum.map(& &1.bytes) |> Enum.sum()

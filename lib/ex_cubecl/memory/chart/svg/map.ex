@@ -76,7 +76,7 @@ defmodule ExCubecl.Memory.Chart.Svg.Map do
 
   defp heading(%{key: {:page, _}} = group, total, width) do
     full = "#{group.name}, #{Svg.percent(group.bytes, total)}"
-    Enum.find([full, group.name, "slab"], &Svg.fits?(&1, width))
+    Enum.find([full, group.name, group.short], &Svg.fits?(&1, width))
   end
 
   defp heading(%{name: name, bytes: bytes}, total, width) do
