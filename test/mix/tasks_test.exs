@@ -231,9 +231,17 @@ defmodule ExCubecl.TasksTest do
       ExCubecl.Buffer.size!(buffer)
       """)
 
-      text = capture_io(fn -> Tasks.Top.run(["--run", path, "--every", "50"]) end)
-      assert length(String.split(text, "ExCubecl on")) > 3
-      assert text =~ ":of_the_script"
+      enabled = Application.get_env(:elixir, :ansi_enabled)
+      on_exit(fn -> Application.put_env(:elixir, :ansi_enabled, enabled) end)
+
+      # A terminal shows one view, a file has one below the other.
+      for ansi? <- [true, false] do
+        Application.put_env(:elixir, :ansi_enabled, ansi?)
+        text = capture_io(fn -> Tasks.Top.run(["--run", path, "--every", "50"]) end)
+        assert length(String.split(text, "ExCubecl on")) > 3
+        assert text =~ ":of_the_script"
+        assert String.contains?(text, IO.ANSI.clear()) == ansi?
+      end
     end
 
     test "a script that raises ends the view with its error", %{dir: dir} do

@@ -154,13 +154,16 @@ defmodule Mix.Tasks.ExCubecl.Top do
 
   defp watch(ask, node, every, go_on?, before) do
     snapshot = ask.()
-    print(snapshot, before, node, IO.ANSI.home() <> IO.ANSI.clear())
+    print(snapshot, before, node, cleared())
     Process.sleep(every)
 
     if go_on?.(),
       do: watch(ask, node, every, go_on?, snapshot),
       else: print(ask.(), snapshot, node, "\n")
   end
+
+  # A file or a pipe gets one view below the other.
+  defp cleared, do: if(IO.ANSI.enabled?(), do: IO.ANSI.home() <> IO.ANSI.clear(), else: "\n")
 
   # One write per screen, so that the screen does not flicker.
   defp print(snapshot, earlier, node, before),
