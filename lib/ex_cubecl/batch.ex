@@ -45,13 +45,27 @@ defmodule ExCubecl.Batch do
           :fill
         )
 
-  @doc "Returns a batch without steps."
+  @doc """
+  Returns a batch without steps.
+
+      iex> ExCubecl.Batch.submit(ExCubecl.Batch.new())
+      :ok
+  """
   @spec new() :: t
   def new, do: %__MODULE__{}
 
   @doc """
   Returns the batch with a run of a kernel appended. Options are those of `ExCubecl.Kernel.run/3`; an element-wise kernel
   needs `into:`, a buffer or a name.
+
+      iex> require ExCubecl.Kernel
+      iex> double = ExCubecl.Kernel.kernel(fn x -> 2 * x end)
+      iex> twice = ExCubecl.Batch.run(ExCubecl.Batch.new(), double, [:x], into: :y)
+      iex> y = ExCubecl.Buffer.empty!([2], :f32)
+      iex> ExCubecl.Batch.submit(twice, x: ExCubecl.buffer!([1.0, 2.0]), y: y)
+      :ok
+      iex> ExCubecl.to_list!(y)
+      [2.0, 4.0]
   """
   @spec run(t, Kernel.t() | {module, atom}, [argument], keyword) :: t
   def run(batch, kernel, args, opts \\ [])
@@ -61,11 +75,28 @@ defmodule ExCubecl.Batch do
 
   def run(other, _kernel, _args, _opts), do: %__MODULE__{steps: [{:ready, invalid(other)}]}
 
-  @doc "Returns the batch with a copy of all elements appended; types and shapes must be equal."
+  @doc """
+  Returns the batch with a copy of all elements appended; types and shapes must be equal.
+
+      iex> y = ExCubecl.Buffer.empty!([2], :f32)
+      iex> batch = ExCubecl.Batch.copy(ExCubecl.Batch.new(), :x, y)
+      iex> ExCubecl.Batch.submit(batch, x: ExCubecl.buffer!([1.0, 2.0]))
+      :ok
+      iex> ExCubecl.to_list!(y)
+      [1.0, 2.0]
+  """
   @spec copy(t, argument, argument) :: t
   def copy(batch, source, target), do: run(batch, @copy, [source], into: target)
 
-  @doc "Returns the batch with a fill appended: each element becomes `value`."
+  @doc """
+  Returns the batch with a fill appended: each element becomes `value`.
+
+      iex> y = ExCubecl.Buffer.empty!([2], :f32)
+      iex> ExCubecl.Batch.submit(ExCubecl.Batch.fill(ExCubecl.Batch.new(), y, 7))
+      :ok
+      iex> ExCubecl.to_list!(y)
+      [7.0, 7.0]
+  """
   @spec fill(t, argument, argument) :: t
   def fill(batch, target, value), do: run(batch, @fill, [value, target])
 

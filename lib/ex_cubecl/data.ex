@@ -126,6 +126,13 @@ defmodule ExCubecl.Data do
   `shape` and `bytes`. The dtype of a tensor that no buffer can hold is the string of the file.
 
   Option: `:format`, as for `read/2`. Errors: `:file`, `:invalid_file`, `:unsupported`.
+
+      iex> path = Path.join(System.tmp_dir!(), "ex_cubecl_list.safetensors")
+      iex> ExCubecl.Data.write!(path, %{"w" => ExCubecl.Buffer.zeros!([2, 3], :f32)})
+      iex> ExCubecl.Data.list(path)
+      {:ok, [%{name: "w", dtype: :f32, shape: [2, 3], bytes: 24}]}
+      iex> File.rm!(path)
+      :ok
   """
   @spec list(Path.t(), keyword) :: {:ok, [entry]} | {:error, Error.t()}
   def list(path, opts \\ []) do

@@ -6,7 +6,6 @@ defmodule ExCubecl.DataTest do
 
   alias ExCubecl.{Data, DType, NumpyCases, View}
 
-  doctest ExCubecl.Data
   doctest ExCubecl.Data.Json
 
   setup do: {:ok, dir: directory()}

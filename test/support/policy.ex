@@ -17,6 +17,16 @@ defmodule ExCubecl.Policy do
     {Pool, :child_spec}
   ]
 
+  # Facades of functions of ExCubecl.Compat, a callback of OTP, and functions that only the VMs of test/nx can call.
+  @without_example [
+    {ExCubecl, :device_count},
+    {ExCubecl, :device_info},
+    {ExCubecl, :kernels},
+    {ExCubecl, :memory_info},
+    {ExCubecl, :run_kernel},
+    {Pool, :child_spec}
+  ]
+
   # The device that these are about; everywhere else it is an option.
   @device_arguments [
     {Device, :info},
@@ -41,6 +51,7 @@ defmodule ExCubecl.Policy do
         name: name,
         arities: (arity - Map.get(meta, :defaults, 0))..arity,
         documented?: doc != %{} and doc != :none,
+        example?: example?(doc),
         args: arguments(signature),
         specs: Enum.map(specs, &typed(name, &1)),
         exported: module.__info__(:functions)
@@ -79,10 +90,14 @@ defmodule ExCubecl.Policy do
 
   defp alternatives(other), do: [{:other, Macro.to_string(other)}]
 
+  @doc "Whether documentation, in any form of `Code.fetch_docs/1`, has an example."
+  def example?(doc), do: inspect(doc, limit: :infinity, printable_limit: :infinity) =~ "iex>"
+
   @doc "What is wrong with a function, as sentences; `[]` if nothing is."
   def violations(function) do
     rules = [
       documented: &documented/1,
+      example: &example/1,
       result: &result/1,
       twin: &twin/1,
       predicate: &predicate/1,
@@ -97,6 +112,10 @@ defmodule ExCubecl.Policy do
 
   defp documented(%{documented?: documented?, specs: specs}),
     do: documented? and length(specs) == 1
+
+  # A twin has the example of its function, and a facade that of the module that it names.
+  defp example(%{example?: example?} = function),
+    do: example? or twin?(function) or {function.module, function.name} in @without_example
 
   # A tuple or `:ok`, with errors of the library; a twin returns the value itself.
   defp result(%{specs: specs} = function) do

@@ -19,6 +19,7 @@ defmodule ExCubecl.PolicyTest do
       name: :trim,
       arities: 0..1,
       documented?: true,
+      example?: true,
       args: [:opts],
       specs: [{[quote(do: keyword)], [:value, error]}],
       exported: [trim: 0, trim: 1, trim!: 0, trim!: 1]
@@ -29,6 +30,7 @@ defmodule ExCubecl.PolicyTest do
 
     for {change, violation} <- [
           {%{documented?: false}, :documented},
+          {%{example?: false}, :example},
           {%{specs: [], exported: []}, :documented},
           {%{specs: [{[], [{:other, "integer()"}]}], exported: []}, :result},
           {%{specs: [{[], [:value, {:other, "nil"}, error]}]}, :result},

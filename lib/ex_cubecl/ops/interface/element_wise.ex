@@ -4,6 +4,7 @@ defmodule ExCubecl.Ops.Interface.ElementWise do
 
   alias ExCubecl.Buffer
   alias ExCubecl.Ops.{Conversion, ElementWise}
+  alias ExCubecl.Ops.Interface.Examples
 
   defmacro __using__(_opts) do
     quote unquote: false, location: :keep do
@@ -13,13 +14,19 @@ defmodule ExCubecl.Ops.Interface.ElementWise do
 
         `into:` is a buffer for the result, which may be an operand; the call then returns `:ok`. `tag:` and `allocation:` are as for
         `ExCubecl.Buffer.new/4`.
+
+        #{Examples.binary(name)}
         """
         @spec unquote(name)(operand, operand, keyword) :: result | :ok
         def unquote(name)(a, b, opts \\ []), do: ElementWise.apply(unquote(name), [a, b], opts)
       end
 
       for {name, what} <- ElementWise.unary() do
-        @doc "Returns `{:ok, buffer}` with #{what}. Options are those of `add/3`."
+        @doc """
+        Returns `{:ok, buffer}` with #{what}. Options are those of `add/3`.
+
+        #{Examples.unary(name)}
+        """
         @spec unquote(name)(Buffer.t(), keyword) :: result | :ok
         def unquote(name)(x, opts \\ []), do: ElementWise.apply(unquote(name), [x], opts)
       end
