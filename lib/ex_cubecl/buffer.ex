@@ -508,7 +508,7 @@ defmodule ExCubecl.Buffer do
       {:ok, <<0, 0>>}
       iex> {:error, error} = ExCubecl.Buffer.await(transfer)
       iex> Exception.message(error)
-      "this transfer was awaited before: a transfer has one result"
+      "await: this transfer was awaited before: a transfer has one result"
   """
   @spec await(reference, timeout) :: result(binary)
   def await(transfer, timeout \\ 5_000), do: Transfer.await(transfer, timeout)
@@ -639,7 +639,8 @@ defmodule ExCubecl.Buffer do
   def synchronize(device) when is_tuple(device) or is_struct(device, Device),
     do: Device.synchronize(device)
 
-  def synchronize(other), do: invalid(other)
+  def synchronize(other),
+    do: Arguments.invalid(:buffer, other, "an %ExCubecl.Buffer{} or a device")
 
   @doc """
   Returns `{:ok, address}` of the first element in the device's memory, for other CUDA libraries.

@@ -132,6 +132,18 @@ defmodule ExCubecl.Error do
     with {:ok, value} <- fun.(element), do: map(rest, fun, [value | done])
   end
 
+  @doc false
+  # Calls `fun`, which returns `:ok`, for each element until one is an error.
+  @spec each(Enumerable.t(), (term -> :ok | {:error, t})) :: :ok | {:error, t}
+  def each(elements, fun) do
+    Enum.reduce_while(elements, :ok, fn element, :ok ->
+      case fun.(element) do
+        :ok -> {:cont, :ok}
+        error -> {:halt, error}
+      end
+    end)
+  end
+
   @impl true
   def message(error), do: Message.of(error)
 end

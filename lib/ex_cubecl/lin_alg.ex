@@ -30,7 +30,6 @@ defmodule ExCubecl.LinAlg do
   match the matrices.
   """
 
-  use ExCubecl.Error.Operation
   use ExCubecl.Error.Bang
 
   alias ExCubecl.{Buffer, Error, Ops}

@@ -55,7 +55,6 @@ defmodule ExCubecl.Ops do
   """
 
   use ExCubecl.Ops.Placed
-  use ExCubecl.Error.Operation
   use ExCubecl.Error.Bang
 
   import Elixir.Kernel, except: [abs: 1, ceil: 1, floor: 1, max: 2, min: 2, round: 1]

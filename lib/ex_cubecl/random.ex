@@ -22,7 +22,6 @@ defmodule ExCubecl.Random do
   `device:` is an option of each function that draws into a new buffer. The errors are those of `ExCubecl.Buffer.new/4`.
   """
 
-  use ExCubecl.Error.Operation
   use ExCubecl.Error.Bang
 
   alias ExCubecl.{Buffer, Device, DType, Error, View}

@@ -20,7 +20,10 @@ defmodule ExCubecl.Shape do
       {:ok, [], 1}
   """
   @spec validate(term, DType.t()) :: {:ok, t, non_neg_integer} | {:error, map}
-  def validate(shape, dtype) when is_tuple(shape), do: validate(Tuple.to_list(shape), dtype)
+  def validate(shape, dtype) when is_tuple(shape) do
+    with {:error, details} <- validate(Tuple.to_list(shape), dtype),
+         do: {:error, %{details | shape: shape}}
+  end
 
   def validate(shape, dtype) when is_list(shape) do
     with count when is_integer(count) <- product(shape, 1, @most_axes),

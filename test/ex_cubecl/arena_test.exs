@@ -46,7 +46,7 @@ defmodule ExCubecl.ArenaTest do
     refused(Arena.drop(arena, c), :stale)
     assert Arena.drop(arena, []) == :ok
     other = Arena.new!(1000)
-    refused(Arena.drop(other, a), :stale, says: "belongs to another pool or arena")
+    refused(Arena.drop(other, a), :stale, says: "does not belong to this pool or arena")
     assert Buffer.to_list!(a) == [1.0, 1.0, 1.0, 1.0]
   end
 

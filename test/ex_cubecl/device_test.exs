@@ -180,7 +180,7 @@ defmodule ExCubecl.DeviceTest do
     {:error, error} = Device.remove(adapter)
 
     assert Exception.message(error) ==
-             "#{runtime}:#{elem(adapter, 1)} is an adapter of this machine: only logical devices of " <>
+             "remove: #{runtime}:#{elem(adapter, 1)} is an adapter of this machine: only logical devices of " <>
                "ExCubecl.Device.open/2 can be removed"
 
     # The id can be used again.

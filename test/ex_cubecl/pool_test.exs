@@ -41,7 +41,7 @@ defmodule ExCubecl.PoolTest do
     buffer = Pool.checkout!(pool)
     refused(Pool.checkin(pool, Buffer.clone!(buffer)), :invalid_argument, says: "view")
     refused(Pool.checkin(pool, Buffer.view!(buffer, 0, [64])), :invalid_argument)
-    refused(Pool.checkin(other, buffer), :stale, says: "belongs to another pool or arena")
+    refused(Pool.checkin(other, buffer), :stale, says: "does not belong to this pool or arena")
     refused(Pool.checkin(pool, Buffer.zeros!([64], :u8)), :stale)
     refused(Pool.return_buffer(buffer), :stale)
     assert Pool.checkin(pool, buffer) == :ok

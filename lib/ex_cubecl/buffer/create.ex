@@ -60,7 +60,7 @@ defmodule ExCubecl.Buffer.Create do
       bytes = target.count * DType.size!(dtype)
 
       Telemetry.span(:fill, bytes, %{device: target.device, dtype: dtype}, fn ->
-        filled(target, &Native.buffer_fill(&1, value, true))
+        target |> filled(&Native.buffer_fill(&1, value, true)) |> one_value()
       end)
     end
   end
@@ -85,8 +85,23 @@ defmodule ExCubecl.Buffer.Create do
 
   defp options([], _known), do: {:ok, []}
 
-  defp options(opts, known),
-    do: Arguments.options(opts, [:device | known] ++ AllocOptions.options())
+  defp options(opts, known) do
+    case Arguments.options(opts, [:device | known] ++ AllocOptions.options()) do
+      {:error, %{details: %{argument: :option, value: name} = details} = error}
+      when name in [:shape, :dtype, :type] ->
+        expected = "the shape and the element type as arguments, [2, 3], :f32, before the options"
+        {:error, %{error | details: %{details | expected: expected}}}
+
+      result ->
+        result
+    end
+  end
+
+  @doc "The result of a fill, whose errors are about a value and no element."
+  def one_value({:error, %{reason: :invalid_value} = error}),
+    do: {:error, %{error | details: Map.delete(error.details, :index)}}
+
+  def one_value(result), do: result
 
   defp create(%{device: id} = target, bytes, call) do
     case Pressure.create(id, bytes, call) do

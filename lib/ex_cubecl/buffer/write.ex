@@ -5,7 +5,7 @@ defmodule ExCubecl.Buffer.Write do
   use ExCubecl.Cluster.Callable
 
   alias ExCubecl.{DType, Error, Native, Shape, Telemetry}
-  alias ExCubecl.Buffer.{Pressure, Progress}
+  alias ExCubecl.Buffer.{Create, Pressure, Progress}
   alias ExCubecl.Error.Arguments
 
   def write(buffer, data, opts) do
@@ -65,7 +65,7 @@ defmodule ExCubecl.Buffer.Write do
     bytes = Shape.size(shape) * DType.size!(dtype)
 
     Telemetry.span(:fill, bytes, %{device: id, dtype: dtype}, fn ->
-      change(buffer, &Native.buffer_fill(ref, value, &1))
+      buffer |> change(&Native.buffer_fill(ref, value, &1)) |> Create.one_value()
     end)
   end
 

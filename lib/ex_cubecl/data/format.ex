@@ -29,7 +29,7 @@ defmodule ExCubecl.Data.Format do
       case @extensions[path |> Path.extname() |> String.downcase()] do
         nil ->
           known = @extensions |> Map.keys() |> Enum.sort() |> Enum.join(" ")
-          Arguments.invalid(:path, path, "one of the extensions #{known}, or the option format:")
+          Arguments.invalid(:path, path, "one of the extensions #{known}, or the option :format")
 
         format ->
           {:ok, format}

@@ -2,7 +2,7 @@ defmodule ExCubecl.Data.Safetensors do
   @moduledoc false
   # The format safetensors: the length of the header as 64 bits, the header in JSON, and the bytes of the tensors, little-endian and without gaps.
 
-  alias ExCubecl.{DType, Shape}
+  alias ExCubecl.{DType, Error, Shape}
   alias ExCubecl.Data.{Json, Reader, Upload, Writer}
   alias ExCubecl.Error.{Arguments, Text}
 
@@ -172,11 +172,8 @@ defmodule ExCubecl.Data.Safetensors do
     with {:ok, metadata} <- strings(opts[:metadata] || %{}),
          :ok <- names(tensors),
          :ok <- Writer.write(file, header(tensors, metadata)) do
-      Enum.reduce_while(tensors, :ok, fn {_name, buffer}, :ok ->
-        case Upload.each(buffer, :little, &Writer.write(file, &1)) do
-          :ok -> {:cont, :ok}
-          error -> {:halt, error}
-        end
+      Error.each(tensors, fn {_name, buffer} ->
+        Upload.each(buffer, :little, &Writer.write(file, &1))
       end)
     end
   end

@@ -52,10 +52,20 @@ defmodule ExCubecl.DType.Suggestion do
     types = Enum.map_join(Table.all(), " ", &inspect/1)
 
     case find(term) do
-      nil -> "#{expected} one of #{types}"
+      nil -> "#{expected} one of #{types}#{instead(term)}"
       dtype -> "did you mean #{inspect(dtype)}? #{String.capitalize(expected)} one of #{types}"
     end
   end
+
+  defp instead({kind, _bits}) when kind in [:c, :complex], do: instead(:complex)
+
+  defp instead(term) when is_atom(term) or is_binary(term) do
+    if String.starts_with?(String.downcase(to_string(term)), "complex"),
+      do: "; a complex number is a pair of floats along a last axis of length 2",
+      else: ""
+  end
+
+  defp instead(_term), do: ""
 
   @doc """
   The element type that a term names elsewhere, or `nil`.

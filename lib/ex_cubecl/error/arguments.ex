@@ -4,6 +4,7 @@ defmodule ExCubecl.Error.Arguments do
   # their meaning.
 
   alias ExCubecl.{DType, Error, Shape}
+  alias ExCubecl.Error.Suggestion
 
   @most 0xFFFF_FFFF_FFFF_FFFF
 
@@ -42,7 +43,14 @@ defmodule ExCubecl.Error.Arguments do
 
   def data(other, _shape) do
     expected = "a list of numbers, nested as the shape or flat, or a native-endian binary"
-    invalid(:data, other, expected)
+
+    # Known by its name here: a buffer depends on this module.
+    copies =
+      if is_struct(other, ExCubecl.Buffer),
+        do: ": see ExCubecl.Buffer.copy/2 and ExCubecl.Buffer.duplicate/2",
+        else: ""
+
+    invalid(:data, other, expected <> copies)
   end
 
   @doc "A non-negative integer, such as a number of bytes."
@@ -85,7 +93,7 @@ defmodule ExCubecl.Error.Arguments do
   @doc "Options as a keyword list of known keys."
   def options(opts, known) do
     cond do
-      not Keyword.keyword?(opts) -> invalid(:options, opts, "a keyword list")
+      not Keyword.keyword?(opts) -> invalid(:options, opts, keyword(known))
       unknown = Enum.find(Keyword.keys(opts), &(&1 not in known)) -> unknown(unknown, known)
       true -> {:ok, opts}
     end
@@ -95,7 +103,17 @@ defmodule ExCubecl.Error.Arguments do
     do: Error.new(:invalid_argument, argument: argument, value: value, expected: expected)
 
   defp unknown(key, known) do
-    names = Enum.map_join(known, ", ", &inspect/1)
-    invalid(:option, key, if(known == [], do: "no options", else: "one of #{names}"))
+    expected = if known == [], do: "no options", else: "one of #{names(known)}"
+    details = [argument: :option, value: key, expected: expected]
+
+    case Suggestion.option(key, known) do
+      nil -> Error.new(:invalid_argument, details)
+      meant -> Error.new(:invalid_argument, [meant: meant] ++ details)
+    end
   end
+
+  defp keyword([]), do: "a keyword list"
+  defp keyword(known), do: "a keyword list with #{names(known)}"
+
+  defp names(known), do: Enum.map_join(known, ", ", &inspect/1)
 end

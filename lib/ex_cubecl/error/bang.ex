@@ -1,6 +1,7 @@
 defmodule ExCubecl.Error.Bang do
   @moduledoc false
-  # Generates the raising twin, `name!`, of each public function whose `@spec` says that it may return `{:error, _}`. The twin has the same
+  # Generates the raising twin, `name!`, of each public function whose `@spec` says that it may return `{:error, _}`, and adds the name of the function
+  # to its errors (`ExCubecl.Error.Operation`). The twin has the same
   # arguments and defaults. `use ExCubecl.Error.Bang` in the module is enough: the hook reads the specs at the end of the module.
   #
   # A spec may name a type of its module, or `result(value)` of another one, which by convention is `{:ok, value} | {:error, error}`.
@@ -82,7 +83,21 @@ defmodule ExCubecl.Error.Bang do
     head = {:"::", [], [{bang, [], types_of_args}, value]}
     spec = if guards == [], do: head, else: {:when, [], [head, guards]}
 
-    quote do
+    {:v1, :def, meta, _clauses} = Module.get_definition(module, {name, arity})
+
+    # A stack trace shows the line of the function that was called.
+    quote line: meta[:line] do
+      defoverridable [{unquote(name), unquote(arity)}]
+
+      def unquote(name)(unquote_splicing(args)),
+        do:
+          ExCubecl.Error.Operation.named(
+            super(unquote_splicing(args)),
+            unquote(name),
+            unquote(Enum.map(args, &elem(&1, 0))),
+            [unquote_splicing(args)]
+          )
+
       @doc "As `#{unquote(name)}/#{unquote(arity)}`, but returns the value itself, or raises `ExCubecl.Error`."
       @spec unquote(spec)
       def unquote(bang)(unquote_splicing(with_defaults(module, name, arity, args))),

@@ -59,6 +59,7 @@ defmodule ExCubecl.Error.Message do
 
   # The function that was called, where the rest does not name it.
   defp function(%{function: name}) when is_atom(name), do: "#{name}: "
+  defp function(%{operation: operation, argument: _}), do: "#{operation}: "
   defp function(_details), do: ""
 
   # The argument of a kernel.
@@ -66,7 +67,6 @@ defmodule ExCubecl.Error.Message do
     do: "argument #{number} (#{name}) of kernel #{kernel}: "
 
   defp argument(%{kernel: kernel, number: option}), do: "option #{option} of kernel #{kernel}: "
-  defp argument(%{operation: operation, argument: _}), do: "#{operation}: "
   defp argument(_details), do: ""
 
   # An error that was built by hand may have any reason and details.

@@ -1,49 +1,42 @@
 defmodule ExCubecl.Error.Operation do
   @moduledoc false
-  # `use ExCubecl.Error.Operation` in a module puts the name of the function that was called into its errors, and the name of the argument where the function that found the error only
-  # knows it as a buffer. It stands before `use ExCubecl.Error.Bang`, whose twins call these functions.
+  # Puts the name of the public function that was called into its errors, and the name of the argument where the function that found the error only
+  # knows it as a buffer. Where public functions call others, the name is that of the first one.
 
   alias ExCubecl.Error
-  alias ExCubecl.Error.Bang
 
-  defmacro __using__(_opts), do: quote(do: @before_compile(ExCubecl.Error.Operation))
+  # And `:invalid_value` of a single value. The texts of the other reasons say what was done with which shapes, ranges, elements, devices or files.
+  @named [:invalid_argument, :invalid_shape, :unsupported_dtype, :type_mismatch] ++
+           [:not_allocated, :stale, :unknown_device]
 
-  defmacro __before_compile__(env) do
-    for {:spec, spec, _} <- Enum.reverse(Module.get_attribute(env.module, :spec)),
-        {name, arity} = Bang.function(spec) do
-      args = Bang.arguments(env.module, name, arity)
-      names = for {name, _, _} <- args, do: name
-
-      quote do
-        defoverridable [{unquote(name), unquote(arity)}]
-
-        def unquote(name)(unquote_splicing(args)) do
-          case super(unquote_splicing(args)) do
-            {:error, error} ->
-              values = Enum.zip(unquote(names), [unquote_splicing(args)])
-              {:error, ExCubecl.Error.Operation.named(error, unquote(name), values)}
-
-            result ->
-              result
-          end
-        end
-      end
-    end
-  end
+  @doc "The reasons of errors that have the name of the function."
+  def reasons, do: @named
 
   @doc """
-  The error with the function as `:function`, if it does not name it as its operation or kernel, and with the name of the argument. `args` has the arguments
-  by name.
+  The result of a function, with the function as `:function` in the details of an error that does not name it as its operation, its kernel or its step, and with the
+  name of the argument. `names` are those of the arguments, `values` their values.
   """
-  @spec named(Error.t(), atom, keyword) :: Error.t()
-  def named(%Error{details: %{operation: name}} = error, name, _args), do: error
-  def named(%Error{details: %{kernel: name}} = error, name, _args), do: error
+  @spec named(result, atom, [atom], list) :: result when result: term
+  def named({:error, %Error{reason: reason, details: details} = error}, name, names, values)
+      when reason in @named or (reason == :invalid_value and not is_map_key(details, :index)) do
+    if named?(details, name),
+      do: {:error, error},
+      else: {:error, %{error | details: named_in(details, name, Enum.zip(names, values))}}
+  end
 
-  def named(%Error{details: details} = error, name, args),
-    do: %{error | details: details |> argument(args) |> Map.put(:function, name)}
+  def named(result, _name, _names, _values), do: result
 
-  # The arguments of other functions, such as those of kernels, have their names.
-  defp argument(%{argument: :buffer, value: value} = details, args) do
+  defp named?(%{kernel: _}, _name), do: true
+  defp named?(%{step: _}, _name), do: true
+  # Errors in a source are about the source.
+  defp named?(%{argument: :kernel, reason: _}, _name), do: true
+  defp named?(%{operation: operation}, name), do: operation == name
+  defp named?(_details, _name), do: false
+
+  defp named_in(details, name, args), do: details |> argument(args) |> Map.put(:function, name)
+
+  # The arguments of kernels have their names.
+  defp argument(%{expected: "an %ExCubecl.Buffer{}", value: value} = details, args) do
     case Enum.find_value(args, &found(&1, value)) do
       nil -> details
       name -> %{details | argument: name}

@@ -2,24 +2,36 @@ defmodule ExCubecl.Kernel.Diagnostics do
   @moduledoc false
   # The messages for code that is not valid in a kernel, with what to write instead.
 
+  alias ExCubecl.DType.Table
   alias ExCubecl.Error.Text
   alias ExCubecl.Kernel.Suggestion
 
-  @instead %{
-    &&: "and",
-    ||: "or",
-    !: "not",
-    ===: "==",
-    !==: "!=",
-    case: "if or cond",
-    unless: "if not ...",
-    with: "if or cond",
-    length: "len(x) for the number of elements",
-    mod: "rem",
-    float: "cast(x, :f32)",
-    int: "cast(x, :s32)",
-    sum: "ExCubecl.Ops.sum, or a loop"
-  }
+  # The names of types are no functions: `f32(x)` is a cast.
+  @casts Map.new(Table.all(), &{&1, "cast(x, #{inspect(&1)})"})
+
+  @instead Map.merge(@casts, %{
+             &&: "and",
+             ||: "or",
+             !: "not",
+             ===: "==",
+             !==: "!=",
+             case: "if or cond",
+             unless: "if not ...",
+             with: "if or cond",
+             length: "len(x) for the number of elements",
+             mod: "rem",
+             float: "cast(x, :f32)",
+             int: "cast(x, :s32)",
+             sum: "ExCubecl.Ops.sum, or a loop",
+             size: "len(x) for the number of elements",
+             numel: "len(x) for the number of elements",
+             "^^^": "bxor(a, b)",
+             "~~~": "bnot(x)",
+             in: "comparisons that are joined by or",
+             raise: "an output that the caller checks: a kernel cannot raise",
+             throw: "an output that the caller checks: a kernel cannot throw",
+             return: "the value of the last line"
+           })
 
   @doc "The message for a call that is neither a kernel nor a built-in; `other` is a `t:ExCubecl.Kernel.Resolver.other/0`."
   def call(called, arity, other)
@@ -87,6 +99,8 @@ defmodule ExCubecl.Kernel.Diagnostics do
   def value({:=, _, [{name, _, context}, _]}) when is_atom(name) and is_atom(context),
     do: "#{name} = ... sets a variable and has no value: it is a line of its own, before this one"
 
+  def value({:=, _, [{{:., _, [Access, :get]}, _, _} = nested, _]}), do: value(nested)
+
   def value({:=, _, _} = quoted), do: "#{short(quoted)} has no value: it is a line of its own"
 
   def value({:for, _, args}) do
@@ -115,9 +129,7 @@ defmodule ExCubecl.Kernel.Diagnostics do
     do: "#{short(quoted)} is no call of a kernel: define it by defkernel, and call it by its name"
 
   def value({{:., _, [Access, :get]}, _, [{{:., _, [Access, :get]}, _, [inner, _]}, _]}) do
-    name = short(inner)
-
-    "a buffer has one index, which counts all of its elements: #{name}[row * columns + column]"
+    index(short(inner))
   end
 
   def value({{:., _, [Access, :get]}, _, [inner, _]}),
@@ -143,6 +155,11 @@ defmodule ExCubecl.Kernel.Diagnostics do
     do: "nil, or nothing, is where a value is expected: kernels have numbers only"
 
   def value(other), do: "#{short(other)} is not known in kernels: they have numbers only"
+
+  @doc "The message for an index of several numbers."
+  def index(name),
+    do:
+      "a buffer has one index, which counts all of its elements: #{name}[row * columns + column]"
 
   @doc "Quoted code as text, at most 60 characters of it. A list of integers is no charlist."
   def short(quoted) do

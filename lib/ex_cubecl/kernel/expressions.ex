@@ -26,7 +26,7 @@ defmodule ExCubecl.Kernel.Expressions do
     if not Scope.memory?(name, scope),
       do: fail(scope, meta, "#{name} is no argument: only buffers that are passed have elements")
 
-    {:at, line(meta, scope), name, expression(index, scope)}
+    {:at, line(meta, scope), name, index(name, index, meta, scope)}
   end
 
   def expression({:index, _, []}, _state), do: {:index, nil}
@@ -139,6 +139,15 @@ defmodule ExCubecl.Kernel.Expressions do
 
   def expression({:+, _, [value]}, scope), do: expression(value, scope)
 
+  # `x ^ 2` is a call of x with a pinned number.
+  def expression({name, meta, [{:^, _, [_]}]}, scope) when is_atom(name),
+    do:
+      fail(
+        scope,
+        meta,
+        "^ is no operator: the power is #{name} ** n, and the exclusive or of bits bxor(a, b)"
+      )
+
   def expression({{:., _, [{:__MODULE__, _, context}, name]}, meta, args}, scope)
       when is_atom(context),
       do: inline({nil, name}, meta, args, scope)
@@ -167,6 +176,13 @@ defmodule ExCubecl.Kernel.Expressions do
   end
 
   def expression(other, scope), do: fail(scope, meta(other), Diagnostics.value(other))
+
+  @doc "The index of an element of a buffer."
+  def index(name, several, meta, scope) when is_list(several) or tuple_size(several) == 2,
+    do: fail(scope, meta, Diagnostics.index(name))
+
+  def index(name, {:{}, _, _}, meta, scope), do: fail(scope, meta, Diagnostics.index(name))
+  def index(_name, index, _meta, scope), do: expression(index, scope)
 
   defp literal({:-, _, [number]}) when is_integer(number), do: -number
   defp literal(other), do: other

@@ -14,7 +14,7 @@ defmodule ExCubecl.Kernel.Parser do
   # {:plane_broadcast, line, e, lane}; `group` has the threads along x, y and z, `shared` the
   # memory of a group: {name, dtype | {:of, argument}, length}.
 
-  import ExCubecl.Kernel.Expressions, only: [clause: 2, expression: 2]
+  import ExCubecl.Kernel.Expressions, only: [clause: 2, expression: 2, index: 4]
   import ExCubecl.Kernel.CompileErrors
   import ExCubecl.Kernel.Quoted
 
@@ -143,7 +143,8 @@ defmodule ExCubecl.Kernel.Parser do
   end
 
   defp statement({:=, meta, [{{:., _, [Access, :get]}, _, [{name, _, _}, index]}, value]}, scope) do
-    {{:write, line(meta, scope), name, expression(index, scope), expression(value, scope)}, scope}
+    {{:write, line(meta, scope), name, index(name, index, meta, scope), expression(value, scope)},
+     scope}
   end
 
   defp statement({:=, meta, [{name, _, context}, value]}, scope) when variable?(name, context) do
@@ -222,8 +223,8 @@ defmodule ExCubecl.Kernel.Parser do
   defp atomic(op, meta, [target, value], before, scope) do
     with {{:., _, [Access, :get]}, _, [{name, _, context}, index]} when variable?(name, context) <-
            target do
-      [index, value] = Enum.map([index, value], &expression(&1, scope))
-      {:atomic, line(meta, scope), @atomics[op], name, index, value, before}
+      index = index(name, index, meta, scope)
+      {:atomic, line(meta, scope), @atomics[op], name, index, expression(value, scope), before}
     else
       _ -> fail(scope, meta, "#{op} changes an element: #{op}(output[i], value)")
     end

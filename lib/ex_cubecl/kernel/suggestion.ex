@@ -2,6 +2,7 @@ defmodule ExCubecl.Kernel.Suggestion do
   @moduledoc false
   # What to write in a kernel in place of a function of Elixir, Nx, NumPy or C, or of a name that is misspelled.
 
+  alias ExCubecl.Error.Suggestion
   alias ExCubecl.Kernel.BuiltIns
 
   @operators %{
@@ -86,7 +87,7 @@ defmodule ExCubecl.Kernel.Suggestion do
     cond do
       text = @operators[name] -> "did you mean #{text}?"
       module != nil and BuiltIns.arities(name) != [] -> built_in(name, arity)
-      module == nil -> with name when name != nil <- similar(name), do: built_in(name, arity)
+      module == nil -> similar(name, arity)
       true -> nil
     end
   end
@@ -96,21 +97,8 @@ defmodule ExCubecl.Kernel.Suggestion do
     "did you mean #{name}/#{arity}?"
   end
 
-  # A built-in with at most two characters more or fewer, and at most half of those of the name.
-  defp similar(name) do
-    text = Atom.to_string(name)
-    most = min(div(String.length(text), 2), 2)
-
-    BuiltIns.names()
-    |> Enum.map(&{edits(text, Atom.to_string(&1)), &1})
-    |> Enum.filter(fn {edits, _} -> edits <= most end)
-    |> Enum.min(fn -> {0, nil} end)
-    |> elem(1)
-  end
-
-  defp edits(one, other) do
-    for {kind, text} <- String.myers_difference(one, other), kind != :eq, reduce: 0 do
-      sum -> sum + String.length(text)
-    end
+  defp similar(name, arity) do
+    with name when name != nil <- Suggestion.similar(name, BuiltIns.names()),
+         do: built_in(name, arity)
   end
 end

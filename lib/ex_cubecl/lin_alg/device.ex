@@ -3,7 +3,7 @@ defmodule ExCubecl.LinAlg.Device do
   # Blocked decompositions on the device, for large matrices: blocks of 32 columns, and products of matrices for what is right of and below them. Buffers are of
   # [batch, n, n], of :f32 or :f64.
 
-  alias ExCubecl.{Buffer, Kernel, Ops}
+  alias ExCubecl.{Buffer, Error, Kernel, Ops}
   alias ExCubecl.LinAlg.Device.Kernels
   alias ExCubecl.LinAlg.Operands
 
@@ -191,12 +191,7 @@ defmodule ExCubecl.LinAlg.Device do
 
   # Calls `fun` with the start and the length of each block.
   defp blocks(n, fun) do
-    Enum.reduce_while(0..(n - 1)//@block, :ok, fn k, :ok ->
-      case fun.(k, min(@block, n - k)) do
-        :ok -> {:cont, :ok}
-        error -> {:halt, error}
-      end
-    end)
+    Error.each(0..(n - 1)//@block, &fun.(&1, min(@block, n - &1)))
   end
 
   defp with_rest(0, _fun), do: :ok

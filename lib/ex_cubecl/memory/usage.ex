@@ -17,7 +17,16 @@ defmodule ExCubecl.Memory.Usage do
   end
 
   defp limit(nil), do: {:ok, nil}
-  defp limit(bytes), do: Arguments.index(:limit, bytes)
+
+  defp limit(bytes) do
+    with {:error, _} <- Arguments.index(:bytes, bytes),
+         do:
+           Arguments.invalid(
+             :bytes,
+             bytes,
+             "a number of bytes, a non-negative integer below 2^64, or nil for no limit"
+           )
+  end
 
   def report(opts) do
     with {:ok, most, opts} <- most(opts, 10),

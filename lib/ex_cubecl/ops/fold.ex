@@ -22,7 +22,7 @@ defmodule ExCubecl.Ops.Fold do
   #
   # Long folds run in several launches, because a driver may stop a kernel whose loops run too long.
 
-  alias ExCubecl.{Buffer, Shape, View}
+  alias ExCubecl.{Buffer, Error, Shape, View}
   alias ExCubecl.Ops.{FoldCode, Index, Layout, Strided, Target}
   alias ExCubecl.View.Copy
 
@@ -84,14 +84,8 @@ defmodule ExCubecl.Ops.Fold do
     do: launch(spec, code, {:whole, []}, out, count)
 
   defp launches(spec, code, [first | rest], out, count) do
-    with :ok <- launch(spec, code, {:first, first}, out, count) do
-      Enum.reduce_while(rest, :ok, fn box, :ok ->
-        case launch(spec, code, {:next, box}, out, count) do
-          :ok -> {:cont, :ok}
-          error -> {:halt, error}
-        end
-      end)
-    end
+    with :ok <- launch(spec, code, {:first, first}, out, count),
+         do: Error.each(rest, &launch(spec, code, {:next, &1}, out, count))
   end
 
   @doc """

@@ -133,8 +133,12 @@ defmodule ExCubecl.Ops.Shapes do
          Enum.all?(list, &(is_integer(&1) and valid?.(&1))),
        do: {:ok, list},
        else:
-         invalid(operation, name, list, "#{expected} for each axis of shape #{Text.show(shape)}")
+         invalid(operation, name, list, each(list, "#{expected} for each axis of shape", shape))
   end
+
+  @doc "What is expected for each axis, of a term that may be no list."
+  def each(list, expected, shape),
+    do: "#{if is_list(list), do: "", else: "a list with "}#{expected} #{Text.show(shape)}"
 
   @doc "Each axis of a shape once, in any order; `nil` means the reversed order."
   def permutation(operation, shape, axes, argument \\ :axes) do

@@ -86,7 +86,8 @@ defmodule ExCubecl.Ops.Slices do
            name,
            :padding,
            config,
-           "{low, high, interior} for each axis of shape #{Text.show(shape)}, interior from 0 on"
+           Shapes.each(config, "{low, high, interior} for each axis of shape", shape) <>
+             ", interior from 0 on"
          )
   end
 

@@ -64,11 +64,13 @@ defmodule ExCubecl.Buffer.InferenceTest do
   test "other data is an error that says what is expected" do
     for {data, text} <- [
           {<<1, 2>>,
-           "invalid data <<1, 2>>: expected a nested list, or a shape and an element type behind the binary"},
-          {:a, "invalid data :a: expected a list of numbers, nested as the shape, or a number"},
-          {[1 | 2], "the data is an improper list: expected a list that ends with []"},
-          {[[1 | 2]], "the data is an improper list: expected a list that ends with []"},
-          {[[1], [1 | 2]], "the data is an improper list: expected a list that ends with []"},
+           "buffer: invalid data <<1, 2>>: expected a nested list, or a shape and an element type behind the binary"},
+          {:a,
+           "buffer: invalid data :a: expected a list of numbers, nested as the shape, or a number"},
+          {[1 | 2], "buffer: the data is an improper list: expected a list that ends with []"},
+          {[[1 | 2]], "buffer: the data is an improper list: expected a list that ends with []"},
+          {[[1], [1 | 2]],
+           "buffer: the data is an improper list: expected a list that ends with []"},
           {[3_000_000_000],
            "element 0 is 3000000000, which s32 cannot hold: expected an integer from -2147483648 to 2147483647"},
           {[1, :b],

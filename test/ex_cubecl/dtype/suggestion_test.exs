@@ -27,7 +27,7 @@ defmodule ExCubecl.DType.SuggestionTest do
       {:error, error} = ExCubecl.buffer([1], [1], unquote(Macro.escape(name)))
 
       assert Exception.message(error) ==
-               "#{inspect(unquote(Macro.escape(name)))} is no element type: did you mean :#{unquote(dtype)}? Expected one of " <>
+               "buffer: #{inspect(unquote(Macro.escape(name)))} is no element type: did you mean :#{unquote(dtype)}? Expected one of " <>
                  ":f32 :f64 :s32 :s64 :u32 :u8 :f16 :bf16 :s8 :s16 :u16 :u64"
     end
   end

@@ -160,7 +160,7 @@ defmodule ExCubecl.MessageTest do
     assert inspect(error, charlists: :as_charlists) =~ "shape: [100]"
 
     assert says(ExCubecl.buffer([1], [100, -1], :u8)) ==
-             "[100, -1] is no shape: expected a list or tuple of non-negative integers, such as [2, 3]"
+             "buffer: [100, -1] is no shape: expected a list or tuple of non-negative integers, such as [2, 3]: a reshape infers one dimension, -1"
 
     assert says(Ops.sum(f32([100]), axis: 1)) ==
              "sum: invalid axis 1: expected an axis from 0 to 0, or from -1 to -1 at the end, of shape [100]"
@@ -246,7 +246,7 @@ defmodule ExCubecl.MessageTest do
              "gather: indices are of integers, such as s32, and these are f32: see ExCubecl.Buffer.convert/2"
 
     assert says(Buffer.await(make_ref())) =~
-             ~r/^invalid transfer #Reference<.*>: expected what ExCubecl.Buffer.read_async\/1 returned$/
+             ~r/^await: invalid transfer #Reference<.*>: expected what ExCubecl.Buffer.read_async\/1 returned$/
 
     assert says(Arena.scoped(10, fn -> 1 end)) =~ "expected a function of 1 arena"
   end
@@ -292,10 +292,10 @@ defmodule ExCubecl.MessageTest do
              ~r/^argument 2 \(out\) of kernel kernel: #{device_name()} has no atomic operations on u8: use one of :/
 
     assert says(Kernel.run({Made, :halves}, [x, u8([2])], size: :x)) ==
-             "invalid size :x: expected a number, or the lengths of two or three axes"
+             "run: invalid size :x: expected a number, or the lengths of two or three axes"
 
     assert says(Kernel.run({Made, :saxpy}, x)) =~
-             ~r/^invalid args #ExCubecl.Buffer<.*>: expected a list of arguments$/
+             ~r/^run: invalid args #ExCubecl.Buffer<.*>: expected a list of arguments$/
 
     assert byte_size(says(Made.saxpy(1, x, Integer.pow(10, 4000)))) < 700
     {:ok, pool} = ExCubecl.Pool.start_link(size: 8, dtype: :f32)
@@ -304,7 +304,7 @@ defmodule ExCubecl.MessageTest do
     ExCubecl.Pool.checkin!(pool, lent)
 
     assert says(Made.saxpy(1, x, lent)) ==
-             "argument 3 (y) of kernel saxpy: it was returned to its pool or arena: get a new one there"
+             "argument 3 (y) of kernel saxpy: the buffer was returned to its pool or arena: take a new one there, or before the return make a copy with ExCubecl.Buffer.duplicate/1"
 
     {runtime, _} = id = ExCubecl.default_device!()
     {:ok, other} = Device.open(id, as: {runtime, 7955})
@@ -338,7 +338,7 @@ defmodule ExCubecl.MessageTest do
              "argument 2 (binding 1) of kernel main: expected a buffer: a source takes no numbers, and 5 is given"
 
     assert says(Kernel.run(source, [], groups: 1)) ==
-             "invalid args []: expected at least one buffer"
+             "run: invalid args []: expected at least one buffer"
 
     assert says(Kernel.run(source, [x | 1], groups: 1)) =~ "expected a list of %ExCubecl.Buffer{}"
   end
@@ -364,7 +364,7 @@ defmodule ExCubecl.MessageTest do
              "step 1: " <> expected
 
     assert says(Kernel.run({Made, :saxpi}, [x])) ==
-             "invalid kernel {ExCubecl.MessageTest.Made, :saxpi}: expected a kernel of ExCubecl.MessageTest.Made: " <>
+             "run: invalid kernel {ExCubecl.MessageTest.Made, :saxpi}: expected a kernel of ExCubecl.MessageTest.Made: " <>
                "at/2, bits/1, halves/2, saxpy/3"
   end
 
@@ -413,7 +413,7 @@ defmodule ExCubecl.MessageTest do
     types = Enum.map_join(ExCubecl.DType.all(), " ", &inspect/1)
 
     assert says(Arena.alloc(Arena.new!(100), [2])) ==
-             "no dtype is given: expected one of #{types}, here or as dtype: where the arena is made, which counts bytes"
+             "alloc: no dtype is given: expected one of #{types}, here or as dtype: where the arena is made, which counts bytes"
 
     assert says(Arena.reshape(Arena.new!(100), [2])) =~ "no dtype is given"
   end

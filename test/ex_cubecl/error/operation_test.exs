@@ -112,7 +112,7 @@ defmodule ExCubecl.Error.OperationTest do
     {:error, error} = Ops.concatenate([x, 7])
 
     assert Exception.message(error) ==
-             "concatenate: invalid buffers[1] 7: expected an %ExCubecl.Buffer{}"
+             "concatenate: invalid buffers[1] 7: expected an %ExCubecl.Buffer{}: see ExCubecl.buffer/1"
   end
 
   # The names with the arguments, whose last one are the options.

@@ -2,7 +2,7 @@ defmodule ExCubecl.Error.Message.Arguments do
   @moduledoc false
   # Messages about arguments and files.
 
-  alias ExCubecl.Error.Text
+  alias ExCubecl.Error.{Remedy, Text}
 
   def text(:invalid_argument, %{reason: :improper_list}),
     do: "the data is an improper list: expected a list that ends with []"
@@ -57,12 +57,16 @@ defmodule ExCubecl.Error.Message.Arguments do
       "kernel #{kernel} takes #{Text.count(length(names), "argument")} (#{Enum.join(names, ", ")}), and is given #{given}"
 
   def text(:invalid_argument, %{number: _, value: value, expected: expected}),
-    do: "expected #{expected}, and #{Text.show(value)} is given"
+    do: "expected #{expected}, and #{Text.show(value)} is given" <> Remedy.of(nil, value)
+
+  def text(:invalid_argument, %{argument: :option, expected: expected, meant: meant} = details),
+    do:
+      "invalid option #{Text.show(details.value)}: expected #{expected}: did you mean #{inspect(meant)}?"
 
   def text(:invalid_argument, %{argument: argument, expected: expected} = details),
     do:
       "invalid #{argument}#{if is_map_key(details, :value), do: " #{Text.show(details.value)}"}: expected #{expected}" <>
-        instead(details)
+        Remedy.of(argument(details), details[:value])
 
   def text(:file, %{operation: operation, path: path, posix: posix}),
     do:
@@ -73,16 +77,9 @@ defmodule ExCubecl.Error.Message.Arguments do
 
   def text(_reason, _details), do: nil
 
-  # Views and replicated buffers are known by their fields here.
-  defp instead(%{expected: "an %ExCubecl.Buffer{}", value: value}) do
-    case value do
-      %{buffer: _, strides: _} -> ": see ExCubecl.View.to_buffer/1"
-      %{buffers: [_ | _], shards: _} -> ": see ExCubecl.Replicated.shard/2"
-      _ -> ""
-    end
-  end
-
-  defp instead(_details), do: ""
+  # An argument that is a buffer may have another name.
+  defp argument(%{expected: "an %ExCubecl.Buffer{}"}), do: :buffer
+  defp argument(%{argument: argument}), do: argument
 
   defp names(devices), do: Enum.map_join(devices, ", ", &Text.device/1)
 end

@@ -3,14 +3,22 @@ defmodule ExCubecl.Error.Message.Elements do
   # Messages about elements, their types and their positions.
 
   alias ExCubecl.DType.{Suggestion, Table}
-  alias ExCubecl.Error.Text
+  alias ExCubecl.Error.{Remedy, Text}
 
   def text(:invalid_value, %{number: _, value: value, dtype: dtype}),
-    do: "#{dtype} cannot hold #{Text.show(value)}: expected #{Table.range(dtype)}"
+    do:
+      "#{dtype} cannot hold #{Text.show(value)}: expected #{Table.range(dtype)}" <>
+        Remedy.of_element(value)
 
   def text(:invalid_value, %{index: index, value: value, dtype: dtype}),
     do:
-      "element #{index} is #{Text.show(value)}, which #{dtype} cannot hold: expected #{Table.range(dtype)}"
+      "element #{index} is #{Text.show(value)}, which #{dtype} cannot hold: expected #{Table.range(dtype)}" <>
+        Remedy.of_element(value)
+
+  def text(:invalid_value, %{value: value, dtype: dtype}),
+    do:
+      "the value is #{Text.show(value)}, which #{dtype} cannot hold: expected #{Table.range(dtype)}" <>
+        Remedy.of_element(value)
 
   def text(:unsupported_dtype, %{
         dtype: dtype,
@@ -29,7 +37,9 @@ defmodule ExCubecl.Error.Message.Elements do
     do: "no #{argument} is given: expected #{expected}"
 
   def text(:unsupported_dtype, %{dtype: dtype}),
-    do: "#{Text.show(dtype)} is no element type: #{Suggestion.text(dtype, "expected")}"
+    do:
+      "#{Text.show(dtype)} is no element type: #{Suggestion.text(dtype, "expected")}" <>
+        if(is_list(dtype), do: ", behind the shape", else: "")
 
   def text(:loop_limit, %{device: device}),
     do:
@@ -39,7 +49,14 @@ defmodule ExCubecl.Error.Message.Elements do
   def text(:type_mismatch, %{kernel: kernel, text: text, line: line}),
     do: "kernel #{kernel}, line #{line}: #{text}"
 
-  def text(:type_mismatch, %{kernel: kernel, text: text}), do: "kernel #{kernel}: #{text}"
+  def text(:type_mismatch, %{kernel: kernel, text: text}) do
+    outside =
+      if text =~ "use cast(",
+        do: " in a kernel, or ExCubecl.Buffer.convert/2 before the call",
+        else: ""
+
+    "kernel #{kernel}: #{text}#{outside}"
+  end
 
   def text(:type_mismatch, %{argument: argument, expected: expected, actual: actual}),
     do:

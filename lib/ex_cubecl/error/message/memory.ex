@@ -42,7 +42,7 @@ defmodule ExCubecl.Error.Message.Memory do
         "return one, wait longer, or raise max"
 
   def text(:stale, %{reason: :foreign}),
-    do: "it belongs to another pool or arena: return it there"
+    do: "the buffer does not belong to this pool or arena: return it where it was taken from"
 
   def text(:stale, %{reason: :closed}),
     do: "there is no such pool: it was not started, or it has stopped"
@@ -54,13 +54,14 @@ defmodule ExCubecl.Error.Message.Memory do
 
   def text(:stale, %{node: node}),
     do:
-      "node #{Text.word(node)} does not keep it: it was returned, the connection was lost, or the handle came from another node"
+      "node #{Text.word(node)} does not keep the buffer: it was returned, the connection was lost, or the handle came from another node"
 
   def text(:stale, %{tensor: :deallocated}),
     do: "the tensor was deallocated, by Nx.backend_deallocate/1 or Nx.backend_transfer/2"
 
   def text(:stale, _),
-    do: "it was returned to its pool or arena: get a new one there"
+    do:
+      "the buffer was returned to its pool or arena: take a new one there, or before the return make a copy with ExCubecl.Buffer.duplicate/1"
 
   def text(_reason, _details), do: nil
 

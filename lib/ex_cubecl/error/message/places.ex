@@ -11,7 +11,8 @@ defmodule ExCubecl.Error.Message.Places do
 
   def text(:unknown_device, %{device: device, known: known} = details),
     do:
-      "there is no device #{Text.device(device)}#{source(details)}: this machine has #{Enum.map_join(known, ", ", &Text.device/1)}"
+      "there is no device #{Text.device(device)}#{source(details)}: this machine has #{Enum.map_join(known, ", ", &Text.device/1)}" <>
+        form(device, known)
 
   def text(:device_in_use, %{device: device, live_buffers: 1}),
     do:
@@ -59,8 +60,12 @@ defmodule ExCubecl.Error.Message.Places do
       "#{operation}: tensors of #{Text.device(device)} are not shared with other libraries by pointers: copy them with Nx.to_binary/1 and " <>
         "Nx.from_binary/3"
 
+  def text(:unsupported, %{operation: "pointer", device: device}),
+    do:
+      "memory of #{Text.device(device)} has no addresses for other libraries, only that of CUDA has: copy it with ExCubecl.Buffer.read/1"
+
   def text(:unsupported, %{operation: operation, device: device}),
-    do: "#{Text.device(device)} cannot do this: #{operation}"
+    do: "#{Text.device(device)} does not support #{operation}"
 
   def text(:timeout, %{timeout: timeout}),
     do:
@@ -76,6 +81,17 @@ defmodule ExCubecl.Error.Message.Places do
         "EX_CUBECL_NIF point to a built one"
 
   def text(_reason, _details), do: nil
+
+  # A term that is no id.
+  defp form({_, _}, _known), do: ""
+
+  defp form(device, known) do
+    id = List.first(known) || {:vulkan, 0}
+
+    if is_binary(device) and device =~ ~r/\A\w+:\d+\z/,
+      do: "",
+      else: ", and an id is written as #{Text.show(id)} or \"#{Text.device(id)}\""
+  end
 
   defp source(%{source: source}), do: ", which #{source} names"
   defp source(_details), do: ""

@@ -2,7 +2,7 @@ defmodule ExCubecl.Error.Message.Shapes do
   @moduledoc false
   # Messages about shapes.
 
-  alias ExCubecl.Error.Text
+  alias ExCubecl.Error.{Remedy, Text}
 
   def text(:invalid_shape, %{elements: :too_many, shape: shape}),
     do:
@@ -13,7 +13,8 @@ defmodule ExCubecl.Error.Message.Shapes do
 
   def text(:invalid_shape, %{shape: shape}),
     do:
-      "#{Text.show(shape)} is no shape: expected a list or tuple of non-negative integers, such as [2, 3]"
+      "#{Text.show(shape)} is no shape: expected a list or tuple of non-negative integers, such as [2, 3]" <>
+        Remedy.of_shape(shape)
 
   def text(:shape_mismatch, %{ragged: index, expected: expected, actual: actual}),
     do:
@@ -138,8 +139,8 @@ defmodule ExCubecl.Error.Message.Shapes do
 
   def text(:shape_mismatch, %{operation: :bitcast} = details),
     do:
-      "bitcast: the last axis of shape #{Text.show(details.shape)} has elements of #{details.from} bytes, which are no whole number " <>
-        "of elements of #{details.dtype}, of #{details.to} bytes"
+      "bitcast: the last axis of shape #{Text.show(details.shape)} has elements of #{Text.count(details.from, "byte")}, which are no whole number " <>
+        "of elements of #{details.dtype}, of #{Text.count(details.to, "byte")}"
 
   def text(:shape_mismatch, %{operation: :item, actual: actual}),
     do: "item takes a buffer of exactly 1 element, and this one has #{actual}: see to_list/1"
