@@ -44,9 +44,9 @@ defmodule ExCubecl.Error.Arguments do
   def data(other, _shape) do
     expected = "a list of numbers, nested as the shape or flat, or a native-endian binary"
 
-    # Known by its name here: a buffer depends on this module.
+    # A buffer, which depends on this module, is known by its fields.
     copies =
-      if is_struct(other, ExCubecl.Buffer),
+      if match?(%{ref: _, dtype: _, shape: _}, other),
         do: ": see ExCubecl.Buffer.copy/2 and ExCubecl.Buffer.duplicate/2",
         else: ""
 

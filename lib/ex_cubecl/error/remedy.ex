@@ -1,7 +1,7 @@
 defmodule ExCubecl.Error.Remedy do
   @moduledoc false
   # What to do with a term that is given in place of another: the end of a message, after what was expected; `""` for any other term.
-  # Structs are known by their names and fields here, so that this module depends on none of them.
+  # Structs are known by their fields here, so that this module depends on none of them.
 
   alias ExCubecl.Error.Text
 
@@ -61,7 +61,7 @@ defmodule ExCubecl.Error.Remedy do
     do: "; did you mean :neg_infinity?"
 
   def of_element(name) when name in [:NaN, :NAN, :Nan], do: "; did you mean :nan?"
-  def of_element(%{__struct__: ExCubecl.Buffer}), do: "; see ExCubecl.Ops.stack/2"
+  def of_element(%{ref: _, dtype: _, shape: _}), do: "; see ExCubecl.Ops.stack/2"
 
   def of_element(%{__struct__: Nx.Tensor}),
     do: "; see Nx.to_number/1 and ExCubecl.Nx.from_tensor/2"
