@@ -573,6 +573,51 @@ defmodule ExCubecl.NxCompilerTest do
       assert Nx.to_number(x[0][3]) == 3.0
     end
 
+    @working [
+      sort: quote(do: &Nx.sort(&1, axis: 1)),
+      sort_columns: quote(do: &Nx.sort(&1, axis: 0, direction: :desc)),
+      sort_moved: quote(do: &Nx.sort(Nx.transpose(&1), axis: 1)),
+      argsort: quote(do: &Nx.argsort(&1, axis: 1)),
+      top_k: quote(do: &Nx.top_k(&1, k: 40)),
+      cumulative: quote(do: &Nx.cumulative_sum(&1, axis: 1)),
+      cumulative_reversed: quote(do: &Nx.cumulative_max(&1, axis: 0, reverse: true)),
+      sum: quote(do: &Nx.sum(&1)),
+      fused_sum: quote(do: &Nx.sum(Nx.exp(Nx.negate(&1)), axes: [1])),
+      argmax: quote(do: &Nx.argmax(&1)),
+      fft: quote(do: &Nx.fft/1),
+      fft_of_any_length: quote(do: &Nx.fft(&1, length: 509)),
+      conv:
+        quote(do: &Nx.conv(Nx.reshape(&1, {16, 64, 16, 16}), Nx.iota({32, 64, 3, 3}, type: :f32))),
+      dot: quote(do: &Nx.dot(&1, Nx.transpose(&1))),
+      dot_of_long_rows:
+        quote(do: &Nx.dot(Nx.reshape(&1, {4, 65_536}), [1], Nx.reshape(&1, {4, 65_536}), [1])),
+      dot_of_vectors: quote(do: &Nx.dot(Nx.reshape(&1, {262_144}), Nx.reshape(&1, {262_144})))
+    ]
+
+    test "of work is known before it is needed", %{device: device} do
+      x =
+        Nx.backend_copy(
+          Nx.remainder(Nx.iota({512, 512}, type: :f32), 7),
+          {Backend, device: device}
+        )
+
+      settled(before = Memory.usage!(device: device).live_bytes, device)
+
+      for {name, fun} <- @working do
+        {fun, []} = Code.eval_quoted(fun)
+        compiled = Nx.Defn.compile(fun, [x], compiler: ExCubecl, device: device)
+        # Kernels are compiled, and constants are on the device.
+        compiled.(x)
+        settled(before, device)
+        Memory.reset_peak(device: device)
+        results = tensors(compiled.(x))
+        peak = Memory.usage!(device: device).peak_bytes - before
+        explained = Compiler.explain(fun, [x], device: device).peak
+        assert {name, explained, peak <= explained} == {name, explained, true}
+        assert {name, peak >= results |> Enum.map(&Nx.byte_size/1) |> Enum.sum()} == {name, true}
+      end
+    end
+
     test "that a hook keeps is not that of a result", %{device: device} do
       x = Nx.backend_copy(Nx.eye(512, type: :f32), {Backend, device: device})
       test = self()

@@ -7,9 +7,9 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       * `steps` - the steps in the order in which they run. Each is a map: `kind` is `:kernel` for operations in one kernel, `:operation` for a callback of
         `ExCubecl.Backend`, `:view` for one that shares the memory of its operand, `:host` for one on small tensors in host memory, and `:loop`, `:condition` or `:call` for steps
         that run others or call a function; `text` describes it; `result` is its type; `launches` are the kernels that it launches, at least; `bytes` are read and
-        written; `live` are the bytes of all values at that time; `steps` are those of nested programs
+        written; `live` are the bytes of all values at that time and of the work memory of the step; `steps` are those of nested programs
       * `launches`, `bytes` - their sums; a nested program counts once
-      * `peak` - the most bytes that are live at a time, without the arguments and the work memory of single operations
+      * `peak` - the most bytes that are live at a time, without the arguments
       * `fallbacks` - the operations that run on the host because the device cannot run them, with their types
     """
 

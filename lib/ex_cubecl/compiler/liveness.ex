@@ -34,10 +34,16 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     @doc """
     The bytes that the values of a scope have during each step, those of nested programs included and arguments excepted. Results that replace an operand in its memory
-    need none during the step. With `given?` the arguments belong to the scope. The work memory of single operations is not known.
+    need none during the step. With `given?` the arguments belong to the scope. `work` has the work memory of a call.
     """
-    @spec live([map], map, %{non_neg_integer => Nx.Tensor.t()}, boolean) :: [non_neg_integer]
-    def live(steps, scope, nodes, given?) do
+    @spec live(
+            [map],
+            map,
+            %{non_neg_integer => Nx.Tensor.t()},
+            boolean,
+            (tuple -> non_neg_integer)
+          ) :: [non_neg_integer]
+    def live(steps, scope, nodes, given?, work) do
       roots = roots(scope.nodes)
       outputs = MapSet.new(scope.outputs, &root(roots, &1))
       last = last_uses(steps, roots)
@@ -54,7 +60,8 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
           replaced = bytes.(replaced(step.call))
           free = for id <- uniq_roots(step, roots), last[id] == at and id not in outputs, do: id
 
-          {live - replaced + inner(step.call, bytes.(step.writes)), live - bytes.(free)}
+          inner = inner(step.call, bytes.(step.writes)) + work.(step.call)
+          {live - replaced + inner, live - bytes.(free)}
         end)
 
       live

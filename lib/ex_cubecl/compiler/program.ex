@@ -21,7 +21,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     #   * `{:lazy, id, program}`, `{:fun, id, arity, program}`, `{:effects, values, calls}`, `{:runtime_call, id, values, index, tuple?, unused}`
 
     alias ExCubecl.Backend
-    alias ExCubecl.Compiler.{Fusion, Graph, Liveness, Reuse, Scope}
+    alias ExCubecl.Compiler.{Fusion, Graph, Liveness, Reuse, Scope, Work}
     alias Nx.Defn.Expr
     alias Nx.Tensor, as: T
 
@@ -66,7 +66,8 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       owners = Map.new(tuples, fn {id, {tuple, _at}} -> {id, tuple} end)
       frees = Liveness.frees(steps, scope.outputs, owned, owners)
       steps = Reuse.plan(steps, frees, nodes)
-      live = Liveness.live(steps, scope, nodes, given > 0)
+      work = if generic?, do: fn _call -> 0 end, else: &Work.bytes(&1, nodes, config.device)
+      live = Liveness.live(steps, scope, nodes, given > 0, work)
 
       %__MODULE__{
         steps: Enum.zip(Enum.map(steps, & &1.call), frees),

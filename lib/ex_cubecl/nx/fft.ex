@@ -3,8 +3,9 @@ if Code.ensure_loaded?(Nx.Backend) do
     @moduledoc false
     # Fourier transforms. Results as those of `ExCubecl.Nx.ElementWise`.
 
-    alias ExCubecl.{Kernel, Ops}
+    alias ExCubecl.{Kernel, Ops, View}
     alias ExCubecl.Nx.{ComplexParts, Movement, Operand, Storage, Types}
+    alias ExCubecl.Ops.Temporary
 
     require Kernel
 
@@ -18,7 +19,9 @@ if Code.ensure_loaded?(Nx.Backend) do
            {_, pair} <- Types.storage(tensor.type),
            true <- Operand.computes?(config.device, dtype),
            {:ok, result} <- transformed(name, tensor, pair == [], dtype, opts, config) do
-        Kernel.run(@clean, [result, opts[:eps] / 1])
+        with {:ok, clean} <- Kernel.run(@clean, [result, opts[:eps] / 1]),
+             :ok <- Temporary.free([result], [clean]),
+             do: {:ok, clean}
       else
         nil -> :host
         false -> :host
@@ -40,9 +43,16 @@ if Code.ensure_loaded?(Nx.Backend) do
     end
 
     defp transformed(name, tensor, real?, dtype, opts, config) do
-      buffer = Operand.cast(Storage.buffer(tensor, config), dtype)
+      given = Storage.buffer(tensor, config)
+      buffer = Operand.cast(given, dtype)
       opts = Keyword.take(opts, [:axis, :length, :axes, :lengths])
-      apply(Ops, name, [buffer, [real: real?] ++ opts])
+
+      with {:ok, result} <- apply(Ops, name, [buffer, [real: real?] ++ opts]),
+           :ok <- Temporary.free([given, buffer], [result | memory(tensor)]),
+           do: {:ok, result}
     end
+
+    defp memory(%{data: %{state: %View{buffer: buffer}}}), do: [buffer]
+    defp memory(_host), do: []
   end
 end

@@ -6,7 +6,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     alias ExCubecl.Buffer
     alias ExCubecl.Nx.{Operand, Storage}
     alias ExCubecl.Ops
-    alias ExCubecl.Ops.{ComputeType, Reductions}
+    alias ExCubecl.Ops.{Reductions, Temporary}
 
     def names, do: [:sort, :argsort, :top_k, :argmax, :argmin]
 
@@ -24,7 +24,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     def run(:top_k, [{_values, indices}, tensor, [k: k]], config) do
       with {:ok, view} <- view(tensor, config),
            {:ok, {values, places}} <- Ops.top_k(view, k),
-           {:ok, places} <- converted(places, indices),
+           {:ok, places} <- converted(places, indices, view),
            do: {:ok, {values, places}}
     end
 
@@ -35,23 +35,24 @@ if Code.ensure_loaded?(Nx.Backend) do
     def run(:argsort, [out, tensor, opts], config) do
       with {:ok, view} <- view(tensor, config),
            {:ok, places} <- Ops.argsort(view, sort(opts)),
-           do: converted(places, out)
+           do: converted(places, out, view)
     end
 
     def run(name, [out, tensor, opts], config) when name in [:argmax, :argmin] do
       with {:ok, view} <- view(tensor, config),
            {:ok, nan} <- nan(view.dtype, opts[:tie_break]),
            {:ok, place} <- Reductions.index_of(name, view, place(opts), nan),
-           {:ok, place} <- Buffer.reshape(place, out.shape),
-           do: converted(place, out)
+           {:ok, place} <- converted(place, out, view),
+           do: Buffer.reshape(place, out.shape)
     end
 
     defp view(tensor, config) do
       with {:ok, _} <- Operand.dtype(tensor), do: {:ok, Storage.view(tensor, config)}
     end
 
-    defp converted(places, out) do
-      with {:ok, dtype} <- Operand.dtype(out), do: ComputeType.converted(places, dtype)
+    defp converted(places, out, view) do
+      with {:ok, dtype} <- Operand.dtype(out),
+           do: Temporary.converted(places, dtype, [view.buffer])
     end
 
     defp sort(opts), do: Keyword.take(opts, [:axis, :direction])

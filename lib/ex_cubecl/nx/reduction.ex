@@ -6,7 +6,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     alias ExCubecl.{Buffer, Error, View}
     alias ExCubecl.Nx.{Operand, Storage}
     alias ExCubecl.Ops
-    alias ExCubecl.Ops.ComputeType
+    alias ExCubecl.Ops.{ComputeType, Temporary}
 
     # The callbacks have the names of the operations.
     def names, do: [:sum, :product, :reduce_max, :reduce_min, :all, :any]
@@ -17,7 +17,7 @@ if Code.ensure_loaded?(Nx.Backend) do
            true <- reducible?(name, dtype, config),
            {:ok, view} <- tensor |> Storage.view(config) |> ComputeType.widened(),
            {:ok, buffer} <- reduced(name, view, Keyword.take(opts, [:axes])) do
-        ComputeType.converted(buffer, dtype)
+        Temporary.converted(buffer, dtype, [view.buffer])
       else
         false -> :host
         other -> other

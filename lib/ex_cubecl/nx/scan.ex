@@ -5,7 +5,7 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     alias ExCubecl.Nx.{Operand, Storage}
     alias ExCubecl.Ops
-    alias ExCubecl.Ops.ComputeType
+    alias ExCubecl.Ops.{ComputeType, Temporary}
 
     # The callbacks have the names of the operations.
     def names, do: [:cumulative_sum, :cumulative_product, :cumulative_min, :cumulative_max]
@@ -14,7 +14,7 @@ if Code.ensure_loaded?(Nx.Backend) do
       with {:ok, dtype} <- Operand.dtype(out),
            {:ok, view} <- Operand.dtype(tensor) |> view(tensor, config),
            {:ok, buffer} <- apply(Ops, name, [view, Keyword.take(opts, [:axis, :reverse])]),
-           do: ComputeType.converted(buffer, dtype)
+           do: Temporary.converted(buffer, dtype, [view.buffer])
     end
 
     defp view({:ok, _dtype}, tensor, config),

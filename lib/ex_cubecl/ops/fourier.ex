@@ -7,9 +7,9 @@ defmodule ExCubecl.Ops.Fourier do
   #
   # Passes write two buffers in turn, the last one that of the result. The memory of both is allocated before the first pass, so that no launch waits for another.
 
-  alias ExCubecl.{Buffer, Error, Kernel, View}
+  alias ExCubecl.{Buffer, DType, Error, Kernel, View}
   alias ExCubecl.Error.Arguments
-  alias ExCubecl.Ops.{Layout, Operands, Shapes, Target}
+  alias ExCubecl.Ops.{Layout, Operands, Shapes, Target, Temporary}
   alias ExCubecl.Ops.Fourier.{Kernels, Tables}
   alias ExCubecl.View.{Copy, Strides}
 
@@ -178,7 +178,22 @@ defmodule ExCubecl.Ops.Fourier do
          {first, second} = if(rem(length(radices), 2) == 1, do: {out, other}, else: {other, out}),
          {:ok, loaded} <- loaded(signal, second),
          {:ok, _} <- passes(%{signal | buffer: loaded}, radices, factors, {first, second}),
-         do: :ok
+         do: Temporary.free([other], [])
+  end
+
+  @doc "The most bytes that a transform of `n` complex numbers of a type along an axis has besides operand and result, for `count` of them."
+  @spec work(pos_integer, non_neg_integer, ExCubecl.DType.t()) :: non_neg_integer
+  def work(n, count, dtype) do
+    number = 2 * DType.size!(dtype)
+
+    case radices(%{outer: count, n: n, inner: 1}) do
+      {:ok, _radices} ->
+        number * (n * count + Tables.size(n))
+
+      :error ->
+        m = power_of_two(2 * n - 1)
+        number * (2 * m * count + 2 * m + Tables.size(2 * n) + 2 * Tables.size(m))
+    end
   end
 
   defp other(%{width: 2, m: n, n: n}, [_radix]), do: {:ok, nil}
@@ -206,8 +221,11 @@ defmodule ExCubecl.Ops.Fourier do
         end
       end)
       |> case do
-        {:ok, result, {other, result}} -> {:ok, {result, other}}
-        error -> error
+        {:ok, result, {other, result}} ->
+          with :ok <- Temporary.free(tables, []), do: {:ok, {result, other}}
+
+        error ->
+          error
       end
     end
   end
@@ -237,7 +255,8 @@ defmodule ExCubecl.Ops.Fourier do
          factors = {-1.0, 1.0 / m, -1.0 / m},
          {:ok, {c, _}} <- passes(%{wide | buffer: b}, radices, factors, {a, b}),
          args = [c | tables] ++ [shift, n, m, inner, scale, conjugated, out],
-         do: launch(:demodulate, args, outer * n * inner)
+         :ok <- launch(:demodulate, args, outer * n * inner),
+         do: Temporary.free([a, b, f, g] ++ tables, [])
   end
 
   defp launch(name, args, size), do: Kernel.run({Kernels, name}, args, size: size)

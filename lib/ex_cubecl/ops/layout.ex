@@ -2,6 +2,12 @@ defmodule ExCubecl.Ops.Layout do
   @moduledoc false
   # Arithmetic on shapes and strides, which are counted in elements.
 
+  @doc "A view of row-major elements without a buffer, for plans."
+  @spec view([non_neg_integer], atom, term) :: map
+  def view(shape, dtype, device) do
+    %{shape: shape, strides: strides(shape), offset: 0, dtype: dtype, device: device, buffer: nil}
+  end
+
   @doc "The strides of contiguous elements in row-major order."
   def strides(shape) do
     {strides, _} = shape |> Enum.reverse() |> Enum.map_reduce(1, &{&2, &1 * &2})

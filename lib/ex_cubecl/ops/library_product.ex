@@ -6,7 +6,7 @@ defmodule ExCubecl.Ops.LibraryProduct do
   alias ExCubecl.{Buffer, DType, Native, Shape, Telemetry}
   alias ExCubecl.Buffer.{AllocOptions, Pressure}
   alias ExCubecl.Native.Waiting
-  alias ExCubecl.Ops.{Contraction, Layout}
+  alias ExCubecl.Ops.{Contraction, Layout, Temporary}
   alias ExCubecl.View
   alias ExCubecl.View.{Copy, Strides}
 
@@ -23,6 +23,32 @@ defmodule ExCubecl.Ops.LibraryProduct do
       :none -> :none
       :matrices -> product(name, contraction, types)
       :row -> row(name, contraction, types)
+    end
+  end
+
+  @doc "The bytes of the operands that are copied first, or `nil` without a product of the library. The views of the contraction need no buffers."
+  @spec work(Contraction.t(), map) :: non_neg_integer | nil
+  def work(contraction, types) do
+    case form(contraction, types) do
+      :none -> nil
+      :matrices -> copied(contraction, types)
+      :row -> contraction |> turned() |> copied(types)
+    end
+  end
+
+  defp copied(%{batch: batch, rows: rows, inner: inner, columns: columns} = contraction, types) do
+    dtype = dtype(contraction, types)
+
+    operands = [
+      {contraction.left, {batch, rows, inner}},
+      {contraction.right, {batch, inner, columns}}
+    ]
+
+    if dtype in types.computed do
+      for {view, axes} <- operands,
+          not (view.dtype == dtype and match?({:ok, _}, strides(view, axes))),
+          reduce: 0,
+          do: (bytes -> bytes + Shape.size(view.shape) * DType.size!(dtype))
     end
   end
 
@@ -88,9 +114,12 @@ defmodule ExCubecl.Ops.LibraryProduct do
     dtype = dtype(contraction, types)
 
     with true <- dtype in types.computed,
-         {:ok, left} <- matrices(name, left, dtype, {batch, rows, inner}),
-         {:ok, right} <- matrices(name, right, dtype, {batch, inner, columns}) do
-      multiplied(contraction, left, right, dtype)
+         {:ok, first} <- matrices(name, left, dtype, {batch, rows, inner}),
+         {:ok, second} <- matrices(name, right, dtype, {batch, inner, columns}),
+         {:ok, result} <- multiplied(contraction, first, second, dtype),
+         copies = [first.view.buffer, second.view.buffer],
+         :ok <- Temporary.free(copies, [left.buffer, right.buffer]) do
+      {:ok, result}
     else
       false -> :none
       error -> error

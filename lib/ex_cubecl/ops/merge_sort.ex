@@ -5,7 +5,7 @@ defmodule ExCubecl.Ops.MergeSort do
   # their order, also in descending order.
 
   alias ExCubecl.{Buffer, Error}
-  alias ExCubecl.Ops.{MergeKernels, Strided, Target}
+  alias ExCubecl.Ops.{MergeKernels, Strided, Target, Temporary}
 
   # The number of elements that one invocation merges.
   @chunk 64
@@ -44,8 +44,21 @@ defmodule ExCubecl.Ops.MergeSort do
          do: merged(sort, %{buffers: out, spare: [], n: m, run: run, runs: tiles})
   end
 
-  defp merged(sort, %{runs: 1, n: n, buffers: buffers}),
-    do: Error.map(buffers, &Buffer.reshape(&1, [sort.lines, n]))
+  @doc "The most bytes that a sort has besides its results, of elements of `size` bytes with their places: those of the last pass but one."
+  @spec work({pos_integer, pos_integer}, pos_integer, pos_integer) :: non_neg_integer
+  def work({lines, n}, keep, size) do
+    tile = MergeKernels.tile()
+    tiles = div(n + tile - 1, tile)
+    # The first pass keeps most, and two passes are there at a time.
+    if tiles == 1,
+      do: 0,
+      else: lines * size * (2 * length(n, tile, tiles, min(tile, keep)) - keep)
+  end
+
+  defp merged(sort, %{runs: 1, n: n, buffers: buffers, spare: spare}) do
+    with :ok <- Temporary.free(spare, buffers),
+         do: Error.map(buffers, &Buffer.reshape(&1, [sort.lines, n]))
+  end
 
   defp merged(sort, %{buffers: buffers, spare: spare, n: n, run: run, runs: runs}) do
     pairs = div(runs + 1, 2)
@@ -56,6 +69,7 @@ defmodule ExCubecl.Ops.MergeSort do
     steps = length(Integer.digits(run, 2))
 
     with {:ok, out} <- target(sort, m, pairs, spare),
+         :ok <- Temporary.free(spare, out),
          args = buffers ++ [n, run, next, m, pairs, parts, chunk, steps] ++ out,
          :ok <- launch(sort, &MergeKernels.merge/2, args, sort.lines * pairs * parts),
          do: merged(sort, %{buffers: out, spare: buffers, n: m, run: next, runs: pairs})

@@ -4,7 +4,8 @@ defmodule ExCubecl.Ops.Patches do
   # channels. With many output channels this is faster than reading each window for each of them: a product reads elements into tiles.
 
   alias ExCubecl.{Buffer, Kernel, Shape, View}
-  alias ExCubecl.Ops.{ComputeType, Dot, Fold, Layout, Lowering, Target, WindowAxes}
+  alias ExCubecl.Ops.{ComputeType, Contraction, Dot, Fold, Layout, Lowering, Target, Temporary}
+  alias ExCubecl.Ops.WindowAxes
   alias ExCubecl.View.{Copy, Strides}
 
   require Kernel
@@ -53,7 +54,23 @@ defmodule ExCubecl.Ops.Patches do
 
     with {:ok, windows} <- windows(x, axes, row, [along_batch | along], [rows, row.length]),
          {:ok, product} <- Dot.matmul(windows, kernel),
+         :ok <- Temporary.free([windows], []),
          do: Buffer.reshape(product, shape)
+  end
+
+  @doc "The most bytes that the convolution has besides operands and result."
+  @spec work(map, map, [map]) :: non_neg_integer
+  def work(%{shape: [batch | _], device: device}, %{shape: [filters | rest]}, axes) do
+    {positions, row} = {Shape.size(WindowAxes.counts(axes)), Shape.size(rest)}
+    images = min(max(div(@bytes, 4 * positions * row), 1), batch)
+
+    [windows, kernel] =
+      for shape <- [[images * positions, row], [row, filters]],
+          do: Layout.view(shape, :f32, device)
+
+    {:ok, contraction} = Contraction.matmul(windows, kernel)
+    # The windows, their product, and the kernel, if it is copied.
+    4 * (images * positions * (row + filters) + row * filters) + Dot.work(contraction, :f32)
   end
 
   defp in_parts(%{shape: [batch | _]} = x, kernel, row, axes, order, shape, into, count) do
@@ -115,7 +132,8 @@ defmodule ExCubecl.Ops.Patches do
 
       with {:ok, windows} <- windows(x, axes, row, along, [batch, positions, row.length]),
            {:ok, product} <- Dot.matmul(windows, kernel),
-           :ok <- place(product, axes, part(target, start, count)) do
+           :ok <- place(product, axes, part(target, start, count)),
+           :ok <- Temporary.free([windows, product], []) do
         {:cont, :ok}
       else
         error -> {:halt, error}

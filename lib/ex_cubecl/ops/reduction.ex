@@ -4,9 +4,9 @@ defmodule ExCubecl.Ops.Reduction do
   # kernel. Each invocation reduces a chunk of the reduced elements for one index of the kept axes; the results of the chunks are reduced the same way,
   # until one is left.
 
-  alias ExCubecl.{Buffer, Error, Kernel}
+  alias ExCubecl.{Buffer, DType, Error, Kernel}
   alias ExCubecl.Ops.{Blocks, Cost, Epilogue, Index, Inlined, Lowering, Operands, ReductionSpace}
-  alias ExCubecl.Ops.{ReductionVectors, Shapes, Strided, Target}
+  alias ExCubecl.Ops.{ReductionVectors, Shapes, Strided, Target, Temporary}
 
   require Kernel
 
@@ -67,6 +67,24 @@ defmodule ExCubecl.Ops.Reduction do
   @spec launches(non_neg_integer) :: pos_integer
   def launches(n), do: if(count(n) == 1, do: 1, else: 1 + launches(count(n)))
 
+  @doc """
+  The most bytes that the reductions of `n` elements to one have, besides operands and results; there are `count` of them. With `places?` they are
+  indices of values, which have the values beside them.
+  """
+  @spec work(non_neg_integer, non_neg_integer, DType.t(), boolean) :: non_neg_integer
+  def work(n, count, dtype, places? \\ false) do
+    size = DType.size!(dtype)
+
+    case count(n) do
+      1 ->
+        if places?, do: count * size, else: 0
+
+      chunks ->
+        count * chunks * if(places?, do: size + 4, else: size) +
+          work(chunks, count, dtype, places?)
+    end
+  end
+
   # The chunks of `n` elements.
   defp count(n) when n <= @single, do: 1
   defp count(n), do: div(n + @chunk - 1, @chunk)
@@ -84,13 +102,8 @@ defmodule ExCubecl.Ops.Reduction do
       shape = if space.interleaved, do: [space.count, chunks], else: [chunks, space.count]
 
       with {:ok, out} <- launch(spec, op, space, spec.as, shape: shape),
-           do:
-             chunks(
-               %{spec | operands: nil},
-               @same,
-               ReductionSpace.of_chunks(space, [out], [:x]),
-               into
-             )
+           rest = ReductionSpace.of_chunks(space, [out], [:x]),
+           do: freed(chunks(%{spec | operands: nil}, @same, rest, into), out)
     end
   end
 
@@ -108,6 +121,9 @@ defmodule ExCubecl.Ops.Reduction do
         error
     end
   end
+
+  defp freed({:error, error}, _chunks), do: {:error, error}
+  defp freed(result, chunks), do: with(:ok <- Temporary.free([chunks], []), do: result)
 
   # Along many adjacent elements, the elements of a chunk are as far apart as there are chunks, so that adjacent invocations read adjacent elements. Not for
   # indices of values, which depend on the order.
@@ -157,10 +173,21 @@ defmodule ExCubecl.Ops.Reduction do
          {:ok, out} <- Target.new(if(chunks == 1, do: into), shape, :s32, space.device),
          :ok <- launch_places(name, better, space, indices, values, out, chunks),
          :ok <- Buffer.ensure_allocated(out) do
-      if chunks == 1,
-        do: {:ok, out},
-        else:
-          places(name, better, ReductionSpace.of_chunks(space, [values, out], [:x, :y]), :y, into)
+      rest =
+        if chunks == 1,
+          do: {:ok, out},
+          else:
+            places(
+              name,
+              better,
+              ReductionSpace.of_chunks(space, [values, out], [:x, :y]),
+              :y,
+              into
+            )
+
+      with {:ok, result} <- rest,
+           :ok <- Temporary.free([values, out], [result]),
+           do: {:ok, result}
     end
   end
 

@@ -3,9 +3,9 @@ defmodule ExCubecl.Ops.Scan do
   # Cumulative sums, products, minima and maxima: within chunks, then over the last result of each chunk (recursively), which is then
   # combined with the chunks behind it.
 
-  alias ExCubecl.{Buffer, Kernel, View}
+  alias ExCubecl.{Buffer, DType, Kernel, Shape, View}
   alias ExCubecl.Error.Arguments
-  alias ExCubecl.Ops.{Kernels, Layout, Operands, Shapes, Target}
+  alias ExCubecl.Ops.{Kernels, Layout, Operands, Shapes, Target, Temporary}
   alias ExCubecl.View.{Copy, Strides}
 
   @chunk 64
@@ -21,9 +21,33 @@ defmodule ExCubecl.Ops.Scan do
          {:ok, wide} <- input(name, Strides.reverse(view, axes)),
          {outer, n, inner} = Layout.around(view.shape, axis),
          {:ok, out} <- target(into, view, axes, wide.dtype, [outer, n, inner]),
-         {:ok, result} <- scanned(which, wide, {outer, n, inner}, out),
-         {:ok, result} <- Buffer.reshape(result, view.shape),
+         {:ok, scanned} <- scanned(which, wide, {outer, n, inner}, out),
+         :ok <- Temporary.free([wide], [view.buffer, scanned]),
+         {:ok, result} <- Buffer.reshape(scanned, view.shape),
          do: output(name, result, axes, view.dtype)
+  end
+
+  @doc """
+  The most bytes that an operation has besides operand and result, for an operand of a shape and a type. Its elements are copied first unless they are `contiguous?`
+  and not reversed.
+  """
+  @spec work({Shape.t(), DType.t()}, non_neg_integer, boolean, boolean) :: non_neg_integer
+  def work({shape, dtype}, axis, reverse?, contiguous?) do
+    type = if dtype in [:f16, :bf16], do: :f32, else: dtype
+    {outer, n, inner} = Layout.around(shape, axis)
+    bytes = Shape.size(shape) * DType.size!(type)
+    copied = if reverse? or not contiguous? or type != dtype, do: bytes, else: 0
+    # The accumulated elements, which are reversed or converted in the end.
+    moved = if reverse? or type != dtype, do: bytes, else: 0
+    copied + moved + DType.size!(type) * outer * inner * chunk_results(n)
+  end
+
+  # The last results of the chunks, and those before each chunk.
+  defp chunk_results(n) when n <= @chunk, do: 0
+
+  defp chunk_results(n) do
+    chunks = div(n + @chunk - 1, @chunk)
+    2 * chunks + chunk_results(chunks)
   end
 
   defp reversed(_name, _axis, false), do: {:ok, []}
@@ -71,6 +95,7 @@ defmodule ExCubecl.Ops.Scan do
          {:ok, before} <- beside(buffer, [outer, chunks, inner]),
          {:ok, before} <- scanned(which, last, {outer, chunks, inner}, before),
          :ok <- Kernel.run({Kernels, :"combine_#{which}"}, [before | args] ++ [result]),
+         :ok <- Temporary.free([last, before], [result]),
          do: {:ok, result}
   end
 

@@ -2,9 +2,9 @@ defmodule ExCubecl.Ops.Sorting do
   @moduledoc false
   # The operations that sort: the checks of their options, and the lines that `ExCubecl.Ops.MergeSort` sorts.
 
-  alias ExCubecl.{Buffer, Error, Kernel, Shape, View}
+  alias ExCubecl.{Buffer, DType, Error, Kernel, Shape, View}
   alias ExCubecl.Error.Arguments
-  alias ExCubecl.Ops.{ComputeType, MergeSort, Operands, Scan, Shapes, Strided}
+  alias ExCubecl.Ops.{ComputeType, MergeSort, Operands, Scan, Shapes, Strided, Temporary}
   alias ExCubecl.View.{Copy, Strides}
 
   require Kernel
@@ -20,7 +20,8 @@ defmodule ExCubecl.Ops.Sorting do
     with {:ok, view, axis, direction} <- checked(:argsort, x, opts, [:dtype]),
          {:ok, dtype} <- Shapes.index_type(:argsort, opts),
          n = Enum.at(view.shape, axis),
-         {:ok, [_, places]} <- along(:argsort, view, axis, n, direction, [nil, into]),
+         {:ok, [values, places]} <- along(:argsort, view, axis, n, direction, [nil, into]),
+         :ok <- Temporary.free([values], [view.buffer, places]),
          do: ComputeType.converted(places, dtype)
   end
 
@@ -62,11 +63,38 @@ defmodule ExCubecl.Ops.Sorting do
     with {:ok, lines} <- lines(name, Strides.transpose(view, axes)),
          size = {Shape.size(others), n},
          usable = Enum.map(targets, &usable(&1, others ++ [keep], axis)),
-         {:ok, results} <- MergeSort.run(name, lines, size, keep, direction, usable),
-         pairs = Enum.zip(results, targets),
+         {:ok, sorted} <- MergeSort.run(name, lines, size, keep, direction, usable),
+         :ok <- Temporary.free([lines], [view.buffer]),
+         pairs = Enum.zip(sorted, targets),
          {:ok, results} <- Error.map(pairs, &back(name, &1, others ++ [keep], axis)),
          {:ok, values} <- ComputeType.converted(hd(results), dtype),
+         :ok <- Temporary.free([hd(results) | sorted], [values | tl(results)] ++ targets),
          do: {:ok, [values | tl(results)]}
+  end
+
+  @doc """
+  The most bytes that an operation has besides operand and result, for an operand of a shape and a type. Its elements are copied first unless they are
+  `contiguous?`.
+  """
+  @spec work(atom, {Shape.t(), DType.t()}, {non_neg_integer, non_neg_integer}, boolean, term) ::
+          non_neg_integer
+  def work(name, {shape, dtype}, {axis, keep}, contiguous?, device) do
+    {n, others} = List.pop_at(shape, axis)
+    {:ok, type} = ComputeType.of(dtype, device)
+    {lines, size} = {Shape.size(others), DType.size!(type)}
+    places = if name == :sort, do: 0, else: 4
+    last? = axis == length(shape) - 1
+
+    if lines * n * keep == 0 do
+      0
+    else
+      copied = for true <- [type != dtype, not (last? and contiguous?)], do: lines * n * size
+      moved = if last?, do: 0, else: lines * keep * (size + places)
+      unused = if name == :argsort or type != dtype, do: lines * keep * size, else: 0
+      # The places are converted to the type of the result.
+      sorted = MergeSort.work({lines, n}, keep, size + places) + lines * keep * places
+      Enum.sum(copied) + sorted + moved + unused
+    end
   end
 
   # Lines along an axis that is not the last one are moved to the target in the end.

@@ -24,6 +24,13 @@ defmodule ExCubecl.Ops.Fourier.Tables do
     with {:ok, tables} <- made, do: {:ok, tables, shift}
   end
 
+  @doc "The complex numbers of both tables."
+  @spec size(pos_integer) :: pos_integer
+  def size(n) do
+    size = Bitwise.bsl(1, shift(n, 0))
+    size + div(n - 1, size) + 1
+  end
+
   defp shift(n, shift) do
     size = Bitwise.bsl(1, shift)
     if size * max(size, @least) >= n, do: shift, else: shift(n, shift + 1)
