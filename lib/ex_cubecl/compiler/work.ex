@@ -31,9 +31,12 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     @doc "The work memory of a call of a program on a device."
     @spec bytes(tuple, %{non_neg_integer => T.t()}, ExCubecl.Device.id()) :: non_neg_integer
-    def bytes({:fused, %Group{kind: {:reduce, id}} = group}, _nodes, device) do
-      %T{data: %Expr{op: op, args: [operand | _]}} = expr = group.results[id]
-      count = Shape.size(Node.shape(expr))
+    def bytes({:fused, %Group{kind: {:product, _id}, root: root}}, _nodes, device),
+      do: work(root.data.op, root.data.args, root, device)
+
+    def bytes({:fused, %Group{kind: {:reduce, _id}, root: root} = group}, _nodes, device) do
+      %T{data: %Expr{op: op, args: [operand | _]}} = root
+      count = Shape.size(Node.shape(root))
       n = div(Shape.size(group.shape), max(count, 1))
       Reductions.work(op, n, count, Node.dtype(operand), device)
     end
