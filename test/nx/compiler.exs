@@ -727,6 +727,53 @@ defmodule ExCubecl.NxCompilerTest do
     end
   end
 
+  describe "constants" do
+    @integers for kind <- [:s, :u], bits <- [8, 16, 32, 64], do: {kind, bits}
+    @numbers [0, 1, -1, 7, 255, 2 ** 31, -(2 ** 31), 2 ** 63 - 1, 2 ** 64 - 1]
+
+    test "of integers are those of Nx.BinaryBackend" do
+      for name <- [:add, :subtract, :multiply, :bitwise_and, :bitwise_or, :bitwise_xor],
+          type <- @integers do
+        [a, b] = for _ <- 1..2, do: {Enum.random(@integers), Enum.random(@numbers)}
+
+        [out | operands] =
+          for {type, _} <- [{type, 0}, a, b], do: %{Nx.template({}, type) | data: nil}
+
+        stubs =
+          for {tensor, {_, number}} <- Enum.zip(operands, [a, b]),
+              do: %{
+                tensor
+                | data: %Nx.Defn.Expr{id: 0, op: :constant, args: [number], context: nil}
+              }
+
+        numbers =
+          for {tensor, {_, number}} <- Enum.zip(operands, [a, b]),
+              do: Nx.BinaryBackend.constant(tensor, number, [])
+
+        expected = Nx.BinaryBackend |> apply(name, [out | numbers]) |> Nx.to_number()
+
+        assert {name, type, a, b, Compiler.Constants.fold(name, stubs, out, %{})} ==
+                 {name, type, a, b, {:ok, expected}}
+      end
+    end
+
+    test "of a tensor that the expression closed over" do
+      for type <- @integers do
+        numbers = Nx.tensor([[1, 2, 3], [4, 5, 6]], type: type, backend: Nx.BinaryBackend)
+
+        for {row, column, lengths} <- [{1, 2, {1, 1}}, {5, 0, {1, 1}}, {0, 9, {1, 1}}] do
+          fun =
+            &Nx.add(
+              &1,
+              Nx.slice(Nx.Defn.Expr.tensor(numbers), [row, column], Tuple.to_list(lengths))
+            )
+
+          assert_same(fun, [large(10)])
+        end
+      end
+    end
+  end
+
   describe "telemetry" do
     test "of a compilation and of runs" do
       names = for name <- [:defn_compile, :defn_run], do: [:ex_cubecl, name]
