@@ -146,6 +146,54 @@ defmodule ExCubecl.ServicesTest do
     assert is_pid(Process.whereis(ExCubecl.Supervisor))
   end
 
+  @tag :capture_log
+  test "calls go on while all of them are killed in every order, and while the application is stopped and started" do
+    on_exit(fn ->
+      {:ok, _} = Application.ensure_all_started(:ex_cubecl)
+      :ok = Memory.timeline(false)
+    end)
+
+    x = ExCubecl.buffer!([1.0, 2.0], [2], :f32)
+    {:ok, pool} = Pool.start_link(size: 16, max: 50)
+    callers = for _ <- 1..8, do: Task.async(fn -> each_call(x, pool) end)
+
+    for order <- orders(Enum.map(children(), &elem(&1, 0))) do
+      for name <- order, pid = Process.whereis(name), do: Process.exit(pid, :kill)
+      Process.sleep(:rand.uniform(4))
+    end
+
+    for _ <- 1..30 do
+      :ok = Application.stop(:ex_cubecl)
+      Process.sleep(:rand.uniform(10))
+      {:ok, _} = Application.ensure_all_started(:ex_cubecl)
+      Process.sleep(:rand.uniform(10))
+    end
+
+    for %{pid: pid} <- callers, do: send(pid, :enough)
+    assert Task.await_many(callers, :infinity) |> Enum.all?(&(&1 > 0))
+    assert length(children()) == 5
+  end
+
+  defp orders([]), do: [[]]
+  defp orders(names), do: for(name <- names, rest <- orders(names -- [name]), do: [name | rest])
+
+  # Calls that use the processes of the library, and some that do not. Returns how often all were made.
+  defp each_call(x, pool, rounds \\ 0) do
+    assert ExCubecl.to_list!(Kernel.run!(Kernel.kernel(fn x -> x + 1 end), [x])) == [2.0, 3.0]
+    assert ExCubecl.item!(Ops.sum!(Ops.sort!(x))) == 3.0
+    assert is_map(Memory.timeline!()) and is_list(Kernel.list!()) and is_map(Kernel.cache!())
+    assert Memory.timeline(every: 5, keep: 5) == :ok
+    assert Buffer.await!(Buffer.read_async!(x), :infinity) == ExCubecl.read!(x)
+    assert :ok = Pool.checkin(pool, Pool.checkout!(pool))
+    refused(Buffer.zeros([2], :u8, device: {:no@where, {:vulkan, 0}}), :node_down)
+
+    receive do
+      :enough -> rounds + 1
+    after
+      0 -> each_call(x, pool, rounds + 1)
+    end
+  end
+
   test "a timeline that was killed goes on recording" do
     :ok = Memory.timeline(every: 1, keep: 5)
     kill(Process.whereis(Timeline))
