@@ -23,12 +23,20 @@ defmodule ExCubecl.Ops.Fold do
   # Long folds run in several launches, because a driver may stop a kernel whose loops run too long.
 
   alias ExCubecl.{Buffer, Error, Shape, View}
-  alias ExCubecl.Ops.{FoldCode, Index, Layout, Strided, Target}
+  alias ExCubecl.Ops.{Cost, FoldCode, Index, Layout, Shapes, Strided, Target}
   alias ExCubecl.View.Copy
 
   # Each iteration is counted up to three times (see `trip_count.rs`): drivers stop at 65,535. More than 2 Mi invocations share threads.
   @iterations 16_384
+
+  # Without padding, an iteration of the last loop of a long fold has this many elements, and the loops are counted here as drivers count them.
+  @unroll 8
+  @long 60_000
+
   @threads 2_097_152
+
+  # The elements of the longest fold, so that the number of its launches is bounded.
+  @most 0x1_0000_0000
 
   @typedoc "The index of an element is `offset` plus the coordinates times the strides. `padded?` tells whether `bounds` are for this operand."
   @type operand :: %{
@@ -60,10 +68,12 @@ defmodule ExCubecl.Ops.Fold do
     count = Shape.size(space.kept)
     code = code(space)
     passes = max(div(count + @threads - 1, @threads), 1)
-    boxes = boxes(spec, code.folded, div(@iterations, passes))
-    dtype = if length(boxes) > 1, do: spec.as, else: spec.dtype
 
-    with {:ok, out} <- Target.new(if(dtype == spec.dtype, do: into), shape, dtype, device),
+    with :ok <- bounded(spec, code.folded),
+         {boxes, unroll} = divided(spec, code, passes),
+         code = Map.put(code, :unroll, unroll),
+         dtype = if(length(boxes) > 1, do: spec.as, else: spec.dtype),
+         {:ok, out} <- Target.new(if(dtype == spec.dtype, do: into), shape, dtype, device),
          :ok <- launches(spec, code, boxes, out, count),
          :ok <- Buffer.ensure_allocated(out) do
       if dtype == spec.dtype,
@@ -72,15 +82,35 @@ defmodule ExCubecl.Ops.Fold do
     end
   end
 
+  defp bounded(spec, lengths) do
+    if Shape.size(lengths) <= @most do
+      :ok
+    else
+      expected = "at most 2^32 elements for each result, which are folded one after the other"
+      Shapes.invalid(spec.name, :shape, lengths, expected)
+    end
+  end
+
   # What is selected is no accumulator from which another launch could go on.
-  defp boxes(%{select: _}, lengths, _limit), do: boxes(lengths, Shape.size(lengths))
-  defp boxes(_spec, lengths, limit), do: boxes(lengths, limit)
+  defp divided(%{select: _}, %{folded: lengths}, _passes),
+    do: {boxes(lengths, Shape.size(lengths)), 1}
+
+  defp divided(spec, %{folded: lengths} = code, passes) do
+    limit = div(@iterations, passes)
+
+    if Shape.size(lengths) > limit and code.bounds == [] and cheap?(spec),
+      do: {boxes(lengths, div(@long, passes), @unroll), @unroll},
+      else: {boxes(lengths, limit), 1}
+  end
+
+  defp cheap?(%{step: step}), do: Cost.cheap?(step)
+  defp cheap?(_copy), do: false
 
   # Without elements, each result is the initial accumulator.
   defp launches(spec, code, [], out, count),
     do: launch(spec, %{code | folded: []}, {:empty, []}, out, count)
 
-  defp launches(spec, code, [_whole], out, count),
+  defp launches(spec, %{unroll: 1} = code, [_whole], out, count),
     do: launch(spec, code, {:whole, []}, out, count)
 
   defp launches(spec, code, [first | rest], out, count) do
@@ -89,21 +119,30 @@ defmodule ExCubecl.Ops.Fold do
   end
 
   @doc """
-  Divides a space into boxes of at most `limit` indices where that is possible, in row-major order: a range for each axis.
+  Divides a space into boxes of at most `limit` iterations where that is possible, in row-major order: a range for each axis. An iteration has one index, or
+  along the last axis `unroll` of them where there are as many.
 
       iex> ExCubecl.Ops.Fold.boxes([2, 5], 3)
       [[{0, 0}, {0, 2}], [{0, 0}, {3, 4}], [{1, 1}, {0, 2}], [{1, 1}, {3, 4}]]
+      iex> ExCubecl.Ops.Fold.boxes([2, 50], 3, 8)
+      [[{0, 0}, {0, 23}], [{0, 0}, {24, 47}], [{0, 0}, {48, 49}], [{1, 1}, {0, 23}], [{1, 1}, {24, 47}], [{1, 1}, {48, 49}]]
   """
-  def boxes([], _limit), do: [[]]
+  def boxes(lengths, limit, unroll \\ 1)
+  def boxes([], _limit, _unroll), do: [[]]
 
-  def boxes([length | rest], limit) do
-    inner = Shape.size(rest)
-    step = if inner == 0, do: 1, else: max(div(limit, inner), 1)
+  def boxes([length | rest], limit, unroll) do
+    step = if rest == [], do: limit * unroll, else: div(limit, max(iterations(rest, unroll), 1))
+    step = if Shape.size(rest) == 0, do: 1, else: max(step, 1)
 
-    for from <- Enum.take_every(0..(length - 1)//1, step), box <- boxes(rest, max(limit, 1)) do
-      [{from, min(from + step, length) - 1} | box]
-    end
+    for from <- Enum.take_every(0..(length - 1)//1, step),
+        box <- boxes(rest, max(limit, 1), unroll),
+        do: [{from, min(from + step, length) - 1} | box]
   end
+
+  # Drivers also count the check that ends a loop. Along the last axis there are two loops: one over blocks, one over the rest.
+  defp iterations(lengths, 1), do: Shape.size(lengths)
+  defp iterations([last], unroll), do: div(last, unroll) + rem(last, unroll) + 3
+  defp iterations([length | rest], unroll), do: length * iterations(rest, unroll) + 2
 
   ## Joined axes
 
@@ -125,14 +164,17 @@ defmodule ExCubecl.Ops.Fold do
     patterns = for {name, view} <- code.views, do: {name, patterns(view)}
     used = Index.used(for {_, pattern} <- patterns, do: pattern.kept)
     ranks = {length(code.kept), length(code.folded)}
-    statements = FoldCode.statements(spec, code, patterns, {ranks, used}, part)
+    statements = FoldCode.statements(spec, code, patterns, {ranks, used}, {part, code.unroll})
 
     args =
       for({name, operand} <- code.operands, do: {name, operand.buffer}) ++
         [initial: spec.initial] ++
-        Index.lengths(code.kept, used, :kept) ++ scalars(code) ++ ranges(code, box) ++ [out: out]
+        Index.lengths(code.kept, used, :kept) ++
+        scalars(code) ++ ranges(code, box) ++ blocks(box, code.unroll) ++ [out: out]
 
-    key = {:fold, part, function(spec), spec.as, spec.padding, is_struct(spec.initial)}
+    key =
+      {:fold, part, code.unroll, function(spec), spec.as, spec.padding, is_struct(spec.initial)}
+
     dilated = for {name, bound} <- code.bounds, do: {name, bound.dilation != nil}
     op = Strided.named(spec.op, spec.name)
 
@@ -176,5 +218,14 @@ defmodule ExCubecl.Ops.Fold do
     for {{from, to}, axis} <- Enum.with_index(box),
         range <- [{Index.name(:from, axis), from}, {Index.name(:last, axis), to}],
         do: range
+  end
+
+  # The number of the last block of a box, and the first index behind the blocks.
+  defp blocks(_box, 1), do: []
+
+  defp blocks(box, unroll) do
+    {from, to} = List.last(box)
+    count = div(to - from + 1, unroll)
+    [last_block: count - 1, behind_blocks: from + count * unroll]
   end
 end

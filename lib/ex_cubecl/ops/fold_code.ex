@@ -10,12 +10,13 @@ defmodule ExCubecl.Ops.FoldCode do
 
   @doc """
   The statements of one launch. `patterns` tells for each operand and bound which strides are not 0; `part` is `:whole` for a single launch,
-  `:first` or `:next` for one of several, `:empty` without elements.
+  `:first` or `:next` for one of several, `:empty` without elements. In an iteration of the last loop are `unroll` elements, and a further loop has the rest.
   """
-  def statements(spec, code, patterns, {{kept, folded}, used}, part) do
+  def statements(spec, code, patterns, {{kept, folded}, used}, {part, unroll}) do
     state = %{
       spec: spec,
       part: part,
+      unroll: unroll,
       operands: code.operands,
       bounds: code.bounds,
       rank: folded,
@@ -66,24 +67,49 @@ defmodule ExCubecl.Ops.FoldCode do
   # The statements within `level` loops, which know the coordinates along as many folded axes.
   defp level(state, level) do
     {checks, state} = checks(state, level)
-    checks ++ if(level == state.rank, do: step(state), else: [loop(state, level)])
+    checks ++ if(level == state.rank, do: step(state), else: loops(state, level))
   end
 
-  defp loop(state, level) do
+  defp loops(%{unroll: unroll, rank: rank} = state, level)
+       when unroll > 1 and level == rank - 1 do
+    from = Index.var(Index.name(:from, level))
+    first = Index.call(:mul, Index.var(:block), Index.number(unroll))
+    first = Index.let(:first, Index.call(:add, from, first))
+
+    blocks =
+      for element <- 0..(unroll - 1),
+          statement <-
+            body(state, level, Index.call(:add, Index.var(:first), Index.number(element))),
+          do: statement
+
+    [
+      {:for, 0, :block, Index.number(0), Index.var(:last_block), [first | blocks]},
+      loop(state, level, Index.var(:behind_blocks))
+    ]
+  end
+
+  defp loops(%{part: :whole} = state, level), do: [loop(state, level, Index.number(0))]
+  defp loops(state, level), do: [loop(state, level, Index.var(Index.name(:from, level)))]
+
+  defp loop(state, level, from) do
     counter = Index.name(:j, level)
+    body = body(state, level, Index.var(counter))
+    {:for, 0, counter, from, Index.var(Index.name(:last, level)), body}
+  end
+
+  # The statements for one coordinate along the axis of a loop.
+  defp body(state, level, coordinate) do
     moved = for {name, %{folded: folded}} <- state.patterns, Enum.at(folded, level) == 1, do: name
     at = Map.merge(state.at, Map.new(moved, &{&1, Index.name(&1, level)}))
 
     moves =
       for name <- moved do
         along = Index.var(Index.stride(name, :reduced, level))
-        distance = Index.call(:mul, Index.unsigned(Index.var(counter)), along)
+        distance = Index.call(:mul, Index.unsigned(coordinate), along)
         Index.let(at[name], Index.call(:add, Index.var(state.at[name]), distance))
       end
 
-    from = if state.part == :whole, do: Index.number(0), else: Index.var(Index.name(:from, level))
-    body = moves ++ level(%{state | at: at}, level + 1)
-    {:for, 0, counter, from, Index.var(Index.name(:last, level)), body}
+    moves ++ level(%{state | at: at}, level + 1)
   end
 
   # A coordinate is checked as soon as no loop within changes it.

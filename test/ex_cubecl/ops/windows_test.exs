@@ -153,9 +153,37 @@ defmodule ExCubecl.Ops.WindowsTest do
     expected = Enum.reduce(0..69_999, 1, fn x, acc -> kept(acc * 31 + x, :s32) end)
     assert Buffer.item!(Ops.reduce!(x, 1, digits)) == expected
     rows = Buffer.reshape!(x, [2, 35_000])
+    three = x |> Buffer.view!(0, [69_999]) |> Buffer.reshape!([23_333, 3])
+
+    for {matrix, m, n} <- [{rows, 2, 35_000}, {three, 23_333, 3}] do
+      turned = for j <- 0..(n - 1), i <- 0..(m - 1), do: i * n + j
+      expected = Enum.reduce(turned, 1, fn x, acc -> kept(acc * 31 + x, :s32) end)
+      columns = View.transpose!(View.of!(matrix))
+      assert Buffer.item!(Ops.reduce!(columns, 1, digits)) == expected
+    end
+
     assert flat(Ops.window_sum!(rows, [2, 35_000])) == [kept(35_000 * 69_999, :s32)]
     halves = Buffer.full!([20_000], :f16, 0.5)
     assert Buffer.to_list!(Ops.window_sum!(halves, [20_000])) == [10_000.0]
+  end
+
+  test "the number of launches of a long fold is bounded" do
+    digits = Kernel.kernel(fn x, acc -> acc * 31 + x end)
+    one = View.of!(ExCubecl.buffer!([7], [1], :s32))
+    repeated = View.broadcast!(one, [1_000_003])
+    expected = Enum.reduce(1..1_000_003, 1, fn _, acc -> kept(acc * 31 + 7, :s32) end)
+
+    count = fn -> Kernel.cache!().hits + Kernel.cache!().misses end
+    before = count.()
+    result = Ops.reduce!(repeated, 1, digits)
+    assert count.() - before == 3
+    assert Buffer.item!(result) == expected
+    assert length(ExCubecl.Ops.Fold.boxes([3_000_000_000], 60_000, 8)) == 6_250
+
+    for count <- [0x1_0000_0001, 0x7FFF_FFFF_FFFF] do
+      endless = View.broadcast!(one, [count])
+      refused(Ops.reduce(endless, 1, digits), :invalid_argument, says: "reduce: invalid shape")
+    end
   end
 
   test "another shape with as many axes compiles no kernel" do

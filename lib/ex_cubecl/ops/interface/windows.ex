@@ -68,7 +68,8 @@ defmodule ExCubecl.Ops.Interface.Windows do
       @doc """
       Returns `{:ok, buffer}` with all elements, or those along axes (see `t:axes/0`), folded by an element-wise kernel of an element and the accumulator, which
       starts with `initial`, a number or a buffer of one element. The order is row-major, one element after the other, as in `Nx.reduce/4`; the result of the kernel is cast to
-      the merged type of the buffer and `initial`. For sums and other known operations, `sum/2` and its neighbours are faster.
+      the merged type of the buffer and `initial`. Each result is that of at most 2^32 elements. For sums and other known operations, `sum/2` and its neighbours are
+      faster.
 
           iex> import ExCubecl.Kernel, only: [kernel: 1]
           iex> x = ExCubecl.buffer!([[1, 2], [3, 4]], [2, 2], :s32)
