@@ -22,7 +22,7 @@ defmodule ExCubecl.LinAlg.Device do
   end
 
   defp cholesky_block(%{shape: [count, n, _]} = l, k, size, reports) do
-    with :ok <- run(:cholesky_block, [n, k, size | reports] ++ [l], count * 256) do
+    with :ok <- run(:cholesky_block, [n, k, size | reports] ++ [l], count * 32) do
       below = n - k - size
       panel = {(k + size) * n + k, n, 1}
 

@@ -23,7 +23,7 @@ defmodule ExCubecl.Random.Draw do
          {:ok, low} <- number(:low, Keyword.get(opts, :low, 0.0), dtype),
          {:ok, high} <- number(:high, Keyword.get(opts, :high, 1.0), dtype),
          {:ok, scale} <- difference(high, low, dtype),
-         do: floats(& &1, key, shape, dtype, [scale: scale, low: low], opts)
+         do: floats({:uniform, & &1}, key, shape, dtype, [scale: scale, low: low], opts)
   end
 
   # As in Nx: the inverse error function of numbers in (-1, 1).
@@ -35,7 +35,7 @@ defmodule ExCubecl.Random.Draw do
          {:ok, scale} <- number(:high, 1 - low, dtype),
          {:ok, root} <- number(:root, :math.sqrt(2), dtype) do
       numbers = [scale: scale, low: low, root: root, deviation: deviation, mean: mean]
-      floats(&normal_kernel/1, key, shape, dtype, numbers, opts)
+      floats({:uniform_one, &normal_kernel/1}, key, shape, dtype, numbers, opts)
     end
   end
 
@@ -53,20 +53,22 @@ defmodule ExCubecl.Random.Draw do
   defp after_minus_one(:f32), do: -1 + 2 ** -24
   defp after_minus_one(:f64), do: -1 + 2 ** -53
 
-  defp floats(change, {k0, k1}, shape, :f64, numbers, opts) do
+  # The kernel of narrow floats, and what makes one of it that applies a function.
+  defp floats({_kernel, change}, {k0, k1}, shape, :f64, numbers, opts) do
     drawn(shape, :f64, opts, fn n, out ->
       args = [k0, k1, n] ++ Keyword.values(numbers) ++ [out]
       Strided.run(change.(Kernels.kernel(:uniform_f64)), args, size: n, replaces: true)
     end)
   end
 
-  defp floats(change, {k0, k1}, shape, dtype, numbers, opts) do
+  defp floats({kernel, change}, {k0, k1}, shape, dtype, numbers, opts) do
     {mask, shift, unit} = @digits[dtype]
 
     drawn(shape, dtype, opts, fn n, out ->
       half = div(n + 1, 2)
       args = [k0, k1, n, half, mask, shift, unit] ++ Keyword.values(numbers) ++ [out]
-      Strided.run(change.(Kernels.kernel(:uniform)), args, size: half, replaces: true)
+      size = if kernel == :uniform, do: half, else: n
+      Strided.run(change.(Kernels.kernel(kernel)), args, size: size, replaces: true)
     end)
   end
 

@@ -47,6 +47,19 @@ defmodule ExCubecl.Random.Kernels do
       end)
     end
 
+  # As `uniform`, but each invocation draws one element: for functions of more code than a hash, which then is in the kernel once.
+  uniform_one =
+    quote do
+      Kernel.kernel(fn k0, k1, n, half, mask, shift, unit, scale, low, out ->
+        at = index()
+        i = if at < half, do: at, else: at - half
+        unquote_splicing(tl(pair))
+        word = if at < half, do: a, else: b
+        u = cast(bsr(band(word, cast(mask, :u32)), shift), :f32) * unit
+        out[at] = max(u * scale + low, low)
+      end)
+    end
+
   # A number of 64 bits is the hash of counters i and n + i.
   uniform_f64 =
     quote do
@@ -114,6 +127,7 @@ defmodule ExCubecl.Random.Kernels do
   @kernels %{
     words: kernel.(:words, words),
     uniform: kernel.(:uniform, uniform),
+    uniform_one: kernel.(:uniform, uniform_one),
     uniform_f64: kernel.(:uniform, uniform_f64),
     integers: kernel.(:integers, integers),
     integers_32: kernel.(:integers, integers_32),

@@ -81,54 +81,40 @@ defmodule ExCubecl.LinAlg.Device.Kernels do
 
   ## Cholesky
 
-  # The block on the diagonal, by one group for each matrix. The first pivot that is not positive is reported, as its index + 1 and its value.
-  defkernel cholesky_block(n, k, size, failed, pivots, a), group: 256 do
+  # The block on the diagonal, by one group for each matrix, each thread of which has a row. The first pivot that is not positive is reported, as its index + 1
+  # and its value. Each thread calculates the pivots itself: there is one barrier for each column.
+  defkernel cholesky_block(n, k, size, failed, pivots, a), group: 32 do
     tile = shared(a, 1024)
     b = cast(group(), :u32)
     t = cast(local(), :u32)
-    start = (b * n + k) * n + k
+    row = (b * n + k + t) * n + k
 
-    for part <- 0..3 do
-      e = cast(part, :u32) * 256 + t
-      inside = div(e, 32) < size and rem(e, 32) < size
-      value = a[start + div(e, 32) * n + rem(e, 32)]
-      tile[e] = if inside, do: value, else: 0
+    for column <- 0..(size - 1) do
+      tile[t * 32 + cast(column, :u32)] = a[row + cast(column, :u32)]
     end
 
     for step <- 0..(size - 1) do
       j = cast(step, :u32)
       barrier()
       pivot = tile[j * 33]
-      below = tile[t * 32 + j]
-      barrier()
+      value = tile[t * 32 + j]
 
-      if t == j do
-        tile[j * 33] = sqrt(pivot)
-
-        if not (pivot > 0) and failed[b] == 0 do
-          failed[b] = k + step + 1
-          pivots[b] = pivot
-        end
+      for p <- 0..(step - 1) do
+        factor = tile[j * 32 + cast(p, :u32)]
+        pivot = pivot - factor * factor
+        value = value - factor * tile[t * 32 + cast(p, :u32)]
       end
 
-      if t > j and t < size, do: tile[t * 32 + j] = below / sqrt(pivot)
-      barrier()
+      root = sqrt(pivot)
 
-      for part <- 0..3 do
-        e = cast(part, :u32) * 256 + t
-        r = div(e, 32)
-        c = rem(e, 32)
-        if c > j and r >= c, do: tile[e] = tile[e] - tile[r * 32 + j] * tile[c * 32 + j]
+      if t == j and not (pivot > 0) and failed[b] == 0 do
+        failed[b] = k + step + 1
+        pivots[b] = pivot
       end
-    end
 
-    barrier()
-
-    for part <- 0..3 do
-      e = cast(part, :u32) * 256 + t
-      r = div(e, 32)
-      c = rem(e, 32)
-      if r < size and c <= r, do: a[start + r * n + c] = tile[e]
+      # No thread reads an element on the diagonal again.
+      if t > j, do: tile[t * 32 + j] = value / root
+      if t >= j and t < size, do: a[row + j] = if(t == j, do: root, else: value / root)
     end
   end
 
@@ -192,23 +178,21 @@ defmodule ExCubecl.LinAlg.Device.Kernels do
 
     largest[t] = best
     place[t] = at
-
-    for step <- 0..7 do
-      half = bsr(128, step)
-      barrier()
-      other = largest[t + half]
-      from = place[t + half]
-      better = t < half and (other > largest[t] or (other == largest[t] and from < place[t]))
-      barrier()
-
-      if better do
-        largest[t] = other
-        place[t] = from
-      end
-    end
-
     barrier()
-    if t == 0, do: pivots[group() * n + k + j] = place[0]
+
+    # A tree of comparisons would have a barrier for each of its levels, and a driver for CPUs compiles those for a tenth of a second.
+    if t == 0 do
+      for other <- 1..255 do
+        value = largest[other]
+
+        if value > best or (value == best and place[other] < at) do
+          best = value
+          at = place[other]
+        end
+      end
+
+      pivots[group() * n + k + j] = at
+    end
   end
 
   # Exchanges row j with the pivot's, and eliminates column j below it, from one buffer into another.
