@@ -15,7 +15,7 @@ CARGO_FLAGS := --release --locked
 CRATES := -p ex_cubecl_core -p ex_cubecl_runtime -p ex_cubecl
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-core test-elixir matrix soak many-kernels schedulers model numpy ulp fuzz bench bench-numpy gpu-report lint workflows audit docs clean
+.PHONY: help setup build demo test test-core test-elixir matrix soak many-kernels schedulers model numpy ulp fuzz bench bench-numpy bench-nx gpu-report lint workflows audit docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -79,6 +79,10 @@ bench: setup-run ## measure against plain Elixir, raw wgpu and plain CubeCL
 
 bench-numpy: setup-run ## measure operations against NumPy; the table is bench/results/numpy.txt
 	PYTHON=$$(scripts/numpy) mix run bench/against_numpy.exs
+
+bench-nx: setup-run ## measure programs of Nx on all backends that ERL_LIBS has; the table is bench/results/nx.txt
+	ERL_LIBS=$${ERL_LIBS:-$$HOME/.cache/ex_cubecl/erl_libs/$$(elixir -e 'IO.write(System.version())')} \
+	  MIX_BUILD_ROOT=_build/nx mix run bench/against_nx.exs
 
 gpu-report: setup-test ## doctor, tests and benchmark on DEVICE (such as cuda:0) in one file in bench/results
 	scripts/gpu_report $(DEVICE)

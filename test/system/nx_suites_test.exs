@@ -60,7 +60,8 @@ defmodule ExCubecl.NxSuitesTest do
       {"serving", "test batched_run instrumenting with telemetry"},
       {"serving", "test run/2 instrumenting with telemetry"}
     ],
-    # These wait for a message for 100 ms, or expect a process to have ended by then.
+    # These wait for a message for 100 ms, or expect a process to have ended by then. Those of the shutdown expect that the second client has called before the serving is
+    # terminated: a later one calls the serving that ExUnit restarts, and waits for its batch. With Nx.BinaryBackend they fail, too, if it calls 300 ms later.
     timing: [
       {"serving", "test batched_run 2+3=>crash"},
       {"serving", "test batched_run 2=>2=>1+timeout"},
@@ -83,6 +84,8 @@ defmodule ExCubecl.NxSuitesTest do
     ],
     # The vector that belongs to a singular value of 0 is not unique; Nx expects one of length 0.
     not_unique: [{"lin_alg", "test svd finds the singular values of tall matrices"}],
+    # Random matrices, of which the tolerance suits most: with Nx.BinaryBackend, 9 of 150 keys fail.
+    random: [{"lin_alg", "test least_squares properties for linear equations"}],
     # 1.0e-7, in 32 bits, where 1.0e-8 is expected.
     tolerance: [{"nx", "test fft/ifft Bluestein clause"}]
   }
