@@ -618,6 +618,13 @@ defmodule ExCubecl.NxCompilerTest do
       end
     end
 
+    test "of a single element is not that of a result of another shape" do
+      x = Nx.iota({100}, type: :f32)
+      add = fn x -> Nx.multiply(Nx.add(Nx.sum(x), Nx.reduce_max(x, keep_axes: true)), 2) end
+      Nx.default_backend({Backend, host_limit: 0})
+      assert Nx.to_flat_list(Nx.Defn.jit(add, compiler: ExCubecl).(x)) == [10_098.0]
+    end
+
     test "that a hook keeps is not that of a result", %{device: device} do
       x = Nx.backend_copy(Nx.eye(512, type: :f32), {Backend, device: device})
       test = self()
@@ -694,13 +701,13 @@ defmodule ExCubecl.NxCompilerTest do
         product = Nx.dot(x, Nx.transpose(x))
         chosen = Definitions.chosen(pred, product)
 
-        {chosen, Nx.window_product(Nx.as_type(x, :c64), {1, 2}),
-         Definitions.count_up(Nx.reshape(y, {64}))}
+        total = Nx.reduce(Nx.as_type(x, :c64), Nx.tensor(0, type: :c64), [axes: [1]], &Nx.add/2)
+        {chosen, total, Definitions.count_up(Nx.reshape(y, {64}))}
       end
 
       templates = [Nx.template({128, 64}, :f32), Nx.template({8, 8}, :f32)]
       explanation = Compiler.explain(fun, templates)
-      assert explanation.fallbacks == [window_product: {:c, 64}]
+      assert explanation.fallbacks == [reduce: {:c, 64}]
       assert explanation.device == ExCubecl.default_device!()
       # The product of matrices and a tensor of complex numbers.
       assert explanation.peak >= 4 * 128 * 128 + 8 * 128 * 64
@@ -714,7 +721,7 @@ defmodule ExCubecl.NxCompilerTest do
             "dot f32[128][64] f32[64][128]",
             "while",
             "cond",
-            "window_product of c64"
+            "reduce of c64"
           ],
           do: assert(text =~ part)
 

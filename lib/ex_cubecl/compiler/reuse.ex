@@ -79,11 +79,11 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     defp planned(group, _free, _nodes), do: group
 
-    # Another shape of the same elements does not change their order.
+    # Another shape of the same elements does not change their order. A single element is read as a number that is broadcast, unless it has the shape of the result.
     defp flat?(node, id, %{sources: sources, shape: shape}) do
       moves = for {:value, ^id, moves} <- sources, do: moves
 
-      moves != [] and Shape.size(Node.shape(node)) == Shape.size(shape) and
+      moves != [] and Shape.size(shape) > 1 and Shape.size(Node.shape(node)) == Shape.size(shape) and
         moves |> Enum.concat() |> Enum.all?(&match?({:reshape, _}, &1))
     end
 
