@@ -25,6 +25,22 @@ defmodule ExCubecl.MessageTest do
     "#{runtime}:#{index}"
   end
 
+  test "pointers of Nx: only CUDA devices have addresses, those of buffers" do
+    message = fn device ->
+      details = [operation: :to_pointer, device: device, pointer: true]
+      Exception.message(elem(ExCubecl.Error.new(:unsupported, details), 1))
+    end
+
+    for device <- [{:cuda, 0}, {:vulkan, 1}],
+        do:
+          assert(
+            message.(device) =~ "to_pointer: tensors of" and message.(device) =~ "Nx.to_binary/1"
+          )
+
+    assert message.({:cuda, 0}) =~ "ExCubecl.Buffer.pointer/1"
+    refute message.({:vulkan, 1}) =~ "Buffer.pointer"
+  end
+
   test "a device is named in printable words, whatever was given for one" do
     for device <- [
           {:"a\0b", 3},

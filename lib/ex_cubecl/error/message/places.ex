@@ -58,7 +58,7 @@ defmodule ExCubecl.Error.Message.Places do
   def text(:unsupported, %{operation: operation, device: device, pointer: true}),
     do:
       "#{operation}: tensors of #{Text.device(device)} are not shared with other libraries by pointers: copy them with Nx.to_binary/1 and " <>
-        "Nx.from_binary/3"
+        "Nx.from_binary/3" <> address(device)
 
   def text(:unsupported, %{operation: "pointer", device: device}),
     do:
@@ -92,6 +92,12 @@ defmodule ExCubecl.Error.Message.Places do
       do: "",
       else: ", and an id is written as #{Text.show(id)} or \"#{Text.device(id)}\""
   end
+
+  defp address({:cuda, _}),
+    do:
+      ", or with ExCubecl.Nx.from_tensor/1 to a buffer, of which ExCubecl.Buffer.pointer/1 is the address on the device"
+
+  defp address(_device), do: ""
 
   defp source(%{source: source}), do: ", which #{source} names"
   defp source(_details), do: ""
