@@ -8,6 +8,15 @@ defmodule ExCubecl.NxLaunchesTest do
     unless Code.ensure_loaded?(module), do: "no compiled #{inspect(module)} is loadable"
   end
 
+  defmodule Loops do
+    import Nx.Defn
+
+    defn count(n) do
+      {_, sum, _} = while({i = 0, sum = 0, n}, i < n, do: {i + 1, sum + i, n})
+      sum
+    end
+  end
+
   setup_all do
     Nx.default_backend(ExCubecl.Backend)
     :ok
@@ -35,6 +44,20 @@ defmodule ExCubecl.NxLaunchesTest do
   defp assert_at_most(limit, fun) do
     kernels = launches(fun)
     assert kernels != [] and length(kernels) <= limit, inspect(Enum.frequencies(kernels))
+  end
+
+  # The sum has a launch. Its result is on the device, the numbers of the loop are on the host.
+  test "a loop over integers" do
+    x = Nx.iota({1000}, type: :s32)
+
+    counted = fn x ->
+      n = Nx.remainder(Nx.sum(x), 47)
+      ExCubecl.NxLaunchesTest.Loops.count(n)
+    end
+
+    compiled = Nx.Defn.jit(counted, compiler: ExCubecl)
+    assert Nx.to_number(compiled.(x)) == Enum.sum(0..30)
+    assert_at_most(3, fn -> compiled.(x) end)
   end
 
   test "normal numbers" do

@@ -17,7 +17,8 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     #   * `{:create, id, operation, arguments}`: the same without operands
     #   * `{:fused, group}`: the kernels of a group of nodes
     #   * `{:elem, id, tuple, index}`, `{:attach, id, value}`
-    #   * `{:cond, id, predicate, program, program, tuple?, unused}`, `{:while, id, initial, condition, body, tuple?, unused}`
+    #   * `{:cond, id, predicate, program, program, tuple?, unused}`, `{:while, id, initial, condition, body, tuple?, unused}`, where
+    #     an id of `initial` is `{:host, id}` if the loop reads the value on the host
     #   * `{:lazy, id, program}`, `{:fun, id, arity, program}`, `{:effects, values, calls}`, `{:runtime_call, id, values, index, tuple?, unused}`
 
     alias ExCubecl.Backend
@@ -172,7 +173,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     end
 
     defp call(:while, [initial, condition, body], id, node, context) do
-      initial = Enum.map(initial, & &1.data.id)
+      initial = for {stub, at} <- Enum.with_index(initial), do: initial(stub, at, condition, body)
       condition = build(condition, context.config, context.generic?)
       body = build(body, context.config, context.generic?, taken(body), length(initial))
       {:while, id, initial, condition, body, tuple?(node), unused(node, context)}
@@ -215,6 +216,20 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     defp call(op, args, id, node, context) do
       args = if tuple?(node), do: args, else: [out(node) | args]
       {:eager, id, op, Enum.map(args, &argument/1), unused(node, context)}
+    end
+
+    # An integer that a condition reads is the same on the host, unless it is divided. In host memory it costs no launch and no wait in each round.
+    @divisions [:quotient, :remainder, :pow]
+
+    defp initial(%T{type: {kind, bits}, data: %Expr{id: id}} = stub, at, condition, body) do
+      parameter? = &match?(%T{data: %Expr{op: :parameter, args: [^at]}}, &1)
+      divides? = &(&1.data.op in @divisions)
+
+      if kind in [:s, :u] and bits >= 8 and Liveness.size(stub) == div(bits, 8) and
+           Enum.any?(condition.nodes, parameter?) and
+           not Enum.any?(condition.nodes ++ body.nodes, divides?),
+         do: {:host, id},
+         else: id
     end
 
     # A scope of the same graph.

@@ -157,7 +157,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     end
 
     defp call({:while, id, initial, condition, body, tuple?, unused}, values, memo, state) do
-      initial = for id <- initial, do: again(Map.fetch!(values, id))
+      initial = for id <- initial, do: initial(id, values, state)
       results = while(initial, condition, body, state)
       {put(values, id, result(results, tuple?), unused, state), memo}
     end
@@ -205,6 +205,19 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     defp given(ids, values), do: for(id <- ids, do: again(Map.fetch!(values, id)))
 
     ## Loops and conditions
+
+    defp initial({:host, id}, values, %{generic?: false, config: config}) do
+      case Map.fetch!(values, id) do
+        %T{data: %Backend{state: %View{}}} = tensor ->
+          Storage.from_binary(tensor, Storage.to_binary(tensor, 1), config)
+
+        tensor ->
+          again(tensor)
+      end
+    end
+
+    defp initial({:host, id}, values, _state), do: again(Map.fetch!(values, id))
+    defp initial(id, values, _state), do: again(Map.fetch!(values, id))
 
     # The state belongs to the loop. The body frees that of the round before.
     defp while(values, condition, body, state) do
