@@ -211,6 +211,17 @@ defmodule ExCubecl do
     end
   end
 
+  if Code.ensure_loaded?(Nx.Backend) do
+    @doc false
+    # Nx.default_backend(ExCubecl) calls this function.
+    @spec init(term) :: no_return
+    def init(_options) do
+      expected = "ExCubecl.Backend; ExCubecl is the compiler of Nx.Defn, compiler: ExCubecl"
+      details = %{argument: :backend, value: __MODULE__, expected: expected}
+      raise %Error{reason: :invalid_argument, details: details}
+    end
+  end
+
   ## Calls for users of the Hex package of this name
 
   @doc "As `ExCubecl.Compat.device_count/0`: `{:ok, count}`, the number of devices."

@@ -685,6 +685,12 @@ defmodule ExCubecl.Buffer do
 
   defp made({:error, error}), do: {:error, error}
 
+  @doc false
+  # `buffer[index]`, the notation of NumPy and Julia, calls this function.
+  @spec fetch(t, term) :: no_return
+  def fetch(_buffer, index),
+    do: raise(%Error{reason: :invalid_argument, details: %{argument: :access, index: index}})
+
   ## For the other modules of the library
 
   @doc false

@@ -3,7 +3,7 @@ defmodule ExCubecl.Error do
   The error that functions of ExCubecl return as `{:error, error}`, and that their `!` variants raise. Predicates, whose names end in `?`, return a
   boolean and raise it for a wrong argument.
 
-  Match on `reason`; `details` holds the numbers; `Exception.message/1` describes the error, the
+  Match on `reason`; `details` holds the numbers, and for an error about an argument `function`, the name of the function that was called; `Exception.message/1` describes the error, the
   expected value and the remedy.
 
       iex> {:error, error} = ExCubecl.buffer([1, 2, 300], [3], :u8)

@@ -345,6 +345,12 @@ defmodule ExCubecl.NxBackendTest do
     end
   end
 
+  test "the compiler in place of the backend is refused" do
+    assert_raise ExCubecl.Error, ~r/^invalid backend ExCubecl: expected ExCubecl.Backend;/, fn ->
+      Nx.tensor([1], backend: ExCubecl)
+    end
+  end
+
   test "tensors of this backend and buffers are copied on the device" do
     x = Nx.iota({10, 10}, type: :f32, names: [:a, :b])
     buffer = ExCubecl.Nx.from_tensor!(x)

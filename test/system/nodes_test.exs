@@ -213,10 +213,12 @@ defmodule ExCubecl.NodesTest do
     assert Exception.message(error) ==
              "on node #{node}: a range of 2 elements from offset 2 on is not inside of the buffer, which has 3: offset + count must be at most 3"
 
-    refused(Buffer.convert(buffer, :u9), :unsupported_dtype, says: "on node #{node}: :u9 is no")
+    refused(Buffer.convert(buffer, :u9), :unsupported_dtype,
+      says: "on node #{node}: convert: :u9 is no"
+    )
 
     refused(Memory.set_limit(-1, device: device), :invalid_argument,
-      says: "on node #{node}: invalid limit"
+      says: "on node #{node}: set_limit: invalid bytes"
     )
 
     refused(Buffer.write(buffer, [1, 2]), :shape_mismatch)

@@ -30,6 +30,8 @@ defmodule ExCubecl.Error.Operation do
   defp named?(%{step: _}, _name), do: true
   # Errors in a source are about the source.
   defp named?(%{argument: :kernel, reason: _}, _name), do: true
+  # The environment or the configuration names the device.
+  defp named?(%{source: _}, _name), do: true
   defp named?(%{operation: operation}, name), do: operation == name
   defp named?(_details, _name), do: false
 

@@ -55,7 +55,8 @@ defmodule ExCubecl.Memory.Chart do
 
     * `:tag` - their tags, or their owners if they have no tag; the default
     * `:owner` - the processes that made them
-    * `:page` - the pages of device memory on which they are; what no allocation uses of a page is drawn, too
+    * `:page` - the pages of device memory on which they are; what no allocation uses of a page is drawn, too.
+      They are numbered from the largest
 
   The colour of a tag is derived from the tag, so that it is the same in every chart; where two tags of a chart would have the same
   colour, one of them takes another. Allocations that are too small to be seen are

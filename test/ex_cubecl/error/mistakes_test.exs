@@ -407,6 +407,17 @@ defmodule ExCubecl.MistakesTest do
     end
   end
 
+  test "an index in brackets" do
+    x = Buffer.iota!([3], :f32)
+
+    for index <- [0, -1, 0..1, {0, 1}] do
+      error = assert_raise Error, fn -> x[index] end
+
+      assert Exception.message(error) =~
+               ~r/^buffer\[.*\]: .*ExCubecl.Buffer.read_part\/3 .*ExCubecl.View.slice\/4/
+    end
+  end
+
   # One of the functions that are called (`run` is that of a call of a kernel), the kernel, or the step of a batch.
   defp named?(message, code) do
     [_ | _] = calls = Regex.scan(~r/\.([a-z_]+)[!?]?\(/, code, capture: :all_but_first)

@@ -7,6 +7,10 @@ defmodule ExCubecl.Error.Message.Arguments do
   def text(:invalid_argument, %{reason: :improper_list}),
     do: "the data is an improper list: expected a list that ends with []"
 
+  def text(:invalid_argument, %{argument: :access, index: index}),
+    do:
+      "buffer[#{Text.show(index)}]: elements are in device memory: ExCubecl.Buffer.read_part/3 reads some, and ExCubecl.View.slice/4 takes some on the device"
+
   def text(:invalid_argument, %{argument: :transfer, reason: :used}),
     do: "this transfer was awaited before: a transfer has one result"
 
