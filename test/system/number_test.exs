@@ -75,6 +75,33 @@ defmodule ExCubecl.NumberTest do
     assert {bits.([minus, plus]), bits.([plus, minus])} == {[0x8000_0000], [0]}
   end
 
+  # Mesa's drivers exchanged zeros in choices between 0.0 and -1.0 or 1.0 and -0.0, and integers with their bits.
+  test "a choice between constants keeps them", %{types: types} do
+    words = [f16: :u16, f16: :s16, f32: :u32, f32: :s32, f64: :u64, f64: :s64]
+
+    for {float, word} <- words,
+        float in types,
+        word in types,
+        a <- [0.0, -0.0, 1.0, -1.0],
+        b <- [0.0, -0.0, 1.0, -1.0] do
+      numbers = buffer([a, b], float)
+
+      assert {float, a, b, Buffer.read!(chosen(a, b, float))} ==
+               {float, a, b, Buffer.read!(numbers)}
+
+      # The integers that have the bits of these floats.
+      [m, n] = list(Buffer.bitcast!(numbers, word))
+      assert {word, m, n, list(chosen(m, n, word))} == {word, m, n, [m, n]}
+    end
+  end
+
+  # The first number where a condition is true, and the second where it is false.
+  defp chosen(a, b, type) do
+    cast = fn number -> quote(do: cast(unquote(number), unquote(type))) end
+    body = quote(do: if(x > 1, do: unquote(cast.(a)), else: unquote(cast.(b))))
+    Kernel.run!(NumpyCases.kernel_of([:x], body), [buffer([2, 0], :s32)])
+  end
+
   test "NaN is unequal to all, however it is asked", %{types: types} do
     for type <- floats(types) do
       x = buffer([:nan, 1.0], type)
