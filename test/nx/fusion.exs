@@ -341,6 +341,89 @@ defmodule ExCubecl.NxFusionTest do
     end
   end
 
+  test "convolutions have epilogues" do
+    relu = fn x, bias -> Nx.max(Nx.add(x, bias), 0) end
+
+    # By windows of elements, strided and padded; of groups; and as a product of matrices with the channels last.
+    for {x, k, bias, opts, kernels} <- [
+          {{2, 3, 9, 8}, {4, 3, 3, 3}, {4, 1, 1}, [padding: :same], [:conv]},
+          {{2, 4, 9}, {6, 2, 3}, {6, 1}, [feature_group_size: 2, strides: 2], [:conv]},
+          {{4, 3, 9}, {6, 3, 3}, {6, 1}, [batch_group_size: 2, kernel_dilation: 2], [:conv]},
+          {{2, 3, 9}, {4, 3, 3}, {4}, [output_permutation: [0, 2, 1], padding: [{1, 0}]],
+           [:conv]},
+          {{2, 24, 24, 16}, {3, 3, 16, 16}, {16},
+           [
+             input_permutation: [0, 3, 1, 2],
+             kernel_permutation: [3, 2, 0, 1],
+             output_permutation: [0, 2, 3, 1]
+           ], [:conv, :matmul]}
+        ] do
+      opts =
+        for {name, value} <- opts,
+            do: if(name == :output_permutation, do: {name, inverse(value)}, else: {name, value})
+
+      conv = &Nx.conv(&1, &2, opts)
+      args = for shape <- [x, k, bias], do: random(shape)
+      assert launches(args, &relu.(conv.(&1, &2), &3)) == kernels
+
+      assert launches(args, fn x, k, bias ->
+               y = conv.(x, k)
+               z = relu.(y, bias)
+               {Nx.greater(z, 0), z, Nx.multiply(y, Nx.iota(y.shape, type: :f32))}
+             end) == kernels
+    end
+
+    for type <- [f: 16, bf: 16, f: 64, s: 32, u: 8] do
+      args = for shape <- [{2, 3, 9}, {4, 3, 3}, {4, 1}], do: typed(shape, type)
+      alike(args, &Nx.subtract(Nx.multiply(Nx.conv(&1, &2), &3), 1))
+    end
+  end
+
+  defp inverse([0, 2, 1]), do: [0, 2, 1]
+  defp inverse([0, 2, 3, 1]), do: [0, 3, 1, 2]
+
+  test "windows have epilogues" do
+    x = random({2, 9, 8})
+
+    for name <- [:window_sum, :window_max, :window_min, :window_product],
+        opts <- [[], [padding: :same, strides: [1, 2, 1], window_dilations: [1, 1, 2]]] do
+      assert launches([x], fn x ->
+               y = apply(Nx, name, [x, {1, 3, 2}, opts])
+               {Nx.less(y, 0), Nx.add(Nx.divide(y, 6), Nx.iota(y.shape, axis: 1))}
+             end) == [name]
+
+      for type <- [f: 16, s: 32, u: 8],
+          do:
+            alike(
+              [typed({2, 9, 8}, type)],
+              &Nx.add(Nx.divide(apply(Nx, name, [&1, {1, 3, 2}, opts]), 3), 1)
+            )
+    end
+  end
+
+  test "indices of minima and maxima take the work that only they need" do
+    x = Nx.concatenate([random({70, 20}), Nx.broadcast(Nx.tensor(:nan, type: :f32), {1, 20})])
+    y = random({71, 20})
+
+    for name <- [:argmax, :argmin], axis <- [0, 1, nil], tie <- [:low, :high] do
+      opts = [axis: axis, tie_break: tie]
+
+      for opts <- [opts, [keep_axis: true] ++ opts], args <- [[x, y], [y, x]] do
+        alike(args, &apply(Nx, name, [Nx.floor(Nx.multiply(Nx.subtract(&1, &2), 3)), opts]))
+      end
+
+      alike(
+        [typed({30, 40}, {:u, 8})],
+        &apply(Nx, name, [Nx.remainder(Nx.transpose(&1), 7), opts])
+      )
+    end
+
+    assert launches([y, y], &Nx.argmax(Nx.add(&1, Nx.exp(&2)), axis: 1)) == [:argmax]
+    assert launches([y], &Nx.argmin(Nx.abs(Nx.transpose(&1)))) == [:argmin, :argmin]
+    # Longer rows, which are read by vectors.
+    assert launches([random({256, 256})], &Nx.argmax(Nx.negate(&1), axis: 1)) == [:argmax]
+  end
+
   test "reductions have epilogues" do
     [x, row, column] = [random({30, 20}), random({20}), random({30})]
 

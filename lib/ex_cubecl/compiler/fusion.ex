@@ -6,8 +6,8 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     alias ExCubecl.{Backend, Buffer, Error, Ops, Shape, View}
     alias ExCubecl.Compiler.{Graph, Reuse}
-    alias ExCubecl.Compiler.Fusion.{Bindings, Code, Group, Node, Partition, Rows}
-    alias ExCubecl.Nx.{Dot, Storage}
+    alias ExCubecl.Compiler.Fusion.{Bindings, Code, Group, Node, Operation, Partition, Rows}
+    alias ExCubecl.Nx.{Order, Storage}
     alias ExCubecl.Ops.{Epilogue, Reductions, Results, Shapes}
     alias ExCubecl.View.Strides
     alias Nx.Defn.Expr
@@ -91,12 +91,12 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       for {:value, id, _} <- sources, not match?({_, ^id}, kind), do: id
     end
 
-    defp root({kind, id}, nodes) when kind in [:reduce, :product], do: nodes[id].expr
+    defp root({kind, id}, nodes) when kind in [:reduce, :operation], do: nodes[id].expr
     defp root(_kind, _nodes), do: nil
 
     # The code of the results that are not the root itself, or of all if there are others.
     defp epilogue(%{kind: {kind, id}, ids: ids, outputs: outputs}, nodes, config)
-         when kind in [:reduce, :product] and outputs != [id] do
+         when kind in [:reduce, :operation] and outputs != [id] do
       state = Code.new(List.delete(ids, id), nodes, config, true, 1)
       {_shape, code, sources} = code(:map, outputs, nodes, state)
       {code, sources}
@@ -126,7 +126,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       {Node.shape(operand), Results.code(op, args, section.statements, [result]), sources}
     end
 
-    defp code({:product, id}, _outputs, nodes, _state) do
+    defp code({:operation, id}, _outputs, nodes, _state) do
       %{operands: operands, shape: shape} = nodes[id]
       {shape, nil, for(%T{data: %Expr{id: id}} <- operands, do: {:value, id, []})}
     end
@@ -181,7 +181,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       views? = &is_struct(known[&1], View)
 
       operands? =
-        if match?({:product, _}, group.kind),
+        if match?({:operation, _}, group.kind),
           do: Enum.all?(group.sources, &views?.(elem(&1, 1))),
           else: Enum.any?(group.inputs, views?)
 
@@ -303,14 +303,23 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     defp launch({:reduce, _id}, %{root: root} = group, operands, _config, epilogue) do
       %T{data: %Expr{op: op, args: [_, opts]}} = root
-      axes = opts[:axes] || Enum.to_list(0..(length(group.shape) - 1)//1)
+      axis = if opts[:axis], do: [opts[:axis]]
+      axes = opts[:axes] || axis || Enum.to_list(0..(length(group.shape) - 1)//1)
+      axes = Enum.sort(axes)
       operands = whole(operands, group.shape)
-      dtypes = {group.code.results |> hd() |> elem(1), Node.dtype(root)}
-      Reductions.run_kernel(op, group.kernel, operands, Enum.sort(axes), dtypes, epilogue)
+      [{_, dtype}] = group.code.results
+
+      if op in Node.indices() do
+        elements = {group.kernel, operands, dtype}
+        Order.index_of(root, elements, axes, op, opts[:tie_break])
+      else
+        dtypes = {dtype, Node.dtype(root)}
+        Reductions.run_kernel(op, group.kernel, operands, axes, dtypes, epilogue)
+      end
     end
 
-    defp launch({:product, _id}, %{root: root}, [left, right], _config, epilogue),
-      do: Dot.run_epilogue([root | root.data.args], left, right, epilogue)
+    defp launch({:operation, _id}, %{root: root}, operands, _config, epilogue),
+      do: Operation.run(root, operands, epilogue)
 
     defp launch({:rows, rows}, group, operands, config, nil) do
       options = Storage.buffer_options(config)

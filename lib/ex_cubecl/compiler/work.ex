@@ -31,7 +31,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     @doc "The work memory of a call of a program on a device."
     @spec bytes(tuple, %{non_neg_integer => T.t()}, ExCubecl.Device.id()) :: non_neg_integer
-    def bytes({:fused, %Group{kind: {:product, _id}, root: root}}, _nodes, device),
+    def bytes({:fused, %Group{kind: {:operation, _id}, root: root}}, _nodes, device),
       do: work(root.data.op, root.data.args, root, device)
 
     def bytes({:fused, %Group{kind: {:reduce, _id}, root: root} = group}, _nodes, device) do

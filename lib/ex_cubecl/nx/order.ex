@@ -3,7 +3,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     @moduledoc false
     # Sorts, and the indices of minima and maxima. Results as those of `ExCubecl.Nx.ElementWise`.
 
-    alias ExCubecl.Buffer
+    alias ExCubecl.{Buffer, DType, Error, Kernel}
     alias ExCubecl.Nx.{Operand, Storage}
     alias ExCubecl.Ops
     alias ExCubecl.Ops.{Reductions, Temporary}
@@ -44,6 +44,16 @@ if Code.ensure_loaded?(Nx.Backend) do
            {:ok, place} <- Reductions.index_of(name, view, place(opts), nan),
            {:ok, place} <- converted(place, out, view),
            do: Buffer.reshape(place, out.shape)
+    end
+
+    @doc "The callbacks `argmax` and `argmin` of the results of an element-wise kernel, of a type that the device computes, along axes."
+    @spec index_of(Nx.Tensor.t(), {Kernel.t(), [term], DType.t()}, [non_neg_integer], atom, atom) ::
+            {:ok, Buffer.t()} | :host | {:error, Error.t()}
+    def index_of(out, {kernel, operands, dtype}, axes, name, tie) do
+      with {:ok, nan} <- nan(dtype, tie),
+           types = {dtype, tie || :low, nan},
+           {:ok, place} <- Reductions.index_of_kernel(name, kernel, operands, axes, types),
+           do: converted(place, out, %{buffer: nil})
     end
 
     defp view(tensor, config) do

@@ -9,7 +9,7 @@ defmodule ExCubecl.Ops.Convolution do
   alias ExCubecl.{Device, DType, Kernel, Shape}
   alias ExCubecl.Error.{Arguments, Text}
   alias ExCubecl.Kernel.Types
-  alias ExCubecl.Ops.{ComputeType, Fold, Operands, Patches, Shapes, WindowAxes}
+  alias ExCubecl.Ops.{ComputeType, Epilogue, Fold, Operands, Patches, Shapes, WindowAxes}
   alias ExCubecl.View.Strides
 
   require Kernel
@@ -35,6 +35,23 @@ defmodule ExCubecl.Ops.Convolution do
          {:ok, known} <- Device.dtypes(x.device) do
       {as, dtype} = types(x.dtype, k.dtype, known)
       calculate(x, k, axes, groups, order, {as, dtype}, into)
+    end
+    |> Epilogue.applied(into)
+  end
+
+  @doc "Whether a convolution of views, which need no buffers, is calculated by one kernel that knows epilogues. The options are valid."
+  @spec own_kernel?(map, map, keyword) :: boolean
+  def own_kernel?(x, k, opts) do
+    with {:ok, x} <- permuted(x, :input_permutation, opts),
+         {:ok, k} <- permuted(k, :kernel_permutation, opts),
+         {:ok, order} <- permutation(x.shape, :output_permutation, opts),
+         {:ok, groups} <- groups(x.shape, k.shape, opts),
+         {:ok, axes} <- axes(x.shape, k.shape, opts) do
+      if x.dtype != :f64 and groups == {1, 1} and Patches.suits?(x, k, axes),
+        do: x.dtype == :f32 and Patches.own_kernel?(x, k, axes, order),
+        else: true
+    else
+      _ -> false
     end
   end
 
@@ -158,7 +175,7 @@ defmodule ExCubecl.Ops.Convolution do
              do: Patches.run(x, k, axes, order, shape, into),
              else: direct(x, space(x, k, axes, groups, from), {as, dtype}, shape, into)
            ),
-         do: ComputeType.converted(out, dtype)
+         do: if(is_list(out), do: {:ok, out}, else: ComputeType.converted(out, dtype))
   end
 
   defp direct(x, space, {as, dtype}, shape, into) do

@@ -4,7 +4,7 @@ defmodule ExCubecl.Ops.Dot do
   # (`ExCubecl.Ops.LibraryProduct`) is for large products of matrices, an element-wise operation for those without a sum, and a kernel
   # that accumulates tiles (`ExCubecl.Ops.TiledProduct`) for all others. Operands are read through their strides.
 
-  alias ExCubecl.{Buffer, DType, Kernel, Shape, View}
+  alias ExCubecl.{Buffer, DType, Kernel, Shape}
   alias ExCubecl.Error.Arguments
   alias ExCubecl.Kernel.Types
   alias ExCubecl.Ops.{Contraction, Epilogue, LibraryProduct, Lowering, Operands, Strided, Target}
@@ -29,7 +29,7 @@ defmodule ExCubecl.Ops.Dot do
   @doc """
   Whether the kernel of a product is one that knows epilogues. The library, whose kernels do not, is chosen by the strides, too: views without a buffer are enough.
   """
-  @spec own_kernel?(View.t(), View.t(), keyword, DType.t()) :: boolean
+  @spec own_kernel?(map, map, keyword, DType.t()) :: boolean
   def own_kernel?(left, right, opts, dtype) do
     with {:ok, contraction} <- Contraction.dot(left, right, opts),
          {:ok, types} <- Operands.types(dtype, left.device) do

@@ -23,7 +23,7 @@ defmodule ExCubecl.Ops.Fold do
   # Long folds run in several launches, because a driver may stop a kernel whose loops run too long.
 
   alias ExCubecl.{Buffer, Error, Shape, View}
-  alias ExCubecl.Ops.{Cost, FoldCode, Index, Layout, Shapes, Strided, Target}
+  alias ExCubecl.Ops.{Cost, Epilogue, FoldCode, Index, Inlined, Layout, Shapes, Strided, Target}
   alias ExCubecl.View.Copy
 
   # Each iteration is counted up to three times (see `trip_count.rs`): drivers stop at 65,535. More than 2 Mi invocations share threads.
@@ -60,20 +60,41 @@ defmodule ExCubecl.Ops.Fold do
           stride: integer | nil
         }
 
-  @doc "The folded elements in a buffer of the shape."
-  @spec run(map, map, [non_neg_integer], Target.into()) ::
-          {:ok, Buffer.t()} | {:error, ExCubecl.Error.t()}
+  @doc "The folded elements in a buffer of the shape. `into` is a buffer for the result, or an epilogue, which has it only if it takes one launch."
+  @spec run(map, map, [non_neg_integer], Target.into() | Epilogue.t()) ::
+          {:ok, Buffer.t()} | {:ok, [Buffer.t()]} | {:error, ExCubecl.Error.t()}
   def run(spec, space, shape, into \\ nil) do
     [{_, %{buffer: %{device: device}}} | _] = space.operands
     count = Shape.size(space.kept)
     code = code(space)
     passes = max(div(count + @threads - 1, @threads), 1)
 
-    with :ok <- bounded(spec, code.folded),
-         {boxes, unroll} = divided(spec, code, passes),
-         code = Map.put(code, :unroll, unroll),
-         dtype = if(length(boxes) > 1, do: spec.as, else: spec.dtype),
-         {:ok, out} <- Target.new(if(dtype == spec.dtype, do: into), shape, dtype, device),
+    with :ok <- bounded(spec, code.folded) do
+      {boxes, unroll} = divided(spec, code, passes)
+      code = Map.put(code, :unroll, unroll)
+
+      with_epilogue(spec, code, boxes, into, count) ||
+        folded(spec, code, boxes, {shape, device}, into, count)
+    end
+  end
+
+  # `nil` if it is left to the caller.
+  defp with_epilogue(%{step: _} = spec, code, [_whole], into, count) do
+    with {:ok, inlined} <- Epilogue.inlined(into, spec.dtype),
+         :ok <- launch(spec, code, {:whole, []}, {inlined, into}, count) do
+      {:ok, Keyword.values(inlined.outputs)}
+    else
+      :none -> nil
+      error -> error
+    end
+  end
+
+  defp with_epilogue(_spec, _code, _boxes, _into, _count), do: nil
+
+  defp folded(spec, code, boxes, {shape, device}, into, count) do
+    dtype = if length(boxes) > 1, do: spec.as, else: spec.dtype
+
+    with {:ok, out} <- Target.new(if(dtype == spec.dtype, do: into), shape, dtype, device),
          :ok <- launches(spec, code, boxes, out, count),
          :ok <- Buffer.ensure_allocated(out) do
       if dtype == spec.dtype,
@@ -160,17 +181,20 @@ defmodule ExCubecl.Ops.Fold do
     %{operands: operands, bounds: bounds, views: views, kept: kept, folded: folded}
   end
 
+  # `out` is the buffer of the results, or an epilogue that writes them.
   defp launch(spec, code, {part, box}, out, count) do
     patterns = for {name, view} <- code.views, do: {name, patterns(view)}
     used = Index.used(for {_, pattern} <- patterns, do: pattern.kept)
     ranks = {length(code.kept), length(code.folded)}
-    statements = FoldCode.statements(spec, code, patterns, {ranks, used}, {part, code.unroll})
+    {last, more, outputs, own} = outputs(out, spec)
+    body = FoldCode.statements(spec, code, patterns, {ranks, used}, {part, code.unroll})
+    statements = body ++ last
 
     args =
       for({name, operand} <- code.operands, do: {name, operand.buffer}) ++
         [initial: spec.initial] ++
         Index.lengths(code.kept, used, :kept) ++
-        scalars(code) ++ ranges(code, box) ++ blocks(box, code.unroll) ++ [out: out]
+        scalars(code) ++ ranges(code, box) ++ blocks(box, code.unroll) ++ more ++ outputs
 
     key =
       {:fold, part, code.unroll, function(spec), spec.as, spec.padding, is_struct(spec.initial)}
@@ -178,11 +202,21 @@ defmodule ExCubecl.Ops.Fold do
     dilated = for {name, bound} <- code.bounds, do: {name, bound.dilation != nil}
     op = Strided.named(spec.op, spec.name)
 
-    {kernel, args} =
-      Strided.kernel(op, {key, ranks, patterns, dilated}, args, [:out], {statements, nil})
-
-    Strided.run(kernel, args, size: count, replaces: count == Shape.size(out.shape))
+    signature = {key, ranks, patterns, dilated, own}
+    names = Keyword.keys(outputs)
+    [{_, %{shape: shape}} | _] = outputs
+    {kernel, args} = Strided.kernel(op, signature, args, names, {statements, nil})
+    Strided.run(kernel, args, size: count, replaces: count == Shape.size(shape))
   end
+
+  # The statements that write the results, their arguments, and what the kernel depends on.
+  defp outputs({inlined, epilogue}, spec) do
+    element = Index.let(:element, Index.unsigned({:index, nil}))
+    last = Epilogue.statements(inlined, epilogue, {:cast, spec.dtype, Index.var(:acc)})
+    {[element | last], Inlined.arguments(inlined), inlined.outputs, Inlined.key(inlined)}
+  end
+
+  defp outputs(out, spec), do: {FoldCode.result(spec), [], [out: out], nil}
 
   defp function(%{select: select}), do: {:select, select.key}
   defp function(%{step: step}), do: {:step, step.key}

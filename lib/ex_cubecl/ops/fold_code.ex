@@ -9,8 +9,8 @@ defmodule ExCubecl.Ops.FoldCode do
   @outside 0xFFFF_FFFF
 
   @doc """
-  The statements of one launch. `patterns` tells for each operand and bound which strides are not 0; `part` is `:whole` for a single launch,
-  `:first` or `:next` for one of several, `:empty` without elements. In an iteration of the last loop are `unroll` elements, and a further loop has the rest.
+  The statements of one launch, without those that write the result. `patterns` tells for each operand and bound which strides are not 0; `part` is `:whole` for a single
+  launch, `:first` or `:next` for one of several, `:empty` without elements. In an iteration of the last loop are `unroll` elements, and a further loop has the rest.
   """
   def statements(spec, code, patterns, {{kept, folded}, used}, {part, unroll}) do
     state = %{
@@ -28,7 +28,7 @@ defmodule ExCubecl.Ops.FoldCode do
 
     start(state, kept, used) ++
       first(state) ++
-      if(part == :empty, do: [], else: level(state, 0)) ++ last(spec)
+      if(part == :empty, do: [], else: level(state, 0))
   end
 
   # The index of each view without the folded axes.
@@ -60,9 +60,10 @@ defmodule ExCubecl.Ops.FoldCode do
 
   defp initial(spec), do: Initial.expression(spec.initial, spec.as)
 
-  defp last(%{select: _}), do: [{:write, 0, :out, {:index, nil}, Index.var(:place)}]
-  defp last(%{step: _}), do: [{:write, 0, :out, {:index, nil}, Index.var(:acc)}]
-  defp last(_copy), do: []
+  @doc "The statements that write the result to the output `out`."
+  def result(%{select: _}), do: [{:write, 0, :out, {:index, nil}, Index.var(:place)}]
+  def result(%{step: _}), do: [{:write, 0, :out, {:index, nil}, Index.var(:acc)}]
+  def result(_copy), do: []
 
   # The statements within `level` loops, which know the coordinates along as many folded axes.
   defp level(state, level) do

@@ -29,22 +29,38 @@ defmodule ExCubecl.Ops.Patches do
       4 * positions * inner <= @bytes
   end
 
-  @doc "The convolution of operands in canonical order, in `:f32`; `order` has the output axis of each canonical axis."
-  def run(x, k, axes, order, shape, into) do
+  @doc "Whether such a convolution is one product, by a kernel that knows epilogues."
+  def own_kernel?(x, k, axes, order) do
     [batch | _] = x.shape
     [filters | rest] = k.shape
-    positions = Shape.size(WindowAxes.counts(axes))
-    count = max(div(@bytes, 4 * positions * Shape.size(rest)), 1)
+    {rows, inner} = {batch * Shape.size(WindowAxes.counts(axes)), Shape.size(rest)}
 
+    [windows, kernel] =
+      for shape <- [[rows, inner], [inner, filters]],
+          do: Layout.view(shape, :f32, x.device)
+
+    one_product?(x, k, axes, order) and Dot.own_kernel?(windows, kernel, [], :f32)
+  end
+
+  # If the output channels are the last axis, the product is the result.
+  defp one_product?(%{shape: [batch | _]}, k, axes, order),
+    do: at_once(k, axes) >= batch and Enum.at(order, 1) == length(order) - 1
+
+  # How much of the batch one matrix has.
+  defp at_once(%{shape: [_ | rest]}, axes),
+    do: max(div(@bytes, 4 * Shape.size(WindowAxes.counts(axes)) * Shape.size(rest)), 1)
+
+  @doc "The convolution of operands in canonical order, in `:f32`; `order` has the output axis of each canonical axis. `into` may be an epilogue."
+  def run(x, k, axes, order, shape, into) do
     with {:ok, kernel, row} <- matrix(k) do
-      if into == nil and count >= batch and Enum.at(order, 1) == length(order) - 1,
-        do: whole(x, kernel, row, axes, order, shape, filters),
-        else: in_parts(x, kernel, row, axes, order, shape, into, count)
+      if not is_struct(into, Buffer) and one_product?(x, k, axes, order),
+        do: whole(x, kernel, row, axes, order, shape, into),
+        else: in_parts(x, kernel, row, axes, order, shape, into, at_once(k, axes))
     end
   end
 
-  # If the output channels are the last axis, the product is the result: the windows are in the order of its other axes.
-  defp whole(x, kernel, row, axes, order, shape, filters) do
+  # The windows are in the order of the other axes of the result.
+  defp whole(x, %{shape: [_, filters]} = kernel, row, axes, order, shape, into) do
     strides = Layout.strides(shape)
 
     [along_batch, _ | along] =
@@ -53,16 +69,16 @@ defmodule ExCubecl.Ops.Patches do
     rows = div(Shape.size(shape), filters)
 
     with {:ok, windows} <- windows(x, axes, row, [along_batch | along], [rows, row.length]),
-         {:ok, product} <- Dot.matmul(windows, kernel),
+         {:ok, product} <- Dot.matmul(windows, kernel, into),
          :ok <- Temporary.free([windows], []),
-         do: Buffer.reshape(product, shape)
+         do: if(is_list(product), do: {:ok, product}, else: Buffer.reshape(product, shape))
   end
 
   @doc "The most bytes that the convolution has besides operands and result."
   @spec work(map, map, [map]) :: non_neg_integer
-  def work(%{shape: [batch | _], device: device}, %{shape: [filters | rest]}, axes) do
+  def work(%{shape: [batch | _], device: device}, %{shape: [filters | rest]} = k, axes) do
     {positions, row} = {Shape.size(WindowAxes.counts(axes)), Shape.size(rest)}
-    images = min(max(div(@bytes, 4 * positions * row), 1), batch)
+    images = min(at_once(k, axes), batch)
 
     [windows, kernel] =
       for shape <- [[images * positions, row], [row, filters]],

@@ -54,12 +54,15 @@ defmodule ExCubecl.Ops.Reduction do
   defp no_elements(name, [%{shape: _} = operand | _]),
     do: Shapes.invalid(name, :buffer, operand, "one with elements along the axis")
 
-  @doc "The index along the reduced axes, in row-major order, of the first element that `better` prefers to all others; see `run/5`."
-  def index_of(name, better, operand, axes, keep?, into \\ nil) do
-    with {:ok, space} <- ReductionSpace.new(name, @same, [operand], axes, keep?) do
+  @doc """
+  The index along the reduced axes, in row-major order, of the first element that `better` prefers to all others; see `run/5`. An element is the result of `op`, of
+  the type `dtype`.
+  """
+  def index_of(name, better, {op, operands, dtype}, axes, keep?, into \\ nil) do
+    with {:ok, space} <- ReductionSpace.new(name, op, operands, axes, keep?) do
       if space.n == 0,
-        do: no_elements(name, [operand]),
-        else: places(name, better, space, nil, into)
+        do: no_elements(name, operands),
+        else: places(name, {better, op, dtype}, space, nil, into)
     end
   end
 
@@ -164,26 +167,21 @@ defmodule ExCubecl.Ops.Reduction do
 
   ## Indices of values
 
-  defp places(name, better, space, indices, into) do
+  defp places(name, {better, _op, dtype} = choice, space, indices, into) do
     chunks = count(space.n)
     shape = if chunks == 1, do: space.shape, else: [chunks, space.count]
-    [{_, _, operand} | _] = space.reads
 
-    with {:ok, values} <- Buffer.empty(shape, operand.dtype, device: space.device),
+    with {:ok, values} <- Buffer.empty(shape, dtype, device: space.device),
          {:ok, out} <- Target.new(if(chunks == 1, do: into), shape, :s32, space.device),
-         :ok <- launch_places(name, better, space, indices, values, out, chunks),
+         :ok <- launch_places(name, choice, space, indices, values, out, chunks),
          :ok <- Buffer.ensure_allocated(out) do
       rest =
-        if chunks == 1,
-          do: {:ok, out},
-          else:
-            places(
-              name,
-              better,
-              ReductionSpace.of_chunks(space, [values, out], [:x, :y]),
-              :y,
-              into
-            )
+        if chunks == 1 do
+          {:ok, out}
+        else
+          space = ReductionSpace.of_chunks(space, [values, out], [:x, :y])
+          places(name, {better, @same, dtype}, space, :y, into)
+        end
 
       with {:ok, result} <- rest,
            :ok <- Temporary.free([values, out], [result]),
@@ -191,14 +189,23 @@ defmodule ExCubecl.Ops.Reduction do
     end
   end
 
-  defp launch_places(name, better, space, indices, values, out, chunks) do
+  defp launch_places(name, {better, op, dtype}, space, indices, values, out, chunks) do
+    lanes = if Cost.cheap?(op), do: @lanes, else: 1
+
+    # The element, and the index of one that was chosen before.
+    elements = fn variables ->
+      expressions = expressions(space, variables)
+      {own, rest} = Enum.split(expressions, length(op.parsed.args))
+      [Operands.apply(op, own, nil, dtype) | rest]
+    end
+
     at = fn rest -> if indices, do: hd(rest), else: {:cast, :s32, Index.var(:r)} end
     known = [Index.var(:value), Index.var(:acc), Index.var(:place)]
     preferred = {:inline, better.parsed, Enum.take(known, length(better.parsed.args))}
 
     # Without branches, of which a driver for CPUs executes both sides.
     next = fn variables ->
-      [x | rest] = expressions(space, variables)
+      [x | rest] = elements.(variables)
       chosen = &{:if, 0, Index.call(:ne, Index.var(:chosen), Index.number(0)), &1, Index.var(&2)}
       chosen? = {:if, 0, Index.call(:and, exists(1), preferred), Index.number(1), Index.number(0)}
 
@@ -210,24 +217,24 @@ defmodule ExCubecl.Ops.Reduction do
       ]
     end
 
-    vectors = ReductionVectors.names(space)
-    [x | rest] = expressions(space, first(vectors))
+    vectors = if lanes == @lanes, do: ReductionVectors.names(space), else: []
+    [x | rest] = elements.(first(vectors))
 
     statements =
       start(space) ++
         at_start(space, vectors) ++
         [Index.let(:value, x), Index.let(:acc, Index.var(:value)), Index.let(:place, at.(rest))] ++
         [
-          loop(space, @lanes, vectors, next),
+          loop(space, lanes, vectors, next),
           {:write, 0, :values, {:index, nil}, Index.var(:acc)},
           {:write, 0, :out, {:index, nil}, Index.var(:place)}
         ]
 
-    key = {:places, better.key, indices, vectors}
+    key = {:places, better.key, dtype, indices, vectors}
     outputs = [values: values, out: out]
-    op = Strided.named(@same, name)
+    op = Strided.named(op, name)
 
-    finish(op, key, space, @lanes, {statements, nil}, {[], outputs},
+    finish(op, key, space, lanes, {statements, nil}, {[], outputs},
       size: chunks * space.count,
       replaces: true
     )

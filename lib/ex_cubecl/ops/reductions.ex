@@ -124,8 +124,15 @@ defmodule ExCubecl.Ops.Reductions do
          {:ok, dtype} <- Shapes.index_type(name, opts),
          better = better(name, tie, if(view.dtype in @floats, do: nan, else: :none)),
          {:ok, view} <- ComputeType.widened(view),
-         {:ok, index} <- Reduction.index_of(name, better, view, axes, keep?, into),
+         elements = {@same, [view], view.dtype},
+         {:ok, index} <- Reduction.index_of(name, better, elements, axes, keep?, into),
          do: ComputeType.converted(index, dtype)
+  end
+
+  @doc "As `index_of/5`, for the results of an element-wise kernel, of a type that the device computes, along axes; as `:s32`."
+  def index_of_kernel(name, op, operands, axes, {dtype, tie, nan}) do
+    better = better(name, tie, if(dtype in @floats, do: nan, else: :none))
+    Reduction.index_of(name, better, {op, operands, dtype}, axes, false)
   end
 
   # The last NaN is the last of those that are equal.

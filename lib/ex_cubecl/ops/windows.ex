@@ -9,6 +9,7 @@ defmodule ExCubecl.Ops.Windows do
   alias ExCubecl.Ops.{
     ComputeType,
     ElementWise,
+    Epilogue,
     Fold,
     Initial,
     Operands,
@@ -36,7 +37,7 @@ defmodule ExCubecl.Ops.Windows do
   @options [:strides, :padding, :window_dilations]
   @names [window: :window, dilations: :window_dilations]
 
-  @doc "A window operation by name."
+  @doc "A window operation by name. `into` is a buffer for the result, or an epilogue, but not of `:window_mean`."
   def run(name, tensor, window, opts, into \\ nil)
 
   def run(:window_mean, tensor, window, opts, into) do
@@ -55,7 +56,10 @@ defmodule ExCubecl.Ops.Windows do
 
   def run(name, tensor, window, opts, into) do
     with {:ok, view, axes} <- checked(name, tensor, window, opts),
-         do: aggregate(name, view, axes, accumulator(name, view.dtype), view.dtype, into)
+         do:
+           name
+           |> aggregate(view, axes, accumulator(name, view.dtype), view.dtype, into)
+           |> Epilogue.applied(into)
   end
 
   # Sums and products of 16-bit floats are rounded once.
@@ -185,9 +189,9 @@ defmodule ExCubecl.Ops.Windows do
           (View.t() -> map),
           Buffer.shape(),
           {DType.t(), DType.t()},
-          Target.into()
+          Target.into() | Epilogue.t()
         ) ::
-          {:ok, Buffer.t()} | {:error, Error.t()}
+          {:ok, Buffer.t()} | {:ok, [Buffer.t()]} | {:error, Error.t()}
   defp folded(spec, %{device: device} = view, space, shape, {as, dtype}, into) do
     with {:ok, wide} <- ComputeType.widened(view),
          {:ok, initial} <- Initial.argument(spec.initial),
@@ -196,6 +200,6 @@ defmodule ExCubecl.Ops.Windows do
          {:ok, _, _} <- Arguments.shape(shape, dtype),
          spec = Map.merge(spec, %{op: @same, initial: initial, as: as, dtype: result}),
          {:ok, out} <- Fold.run(spec, space.(wide), shape, into),
-         do: ComputeType.converted(out, dtype)
+         do: if(is_list(out), do: {:ok, out}, else: ComputeType.converted(out, dtype))
   end
 end

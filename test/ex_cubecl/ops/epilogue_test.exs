@@ -2,7 +2,7 @@ defmodule ExCubecl.Ops.EpilogueTest do
   use ExUnit.Case, async: true
 
   alias ExCubecl.{Buffer, Device, Kernel, View}
-  alias ExCubecl.Ops.{Dot, Epilogue, Index, Reduction, Results}
+  alias ExCubecl.Ops.{Convolution, Dot, Epilogue, Index, Reduction, Results, Windows}
 
   require Kernel
 
@@ -70,6 +70,23 @@ defmodule ExCubecl.Ops.EpilogueTest do
     for dtype <- [:f16, :f64],
         dtype in types,
         do: assert_same([9, 5], dtype, &Dot.run(left, right, [], dtype, &1))
+  end
+
+  test "of convolutions by windows and as a product, in one launch and in several, and of windows" do
+    last = [input_permutation: [0, 3, 1, 2], output_permutation: [0, 3, 1, 2]]
+
+    for {x, k, shape, opts} <- [
+          {[2, 3, 9], [4, 3, 3], [2, 4, 7], []},
+          {[1, 17_000, 2], [2, 17_000, 1], [1, 2, 2], []},
+          {[2, 16, 24, 24], [16, 16, 3, 3], [2, 16, 22, 22], []},
+          {[2, 24, 24, 16], [16, 16, 3, 3], [2, 22, 22, 16], last}
+        ] do
+      [x, k] = [random(x), random(k)]
+      assert_same(shape, &Convolution.run(x, k, opts, &1))
+    end
+
+    x = random([3, 8])
+    assert_same([3, 6], &Windows.run(:window_max, x, [1, 3], [], &1))
   end
 
   test "of reductions in one launch and in several" do

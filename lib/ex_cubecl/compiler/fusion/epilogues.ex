@@ -1,10 +1,11 @@
 if Code.ensure_loaded?(Nx.Defn.Expr) do
   defmodule ExCubecl.Compiler.Fusion.Epilogues do
     @moduledoc false
-    # Adds element-wise kernels to the operations whose results they read: products whose kernel knows epilogues (`ExCubecl.Ops.Epilogue`), and reductions.
+    # Adds element-wise kernels to the operations whose results they read: those of `ExCubecl.Compiler.Fusion.Operation`, and reductions.
 
     import ExCubecl.Compiler.Fusion.Merging
 
+    alias ExCubecl.Compiler.Fusion.Node
     alias Nx.Defn.Expr
     alias Nx.Tensor, as: T
 
@@ -22,11 +23,13 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     defp kind(id, state) do
       case {state.nodes[id].kind, state.info[of(id, state)]} do
-        {:product, _} -> {:product, id}
-        {:reduce, %{kind: {:reduce, ^id} = kind}} -> kind
+        {:operation, _} -> {:operation, id}
+        {:reduce, %{kind: {:reduce, ^id} = kind}} -> if epilogue?(state.nodes[id]), do: kind
         _ -> nil
       end
     end
+
+    defp epilogue?(node), do: node.expr.data.op not in Node.indices()
 
     # Those with a result in which the kernel of a product can keep its elements come first.
     defp candidates(id, state) do

@@ -7,7 +7,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     #   * `:view` - elements of the operand through other strides; `moves` are the steps by which a view of the operand becomes one of the result
     #   * `:iota` - indices, which a kernel calculates where it reads them
     #   * `:reduce` - a reduction whose operand a kernel can calculate
-    #   * `:product` - a product whose kernel can go on with its results
+    #   * `:operation` - one of `ExCubecl.Compiler.Fusion.Operation`
     #   * `:other` - everything else
     #   * `:leaf` - a value that is given
     #
@@ -15,8 +15,9 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     # one is not known: each of one element is taken for one. A group of other small tensors is run on the host if they are there.
 
     alias ExCubecl.{Backend, Device}
+    alias ExCubecl.Compiler.Fusion.Operation
     alias ExCubecl.Compiler.Graph
-    alias ExCubecl.Nx.{Dot, Expression, Reduction, Storage, Types}
+    alias ExCubecl.Nx.{Expression, Reduction, Storage, Types}
     alias ExCubecl.Ops.Layout
     alias Nx.Defn.Expr
     alias Nx.Tensor, as: T
@@ -31,7 +32,12 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     # Types that have every index of a tensor of some size, or round it as a cast of :u32 does.
     @indices [:s32, :u32, :s64, :u64, :f32, :f64]
     @elements Expression.names()
-    @reductions Reduction.names()
+    @indices [:argmax, :argmin]
+    @reductions @indices ++ Reduction.names()
+    @operations Operation.names()
+
+    @doc "The names of reductions whose results are indices."
+    def indices, do: @indices
 
     @doc "The nodes of a scope by id."
     @spec all([Nx.Tensor.t()], map) :: %{non_neg_integer => t}
@@ -88,9 +94,9 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     defp kind(%{operands: [_]} = node, op, _config) when op in @reductions,
       do: %{node | kind: :reduce}
 
-    defp kind(node, :dot, config) do
-      if Dot.own_kernel?(node.expr, node.expr.data.args, config),
-        do: %{node | kind: :product},
+    defp kind(node, op, config) when op in @operations do
+      if Operation.own_kernel?(node.expr, config),
+        do: %{node | kind: :operation},
         else: node
     end
 

@@ -6,7 +6,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     #   * `:map` - all results have the shape of the cluster
     #   * `{:rows, description}` - see `ExCubecl.Compiler.Fusion.Rows`
     #   * `{:reduce, id}` - the results are those of the reduction and of what follows it, all others calculate its elements
-    #   * `{:product, id}` - the results are those of the product and of what follows it
+    #   * `{:operation, id}` - the results are those of an `ExCubecl.Compiler.Fusion.Operation` and of what follows it
     #   * `{:parts, lists of ids}` - element-wise results of several shapes, none of which reads one of another list
     #
     # Nodes of a cluster that are not of its shape are read as broadcasts or through moves, and are no results.
@@ -25,7 +25,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     @type cluster :: %{
             kind:
               :map
-              | {:reduce | :product, non_neg_integer}
+              | {:reduce | :operation, non_neg_integer}
               | {:rows, Rows.t()}
               | {:parts, [cluster]}
               | :other,
