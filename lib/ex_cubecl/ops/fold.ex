@@ -79,9 +79,11 @@ defmodule ExCubecl.Ops.Fold do
   end
 
   # `nil` if it is left to the caller.
-  defp with_epilogue(%{step: _} = spec, code, [_whole], into, count) do
+  defp with_epilogue(%{step: _} = spec, code, [box], into, count) do
+    part = if code.unroll == 1, do: {:whole, []}, else: {:first, box}
+
     with {:ok, inlined} <- Epilogue.inlined(into, spec.dtype),
-         :ok <- launch(spec, code, {:whole, []}, {inlined, into}, count) do
+         :ok <- launch(spec, code, part, {inlined, into}, count) do
       {:ok, Keyword.values(inlined.outputs)}
     else
       :none -> nil
