@@ -347,7 +347,7 @@ defmodule ExCubecl.NxBackendTest do
 
   test "the compiler in place of the backend is refused" do
     assert_raise ExCubecl.Error, ~r/^invalid backend ExCubecl: expected ExCubecl.Backend;/, fn ->
-      Nx.tensor([1], backend: ExCubecl)
+      Nx.default_backend(ExCubecl)
     end
   end
 
