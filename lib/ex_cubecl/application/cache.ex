@@ -1,15 +1,18 @@
 defmodule ExCubecl.Application.Cache do
   @moduledoc false
-  # A bounded cache: `use ExCubecl.Application.Cache, max: entries` makes a module the owner of an ETS table, with `fetch/2`, `all/0` and `stats/0`. The table is
+  # A bounded cache: `use ExCubecl.Application.Cache, max: entries, store: :ets` makes a module the owner of an ETS table, with `fetch/2`, `all/0` and `stats/0`. The table is
   # public; the process only owns it. Without the table, as before the application is started, everything works and nothing is cached.
   #
   # Each entry has the generation of its last use. A generation ends after as many misses as fill a quarter of the table. When the table is
   # full, the entries that were used neither in this generation nor in the previous one are evicted.
+  #
+  # With `store: :persistent_term` the table has the keys only, and terms are not copied at each look-up. Evicting one makes all processes look for it in their heaps: this is for
+  # large terms that are evicted seldom.
 
   @hits 1
   @misses 2
 
-  defmacro __using__(max: max) do
+  defmacro __using__(max: max, store: store) do
     quote do
       use ExCubecl.Application.Service
       alias ExCubecl.Application.Cache
@@ -17,50 +20,68 @@ defmodule ExCubecl.Application.Cache do
       def start_link(_), do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
 
       @doc "The term that is cached under a key, or the result of `make`: `{:ok, term}` is cached, an error is not."
-      def fetch(key, make), do: Cache.fetch(__MODULE__, unquote(max), key, make)
+      def fetch(key, make), do: Cache.fetch({__MODULE__, unquote(store)}, unquote(max), key, make)
 
       @doc "The keys and terms of all entries."
-      def all, do: Cache.all(__MODULE__)
+      def all, do: Cache.all({__MODULE__, unquote(store)})
 
       @doc "The number of entries, the most there can be, and how often a key was found and not found."
       def stats, do: Cache.stats(__MODULE__, unquote(max))
 
       @impl true
       def init(_) do
+        # The terms of a table that is gone.
+        for {{__MODULE__, _} = stored, _} <- :persistent_term.get(),
+            do: :persistent_term.erase(stored)
+
         :ets.new(__MODULE__, [:named_table, :public, read_concurrency: true])
         {:ok, nil}
       end
     end
   end
 
-  def fetch(table, max, key, make) do
+  def fetch({table, _store} = cache, max, key, make) do
     counters = counters(table)
 
-    case lookup(table, key) do
-      [{_, entry, used}] ->
+    case lookup(cache, key) do
+      {:ok, entry, used} ->
         :counters.add(counters, @hits, 1)
         now = generation(counters, max)
         if used != now, do: touch(table, key, now)
         {:ok, entry}
 
-      [] ->
+      :none ->
         :counters.add(counters, @misses, 1)
 
         with {:ok, entry} <- make.() do
-          insert(table, max, key, entry, generation(counters, max))
+          insert(cache, max, key, entry, generation(counters, max))
           {:ok, entry}
         end
     end
   end
 
-  defp lookup(table, key) do
-    :ets.lookup(table, key)
-  rescue
-    ArgumentError -> []
+  defp lookup({table, _store} = cache, key) do
+    with [{_, entry, used}] <- owned([], fn -> :ets.lookup(table, key) end),
+         {:ok, entry} <- stored(cache, key, entry),
+         do: {:ok, entry, used},
+         else: (_ -> :none)
   end
 
-  def all(table),
-    do: for({key, entry, _} <- owned([], fn -> :ets.tab2list(table) end), do: {key, entry})
+  defp stored({_table, :ets}, _key, entry), do: {:ok, entry}
+
+  # The entry is `nil` in the table. Another process may have evicted it, or not stored it yet.
+  defp stored({table, :persistent_term}, key, nil) do
+    case :persistent_term.get({table, key}, nil) do
+      nil -> :none
+      entry -> {:ok, entry}
+    end
+  end
+
+  def all({table, _store} = cache) do
+    for {key, entry, _} <- owned([], fn -> :ets.tab2list(table) end),
+        {:ok, entry} <- [stored(cache, key, entry)],
+        do: {key, entry}
+  end
 
   def stats(table, max) do
     [hits, misses] = for at <- [@hits, @misses], do: :counters.get(counters(table), at)
@@ -72,17 +93,30 @@ defmodule ExCubecl.Application.Cache do
   defp touch(table, key, now),
     do: owned(false, fn -> :ets.update_element(table, key, {3, now}) end)
 
-  defp insert(table, max, key, entry, now) do
+  defp insert({table, store} = cache, max, key, entry, now) do
     owned(nil, fn ->
-      if size(table) >= max, do: evict(table, max, now)
-      :ets.insert(table, {key, entry, now})
+      if size(table) >= max, do: evict(cache, max, now)
+      :ets.insert(table, {key, if(store == :ets, do: entry), now})
+      if store == :persistent_term, do: :persistent_term.put({table, key}, entry)
     end)
   end
 
   # The misses of two generations fill at most half of the table. If older entries that are still used fill the rest, all are evicted.
-  defp evict(table, max, now) do
+  defp evict({table, :ets}, max, now) do
     :ets.select_delete(table, [{{:_, :_, :"$1"}, [{:<, :"$1", now - 1}], [true]}])
     if size(table) >= max, do: :ets.delete_all_objects(table)
+  end
+
+  defp evict({table, :persistent_term}, max, now) do
+    erase(table, :ets.select(table, [{{:"$1", :_, :"$2"}, [{:<, :"$2", now - 1}], [:"$1"]}]))
+    if size(table) >= max, do: erase(table, :ets.select(table, [{{:"$1", :_, :_}, [], [:"$1"]}]))
+  end
+
+  defp erase(table, keys) do
+    for key <- keys do
+      :ets.delete(table, key)
+      :persistent_term.erase({table, key})
+    end
   end
 
   defp size(table) do

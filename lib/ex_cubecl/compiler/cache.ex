@@ -2,5 +2,6 @@ defmodule ExCubecl.Compiler.Cache do
   @moduledoc false
   # Caches programs by the structure of their expression and the options of the backend.
 
-  use ExCubecl.Application.Cache, max: 256
+  # A program is some hundred kilobytes, and a call of `jit` looks it up.
+  use ExCubecl.Application.Cache, max: 256, store: :persistent_term
 end

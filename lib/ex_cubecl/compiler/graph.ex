@@ -1,7 +1,7 @@
 if Code.ensure_loaded?(Nx.Defn.Expr) do
   defmodule ExCubecl.Compiler.Graph do
     @moduledoc false
-    # The nodes of a traced expression, numbered by its structure. An expression shares its nodes by reference, and a program is cached in ETS, which copies
+    # The nodes of a traced expression, numbered by its structure. An expression shares its nodes by reference, and a program is cached as a persistent term, which copies
     # terms without their sharing: in a graph an operand is a stub, which has no operands of its own.
     #
     # Two expressions of the same structure have the same nodes and the same key. What they may differ in is outside: tensors and functions that

@@ -116,6 +116,9 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     def bytes(%T{type: {:tuple, _}, data: %Expr{op: :while, args: [initial | _]}}),
       do: total(initial)
 
+    def bytes(%T{type: {:tuple, _}, data: %Expr{op: :block, args: [_struct, outs, _tensors]}}),
+      do: [outs] |> Nx.Defn.Composite.flatten_list() |> total()
+
     def bytes(%T{type: {:tuple, _}, data: %Expr{args: [outs | _]}}) when is_tuple(outs),
       do: outs |> Tuple.to_list() |> total()
 

@@ -7,8 +7,8 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     #     `{:rows, description}` for `ExCubecl.Compiler.Fusion.Rows`, `{:parts, groups}` for element-wise groups of several shapes in one launch, which have the code
     #   * `inputs`, `outputs`, `members` - ids; constants and indices that the kernel has itself are no inputs
     #   * `results` - the expressions of the outputs, by id
-    #   * `members_binary` - the expressions of the members, which run one by one on the backend where the kernel does not serve. They are seldom needed, and the cache of
-    #     programs copies every term at each look-up, but no binary
+    #   * `members_binary` - the expressions of the members, which run one by one on the backend where the kernel does not serve. They are seldom needed, and
+    #     a binary of them is small
     #   * `shape` - that of the elements which the kernel calculates
     #   * `code`, `sources` - as those of `ExCubecl.Compiler.Fusion.Code`; `kernel` applies code with one result to an element
     #   * `into` - the id of the operand that a result replaces in its memory, by that of the result (`ExCubecl.Compiler.Reuse`)
