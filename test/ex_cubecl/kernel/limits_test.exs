@@ -283,4 +283,9 @@ defmodule ExCubecl.KernelLimitsTest do
     refute Enum.any?(Cache.all(), &match?({{{:fake, 1}, _, _, _}, _}, &1))
     assert length(Kernel.list!()) == Kernel.cache!().size
   end
+
+  test "the kernels of make many-kernels, a few of each kind, are right" do
+    assert ExCubecl.ManyKernels.run(1..8, &send(self(), &1)) == :ok
+    for number <- 1..8, do: assert_received(^number)
+  end
 end
