@@ -272,7 +272,7 @@ defmodule ExCubecl.MistakesTest do
              Random.uniform(Random.key!(1), [3], dtype: :s32)  ###  expected one of [:f16, :bf16, :f32, :f64]
              Random.normal(Random.key!(1), [3], std: -1)  ###  did you mean :deviation?
              Random.integers(Random.key!(1), [3], 10)  ###  expected first..last of step 1, within s32 and not all its numbers
-             Random.integers(Random.key!(1), [3], 5..1)  ###  expected first..last of step 1, within s32 and not all its numbers
+             Random.integers(Random.key!(1), [3], 5..1//-1)  ###  expected first..last of step 1, within s32 and not all its numbers
              Random.split(Random.key!(1), 3)  ###  expected a keyword list with :parts
              Random.choice(Random.key!(1), x, samples: 100, replace: false)  ###  expected at most the 6 elements along the axis without replacement
              Random.shuffle(Random.key!(1), [1, 2])  ###  expected an %ExCubecl.Buffer{}: see ExCubecl.buffer/1
