@@ -695,6 +695,21 @@ defmodule ExCubecl.NxCompilerTest do
   end
 
   describe "explanations" do
+    test "name what later versions of Nx call blocks, which run on the device" do
+      Nx.default_backend({Backend, host_limit: 0})
+      template = Nx.template({16, 16}, :f32)
+
+      for {name, fun} <- [
+            take: &Nx.take(&1, Nx.tensor([1, 0])),
+            cumulative_sum: &Nx.cumulative_sum/1,
+            fft2: &Nx.fft2/1
+          ] do
+        explanation = Compiler.explain(fun, [template])
+        assert {name, explanation.fallbacks} == {name, []}
+        assert Enum.any?(explanation.steps, &(&1.text =~ "#{name} f32[16][16]"))
+      end
+    end
+
     test "have the steps, the launches, the memory, and what falls back" do
       fun = fn x, y ->
         pred = Nx.greater(Nx.sum(y), 0)

@@ -16,7 +16,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     alias ExCubecl.Backend
     alias ExCubecl.Compiler.{Fusion, Graph, Liveness, Program, Scope}
     alias ExCubecl.Memory.Chart.Svg
-    alias ExCubecl.Nx.{Float8, Operand, Types}
+    alias ExCubecl.Nx.{Blocks, Float8, Operand, Types}
     alias Nx.Defn.Expr
     alias Nx.Tensor, as: T
 
@@ -123,6 +123,10 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
             bytes: size([nodes[id]])
           )
     end
+
+    # A block is named by the callback that runs it.
+    defp step({:eager, id, :block, [{:term, block} | _], _unused}, nodes, config),
+      do: operation(Blocks.name(block), nodes[id], config)
 
     defp step({:eager, id, operation, _args, _unused}, nodes, config),
       do: operation(operation, nodes[id], config)

@@ -43,6 +43,10 @@ if Code.ensure_loaded?(Nx.Backend) do
       end
     end
 
+    @doc "The name of the callback of a block that has one."
+    @spec name(struct) :: atom
+    def name(%module{}), do: elem(@blocks[module], 0)
+
     defp real?(%T{type: {kind, _}}), do: kind != :c
     defp large?(%T{shape: shape}), do: elem(shape, tuple_size(shape) - 1) >= 9
   end
