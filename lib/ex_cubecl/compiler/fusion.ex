@@ -309,7 +309,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       operands = whole(operands, group.shape)
       [{_, dtype}] = group.code.results
 
-      if op in Node.indices() do
+      if op in Node.places() do
         elements = {group.kernel, operands, dtype}
         Order.index_of(root, elements, axes, op, opts[:tie_break])
       else

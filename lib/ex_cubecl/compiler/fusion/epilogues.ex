@@ -29,7 +29,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       end
     end
 
-    defp epilogue?(node), do: node.expr.data.op not in Node.indices()
+    defp epilogue?(node), do: node.expr.data.op not in Node.places()
 
     # Those with a result in which the kernel of a product can keep its elements come first.
     defp candidates(id, state) do

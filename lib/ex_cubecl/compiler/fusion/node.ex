@@ -32,12 +32,12 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     # Types that have every index of a tensor of some size, or round it as a cast of :u32 does.
     @indices [:s32, :u32, :s64, :u64, :f32, :f64]
     @elements Expression.names()
-    @indices [:argmax, :argmin]
-    @reductions @indices ++ Reduction.names()
+    @places [:argmax, :argmin]
+    @reductions @places ++ Reduction.names()
     @operations Operation.names()
 
     @doc "The names of reductions whose results are indices."
-    def indices, do: @indices
+    def places, do: @places
 
     @doc "The nodes of a scope by id."
     @spec all([Nx.Tensor.t()], map) :: %{non_neg_integer => t}
