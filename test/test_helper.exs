@@ -17,7 +17,12 @@ case ExCubecl.Device.default() do
       |> Enum.reject(fn {_tag, {possible, _why}} -> possible end)
 
     for {tag, {_, why}} <- skipped, do: IO.puts("Skipping tests tagged #{inspect(tag)}: #{why}")
-    ExUnit.start(exclude: Keyword.keys(skipped), timeout: 600_000)
+    # A message that has to come may come late on a busy machine.
+    ExUnit.start(
+      exclude: Keyword.keys(skipped),
+      timeout: 600_000,
+      assert_receive_timeout: 60_000
+    )
 
   {:error, error} ->
     IO.puts(:stderr, "The tests need a device: " <> Exception.message(error))

@@ -81,7 +81,7 @@ defmodule ExCubecl.NxLifetimeTest do
     task = Task.async(fn -> receive(do: (:go -> catch_error(Nx.sum(x)))) end)
     Nx.backend_deallocate(x)
     send(task.pid, :go)
-    assert %ExCubecl.Error{reason: :stale} = Task.await(task)
+    assert %ExCubecl.Error{reason: :stale} = Task.await(task, 60_000)
   end
 
   test "views and batches copy nothing", %{device: device} do
@@ -149,11 +149,14 @@ defmodule ExCubecl.NxLifetimeTest do
 
     results =
       1..8
-      |> Task.async_stream(fn n ->
-        Nx.default_backend({Backend, device: device})
-        batch = Nx.Batch.stack([Nx.broadcast(Nx.tensor(n), {100}) |> Nx.add(Nx.iota({100}))])
-        Nx.to_number(Nx.Serving.batched_run(name, batch)[0][99])
-      end)
+      |> Task.async_stream(
+        fn n ->
+          Nx.default_backend({Backend, device: device})
+          batch = Nx.Batch.stack([Nx.broadcast(Nx.tensor(n), {100}) |> Nx.add(Nx.iota({100}))])
+          Nx.to_number(Nx.Serving.batched_run(name, batch)[0][99])
+        end,
+        timeout: 60_000
+      )
       |> Enum.map(&elem(&1, 1))
 
     assert results == for(n <- 1..8, do: 2 * (n + 99))

@@ -35,4 +35,9 @@ unless Code.ensure_loaded?(ExCubecl.Backend) do
   if warnings != [], do: raise("compiling the modules for Nx gave warnings")
 end
 
-ExUnit.start(autorun: false, timeout: 300_000, formatters: [ExUnit.CLIFormatter])
+ExUnit.start(
+  autorun: false,
+  timeout: 300_000,
+  assert_receive_timeout: 60_000,
+  formatters: [ExUnit.CLIFormatter]
+)

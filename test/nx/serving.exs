@@ -31,11 +31,14 @@ defmodule ExCubecl.NxServingTest do
 
     results =
       1..12
-      |> Task.async_stream(fn n ->
-        Nx.default_backend({Backend, host_limit: 0})
-        result = Nx.Serving.batched_run(__MODULE__.Local, batch(n))
-        {result.data.__struct__, Nx.to_flat_list(result[0])}
-      end)
+      |> Task.async_stream(
+        fn n ->
+          Nx.default_backend({Backend, host_limit: 0})
+          result = Nx.Serving.batched_run(__MODULE__.Local, batch(n))
+          {result.data.__struct__, Nx.to_flat_list(result[0])}
+        end,
+        timeout: 60_000
+      )
       |> Enum.map(&elem(&1, 1))
 
     assert results == for(n <- 1..12, do: {Backend, expected(n)})
@@ -51,14 +54,17 @@ defmodule ExCubecl.NxServingTest do
 
     results =
       1..8
-      |> Task.async_stream(fn n ->
-        Nx.default_backend({Backend, host_limit: 0})
+      |> Task.async_stream(
+        fn n ->
+          Nx.default_backend({Backend, host_limit: 0})
 
-        result =
-          Nx.Serving.batched_run({:distributed, name}, Nx.add(Nx.iota({1, 100}), n), &copied/1)
+          result =
+            Nx.Serving.batched_run({:distributed, name}, Nx.add(Nx.iota({1, 100}), n), &copied/1)
 
-        Nx.to_flat_list(result[0])
-      end)
+          Nx.to_flat_list(result[0])
+        end,
+        timeout: 60_000
+      )
       |> Enum.map(&elem(&1, 1))
 
     assert results == Enum.map(1..8, &expected/1)

@@ -14,7 +14,7 @@ defmodule ExCubecl.LifetimeTest do
           end)
         end
 
-      Task.await_many(tasks)
+      Task.await_many(tasks, 60_000)
     end
 
     eventually(before)

@@ -57,7 +57,7 @@ defmodule ExCubecl.ServicesTest do
   defp kill(pid) do
     monitor = Process.monitor(pid)
     Process.exit(pid, :kill)
-    assert_receive {:DOWN, ^monitor, _, _, _}, 5_000
+    assert_receive {:DOWN, ^monitor, _, _, _}
   end
 
   test "what they are sent by mistake ends none of them" do
@@ -99,7 +99,7 @@ defmodule ExCubecl.ServicesTest do
       pid = Process.whereis(ExCubecl.Supervisor)
       monitor = Process.monitor(pid)
       if how == :kill, do: Process.exit(pid, :kill), else: catch_exit(GenServer.call(pid, :junk))
-      assert_receive {:DOWN, ^monitor, _, _, _}, 5_000
+      assert_receive {:DOWN, ^monitor, _, _, _}
       assert ExCubecl.to_list!(Kernel.run!(double, [x])) == [2, 4]
       assert {:ok, _} = Memory.timeline()
       back(pid, 500)

@@ -35,7 +35,7 @@ defmodule ExCubecl.ReclaimTest do
 
   defp ask(pid, call) do
     send(pid, {self(), call})
-    assert_receive {^pid, answer}, 5000
+    assert_receive {^pid, answer}
     answer
   end
 
