@@ -192,8 +192,14 @@ defmodule ExCubecl.Ops.ElementWise do
 
     # Other terms than options are left to the checks of the lowering.
     if Keyword.keyword?(opts),
-      do: Lowering.map(kernel, operands ++ more, casts ++ opts),
+      do: Lowering.map(kernel, operands ++ more, wanted(casts, opts)),
       else: Lowering.map(kernel, operands, opts)
+  end
+
+  # The type of the result that the caller asks for replaces that of the operation.
+  defp wanted(casts, opts) do
+    casts = if Keyword.has_key?(opts, :dtype), do: Keyword.delete(casts, :dtype), else: casts
+    casts ++ opts
   end
 
   @doc """
@@ -247,6 +253,14 @@ defmodule ExCubecl.Ops.ElementWise do
   def kernel(:round, [x]) do
     class = if Enum.all?(types([x]), &Types.floating?/1), do: :float, else: :integer
     {@kernels.round[class], [], []}
+  end
+
+  # A rounded argument of erfc has a much larger error in its result.
+  def kernel(:gelu, [x]) do
+    casts =
+      for type when type in [:f16, :bf16] <- types([x]), cast <- [as: :f32, dtype: type], do: cast
+
+    {@kernels.gelu, [], casts}
   end
 
   def kernel(name, _operands), do: {@kernels[name], [], []}
