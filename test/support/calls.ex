@@ -165,7 +165,7 @@ defmodule ExCubecl.Calls do
 
   @doc "Functions of the two modules that take no buffer, or accept any term."
   def none do
-    ~w(buffer new empty zeros full iota await devices default_device device_count device_info
+    ~w(buffer new empty zeros full iota await fetch devices default_device device_count device_info
        memory_info available? supported_dtypes version kernels __struct__)a
   end
 end

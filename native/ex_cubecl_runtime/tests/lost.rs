@@ -140,7 +140,7 @@ fn a_logical_device_is_removed_unless_something_lives_on_it() {
     assert_eq!(contents(&buffer), [1, 2, 3]);
     drop(buffer);
     // Idle buffers of a lost device cannot be reused.
-    let pool = shared_pools::find_or_create(&device, (DType::U8, 1000).into(), 2).unwrap();
+    let pool = shared_pools::find_or_create(&device, &(DType::U8, 1000).into(), 2).unwrap();
     let kept = pool.check_out(&Default::default()).unwrap();
     shared_pools::check_in(&kept, true).unwrap();
     let forgotten = std::sync::Arc::downgrade(&pool);

@@ -103,11 +103,11 @@ fn who_waits_is_woken_and_who_died_gives_back() {
 fn shared_pools_are_found_by_size_and_trimmed_with_the_device() {
     let device = test_device();
     let spec = || (DType::U8, 12_345).into();
-    let pool = shared_pools::find_or_create(&device, spec(), 3).unwrap();
+    let pool = shared_pools::find_or_create(&device, &spec(), 3).unwrap();
     let buffer = out(&pool);
     assert!(Arc::ptr_eq(
         &pool,
-        &shared_pools::find_or_create(&device, spec(), 3).unwrap()
+        &shared_pools::find_or_create(&device, &spec(), 3).unwrap()
     ));
     shared_pools::check_in(&buffer, true).unwrap();
     assert_eq!(shared_pools::check_in(&buffer, true), Err(Error::Stale));

@@ -156,12 +156,17 @@ impl Pool {
 
     /// Checks out an idle buffer, or returns `None` if there is none. It does not call the driver.
     pub fn take(self: &Arc<Self>, owner: &Label) -> Result<Option<Buffer>> {
+        self.take_as(&self.owned_by(owner))
+    }
+
+    /// As `take`, for a buffer like `spec`, which has as many bytes as the buffers of the pool.
+    pub(crate) fn take_as(self: &Arc<Self>, spec: &Spec) -> Result<Option<Buffer>> {
         self.device.driver()?;
         let Some(slot) = self.take_idle()? else {
             return Ok(None);
         };
-        let reservation = self.device.reserve(self.entry(owner))?;
-        let buffer = self.buffer(slot, reservation);
+        let reservation = self.device.reserve(self.record(spec))?;
+        let buffer = self.buffer(slot, spec, reservation);
         self.hits.fetch_add(1, Relaxed);
         Ok(Some(buffer))
     }
@@ -184,15 +189,20 @@ impl Pool {
 
     /// Checks out an idle buffer, or allocates one unless the pool has its maximum.
     pub fn check_out(self: &Arc<Self>, owner: &Label) -> Result<Buffer> {
-        if let Some(buffer) = self.take(owner)? {
+        self.check_out_as(&self.owned_by(owner))
+    }
+
+    /// As `check_out`, for a buffer like `spec`, which has as many bytes as the buffers of the pool.
+    pub(crate) fn check_out_as(self: &Arc<Self>, spec: &Spec) -> Result<Buffer> {
+        if let Some(buffer) = self.take_as(spec)? {
             return Ok(buffer);
         }
         let grown = self.grow()?;
         point(Stage::PoolGrown);
-        let (block, reservation) = self.device.alloc(self.entry(owner))?;
+        let (block, reservation) = self.device.alloc(self.record(spec))?;
         grown.keep();
         self.misses.fetch_add(1, Relaxed);
-        Ok(self.buffer(self.slot(block), reservation))
+        Ok(self.buffer(self.slot(block), spec, reservation))
     }
 
     /// Counts one more block. Dropping the returned value undoes the count.
@@ -206,28 +216,31 @@ impl Pool {
         Ok(Grown(self))
     }
 
-    fn entry(&self, owner: &Label) -> Record {
+    fn owned_by(&self, owner: &Label) -> Spec {
         let label = Label {
             owner: owner.owner,
             tag: owner.tag.clone().or_else(|| self.spec.label.tag.clone()),
             trace: owner.trace.clone(),
         };
-        let spec = Spec {
+        Spec {
             label,
             ..self.spec.clone()
-        };
-        self.device.record(next_id(), &spec, self.bytes)
+        }
     }
 
-    fn buffer(&self, slot: Slot, reservation: Reservation) -> Buffer {
+    fn record(&self, spec: &Spec) -> Record {
+        self.device.record(next_id(), spec, self.bytes)
+    }
+
+    fn buffer(&self, slot: Slot, spec: &Spec, reservation: Reservation) -> Buffer {
         let room = slot.block.as_ref().map_or(0, |block| block.room);
         if let Some(block) = &slot.block {
             reservation.set_location(block.location());
         }
         let memory = Memory::lent(Box::new(slot), 0, room, Some(reservation));
-        let (device, spec) = (self.device.clone(), self.spec.clone());
-        let storage = Storage::lent(device, spec, self.bytes, Some(memory), self.lender);
-        Buffer::lent(storage, self.spec.dtype)
+        let device = self.device.clone();
+        let storage = Storage::lent(device, spec.clone(), self.bytes, Some(memory), self.lender);
+        Buffer::lent(storage, spec.dtype)
     }
 
     /// Takes a buffer back and makes each of its handles stale. Without `wait` it returns `Busy` if

@@ -73,15 +73,28 @@ fn key(device: &Device, spec: &Spec) -> Key {
     (device.generation, bytes, spec.persistent)
 }
 
-/// The shared pool of a device for buffers like `spec`, of which it keeps at most `max`.
-pub fn find_or_create(device: &Arc<Device>, spec: Spec, max: u64) -> Result<Arc<Pool>> {
-    let key = key(device, &spec);
+/// An idle or a new buffer like `spec`, of a pool that keeps at most `max`.
+pub fn get(device: &Arc<Device>, spec: &Spec, max: u64) -> Result<Buffer> {
+    find_or_create(device, spec, max)?.check_out_as(spec)
+}
+
+/// As `get`, without blocking: returns `None` if there is no idle buffer or another thread holds the lock.
+pub fn try_get(device: &Device, spec: &Spec, max: u64) -> Result<Option<Buffer>> {
+    match try_find(device, spec, max) {
+        Some(pool) => pool.take_as(spec),
+        None => Ok(None),
+    }
+}
+
+/// The shared pool of a device for buffers with as many bytes as `spec`. Their type and owner are those of each caller.
+pub fn find_or_create(device: &Arc<Device>, spec: &Spec, max: u64) -> Result<Arc<Pool>> {
+    let key = key(device, spec);
     let found = POOLS.lock().find(key);
     if let Some(pool) = found {
         pool.set_max(max);
         return Ok(pool);
     }
-    let made = Pool::shared(device.clone(), spec, max)?;
+    let made = Pool::shared(device.clone(), spec.clone(), max)?;
     let (pool, dropped) = {
         let mut pools = POOLS.lock();
         match pools.find(key) {
@@ -97,9 +110,7 @@ pub fn find_or_create(device: &Arc<Device>, spec: Spec, max: u64) -> Result<Arc<
     Ok(pool)
 }
 
-/// As `find_or_create`, without blocking: returns `None` if there is no such pool or another thread
-/// holds the lock.
-pub fn try_find(device: &Device, spec: &Spec, max: u64) -> Option<Arc<Pool>> {
+fn try_find(device: &Device, spec: &Spec, max: u64) -> Option<Arc<Pool>> {
     let pool = POOLS.try_lock()?.find(key(device, spec))?;
     pool.set_max(max);
     Some(pool)
@@ -145,6 +156,7 @@ pub fn stats() -> Vec<(DeviceId, u64, bool, Stats)> {
 mod tests {
     use super::*;
     use crate::dtype::DType;
+    use crate::memory::allocation_tracker::Label;
     use crate::testing::host_device;
 
     fn spec(bytes: u64) -> Spec {
@@ -154,12 +166,12 @@ mod tests {
     #[test]
     fn pools_of_many_sizes_are_forgotten_the_oldest_first_and_never_one_that_is_held() {
         let device = host_device();
-        let held = find_or_create(&device, spec(70_000), 2).unwrap();
+        let held = find_or_create(&device, &spec(70_000), 2).unwrap();
         let buffer = held.check_out(&Default::default()).unwrap();
         buffer.fill(7).unwrap();
         let mut gone = Vec::new();
         for bytes in 1..=3 * MOST as u64 {
-            let pool = find_or_create(&device, spec(bytes), 2).unwrap();
+            let pool = find_or_create(&device, &spec(bytes), 2).unwrap();
             let kept = pool.check_out(&Default::default()).unwrap();
             check_in(&kept, true).unwrap();
             gone.push(Arc::downgrade(&pool));
@@ -180,5 +192,27 @@ mod tests {
         assert!(try_find(&device, &spec(70_000), 2).is_none());
         drop(looking);
         assert!(try_find(&device, &spec(70_000), 2).is_some());
+    }
+
+    #[test]
+    fn a_buffer_has_the_type_and_the_tag_of_each_caller_whoever_made_the_pool() {
+        let device = host_device();
+        let label = Label {
+            tag: Some(b"first"[..].into()),
+            ..Label::default()
+        };
+        let floats = Spec {
+            label,
+            ..(DType::F32, 20_000).into()
+        };
+        let first = get(&device, &floats, 2).unwrap();
+        check_in(&first, true).unwrap();
+        let taken = try_get(&device, &spec(80_000), 2).unwrap().unwrap();
+        let made = get(&device, &spec(80_000), 2).unwrap();
+        for buffer in [&taken, &made] {
+            assert_eq!((buffer.dtype(), buffer.count()), (DType::U8, 80_000));
+            assert_eq!(buffer.label().tag, None);
+        }
+        assert_eq!(get(&device, &floats, 3).unwrap().dtype(), DType::F32);
     }
 }

@@ -26,10 +26,7 @@ fn pool_try_get_buffer<'a>(
         return Ok(None);
     };
     let spec = spec(env, dtype, dims, options);
-    let Some(pool) = shared_pools::try_find(&device, &spec, max) else {
-        return Ok(None);
-    };
-    let taken = pool.take(&spec.label)?;
+    let taken = shared_pools::try_get(&device, &spec, max)?;
     Ok(taken.map(|buffer| lent(Some(env), buffer, env.pid())))
 }
 
@@ -46,8 +43,7 @@ fn pool_get_buffer<'a>(
 ) -> Pending<'a> {
     let (spec, holder) = (spec(env, dtype, dims, options), env.pid());
     Call::new(env, tag).run_on(id.0, move |device| {
-        let label = spec.label.clone();
-        let buffer = shared_pools::find_or_create(device, spec, max)?.check_out(&label)?;
+        let buffer = shared_pools::get(device, &spec, max)?;
         Ok(lent(None, buffer, holder))
     })
 }
