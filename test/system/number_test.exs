@@ -75,6 +75,30 @@ defmodule ExCubecl.NumberTest do
     assert {bits.([minus, plus]), bits.([plus, minus])} == {[0x8000_0000], [0]}
   end
 
+  test "a choice between a constant and what a driver makes one keeps both", %{types: types} do
+    floats = [
+      Kernel.kernel(fn x, n -> if x > 1, do: cast(bxor(n, n), :f32), else: -1.0 end),
+      Kernel.kernel(fn x, n ->
+        zero = cast(bxor(n, n), :f32)
+        if x <= 1, do: zero = -1.0
+        zero
+      end)
+    ]
+
+    if :s32 in types do
+      n = buffer([7, 7], :s32)
+
+      for kernel <- floats do
+        out = Kernel.run!(kernel, [buffer([2.0, 0.0], :f32), n])
+        assert Conversion.patterns(Buffer.read!(out), :f32) == [0, 0xBF80_0000]
+      end
+
+      integers = Kernel.kernel(fn x, n -> if x > 1, do: bxor(n, n), else: -1_082_130_432 end)
+      out = Kernel.run!(integers, [buffer([2.0, 0.0], :f32), n])
+      assert ExCubecl.to_list!(out) == [0, -1_082_130_432]
+    end
+  end
+
   # Mesa's drivers exchanged zeros in choices between 0.0 and -1.0 or 1.0 and -0.0, and integers with their bits.
   test "a choice between constants keeps them", %{types: types} do
     words = [f16: :u16, f16: :s16, f32: :u32, f32: :s32, f64: :u64, f64: :s64]

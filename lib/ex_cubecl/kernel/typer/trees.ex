@@ -9,7 +9,6 @@ defmodule ExCubecl.Kernel.Typer.Trees do
   import ExCubecl.Kernel.Typer.Variables
 
   alias ExCubecl.Kernel.{Functions, Indices, Inliner, Types}
-  alias ExCubecl.Kernel.Typer.Choice
 
   ## Statements
 
@@ -204,7 +203,7 @@ defmodule ExCubecl.Kernel.Typer.Trees do
     type = merged(then, other, line)
     {then, state} = coerce(then, type, state)
     {other, state} = coerce(other, type, state)
-    {{type, Choice.tree(condition, then, other)}, state}
+    {{type, chosen(condition, then, other)}, state}
   end
 
   def expression({:inline, kernel, args}, state) do
@@ -259,6 +258,10 @@ defmodule ExCubecl.Kernel.Typer.Trees do
     {trees, state} = kernel.statements |> bind.() |> block(state)
     {trees, bind, state}
   end
+
+  defp chosen({:bool, true}, then, _other), do: then
+  defp chosen({:bool, false}, _then, other), do: other
+  defp chosen(condition, then, other), do: {:select, condition, then, other}
 
   # The types that each device with planes has operations for.
   defp word(value, operation, line, state) do

@@ -180,7 +180,8 @@ impl Lowering {
             }
             Expr::Select(condition, then, other) => {
                 let cond = self.expr(scope, condition);
-                let (then, or_else) = (self.expr(scope, then), self.expr(scope, other));
+                let then = self.choice(scope, then, BlackBox::wrap);
+                let or_else = self.choice(scope, other, BlackBox::hide_apart);
                 select(scope, cond, then, or_else)
             }
             Expr::PlaneLane => planes::lane(scope),
@@ -233,6 +234,10 @@ impl Lowering {
     /// hidden from compilers, which would otherwise simplify it together with the next operation.
     /// The constant zero is hidden too, because compilers simplify any product with it to zero.
     pub(super) fn operand(&self, scope: &mut Scope, expr: &Expr) -> Variable {
+        self.hidden(scope, expr, BlackBox::wrap)
+    }
+
+    fn hidden(&self, scope: &mut Scope, expr: &Expr, hide: Hide) -> Variable {
         let value = self.expr(scope, expr);
         let plain = match expr {
             Expr::ElementAtSelf(_) | Expr::Read(..) | Expr::Scalar(_) | Expr::Local(_) => true,
@@ -242,7 +247,34 @@ impl Lowering {
         if plain || !is_float(value.ty.elem_type()) {
             value
         } else {
-            self.black_box.wrap(scope, value)
+            hide(self.black_box, scope, value)
+        }
+    }
+
+    /// One of two values between which a condition chooses. Mesa's drivers rewrite a choice between the constants 1.0 and 0.0, or -1.0
+    /// and -0.0, to a conversion of the condition, and take 0.0 for -0.0 and the reverse, also after they have calculated a
+    /// constant. They do not tell integers from floats. Zeros of floats are hidden as operands are, and so are integers with
+    /// the bits of 1.0 and -1.0. The values are hidden in two ways: of two sums with the same zero, drivers choose between the
+    /// other operands.
+    fn choice(&self, scope: &mut Scope, expr: &Expr, hide: Hide) -> Variable {
+        let value = self.hidden(scope, expr, hide);
+        match expr {
+            Expr::Const(dtype, bits)
+                if !is_float(value.ty.elem_type()) && has_bits_of_one(dtype.size(), *bits) =>
+            {
+                hide(self.black_box, scope, value)
+            }
+            _ => value,
+        }
+    }
+
+    /// The value that a statement gives to a variable. A constant is hidden in another way than the results of operations, as those
+    /// of `choice` are: of a variable that a branch sets, drivers make a choice.
+    pub(super) fn set_value(&self, scope: &mut Scope, expr: &Expr) -> Variable {
+        let value = self.operand(scope, expr);
+        match value.as_const() {
+            Some(_) => self.black_box.hide_apart(scope, value),
+            None => value,
         }
     }
 
@@ -253,6 +285,19 @@ impl Lowering {
             Some(_) => self.black_box.wrap(scope, value),
             None => value,
         }
+    }
+}
+
+/// A way to hide a value from compilers.
+type Hide = fn(BlackBox, &mut Scope, Variable) -> Variable;
+
+/// Whether an integer has the bits of 1.0 or -1.0 in a float of its size in bytes.
+fn has_bits_of_one(size: u64, bits: u64) -> bool {
+    match size {
+        2 => matches!(bits as u16, 0x3C00 | 0xBC00),
+        4 => matches!(bits as u32, 0x3F80_0000 | 0xBF80_0000),
+        8 => matches!(bits, 0x3FF0_0000_0000_0000 | 0xBFF0_0000_0000_0000),
+        _ => false,
     }
 }
 

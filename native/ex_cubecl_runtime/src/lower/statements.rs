@@ -80,8 +80,7 @@ impl Lowering {
     fn statement(&self, scope: &mut Scope, statement: &Stmt) {
         match statement {
             Stmt::Set(local, value) => {
-                let value = self.operand(scope, value);
-                let value = self.unknown(scope, value);
+                let value = self.set_value(scope, value);
                 let local = self.locals[*local];
                 scope.register(Instruction::new(Operation::Copy(value), local));
             }
