@@ -5,7 +5,7 @@ defmodule ExCubecl.Error.Operation do
 
   alias ExCubecl.Error
 
-  # And `:invalid_value` of a single value. The texts of the other reasons say what was done with which shapes, ranges, elements, devices or files.
+  # The reasons whose messages do not say which operation failed; `named/4` adds `:invalid_value` where it is about a single value and not about an element of a list.
   @named [:invalid_argument, :invalid_shape, :unsupported_dtype, :type_mismatch] ++
            [:not_allocated, :stale, :unknown_device]
 

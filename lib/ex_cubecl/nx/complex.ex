@@ -119,7 +119,7 @@ if Code.ensure_loaded?(Nx.Backend) do
            do: parts_joined(:product, parts, out, config)
     end
 
-    # Large windows would take a launch for each of their elements.
+    # A product of complex numbers takes a launch for each element of the window: larger windows run on the host.
     def run(:window_product, [out, tensor, window, opts], config) do
       with true <- Tuple.product(window) <= @most_of_window,
            {:ok, dtype} <- dtype(out.type, config),

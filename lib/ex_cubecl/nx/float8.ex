@@ -16,7 +16,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     # Their operands may be of other types than the result.
     @joins [:concatenate, :stack, :put_slice]
 
-    # These know nothing but bytes.
+    # Callbacks that move elements without reading their values.
     @layout Layout.names() -- ([:as_type, :pad] ++ @joins)
 
     # Functions of the caller calculate with elements of the type of the tensor, and round each result.

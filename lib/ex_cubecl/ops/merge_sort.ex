@@ -49,7 +49,8 @@ defmodule ExCubecl.Ops.MergeSort do
   def work({lines, n}, keep, size) do
     tile = MergeKernels.tile()
     tiles = div(n + tile - 1, tile)
-    # The first pass keeps most, and two passes are there at a time.
+
+    # Each pass reads the result of the one before, so that two results are live at a time. That of the first pass is the largest.
     if tiles == 1,
       do: 0,
       else: lines * size * (2 * length(n, tile, tiles, min(tile, keep)) - keep)

@@ -67,7 +67,7 @@ defmodule ExCubecl.GoMetalTest do
     assert reason(Buffer.read(buffer)) == :stale
   end
 
-  test "a buffer has the type of each caller, whoever made the pool" do
+  test "a buffer has the type that its caller asks for" do
     first = Pool.get_buffer!(500_000, dtype: :f64, tag: "first")
     assert Pool.return_buffer(first) == :ok
     taken = Pool.get_buffer!(500_000)

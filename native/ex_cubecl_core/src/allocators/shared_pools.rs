@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_has_the_type_and_the_tag_of_each_caller_whoever_made_the_pool() {
+    fn a_buffer_has_the_type_and_the_tag_that_its_caller_asks_for() {
         let device = host_device();
         let label = Label {
             tag: Some(b"first"[..].into()),
