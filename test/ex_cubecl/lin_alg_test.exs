@@ -314,7 +314,10 @@ defmodule ExCubecl.LinAlgTest do
   test "large matrices, on the device" do
     for {batch, n, dtype} <- [
           {[], 101, :f32},
+          {[], 128, :f32},
+          {[], 133, :f32},
           {[3], 64, :f32},
+          {[2], 129, :f64},
           {[2, 1], 80, :f64},
           {[40], 17, :f32},
           {[], 100, :f16},
@@ -404,9 +407,9 @@ defmodule ExCubecl.LinAlgTest do
       end
     end
 
-    run.([100, 128])
+    run.([100, 129])
     before = ExCubecl.Kernel.cache!().misses
-    run.([101, 150])
+    run.([101, 128, 150])
     assert ExCubecl.Kernel.cache!().misses == before
   end
 

@@ -20,8 +20,8 @@ defmodule ExCubecl.LinAlg.Decompositions do
   end
 
   defp lu_on_device(%{buffer: %{shape: shape}} = a, buffer) do
-    with {:ok, factors, pivots} <- Device.lu(buffer),
-         {:ok, parts} <- Device.parts(factors, pivots),
+    with {:ok, lu} <- Device.lu(buffer, a),
+         {:ok, parts} <- Device.parts(lu),
          do: Error.map(parts, &Device.Operands.result(&1, shape, a.dtype))
   end
 

@@ -3,15 +3,36 @@ defmodule ExCubecl.LinAlg.Device do
   # Blocked decompositions on the device, for large matrices: blocks of 32 columns, and products of matrices for what is right of and below them. Buffers are of
   # [batch, n, n], of :f32 or :f64.
 
-  alias ExCubecl.{Buffer, Error, Kernel, Ops}
-  alias ExCubecl.LinAlg.Device.Kernels
-  alias ExCubecl.LinAlg.Operands
+  alias ExCubecl.{Buffer, DType, Error, Kernel}
+  alias ExCubecl.LinAlg.Device.{Kernels, Unblocked}
+  alias ExCubecl.LinAlg.{Device, Operands}
+  alias ExCubecl.Ops.Index
 
   @block 32
+
+  # Up to as many rows, one launch for a whole matrix takes no longer than those of its blocks, and needs fewer kernels.
+  @unblocked Unblocked.most()
 
   ## Cholesky
 
   @doc "The lower triangles L with A = L L'. `a` describes the matrices for errors."
+  def cholesky(%{n: n} = a, buffer) when n <= @unblocked do
+    with {:ok, l, pivots} <- Unblocked.cholesky(buffer),
+         {:ok, lists} <- Buffer.to_list(pivots) do
+      problems = for pivots <- lists, do: Enum.find_index(pivots, &(not positive?(&1)))
+
+      case Enum.find_index(problems, & &1) do
+        nil ->
+          {:ok, l}
+
+        index ->
+          pivot = Enum.at(problems, index)
+          value = lists |> Enum.at(index) |> Enum.at(pivot)
+          Operands.found({:not_positive, pivot, value}, a, index)
+      end
+    end
+  end
+
   def cholesky(%{n: n} = a, %{shape: [count, _, _], device: device} = buffer) do
     with {:ok, l} <- Buffer.duplicate(buffer),
          {:ok, failed} <- Buffer.zeros([count], :s32, device: device),
@@ -20,6 +41,9 @@ defmodule ExCubecl.LinAlg.Device do
          :ok <- positive(a, failed, pivots),
          do: triangle(l, 1, 0)
   end
+
+  defp positive?(:infinity), do: true
+  defp positive?(pivot), do: is_number(pivot) and pivot > 0
 
   defp cholesky_block(%{shape: [count, n, _]} = l, k, size, reports) do
     with :ok <- run(:cholesky_block, [n, k, size | reports] ++ [l], count * 32) do
@@ -48,14 +72,17 @@ defmodule ExCubecl.LinAlg.Device do
   ## LU
 
   @doc """
-  `{:ok, factors, pivots}`: L below the diagonal, U from it on, and for each column the row of its pivot, counted from the first row
-  of the block of the column.
+  `{:ok, lu}`, with the buffers `factors`, L below the diagonal and U from it on; `pivots`, for each column the row of its pivot, counted from the first row
+  of the block of the column; and `diagonal`, that of U.
   """
-  def lu(%{shape: [count, n, _], device: device} = buffer) do
+  def lu(%{shape: [_, n, _]} = buffer, _a) when n <= @unblocked, do: Unblocked.lu(buffer)
+
+  def lu(%{shape: [count, n, _], device: device} = buffer, a) do
     with {:ok, factors} <- Buffer.duplicate(buffer),
          {:ok, pivots} <- Buffer.zeros([count, n], :s32, device: device),
          :ok <- blocks(n, &lu_block(factors, pivots, &1, &2)),
-         do: {:ok, factors, pivots}
+         {:ok, diagonal} <- Device.Operands.diagonal(factors, a),
+         do: {:ok, %{factors: factors, pivots: pivots, diagonal: diagonal}}
   end
 
   defp lu_block(%{shape: [count, n, _]} = a, pivots, k, size) do
@@ -103,8 +130,8 @@ defmodule ExCubecl.LinAlg.Device do
   defp first({:ok, [panel | _]}), do: {:ok, panel}
   defp first(error), do: error
 
-  @doc "The rows of the matrices in the order of the pivots, as lists."
-  def order(%{shape: [_, n]} = pivots) do
+  # The rows of the matrices in the order of the pivots, as lists.
+  defp order(%{shape: [_, n]} = pivots) do
     with {:ok, pivots} <- Buffer.to_list(pivots) do
       {:ok,
        for pivots <- pivots do
@@ -113,7 +140,7 @@ defmodule ExCubecl.LinAlg.Device do
          order =
            for {pivot, at} <- Enum.with_index(pivots), reduce: start do
              order ->
-               other = at - rem(at, @block) + pivot
+               other = at - in_block(at, n) + pivot
                %{order | at => order[other], other => order[at]}
            end
 
@@ -122,61 +149,75 @@ defmodule ExCubecl.LinAlg.Device do
     end
   end
 
+  defp in_block(at, n) when n <= @unblocked, do: at
+  defp in_block(at, _n), do: rem(at, @block)
+
   @doc "1.0 for each matrix whose rows were exchanged an even number of times, else -1.0."
-  def signs(pivots) do
+  def signs(%{shape: [_, n]} = pivots) do
     with {:ok, pivots} <- Buffer.to_list(pivots) do
       {:ok,
        for pivots <- pivots do
-         exchanges = Enum.count(Enum.with_index(pivots), fn {p, at} -> p != rem(at, @block) end)
+         exchanges = Enum.count(Enum.with_index(pivots), fn {p, at} -> p != in_block(at, n) end)
          if rem(exchanges, 2) == 0, do: 1.0, else: -1.0
        end}
     end
   end
 
   @doc "The matrices P, L and U."
-  def parts(%{shape: [count, n, _], dtype: dtype, device: device} = factors, pivots) do
-    with {:ok, order} <- order(pivots),
-         {:ok, order} <- Buffer.new(List.flatten(order), [count, 1, n], :s32, device: device),
-         {:ok, rows} <- Ops.iota([n, 1], :s32, device: device),
-         {:ok, equal} <- Ops.equal(rows, order),
-         {:ok, p} <- Buffer.convert(equal, dtype),
+  def parts(%{factors: %{shape: shape, dtype: dtype, device: device} = factors, pivots: pivots}) do
+    with {:ok, orders} <- order(pivots),
+         bytes = Enum.map(orders, &permutation(&1, dtype)),
+         {:ok, p} <- Buffer.new(IO.iodata_to_binary(bytes), shape, dtype, device: device),
          {:ok, l} <- triangle(factors, 1, 1),
          {:ok, u} <- triangle(factors, -1, 0),
          do: {:ok, [p, l, u]}
   end
 
+  # Row order[i] of the matrix has its 1 in column i.
+  defp permutation(order, dtype) do
+    n = length(order)
+    size = DType.size!(dtype)
+    columns = order |> Enum.with_index() |> Map.new()
+    one = if dtype == :f64, do: <<1.0::float-64-native>>, else: <<1.0::float-32-native>>
+    zeros = :binary.copy(<<0>>, n * size)
+
+    for row <- 0..(n - 1) do
+      before = columns[row] * size
+      [binary_part(zeros, 0, before), one, binary_part(zeros, 0, n * size - size - before)]
+    end
+  end
+
   ## Systems
 
-  @doc "Replaces the right-hand sides x, of [batch, n, m], by the solutions of systems of lower triangles."
-  def solve_lower(a, %{shape: [count, n, m]} = x) do
-    blocks(n, fn k, size ->
-      below = n - k - size
-      corner = k * n + k
+  @doc """
+  Replaces right-hand sides of `m` columns by the solutions of systems of lower triangles of `n` rows, with ones on the diagonal if `unit` is 1. `a` and `x` are
+  `{buffer, {first element, stride of rows, of columns, of matrices}}`: an upper triangle is a lower one with negative strides.
+  """
+  def solve_lower({a, {a_first, a_row, a_column, a_batch}}, {x, sides}, {count, n, m}, unit) do
+    {x_first, x_row, x_column, x_batch} = sides
+    block = if n <= @unblocked, do: n, else: @block
 
-      with :ok <- run(:solve_block, [a, n, m, k, size, x], count * m) do
-        with_rest(below, fn ->
-          args = [
-            below,
-            m,
-            size,
-            corner + size * n,
-            n,
-            n * n,
-            k * m,
-            m,
-            1,
-            (k + size) * m,
-            m,
-            n * m
-          ]
+    blocks(n, block, fn k, size ->
+      next = k + size
+      at = x_first + k * x_row
+      corner = a_first + k * (a_row + a_column)
+      triangle = wrapped([corner, a_row, a_column, a_batch])
+      place = wrapped([at, x_row, x_column, x_batch])
 
-          tiles(:update_sides, [a | args] ++ [x], count, below, m)
+      with :ok <- run(:solve_block, [a | triangle] ++ [m, size, unit | place] ++ [x], count * m) do
+        with_rest(n - next, fn ->
+          below = wrapped([corner + size * a_row, a_row, a_column, a_batch, at, x_row, x_column])
+          rest = wrapped([x_first + next * x_row, x_row, x_column, x_batch])
+          args = [a, n - next, m, size | below] ++ rest ++ [x]
+          tiles(:update_sides, args, count, n - next, m)
         end)
       end
     end)
   end
 
-  @doc "Exchanges the rows of right-hand sides as `lu/1` did."
+  defp wrapped(numbers), do: Enum.map(numbers, &Index.wrapped/1)
+
+  @doc "Exchanges the rows of right-hand sides as `lu/2` did."
   def exchange_rows(pivots, %{shape: [count, n, m]} = x),
     do: run(:exchange_rows, [pivots, n, m, @block, x], count * m)
 
@@ -190,8 +231,8 @@ defmodule ExCubecl.LinAlg.Device do
   ## Blocks
 
   # Calls `fun` with the start and the length of each block.
-  defp blocks(n, fun) do
-    Error.each(0..(n - 1)//@block, &fun.(&1, min(@block, n - &1)))
+  defp blocks(n, block \\ @block, fun) do
+    Error.each(0..(n - 1)//block, &fun.(&1, min(block, n - &1)))
   end
 
   defp with_rest(0, _fun), do: :ok
@@ -206,22 +247,8 @@ defmodule ExCubecl.LinAlg.Device do
          start
        ) do
     square = n * n
-
-    args = [
-      rest,
-      rest,
-      size,
-      a0,
-      a_row,
-      square,
-      b0,
-      b_row,
-      b_column,
-      start * n + start,
-      n,
-      square
-    ]
-
+    factors = [a0, a_row, 1, square, b0, b_row, b_column]
+    args = [rest, rest, size] ++ factors ++ [start * n + start, n, 1, square]
     tiles(:update, args ++ [a], count, rest, rest)
   end
 

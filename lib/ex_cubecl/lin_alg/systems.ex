@@ -77,8 +77,8 @@ defmodule ExCubecl.LinAlg.Systems do
   defp general(a, b) do
     with {:ok, b} <- Operands.right_sides(a, b) do
       on_device(a, b, :lu, fn matrices, sides ->
-        with {:ok, factors, pivots} <- Device.lu(matrices),
-             do: Device.Systems.solve({factors, pivots}, sides, a)
+        with {:ok, lu} <- Device.lu(matrices, a),
+             do: Device.Systems.solve(lu, sides, a)
       end) ||
         one(a, b, fn rows, sides ->
           factors = LU.factor(rows)
@@ -114,9 +114,9 @@ defmodule ExCubecl.LinAlg.Systems do
 
   # The products of the pivots are 64-bit floats of the host: those of :f32 are soon too large or too small.
   defp determinant_on_device(a, buffer) do
-    with {:ok, factors, pivots} <- Device.lu(buffer),
+    with {:ok, %{pivots: pivots, diagonal: diagonal}} <- Device.lu(buffer, a),
          {:ok, signs} <- Device.signs(pivots),
-         {:ok, diagonals} <- Device.Operands.diagonals(factors, a),
+         {:ok, diagonals} <- Buffer.to_list(diagonal),
          {:ok, products} <- products(Enum.zip(diagonals, signs), a),
          {:ok, wide} <- Buffer.new(products, a.batch, :f64, device: buffer.device),
          do: if(a.dtype == :f64, do: {:ok, wide}, else: Buffer.convert(wide, a.dtype))

@@ -27,7 +27,7 @@ defmodule ExCubecl.LinAlg.Device.Kernels do
     for {cell, _, _, r, c} <- cells do
       quote do
         if row + unquote(r) < rows and column + unquote(c) < columns do
-          at = to + (row + unquote(r)) * stride + column + unquote(c)
+          at = to + (row + unquote(r)) * out_row + (column + unquote(c)) * out_column
           out[at] = out[at] - unquote(cell)
         end
       end
@@ -41,7 +41,9 @@ defmodule ExCubecl.LinAlg.Device.Kernels do
       for {a, r} <- Enum.with_index(rows),
           do:
             quote(
-              do: unquote(a) = unquote(source)[from + (row + unquote(r)) * a_row + cast(p, :u32)]
+              do:
+                unquote(a) =
+                  unquote(source)[from + (row + unquote(r)) * a_row + cast(p, :u32) * a_column]
             )
 
     more =
@@ -54,8 +56,8 @@ defmodule ExCubecl.LinAlg.Device.Kernels do
 
     names =
       for n <-
-            [:rows, :columns, :size, :a_first, :a_row, :a_batch, :b_first, :b_row, :b_column] ++
-              [:first, :stride, :batch],
+            [:rows, :columns, :size, :a_first, :a_row, :a_column, :a_batch] ++
+              [:b_first, :b_row, :b_column, :first, :out_row, :out_column, :batch],
           do: {n, [], nil}
 
     code =
@@ -269,22 +271,37 @@ defmodule ExCubecl.LinAlg.Device.Kernels do
     end
   end
 
-  # The system of a block of a lower triangle, one column for each invocation.
-  defkernel solve_block(a, n, m, k, size, x) do
+  # The system of a block of a lower triangle, with ones on its diagonal if `unit` is 1, one column for each invocation. Matrices are given as for `update`.
+  defkernel solve_block(
+              a,
+              first,
+              a_row,
+              a_column,
+              a_batch,
+              m,
+              size,
+              unit,
+              to,
+              x_row,
+              x_column,
+              x_batch,
+              x
+            ) do
     i = cast(index(), :u32)
     b = div(i, m)
-    sides = (b * n + k) * m + rem(i, m)
-    block = (b * n + k) * n + k
+    block = b * a_batch + first
+    sides = b * x_batch + rem(i, m) * x_column + to
 
     for j <- 0..(size - 1) do
-      row = block + cast(j, :u32) * n
-      sum = x[sides + cast(j, :u32) * m]
+      row = block + cast(j, :u32) * a_row
+      place = sides + cast(j, :u32) * x_row
+      sum = x[place]
 
       for p <- 0..(j - 1) do
-        sum = sum - a[row + cast(p, :u32)] * x[sides + cast(p, :u32) * m]
+        sum = sum - a[row + cast(p, :u32) * a_column] * x[sides + cast(p, :u32) * x_row]
       end
 
-      x[sides + cast(j, :u32) * m] = sum / a[row + cast(j, :u32)]
+      x[place] = if unit == 1, do: sum, else: sum / a[row + cast(j, :u32) * a_column]
     end
   end
 end

@@ -2,7 +2,9 @@ defmodule ExCubecl.LinAlg.Device.Operands do
   @moduledoc false
   # Matrices for the algorithms of `ExCubecl.LinAlg.Device`.
 
-  alias ExCubecl.{Buffer, Device, Ops, Shape, View}
+  use ExCubecl.Kernel
+
+  alias ExCubecl.{Buffer, Device, Kernel, Shape, View}
   alias ExCubecl.LinAlg.Operands
   alias ExCubecl.View.Copy
 
@@ -26,20 +28,42 @@ defmodule ExCubecl.LinAlg.Device.Operands do
   def finite(%{m: m, n: n, batch: batch} = a) do
     with {:ok, buffer} <- Buffer.convert(a.buffer, type(a)),
          {:ok, buffer} <- Buffer.reshape(buffer, [Shape.size(batch), m, n]),
-         {:ok, zeros} <- Ops.subtract(buffer, buffer),
-         {:ok, nan} <- Ops.is_nan(zeros),
-         {:ok, any} <- Ops.any(nan, axes: [1, 2]),
-         {:ok, any} <- Buffer.to_list(any) do
-      case Enum.find_index(any, &(&1 == 1)) do
+         {:ok, found} <- Buffer.zeros([Shape.size(batch)], :s32, device: buffer.device),
+         :ok <- search(buffer, found),
+         {:ok, found} <- Buffer.to_list(found) do
+      case Enum.find_index(found, &(&1 == 1)) do
         nil -> {:ok, buffer}
         index -> Operands.found(:not_finite, a, index)
       end
     end
   end
 
-  @doc "An error if an element of a diagonal is 0. `name` is that of the operation."
-  def invertible(buffer, a) do
-    with {:ok, lists} <- diagonals(buffer, a) do
+  @chunk 64
+
+  defp search(%{shape: [count, m, n]} = buffer, found) do
+    parts = div(m * n + @chunk - 1, @chunk)
+    Kernel.run({__MODULE__, :not_finite}, [buffer, m * n, parts, found], size: count * parts)
+  end
+
+  # Writes 1 for each matrix that has an element that is NaN or infinite: all invocations that write, write the same.
+  defkernel not_finite(x, size, parts, found) do
+    i = cast(index(), :u32)
+    b = div(i, parts)
+    at = rem(i, parts)
+    wrong = false
+
+    for _ <- 0..63 do
+      value = x[b * size + at]
+      wrong = wrong or (at < size and value - value != 0)
+      at = at + parts
+    end
+
+    if wrong, do: found[b] = 1
+  end
+
+  @doc "An error if a number of the diagonals, of [batch, n], is 0."
+  def invertible(diagonal, a) do
+    with {:ok, lists} <- Buffer.to_list(diagonal) do
       case Enum.find_index(lists, &Enum.any?(&1, fn x -> x == 0 end)) do
         nil ->
           :ok
@@ -51,10 +75,10 @@ defmodule ExCubecl.LinAlg.Device.Operands do
     end
   end
 
-  @doc "The diagonals of matrices, as lists."
-  def diagonals(%{shape: [count, n, _]} = buffer, a) do
+  @doc "The diagonals of matrices, as [batch, n]."
+  def diagonal(%{shape: [count, n, _]} = buffer, a) do
     diagonals = %{View.new(buffer) | shape: [count, n], strides: [n * n, n + 1]}
-    with {:ok, diagonals} <- Copy.copy(diagonals, a.name), do: Buffer.to_list(diagonals)
+    Copy.copy(diagonals, a.name)
   end
 
   @doc "A result in the shape and the type of the operation's results."

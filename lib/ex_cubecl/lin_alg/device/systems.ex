@@ -2,51 +2,57 @@ defmodule ExCubecl.LinAlg.Device.Systems do
   @moduledoc false
   # Systems of equations on the device; buffers are of [batch, rows, columns].
 
-  alias ExCubecl.{Buffer, View}
+  alias ExCubecl.Buffer
   alias ExCubecl.LinAlg.Device
-  alias ExCubecl.LinAlg.Device.Operands
-  alias ExCubecl.View.{Copy, Strides}
+  alias ExCubecl.LinAlg.Device.{Operands, Unblocked}
 
   @doc """
   The solutions x of a x = b. Of `how`, `lower?` tells which triangle of `a` is used, after which it is transposed with `transpose?`; without `left?`, b is, and
   the solutions are.
   """
-  def triangular(buffer, b, how, a) do
-    # In the reverse order, an upper triangle is a lower one.
-    reverse? = how.lower? == how.transpose?
+  def triangular(%{shape: [count, n, _]} = buffer, b, how, a) do
+    lower? = how.lower? != how.transpose?
+    triangle = if how.transpose?, do: {0, 1, n, n * n}, else: {0, n, 1, n * n}
 
-    with :ok <- Operands.invertible(buffer, a),
-         {:ok, triangle} <- copy(buffer, how.transpose?, if(reverse?, do: [1, 2], else: []), a),
-         {:ok, x} <- copy(b, not how.left?, if(reverse?, do: [1], else: []), a),
-         :ok <- Device.solve_lower(triangle, x),
-         do: back(x, not how.left?, if(reverse?, do: [1], else: []), a)
-  end
-
-  @doc "The solutions of systems whose matrices have the factors of `ExCubecl.LinAlg.Device.lu/1`."
-  def solve({factors, pivots}, b, a) do
-    with :ok <- Operands.invertible(factors, a),
+    with {:ok, diagonal} <- Operands.diagonal(buffer, a),
+         :ok <- Operands.invertible(diagonal, a),
          {:ok, x} <- Buffer.duplicate(b),
-         :ok <- Device.exchange_rows(pivots, x),
-         {:ok, lower} <- Device.triangle(factors, 1, 1),
-         :ok <- Device.solve_lower(lower, x),
-         {:ok, upper} <- copy(factors, false, [1, 2], a),
-         {:ok, x} <- copy(x, false, [1], a),
-         :ok <- Device.solve_lower(upper, x),
-         do: back(x, false, [1], a)
+         {m, sides} = sides(x, how.left?),
+         {triangle, sides} =
+           if(lower?, do: {triangle, sides}, else: reversed(triangle, sides, n)),
+         :ok <- Device.solve_lower({buffer, triangle}, {x, sides}, {count, n, m}, 0),
+         do: {:ok, x}
   end
 
-  # A new buffer of transposed, then reversed matrices; `back/4` is its inverse.
-  defp copy(buffer, transpose?, axes, a) do
-    view = View.new(buffer)
-    view = if transpose?, do: Strides.transpose(view, [0, 2, 1]), else: view
-    view |> Strides.reverse(axes) |> Copy.copy(a.name)
+  @doc "The solutions of systems whose matrices have the factors of `ExCubecl.LinAlg.Device.lu/2`."
+  def solve(%{factors: %{shape: [count, n, _]}} = lu, b, a) do
+    with :ok <- Operands.invertible(lu.diagonal, a),
+         {:ok, x} <- Buffer.duplicate(b),
+         :ok <- solved(lu, x, {count, n, List.last(x.shape)}),
+         do: {:ok, x}
   end
 
-  defp back(x, false, [], _a), do: {:ok, x}
+  defp solved(lu, x, {_, n, _} = size) do
+    if n <= Unblocked.most(), do: Unblocked.solve(lu, x), else: in_blocks(lu, x, size)
+  end
 
-  defp back(x, transpose?, axes, a) do
-    view = Strides.reverse(View.new(x), axes)
-    view = if transpose?, do: Strides.transpose(view, [0, 2, 1]), else: view
-    Copy.copy(view, a.name)
+  defp in_blocks(%{factors: factors, pivots: pivots}, x, {_, n, _} = size) do
+    {_, sides} = sides(x, true)
+    triangle = {0, n, 1, n * n}
+    {upper, last} = reversed(triangle, sides, n)
+
+    with :ok <- Device.exchange_rows(pivots, x),
+         :ok <- Device.solve_lower({factors, triangle}, {x, sides}, size, 1),
+         do: Device.solve_lower({factors, upper}, {x, last}, size, 0)
+  end
+
+  # The number of columns, and where they are: those of x, or its rows.
+  defp sides(%{shape: [_, n, m]}, true), do: {m, {0, m, 1, n * m}}
+  defp sides(%{shape: [_, m, n]}, false), do: {m, {0, 1, n, n * m}}
+
+  # In the reverse order, an upper triangle is a lower one.
+  defp reversed({0, row, column, batch}, {0, x_row, x_column, x_batch}, n) do
+    last = n - 1
+    {{last * (row + column), -row, -column, batch}, {last * x_row, -x_row, x_column, x_batch}}
   end
 end
