@@ -42,7 +42,7 @@ defmodule ExCubecl do
       {:ok, <<0, 128, 255>>}
       iex> {:error, error} = ExCubecl.buffer([1.0, 2.0], [3], :f32)
       iex> Exception.message(error)
-      "shape [3] needs 3 elements, but the data has 2"
+      "buffer: shape [3] needs 3 elements, but the data has 2"
   """
   @spec buffer(Buffer.data(), Buffer.shape(), DType.t(), keyword) :: Buffer.result(Buffer.t())
   defdelegate buffer(data, shape, dtype, opts \\ []), to: Buffer, as: :new

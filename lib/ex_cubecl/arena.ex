@@ -39,7 +39,7 @@ defmodule ExCubecl.Arena do
   alias ExCubecl.{Buffer, Device, DType, Error, Native}
   alias ExCubecl.Arena.{Options, Tensors}
   alias ExCubecl.Buffer.Pressure
-  alias ExCubecl.Error.{Arguments, Text}
+  alias ExCubecl.Error.{Arguments, Operation, Text}
 
   @enforce_keys [:ref, :unit, :device, :size]
   defstruct [:ref, :unit, :device, :size]
@@ -365,7 +365,8 @@ defmodule ExCubecl.Arena do
       false
   """
   @spec extendable?(t) :: boolean
-  def extendable?(arena), do: Error.unwrap!(ask(arena, &Native.arena_extendable/1))
+  def extendable?(arena),
+    do: Operation.unwrap!(ask(arena, &Native.arena_extendable/1), :extendable?, arena: arena)
 
   @doc """
   Returns `:ok` and sets whether the arena allocates more memory when it is full; for an arena of `per_process/2`

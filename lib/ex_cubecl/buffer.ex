@@ -35,7 +35,7 @@ defmodule ExCubecl.Buffer do
   alias ExCubecl.{Device, DType, Error, Shape}
   alias ExCubecl.Buffer.{Copy, Create, Inference, Info, Read, Remote, Transfer, View, Write}
   alias ExCubecl.Cluster.{Client, Location}
-  alias ExCubecl.Error.Arguments
+  alias ExCubecl.Error.{Arguments, Operation}
 
   @enforce_keys [:ref, :dtype, :shape, :device]
   defstruct [:ref, :dtype, :shape, :device]
@@ -106,7 +106,7 @@ defmodule ExCubecl.Buffer do
       [[1.0, 2.5], [3.0, 4.0]]
       iex> {:error, error} = ExCubecl.Buffer.new([[1, 2], [3]])
       iex> Exception.message(error)
-      "the nested list is ragged: the row at index [1] has 1 element, and the first row at this depth has 2"
+      "new: the data is ragged: the row at index [1] has 1 element, and the first row at this depth has 2"
   """
   @spec new(data) :: result(t)
   def new(data), do: inferred(data, [])
@@ -202,7 +202,8 @@ defmodule ExCubecl.Buffer do
       true
   """
   @spec allocated?(t) :: boolean
-  def allocated?(buffer), do: Error.unwrap!(route(buffer, &Info.allocated/1))
+  def allocated?(buffer),
+    do: Operation.unwrap!(route(buffer, &Info.allocated/1), :allocated?, buffer: buffer)
 
   ## Looking at the same elements
 
@@ -610,7 +611,7 @@ defmodule ExCubecl.Buffer do
       false
   """
   @spec same_storage?(t, t) :: boolean
-  def same_storage?(a, b), do: related?(a, b, &Info.same_storage/2)
+  def same_storage?(a, b), do: related?(:same_storage?, a, b, &Info.same_storage/2)
 
   @doc """
   Returns whether two buffers share at least one byte.
@@ -622,7 +623,7 @@ defmodule ExCubecl.Buffer do
       {false, true}
   """
   @spec overlap?(t, t) :: boolean
-  def overlap?(a, b), do: related?(a, b, &Info.overlap/2)
+  def overlap?(a, b), do: related?(:overlap?, a, b, &Info.overlap/2)
 
   @doc """
   Returns `:ok` once all queued work is done, on the device of a buffer or on a device.
@@ -673,9 +674,15 @@ defmodule ExCubecl.Buffer do
   end
 
   # Storages of different nodes share nothing.
-  defp related?(a, b, fun) do
-    [a, b] = Error.unwrap!(check_all([a, b]))
-    Location.node_of(a) == Location.node_of(b) and Error.unwrap!(Client.route(a, fun, [b]))
+  defp related?(name, a, b, fun) do
+    related =
+      with {:ok, a} <- check(a), {:ok, b} <- check(b) do
+        if Location.node_of(a) == Location.node_of(b),
+          do: Client.route(a, fun, [b]),
+          else: {:ok, false}
+      end
+
+    Operation.unwrap!(related, name, a: a, b: b)
   end
 
   defp local?(buffer), do: Location.node_of(buffer) == nil

@@ -3,16 +3,16 @@ defmodule ExCubecl.Error do
   The error that functions of ExCubecl return as `{:error, error}`, and that their `!` variants raise. Predicates, whose names end in `?`, return a
   boolean and raise it for a wrong argument.
 
-  Match on `reason`; `details` holds the numbers, and for an error about an argument `function`, the name of the function that was called; `Exception.message/1` describes the error, the
+  Match on `reason`; `details` holds `function`, the name of the function that was called, and the numbers; `Exception.message/1` describes the error, the
   expected value and the remedy.
 
       iex> {:error, error} = ExCubecl.buffer([1, 2, 300], [3], :u8)
       iex> error.reason
       :invalid_value
       iex> error.details
-      %{index: 2, value: 300, dtype: :u8}
+      %{function: :buffer, index: 2, value: 300, dtype: :u8}
       iex> Exception.message(error)
-      "element 2 is 300, which u8 cannot hold: expected an integer from 0 to 255"
+      "buffer: element 2 of the data is 300, which u8 cannot hold: expected an integer from 0 to 255"
 
   | reason | what happened |
   |---|---|

@@ -27,7 +27,7 @@ defmodule ExCubecl.Pool do
 
   alias ExCubecl.{Buffer, DType, Error, Native}
   alias ExCubecl.Buffer.{AllocOptions, Handle, Pressure}
-  alias ExCubecl.Error.Arguments
+  alias ExCubecl.Error.{Arguments, Operation}
   alias ExCubecl.Pool.{Options, Server, Shared}
 
   @type pool :: GenServer.server()
@@ -87,11 +87,14 @@ defmodule ExCubecl.Pool do
   """
   @spec start_link([option]) :: GenServer.on_start()
   def start_link(opts) do
-    with {:ok, checked} <- Options.check(opts),
-         %{id: id, dtype: dtype, shape: shape, max: max, note: note} = checked,
-         {:ok, pool} <-
-           Error.from_native(fn -> Native.pool_new(id, dtype, shape, max, note) end),
-         do: GenServer.start_link(Server, {pool, max}, Keyword.take(opts, [:name]))
+    started =
+      with {:ok, checked} <- Options.check(opts),
+           %{id: id, dtype: dtype, shape: shape, max: max, note: note} = checked,
+           {:ok, pool} <-
+             Error.from_native(fn -> Native.pool_new(id, dtype, shape, max, note) end),
+           do: GenServer.start_link(Server, {pool, max}, Keyword.take(opts, [:name]))
+
+    Operation.named(started, :start_link, [:opts], [opts])
   end
 
   @doc """
@@ -110,7 +113,7 @@ defmodule ExCubecl.Pool do
       iex> {:ok, held} = ExCubecl.Pool.checkout(pool)
       iex> {:error, error} = ExCubecl.Pool.checkout(pool, timeout: 10)
       iex> Exception.message(error)
-      "all 1 of the pool are held, and none was returned within 10 ms: return one, wait longer, or raise max"
+      "checkout: all 1 of the pool are held, and none was returned within 10 ms: return one, wait longer, or raise max"
       iex> ExCubecl.size(held)
       {:ok, 100}
   """

@@ -28,7 +28,7 @@ defmodule ExCubecl.View do
 
   alias ExCubecl.{Buffer, Device, DType, Error, Shape}
   alias ExCubecl.Buffer.Handle
-  alias ExCubecl.Error.{Arguments, Text}
+  alias ExCubecl.Error.{Arguments, Operation, Text}
   alias ExCubecl.Ops.{Layout, Shapes, Slices}
   alias ExCubecl.View.{Check, Copy, Strides}
 
@@ -203,7 +203,8 @@ defmodule ExCubecl.View do
       {true, false}
   """
   @spec contiguous?(operand) :: boolean
-  def contiguous?(x), do: x |> of() |> Error.unwrap!() |> Strides.contiguous?()
+  def contiguous?(x),
+    do: x |> of() |> Operation.unwrap!(:contiguous?, x: x) |> Strides.contiguous?()
 
   @doc """
   Returns `{:ok, shape}`, a list of dimensions.

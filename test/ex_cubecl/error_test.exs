@@ -56,7 +56,7 @@ defmodule ExCubecl.ErrorTest do
     {:error, error} = ExCubecl.buffer([1], [2], :u8)
     assert catch_error(ExCubecl.buffer!([1], [2], :u8)) == error
 
-    assert_raise Error, "shape [2] needs 2 elements, but the data has 1", fn ->
+    assert_raise Error, "buffer: shape [2] needs 2 elements, but the data has 1", fn ->
       ExCubecl.buffer!([1], [2], :u8)
     end
   end

@@ -79,7 +79,7 @@ defmodule ExCubecl.ArgumentAttack do
   rescue
     error in Error ->
       if String.ends_with?(to_string(name), "?"),
-        do: worded(error),
+        do: worded(error, name),
         else: {:raised, Exception.message(error)}
 
     error ->
@@ -87,19 +87,34 @@ defmodule ExCubecl.ArgumentAttack do
   catch
     kind, reason -> {kind, shown(reason)}
   else
-    {:error, %Error{} = error} -> worded(error)
+    {:error, %Error{} = error} -> worded(error, name)
     {:error, other} -> {:error, shown(other)}
     value -> if String.printable?(inspect(value)), do: :ok, else: :unprintable_value
   end
 
-  defp worded(error) do
+  defp worded(error, name) do
     message = Exception.message(error)
 
-    if String.printable?(message) and byte_size(message) in 10..3_000 and
-         byte_size(inspect(error)) < 50_000,
-       do: :ok,
-       else: {:message, shown(message)}
+    cond do
+      not String.printable?(message) or byte_size(message) not in 10..3_000 ->
+        {:message, shown(message)}
+
+      byte_size(inspect(error)) >= 50_000 ->
+        {:inspected, shown(message)}
+
+      not named?(message, name) ->
+        {:unnamed, shown(message)}
+
+      true ->
+        :ok
+    end
   end
+
+  @doc "Whether a message begins with the name of the function that was called, or says which kernel it is about."
+  def named?(message, name),
+    do:
+      String.starts_with?(message, "#{name}: ") or
+        message =~ ~r/^(the )?kernel |^(argument|option) \w+ (\(\w+\) )?of kernel /
 
   defp shown(term), do: term |> inspect(limit: 10, printable_limit: 200) |> String.slice(0, 300)
 

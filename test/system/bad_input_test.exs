@@ -44,7 +44,9 @@ defmodule ExCubecl.BadInputTest do
         ] do
       assert {:error, error} = ExCubecl.buffer(data, [3], dtype)
       assert %{reason: :invalid_value, details: %{index: ^index, dtype: ^dtype}} = error
-      assert Exception.message(error) =~ "element #{index} is #{inspect(Enum.at(data, index))}"
+
+      assert Exception.message(error) =~
+               "element #{index} of the data is #{inspect(Enum.at(data, index))}"
     end
 
     assert {:error, %{details: %{index: 3}}} = ExCubecl.buffer([[1, 2], [3, -1]], [2, 2], :u8)

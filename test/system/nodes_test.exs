@@ -211,7 +211,7 @@ defmodule ExCubecl.NodesTest do
     assert error.details.node == node
 
     assert Exception.message(error) ==
-             "on node #{node}: a range of 2 elements from offset 2 on is not inside of the buffer, which has 3: offset + count must be at most 3"
+             "on node #{node}: view: a range of 2 elements from offset 2 on is not inside of the buffer, which has 3: offset + count must be at most 3"
 
     refused(Buffer.convert(buffer, :u9), :unsupported_dtype,
       says: "on node #{node}: convert: :u9 is no"

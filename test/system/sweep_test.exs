@@ -84,10 +84,11 @@ defmodule ExCubecl.SweepTest do
       String.replace(message, ~r/: this machine has .*\n/, "")
     end
 
-    assert ask.("cuda:99", "") == "there is no device cuda:99, which EX_CUBECL_DEVICE names"
+    assert ask.("cuda:99", "") ==
+             "adapters: there is no device cuda:99, which EX_CUBECL_DEVICE names"
 
     assert ask.(nil, "Application.put_env(:ex_cubecl, :default_device, {:cuda, 99})") ==
-             "there is no device cuda:99, which `config :ex_cubecl, default_device: ...` names"
+             "adapters: there is no device cuda:99, which `config :ex_cubecl, default_device: ...` names"
   end
 
   test "where limits, size classes and the like are not what they should be" do

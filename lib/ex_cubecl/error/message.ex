@@ -40,7 +40,7 @@ defmodule ExCubecl.Error.Message do
 
   @doc "The message: what was wrong, what was expected, and what to do. An error from another node names that node."
   def of(%{reason: reason, details: details}) do
-    text = step(details) <> function(details) <> argument(details) <> text(reason, details)
+    text = named(step(details) <> argument(details) <> text(reason, details), details)
 
     case details do
       %{node: node} when is_atom(node) ->
@@ -57,10 +57,15 @@ defmodule ExCubecl.Error.Message do
   defp step(%{step: step}), do: "step #{step}: "
   defp step(_details), do: ""
 
-  # The function that was called, where the rest does not name it.
-  defp function(%{function: name}) when is_atom(name), do: "#{name}: "
-  defp function(%{operation: operation, argument: _}), do: "#{operation}: "
-  defp function(_details), do: ""
+  # The function that was called, where the text names neither it nor a kernel, which is the function for its caller.
+  defp named(text, %{kernel: _} = details) when not is_map_key(details, :step), do: text
+  defp named(text, %{argument: :kernel, reason: _}), do: text
+  defp named(text, %{function: name}) when is_atom(name), do: prefixed(text, name)
+  defp named(text, %{operation: name, argument: _}), do: prefixed(text, name)
+  defp named(text, _details), do: text
+
+  defp prefixed(text, name),
+    do: if(String.starts_with?(text, "#{name}: "), do: text, else: "#{name}: #{text}")
 
   # The argument of a kernel.
   defp argument(%{kernel: kernel, number: number, name: name}),

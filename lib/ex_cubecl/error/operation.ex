@@ -1,58 +1,67 @@
 defmodule ExCubecl.Error.Operation do
   @moduledoc false
-  # Puts the name of the public function that was called into its errors, and the name of the argument where the function that found the error only
+  # Puts the name of the public function that was called into its errors, and the name of the argument where the code that found the error only
   # knows it as a buffer. Where public functions call others, the name is that of the first one.
 
-  alias ExCubecl.Error
-
-  # The reasons whose messages do not say which operation failed; `named/4` adds `:invalid_value` where it is about a single value and not about an element of a list.
-  @named [:invalid_argument, :invalid_shape, :unsupported_dtype, :type_mismatch] ++
-           [:not_allocated, :stale, :unknown_device]
-
-  @doc "The reasons of errors that have the name of the function."
-  def reasons, do: @named
+  alias ExCubecl.{Error, Native}
 
   @doc """
-  The result of a function, with the function as `:function` in the details of an error that does not name it as its operation, its kernel or its step, and with the
-  name of the argument. `names` are those of the arguments, `values` their values.
+  The result of a function, with the function as `:function` in the details of an error, and with the name of the argument. `names` are those of
+  the arguments, `values` their values.
   """
   @spec named(result, atom, [atom], list) :: result when result: term
-  def named({:error, %Error{reason: reason, details: details} = error}, name, names, values)
-      when reason in @named or (reason == :invalid_value and not is_map_key(details, :index)) do
-    if named?(details, name),
-      do: {:error, error},
-      else: {:error, %{error | details: named_in(details, name, Enum.zip(names, values))}}
+  def named({:error, %Error{} = error}, name, names, values) do
+    details = argument(error.details, error.reason, Enum.zip(names, values))
+    {:error, %{error | details: Map.put(details, :function, name)}}
   end
 
   def named(result, _name, _names, _values), do: result
 
-  defp named?(%{kernel: _}, _name), do: true
-  defp named?(%{step: _}, _name), do: true
-  # Errors in a source are about the source.
-  defp named?(%{argument: :kernel, reason: _}, _name), do: true
-  # The environment or the configuration names the device.
-  defp named?(%{source: _}, _name), do: true
-  defp named?(%{operation: operation}, name), do: operation == name
-  defp named?(_details, _name), do: false
+  @doc "The value of a result, for a function that raises its errors, such as a predicate, with `args` by their names."
+  @spec unwrap!({:ok, value} | {:error, Error.t()}, atom, keyword) :: value when value: term
+  def unwrap!(result, name, args),
+    do: Error.unwrap!(named(result, name, Keyword.keys(args), Keyword.values(args)))
 
-  defp named_in(details, name, args), do: details |> argument(args) |> Map.put(:function, name)
-
-  # The arguments of kernels have their names.
-  defp argument(%{expected: "an %ExCubecl.Buffer{}", value: value} = details, args) do
-    case Enum.find_value(args, &found(&1, value)) do
-      nil -> details
-      name -> %{details | argument: name}
+  @doc "The reason for which the elements of a buffer or a view cannot be read, or `nil`."
+  @spec refusal(term) :: Error.reason() | nil
+  def refusal(%{ref: ref, dtype: _}) when is_reference(ref) do
+    case Error.from_native(fn -> Native.buffer_preview(ref, 1) end) do
+      {:error, %{reason: reason}} -> reason
+      _ -> nil
     end
   end
 
-  defp argument(details, _args), do: details
+  def refusal(%{buffer: buffer, strides: _}), do: refusal(buffer)
+  def refusal(_other), do: nil
 
-  defp found({name, value}, value), do: name
+  # The arguments of kernels have their names.
+  defp argument(%{kernel: _} = details, _reason, _args), do: details
 
-  defp found({name, list}, value) when is_list(list) do
-    at = if not List.improper?(list), do: Enum.find_index(list, &(&1 === value))
-    at && "#{name}[#{at}]"
+  defp argument(%{expected: "an %ExCubecl.Buffer{}", value: value} = details, _reason, args),
+    do: renamed(details, found(args, &(&1 === value)))
+
+  defp argument(%{argument: _} = details, _reason, _args), do: details
+
+  defp argument(%{actual: dtype} = details, :type_mismatch, args),
+    do: renamed(details, found(args, &match?(%{ref: _, dtype: ^dtype}, &1)))
+
+  defp argument(details, reason, args) when reason in [:not_allocated, :stale],
+    do: renamed(details, found(args, &(refusal(&1) == reason)))
+
+  defp argument(details, _reason, _args), do: details
+
+  defp renamed(details, nil), do: details
+  defp renamed(details, name), do: Map.put(details, :argument, name)
+
+  # The name of the first argument, or the place in an argument that is a list.
+  defp found(args, wanted?) do
+    Enum.find_value(args, fn {name, value} ->
+      cond do
+        wanted?.(value) -> name
+        not is_list(value) or List.improper?(value) -> nil
+        at = Enum.find_index(value, wanted?) -> "#{name}[#{at}]"
+        true -> nil
+      end
+    end)
   end
-
-  defp found(_other, _value), do: nil
 end

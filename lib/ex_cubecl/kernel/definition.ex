@@ -88,28 +88,34 @@ defmodule ExCubecl.Kernel.Definition do
     Module.put_attribute(env.module, @kernels, {{name, arity}, kernel})
     args = Macro.generate_arguments(arity, __MODULE__)
     opts = Macro.var(:opts, __MODULE__)
-    run = &run(&1, kernel, args, &2)
+    call = &call(kernel, args, &1)
+    raising_call = &quote(do: ExCubecl.Error.unwrap!(unquote(call(kernel, args, &1))))
     raising = :"#{name}!"
 
     # Not `opts \\ []`, of which Elixir would report a conflict with another function before `finish/1` can. No
     # function calls another by its name, which may be the name of a function that is imported from Elixir's Kernel.
     quote do
-      def unquote(name)(unquote_splicing(args)), do: unquote(run.(:run, []))
+      def unquote(name)(unquote_splicing(args)), do: unquote(call.([]))
 
       @doc "As `#{unquote(name)}/#{unquote(arity)}`, with the options of `ExCubecl.Kernel.run/3`."
-      def unquote(name)(unquote_splicing(args), unquote(opts)), do: unquote(run.(:run, opts))
+      def unquote(name)(unquote_splicing(args), unquote(opts)), do: unquote(call.(opts))
 
       @doc "As `#{unquote(name)}/#{unquote(arity)}`, but returns the value itself or raises `ExCubecl.Error`."
-      def unquote(raising)(unquote_splicing(args)), do: unquote(run.(:run!, []))
+      def unquote(raising)(unquote_splicing(args)), do: unquote(raising_call.([]))
 
       @doc "As `#{unquote(name)}/#{unquote(arity + 1)}`, but returns the value itself or raises `ExCubecl.Error`."
-      def unquote(raising)(unquote_splicing(args), unquote(opts)), do: unquote(run.(:run!, opts))
+      def unquote(raising)(unquote_splicing(args), unquote(opts)),
+        do: unquote(raising_call.(opts))
     end
   end
 
-  defp run(function, kernel, args, opts) do
-    args = [struct_of(kernel), args, opts]
-    quote do: ExCubecl.Kernel.unquote(function)(unquote_splicing(args))
+  # Errors have the name of the function.
+  defp call(%{parsed: %{name: name}} = kernel, args, opts) do
+    quote do
+      unquote(struct_of(kernel))
+      |> ExCubecl.Kernel.run(unquote(args), unquote(opts))
+      |> ExCubecl.Error.Operation.named(unquote(name), [], [])
+    end
   end
 
   # The code of the struct, for the module that defines the kernel.

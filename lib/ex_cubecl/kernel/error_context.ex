@@ -2,7 +2,8 @@ defmodule ExCubecl.Kernel.ErrorContext do
   @moduledoc false
   # Adds to an error the argument of a kernel that it is about. The native side has only slots and references, no names.
 
-  alias ExCubecl.{Buffer, Device, Error, Native, Shape}
+  alias ExCubecl.{Buffer, Device, Error, Shape}
+  alias ExCubecl.Error.Operation
 
   @doc "The details that name an argument of a kernel."
   def argument(parsed, name) do
@@ -67,10 +68,10 @@ defmodule ExCubecl.Kernel.ErrorContext do
   end
 
   defp argument_of(%{reason: :stale}, parsed, args, _scalars, _into),
-    do: find(parsed, args, &(refused(&1.buffer) == :stale))
+    do: find(parsed, args, &(Operation.refusal(&1.buffer) == :stale))
 
   defp argument_of(%{reason: :device_lost}, parsed, args, _scalars, _into),
-    do: find(parsed, args, &(refused(&1.buffer) == :device_lost))
+    do: find(parsed, args, &(Operation.refusal(&1.buffer) == :device_lost))
 
   defp argument_of(
          %{reason: :invalid_argument, details: %{reason: %{device: device, on: _}}},
@@ -107,13 +108,6 @@ defmodule ExCubecl.Kernel.ErrorContext do
 
   defp calculating(%{dtype: dtype, device: device}) do
     with {:ok, info} <- Device.info(device), true <- dtype in info.dtypes, do: {:ok, info}
-  end
-
-  defp refused(%{ref: ref}) do
-    case Error.from_native(fn -> Native.buffer_preview(ref, 1) end) do
-      {:error, %{reason: reason}} -> reason
-      _ -> nil
-    end
   end
 
   defp overlap?(a, b) do

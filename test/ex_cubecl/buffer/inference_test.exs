@@ -56,7 +56,7 @@ defmodule ExCubecl.Buffer.InferenceTest do
           {List.duplicate([1], 100) ++ [[1, 100]],
            "the row at index [100] has 2 elements, and the first row at this depth has 1"}
         ] do
-      assert says(ExCubecl.buffer(data)) == "the nested list is ragged: " <> text
+      assert says(ExCubecl.buffer(data)) == "buffer: the data is ragged: " <> text
       assert reason(ExCubecl.buffer(data)) == :shape_mismatch
     end
   end
@@ -72,9 +72,9 @@ defmodule ExCubecl.Buffer.InferenceTest do
           {[[1], [1 | 2]],
            "buffer: the data is an improper list: expected a list that ends with []"},
           {[3_000_000_000],
-           "element 0 is 3000000000, which s32 cannot hold: expected an integer from -2147483648 to 2147483647"},
+           "buffer: element 0 of the data is 3000000000, which s32 cannot hold: expected an integer from -2147483648 to 2147483647"},
           {[1, :b],
-           "element 1 is :b, which f32 cannot hold: expected a float, an integer of at most 64 bits, :nan, :infinity or :neg_infinity"}
+           "buffer: element 1 of the data is :b, which f32 cannot hold: expected a float, an integer of at most 64 bits, :nan, :infinity or :neg_infinity"}
         ],
         do: assert(says(ExCubecl.buffer(data)) == text)
 

@@ -89,12 +89,12 @@ defmodule ExCubecl.MessageTest do
     rep = Replicated.from!([1], [1], :u8, devices: devices)
 
     assert says(Replicated.read(rep, 3)) ==
-             "there is no device 3 in the device list, which has 1, from 0 to 0"
+             "read: there is no device 3 in the device list, which has 1, from 0 to 0"
 
     assert says(Buffer.zeros([10 ** 12], :f32)) =~ "4000000000000 bytes (3.6 TiB) are more than"
 
     assert says(ExCubecl.Pool.start_link(size: 0)) ==
-             "invalid size 0: expected a positive number of bytes"
+             "start_link: invalid size 0: expected a positive number of bytes"
 
     assert says(ExCubecl.Pool.start_link(size: 3, dtype: :f32)) =~ "bytes, a multiple of 4"
   end
@@ -134,7 +134,7 @@ defmodule ExCubecl.MessageTest do
     error = elem(ExCubecl.buffer([1], [100], :u8), 1)
 
     assert inspect(error, width: :infinity) =~
-             ~s(#ExCubecl.Error<message: "shape [100] needs 100 elements, but the data has 1", reason: :shape_mismatch, details: %{)
+             ~s(#ExCubecl.Error<message: "buffer: shape [100] needs 100 elements, but the data has 1", reason: :shape_mismatch, details: %{)
 
     assert inspect({:error, error}) =~ ~r/^{:error,\s+#ExCubecl.Error<\s*message: /
 
@@ -157,7 +157,7 @@ defmodule ExCubecl.MessageTest do
 
     for reshape <- [&Buffer.reshape/2, &ExCubecl.View.reshape/2] do
       assert says(reshape.(x, [100, -1])) ==
-               "shape [100, -1] has a multiple of 100 elements, and the buffer has 24: no dimension in place of -1 fits"
+               "reshape: shape [100, -1] has a multiple of 100 elements, and the buffer has 24: no dimension in place of -1 fits"
 
       assert says(reshape.(x, [-1, 0])) =~ "no dimension in place of -1 fits"
       assert says(reshape.(x, [-1, -1])) =~ "[-1, -1] is no shape"
@@ -171,7 +171,10 @@ defmodule ExCubecl.MessageTest do
 
   test "lists of small integers are shapes, and no text" do
     error = elem(ExCubecl.buffer([1], [100], :u8), 1)
-    assert Exception.message(error) == "shape [100] needs 100 elements, but the data has 1"
+
+    assert Exception.message(error) ==
+             "buffer: shape [100] needs 100 elements, but the data has 1"
+
     assert inspect(error) =~ "shape: [100]"
     assert inspect(error, charlists: :as_charlists) =~ "shape: [100]"
 
@@ -182,7 +185,7 @@ defmodule ExCubecl.MessageTest do
              "sum: invalid axis 1: expected an axis from 0 to 0, or from -1 to -1 at the end, of shape [100]"
 
     assert says(ExCubecl.buffer([[100, 101]], [1, 3], :u8)) ==
-             "the nested list has a row of 2 at depth 1, but shape [1, 3] needs 3 there: each row must be as long as its " <>
+             "buffer: the data has a row of 2 at depth 1, but shape [1, 3] needs 3 there: each row must be as long as its " <>
                "dimension"
 
     assert says(Ops.transpose(f32([7]), axes: ~c"de")) ==
@@ -247,13 +250,13 @@ defmodule ExCubecl.MessageTest do
 
   test "reshapes, copies, single elements and numbers alone" do
     assert says(Buffer.reshape(f32([2, 2]), [3])) ==
-             "shape [3] has 3 elements, and the buffer has 4: a reshape keeps them all"
+             "reshape: shape [3] has 3 elements, and the buffer has 4: a reshape keeps them all"
 
     assert says(Buffer.copy(f32([2, 2]), f32([3]))) ==
-             "copy takes as many elements as the target has, which are 3, and the source has 4"
+             "copy: expected as many elements as the target has, which are 3, and the source has 4"
 
     assert says(Buffer.item(f32([2, 2]))) ==
-             "item takes a buffer of exactly 1 element, and this one has 4: see to_list/1"
+             "item: expected a buffer of exactly 1 element, and this one has 4: see to_list/1"
 
     assert says(Ops.add(1, 2)) ==
              "kernel add: expected at least one buffer, and the arguments are numbers only: [1, 2]"
@@ -377,7 +380,7 @@ defmodule ExCubecl.MessageTest do
     assert says(Kernel.warm({Made, :saxpy}, [:f32])) == expected
 
     assert says(Batch.submit(Batch.run(Batch.new(), {Made, :saxpy}, [x]))) ==
-             "step 1: " <> expected
+             "submit: step 1: " <> expected
 
     assert says(Kernel.run({Made, :saxpi}, [x])) ==
              "run: invalid kernel {ExCubecl.MessageTest.Made, :saxpi}: expected a kernel of ExCubecl.MessageTest.Made: " <>
@@ -389,16 +392,16 @@ defmodule ExCubecl.MessageTest do
     batch = Batch.new() |> Batch.fill(x, 1) |> Batch.fill(x, 300)
 
     assert says(Batch.submit(batch)) ==
-             "step 2: argument 1 (value) of kernel fill: u8 cannot hold 300: expected an integer from 0 to 255"
+             "submit: step 2: argument 1 (value) of kernel fill: u8 cannot hold 300: expected an integer from 0 to 255"
 
     batch = Batch.new() |> Batch.fill(:x, 1) |> Batch.copy(:x, :x)
 
     assert says(Batch.submit(batch, x: x)) ==
-             "step 2: option into of kernel copy: it is written to and shares bytes with argument 1 (source): write into a " <>
+             "submit: step 2: option into of kernel copy: it is written to and shares bytes with argument 1 (source): write into a " <>
                "buffer or view that does not overlap, or ExCubecl.Buffer.duplicate/1 the other first"
 
     assert says(Batch.submit(batch)) ==
-             "step 1: invalid name :x: expected one that submit/2 is given a buffer or a number for"
+             "submit: step 1: invalid name :x: expected one that submit/2 is given a buffer or a number for"
 
     assert ExCubecl.to_list!(x) == [0, 0]
   end
@@ -422,7 +425,7 @@ defmodule ExCubecl.MessageTest do
     assert Kernel.warm({Made, :saxpy}, [:infinity, :f32, 0]) == :ok
 
     assert says(Batch.submit(Batch.fill(Batch.new(), u8([1]), :infinity))) ==
-             "step 1: argument 1 (value) of kernel fill: u8 cannot hold :infinity: expected an integer from 0 to 255"
+             "submit: step 1: argument 1 (value) of kernel fill: u8 cannot hold :infinity: expected an integer from 0 to 255"
   end
 
   test "a tensor of an arena without a type" do

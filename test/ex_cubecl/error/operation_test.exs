@@ -115,6 +115,59 @@ defmodule ExCubecl.Error.OperationTest do
              "concatenate: invalid buffers[1] 7: expected an %ExCubecl.Buffer{}: see ExCubecl.buffer/1"
   end
 
+  test "an error of several buffers names the one that it is about" do
+    [x, y] = for _ <- 1..2, do: Buffer.zeros!([2], :f32)
+    lazy = Buffer.empty!([2], :f32)
+    integers = Buffer.zeros!([2], :s32)
+    pool = start_supervised!({ExCubecl.Pool, size: 8})
+    returned = ExCubecl.Pool.checkout!(pool)
+    :ok = Buffer.fill(returned, 1)
+    :ok = ExCubecl.Pool.checkin(pool, returned)
+
+    for {result, start} <- [
+          {Buffer.copy(lazy, x), "copy: nothing was ever written to source"},
+          {Buffer.read(lazy), "read: nothing was ever written to this buffer"},
+          {Buffer.read_all([x, lazy, y]), "read_all: nothing was ever written to buffers[1]"},
+          {Buffer.copy(x, integers),
+           "copy: expected elements of type s32, but those of source are"},
+          {Buffer.copy(integers, x),
+           "copy: expected elements of type f32, but those of source are"},
+          {Ops.concatenate([x, y, integers]),
+           "concatenate: expected elements of type f32, but those of buffers[2] are s32"},
+          {Buffer.read_all([x, returned]), "read_all: buffers[1] was returned to its pool"},
+          {Buffer.read(returned), "read: the buffer was returned to its pool"}
+        ] do
+      assert {:error, error} = result
+      assert String.starts_with?(Exception.message(error), start), Exception.message(error)
+    end
+  end
+
+  test "predicates raise errors with their names" do
+    x = Buffer.zeros!([2], :f32)
+
+    for {name, call} <- [
+          allocated?: fn -> Buffer.allocated?(1) end,
+          same_storage?: fn -> Buffer.same_storage?(x, 1) end,
+          overlap?: fn -> Buffer.overlap?(1, x) end,
+          contiguous?: fn -> ExCubecl.View.contiguous?(1) end,
+          extendable?: fn -> ExCubecl.Arena.extendable?(1) end
+        ] do
+      error = assert_raise Error, call
+      assert String.starts_with?(Exception.message(error), "#{name}: invalid ")
+    end
+  end
+
+  test "the functions of defkernel are named by their own names" do
+    defmodule Named do
+      use ExCubecl.Kernel
+      defkernel twice(x), do: 2 * x
+    end
+
+    {:error, error} = Named.twice(Buffer.zeros!([2], :f32), nonsense: 1)
+    assert Exception.message(error) =~ ~r/^twice: invalid option :nonsense/
+    assert_raise Error, ~r/^twice: /, fn -> Named.twice!(Buffer.zeros!([2], :f32), out: 1) end
+  end
+
   # The names with the arguments, whose last one are the options.
   defp functions(module) do
     for {name, functions} <-

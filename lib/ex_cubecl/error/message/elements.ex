@@ -12,7 +12,7 @@ defmodule ExCubecl.Error.Message.Elements do
 
   def text(:invalid_value, %{index: index, value: value, dtype: dtype}),
     do:
-      "element #{index} is #{Text.show(value)}, which #{dtype} cannot hold: expected #{Table.range(dtype)}" <>
+      "element #{index} of the data is #{Text.show(value)}, which #{dtype} cannot hold: expected #{Table.range(dtype)}" <>
         Remedy.of_element(value)
 
   def text(:invalid_value, %{value: value, dtype: dtype}),
@@ -58,9 +58,13 @@ defmodule ExCubecl.Error.Message.Elements do
     "kernel #{kernel}: #{text}#{outside}"
   end
 
+  def text(:type_mismatch, %{argument: :indices, expected: expected, actual: actual}),
+    do:
+      "indices are of integers, such as #{expected}, and these are #{actual}: see ExCubecl.Buffer.convert/2"
+
   def text(:type_mismatch, %{argument: argument, expected: expected, actual: actual}),
     do:
-      "#{argument} are of integers, such as #{expected}, and these are #{actual}: see ExCubecl.Buffer.convert/2"
+      "expected elements of type #{expected}, but those of #{argument} are #{actual}: see ExCubecl.Buffer.convert/2"
 
   def text(:type_mismatch, %{expected: expected, actual: actual}),
     do:
@@ -97,8 +101,10 @@ defmodule ExCubecl.Error.Message.Elements do
     do:
       "source and target share bytes: copy into a buffer or view that does not overlap, or duplicate/1 the source first"
 
-  def text(:not_allocated, _),
-    do: "nothing was ever written to this buffer: write, fill or copy into it before reading"
+  def text(:not_allocated, details) do
+    buffer = if details[:argument] in [nil, :buffer], do: "this buffer", else: details.argument
+    "nothing was ever written to #{buffer}: write, fill or copy into it before reading"
+  end
 
   def text(_reason, _details), do: nil
 end

@@ -18,25 +18,25 @@ defmodule ExCubecl.Error.Message.Shapes do
 
   def text(:shape_mismatch, %{ragged: index, expected: expected, actual: actual}),
     do:
-      "the nested list is ragged: the row at index #{Text.show(index)} has #{Text.count(actual)}, and the first row at this depth has #{expected}"
+      "the data is ragged: the row at index #{Text.show(index)} has #{Text.count(actual)}, and the first row at this depth has #{expected}"
 
   def text(:shape_mismatch, %{ragged: index, expected: expected, value: value}),
     do:
-      "the nested list is ragged: at index #{Text.show(index)} is #{Text.show(value)}, where the first row has #{expected}"
+      "the data is ragged: at index #{Text.show(index)} is #{Text.show(value)}, where the first row has #{expected}"
 
   def text(:shape_mismatch, %{depth: depth, expected: expected, value: value, shape: shape}),
     do:
-      "the nested list has #{Text.show(value)} at depth #{depth}, but shape #{Text.show(shape)} needs a row of " <>
+      "the data has #{Text.show(value)} at depth #{depth}, but shape #{Text.show(shape)} needs a row of " <>
         "#{expected} there"
 
   def text(:shape_mismatch, %{depth: depth, expected: expected, actual: actual, shape: shape}),
     do:
-      "the nested list has a row of #{actual} at depth #{depth}, but shape #{Text.show(shape)} needs " <>
+      "the data has a row of #{actual} at depth #{depth}, but shape #{Text.show(shape)} needs " <>
         "#{expected} there: each row must be as long as its dimension"
 
   def text(:shape_mismatch, %{expected_bytes: expected, actual_bytes: actual}),
     do:
-      "the binary has #{actual} bytes, but #{expected} were expected: elements times bytes per element"
+      "the data is a binary of #{actual} bytes, and #{expected} were expected: elements times bytes per element"
 
   def text(:shape_mismatch, %{relation: :no_axis} = details),
     do:
@@ -143,11 +143,11 @@ defmodule ExCubecl.Error.Message.Shapes do
         "of elements of #{details.dtype}, of #{Text.count(details.to, "byte")}"
 
   def text(:shape_mismatch, %{operation: :item, actual: actual}),
-    do: "item takes a buffer of exactly 1 element, and this one has #{actual}: see to_list/1"
+    do: "item: expected a buffer of exactly 1 element, and this one has #{actual}: see to_list/1"
 
   def text(:shape_mismatch, %{operation: :copy, expected: expected, actual: actual}),
     do:
-      "copy takes as many elements as the target has, which are #{expected}, and the source has #{actual}"
+      "copy: expected as many elements as the target has, which are #{expected}, and the source has #{actual}"
 
   def text(:shape_mismatch, %{other: nil, shape: shape, other_shape: expected}),
     do: "its shape is #{Text.show(shape)}, and that of the result is #{Text.show(expected)}"
