@@ -283,6 +283,15 @@ defmodule ExCubecl.NxCompilerTest do
     end
   end
 
+  defmodule Rows do
+    # Two reductions of each row, and elements that read what they reduced. All numbers are integers.
+    def centered(y, axis \\ 1) do
+      z = Nx.remainder(y, 7)
+      most = Nx.reduce_max(z, axes: [axis], keep_axes: true)
+      z |> Nx.subtract(most) |> Nx.multiply(2) |> Nx.add(Nx.sum(z, axes: [axis], keep_axes: true))
+    end
+  end
+
   defmodule Loops do
     import Nx.Defn
 
@@ -545,7 +554,67 @@ defmodule ExCubecl.NxCompilerTest do
            z = Nx.reshape(y, {256, 1024})
            Nx.dot(Nx.add(y, 1), Nx.reshape(Nx.dot(z, [1], z, [1]), {512, 128}))
          end
-       ), 3}
+       ), 3},
+      {"rows of one thread",
+       quote(do: fn x -> x |> Nx.dot(x) |> ExCubecl.NxCompilerTest.Rows.centered() end), 1},
+      {"rows of workgroups, with two results",
+       quote(
+         do: fn x ->
+           y = x |> Nx.slice([0, 0], [64, 64]) |> Nx.dot(Nx.reshape(x, {64, 4096}))
+           z = ExCubecl.NxCompilerTest.Rows.centered(y)
+           {Nx.add(z, y), Nx.subtract(y, z)}
+         end
+       ), 2},
+      {"columns",
+       quote(do: fn x -> x |> Nx.dot(x) |> ExCubecl.NxCompilerTest.Rows.centered(0) end), 1},
+      {"rows, also read in another order",
+       quote(
+         do: fn x ->
+           y = Nx.dot(x, x)
+           Nx.add(ExCubecl.NxCompilerTest.Rows.centered(y), Nx.transpose(y))
+         end
+       ), 2},
+      {"an epilogue of a window",
+       quote(
+         do: fn x ->
+           y = Nx.dot(x, x)
+           x |> Nx.window_max({3, 3}, padding: :same) |> Nx.multiply(y) |> Nx.subtract(y)
+         end
+       ), 1},
+      {"an epilogue of a window that reads the operand, too",
+       quote(
+         do: fn x ->
+           y = Nx.dot(x, x)
+           y |> Nx.window_max({3, 3}, padding: :same) |> Nx.multiply(y)
+         end
+       ), 2},
+      {"an epilogue of a convolution",
+       quote(
+         do: fn x ->
+           y = x |> Nx.dot(x) |> Nx.reshape({2, 2, 256, 256})
+
+           x
+           |> Nx.reshape({2, 2, 256, 256})
+           |> Nx.conv(Nx.iota({2, 2, 3, 3}, type: :f32), padding: :same)
+           |> Nx.add(y)
+           |> Nx.max(0)
+         end
+       ), 2},
+      {"an epilogue of a product with two results",
+       quote(
+         do: fn x ->
+           y = Nx.dot(x, x)
+           z = x |> Nx.slice([0, 0], [512, 20]) |> Nx.dot(Nx.slice(x, [0, 0], [20, 512]))
+           {Nx.add(z, 1), Nx.subtract(y, z)}
+         end
+       ), 2},
+      {"an epilogue of a reduction",
+       quote(
+         do: fn x ->
+           y = Nx.dot(x, x)
+           Nx.new_axis(x, 0) |> Nx.add(Nx.iota({3, 1, 1})) |> Nx.sum(axes: [0]) |> Nx.add(y)
+         end
+       ), 1}
     ]
 
     test "of an operand that nothing needs later is that of the result", %{device: device} do

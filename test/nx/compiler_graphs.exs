@@ -101,7 +101,8 @@ defmodule ExCubecl.NxGraphs do
       [:unary, :binary, :binary, :compare, :logical, :bits, :select, :type, :constant] ++
         [:literal, :creation, :reduction, :shape, :index, :slice, :order, :dot, :window] ++
         [:fold, :join, :pad, :metadata, :optional, :hook, :clip] ++
-        [:gather, :product, :conv, :scatter, :cumulative, :solve, :complex, :vectorized, :pair]
+        [:gather, :product, :conv, :scatter, :cumulative, :solve, :complex, :vectorized, :pair] ++
+        [:rows, :rows, :residual]
 
     kinds = if depth > 0, do: kinds ++ [:cond, :cond, :while, :cond3], else: kinds
     made(pick(kinds), pool, depth)
@@ -509,6 +510,58 @@ defmodule ExCubecl.NxGraphs do
       {values, places} = Nx.top_k(t, k: elem(t.shape, tuple_size(t.shape) - 1))
       {Nx.add(values, Nx.as_type(places, t.type)), bound + Nx.size(t)}
     end
+  end
+
+  # Several reductions of each row or column, and elements, as in a normalization; one of the results may be needed later, too.
+  defp made(:rows, pool, _) do
+    {t, bound} = one(pool)
+
+    if t.shape == {} do
+      {t, bound}
+    else
+      axis = between(0, tuple_size(t.shape) - 1)
+      opts = [axes: [axis], keep_axes: true]
+      t = if between(0, 3) > 0, do: Nx.as_type(t, :f32), else: t
+      moved = Nx.subtract(t, Nx.reduce_max(t, opts))
+      total = Nx.sum(if(between(0, 1) == 0, do: moved, else: Nx.max(t, 0)), opts)
+      {moved |> Nx.multiply(between(1, 2)) |> Nx.add(total), 4 * bound + 2 * bound * Nx.size(t)}
+    end
+  end
+
+  # Element-wise work on the result of a window, a reduction or a product, and on another value of its shape.
+  defp made(:residual, pool, _) do
+    {t, bound} = one(pool)
+    y = if between(0, 1) == 0, do: Nx.as_type(t, :f32), else: t
+
+    {x, most} =
+      case Tuple.to_list(t.shape) do
+        [] ->
+          {t, bound}
+
+        [n | _] = lengths ->
+          case between(0, 2) do
+            0 ->
+              window = List.duplicate(2, length(lengths)) |> List.to_tuple()
+              {Nx.window_sum(y, window, padding: :same), bound * 16}
+
+            1 ->
+              stacked =
+                Nx.add(
+                  Nx.new_axis(y, 0),
+                  Nx.iota(List.to_tuple([3 | Enum.map(lengths, fn _ -> 1 end)]), type: :u8)
+                )
+
+              {Nx.sum(stacked, axes: [0]), 3 * bound + 3}
+
+            2 ->
+              square = Nx.add(Nx.eye(n, type: y.type), Nx.tensor(1, type: y.type))
+              {Nx.dot(square, [1], y, [0]), bound * (n + 1)}
+          end
+      end
+
+    # A value of its own, which nothing else reads unless it is picked.
+    other = Nx.multiply(t, between(1, 3)) |> Nx.reverse() |> Nx.as_type(x.type)
+    {Nx.add(Nx.multiply(x, 2), other), 2 * most + 3 * bound}
   end
 
   ## Control flow: results have the type and shape of the value

@@ -180,10 +180,15 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     defp serves?(group, known, most) do
       views? = &is_struct(known[&1], View)
 
+      operand? = fn source -> match?({:value, _, _}, source) and views?.(elem(source, 1)) end
+
       operands? =
-        if match?({:operation, _}, group.kind),
-          do: Enum.all?(group.sources, &views?.(elem(&1, 1))),
-          else: Enum.any?(group.inputs, views?)
+        case group.kind do
+          {:operation, _} -> Enum.all?(group.sources, operand?)
+          # Epilogues do not tell the shape of what is reduced.
+          {:reduce, _} -> Enum.any?(group.sources, operand?)
+          _ -> Enum.any?(group.inputs, views?)
+        end
 
       operands? and not Enum.any?(group.exponents, &(known[&1] == 2)) and
         bound?(group.sources ++ epilogue_sources(group.epilogue), group.outputs, known, most)
@@ -206,9 +211,11 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       do: %{group | kind: {:parts, for(part <- groups, do: targeted(part, known, shares))}}
 
     defp targeted(%{into: into} = group, known, shares) do
+      shape = if group.epilogue, do: Node.shape(group.root), else: group.shape
+
       into =
         for {out, id} <- into,
-            buffer = Reuse.target(known[id], group.shape, shares),
+            buffer = Reuse.target(known[id], shape, shares),
             into: %{},
             do: {out, {id, buffer}}
 
@@ -266,20 +273,21 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     defp launch(group, known, config) do
       operands = operands(group.sources, known)
 
-      case launch(group.kind, group, operands, config, target(group, known, config)) do
+      case launch(group.kind, group, operands, config, epilogue_of(group, known, config)) do
         {:ok, %Buffer{} = buffer} -> {:ok, [buffer]}
         other -> other
       end
     end
 
-    defp target(%{epilogue: nil}, _known, _config), do: nil
+    defp epilogue_of(%{epilogue: nil}, _known, _config), do: nil
 
-    defp target(%{epilogue: {code, sources}, root: root}, known, config) do
+    defp epilogue_of(%{epilogue: {code, sources}, root: root} = group, known, config) do
       %Epilogue{
         code: code,
         operands: operands(sources, known, root.data.id),
         shape: Node.shape(root),
-        opts: Storage.buffer_options(config)
+        opts: Storage.buffer_options(config),
+        targets: targets(group)
       }
     end
 
@@ -323,7 +331,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     defp launch({:rows, rows}, group, operands, config, nil) do
       options = Storage.buffer_options(config)
-      Ops.Rows.run_code(group.code, operands, group.shape, rows.axis, options)
+      Ops.Rows.run_code(group.code, operands, {group.shape, rows.axis}, options, targets(group))
     end
 
     # The eager lowering takes the shape of its result from the broadcast of its operands. If all of them have axes of length 1 where the group is

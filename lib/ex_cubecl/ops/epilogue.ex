@@ -10,17 +10,18 @@ defmodule ExCubecl.Ops.Epilogue do
   alias ExCubecl.Ops.{Inlined, Results}
 
   @enforce_keys [:code, :operands, :shape, :opts]
-  defstruct @enforce_keys
+  defstruct @enforce_keys ++ [targets: []]
 
   @typedoc """
   `operands` are those of the code, with `:given` in place of the result of the operation; `shape` is that of all results, or one with as many elements in the same
-  order; `opts` are those of `ExCubecl.Buffer.empty/3`.
+  order; `opts` are those of `ExCubecl.Buffer.empty/3`, and `targets` those of `ExCubecl.Ops.Results.run/5`, which the operation itself does not read.
   """
   @type t :: %__MODULE__{
           code: Results.code(),
           operands: [Results.operand() | :given],
           shape: Shape.t(),
-          opts: keyword
+          opts: keyword,
+          targets: [Buffer.t() | nil]
         }
 
   @doc "The results of the epilogue, if the operation did not calculate them."
@@ -32,7 +33,7 @@ defmodule ExCubecl.Ops.Epilogue do
     operands =
       for operand <- epilogue.operands, do: if(operand == :given, do: given, else: operand)
 
-    Results.run(epilogue.code, operands, epilogue.shape, epilogue.opts)
+    Results.run(epilogue.code, operands, epilogue.shape, epilogue.opts, epilogue.targets)
   end
 
   def applied(result, _into), do: result
@@ -42,7 +43,8 @@ defmodule ExCubecl.Ops.Epilogue do
           {:ok, Inlined.t()} | :none | {:error, Error.t()}
   def inlined(%__MODULE__{code: %{args: args}, operands: operands} = epilogue, dtype) do
     if Enum.at(Keyword.values(args), index(operands)) == dtype,
-      do: Inlined.new(epilogue.code, operands, epilogue.shape, epilogue.opts, {0, []}),
+      do:
+        Inlined.new(epilogue.code, operands, epilogue.shape, epilogue.opts, {0, epilogue.targets}),
       else: :none
   end
 

@@ -71,15 +71,19 @@ defmodule ExCubecl.Ops.Results do
   end
 
   @doc "The buffers of the results of code, as for `run/5`."
-  def outputs(code, shape, opts, []),
-    do: Error.map(code.results, &Buffer.empty(shape, elem(&1, 1), opts))
+  def outputs(code, shape, opts, targets),
+    do: outputs(code.results, targets, &Buffer.empty(shape, elem(&1, 1), opts))
 
-  def outputs(code, shape, opts, targets) do
-    code.results
+  @doc "A buffer for each result: its target, or what `new` makes of it."
+  @spec outputs([result], [Buffer.t() | nil], (result -> {:ok, Buffer.t()} | {:error, Error.t()})) ::
+          {:ok, [Buffer.t()]} | {:error, Error.t()}
+        when result: tuple
+  def outputs(results, [], new), do: Error.map(results, new)
+
+  def outputs(results, targets, new) do
+    results
     |> Enum.zip(targets)
-    |> Error.map(fn {{_, dtype}, target} ->
-      if target, do: {:ok, target}, else: Buffer.empty(shape, dtype, opts)
-    end)
+    |> Error.map(fn {result, target} -> if target, do: {:ok, target}, else: new.(result) end)
   end
 
   @doc "The layouts of the operands of code that are indices, by name, and the reads of the others."

@@ -8,7 +8,7 @@ defmodule ExCubecl.Ops.Rows do
   #
   # Kernels name what they take by their arguments: `:x` and the other operands, numbers, and results of reductions.
 
-  alias ExCubecl.{Buffer, Device, Error, Kernel, Shape}
+  alias ExCubecl.{Buffer, Device, Kernel, Shape}
   alias ExCubecl.Ops.{Index, Layout, Lowering, Operands, Reduction, Results, Strided, Target}
 
   # The threads of a row by its length. A driver for CPUs has a vector of 8 threads, and at each barrier switches between those of a workgroup: measured on
@@ -80,14 +80,20 @@ defmodule ExCubecl.Ops.Rows do
   @spec one_launch?(non_neg_integer, non_neg_integer) :: boolean
   def one_launch?(n, rows), do: n <= @long or rows >= 64
 
-  @doc "Runs code on the rows along an axis of operands that broadcast to a shape: `{:ok, buffers}` with a buffer for each result."
-  @spec run_code(code, [term], Shape.t(), non_neg_integer, keyword) ::
+  @doc """
+  Runs code on the rows along an axis of operands that broadcast to a shape: `{:ok, buffers}` with a buffer for each result. `targets` has a buffer in place of the
+  new one for some results of elements, `nil` for the others: an operand of this type, which is read only at the element that is written.
+  """
+  @spec run_code(code, [term], {Shape.t(), non_neg_integer}, keyword, [Buffer.t() | nil]) ::
           {:ok, [Buffer.t()]} | {:error, ExCubecl.Error.t()}
-  def run_code(code, values, shape, axis, opts) do
+  def run_code(code, values, {shape, axis}, opts, targets \\ []) do
     results = for {level, expression, _} <- code.results, do: {level, expression}
+    new = &output(&1, shape, axis, opts)
 
-    with {:ok, outputs} <- Error.map(code.results, &output(&1, shape, axis, opts)) do
-      launch(code, Keyword.keys(code.args), values, {shape, axis}, outputs, fn names ->
+    with {:ok, outputs} <- Results.outputs(code.results, targets, new) do
+      op = {code, Keyword.keys(code.args), for(%{ref: ref} <- targets, do: ref)}
+
+      launch(op, values, {shape, axis}, outputs, fn names ->
         read = &Results.reads(Keyword.take(code.args, &1), names)
 
         phases =
@@ -120,7 +126,8 @@ defmodule ExCubecl.Ops.Rows do
     code = %{name: spec.name, key: spec.result.key, acc: spec.acc}
 
     with {:ok, out} <- Target.new(into, shape, spec.dtype, device),
-         {:ok, [out]} <- launch(code, names, values, {shape, axis}, [out], &phases(spec, &1)),
+         {:ok, [out]} <-
+           launch({code, names, []}, values, {shape, axis}, [out], &phases(spec, &1)),
          do: {:ok, out}
   end
 
@@ -144,21 +151,27 @@ defmodule ExCubecl.Ops.Rows do
     {phases, {[], [{:element, apply_to(spec.result, names)}]}}
   end
 
-  # `phases` makes the phases and the results of the expressions of the operands.
-  defp launch(code, names, values, {shape, axis}, outputs, phases) do
+  # `phases` makes the phases and the results of the expressions of the operands. `replaced` are the references of buffers that are both read and written: a
+  # kernel has them once, as outputs.
+  defp launch({code, names, replaced}, values, {shape, axis}, outputs, phases) do
     n = Enum.at(shape, axis)
     rows = div(Shape.size(shape), n)
 
     with {:ok, reads} <- Operands.reads(names, values, shape, false) do
       threads = threads(n, hd(outputs).device)
-      space = space(reads, shape, axis)
       outs = Enum.zip(@outputs, outputs)
+      {own, reads} = own(reads, outs, replaced)
+      space = space(reads, shape, axis)
       args = Enum.map(reads, &Operands.argument/1) ++ space.args ++ [row_length: n] ++ outs
       modes = for {name, mode, _} <- reads, do: {name, mode}
-      key = {:rows, code.acc, threads, modes, space.key}
+      key = {:rows, code.acc, threads, modes, own, space.key}
 
-      statements =
-        statements(phases.(expressions(reads, space)), Keyword.keys(outs), space, threads)
+      expressions =
+        for {name, out} <- own,
+            into: expressions(reads, space),
+            do: {name, {:at, 0, out, index(:out, space)}}
+
+      statements = statements(phases.(expressions), Keyword.keys(outs), space, threads)
 
       op = %{key: code.key, parsed: %{name: code.name}}
       {kernel, args} = Strided.kernel(op, key, args, Keyword.keys(outs), {statements, nil})
@@ -168,6 +181,15 @@ defmodule ExCubecl.Ops.Rows do
       with :ok <- Strided.run(kernel, args, size: rows * threads, replaces: true),
            do: {:ok, outputs}
     end
+  end
+
+  defp own(reads, _outs, []), do: {[], reads}
+
+  defp own(reads, outs, replaced) do
+    names = for {name, %{ref: ref}} <- outs, ref in replaced, into: %{}, do: {ref, name}
+    own? = &match?({_, :strided, %{buffer: %{ref: ref}}} when is_map_key(names, ref), &1)
+    {own, others} = Enum.split_with(reads, own?)
+    {for({name, _, view} <- own, do: {name, names[view.buffer.ref]}), others}
   end
 
   defp threads(n, device) do
