@@ -70,7 +70,7 @@ defmodule ExCubecl.OwnVmTest do
     """
 
     for {how, status} <- [halt: 0, no_flush: 0, stop: 0, raise: 1, kill: 137],
-        wait <- [30, 170, 400] do
+        wait <- [:rand.uniform(100), 100 + :rand.uniform(300)] do
       {_, errors, ended} = in_own_vm(script, [{"ENDING", "#{how},#{wait}"}])
       assert {how, wait, ended} == {how, wait, status}, inspect({how, wait, ended, errors})
       refute errors =~ ~r/panick|Segmentation|SIG[A-Z]+|core dumped/
@@ -104,7 +104,7 @@ defmodule ExCubecl.OwnVmTest do
     end
     """
 
-    for how <- [:halt, :no_flush], wait <- [150, 230, 310, 390] do
+    for how <- [:halt, :no_flush], wait <- [130 + :rand.uniform(100), 230 + :rand.uniform(160)] do
       {_, errors, ended} = in_own_vm(script, [{"ENDING", "#{how},#{wait}"}])
       assert {how, wait, errors, ended} == {how, wait, "", 3}
     end

@@ -157,7 +157,7 @@ defmodule ExCubecl.Ops.Fold do
     step = if rest == [], do: limit * unroll, else: div(limit, max(iterations(rest, unroll), 1))
     step = if Shape.size(rest) == 0, do: 1, else: max(step, 1)
 
-    for from <- Enum.take_every(0..(length - 1)//1, step),
+    for from <- 0..(length - 1)//step,
         box <- boxes(rest, max(limit, 1), unroll),
         do: [{from, min(from + step, length) - 1} | box]
   end
