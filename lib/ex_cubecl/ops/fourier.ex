@@ -18,6 +18,10 @@ defmodule ExCubecl.Ops.Fourier do
   # For fewer numbers, the kernel of radix 16 takes longer to compile than it saves.
   @many 0x4_0000
 
+  # As many numbers are transformed by passes of a kernel for all radices. By four, it has the fewest roundings.
+  @few 4096
+  @few_radices [4, 7, 5, 3, 2]
+
   @doc "The transform of complex numbers, or of real ones with `real: true`. `name` is `:fft` or `:ifft`."
   def run(name, buffer, opts, into) do
     with {:ok, opts} <- Arguments.options(opts, [:axis, :length, :real]),
@@ -159,7 +163,11 @@ defmodule ExCubecl.Ops.Fourier do
 
   # The radices whose product is a length.
   defp radices(%{outer: outer, n: n, inner: inner}),
-    do: radices(n, if(outer * n * inner < @many, do: @radices, else: [16 | @radices]))
+    do: radices(n, known(outer * n * inner))
+
+  defp known(size) when size <= @few, do: @few_radices
+  defp known(size) when size < @many, do: @radices
+  defp known(_size), do: [16 | @radices]
 
   defp radices(1, _known), do: {:ok, []}
 
@@ -177,8 +185,9 @@ defmodule ExCubecl.Ops.Fourier do
     with {:ok, other} <- other(signal, radices),
          {first, second} = if(rem(length(radices), 2) == 1, do: {out, other}, else: {other, out}),
          {:ok, loaded} <- loaded(signal, second),
-         {:ok, _} <- passes(%{signal | buffer: loaded}, radices, factors, {first, second}),
-         do: Temporary.free([other], [])
+         {:ok, plan} <- plan(signal, radices),
+         {:ok, _} <- passes(%{signal | buffer: loaded}, plan, factors, {first, second}),
+         do: Temporary.free([other | plan.tables], [])
   end
 
   @doc "The most bytes that a transform of `n` complex numbers of a type along an axis has besides operand and result, for `count` of them."
@@ -192,7 +201,7 @@ defmodule ExCubecl.Ops.Fourier do
 
       :error ->
         m = power_of_two(2 * n - 1)
-        number * (2 * m * count + 2 * m + Tables.size(2 * n) + 2 * Tables.size(m))
+        number * (2 * m * count + 3 * m + Tables.size(2 * n) + Tables.size(m))
     end
   end
 
@@ -200,63 +209,82 @@ defmodule ExCubecl.Ops.Fourier do
   defp other(signal, _radices), do: empty(signal, signal.n)
 
   # Returns the buffer that the last pass wrote, and the other one.
-  defp passes(%{n: n, inner: inner} = signal, radices, {sign, scale, conjugated}, buffers) do
-    with {:ok, tables, shift} <- Tables.roots(n, signal.buffer) do
-      last = length(radices) - 1
-      before = Enum.scan([1 | radices], &*/2)
+  defp passes(signal, plan, {sign, scale, conjugated}, buffers) do
+    %{outer: outer, n: n, inner: inner} = signal
+    %{radices: radices, tables: tables, shift: shift} = plan
+    last = length(radices) - 1
+    before = Enum.scan([1 | radices], &*/2)
 
-      [radices, before]
-      |> Enum.zip()
-      |> Enum.with_index()
-      |> Enum.reduce_while({:ok, signal.buffer, buffers}, fn {{radix, p}, at},
-                                                             {:ok, x, {out, next}} ->
-        step = div(n, p * radix)
-        sign = if at == 0, do: sign, else: 1.0
-        factors = if at == last, do: [scale, conjugated], else: [1.0, 1.0]
-        args = [x | tables] ++ [shift, n, inner, p, step, sign] ++ factors ++ [out]
+    [radices, before]
+    |> Enum.zip()
+    |> Enum.with_index()
+    |> Enum.reduce_while({:ok, signal.buffer, buffers}, fn {{radix, p}, at},
+                                                           {:ok, x, {out, next}} ->
+      step = div(n, p * radix)
+      sign = if at == 0, do: sign, else: 1.0
+      factors = if at == last, do: [scale, conjugated], else: [1.0, 1.0]
+      args = [x | tables] ++ [shift, n, inner, p, step]
 
-        case launch(:"pass_#{radix}", args, signal.outer * div(n, radix) * inner) do
-          :ok -> {:cont, {:ok, out, {next, out}}}
-          error -> {:halt, error}
-        end
-      end)
-      |> case do
-        {:ok, result, {other, result}} ->
-          with :ok <- Temporary.free(tables, []), do: {:ok, {result, other}}
-
-        error ->
-          error
+      case pass(plan, radix, args, [sign | factors] ++ [out], outer * n * inner) do
+        :ok -> {:cont, {:ok, out, {next, out}}}
+        error -> {:halt, error}
       end
+    end)
+    |> case do
+      {:ok, result, {other, result}} -> {:ok, {result, other}}
+      error -> error
     end
   end
 
-  # The transform of `filter` is the same for all rows.
+  defp pass(%{few?: true}, radix, args, more, size) do
+    count = if rem(radix, 2) == 0, do: div(radix, 2), else: radix
+    launch(:pass, args ++ [radix, count | more], div(size, radix) * count)
+  end
+
+  defp pass(_plan, radix, args, more, size),
+    do: launch(:"pass_#{radix}", args ++ more, div(size, radix))
+
+  defp plan(%{outer: outer, n: n, inner: inner} = signal, radices) do
+    with {:ok, tables, shift} <- Tables.roots(n, signal.buffer) do
+      few? = outer * n * inner <= @few
+      {:ok, %{radices: radices, tables: tables, shift: shift, few?: few?}}
+    end
+  end
+
+  # The numbers are multiplied by a table, and convolved with its conjugates. The transform of these is the same for all rows.
   defp bluestein(%{n: n, inner: inner, outer: outer} = signal, {sign, scale, conjugated}, out) do
     m = power_of_two(2 * n - 1)
     wide = %{signal | m: m, n: m}
     filter = %{wide | outer: 1, inner: 1}
     {:ok, radices} = radices(wide)
-    {:ok, filter_radices} = radices(filter)
+    none = {1.0, 1.0, 1.0}
+    count = outer * m * inner
 
     with {:ok, loaded} <- loaded(signal, out),
-         {:ok, tables, shift} <- Tables.roots(2 * n, signal.buffer),
+         {:ok, plan} <- plan(wide, radices),
+         {:ok, f} <- filter(filter, n),
+         {:ok, [g, h]} <- Error.map([filter, filter], &empty(&1, m)),
          {:ok, [a, b]} <- Error.map([wide, wide], &empty(&1, m)),
-         {:ok, [f, g]} <- Error.map([filter, filter], &empty(&1, m)),
-         :ok <-
-           launch(
-             :modulate,
-             [loaded | tables] ++ [shift, n, m, inner, sign, a],
-             outer * m * inner
-           ),
-         {:ok, {a, b}} <- passes(%{wide | buffer: a}, radices, {1.0, 1.0, 1.0}, {b, a}),
-         :ok <- launch(:filter, tables ++ [shift, n, m, f], m),
-         {:ok, {f, _}} <- passes(%{filter | buffer: f}, filter_radices, {1.0, 1.0, 1.0}, {g, f}),
-         :ok <- launch(:convolve, [a, f, m, inner, b], outer * m * inner),
+         :ok <- launch(:multiply, [loaded, f, n, m, inner, sign, -1.0, 1.0, 1.0, a], count),
+         {:ok, {a, b}} <- passes(%{wide | buffer: a}, plan, none, {b, a}),
+         {:ok, {g, h}} <- passes(%{filter | buffer: f}, plan, none, {g, h}),
+         :ok <- launch(:multiply, [a, g, m, m, inner, 1.0, 1.0, 1.0, 1.0, b], count),
          factors = {-1.0, 1.0 / m, -1.0 / m},
-         {:ok, {c, _}} <- passes(%{wide | buffer: b}, radices, factors, {a, b}),
-         args = [c | tables] ++ [shift, n, m, inner, scale, conjugated, out],
-         :ok <- launch(:demodulate, args, outer * n * inner),
-         do: Temporary.free([a, b, f, g] ++ tables, [])
+         {:ok, {c, _}} <- passes(%{wide | buffer: b}, plan, factors, {a, b}),
+         args = [c, f, m, n, inner, 1.0, -1.0, scale, conjugated, out],
+         :ok <- launch(:multiply, args, outer * n * inner),
+         do: Temporary.free([a, b, f, g, h] ++ plan.tables, [])
+  end
+
+  # A short table is made on the host in less time than a kernel takes to compile.
+  defp filter(%{n: m, buffer: buffer}, n) when m <= @few, do: Tables.filter(n, m, buffer)
+
+  defp filter(%{n: m} = signal, n) do
+    with {:ok, f} <- empty(signal, m),
+         {:ok, tables, shift} <- Tables.roots(2 * n, signal.buffer),
+         :ok <- launch(:filter, tables ++ [shift, n, m, f], m),
+         :ok <- Temporary.free(tables, []),
+         do: {:ok, f}
   end
 
   defp launch(name, args, size), do: Kernel.run({Kernels, name}, args, size: size)

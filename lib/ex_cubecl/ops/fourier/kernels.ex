@@ -43,6 +43,81 @@ defmodule ExCubecl.Ops.Fourier.Kernels do
     end
   end
 
+  # One pass of Stockham's algorithm of any radix, by sums of products with roots of unity: for short transforms, because the kernels below take longer to
+  # compile than all of their work. An invocation has the sums of the products with even and with odd numbers, which are as accurate as sums of pairs. For an
+  # even radix, their sum and their difference are two numbers of the result, of which there then are `count` pairs, half of the radix. Products with zeros
+  # are left out: those of infinities would be NaN.
+  term = fn part, factor ->
+    quote(do: if(unquote(factor) == 0, do: 0, else: unquote(part) * unquote(factor)))
+  end
+
+  [re, im, wr, wi] = for name <- [:re, :im, :wr, :wi], do: {name, [], nil}
+
+  pass =
+    quote do
+      defkernel pass(
+                  x,
+                  low,
+                  high,
+                  shift,
+                  n,
+                  inner,
+                  p,
+                  step,
+                  radix,
+                  count,
+                  sign,
+                  scale,
+                  conjugated,
+                  out
+                ) do
+        i = cast(index(), :u32)
+        at = div(i, inner)
+        m = div(cast(n, :u32), radix)
+        row = div(at, m * count)
+        block = div(at - row * (m * count), p)
+        k = at - row * (m * count) - block * p
+        group = div(block, count)
+        q = block - group * count
+        turn = k * step + q * m
+        column = i - at * inner
+        from = (row * n + group * p + k) * inner + column
+        apart = m * inner
+        sum = x[from * 2]
+        other = x[from * 2 + 1] * sign
+        sum_before = cast(0, :s32)
+        other_before = cast(0, :s32)
+        e = turn
+
+        for _ <- 1..(radix - 1) do
+          from = from + apart
+          re = x[from * 2]
+          im = x[from * 2 + 1] * sign
+          unquote(root.({:e, [], nil}, wr, wi))
+          next = sum_before + (unquote(term.(re, wr)) - unquote(term.(im, wi)))
+          other_next = other_before + (unquote(term.(re, wi)) + unquote(term.(im, wr)))
+          sum_before = sum
+          other_before = other
+          sum = next
+          other = other_next
+          e = e + turn
+          e = if e >= n, do: e - n, else: e
+        end
+
+        to = ((row * n + (group * radix + q) * p + k) * inner + column) * 2
+        out[to] = (sum_before + sum) * scale
+        out[to + 1] = (other_before + other) * conjugated
+
+        if count < radix do
+          to = to + count * p * inner * 2
+          out[to] = (sum_before - sum) * scale
+          out[to + 1] = (other_before - other) * conjugated
+        end
+      end
+    end
+
+  Code.eval_quoted(pass, [], __ENV__)
+
   # One pass of Stockham's algorithm: transforms of length `radix` of values n / radix apart. `p` is the product of the radices of the passes
   # before it, `step` is n / (p * radix). Imaginary parts are multiplied by `sign` when they are read.
   #
@@ -157,21 +232,9 @@ defmodule ExCubecl.Ops.Fourier.Kernels do
     end
   end
 
+  # The conjugates of the factors exp(-pi i k^2 / n), which are the same for k and m - k.
   kernels =
     quote do
-      defkernel modulate(x, low, high, shift, n, m, inner, sign, out) do
-        i = cast(index(), :u32)
-        j = rem(div(i, inner), m)
-        from = ((div(div(i, inner), m) * n + j) * inner + rem(i, inner)) * 2
-        inside = j < n
-        k = if inside, do: j, else: 0
-        unquote(square.({:k, [], nil}))
-        re = x[from]
-        im = x[from + 1] * sign
-        out[i * 2] = if inside, do: re * wr - im * wi, else: 0
-        out[i * 2 + 1] = if inside, do: re * wi + im * wr, else: 0
-      end
-
       defkernel filter(low, high, shift, n, m, out) do
         i = cast(index(), :u32)
         k = if i < n, do: i, else: m - i
@@ -179,25 +242,23 @@ defmodule ExCubecl.Ops.Fourier.Kernels do
         out[i * 2] = if k < n, do: wr, else: 0
         out[i * 2 + 1] = if k < n, do: -wi, else: 0
       end
-
-      defkernel convolve(x, filter, m, inner, out) do
-        i = cast(index(), :u32)
-        j = rem(div(i, inner), m) * 2
-        out[i * 2] = x[i * 2] * filter[j] - x[i * 2 + 1] * filter[j + 1]
-        out[i * 2 + 1] = x[i * 2] * filter[j + 1] + x[i * 2 + 1] * filter[j]
-      end
-
-      defkernel demodulate(x, low, high, shift, n, m, inner, scale, conjugated, out) do
-        i = cast(index(), :u32)
-        k = rem(div(i, inner), n)
-        from = ((div(div(i, inner), n) * m + k) * inner + rem(i, inner)) * 2
-        unquote(square.({:k, [], nil}))
-        re = x[from]
-        im = x[from + 1]
-        out[i * 2] = (re * wr - im * wi) * scale
-        out[i * 2 + 1] = (re * wi + im * wr) * conjugated
-      end
     end
 
   Code.eval_quoted(kernels, [], __ENV__)
+
+  # Of `m` numbers along the axis the first n, or all of them followed by zeros, multiplied by numbers y, whose imaginary parts are multiplied by `y_sign`.
+  defkernel multiply(x, y, m, n, inner, sign, y_sign, scale, conjugated, out) do
+    i = cast(index(), :u32)
+    at = div(i, inner)
+    row = div(at, n)
+    k = at - row * n
+    from = ((row * m + k) * inner + (i - at * inner)) * 2
+    re = x[from]
+    im = x[from + 1] * sign
+    wr = y[k * 2]
+    wi = y[k * 2 + 1] * y_sign
+    inside = k < m
+    out[i * 2] = if inside, do: (re * wr - im * wi) * scale, else: 0
+    out[i * 2 + 1] = if inside, do: (re * wi + im * wr) * conjugated, else: 0
+  end
 end

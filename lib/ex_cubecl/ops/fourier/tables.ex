@@ -24,6 +24,18 @@ defmodule ExCubecl.Ops.Fourier.Tables do
     with {:ok, tables} <- made, do: {:ok, tables, shift}
   end
 
+  @doc """
+  `{:ok, buffer}` with exp(pi i k^2 / n) at k and at m - k for k from 0 to n - 1, with zeros between, for the buffer of a transform.
+  """
+  def filter(n, m, %{dtype: dtype, device: device}) do
+    half = for k <- 0..(n - 1), do: conjugate(root(rem(k * k, 2 * n), 2 * n))
+    between = for _ <- 1..(m - 2 * n + 1)//1, do: {0.0, 0.0}
+    numbers = half ++ between ++ Enum.reverse(tl(half))
+    Buffer.new(binary(numbers, dtype), [1, m, 1, 2], dtype, device: device)
+  end
+
+  defp conjugate({re, im}), do: {re, -im}
+
   @doc "The complex numbers of both tables."
   @spec size(pos_integer) :: pos_integer
   def size(n) do
