@@ -32,7 +32,7 @@ defmodule ExCubecl.Batch do
 
   alias ExCubecl.{Buffer, Error, Kernel}
   alias ExCubecl.Error.Arguments
-  alias ExCubecl.Kernel.{CallArguments, Definition, Launch}
+  alias ExCubecl.Kernel.{CallArguments, Definition, Launch, Lookup}
 
   defstruct steps: []
 
@@ -173,7 +173,7 @@ defmodule ExCubecl.Batch do
 
   defp step(kernel, args, opts, names) do
     with {:ok, args} <- args(args),
-         {:ok, kernel} <- kernel(kernel, length(args)),
+         {:ok, kernel} <- Lookup.kernel(kernel, length(args)),
          {:ok, opts} <- Arguments.options(opts, [:size, :into]),
          {:ok, args} <- resolved(args, names, []),
          {:ok, opts} <- into(opts, names),
@@ -191,12 +191,6 @@ defmodule ExCubecl.Batch do
         error
     end
   end
-
-  defp kernel(%Kernel{} = kernel, _arity), do: {:ok, kernel}
-
-  defp kernel({module, name}, arity), do: Kernel.defined(module, name, arity)
-
-  defp kernel(other, _arity), do: Kernel.no_kernel(other)
 
   defp args(args) do
     if is_list(args) and not List.improper?(args),

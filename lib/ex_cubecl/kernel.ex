@@ -80,7 +80,7 @@ defmodule ExCubecl.Kernel do
   alias ExCubecl.Buffer.AllocOptions
   alias ExCubecl.Cluster.Placement
   alias ExCubecl.Error.Arguments
-  alias ExCubecl.Kernel.{Cache, Compiler, Definition, Launch, Profiler, Source}
+  alias ExCubecl.Kernel.{Cache, Compiler, Definition, Launch, Lookup, Profiler, Source}
 
   @run_options [:size, :into, :check | AllocOptions.options()]
 
@@ -181,20 +181,16 @@ defmodule ExCubecl.Kernel do
           {:ok, Buffer.t()} | :ok | {:error, Error.t()}
   def run(kernel, args, opts \\ [])
 
-  def run(%__MODULE__{} = kernel, args, opts) when proper(args) do
-    Placement.run(&__MODULE__.run/3, [kernel, args, opts], fn -> run_here(kernel, args, opts) end)
-  end
-
   def run(%Source{} = source, buffers, opts), do: Source.run(source, buffers, opts)
 
-  def run(%__MODULE__{}, args, _opts), do: no_list(args)
-
-  def run({module, name}, args, opts) when proper(args) do
-    with {:ok, kernel} <- defined(module, name, length(args)), do: run(kernel, args, opts)
+  def run(kernel, args, opts) when proper(args) do
+    with {:ok, kernel} <- Lookup.kernel(kernel, length(args)) do
+      here = fn -> run_here(kernel, args, opts) end
+      Placement.run(&__MODULE__.run/3, [kernel, args, opts], here)
+    end
   end
 
-  def run({_module, _name}, args, _opts), do: no_list(args)
-  def run(other, _args, _opts), do: no_kernel(other)
+  def run(_kernel, args, _opts), do: no_list(args)
 
   defp run_here(kernel, args, opts) do
     with {:ok, opts} <- Arguments.options(opts, @run_options),
@@ -207,43 +203,6 @@ defmodule ExCubecl.Kernel do
   defp check_option(check), do: Arguments.invalid(:check, check, "true or false")
 
   defp no_list(args), do: Arguments.invalid(:args, args, "a list of arguments")
-
-  @doc false
-  def no_kernel(other),
-    do:
-      Arguments.invalid(
-        :kernel,
-        other,
-        "a kernel of ExCubecl.Kernel.kernel/1, or {module, name} of a module that uses ExCubecl.Kernel"
-      )
-
-  @doc false
-  def defined(module, name, arity) do
-    with true <- is_atom(module) and is_atom(name),
-         {:module, _} <- Code.ensure_loaded(module),
-         true <- function_exported?(module, :__kernel__, 2),
-         {_, %__MODULE__{} = kernel} <- {module, module.__kernel__(name, arity)} do
-      {:ok, kernel}
-    else
-      {^module, nil} -> no_such_kernel(module, name, arity)
-      _ -> no_kernel({module, name})
-    end
-  end
-
-  defp no_such_kernel(module, name, arity) do
-    kernels = module.__kernels__()
-
-    case Enum.find(kernels, &match?({^name, _}, &1)) do
-      nil ->
-        known = Enum.map_join(kernels, ", ", fn {name, arity} -> "#{name}/#{arity}" end)
-        Arguments.invalid(:kernel, {module, name}, "a kernel of #{inspect(module)}: #{known}")
-
-      {_, other} ->
-        names = module.__kernel__(name, other).parsed.args
-        details = [argument: :args, kernel: name, names: names, given: arity]
-        Error.new(:invalid_argument, details)
-    end
-  end
 
   @doc """
   Returns `{:ok, source}`, a kernel in WGSL, for `run/3`. WGSL has features that the kernel language does not have.
@@ -303,19 +262,14 @@ defmodule ExCubecl.Kernel do
           :ok | {:error, Error.t()}
   def warm(kernel, args, opts \\ [])
 
-  def warm(%__MODULE__{} = kernel, args, opts) when proper(args) do
-    with {:ok, opts} <- Arguments.options(opts, [:device]),
+  def warm(kernel, args, opts) when proper(args) do
+    with {:ok, kernel} <- Lookup.kernel(kernel, length(args)),
+         {:ok, opts} <- Arguments.options(opts, [:device]),
          {:ok, id} <- Device.resolve(opts[:device]),
          do: Compiler.warm(kernel, args, id)
   end
 
-  def warm({module, name}, args, opts) when proper(args) do
-    with {:ok, kernel} <- defined(module, name, length(args)), do: warm(kernel, args, opts)
-  end
-
-  def warm(%__MODULE__{}, args, _opts), do: no_list(args)
-  def warm({_module, _name}, args, _opts), do: no_list(args)
-  def warm(other, _args, _opts), do: no_kernel(other)
+  def warm(_kernel, args, _opts), do: no_list(args)
 
   @doc """
   Returns `{:ok, kernels}`, the compiled kernels in the cache, among them the latest ones of `warm/3` and `run/3`: for each its name, its device,

@@ -4,7 +4,7 @@ defmodule ExCubecl.Ops.Windows do
 
   alias ExCubecl.{Buffer, DType, Error, Kernel, Shape, View}
   alias ExCubecl.Error.Arguments
-  alias ExCubecl.Kernel.{Inliner, Types}
+  alias ExCubecl.Kernel.{Inliner, Lookup, Types}
 
   alias ExCubecl.Ops.{
     ComputeType,
@@ -130,8 +130,8 @@ defmodule ExCubecl.Ops.Windows do
     end
   end
 
-  defp function(name, {module, kernel}) do
-    with {:ok, kernel} <- Kernel.defined(module, kernel, 2), do: function(name, kernel)
+  defp function(name, {_module, _kernel} = named) do
+    with {:ok, kernel} <- Lookup.kernel(named, 2), do: function(name, kernel)
   end
 
   defp function(name, %Kernel{parsed: %{args: [_, _] = args, outputs: []} = parsed} = kernel) do
