@@ -102,7 +102,7 @@ defmodule ExCubecl.NxGraphs do
         [:literal, :creation, :reduction, :shape, :index, :slice, :order, :dot, :window] ++
         [:fold, :join, :pad, :metadata, :optional, :hook, :clip] ++
         [:gather, :product, :conv, :scatter, :cumulative, :solve, :complex, :vectorized, :pair] ++
-        [:rows, :rows, :residual]
+        [:rows, :rows, :residual, :bitcast]
 
     kinds = if depth > 0, do: kinds ++ [:cond, :cond, :while, :cond3], else: kinds
     made(pick(kinds), pool, depth)
@@ -155,6 +155,14 @@ defmodule ExCubecl.NxGraphs do
     else
       {Nx.equal(a, b), 1}
     end
+  end
+
+  # The number is in the last bits of a float, which is doubled.
+  defp made(:bitcast, pool, _) do
+    {t, bound} = one(pool)
+    bits = t |> Nx.abs() |> Nx.as_type(:s32) |> Nx.bitwise_or(0x3F80_0000)
+    doubled = Nx.multiply(Nx.bitcast(bits, :f32), 2)
+    {Nx.subtract(Nx.bitcast(doubled, :s32), 0x4000_0000), bound}
   end
 
   defp made(:select, pool, _) do

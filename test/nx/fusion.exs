@@ -137,6 +137,31 @@ defmodule ExCubecl.NxFusionTest do
     assert length(wide) in 2..7
   end
 
+  # The numbers of threefry are shifted by constants, and its bits become floats.
+  test "shifts and bits of integers" do
+    x = Nx.as_type(Nx.multiply(random({5, 7}), 1000), :u32)
+
+    assert launches([x], fn x ->
+             bits = Nx.bitwise_or(Nx.right_shift(x, 3), 0x3F80_0000)
+             {Nx.subtract(Nx.bitcast(bits, :f32), 1), Nx.left_shift(x, 31), Nx.right_shift(x, 32)}
+           end) == [:fused]
+
+    for {from, to} <-
+          [s: 32, u: 32, f: 32, s: 64, u: 64, f: 64]
+          |> Enum.zip(f: 32, s: 32, u: 32, f: 64, f: 64, s: 64) do
+      alike([Nx.as_type(x, from)], &Nx.abs(Nx.bitcast(Nx.add(Nx.add(&1, 1), 1), to)))
+    end
+
+    rounds =
+      launches([x], fn x ->
+        Enum.reduce(1..30, x, fn n, y ->
+          Nx.bitwise_xor(Nx.add(Nx.left_shift(y, n), Nx.right_shift(y, 32 - n)), x)
+        end)
+      end)
+
+    assert rounds == [:fused]
+  end
+
   test "a result that something between them needs does not join what needs that" do
     x = random({4, 4})
 

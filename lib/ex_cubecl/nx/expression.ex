@@ -14,8 +14,10 @@ if Code.ensure_loaded?(Nx.Backend) do
     # The bits of numbers that Elixir floats cannot represent, as 32-bit floats.
     @special %{nan: 0x7FC0_0000, infinity: 0x7F80_0000, neg_infinity: 0xFF80_0000}
 
+    @words [:s32, :u32, :s64, :u64]
+
     @doc "The names of the callbacks that `of/4` knows."
-    def names, do: [:as_type | ElementWise.names()]
+    def names, do: [:as_type, :bitcast | ElementWise.names()]
 
     @doc """
     The expression of a callback with a result of type `dtype`, which the device computes, as it does those of the operands. An operand is a number, or an expression with its type.
@@ -31,6 +33,15 @@ if Code.ensure_loaded?(Nx.Backend) do
     end
 
     def of(:as_type, _dtype, _operands, _config), do: :unknown
+
+    # A float that was not stored may have other bits: a driver chooses those of NaN.
+    def of(:bitcast, dtype, [{from, expression}], _config) when from in @words do
+      if DType.size!(from) == DType.size!(dtype),
+        do: {:ok, {:bitcast, 0, dtype, {:cast, from, expression}}},
+        else: :unknown
+    end
+
+    def of(:bitcast, _dtype, _operands, _config), do: :unknown
 
     def of(name, dtype, operands, config) do
       values = operands |> Enum.with_index() |> Enum.map(&value(&1, config))

@@ -65,6 +65,12 @@ defmodule ExCubecl.Ops.ElementWise do
            end
          end)
 
+  # By a number of bits that the type has.
+  @within %{
+    left_shift: Kernel.kernel(fn a, b -> bsl(a, b) end),
+    right_shift: Kernel.kernel(fn a, b -> bsr(a, b) end)
+  }
+
   # By squaring, one bit of the exponent at a time.
   @integer_pow Kernel.kernel(fn a, b ->
                  power = bor(band(a, 0), 1)
@@ -224,7 +230,8 @@ defmodule ExCubecl.Ops.ElementWise do
     case if(Enum.any?(operands, &is_float/1), do: [], else: types(operands)) do
       [_ | _] = types ->
         type = Enum.reduce(types, &Types.mix/2)
-        {@kernels[name], if(name == :integer_pow, do: [], else: [bits(type)]), [as: type]}
+        {kernel, more} = in_integers(name, List.last(operands), bits(type))
+        {kernel, more, [as: type]}
 
       [] ->
         {Strided.named(@kernels.bitwise_and, name), [], []}
@@ -264,6 +271,13 @@ defmodule ExCubecl.Ops.ElementWise do
   end
 
   def kernel(name, _operands), do: {@kernels[name], [], []}
+
+  defp in_integers(:integer_pow, _exponent, _bits), do: {@kernels.integer_pow, []}
+
+  defp in_integers(name, distance, bits) when is_integer(distance) and distance in 0..(bits - 1),
+    do: {Strided.named(@within[name], name), []}
+
+  defp in_integers(name, _distance, bits), do: {@kernels[name], [bits]}
 
   defp types(operands) do
     Enum.flat_map(operands, fn

@@ -9,14 +9,13 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     alias Nx.Defn.Expr
     alias Nx.Tensor, as: T
 
-    @members 64
-    # Functions of floats are long code.
-    @functions 16
-    # Parts have code of their own, of as many times that length together.
-    @parts 4
+    # Enough for the rounds of threefry, which are 125 operations of integers. Functions of floats are long code.
+    @one %{members: 160, functions: 16}
+    # Parts have code of their own.
+    @parts %{members: 256, functions: 64}
 
-    @simple ~w(add subtract multiply divide max min negate abs sign floor ceil as_type select clip sqrt rsqrt)a ++
-              ~w(equal not_equal greater less greater_equal less_equal)a ++
+    @simple ~w(add subtract multiply divide max min negate abs sign floor ceil as_type bitcast select clip sqrt rsqrt)a ++
+              ~w(equal not_equal greater less greater_equal less_equal left_shift right_shift)a ++
               ~w(logical_and logical_or logical_xor bitwise_and bitwise_or bitwise_xor bitwise_not)a
 
     @doc "The nodes of a cluster."
@@ -72,7 +71,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     @doc "Merges clusters if a kernel of them would not be too large: the state, or `nil`."
     def merged(state, clusters, info) do
       with {:ok, first, new} <- put_merged(state, clusters, info),
-           true <- short?(ids(first, new), state, 1) and buffers(first, new) <= state.limit,
+           true <- short?(ids(first, new), state, @one) and buffers(first, new) <= state.limit,
            do: new,
            else: (_ -> nil)
     end
@@ -97,9 +96,8 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       end
     end
 
-    defp short?(ids, state, parts) do
-      length(ids) <= parts * @members and
-        Enum.count(ids, &function?(&1, state)) <= parts * @functions
+    defp short?(ids, state, most) do
+      length(ids) <= most.members and Enum.count(ids, &function?(&1, state)) <= most.functions
     end
 
     @doc "Whether a node is a cluster of its own."
