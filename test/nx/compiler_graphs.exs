@@ -334,13 +334,17 @@ defmodule ExCubecl.NxGraphs do
     cond do
       a.shape != b.shape -> {a, x}
       a.shape == {} or between(0, 1) == 0 -> {Nx.stack([a, b]) |> flat(), max(x, y)}
-      true -> {Nx.concatenate([a, b, a], axis: 0), max(x, y)}
+      true -> {Nx.concatenate([a, b, a], axis: between(0, tuple_size(a.shape) - 1)), max(x, y)}
     end
   end
 
   defp made(:pad, pool, _) do
     {t, bound} = one(pool)
-    config = for _ <- 1..tuple_size(t.shape)//1, do: {between(0, 2), between(0, 1), between(0, 1)}
+
+    config =
+      for n <- Tuple.to_list(t.shape),
+          do: {between(if(n > 1, do: -1, else: 0), 2), between(0, 1), between(0, 1)}
+
     {if(t.shape == {}, do: t, else: Nx.pad(t, Nx.tensor(2, type: t.type), config)), max(bound, 2)}
   end
 

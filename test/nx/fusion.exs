@@ -137,6 +137,69 @@ defmodule ExCubecl.NxFusionTest do
     assert length(wide) in 2..7
   end
 
+  describe "concatenations, stacks, padded tensors and slices put into others" do
+    test "are read in place" do
+      [x, y, z] = for shape <- [{3, 4}, {3, 2}, {3, 4}], do: random(shape)
+      one = fn args, fun -> assert launches(args, fun) == [:fused] end
+
+      one.([x, y], &Nx.concatenate([&1, &2, &1], axis: 1))
+      one.([x, y], &Nx.exp(Nx.concatenate([Nx.negate(&2), &1, Nx.add(&2, 1)], axis: -1)))
+      one.([x, z], &Nx.multiply(Nx.concatenate([&1, &2]), 2))
+      one.([x, z], &Nx.add(Nx.stack([&1, Nx.abs(&2)], axis: 1), 1))
+      one.([x, z], &Nx.subtract(Nx.stack([&1, &2, &1], axis: -1), Nx.new_axis(&2, -1)))
+      one.([x], &Nx.add(Nx.pad(&1, 1.5, [{1, 2, 0}, {0, 1, 0}]), 1))
+      one.([x], &Nx.pad(Nx.abs(&1), 0, [{-1, 2, 0}, {3, -2, 0}]))
+      one.([x], &Nx.sin(Nx.pad(Nx.transpose(&1), -2.0, [{-1, 0, 0}, {0, -1, 0}])))
+      one.([x, y], &Nx.multiply(Nx.put_slice(&1, [0, 1], &2), 3))
+
+      one.(
+        [x, y],
+        &Nx.put_slice(Nx.negate(&1), [Nx.tensor(7), 1], Nx.slice(Nx.abs(&2), [1, 0], [2, 2]))
+      )
+
+      # The halves of the last axis change places, as in rotary embeddings.
+      one.([x, z], fn x, angles ->
+        [a, b] = for start <- [0, 2], do: Nx.slice(x, [0, start], [3, 2])
+        turned = Nx.concatenate([Nx.negate(b), a], axis: -1)
+        Nx.add(Nx.multiply(x, Nx.cos(angles)), Nx.multiply(turned, Nx.sin(angles)))
+      end)
+
+      one.([x, y], fn x, y ->
+        inner = Nx.concatenate([x, y], axis: 1)
+
+        outer =
+          Nx.concatenate([Nx.slice(inner, [0, 1], [3, 4], strides: [1, 2]), y, inner], axis: 1)
+
+        outer = Nx.reverse(Nx.transpose(Nx.pad(outer, 7, [{0, 1, 0}, {1, 0, 0}])), axes: [0])
+        Nx.add(Nx.new_axis(Nx.slice(outer, [2, 1], [4, 2]), 1), 1)
+      end)
+    end
+
+    test "in every type" do
+      for type <- @types, other <- Enum.uniq([type, {:s, 32}, {:f, 32}]) do
+        alike([values(type), Nx.reverse(values(other))], fn x, y ->
+          z = Nx.concatenate([x, y, Nx.add(x, 1)])
+
+          {z, Nx.equal(z, 1), Nx.pad(Nx.add(x, 1), 3, [{2, -1, 0}]),
+           Nx.stack([x, x, Nx.negate(x)])}
+        end)
+      end
+    end
+
+    test "of one element, of many, and of numbers" do
+      [x, one] = for shape <- [{70, 1000}, {1}], do: random(shape)
+      alike([x, x], &Nx.concatenate([&1, Nx.negate(&2)]))
+      alike([x], &Nx.pad(&1, 0, [{1, 1, 1}, {0, 0, 0}]))
+      alike([one, one], &Nx.slice(Nx.concatenate([&1, Nx.add(&2, 1)]), [1], [1]))
+      alike([one, one], &Nx.add(Nx.slice(Nx.stack([&1, &2]), [1, 0], [1, 1]), &1))
+      alike([Nx.broadcast(2.5, {3}), random({4})], &Nx.exp(Nx.concatenate([&1, &2])))
+      alike([Nx.broadcast(2.5, {3}), Nx.tensor(3.0)], &Nx.pad(Nx.exp(&1), &2, [{1, 1, 0}]))
+      alike([one], fn x -> Nx.negate(Nx.concatenate(List.duplicate(x, 9))) end)
+      alike([random({4, 3})], &Nx.sum(Nx.concatenate([&1, Nx.abs(&1)], axis: 1), axes: [1]))
+      alike([random({4, 3})], &Nx.dot(Nx.stack([&1, &1]), Nx.pad(&1, 1, [{-1, 0, 0}, {0, 0, 0}])))
+    end
+  end
+
   # The numbers of threefry are shifted by constants, and its bits become floats.
   test "shifts and bits of integers" do
     x = Nx.as_type(Nx.multiply(random({5, 7}), 1000), :u32)
@@ -845,5 +908,6 @@ defmodule ExCubecl.NxFusionTest do
   end
 
   defp operand(%T{data: %Expr{id: id}}, values), do: Map.fetch!(values, id)
+  defp operand([%T{} | _] = list, values), do: Enum.map(list, &operand(&1, values))
   defp operand(other, _values), do: other
 end

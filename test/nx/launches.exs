@@ -63,7 +63,7 @@ defmodule ExCubecl.NxLaunchesTest do
   test "normal numbers" do
     normal = Nx.Defn.jit(&Nx.Random.normal(&1, shape: {1000}), compiler: ExCubecl)
     key = Nx.Random.key(1)
-    assert_at_most(7, fn -> normal.(key) end)
+    assert_at_most(4, fn -> normal.(key) end)
   end
 
   test "a softmax between element-wise operations" do
@@ -128,7 +128,7 @@ defmodule ExCubecl.NxLaunchesTest do
 
     test "Llama of 2 blocks" do
       options = [num_blocks: 2, num_attention_heads: 4, num_key_value_heads: 4]
-      assert_at_most(47, model(Bumblebee.Text.Llama, options, inputs()))
+      assert_at_most(36, model(Bumblebee.Text.Llama, options, inputs()))
     end
 
     defp inputs, do: %{"input_ids" => Nx.remainder(Nx.iota({1, 32}), 50)}

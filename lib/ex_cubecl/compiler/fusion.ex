@@ -250,14 +250,21 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
             :given
 
           {:value, id, moves} ->
-            value = known[id]
-            if is_struct(value, View), do: Code.moved(value, moves), else: value
+            moved(known[id], moves)
 
           iota ->
             iota
         end
       end
     end
+
+    # A view of a part of a shape is one of a larger range than its buffer has.
+    defp moved(%View{} = value, moves) do
+      view = Code.moved(value, moves)
+      if Enum.any?(moves, &match?({:place, _, _}, &1)), do: {:part, view}, else: view
+    end
+
+    defp moved(number, _moves), do: number
 
     defp launch(%{kind: {:parts, groups}}, known, config) do
       parts =
@@ -296,7 +303,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       targets = targets(group)
 
       cond do
-        group.kernel == nil or Enum.any?(operands, &match?({:iota, _}, &1)) ->
+        group.kernel == nil or Enum.any?(operands, &match?({_, _}, &1)) ->
           Results.run(group.code, operands, group.shape, options, targets)
 
         targets == [] ->
@@ -372,6 +379,10 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
          do: Backend.iota(%{stub | data: nil}, axis, config: config)
 
     defp argument(%T{data: %Expr{id: id}}, values, _config), do: Map.fetch!(values, id)
+
+    defp argument([%T{} | _] = list, values, config),
+      do: Enum.map(list, &argument(&1, values, config))
+
     defp argument(other, _values, _config), do: other
 
     ## Descriptions

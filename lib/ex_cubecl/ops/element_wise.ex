@@ -274,8 +274,9 @@ defmodule ExCubecl.Ops.ElementWise do
 
   defp in_integers(:integer_pow, _exponent, _bits), do: {@kernels.integer_pow, []}
 
-  defp in_integers(name, distance, bits) when is_integer(distance) and distance in 0..(bits - 1),
-    do: {Strided.named(@within[name], name), []}
+  defp in_integers(name, distance, bits)
+       when is_integer(distance) and distance >= 0 and distance < bits,
+       do: {Strided.named(@within[name], name), []}
 
   defp in_integers(name, _distance, bits), do: {@kernels[name], [bits]}
 

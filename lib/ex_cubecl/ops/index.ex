@@ -142,7 +142,7 @@ defmodule ExCubecl.Ops.Index do
         do: {stride(operand, group, axis), wrapped(stride)}
   end
 
-  @doc "A stride in the arithmetic of :u32."
+  @doc "A stride or an offset in the arithmetic of :u32."
   def wrapped(stride), do: Integer.mod(stride, @modulus)
 
   @doc "The argument with the stride of an operand along an axis."

@@ -47,7 +47,10 @@ defmodule ExCubecl.Ops.Operands do
   @doc "The shapes of the views."
   def shapes(operands), do: for(%View{shape: shape} <- operands, do: shape)
 
-  @doc "The reads of operands by name, for a result of a shape; with `flat?` false, none is `:flat`."
+  @doc """
+  The reads of operands by name, for a result of a shape; with `flat?` false, none is `:flat`. An operand `{:part, view}` is read through its strides, also where these
+  lead out of its buffer.
+  """
   @spec reads([atom], [term], [non_neg_integer], boolean) ::
           {:ok, [Reads.read()]} | {:error, Error.t()}
   def reads(names, operands, shape, flat? \\ true) do
@@ -61,6 +64,9 @@ defmodule ExCubecl.Ops.Operands do
       true -> {:ok, {name, :strided, Strides.broadcast(view, shape)}}
     end
   end
+
+  defp read({name, {:part, view}}, shape, _flat?),
+    do: {:ok, {name, :strided, Strides.broadcast(view, shape)}}
 
   defp read({name, other}, _shape, _flat?), do: {:ok, {name, :number, other}}
 

@@ -4,7 +4,8 @@ defmodule ExCubecl.Ops.Results do
   # (`kernel/1`), or a launch that writes several (`run/4`).
   #
   # Code has arguments with their types: a number takes the type of its argument. Statements read the argument `name` as the variable `{:value, name}`. An operand is
-  # a number, a view that broadcasts to the shape, or `{:iota, layout}`: the offset of an element in a layout is its value.
+  # a number, a view that broadcasts to the shape, `{:part, view}` for a view whose elements may be out of its buffer and are 0 there, or `{:iota, layout}`: the offset of
+  # an element in a layout is its value.
 
   alias ExCubecl.{Buffer, DType, Error, Kernel, Shape, View}
   alias ExCubecl.Ops.{Index, Operands, Reads, Strided}
@@ -17,7 +18,8 @@ defmodule ExCubecl.Ops.Results do
           statements: list,
           results: [{term, DType.t()}]
         }
-  @type operand :: View.t() | number | :nan | :infinity | :neg_infinity | {:iota, map}
+  @type operand ::
+          View.t() | {:part, View.t()} | number | :nan | :infinity | :neg_infinity | {:iota, map}
 
   @outputs for at <- 0..31, do: :"out#{at}"
 

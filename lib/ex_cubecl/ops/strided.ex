@@ -35,7 +35,7 @@ defmodule ExCubecl.Ops.Strided do
         Index.lengths(lengths, used, group) ++
           Enum.flat_map(named, fn {name, _, strides} ->
             [
-              {Index.name(name, :offset), views[name].offset}
+              {Index.name(name, :offset), Index.wrapped(views[name].offset)}
               | Index.strides(name, strides, group)
             ]
           end),

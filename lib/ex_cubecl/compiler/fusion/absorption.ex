@@ -48,6 +48,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
            info = state.info[at],
            true <- only_for?(candidate, at, state) or result?(kind, shape, info),
            true <- kind == :view or cheap?(candidate, shape, info, state),
+           true <- info.kind == :map or not pieces?(candidate, state),
            do: merged(state, [at, candidate], info),
            else: (_ -> nil)
     end
@@ -64,6 +65,10 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
           Enum.all?(users_of(id, state), &(of(&1, state) in [at, candidate]))
       end)
     end
+
+    # Only element-wise kernels read pieces.
+    defp pieces?(candidate, state),
+      do: Enum.any?(ids(candidate, state), &(state.nodes[&1].kind == :pieces))
 
     # Elements of a smaller operand are calculated more than once.
     defp cheap?(candidate, shape, info, state) do

@@ -4,9 +4,10 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     # The code of the members of a group, for elements of its result. Each member is a variable, which is calculated once for each way in which it is read: `moves` are
     # the steps of `ExCubecl.Compiler.Fusion.Node` from its own shape to that of the result.
     #
-    # The source of an argument is `{:value, id, moves}` for an operand, or `{:iota, layout}`.
+    # The source of an argument is `{:value, id, moves}` for an operand, or `{:iota, layout}`. Besides the moves of nodes there is `{:place, starts, shape}` for an
+    # operand that is the part of `shape` at `starts`.
 
-    alias ExCubecl.Compiler.Fusion.Node
+    alias ExCubecl.Compiler.Fusion.{Node, Pieces}
     alias ExCubecl.Nx.Expression
     alias ExCubecl.Ops.{Index, Results}
     alias ExCubecl.View.Strides
@@ -83,21 +84,24 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
           {state.given[id], state}
 
         state.indices? and match?(%{kind: :iota}, node) ->
-          argument(stub, {:iota, moved(Node.layout(node), moves)}, state)
+          argument(Node.dtype(stub), {:iota, moved(Node.layout(node), moves)}, state)
 
         not MapSet.member?(state.members, id) ->
-          argument(stub, {:value, id, moves}, state)
+          argument(Node.dtype(stub), {:value, id, moves}, state)
 
         node.kind == :view ->
           value(hd(node.operands), node.moves ++ moves, state)
+
+        node.kind == :pieces ->
+          pieces(node, moves, state)
 
         true ->
           map(node, moves, state)
       end
     end
 
-    defp argument(stub, source, state) do
-      argument = {Node.dtype(stub), source}
+    defp argument(dtype, source, state) do
+      argument = {dtype, source}
 
       {at, args} =
         case Enum.find_index(state.args, &(&1 == argument)) do
@@ -123,9 +127,43 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
         end)
 
       {:ok, expression} = Expression.of(node.expr.data.op, node.dtype, values, state.config)
+      variable(node, expression, state)
+    end
+
+    defp variable(node, expression, state) do
       variable = {:v, state.part, state.variables}
       let = Index.let(variable, {:cast, node.dtype, expression})
       {Index.var(variable), %{state | lets: [let | state.lets], variables: state.variables + 1}}
+    end
+
+    # From the last piece, which has what the others do not have.
+    defp pieces(node, moves, state) do
+      {expression, state} =
+        node.pieces
+        |> Enum.reverse()
+        |> Enum.reduce({nil, state}, fn {stub, own, bounds}, {others, state} ->
+          {expression, state} = piece(stub, own ++ moves, node, state)
+          {coordinates, state} = Enum.map_reduce(bounds, state, &coordinate(&1, node, moves, &2))
+
+          if others == nil or bounds == [],
+            do: {expression, state},
+            else: {{:if, 0, Pieces.inside?(coordinates), expression, others}, state}
+        end)
+
+      variable(node, expression, state)
+    end
+
+    defp piece(stub, moves, node, state) do
+      case Node.number(stub, state.config) do
+        nil -> value(stub, moves, state)
+        number -> {Pieces.number(number, node.dtype), state}
+      end
+    end
+
+    defp coordinate({axis, first, last}, node, moves, state) do
+      layout = moved(Pieces.coordinates(axis, node.shape), moves)
+      {at, state} = argument(:s32, {:iota, layout}, state)
+      {{at, first, last, Enum.at(node.shape, axis)}, state}
     end
 
     # What an operand lacks in shape is read as a broadcast, also where the result of the group is.
@@ -140,6 +178,14 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     def moved(view, moves), do: Enum.reduce(moves, view, &move/2)
 
     defp move({:broadcast, shape}, view), do: Strides.broadcast(view, shape)
+
+    defp move({:place, starts, shape}, %{offset: offset, strides: strides} = view) do
+      before =
+        Enum.zip_reduce(starts, strides, 0, fn start, stride, sum -> sum + start * stride end)
+
+      %{view | offset: offset - before, shape: shape}
+    end
+
     defp move({:transpose, axes}, view), do: Strides.transpose(view, axes)
     defp move({:reverse, axes}, view), do: Strides.reverse(view, axes)
 

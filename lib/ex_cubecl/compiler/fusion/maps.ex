@@ -5,7 +5,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     import ExCubecl.Compiler.Fusion.Merging
 
-    alias ExCubecl.Compiler.Fusion.Clusters
+    alias ExCubecl.Compiler.Fusion.{Clusters, Pieces}
     alias ExCubecl.Shape
     alias Nx.Defn.Expr
     alias Nx.Tensor, as: T
@@ -18,9 +18,12 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     def join(state) do
       for({id, at} <- in_order(state), match?(%{kind: :map}, state.info[at]), do: id)
       |> Enum.reduce(state, fn id, state ->
-        Enum.reduce(state.nodes[id].operands, state, &join(id, &1, &2))
+        Enum.reduce(aligned(state.nodes[id]), state, &join(id, &1, &2))
       end)
     end
+
+    defp aligned(%{kind: :pieces, pieces: pieces}), do: Pieces.aligned(pieces)
+    defp aligned(node), do: node.operands
 
     defp join(id, %T{data: %Expr{id: operand}}, state) do
       with true <- is_map_key(state.index, operand),

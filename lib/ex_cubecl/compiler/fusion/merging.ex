@@ -55,12 +55,20 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       members = MapSet.new(ids)
 
       for id <- ids,
-          %{kind: kind, operands: operands} = Map.fetch!(state.nodes, id),
-          %T{data: %Expr{id: operand, op: op}} <- operands,
+          {%T{data: %Expr{id: operand, op: op}}, view} <- views(Map.fetch!(state.nodes, id)),
           op not in [:constant, :iota] and not MapSet.member?(members, operand),
           uniq: true,
-          do: {operand, if(kind == :view, do: id)}
+          do: {operand, view}
     end
+
+    # The operands of a node, each with a term for the view through which it is read.
+    defp views(%{kind: :pieces, id: id, pieces: pieces}) do
+      for {{stub, moves, _}, at} <- Enum.with_index(pieces),
+          do: {stub, if(moves != [], do: {id, at})}
+    end
+
+    defp views(%{kind: :view, id: id, operands: [stub | _]}), do: [{stub, id}]
+    defp views(%{operands: operands}), do: for(stub <- operands, do: {stub, nil})
 
     @doc "Whether a node is a function of floats, which is long code."
     def function?(id, state) do

@@ -5,6 +5,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     #
     #   * `:map` - an element-wise operation that a kernel calculates with the same bits as the callback
     #   * `:view` - elements of the operand through other strides; `moves` are the steps by which a view of the operand becomes one of the result
+    #   * `:pieces` - elements of one of several operands, as `ExCubecl.Compiler.Fusion.Pieces` describes them
     #   * `:iota` - indices, which a kernel calculates where it reads them
     #   * `:reduce` - a reduction whose operand a kernel can calculate
     #   * `:operation` - one of `ExCubecl.Compiler.Fusion.Operation`
@@ -15,7 +16,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     # one is not known: each of one element is taken for one. A group of other small tensors is run on the host if they are there.
 
     alias ExCubecl.{Backend, Device}
-    alias ExCubecl.Compiler.Fusion.Operation
+    alias ExCubecl.Compiler.Fusion.{Operation, Pieces}
     alias ExCubecl.Compiler.Graph
     alias ExCubecl.Nx.{Expression, Reduction, Storage, Types}
     alias ExCubecl.Ops.Layout
@@ -23,7 +24,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     alias Nx.Tensor, as: T
 
     @enforce_keys [:id, :at, :kind, :expr, :dtype, :shape, :operands, :host?]
-    defstruct @enforce_keys ++ [:moves]
+    defstruct @enforce_keys ++ [:moves, :pieces]
 
     @type t :: %__MODULE__{}
 
@@ -35,6 +36,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     @places [:argmax, :argmin]
     @reductions @places ++ Reduction.names()
     @operations Operation.names()
+    @pieces Pieces.names()
 
     @doc "The names of reductions whose results are indices."
     def places, do: @places
@@ -88,6 +90,13 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       case moves(op, node.expr.data.args, x, node.shape) do
         nil -> node
         moves -> %{node | kind: :view, moves: moves}
+      end
+    end
+
+    defp kind(node, op, config) when op in @pieces do
+      case Pieces.of(node.expr, config) do
+        nil -> node
+        pieces -> %{node | kind: :pieces, pieces: pieces}
       end
     end
 

@@ -83,10 +83,11 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     defp info(ids, nodes) do
       for {id, at} <- Enum.with_index(ids),
           node = nodes[id],
-          node.kind in [:map, :view, :reduce],
+          node.kind in [:map, :pieces, :view, :reduce],
           into: %{} do
         case node.kind do
           :reduce -> {at, %{kind: {:reduce, id}, shape: Node.shape(hd(node.operands))}}
+          :pieces -> {at, %{kind: :map, shape: node.shape}}
           kind -> {at, %{kind: kind, shape: node.shape}}
         end
       end
@@ -98,7 +99,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
       # A single operation is as fast on the backend, where its result does not replace an operand in its memory.
       kind =
-        if kind == :view or (length(ids) == 1 and not indices?(ids, state) and not large?(info)),
+        if kind == :view or (match?([_], ids) and not alone?(hd(ids), at, info, state)),
           do: :other,
           else: kind
 
@@ -116,14 +117,16 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     defp part(ids, outputs),
       do: %{kind: :map, ids: Enum.sort(ids), outputs: Enum.filter(outputs, &(&1 in ids))}
 
-    defp large?(%{kind: :map, shape: shape}), do: Shape.size(shape) >= @large
-    defp large?(_info), do: false
-
-    defp indices?([id], state) do
+    # The backend has a launch for each piece, which copies many elements faster than a kernel chooses them.
+    defp alone?(id, at, %{kind: :map, shape: shape}, state) do
       node = state.nodes[id]
+      large? = Shape.size(shape) >= @large
 
-      node.kind == :map and
-        Enum.any?(node.operands, &match?(%{kind: :iota}, state.nodes[&1.data.id]))
+      if node.kind == :pieces,
+        do: not large? and buffers(at, state) <= state.limit,
+        else: large? or Enum.any?(node.operands, &match?(%{kind: :iota}, state.nodes[&1.data.id]))
     end
+
+    defp alone?(_id, _at, _info, _state), do: false
   end
 end

@@ -160,6 +160,14 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       folded(:slice, [tensor, starts, lengths, strides], t, state)
     end
 
+    defp make(:put_slice, [tensor, starts, slice], t, state) do
+      {[tensor, starts, slice], state} =
+        Enum.map_reduce([tensor, starts, slice], state, &argument/2)
+
+      starts = Constants.starts(starts, tensor.shape, Tuple.to_list(slice.shape))
+      Nodes.add(:put_slice, [tensor, starts, slice], t, state)
+    end
+
     defp make(op, args, t, state) do
       {args, state} = Enum.map_reduce(args, state, &argument/2)
       folded(op, args, t, state)
