@@ -94,6 +94,48 @@ defmodule ExCubecl.Ops.MergeKernels do
     )
   end
 
+  # Tiles of `width` elements of lines of `n` become sorted runs of `keep` elements each, `m` in a line: an invocation counts the elements that go before its
+  # own. This loop takes longer than `tile/2`, but is compiled in a third of the time.
+  rank = fn order, places? ->
+    places = if places?, do: [quote(do: places[to] = cast(at, :s32))], else: []
+
+    body =
+      quote do
+        i = cast(index(), :u32)
+        line = div(i, n)
+        at = i - line * n
+        tile = div(at, width)
+        place = at - tile * width
+        first = i - place
+        left = n - tile * width
+        value = x[i]
+        rank = place - place
+
+        for step <- 0..(width - 1) do
+          j = cast(step, :u32)
+          other = x[first + j]
+          ahead = j < place
+          ahead_value = if ahead, do: other, else: value
+          behind_value = if ahead, do: value, else: other
+          swapped = unquote(before.(order, quote(do: behind_value), quote(do: ahead_value)))
+          if j < left and swapped != ahead, do: rank = rank + 1
+        end
+
+        if rank < keep do
+          to = line * m + tile * keep + rank
+          out[to] = value
+          unquote_splicing(places)
+        end
+      end
+
+    outputs = if places?, do: [:out, :places], else: [:out]
+
+    kernel.(
+      Enum.map([:x, :n, :width, :keep, :m] ++ outputs, &Macro.var(&1, __MODULE__)),
+      body
+    )
+  end
+
   # Runs of `run` elements are merged in `pairs`, of whose results `keep` elements each are written, together `m`. An invocation writes `chunk`
   # of them: a binary search finds how many of the elements before these are from the first run.
   merge = fn order, places? ->
@@ -178,6 +220,12 @@ defmodule ExCubecl.Ops.MergeKernels do
               into: %{},
               do: {{key, places?}, merge.(order, places?)}
 
+  @ranks for {key, order} <- orders,
+             places? <- [false, true],
+             into: %{},
+             do: {{key, places?}, rank.(order, places?)}
+
   def tile(order, places?), do: @tiles[{order, places?}]
+  def rank(order, places?), do: @ranks[{order, places?}]
   def merge(order, places?), do: @merges[{order, places?}]
 end

@@ -1,7 +1,7 @@
 defmodule ExCubecl.Ops.MergeSort do
   @moduledoc false
   # A stable merge sort of the lines of a matrix, with the first elements of each line or all of them, and with their places. Tiles are
-  # sorted in registers, and runs are merged in pairs until each line is one run; only comparisons depend on the type. Equal elements keep
+  # sorted in registers or by counting, and runs are merged in pairs until each line is one run; only comparisons depend on the type. Equal elements keep
   # their order, also in descending order.
 
   alias ExCubecl.{Buffer, Error}
@@ -9,6 +9,13 @@ defmodule ExCubecl.Ops.MergeSort do
 
   # The number of elements that one invocation merges.
   @chunk 64
+
+  # Few elements are sorted in tiles by counting, which is the kernel that compiles faster; the elements of such a tile, and the comparisons for which each line
+  # is one tile: then the kernel that merges is not compiled.
+  @few 0x2000
+  @counted 32
+  @comparisons 0x4_0000
+
   @floats [:f16, :bf16, :f32, :f64]
 
   @doc """
@@ -33,27 +40,36 @@ defmodule ExCubecl.Ops.MergeSort do
       device: buffer.device
     }
 
-    tile = MergeKernels.tile()
+    tile = tile(lines, n)
     tiles = div(n + tile - 1, tile)
     run = min(tile, keep)
     m = length(n, tile, tiles, run)
 
     with {:ok, out} <- target(sort, m, tiles, []),
-         :ok <-
-           launch(sort, &MergeKernels.tile/2, [buffer, n, run, m, tiles] ++ out, lines * tiles),
+         :ok <- tiles(sort, buffer, [n, tile, run, m, tiles], out),
          do: merged(sort, %{buffers: out, spare: [], n: m, run: run, runs: tiles})
   end
 
   @doc "The most bytes that a sort has besides its results, of elements of `size` bytes with their places: those of the last pass but one."
   @spec work({pos_integer, pos_integer}, pos_integer, pos_integer) :: non_neg_integer
   def work({lines, n}, keep, size) do
-    tile = MergeKernels.tile()
+    tile = tile(lines, n)
     tiles = div(n + tile - 1, tile)
 
     # Each pass reads the result of the one before, so that two results are live at a time. That of the first pass is the largest.
     if tiles == 1,
       do: 0,
       else: lines * size * (2 * length(n, tile, tiles, min(tile, keep)) - keep)
+  end
+
+  defp tile(lines, n) when lines * n > @few, do: MergeKernels.tile()
+  defp tile(lines, n) when lines * n * n <= @comparisons, do: n
+  defp tile(_lines, _n), do: @counted
+
+  defp tiles(%{lines: lines} = sort, buffer, [n, tile, run, m, tiles], out) do
+    if lines * n <= @few,
+      do: launch(sort, &MergeKernels.rank/2, [buffer, n, tile, run, m] ++ out, lines * n),
+      else: launch(sort, &MergeKernels.tile/2, [buffer, n, run, m, tiles] ++ out, lines * tiles)
   end
 
   defp merged(sort, %{runs: 1, n: n, buffers: buffers, spare: spare}) do

@@ -3,12 +3,15 @@ defmodule ExCubecl.Ops.Scan do
   # Cumulative sums, products, minima and maxima: within chunks, then over the last result of each chunk (recursively), which is then
   # combined with the chunks behind it.
 
-  alias ExCubecl.{Buffer, DType, Kernel, Shape, View}
+  alias ExCubecl.{Buffer, Device, DType, Kernel, Shape, View}
   alias ExCubecl.Error.Arguments
   alias ExCubecl.Ops.{Kernels, Layout, Operands, Shapes, Target, Temporary}
   alias ExCubecl.View.{Copy, Strides}
 
   @chunk 64
+
+  # On a CPU, so many elements are accumulated one after the other in less time than launches take for chunks.
+  @most_on_cpu 1024
 
   @doc "`which` is `:sum`, `:product`, `:min` or `:max`."
   def run(which, x, opts, into \\ nil) do
@@ -77,8 +80,9 @@ defmodule ExCubecl.Ops.Scan do
     do: {:ok, buffer}
 
   defp scanned(which, buffer, {outer, n, inner}, out) do
-    chunks = div(n + @chunk - 1, @chunk)
-    args = [n, inner, @chunk, chunks]
+    chunk = if n <= @most_on_cpu and Device.cpu?(buffer.device), do: n, else: @chunk
+    chunks = div(n + chunk - 1, chunk)
+    args = [n, inner, chunk, chunks]
 
     within =
       filled(out, fn out ->

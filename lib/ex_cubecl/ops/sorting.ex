@@ -2,7 +2,7 @@ defmodule ExCubecl.Ops.Sorting do
   @moduledoc false
   # The operations that sort: the checks of their options, and the lines that `ExCubecl.Ops.MergeSort` sorts.
 
-  alias ExCubecl.{Buffer, DType, Error, Kernel, Shape, View}
+  alias ExCubecl.{Buffer, Device, DType, Error, Kernel, Shape, View}
   alias ExCubecl.Error.Arguments
   alias ExCubecl.Ops.{ComputeType, MergeSort, Operands, Scan, Shapes, Strided, Temporary}
   alias ExCubecl.View.{Copy, Strides}
@@ -131,6 +131,20 @@ defmodule ExCubecl.Ops.Sorting do
               if i == 0 or counts[i] != counts[i - 1], do: out[counts[i] - 1] = x[i]
             end)
 
+  # On a CPU, one invocation takes less time than launches for the counts.
+  @most_on_cpu 1024
+  @in_a_row Kernel.kernel(fn x, n, out, count ->
+              last = 0
+
+              for j <- 0..(n - 1) do
+                same = j > 0 and (x[j] == x[j - 1] or (x[j] != x[j] and x[j - 1] != x[j - 1]))
+                if not same, do: out[last] = x[j]
+                last = if same, do: last, else: last + 1
+              end
+
+              count[0] = last
+            end)
+
   def unique(x) do
     with {:ok, view} <- Operands.view(x) do
       case Shape.size(view.shape) do
@@ -143,15 +157,36 @@ defmodule ExCubecl.Ops.Sorting do
   defp unique(view, n, dtype) do
     with {:ok, line} <- lines(:unique, view),
          {:ok, [sorted]} <- MergeSort.run(:unique, line, {1, n}, n, :asc, [nil]),
-         {:ok, firsts} <- Buffer.empty([n], :s32, device: view.device),
+         {:ok, distinct} <- distinct(sorted, n),
+         do: ComputeType.converted(distinct, dtype)
+  end
+
+  defp distinct(sorted, n) do
+    if n <= @most_on_cpu and Device.cpu?(sorted.device),
+      do: in_a_row(sorted, n),
+      else: counted(sorted, n)
+  end
+
+  defp in_a_row(%{dtype: dtype, device: device} = sorted, n) do
+    with {:ok, out} <- Buffer.empty([n], dtype, device: device),
+         {:ok, count} <- Buffer.empty([], :s32, device: device),
+         args = [sorted, n, out, count],
+         :ok <- Strided.run(Strided.named(@in_a_row, :unique), args, size: 1),
+         {:ok, count} <- Buffer.item(count),
+         {:ok, distinct} <- Buffer.view(out, 0, [count]),
+         do: Buffer.duplicate(distinct)
+  end
+
+  defp counted(%{device: device} = sorted, n) do
+    with {:ok, firsts} <- Buffer.empty([n], :s32, device: device),
          :ok <- Strided.run(Strided.named(@first, :unique), [sorted, firsts], []),
          {:ok, counts} <- Scan.run(:sum, firsts, []),
          {:ok, last} <- Buffer.view(counts, n - 1, []),
          {:ok, count} <- Buffer.item(last),
-         {:ok, out} <- Buffer.empty([count], sorted.dtype, device: view.device),
+         {:ok, out} <- Buffer.empty([count], sorted.dtype, device: device),
          args = [sorted, counts, out],
          :ok <- Strided.run(Strided.named(@distinct, :unique), args, size: n),
-         do: ComputeType.converted(out, dtype)
+         do: {:ok, out}
   end
 
   ## Options

@@ -50,10 +50,24 @@ defmodule ExCubecl.Random.Sampling do
   defp permute(key, x, axis) do
     n = Enum.at(x.shape, axis)
 
-    with {:ok, numbers} <- Buffer.iota([n], :s32, device: x.device),
-         {:ok, {order, key}} <- sort_by_words(key, View.new(numbers), 0, rounds(n)),
+    with {:ok, {order, key}} <- order(key, n, x.device),
          {:ok, result} <- Gathering.take(x, order, axis: axis),
          do: {:ok, {result, key}}
+  end
+
+  # The numbers below n, shuffled. The order of the first round is the one of these numbers, too.
+  defp order(key, n, device) do
+    case rounds(n) do
+      0 ->
+        with {:ok, numbers} <- Buffer.iota([n], :s32, device: device), do: {:ok, {numbers, key}}
+
+      rounds ->
+        [next, own] = Threefry.parts(key, 2)
+
+        with {:ok, words} <- Draw.words(own, [n], device),
+             {:ok, order} <- Sorting.argsort(words, axis: 0),
+             do: sort_by_words(next, View.new(order), 0, rounds - 1)
+    end
   end
 
   # Each round sorts by random words.
