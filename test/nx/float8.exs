@@ -128,6 +128,67 @@ defmodule ExCubecl.NxFloat8Test do
     end
   end
 
+  test "rounding of 64-bit floats: once, at every boundary" do
+    for type <- types() do
+      values = Nx.to_flat_list(Nx.as_type(finite(type), :f64)) |> Enum.uniq() |> Enum.sort()
+
+      # Values, those halfway between two, and those from which on 16 bits are rounded up.
+      between =
+        for {a, b} <- Enum.zip(values, tl(values)),
+            part <- [0, 1 / 2, 511 / 512, 1023 / 1024, 2047 / 2048],
+            do: a + (b - a) * part
+
+      exact = between ++ for(n <- -30..9, s <- [-1, 1], do: s * 2.0 ** n)
+      bits = Nx.bitcast(Nx.tensor(exact, type: :f64), :s64)
+      assert_same({:exact, type}, &Nx.as_type(&1, type), [Nx.tensor(exact, type: :f64)])
+
+      # Within the precision of 64 bits, of 32 bits, and less; not beyond the greatest magnitude, and zero has no number before it.
+      for distance <- [1, 2, 3, 2 ** 20, 2 ** 28 - 1, 2 ** 28 + 1, 2 ** 40], sign <- [-1, 1] do
+        near = Nx.bitcast(Nx.add(bits, sign * distance), :f64)
+
+        keep =
+          Nx.logical_and(Nx.not_equal(bits, 0), Nx.less_equal(Nx.abs(near), Nx.abs(hd(values))))
+
+        near = Nx.select(keep, near, Nx.tensor(1.0, type: :f64))
+        assert_same({distance, sign, type}, &Nx.as_type(&1, type), [near])
+      end
+
+      special = Nx.tensor([:infinity, :neg_infinity, :nan], type: :f64)
+      assert_same({:special, type}, &Nx.as_type(&1, type), [special])
+      tiny = Nx.tensor([1.0e-300, -1.0e-300, 5.0e-324, 0.0, -0.0, 1.0e-40], type: :f64)
+      assert_same({:tiny, type}, &Nx.as_type(&1, type), [tiny])
+
+      # Just above halfway between two values.
+      above = Nx.tensor([1.0625 + 2.0 ** -40, 1.125 + 2.0 ** -11 + 2.0 ** -40], type: :f64)
+      assert_same({:stack, type}, &Nx.put_slice(Nx.as_type(&1, type), [0], &2), [above, above])
+      complex = Nx.complex(above, above)
+      assert_same({:complex, type}, &Nx.as_type(Nx.real(&1), type), [complex])
+      made = Nx.from_binary(Nx.to_binary(Nx.as_type(above, type)), type)
+      assert Nx.to_binary(made) == Nx.to_binary(Nx.as_type(host(above), type))
+    end
+  end
+
+  # The greatest 32-bit float that is not greater.
+  defp below(x) do
+    <<bits::32>> = <<x::float-32>>
+    <<float::float-32>> = <<bits::32>>
+    <<next::float-32>> = <<bits - 1::32>>
+    if float > x, do: next, else: float
+  end
+
+  test "numbers that eight bits do not have: the product is rounded once" do
+    for type <- types() do
+      x = Nx.as_type(Nx.iota({40}, type: :f32), type)
+
+      # Three times such a number is just below where the result is another one, which 32 bits cannot tell.
+      below = for n <- [1.25 - 2.0 ** -11, 1.5 - 2.0 ** -11, 1.0625, 1.1875], do: below(n * 4 / 3)
+
+      for number <- [0.1, 1.7, 1.0625001 | below],
+          fun <- [&Nx.multiply/2, &Nx.add/2, &Nx.subtract/2, &Nx.divide/2],
+          do: assert_same({fun, number, type}, &fun.(&1, number), [x])
+    end
+  end
+
   for name <-
         [:add, :subtract, :max, :min, :logical_and, :logical_or, :logical_xor] ++
           [:equal, :not_equal, :less, :less_equal, :greater, :greater_equal] do

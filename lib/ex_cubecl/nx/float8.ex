@@ -2,10 +2,11 @@ if Code.ensure_loaded?(Nx.Backend) do
   defmodule ExCubecl.Nx.Float8 do
     @moduledoc false
     # Callbacks on floats of eight bits, which later versions of Nx have and buffers store as bytes. Operands become 32-bit floats, and so does the result of the
-    # callback, which is then rounded to eight bits as Nx.BinaryBackend rounds. Callbacks that only move elements move the bytes.
+    # callback, which is then rounded to eight bits as Nx.BinaryBackend rounds. With wider operands, such as numbers, the result is a 64-bit float until it is rounded
+    # where the device has these. Callbacks that only move elements move the bytes.
 
     alias ExCubecl.{Buffer, Error, Kernel, Ops}
-    alias ExCubecl.Nx.{Layout, Storage}
+    alias ExCubecl.Nx.{Layout, Operand, Storage}
     alias ExCubecl.Ops.{Lowering, Strided}
     alias Nx.Tensor, as: T
 
@@ -57,9 +58,37 @@ if Code.ensure_loaded?(Nx.Backend) do
               if band(bits, 0x7FFF_FFFF) > 0x7F80_0000, do: 0x7F, else: bor(sign, byte)
             end)
 
+    # The bits of a 64-bit float as a 32-bit one, without those that it cannot have, and with the last bit set if one of these was: it rounds to eight bits as the wide one.
+    @e5m2_of_doubles Kernel.kernel(fn x ->
+                       float = cast(x, :f32)
+                       bits = bitcast(float, :u32)
+                       nearest = abs(cast(float, :f64))
+                       below = if nearest > abs(x), do: bits - 1, else: bits
+                       if nearest == abs(x), do: bits, else: bor(below, 1)
+                     end)
+
+    # Nx takes the exponent of a number from its logarithm, which is that of a power of 2 for the last one or two numbers below some powers.
+    @e4m3fn_of_doubles Kernel.kernel(fn x ->
+                         float = cast(x, :f32)
+                         bits = bitcast(float, :u32)
+                         nearest = abs(cast(float, :f64))
+                         ulp = nearest * 1.1102230246251565e-16
+                         one = if nearest >= 8 or nearest <= 0.25, do: ulp, else: 0 * ulp
+                         most = if nearest >= 32 or nearest <= 0.0625, do: 2 * ulp, else: one
+                         power = band(bits, 0x007F_FFFF) == 0 and nearest >= 0.015625
+                         same = power and nearest - abs(x) <= most and nearest > abs(x)
+                         below = if nearest > abs(x), do: bits - 1, else: bits
+                         if nearest == abs(x) or same, do: bits, else: bor(below, 1)
+                       end)
+
     @kernels %{
       {:f, 8} => Strided.named(@e5m2, :as_type),
       {:f8_e4m3fn, 8} => Strided.named(@e4m3fn, :as_type)
+    }
+
+    @of_doubles %{
+      {:f, 8} => Strided.named(@e5m2_of_doubles, :as_type),
+      {:f8_e4m3fn, 8} => Strided.named(@e4m3fn_of_doubles, :as_type)
     }
 
     bytes = for byte <- 0..255, into: <<>>, do: <<byte>>
@@ -147,16 +176,28 @@ if Code.ensure_loaded?(Nx.Backend) do
     end
 
     defp calculated([out | args], config, run) do
+      type =
+        if wide?(args) and Operand.computes?(config.device, :f64), do: {:f, 64}, else: {:f, 32}
+
       with {:ok, args} <- Error.map(args, &wide(&1, config)),
-           do: [wide_type(out) | args] |> run.() |> narrow(out)
+           do: [wide_type(out, type) | args] |> run.() |> narrow(out, type)
+    end
+
+    # Whether a 32-bit float would round what is then rounded to eight bits.
+    defp wide?(args) do
+      Enum.any?(List.flatten(args), fn
+        %T{type: {kind, bits}} -> kind in [:f, :c] and bits >= 32
+        _option -> false
+      end)
     end
 
     ## To 32 bits
 
-    defp wide_type(%T{type: type} = out),
-      do: if(type?(type), do: %{out | type: {:f, 32}}, else: out)
+    defp wide_type(%T{type: type} = out, wide),
+      do: if(type?(type), do: %{out | type: wide}, else: out)
 
-    defp wide_type(outs), do: outs |> Tuple.to_list() |> Enum.map(&wide_type/1) |> List.to_tuple()
+    defp wide_type(outs, wide),
+      do: outs |> Tuple.to_list() |> Enum.map(&wide_type(&1, wide)) |> List.to_tuple()
 
     defp wide(%T{type: type} = tensor, config) do
       if type?(type), do: {:ok, widened(tensor, config)}, else: {:ok, tensor}
@@ -192,20 +233,27 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     ## To 8 bits
 
-    defp narrow({:ok, results}, outs) when is_tuple(outs) do
+    defp narrow({:ok, results}, outs, wide) when is_tuple(outs) do
       pairs = Enum.zip(Tuple.to_list(results), Tuple.to_list(outs))
-      rounded = Error.map(pairs, fn {result, out} -> narrow({:ok, result}, out) end)
+      rounded = Error.map(pairs, fn {result, out} -> narrow({:ok, result}, out, wide) end)
       with {:ok, list} <- rounded, do: {:ok, List.to_tuple(list)}
     end
 
-    defp narrow({kind, result}, %T{type: type}) when kind in [:ok, :share, :fill] do
+    defp narrow({kind, result}, %T{type: type}, wide) when kind in [:ok, :share, :fill] do
       cond do
         not type?(type) -> {kind, result}
-        kind == :fill -> {:fill, converted(result, {:f, 32}, type)}
-        true -> Lowering.map(Map.fetch!(@kernels, type), [result], dtype: :u8)
+        kind == :fill -> {:fill, converted(result, wide, type)}
+        true -> rounded(result, type)
       end
     end
 
-    defp narrow(other, _out), do: other
+    defp narrow(other, _out, _wide), do: other
+
+    defp rounded(%{dtype: :f64} = result, type) do
+      with {:ok, bits} <- Lowering.map(Map.fetch!(@of_doubles, type), [result], dtype: :u32),
+           do: rounded(bits, type)
+    end
+
+    defp rounded(result, type), do: Lowering.map(Map.fetch!(@kernels, type), [result], dtype: :u8)
   end
 end
