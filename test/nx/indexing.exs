@@ -87,10 +87,13 @@ defmodule ExCubecl.NxIndexingTest do
 
   test "an index out of bounds raises as in Nx.BinaryBackend" do
     x = sample({:f, 32}, {4, 5, 6})
-    bad = Nx.tensor([[1, 2], [3, 7]])
-    along = Nx.broadcast(Nx.tensor([0, -1]), {4, 5, 2})
 
-    for {tensors, fun} <- [
+    # Indices on the device, and in host memory.
+    for limit <- [0, 64],
+        options = {Backend, host_limit: limit},
+        bad = Nx.tensor([[1, 2], [3, 7]], backend: options),
+        along = Nx.broadcast(Nx.tensor([0, -1], backend: options), {4, 5, 2}),
+        {tensors, fun} <- [
           {[x, bad], &Nx.gather/2},
           {[x, bad], &Nx.gather(&1, &2, axes: [0, 2])},
           {[x, bad], &Nx.take(&1, &2, axis: 2)},

@@ -17,7 +17,7 @@ defmodule ExCubecl.NxLaunchesTest do
     end
   end
 
-  setup_all do
+  setup do
     Nx.default_backend(ExCubecl.Backend)
     :ok
   end
@@ -58,6 +58,47 @@ defmodule ExCubecl.NxLaunchesTest do
     compiled = Nx.Defn.jit(counted, compiler: ExCubecl)
     assert Nx.to_number(compiled.(x)) == Enum.sum(0..30)
     assert_at_most(3, fn -> compiled.(x) end)
+  end
+
+  test "indices in host memory are compared there: no launch looks for those out of bounds" do
+    x = Nx.iota({40, 5}, type: :f32)
+    indices = Nx.tensor([[3], [39]])
+    assert length(launches(fn -> Nx.take(x, Nx.tensor([3, 7])) end)) == 1
+    assert length(launches(fn -> Nx.gather(x, indices) end)) == 1
+
+    assert length(
+             launches(fn -> Nx.take_along_axis(x, Nx.remainder(Nx.iota({40, 1}), 5), axis: 1) end)
+           ) ==
+             1
+
+    checked = length(launches(fn -> Nx.indexed_put(x, Nx.iota({40, 1}), x) end))
+    assert length(launches(fn -> Nx.indexed_put(x, indices, Nx.iota({2, 5})) end)) <= checked
+    large = Nx.remainder(Nx.iota({100}), 40)
+    assert length(launches(fn -> Nx.take(x, large) end)) == 2
+  end
+
+  defmodule Small do
+    import Nx.Defn
+
+    defn dominant(a) do
+      {v, _, _} =
+        while {v = Nx.broadcast(1.0, {Nx.axis_size(a, 0)}), a, i = 0}, i < 20 do
+          w = Nx.dot(a, v)
+          {w / Nx.LinAlg.norm(w), a, i + 1}
+        end
+
+      Nx.sum(v * Nx.dot(a, v)) + Nx.reduce_max(Nx.tanh(v))
+    end
+  end
+
+  test "programs of small tensors in host memory run there, as by the backend" do
+    a = Nx.add(Nx.iota({8, 8}), Nx.eye(8))
+    compiled = Nx.Defn.jit(&Small.dominant/1, compiler: ExCubecl)
+    assert launches(fn -> compiled.(a) end) == []
+    assert Nx.to_number(compiled.(a)) == Nx.to_number(Small.dominant(a))
+    on_device = Nx.backend_copy(a, {ExCubecl.Backend, host_limit: 0})
+    assert launches(fn -> compiled.(on_device) end) != []
+    assert_in_delta Nx.to_number(compiled.(on_device)), Nx.to_number(compiled.(a)), 1.0e-3
   end
 
   test "normal numbers" do

@@ -107,6 +107,13 @@ defmodule ExCubecl.NxLinAlgTest do
         assert names == []
         scaled = Nx.multiply(vectors, Nx.new_axis(values, -2))
         close(product(a, vectors), scaled, 1.0e-4)
+        # Some are negative here.
+        {values, _} = Nx.LinAlg.eigh(Nx.subtract(a, Nx.multiply(Nx.eye(a.shape), 2 * n)))
+        magnitudes = Nx.abs(values)
+        assert Nx.to_number(Nx.any(Nx.less(values, 0))) == 1
+
+        assert Nx.to_binary(magnitudes) ==
+                 Nx.to_binary(Nx.sort(magnitudes, axis: -1, direction: :desc))
       end
     end
   end

@@ -59,6 +59,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
         inputs: groups |> Enum.flat_map(& &1.inputs) |> Enum.uniq(),
         outputs: Enum.flat_map(groups, & &1.outputs),
         members: cluster.ids,
+        small?: Enum.all?(groups, & &1.small?),
         results: groups |> Enum.map(& &1.results) |> Enum.reduce(&Map.merge/2)
       }
     end
@@ -68,12 +69,13 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       {shape, code, sources} = code(kind, outputs, nodes, state)
       epilogue = epilogue(cluster, nodes, config)
 
-      group = %Group{
+      %Group{
         kind: kind,
         inputs:
           (inputs(sources, kind) ++ inputs(epilogue_sources(epilogue), kind)) |> Enum.uniq(),
         outputs: outputs,
         members: ids,
+        small?: Enum.all?(ids, &(Shape.size(nodes[&1].shape) <= config.host_limit)),
         results: Map.new(outputs, &{&1, nodes[&1].expr}),
         shape: shape,
         code: code,
@@ -81,10 +83,9 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
         sources: sources,
         root: root(kind, nodes),
         epilogue: epilogue,
-        exponents: exponents(ids, nodes)
+        exponents: exponents(ids, nodes),
+        exprs: for(id <- ids, do: nodes[id].expr)
       }
-
-      Group.put_exprs(group, for(id <- ids, do: nodes[id].expr))
     end
 
     defp inputs(sources, kind) do
@@ -150,6 +151,12 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     @spec run(Group.t(), %{(non_neg_integer | :shares) => term}, map) ::
             {[{non_neg_integer, Nx.Tensor.t()}], [non_neg_integer]}
     def run(%Group{} = group, values, config) do
+      if group.small? and Enum.all?(group.inputs, &Storage.on_host?(values[&1])),
+        do: apart(group, values, config),
+        else: run_kernel(group, values, config)
+    end
+
+    defp run_kernel(group, values, config) do
       known = Map.new(group.inputs, &{&1, value(values[&1], config)})
 
       with true <- serves?(group, known, Bindings.most(config.device)),
@@ -187,12 +194,18 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
           {:operation, _} -> Enum.all?(group.sources, operand?)
           # Epilogues do not tell the shape of what is reduced.
           {:reduce, _} -> Enum.any?(group.sources, operand?)
-          _ -> Enum.any?(group.inputs, views?)
+          _ -> Enum.any?(group.inputs, views?) or indices?(group)
         end
 
       operands? and not Enum.any?(group.exponents, &(known[&1] == 2)) and
         bound?(group.sources ++ epilogue_sources(group.epilogue), group.outputs, known, most)
     end
+
+    # The elements of a kernel that reads numbers alone can be indices.
+    defp indices?(group),
+      do:
+        group.kind == :map and not group.small? and
+          Enum.any?(group.sources, &match?({:iota, _}, &1))
 
     defp bound?(sources, outputs, known, most) do
       read? = &(elem(&1, 0) == :value and is_struct(known[elem(&1, 1)], View))
@@ -359,8 +372,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     defp one_by_one(group, values, config) do
       values =
-        group
-        |> Group.exprs()
+        group.exprs
         |> Enum.reduce(values, &Map.put(&2, &1.data.id, callback(&1, &2, config)))
 
       for id <- group.outputs, do: {id, values[id]}
@@ -392,7 +404,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     def describe(%Group{kind: {:parts, groups}}), do: Enum.map_join(groups, ", ", &describe/1)
 
     def describe(%Group{} = group) do
-      names = group |> Group.exprs() |> Enum.map_join(" ", &Atom.to_string(&1.data.op))
+      names = Enum.map_join(group.exprs, " ", &Atom.to_string(&1.data.op))
       "#{names} of #{inspect(group.shape)}"
     end
 

@@ -4,9 +4,10 @@ if Code.ensure_loaded?(Nx.Backend) do
     # Linear algebra on real numbers. Results as those of `ExCubecl.Nx.ElementWise`, and `:on_host` for small matrices, whose decompositions the host calculates
     # in any case.
 
-    alias ExCubecl.{Buffer, Error, LinAlg}
+    alias ExCubecl.{Buffer, Error, LinAlg, Ops, View}
     alias ExCubecl.Nx.{Operand, Storage}
     alias ExCubecl.Ops.ComputeType
+    alias ExCubecl.View.Strides
     alias Nx.Tensor, as: T
 
     # Decompositions that are not unique. Below this number of rows they are left to Nx, so that signs and orders are those of its documentation.
@@ -67,8 +68,23 @@ if Code.ensure_loaded?(Nx.Backend) do
     end
 
     defp decompose(:lu, a, _opts), do: LinAlg.lu(a)
-    defp decompose(:eigh, a, _opts), do: LinAlg.eigh(a)
     defp decompose(:qr, a, [opts]), do: LinAlg.qr(a, mode: opts[:mode] || :reduced)
+
+    # As Nx has them: the eigenvalue of the greatest magnitude first.
+    defp decompose(:eigh, a, _opts) do
+      with {:ok, {values, vectors}} <- LinAlg.eigh(a),
+           {:ok, magnitudes} <- Ops.abs(values),
+           {:ok, order} <- Ops.argsort(magnitudes, direction: :desc),
+           {:ok, values} <- Ops.take_along_axis(values, order, axis: -1),
+           columns = order |> View.new() |> rows_alike(vectors.shape),
+           {:ok, vectors} <- Ops.take_along_axis(vectors, columns, axis: -1),
+           do: {:ok, {values, vectors}}
+    end
+
+    defp rows_alike(%View{shape: shape} = order, to) do
+      {:ok, rows} = Strides.reshape(order, List.insert_at(shape, -2, 1))
+      Strides.broadcast(rows, to)
+    end
 
     defp buffers(tensors, dtype, config) do
       dtype = calculated(dtype)

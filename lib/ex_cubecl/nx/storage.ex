@@ -216,6 +216,10 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     defp all_finite?(rest, _type), do: rest == <<>>
 
+    @doc "Whether the elements of a tensor are in host memory."
+    def on_host?(%T{data: %Backend{state: %View{}}}), do: false
+    def on_host?(%T{}), do: true
+
     @doc "Whether the elements of a tensor are in host memory and few."
     def small?(%T{data: data, shape: shape}, limit) do
       case data do
