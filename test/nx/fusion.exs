@@ -295,6 +295,41 @@ defmodule ExCubecl.NxFusionTest do
       end
     end
 
+    # Neither reads the other. Up to 32 elements have the bits of the backend.
+    test "several reductions of operands of one shape" do
+      [x, y] = for shape <- [{40, 30}, {40, 30}], do: random(shape)
+
+      for axis <- [0, 1] do
+        tolerance = if axis == 1, do: 0, else: 1.0e-6
+        one = &assert launches(&1, &2, tolerance) == [:rows]
+        sum = &Nx.sum(&1, axes: [axis])
+
+        one.([x], fn x -> {sum.(x), sum.(Nx.multiply(x, x))} end)
+        one.([x, y], fn x, y -> {sum.(x), Nx.divide(sum.(Nx.exp(y)), 30)} end)
+
+        one.([x, y], fn x, y ->
+          {Nx.add(sum.(x), 1), Nx.reduce_max(y, axes: [axis]), sum.(Nx.abs(Nx.subtract(x, y)))}
+        end)
+
+        one.([x], fn x ->
+          mean = Nx.divide(sum.(x), 30)
+          Nx.subtract(Nx.divide(sum.(Nx.multiply(x, x)), 30), Nx.multiply(mean, mean))
+        end)
+      end
+
+      # One that needs the other, of another axis, and of more elements.
+      for fun <- [
+            fn x, y ->
+              Nx.sum(Nx.multiply(Nx.sort(y), Nx.sum(Nx.sort(Nx.multiply(x, 2)), axes: [0])),
+                axes: [0]
+              )
+            end,
+            fn x, y -> {Nx.sum(x, axes: [0]), Nx.sum(y, axes: [1])} end
+          ] do
+        alike([Nx.slice(x, [0, 0], [30, 30]), y], fun)
+      end
+    end
+
     test "with NaN and infinities" do
       for special <- [:nan, :infinity, :neg_infinity] do
         x =

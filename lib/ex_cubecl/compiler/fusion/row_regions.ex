@@ -6,10 +6,14 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     import ExCubecl.Compiler.Fusion.Merging
 
     alias ExCubecl.Compiler.Fusion.{Absorption, Rows}
+    alias ExCubecl.Shape
 
     # Of a kernel of rows, and while it grows.
     @buffers 8
     @growing 24
+    # Elements of the largest operands of reductions, and the distance between them, which are joined although they share nothing.
+    @small 262_144
+    @near 64
 
     @doc "Each reduction of rows whose kernel does more than the reduction."
     def join(state) do
@@ -22,12 +26,38 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
              %{} = rows <- Rows.new(node) do
           info = %{kind: {:rows, rows}, shape: rows.shape}
           begun = %{state | info: Map.put(state.info, of(id, state), info)}
-          region(id, begun, @growing) || region(id, begun, @buffers) || state
+          regions(id, begun) || neighbors(id, begun) || state
         else
           _ -> state
         end
       end)
     end
+
+    # Measured on lavapipe, two sums of 1,200 to 262,144 elements in one launch take 0.7 to 1.0 of the time of two launches.
+    # Reductions of small operands of one shape that neither read each other nor the same save launches together.
+    defp neighbors(id, state) do
+      %{kind: {:rows, rows}} = info = state.info[of(id, state)]
+      first = state.index[id]
+
+      joined =
+        Shape.size(rows.shape) <= @small &&
+          Enum.find_value((first + 1)..min(first + @near, tuple_size(state.ids) - 1)//1, fn at ->
+            other = elem(state.ids, at)
+
+            with %{kind: :reduce} = node <- state.nodes[other],
+                 true <- single?(other, state),
+                 %{} = more <- Rows.new(node),
+                 true <- {more.shape, more.axis} == {rows.shape, rows.axis},
+                 both = %{rows | levels: Map.merge(rows.levels, more.levels)},
+                 %{} = new <- merged(state, [of(id, state), at], %{info | kind: {:rows, both}}),
+                 do: regions(id, new),
+                 else: (_ -> nil)
+          end)
+
+      joined && (neighbors(id, joined) || joined)
+    end
+
+    defp regions(id, state), do: region(id, state, @growing) || region(id, state, @buffers)
 
     # Whether the cluster reads an operand of the node, too.
     defp read?(node, at, state) do
