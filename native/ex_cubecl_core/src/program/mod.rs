@@ -1,5 +1,6 @@
 //! Kernel programs as data: the typed tree and its checks, and WGSL sources.
 
+pub mod assignments;
 mod check;
 pub mod interned;
 pub mod source;

@@ -3,6 +3,7 @@
 //! error.
 
 use crate::dtype::{DType, Kind};
+use crate::program::assignments::assigned;
 use crate::program::tree::{Binary, Expr, INDEX, Program, Stmt, While};
 
 /// The least and the greatest value.
@@ -155,14 +156,9 @@ impl Launch<'_> {
 }
 
 fn sets(block: &[Stmt], local: usize) -> bool {
-    block.iter().any(|statement| match statement {
-        Stmt::Set(other, _) | Stmt::Atomic(_, _, _, _, Some(other)) => *other == local,
-        Stmt::LoadVector(_, _, locals) => locals.contains(&local),
-        Stmt::If(_, then, other) => sets(then, local) || sets(other, local),
-        Stmt::For(other, _, _, body) => *other == local || sets(body, local),
-        Stmt::While(round) => sets(&round.head, local) || sets(&round.body, local),
-        _ => false,
-    })
+    let mut found = false;
+    assigned(block, &mut |other| found |= other == local);
+    found
 }
 
 fn number(dtype: DType, bits: u64) -> Option<Range> {

@@ -9,6 +9,7 @@ use cubecl::ir::{
 use crate::lower::casts::{bits_as, cast_value};
 use crate::lower::floats::{BlackBox, is_float, is_infinite, is_nan};
 use crate::lower::functions::{self, binary};
+use crate::lower::locals::Locals;
 use crate::lower::planes;
 use crate::lower::types::{IrType, S32, U32, U64, elem};
 use crate::lower::values::{cast, constant, number, of_bits, put, select, unary, zero};
@@ -25,7 +26,7 @@ pub(super) struct ArrayArgument {
 pub(super) struct Lowering {
     pub buffers: Vec<ArrayArgument>,
     pub scalars: Vec<Variable>,
-    pub locals: Vec<Variable>,
+    pub locals: Locals,
     /// The global index that the thread works on: unsigned for accesses, and signed as in the kernel
     /// language.
     pub index: Variable,
@@ -152,13 +153,7 @@ impl Lowering {
             Expr::Const(dtype, bits) => of_bits(*dtype, *bits),
             Expr::Bool(value) => constant(ConstantValue::Bool(*value), ElemType::Bool),
             Expr::Scalar(slot) => self.scalars[*slot],
-            // A copy of the current value: the variable may be set later.
-            Expr::Local(local) => {
-                let local = self.locals[*local];
-                let out = *scope.create_local(local.ty);
-                scope.register(Instruction::new(Operation::Copy(local), out));
-                out
-            }
+            Expr::Local(local) => self.locals.value(scope, *local),
             Expr::GlobalId => self.global_id,
             Expr::GroupId => self.group_id,
             Expr::LocalId => self.local_id,

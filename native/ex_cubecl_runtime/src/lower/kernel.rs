@@ -7,16 +7,17 @@
 
 use std::sync::Arc;
 
-use cubecl::ir::{ConstantValue, Instruction, Operation, StorageType, Variable};
+use cubecl::ir::{StorageType, Variable};
 use cubecl::prelude::*;
 use ex_cubecl_core::dtype::DType;
-use ex_cubecl_core::program::tree::{Program, Type};
+use ex_cubecl_core::program::tree::Program;
 
 use crate::lower::compiled::Key;
 use crate::lower::expressions::{ArrayArgument, Lowering, load_from, store_in};
 use crate::lower::floats::BlackBox;
-use crate::lower::types::{IrType, S32, U32, U64, carrier, elem, ir_type, list_type, vector_type};
-use crate::lower::values::{cast, constant, number, zero};
+use crate::lower::locals::Locals;
+use crate::lower::types::{IrType, S32, U32, U64, carrier, elem, list_type, vector_type};
+use crate::lower::values::{cast, number, zero};
 use cubecl::ir::{ElemType, UIntKind};
 
 /// The kernel of a program.
@@ -121,11 +122,7 @@ impl<R: Runtime> CubeKernel for ProgramKernel<R> {
             .into_iter()
             .map(|(carrier, ty)| cast(scope, carrier, ty))
             .collect();
-        let locals = program
-            .locals
-            .iter()
-            .map(|local| zeroed(scope, *local))
-            .collect();
+        let locals = Locals::new(scope, program);
         let mut lowering = Lowering {
             buffers,
             scalars,
@@ -157,15 +154,4 @@ fn unnumbered(scope: &mut Scope, word: Variable) -> Variable {
     };
     store_in(scope, &array, word, word);
     load_from(scope, &array, word)
-}
-
-/// A local that is zero until it is set: of a value that was never set, a driver's compiler may drop even the store.
-fn zeroed(scope: &mut Scope, ty: Type) -> Variable {
-    let local = *scope.create_local_restricted(ir_type(ty));
-    let none = match ty {
-        Type::Bool => constant(ConstantValue::Bool(false), ElemType::Bool),
-        Type::Of(dtype) => zero(elem(dtype)),
-    };
-    scope.register(Instruction::new(Operation::Copy(none), local));
-    local
 }

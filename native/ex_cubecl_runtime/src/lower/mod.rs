@@ -9,6 +9,7 @@ mod functions;
 mod integers;
 mod kernel;
 pub mod launch;
+mod locals;
 mod planes;
 mod remainder;
 mod statements;

@@ -3,7 +3,7 @@
 
 use cubecl::ir::{
     Arithmetic, BinaryOperator, Bitwise, Branch, Comparison, ElemType, If, IndexAssignOperator,
-    IndexOperator, Instruction, Operation, Operator, Scope, Variable, VectorInitOperator,
+    IndexOperator, Instruction, Operator, Scope, Variable, VectorInitOperator,
 };
 use ex_cubecl_core::program::tree::Expr;
 use ex_cubecl_core::program::tree::LANES;
@@ -57,8 +57,7 @@ impl Lowering {
         for (lane, local) in locals.iter().enumerate() {
             let ty = list.ty.elem_type();
             let value = put(scope, element(vector, number(lane as i64, U32)), ty);
-            let local = self.locals[*local];
-            scope.register(Instruction::new(Operation::Copy(value), local));
+            self.locals.set(scope, *local, value);
         }
     }
 
