@@ -31,6 +31,8 @@ pub(super) struct Lowering {
     /// language.
     pub index: Variable,
     pub global_id: Variable,
+    /// Where the element of each buffer at the thread's own index is in the bound window, if the program uses it.
+    pub own: Vec<Option<Variable>>,
     /// In a kernel with groups: the group, and the thread's number in it.
     pub group_id: Variable,
     pub local_id: Variable,
@@ -41,24 +43,44 @@ pub(super) struct Lowering {
 
 impl Lowering {
     pub(super) fn store(&self, scope: &mut Scope, slot: usize, index: Variable, value: Variable) {
-        let buffer = &self.buffers[slot];
-        if buffer.list.ty.is_atomic() {
-            let place = self.element(scope, slot, index);
+        let place = at(scope, &self.buffers[slot], index);
+        self.store_at(scope, slot, place, value);
+    }
+
+    pub(super) fn store_at(
+        &self,
+        scope: &mut Scope,
+        slot: usize,
+        place: Variable,
+        value: Variable,
+    ) {
+        let list = self.buffers[slot].list;
+        if list.ty.is_atomic() {
+            let element = load_at(scope, list, place);
             let op = AtomicOp::Store(UnaryOperator { input: value });
-            scope.register(Instruction::new(op, place));
-            return;
+            scope.register(Instruction::new(op, element));
+        } else {
+            store_at(scope, list, place, value);
         }
-        store_in(scope, buffer, index, value);
     }
 
     pub(super) fn load(&self, scope: &mut Scope, slot: usize, index: Variable) -> Variable {
-        let element = self.element(scope, slot, index);
+        let place = at(scope, &self.buffers[slot], index);
+        self.load_at(scope, slot, place)
+    }
+
+    fn load_at(&self, scope: &mut Scope, slot: usize, place: Variable) -> Variable {
+        let element = load_at(scope, self.buffers[slot].list, place);
         if element.ty.is_atomic() {
             let ty = element.ty.elem_type();
             put(scope, AtomicOp::Load(UnaryOperator { input: element }), ty)
         } else {
             element
         }
+    }
+
+    pub(super) fn own_place(&self, scope: &mut Scope, slot: usize) -> Variable {
+        self.own[slot].unwrap_or_else(|| at(scope, &self.buffers[slot], self.index))
     }
 
     /// The element, or a reference to it if the buffer is atomic.
@@ -158,7 +180,10 @@ impl Lowering {
             Expr::GroupId => self.group_id,
             Expr::LocalId => self.local_id,
             Expr::Len(slot) => cast(scope, self.buffers[*slot].len, S32),
-            Expr::ElementAtSelf(slot) => self.load(scope, *slot, self.index),
+            Expr::ElementAtSelf(slot) => {
+                let place = self.own_place(scope, *slot);
+                self.load_at(scope, *slot, place)
+            }
             Expr::Read(slot, index) => {
                 let index = self.expr(scope, index);
                 self.read(scope, *slot, index)
@@ -297,13 +322,18 @@ fn has_bits_of_one(size: u64, bits: u64) -> bool {
 }
 
 pub(super) fn load_from(scope: &mut Scope, buffer: &ArrayArgument, index: Variable) -> Variable {
+    let place = at(scope, buffer, index);
+    load_at(scope, buffer.list, place)
+}
+
+fn load_at(scope: &mut Scope, list: Variable, index: Variable) -> Variable {
     let op = Operator::UncheckedIndex(IndexOperator {
-        list: buffer.list,
-        index: at(scope, buffer, index),
+        list,
+        index,
         vector_size: 0,
         unroll_factor: 1,
     });
-    let out = *scope.create_local(buffer.list.ty);
+    let out = *scope.create_local(list.ty);
     scope.register(Instruction::new(op, out));
     out
 }
@@ -314,16 +344,21 @@ pub(super) fn store_in(
     index: Variable,
     value: Variable,
 ) {
-    let index = at(scope, buffer, index);
+    let place = at(scope, buffer, index);
+    store_at(scope, buffer.list, place, value);
+}
+
+fn store_at(scope: &mut Scope, list: Variable, index: Variable, value: Variable) {
     let op = Operator::UncheckedIndexAssign(IndexAssignOperator {
         index,
         value,
         vector_size: 0,
         unroll_factor: 1,
     });
-    scope.register(Instruction::new(op, buffer.list));
+    scope.register(Instruction::new(op, list));
 }
 
+/// The place in the bound window of the element with this index in the buffer.
 pub(super) fn at(scope: &mut Scope, buffer: &ArrayArgument, index: Variable) -> Variable {
     match buffer.offset {
         Some(rhs) => {

@@ -23,7 +23,11 @@ const F64: ElemType = ElemType::Float(FloatKind::F64);
 #[derive(Clone, Copy)]
 pub(super) struct BlackBox {
     /// A word that is zero in each launch; no compiler knows its value.
-    pub zero: Variable,
+    zero: Variable,
+    /// Another word that is always zero, for `hide_apart`.
+    apart: Variable,
+    /// The same words with 64 bits.
+    wide: Option<(Variable, Variable)>,
     pub words_of_16: bool,
     pub words_of_64: bool,
 }
@@ -92,6 +96,27 @@ fn word(value: u64, ty: ElemType) -> Variable {
 }
 
 impl BlackBox {
+    /// Each of these words is made once: CubeCL's optimizer compares all instructions of a block with each other.
+    pub fn new(scope: &mut Scope, zero: Variable, words_of_16: bool, words_of_64: bool) -> Self {
+        let apart = plus(scope, zero, zero);
+        let wide = words_of_64.then(|| (cast(scope, zero, U64), cast(scope, apart, U64)));
+        BlackBox {
+            zero,
+            apart,
+            wide,
+            words_of_16,
+            words_of_64,
+        }
+    }
+
+    /// Zero as an integer of this type.
+    fn zero_of(self, scope: &mut Scope, ty: ElemType) -> Variable {
+        match self.wide {
+            Some((zero, _)) if ty == U64 => zero,
+            _ => cast(scope, self.zero, ty),
+        }
+    }
+
     /// The unsigned integer type with the size of a float type, if the device has it.
     fn bits_of(self, ty: ElemType) -> Option<ElemType> {
         match ty.size() {
@@ -104,8 +129,13 @@ impl BlackBox {
     /// As `hide`, but the result differs, to a compiler, from a value hidden by `hide`, however
     /// often that was called.
     pub fn hide_apart(self, scope: &mut Scope, value: Variable) -> Variable {
-        let zero = plus(scope, self.zero, self.zero);
-        BlackBox { zero, ..self }.wrap(scope, value)
+        let wide = self.wide.map(|(_, apart)| (apart, apart));
+        let other = BlackBox {
+            zero: self.apart,
+            wide,
+            ..self
+        };
+        other.wrap(scope, value)
     }
 
     /// The same value, whose origin no compiler knows. It uses a sum, because compilers cancel two
@@ -120,7 +150,7 @@ impl BlackBox {
             }
             ElemType::Float(_) => self.hide_float(scope, value, ty),
             _ => {
-                let zero = cast(scope, self.zero, ty);
+                let zero = self.zero_of(scope, ty);
                 plus(scope, value, zero)
             }
         }
@@ -136,7 +166,7 @@ impl BlackBox {
             Some(ConstantValue::Float(number)) => constant(float_bits(number, ty), word),
             _ => reinterpret(scope, value, word),
         };
-        let zero = cast(scope, self.zero, word);
+        let zero = self.zero_of(scope, word);
         let hidden = plus(scope, bits, zero);
         reinterpret(scope, hidden, ty)
     }
@@ -242,7 +272,18 @@ fn comparison(op: Binary) -> fn(BinaryOperator) -> Comparison {
     }
 }
 
-/// NaN is unequal to every value, and neither less nor greater than any.
+/// Whether two floats compare so; both are numbers. NaN is unequal to every value, and neither less nor greater than any.
+fn ordered(scope: &mut Scope, op: Binary, a: &Order, b: &Order) -> Variable {
+    let holds = compare(scope, comparison(op), a.key, b.key);
+    let most = Arithmetic::Max(BinaryOperator {
+        lhs: a.magnitude,
+        rhs: b.magnitude,
+    });
+    let most = put(scope, most, a.magnitude.ty.elem_type());
+    let numbers = compare(scope, Comparison::LowerEqual, most, a.infinity);
+    both(scope, numbers, holds)
+}
+
 pub(super) fn compared(
     scope: &mut Scope,
     black_box: BlackBox,
@@ -254,17 +295,10 @@ pub(super) fn compared(
         let equal = compared(scope, black_box, Binary::Eq, lhs, rhs);
         return not(scope, equal);
     }
-    let (Some(a), Some(b)) = (order(scope, black_box, lhs), order(scope, black_box, rhs)) else {
-        return compare(scope, comparison(op), lhs, rhs);
-    };
-    let holds = compare(scope, comparison(op), a.key, b.key);
-    let most = Arithmetic::Max(BinaryOperator {
-        lhs: a.magnitude,
-        rhs: b.magnitude,
-    });
-    let most = put(scope, most, a.magnitude.ty.elem_type());
-    let numbers = compare(scope, Comparison::LowerEqual, most, a.infinity);
-    both(scope, numbers, holds)
+    match (order(scope, black_box, lhs), order(scope, black_box, rhs)) {
+        (Some(a), Some(b)) => ordered(scope, op, &a, &b),
+        _ => compare(scope, comparison(op), lhs, rhs),
+    }
 }
 
 /// The minimum or maximum; NaN if either operand is NaN; the first of two zeros.
@@ -280,8 +314,19 @@ pub(super) fn extreme(
         _ => Binary::Ge,
     };
     // For an unordered pair: the first operand if it is NaN, else the second.
-    let holds = compared(scope, black_box, wanted, lhs, rhs);
-    let nan = is_nan(scope, black_box, lhs);
+    let (holds, nan) = match (order(scope, black_box, lhs), order(scope, black_box, rhs)) {
+        (Some(a), Some(b)) => {
+            let holds = ordered(scope, wanted, &a, &b);
+            (
+                holds,
+                compare(scope, Comparison::Greater, a.magnitude, a.infinity),
+            )
+        }
+        _ => {
+            let holds = compare(scope, comparison(wanted), lhs, rhs);
+            (holds, is_nan(scope, black_box, lhs))
+        }
+    };
     let first = either(scope, holds, nan);
     select(scope, first, lhs, rhs)
 }

@@ -101,15 +101,13 @@ impl<R: Runtime> CubeKernel for ProgramKernel<R> {
         });
         let carriers: Vec<_> = carriers.collect();
         let scope = &mut builder.scope;
-        let black_box = BlackBox {
-            zero: if program.branches() {
-                unnumbered(scope, zero_word)
-            } else {
-                zero_word
-            },
-            words_of_16: has(ElemType::UInt(UIntKind::U16)),
-            words_of_64: has(U64),
+        let hidden = if program.branches() {
+            unnumbered(scope, zero_word)
+        } else {
+            zero_word
         };
+        let words_of_16 = has(ElemType::UInt(UIntKind::U16));
+        let black_box = BlackBox::new(scope, hidden, words_of_16, has(U64));
         for (at, (dtype, len)) in program.shared().iter().enumerate() {
             let ty = list_type(*dtype, &atomics, program.buffers() + at);
             buffers.push(ArrayArgument {
@@ -124,6 +122,7 @@ impl<R: Runtime> CubeKernel for ProgramKernel<R> {
             .collect();
         let locals = Locals::new(scope, program);
         let mut lowering = Lowering {
+            own: vec![None; buffers.len()],
             buffers,
             scalars,
             locals,

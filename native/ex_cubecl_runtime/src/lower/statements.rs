@@ -5,7 +5,7 @@ use cubecl::ir::{
     Instruction, Operation, RangeLoop, Scope, Synchronization, Variable,
 };
 
-use crate::lower::expressions::{Lowering, store_in};
+use crate::lower::expressions::{Lowering, at, store_in};
 use crate::lower::types::{IrType, S32, U32};
 use crate::lower::values::{builtin, cast, multiply, number, put, zero};
 use ex_cubecl_core::program::tree::{Atomic, Expr, Program, Stmt, While};
@@ -18,6 +18,9 @@ impl Lowering {
         let cond = put(scope, wanted, ElemType::Bool);
         let mut body = scope.child();
         self.global_id = cast(&mut body, self.index, S32);
+        for slot in program.element_at_self() {
+            self.own[slot] = Some(at(&mut body, &self.buffers[slot], self.index));
+        }
         self.block(&mut body, &program.body);
         scope.register(Branch::If(Box::new(If { cond, scope: body })));
     }
@@ -94,7 +97,8 @@ impl Lowering {
             }
             Stmt::Put(slot, value) => {
                 let value = self.expr(scope, value);
-                self.store(scope, *slot, self.index, value);
+                let place = self.own_place(scope, *slot);
+                self.store_at(scope, *slot, place, value);
             }
             Stmt::Write(slot, index, value) => {
                 let index = self.expr(scope, index);
