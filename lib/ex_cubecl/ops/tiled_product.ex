@@ -19,6 +19,8 @@ defmodule ExCubecl.Ops.TiledProduct do
   # by 4, and no longer than those of the library.
   @cpu_side 8
   @cpu_tiles 128
+  # For fewer multiplications, the kernel of the large tiles takes longer to compile than it saves.
+  @cpu_products 0x40_0000
 
   # The least number of invocations, if there are enough products for them, and the least and the greatest number of products that one of
   # them sums up: a driver may stop a kernel whose loop runs too long.
@@ -116,7 +118,7 @@ defmodule ExCubecl.Ops.TiledProduct do
     {right_inner, right_columns} = Enum.split(rest, length(inner))
 
     [row_count, column_count, count] = Enum.map([rows, columns, inner], &Shape.size/1)
-    {height, width} = tile = tile(row_count, column_count, Shape.size(batch), left.device)
+    {height, width} = tile = tile(row_count, column_count, Shape.size(batch), count, left.device)
     {row_tiles, column_tiles} = {ceil_div(row_count, height), ceil_div(column_count, width)}
     tiles = Shape.size(batch) * row_tiles * column_tiles
     together? = together?(tile, List.last(left_inner), List.last(right_inner), count)
@@ -173,10 +175,11 @@ defmodule ExCubecl.Ops.TiledProduct do
     count |> ceil_div(ceil_div(invocations, tiles)) |> max(least) |> min(@most) |> min(count)
   end
 
-  defp tile(rows, columns, batch, device) do
+  defp tile(rows, columns, batch, count, device) do
     tiles = batch * div(rows, @cpu_side) * div(columns, @cpu_side)
+    many? = tiles >= @cpu_tiles and batch * rows * columns * count >= @cpu_products
 
-    if tiles >= @cpu_tiles and Device.cpu?(device),
+    if many? and Device.cpu?(device),
       do: {@cpu_side, @cpu_side},
       else: {side(rows), side(columns)}
   end

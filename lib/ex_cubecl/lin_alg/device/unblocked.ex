@@ -1,8 +1,7 @@
 defmodule ExCubecl.LinAlg.Device.Unblocked do
   @moduledoc false
-  # Decompositions of matrices of few rows by one launch, with a group for each matrix. Each thread reads and writes one column only, because a barrier orders the
-  # accesses of a group to shared memory, but not those to buffers. What the others need of a column that is complete is in shared memory: in two parts that
-  # take turns, so that there is one barrier for each column.
+  # Decompositions of matrices of few rows by one launch, with a group for each matrix. Each thread reads and writes one column or row only, because a barrier
+  # orders the accesses of a group to shared memory, but not those to buffers: what the others need of one is in shared memory.
 
   use ExCubecl.Kernel
 
@@ -27,7 +26,7 @@ defmodule ExCubecl.LinAlg.Device.Unblocked do
   def cholesky(%{shape: [count, n, _], dtype: dtype, device: device} = buffer) do
     with {:ok, l} <- Buffer.duplicate(buffer),
          {:ok, pivots} <- Buffer.empty([count, n], dtype, device: device),
-         :ok <- run(:cholesky_columns, [n, pivots, l], count),
+         :ok <- run(:cholesky_rows, [n, pivots, l], count),
          do: {:ok, l, pivots}
   end
 
@@ -40,7 +39,8 @@ defmodule ExCubecl.LinAlg.Device.Unblocked do
 
   ## Kernels
 
-  # Each thread exchanges rows in its column, and eliminates.
+  # Each thread exchanges rows in its column, and eliminates. Columns that are complete are passed on in two parts of the shared memory that take turns, so that
+  # there is one barrier for each.
   defkernel eliminate(n, pivots, diagonal, a), group: 128 do
     column = shared(a, 256)
     place = shared(:u32, 2)
@@ -101,46 +101,47 @@ defmodule ExCubecl.LinAlg.Device.Unblocked do
     end
   end
 
-  # Elements above the diagonal become zeros when their column is complete.
-  defkernel cholesky_columns(n, pivots, a), group: 128 do
-    column = shared(a, 256)
+  # Each thread has a row; the one whose row gets its diagonal passes it on.
+  defkernel cholesky_rows(n, pivots, a), group: 128 do
+    passed = shared(a, 128)
+    root = shared(a, 1)
     b = cast(group(), :u32)
     t = cast(local(), :u32)
-    top = b * n * n
+    row = (b * n + t) * n
 
     for step <- 0..(n - 1) do
       j = cast(step, :u32)
-      turn = band(j, 1)
 
-      if j == t do
-        pivot = a[top + j * n + j]
-        root = sqrt(pivot)
-        pivots[b * n + j] = pivot
-
-        for i <- 0..(n - 1) do
-          r = cast(i, :u32)
-          value = a[top + r * n + j] / root
-          value = if r == j, do: root, else: value
-          value = if r < j, do: 0, else: value
-          a[top + r * n + j] = value
-          column[turn * 128 + r] = value
+      if t == j do
+        for p <- 0..(step - 1) do
+          passed[cast(p, :u32)] = a[row + cast(p, :u32)]
         end
       end
 
       barrier()
+      value = a[row + j]
 
-      if t > j and t < n do
-        factor = column[turn * 128 + t]
-
-        for i <- cast(t, :s32)..(n - 1) do
-          r = cast(i, :u32)
-          a[top + r * n + t] = a[top + r * n + t] - column[turn * 128 + r] * factor
+      if t >= j and t < n do
+        for p <- 0..(step - 1) do
+          value = value - passed[cast(p, :u32)] * a[row + cast(p, :u32)]
         end
+      end
+
+      if t == j do
+        pivots[b * n + j] = value
+        root[0] = sqrt(value)
+      end
+
+      barrier()
+
+      if t < n do
+        below = if t < j, do: 0, else: value / root[0]
+        a[row + j] = if t == j, do: root[0], else: below
       end
     end
   end
 
-  # One column for each invocation.
+  # One column for each invocation. Loops whose bounds are other than arguments and numbers of other loops take three times as long to compile.
   defkernel solve_factors(a, pivots, n, m, x) do
     i = cast(index(), :u32)
     b = div(i, m)
@@ -155,22 +156,28 @@ defmodule ExCubecl.LinAlg.Device.Unblocked do
       x[other] = value
     end
 
-    # Forward with L, back with U.
-    for step <- 0..(2 * n - 1) do
-      forward = step < n
-      row = if forward, do: step, else: 2 * n - 1 - step
-      start = if forward, do: 0, else: row + 1
-      count = if forward, do: step, else: n - 1 - row
-      at = first + cast(row, :u32) * m
-      line = top + cast(row, :u32) * n
-      sum = x[at]
+    for step <- 1..(n - 1) do
+      row = cast(step, :u32)
+      sum = x[first + row * m]
 
-      for p <- 0..(count - 1) do
-        k = cast(start + p, :u32)
-        sum = sum - a[line + k] * x[first + k * m]
+      for p <- 0..(step - 1) do
+        k = cast(p, :u32)
+        sum = sum - a[top + row * n + k] * x[first + k * m]
       end
 
-      x[at] = if forward, do: sum, else: sum / a[line + cast(row, :u32)]
+      x[first + row * m] = sum
+    end
+
+    for step <- 0..(n - 1) do
+      row = cast(n, :u32) - 1 - cast(step, :u32)
+      sum = x[first + row * m]
+
+      for p <- 1..step do
+        k = row + cast(p, :u32)
+        sum = sum - a[top + row * n + k] * x[first + k * m]
+      end
+
+      x[first + row * m] = sum / a[top + row * n + row]
     end
   end
 end
