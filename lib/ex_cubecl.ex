@@ -217,7 +217,7 @@ defmodule ExCubecl do
     @spec init(term) :: no_return
     def init(_options) do
       expected = "ExCubecl.Backend; ExCubecl is the compiler of Nx.Defn, compiler: ExCubecl"
-      details = %{argument: :backend, value: __MODULE__, expected: expected}
+      details = %{function: __MODULE__, argument: :backend, value: __MODULE__, expected: expected}
       raise %Error{reason: :invalid_argument, details: details}
     end
   end

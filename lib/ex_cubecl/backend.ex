@@ -24,7 +24,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     @behaviour Nx.Backend
 
     alias ExCubecl.{Buffer, Device, Error, View}
-    alias ExCubecl.Error.Arguments
+    alias ExCubecl.Error.{Arguments, Operation}
     alias ExCubecl.Nx.{ElementWise, Fallback, Indexing, Layout, Reduction, Storage}
 
     alias ExCubecl.Nx.{
@@ -66,20 +66,21 @@ if Code.ensure_loaded?(Nx.Backend) do
     def config(config: %{host_limit: _} = config), do: config
 
     def config(opts) do
-      opts = Error.unwrap!(Arguments.options(opts, [:device, :tag, :fallback, :host_limit]))
+      opts = option!(Arguments.options(opts, [:device, :tag, :fallback, :host_limit]))
       fallback = Keyword.get(opts, :fallback, :host)
 
       unless fallback in [:host, :raise],
-        do: Error.unwrap!(Arguments.invalid(:fallback, fallback, ":host or :raise"))
+        do: option!(Arguments.invalid(:fallback, fallback, ":host or :raise"))
 
       %{
-        device: Error.unwrap!(device(opts[:device])),
+        device: option!(device(opts[:device])),
         tag: opts[:tag],
         fallback: fallback,
-        host_limit:
-          Error.unwrap!(Arguments.index(:host_limit, Keyword.get(opts, :host_limit, 64)))
+        host_limit: option!(Arguments.index(:host_limit, Keyword.get(opts, :host_limit, 64)))
       }
     end
+
+    defp option!(result), do: Operation.unwrap!(result, __MODULE__, [])
 
     defp device(nil), do: Device.resolve(nil)
     defp device(named), do: Device.existing(named)
@@ -263,6 +264,16 @@ if Code.ensure_loaded?(Nx.Backend) do
           Error.unwrap!(
             Error.new(:unsupported, operation: operation, device: device, pointer: true)
           )
+    end
+
+    ## compiler: ExCubecl.Backend
+
+    for {name, arity} <- Nx.Defn.Compiler.behaviour_info(:callbacks) do
+      @doc false
+      def unquote(name)(unquote_splicing(List.duplicate({:_, [], nil}, arity))) do
+        expected = "compiler: ExCubecl; ExCubecl.Backend is a backend of Nx"
+        option!(Arguments.invalid(:compiler, __MODULE__, expected))
+      end
     end
 
     ## Everything else

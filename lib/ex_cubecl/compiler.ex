@@ -42,10 +42,10 @@ if Code.ensure_loaded?(Nx.Defn.Compiler) do
     arguments. Otherwise the results of each shard are the whole results: the first device calculates them from the arguments of all, and the others get copies.
     """
 
-    alias ExCubecl.{Backend, Error, Telemetry}
+    alias ExCubecl.{Backend, Telemetry}
     alias ExCubecl.Compiler.{Cache, Explanation, Limits, Program, Run, Scope}
     alias ExCubecl.Compiler.Graph.Conversion
-    alias ExCubecl.Error.Arguments
+    alias ExCubecl.Error.{Arguments, Operation}
     alias Nx.Defn.{Composite, Expr}
     alias Nx.Tensor, as: T
 
@@ -161,13 +161,10 @@ if Code.ensure_loaded?(Nx.Defn.Compiler) do
     @spec explain(fun, [term], keyword) :: Explanation.t()
     def explain(fun, args, opts \\ []) do
       unless is_list(args) and not List.improper?(args),
-        do:
-          Error.unwrap!(
-            Arguments.invalid(:args, args, "the list of the arguments of the function")
-          )
+        do: invalid(:args, args, "the list of the arguments of the function")
 
       unless is_function(fun, length(args)),
-        do: Error.unwrap!(Arguments.invalid(:fun, fun, "a function of #{length(args)} arguments"))
+        do: invalid(:fun, fun, "a function of #{length(args)} arguments")
 
       options = options(opts)
       result = Nx.Defn.debug_expr_apply(fun, args, hooks: options.hooks)
@@ -176,11 +173,14 @@ if Code.ensure_loaded?(Nx.Defn.Compiler) do
       Explanation.of(scope, Program.build(scope, options.config), options.config)
     end
 
+    defp invalid(argument, value, expected),
+      do: Operation.unwrap!(Arguments.invalid(argument, value, expected), :explain, [])
+
     ## Options
 
     defp options(opts) do
-      opts = Error.unwrap!(Arguments.options(opts, @options))
-      Error.unwrap!(Arguments.positive(:max_concurrency, Keyword.get(opts, :max_concurrency, 1)))
+      opts = option!(Arguments.options(opts, @options))
+      option!(Arguments.positive(:max_concurrency, Keyword.get(opts, :max_concurrency, 1)))
 
       %{
         config: config(opts[:device], Nx.default_backend()),
@@ -198,10 +198,12 @@ if Code.ensure_loaded?(Nx.Defn.Compiler) do
     defp config(device, _other), do: Backend.config(if device, do: [device: device], else: [])
 
     defp cache(cache) when is_boolean(cache), do: cache
-    defp cache(other), do: Error.unwrap!(Arguments.invalid(:cache, other, "true or false"))
+    defp cache(other), do: option!(Arguments.invalid(:cache, other, "true or false"))
 
     defp limit(nil), do: nil
-    defp limit(bytes), do: Error.unwrap!(Arguments.index(:memory_limit, bytes))
+    defp limit(bytes), do: option!(Arguments.index(:memory_limit, bytes))
+
+    defp option!(result), do: Operation.unwrap!(result, __MODULE__, [])
 
     ## Programs
 
@@ -260,6 +262,8 @@ if Code.ensure_loaded?(Nx.Defn.Compiler) do
             "cannot pass a tensor expression as argument to defn, got: #{inspect(tensor)}"
     end
 
+    # A template has no elements: it is an argument of which only the shape is taken, as in the initialization of Axon's models.
+    defp parameter(%T{data: %Nx.TemplateBackend{}} = template, _config), do: template
     defp parameter(%T{} = tensor, config), do: tensor |> Nx.devectorize() |> Run.input(config)
 
     # The results in their container, with its names and vectorized axes.

@@ -346,9 +346,11 @@ defmodule ExCubecl.NxBackendTest do
   end
 
   test "the compiler in place of the backend is refused" do
-    assert_raise ExCubecl.Error, ~r/^invalid backend ExCubecl: expected ExCubecl.Backend;/, fn ->
-      Nx.default_backend(ExCubecl)
-    end
+    assert_raise ExCubecl.Error,
+                 ~r/^ExCubecl: invalid backend ExCubecl: expected ExCubecl.Backend;/,
+                 fn ->
+                   Nx.default_backend(ExCubecl)
+                 end
   end
 
   test "tensors of this backend and buffers are copied on the device" do

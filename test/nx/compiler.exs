@@ -192,6 +192,33 @@ defmodule ExCubecl.NxCompilerTest do
       end
     end
 
+    test "a template is an argument of which only the shape is taken, as in the initialization of models" do
+      template = Nx.template({2, 3}, :f32)
+      assert Nx.to_list(ours(&Nx.iota(Nx.shape(&1)), [template])) == [[0, 1, 2], [3, 4, 5]]
+
+      for fun <- [&Nx.sin/1, &Nx.sum/1, &Nx.reshape(&1, {6}), & &1],
+          do: assert_raise(RuntimeError, ~r/TemplateBackend/, fn -> ours(fun, [template]) end)
+    end
+
+    test "shapes in descriptions of steps are lists of numbers" do
+      explanation = Compiler.explain(&Nx.sin(Nx.cos(&1)), [Nx.template({100, 101}, :f32)])
+      assert inspect(explanation) =~ "of [100, 101]"
+    end
+
+    test "the errors of the compiler's options and of explain/3 have a name" do
+      assert_raise Error, ~r/^ExCubecl.Compiler: invalid option :client/, fn ->
+        ours(& &1, [1], client: :cuda)
+      end
+
+      assert_raise Error, ~r/^explain: invalid args/, fn ->
+        Compiler.explain(& &1, Nx.tensor(1))
+      end
+
+      assert_raise Error, ~r/^ExCubecl.Backend: invalid compiler .*compiler: ExCubecl;/, fn ->
+        Nx.Defn.jit(& &1, compiler: Backend).(Nx.tensor(1))
+      end
+    end
+
     test "a program that needs more memory than it may is refused before it starts" do
       fun = fn x -> x |> Nx.sin() |> Nx.dot(Nx.cos(x)) end
       x = large(4096)

@@ -20,11 +20,11 @@ defmodule ExCubecl.Arena.Options do
   def check(size, opts, more) when not is_list(size) do
     if is_list(opts),
       do: check([size: size] ++ opts, [], more),
-      else: Arguments.options(opts, [])
+      else: Arguments.options(opts, known(more))
   end
 
   def check(opts, [], more) do
-    with {:ok, opts} <- Arguments.options(opts, @options ++ more ++ AllocOptions.options()),
+    with {:ok, opts} <- Arguments.options(opts, known(more)),
          {:ok, unit} <- unit(opts[:dtype]),
          {:ok, extendable} <-
            Arguments.boolean(:extendable, Keyword.get(opts, :extendable, true)),
@@ -39,6 +39,8 @@ defmodule ExCubecl.Arena.Options do
   end
 
   def check(_opts, more_opts, _more), do: Arguments.invalid(:options, more_opts, "options once")
+
+  defp known(more), do: @options ++ more ++ AllocOptions.options()
 
   @doc "The bytes of one unit."
   def bytes(:bytes), do: 1

@@ -7,6 +7,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     alias ExCubecl.{Backend, Buffer, Error, Ops, Shape, View}
     alias ExCubecl.Compiler.{Graph, Reuse}
     alias ExCubecl.Compiler.Fusion.{Bindings, Code, Group, Node, Operation, Partition, Rows}
+    alias ExCubecl.Error.Text
     alias ExCubecl.Nx.{Order, Storage}
     alias ExCubecl.Ops.{Epilogue, Reductions, Results, Shapes}
     alias ExCubecl.View.Strides
@@ -405,7 +406,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     def describe(%Group{} = group) do
       names = Enum.map_join(group.exprs, " ", &Atom.to_string(&1.data.op))
-      "#{names} of #{inspect(group.shape)}"
+      "#{names} of #{Text.show(group.shape)}"
     end
 
     @doc "The launches of one run of a group."

@@ -44,6 +44,12 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     def input(%T{data: %backend{}} = tensor, config),
       do: backend.backend_copy(tensor, Backend, config: config)
 
+    # Elements of a template: `Nx.TemplateBackend` raises.
+    defp parameter(%T{data: %Nx.TemplateBackend{}} = template, state),
+      do: input(template, state.config)
+
+    defp parameter(tensor, _state), do: tensor
+
     # A body whose results do not belong to the caller's scope.
     defp body(program, parameters, state) do
       {values, memo} = steps(program.steps, @no_values, %{}, %{state | parameters: parameters})
@@ -123,7 +129,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     end
 
     defp call({:parameter, id, index}, values, memo, state),
-      do: {Map.put(values, id, elem(state.parameters, index)), memo}
+      do: {Map.put(values, id, parameter(elem(state.parameters, index), state)), memo}
 
     defp call({:drop, indices}, values, memo, state) do
       release_all(for(index <- indices, do: elem(state.parameters, index)), state)

@@ -4,7 +4,7 @@ defmodule ExCubecl.Error.Arguments do
   # their meaning.
 
   alias ExCubecl.{DType, Error, Shape}
-  alias ExCubecl.Error.Suggestion
+  alias ExCubecl.Error.{Remedy, Suggestion}
 
   @most 0xFFFF_FFFF_FFFF_FFFF
 
@@ -93,9 +93,14 @@ defmodule ExCubecl.Error.Arguments do
   @doc "Options as a keyword list of known keys."
   def options(opts, known) do
     cond do
-      not Keyword.keyword?(opts) -> invalid(:options, opts, keyword(known))
-      unknown = Enum.find(Keyword.keys(opts), &(&1 not in known)) -> unknown(unknown, known)
-      true -> {:ok, opts}
+      not Keyword.keyword?(opts) ->
+        invalid(:options, opts, keyword(known) <> Remedy.of_options(opts, known))
+
+      unknown = Enum.find(Keyword.keys(opts), &(&1 not in known)) ->
+        unknown(unknown, known)
+
+      true ->
+        {:ok, opts}
     end
   end
 

@@ -61,17 +61,23 @@ defmodule ExCubecl.Error.Message do
   defp named(text, %{kernel: _} = details) when not is_map_key(details, :step), do: text
   defp named(text, %{argument: :kernel, reason: _}), do: text
   defp named(text, %{function: name}) when is_atom(name), do: prefixed(text, name)
-  defp named(text, %{operation: name, argument: _}), do: prefixed(text, name)
+  defp named(text, %{operation: name, argument: _}) when is_atom(name), do: prefixed(text, name)
   defp named(text, _details), do: text
 
-  defp prefixed(text, name),
-    do: if(String.starts_with?(text, "#{name}: "), do: text, else: "#{name}: #{text}")
+  defp prefixed(text, name) do
+    # A backend or a compiler is named by its module.
+    name = name |> Atom.to_string() |> String.replace_prefix("Elixir.", "")
+    if String.starts_with?(text, "#{name}: "), do: text, else: "#{name}: #{text}"
+  end
 
   # The argument of a kernel.
   defp argument(%{kernel: kernel, number: number, name: name}),
     do: "argument #{number} (#{name}) of kernel #{kernel}: "
 
   defp argument(%{kernel: kernel, number: option}), do: "option #{option} of kernel #{kernel}: "
+
+  # One of several buffers.
+  defp argument(%{operand: name}), do: "#{name}: "
   defp argument(_details), do: ""
 
   # An error that was built by hand may have any reason and details.

@@ -38,20 +38,22 @@ defmodule ExCubecl.Error.Operation do
   defp argument(%{kernel: _} = details, _reason, _args), do: details
 
   defp argument(%{expected: "an %ExCubecl.Buffer{}", value: value} = details, _reason, args),
-    do: renamed(details, found(args, &(&1 === value)))
+    do: put(details, :argument, found(args, &(&1 === value)))
 
   defp argument(%{argument: _} = details, _reason, _args), do: details
 
   defp argument(%{actual: dtype} = details, :type_mismatch, args),
-    do: renamed(details, found(args, &match?(%{ref: _, dtype: ^dtype}, &1)))
+    do: put(details, :operand, found(args, &match?(%{ref: _, dtype: ^dtype}, &1)))
 
   defp argument(details, reason, args) when reason in [:not_allocated, :stale],
-    do: renamed(details, found(args, &(refusal(&1) == reason)))
+    do: put(details, :operand, found(args, &(refusal(&1) == reason)))
 
   defp argument(details, _reason, _args), do: details
 
-  defp renamed(details, nil), do: details
-  defp renamed(details, name), do: Map.put(details, :argument, name)
+  # A function of one buffer has no other that could be meant.
+  defp put(details, _key, nil), do: details
+  defp put(details, :operand, :buffer), do: details
+  defp put(details, key, name), do: Map.put(details, key, name)
 
   # The name of the first argument, or the place in an argument that is a list.
   defp found(args, wanted?) do

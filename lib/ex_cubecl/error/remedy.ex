@@ -3,6 +3,7 @@ defmodule ExCubecl.Error.Remedy do
   # What to do with a term that is given in place of another: the end of a message, after what was expected; `""` for any other term.
   # Structs are known by their fields here, so that this module depends on none of them.
 
+  alias ExCubecl.DType.Table
   alias ExCubecl.Error.Text
 
   # Arguments that are buffers, and those that are elements.
@@ -18,8 +19,11 @@ defmodule ExCubecl.Error.Remedy do
     do: ": this is the error of an earlier call: #{Text.shorten(Exception.message(error), 200)}"
 
   # Views and replicated buffers.
-  def of(argument, %{buffer: _, strides: _}) when argument in @buffers,
+  def of(argument, %{buffer: _, strides: _}) when argument in [nil | @buffers],
     do: ": see ExCubecl.View.to_buffer/1"
+
+  def of(:data, %{buffer: _, strides: _}),
+    do: ": see ExCubecl.View.to_buffer/1 and ExCubecl.Buffer.copy/2"
 
   def of(argument, %{buffers: [_ | _], shards: _}) when argument in @buffers,
     do: ": see ExCubecl.Replicated.shard/2"
@@ -28,11 +32,18 @@ defmodule ExCubecl.Error.Remedy do
     do: ": see ExCubecl.Nx.from_tensor/2"
 
   def of(argument, elements)
-      when argument in [nil, :buffer, :view] and is_list(elements) and elements != [],
-      do: ": see ExCubecl.buffer/1"
+      when argument in [nil, :buffer, :view] and is_list(elements) and elements != [] do
+    if Keyword.keyword?(elements),
+      do:
+        ": options stand behind all operands; for the greatest and the least element see ExCubecl.Ops.reduce_max/2 and reduce_min/2",
+      else: ": see ExCubecl.buffer/1"
+  end
 
   def of(argument, number) when argument in [:buffer, :view] and is_number(number),
     do: ": see ExCubecl.buffer/1"
+
+  def of(argument, binary) when argument in [:buffer, :view] and is_binary(binary),
+    do: ": see ExCubecl.buffer/3, which takes the bytes of elements"
 
   def of(:data, %Range{}), do: ": see Enum.to_list/1 and ExCubecl.Buffer.iota/3"
   def of(:data, tuple) when is_tuple(tuple), do: ": see Tuple.to_list/1"
@@ -49,6 +60,23 @@ defmodule ExCubecl.Error.Remedy do
   end
 
   def of(_argument, _value), do: ""
+
+  @doc "For a term given as options, of which these are known."
+  @spec of_options(term, [atom]) :: String.t()
+  def of_options(axis, known) when is_integer(axis),
+    do: if(:axis in known, do: ": did you mean axis: #{Text.show(axis)}?", else: "")
+
+  def of_options([axis | _] = axes, known) when is_integer(axis),
+    do: if(:axes in known, do: ": did you mean axes: #{Text.show(axes)}?", else: "")
+
+  def of_options(dtype, known) when is_atom(dtype),
+    do:
+      if(:dtype in known and Table.valid?(dtype),
+        do: ": did you mean dtype: #{inspect(dtype)}?",
+        else: ""
+      )
+
+  def of_options(_other, _known), do: ""
 
   @doc "For a term given as an element."
   @spec of_element(term) :: String.t()

@@ -47,6 +47,8 @@ defmodule ExCubecl.Error.Suggestion do
     global: [:size],
     on: [:device],
     backend: [:device],
+    only: [:name],
+    key: [:name],
     label: [:tag],
     name: [:tag]
   }

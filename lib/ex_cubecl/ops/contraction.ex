@@ -156,7 +156,7 @@ defmodule ExCubecl.Ops.Contraction do
          :ok <- inner(shapes),
          {left_batch, rows, [inner]} = split(left.shape, max(length(left.shape) - 2, 0)),
          {right_batch, [^inner], columns} = split_right(right.shape),
-         {:ok, batch} <- Shapes.broadcast(:matmul, [left_batch, right_batch]) do
+         {:ok, batch} <- batch(shapes, left_batch, right_batch) do
       {batch, more} = apart_from(batch, right_batch)
       rows = more ++ rows
       ones = Enum.take(Enum.to_list(0..(length(right_batch) - 1)//1), -length(more))
@@ -171,6 +171,13 @@ defmodule ExCubecl.Ops.Contraction do
          columns: columns
        }}
     end
+  end
+
+  # An error shows the shapes of the operands.
+  defp batch({left, right}, left_batch, right_batch) do
+    with {:error, %{details: details} = error} <-
+           Shapes.broadcast(:matmul, [left_batch, right_batch]),
+         do: {:error, %{error | details: %{details | shape: left, other_shape: right}}}
   end
 
   defp no_scalars({left, right}) do

@@ -99,10 +99,12 @@ defmodule ExCubecl.Ops.Fourier do
   defp complex(_name, shape, 1), do: {:ok, shape}
 
   defp complex(name, shape, 2) do
+    expected = "complex numbers, which have a last axis of length 2"
+    real = if name == :fft, do: "; ExCubecl.Ops.rfft/2 takes real ones", else: ""
+
     if List.last(shape) == 2,
       do: {:ok, Enum.drop(shape, -1)},
-      else:
-        Shapes.invalid(name, :shape, shape, "complex numbers, which have a last axis of length 2")
+      else: Shapes.invalid(name, :shape, shape, expected <> real)
   end
 
   defp float(%{dtype: dtype} = buffer) when dtype in [:f32, :f64], do: {:ok, buffer}

@@ -191,7 +191,7 @@ defmodule ExCubecl.MessageTest do
     assert says(Ops.transpose(f32([7]), axes: ~c"de")) ==
              "transpose: invalid axes [100, 101]: expected each of [0] once"
 
-    assert inspect(Replicated.new!([100], :u8)) =~ "shape: [100]"
+    assert inspect(Replicated.new!([100], :u8)) =~ "u8[100]"
 
     assert inspect(ExCubecl.Memory.Chart.map!()) =~
              ~r/^#ExCubecl.Memory.Chart<Memory of .*\.save\(chart, "memory.html"\).*>$/
@@ -206,6 +206,8 @@ defmodule ExCubecl.MessageTest do
         ],
         do: assert(inspect(forged) =~ "%ExCubecl.")
 
+    rep = Replicated.from!([1, 2], [2], :u8)
+    assert inspect(rep) == "#ExCubecl.Replicated<u8[2] copies on #{device_name()}>"
     assert inspect(f32([100])) =~ "f32[100]"
     held = Buffer.zeros!([100], :u8, tag: [100, 101])
     assert ExCubecl.Memory.Chart.svg!(ExCubecl.Memory.Chart.map!()) =~ "tag [100, 101]"

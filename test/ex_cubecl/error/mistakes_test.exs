@@ -120,7 +120,7 @@ defmodule ExCubecl.MistakesTest do
              Buffer.fill(x, true)  ###  expected a float, an integer of at most 64 bits, :nan, :infinity or :neg_infinity; true
              Buffer.copy(x, v)  ###  copy: expected as many elements as the target has, which are 3, and the source has 6
              Buffer.copy(x, x)  ###  source and target share bytes: copy into a buffer or view that does not overlap, or
-             Buffer.copy(v, i)  ###  expected elements of type s32, but those of source are f32: see ExCubecl.Buffer.convert/2
+             Buffer.copy(v, i)  ###  source: expected elements of type s32, but they are f32: see ExCubecl.Buffer.convert/2
              Buffer.copy([1, 2], x)  ###  expected an %ExCubecl.Buffer{}: see ExCubecl.buffer/1
              Buffer.view(x, 5, [3])  ###  a range of 3 elements from offset 5 on is not inside of the buffer, which has 6: offset +
              Buffer.view(x, [0, 1], [2, 2])  ###  expected a non-negative integer
@@ -169,6 +169,13 @@ defmodule ExCubecl.MistakesTest do
              Ops.mean(x, axes: [5])  ###  expected an axis from 0 to 1, or from -2 to -1 at the end, of shape [2, 3]
              Ops.argmax(x, tie_break: :last)  ###  expected :low or :high
              Ops.matmul(x, x)  ###  matmul: shapes [2, 3] and [2, 3]: axis 1 of the first has 3 and axis 0 of the second has
+             Ops.matmul(Buffer.zeros!([2, 3, 4], :f32), Buffer.zeros!([3, 4, 5], :f32))  ###  matmul: shapes [2, 3, 4] and [3, 4, 5] cannot be broadcast: axis 0 has 2 and 3
+             Ops.max(x, axis: 1)  ###  options stand behind all operands; for the greatest and the least element see ExCubecl.Ops.reduce_max/2
+             Ops.sum(x, -1)  ###  did you mean axis: -1?
+             Ops.sum(x, :f64)  ###  expected a keyword list with :axis, :axes, :keep_axes
+             Ops.transpose(x, [1, 0])  ###  did you mean axes: [1, 0]?
+             Ops.argsort(x, 0)  ###  did you mean axis: 0?
+             Ops.fft(v)  ###  which have a last axis of length 2; ExCubecl.Ops.rfft/2 takes real ones
              Ops.matmul(1, x)  ###  expected an %ExCubecl.Buffer{}: see ExCubecl.buffer/1
              Ops.dot(x, x)  ###  dot: shapes [2, 3] and [2, 3]: axis 1 of the first has 3 and axis 0 of the second has 2:
              Ops.dot(x, v, axes: [1])  ###  did you mean :contract_axes?
@@ -279,6 +286,11 @@ defmodule ExCubecl.MistakesTest do
 
   @mistakes {"memory, pools, arenas, devices, files",
              ~S'''
+             Arena.new(1000, :f32)  ###  expected a keyword list with :size, :dtype, :extendable, :device, :tag, :allocation: did you mean dtype: :f32?
+             Pool.get_buffer(40, :f32)  ###  did you mean dtype: :f32?
+             Data.read("x.npz", only: ["b"])  ###  did you mean :name?
+             Buffer.write(x, View.transpose!(x))  ###  see ExCubecl.View.to_buffer/1 and ExCubecl.Buffer.copy/2
+             ExCubecl.to_list(Buffer.read_part!(x, 0, 1))  ###  see ExCubecl.buffer/3, which takes the bytes of elements
              Memory.set_limit("1GB")  ###  expected a number of bytes, a non-negative integer below 2^64, or nil for no limit
              Memory.set_limit(-1)  ###  expected a number of bytes, a non-negative integer below 2^64, or nil for no limit
              Memory.set_limit(1.0e9)  ###  expected a number of bytes, a non-negative integer below 2^64, or nil for no limit
@@ -352,6 +364,7 @@ defmodule ExCubecl.MistakesTest do
   @mistakes {"kernels",
              ~S'''
              K.saxpy(v, v, x)  ###  argument 3 (y) of kernel saxpy: its shape is [2, 3], and that of argument 1 (a) is [3]:
+             K.saxpy(1, View.transpose!(x), x)  ###  see ExCubecl.View.to_buffer/1
              K.saxpy("1", v, v)  ###  expected a buffer or a number, and "1" is given
              K.saxpy(nil, v, v)  ###  expected a buffer or a number, and nil is given
              K.saxpy([1, 2], v, v)  ###  expected a buffer or a number, and [1, 2] is given: see ExCubecl.buffer/1

@@ -125,16 +125,18 @@ defmodule ExCubecl.Error.OperationTest do
     :ok = ExCubecl.Pool.checkin(pool, returned)
 
     for {result, start} <- [
-          {Buffer.copy(lazy, x), "copy: nothing was ever written to source"},
+          {Buffer.copy(lazy, x), "copy: source: nothing was ever written to this buffer"},
           {Buffer.read(lazy), "read: nothing was ever written to this buffer"},
-          {Buffer.read_all([x, lazy, y]), "read_all: nothing was ever written to buffers[1]"},
+          {Buffer.read_all([x, lazy, y]),
+           "read_all: buffers[1]: nothing was ever written to this buffer"},
           {Buffer.copy(x, integers),
-           "copy: expected elements of type s32, but those of source are"},
+           "copy: source: expected elements of type s32, but they are f32"},
           {Buffer.copy(integers, x),
-           "copy: expected elements of type f32, but those of source are"},
+           "copy: source: expected elements of type f32, but they are s32"},
           {Ops.concatenate([x, y, integers]),
-           "concatenate: expected elements of type f32, but those of buffers[2] are s32"},
-          {Buffer.read_all([x, returned]), "read_all: buffers[1] was returned to its pool"},
+           "concatenate: buffers[2]: expected elements of type f32, but they are s32"},
+          {Buffer.read_all([x, returned]),
+           "read_all: buffers[1]: the buffer was returned to its pool"},
           {Buffer.read(returned), "read: the buffer was returned to its pool"}
         ] do
       assert {:error, error} = result

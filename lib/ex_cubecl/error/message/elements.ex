@@ -62,10 +62,6 @@ defmodule ExCubecl.Error.Message.Elements do
     do:
       "indices are of integers, such as #{expected}, and these are #{actual}: see ExCubecl.Buffer.convert/2"
 
-  def text(:type_mismatch, %{argument: argument, expected: expected, actual: actual}),
-    do:
-      "expected elements of type #{expected}, but those of #{argument} are #{actual}: see ExCubecl.Buffer.convert/2"
-
   def text(:type_mismatch, %{expected: expected, actual: actual}),
     do:
       "expected elements of type #{expected}, but they are #{actual}: see ExCubecl.Buffer.convert/2"
@@ -101,10 +97,8 @@ defmodule ExCubecl.Error.Message.Elements do
     do:
       "source and target share bytes: copy into a buffer or view that does not overlap, or duplicate/1 the source first"
 
-  def text(:not_allocated, details) do
-    buffer = if details[:argument] in [nil, :buffer], do: "this buffer", else: details.argument
-    "nothing was ever written to #{buffer}: write, fill or copy into it before reading"
-  end
+  def text(:not_allocated, _),
+    do: "nothing was ever written to this buffer: write, fill or copy into it before reading"
 
   def text(_reason, _details), do: nil
 end

@@ -59,14 +59,11 @@ defmodule ExCubecl.Error.Message.Memory do
   def text(:stale, %{tensor: :deallocated}),
     do: "the tensor was deallocated, by Nx.backend_deallocate/1 or Nx.backend_transfer/2"
 
-  def text(:stale, details),
+  def text(:stale, _),
     do:
-      "#{buffer(details)} was returned to its pool or arena: take a new one there, or before the return make a copy with ExCubecl.Buffer.duplicate/1"
+      "the buffer was returned to its pool or arena: take a new one there, or before the return make a copy with ExCubecl.Buffer.duplicate/1"
 
   def text(_reason, _details), do: nil
-
-  defp buffer(%{argument: name}) when name != :buffer, do: name
-  defp buffer(_details), do: "the buffer"
 
   defp owners(%{owners: [_ | _] = owners}),
     do:
