@@ -4,7 +4,8 @@ defmodule ExCubecl.Ops.Reductions do
 
   alias ExCubecl.{Device, DType, Kernel, Shape, View}
   alias ExCubecl.Error.Arguments
-  alias ExCubecl.Ops.{ComputeType, ElementWise, Operands, Reduction, Shapes, Target}
+  alias ExCubecl.Ops.{ComputeType, ElementWise, Lowering, Operands, Reduction, Shapes}
+  alias ExCubecl.Ops.{Strided, Target}
 
   require Kernel
 
@@ -43,6 +44,7 @@ defmodule ExCubecl.Ops.Reductions do
 
   @same Kernel.kernel(fn x -> x end)
   @not_zero Kernel.kernel(fn x -> if x != 0, do: 1, else: 0 end)
+  @root Kernel.kernel(fn sum, count -> sqrt(sum / count) end)
   @square Kernel.kernel(fn x, mean -> (x - mean) * (x - mean) end)
 
   @doc "Sum, product, minimum, maximum, all or any over the axes of the options."
@@ -174,10 +176,10 @@ defmodule ExCubecl.Ops.Reductions do
 
   @doc "The square root of the variance."
   def standard_deviation(x, opts, into \\ nil) do
-    with {:ok, sum, divisor} <- squares(:standard_deviation, x, opts),
-         {:ok, variance} <- ElementWise.apply(:divide, [sum, divisor]) do
+    with {:ok, sum, divisor} <- squares(:standard_deviation, x, opts) do
       dtype = float(x.dtype)
-      ElementWise.apply(:sqrt, [variance], [dtype: dtype] ++ option(into, variance, dtype))
+      op = Strided.named(@root, :standard_deviation)
+      Lowering.map(op, [sum, divisor], [as: sum.dtype, dtype: dtype] ++ option(into, sum, dtype))
     end
   end
 

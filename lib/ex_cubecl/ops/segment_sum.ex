@@ -24,17 +24,22 @@ defmodule ExCubecl.Ops.SegmentSum do
       first_sum = sum
       inner = 0
 
-      for j <- start..(min(start + unquote(@chunk), n) - 1) do
-        next = cast(cells[j], :s32)
+      # With bounds that depend on the chunk, the loop would take longer to compile.
+      for step <- 0..(unquote(@chunk) - 1) do
+        j = start + step
 
-        if next != cell do
-          if inner == 1, do: sums[cell * width + k] = sum, else: first_sum = sum
-          inner = 1
-          cell = next
-          sum = cast(0, unquote(type))
+        if j < n do
+          next = cast(cells[j], :s32)
+
+          if next != cell do
+            if inner == 1, do: sums[cell * width + k] = sum, else: first_sum = sum
+            inner = 1
+            cell = next
+            sum = cast(0, unquote(type))
+          end
+
+          sum = sum + cast(unquote(value), unquote(type))
         end
-
-        sum = sum + cast(unquote(value), unquote(type))
       end
 
       # Of a single cell, the second sum is 0.

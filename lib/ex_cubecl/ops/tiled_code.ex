@@ -15,27 +15,27 @@ defmodule ExCubecl.Ops.TiledCode do
   end
 
   @doc """
-  The statements for groups of axes with the patterns of the operands. `acc` is the type of the sums, `together?` whether adjacent invocations have adjacent
-  elements of a sum. Each sum is written to the output `kept`; then the statements `last` run with the number of each element of the tile as `:element`.
+  The statements for groups of axes with the patterns of the operands. `acc` is the type of the sums, `split` whether they are `:whole`, in `:parts`, or in parts
+  of which adjacent invocations have adjacent elements (`:together`). Each sum is written to the output `kept`; then the statements `last` run with the number of each element of the tile as `:element`.
   """
-  def statements(groups, acc, {height, width}, together?, {kept, last}) do
+  def statements(groups, acc, {height, width}, split, {kept, last}) do
     {rows, columns} = {0..(height - 1), 0..(width - 1)}
     zeros = for r <- rows, c <- columns, do: Index.let(sum(r, c), {:cast, acc, Index.number(0)})
 
-    part(together?) ++
+    part(split) ++
       tile() ++
       coordinates(groups, :kept, :batch) ++
       [base(groups, :left, :kept), base(groups, :right, :kept)] ++
       Enum.flat_map(rows, &start(groups, :left, :rows, &1)) ++
       Enum.flat_map(columns, &start(groups, :right, :columns, &1)) ++
       zeros ++
-      [loop(together?, body(groups, acc, rows, columns))] ++
+      [loop(split, body(groups, acc, rows, columns))] ++
       Enum.flat_map(rows, &write(&1, columns, kept)) ++
       if(last == [], do: [], else: [epilogue(last, height, width)])
   end
 
   # The part of the sums of an invocation, and its tile. The elements of the sums are `first`, `first + step`, ...
-  defp part(true) do
+  defp part(:together) do
     [
       Index.let(:i, Index.unsigned({:index, nil})),
       Index.let(:tile, Index.call(:div, Index.var(:i), Index.var(:parts))),
@@ -45,7 +45,7 @@ defmodule ExCubecl.Ops.TiledCode do
     ]
   end
 
-  defp part(false) do
+  defp part(_whole_or_parts) do
     [
       Index.let(:i, Index.unsigned({:index, nil})),
       Index.let(:sums, Index.call(:div, Index.var(:i), Index.var(:tiles))),
@@ -70,11 +70,17 @@ defmodule ExCubecl.Ops.TiledCode do
   defp remainder(number, quotient, divisor),
     do: Index.call(:sub, Index.var(number), Index.call(:mul, Index.var(quotient), divisor))
 
-  defp loop(together?, body) do
+  # A loop whose bound is an argument is compiled in less time than others.
+  defp loop(:whole, body) do
+    last = Index.call(:sub, Index.var(:count), Index.number(1))
+    {:for, 0, :j, Index.number(0), last, body}
+  end
+
+  defp loop(split, body) do
     left = Index.call(:sub, Index.var(:count), Index.var(:first))
 
     rounds =
-      if together?,
+      if split == :together,
         do:
           Index.call(
             :div,

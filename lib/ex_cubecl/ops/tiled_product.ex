@@ -20,7 +20,7 @@ defmodule ExCubecl.Ops.TiledProduct do
   @cpu_side 8
   @cpu_tiles 128
   # For fewer multiplications, the kernel of the large tiles takes longer to compile than it saves.
-  @cpu_products 0x40_0000
+  @cpu_products 0x20_0000
 
   # The least number of invocations, if there are enough products for them, and the least and the greatest number of products that one of
   # them sums up: a driver may stop a kernel whose loop runs too long.
@@ -220,11 +220,16 @@ defmodule ExCubecl.Ops.TiledProduct do
         [right_offset: right.offset] ++ space.numbers ++ Enum.concat(axes) ++ more ++ outputs
 
     signature = for {name, group} <- groups, do: {name, length(group.lengths), group.patterns}
-    key = {:tiles, acc, space.tile, space.together?, signature, own}
-    statements = TiledCode.statements(groups, acc, space.tile, space.together?, last)
+    split = split(space)
+    key = {:tiles, acc, space.tile, split, signature, own}
+    statements = TiledCode.statements(groups, acc, space.tile, split, last)
     {kernel, args} = Strided.kernel(op, key, args, Keyword.keys(outputs), {statements, nil})
     Strided.run(kernel, args, size: space.invocations, replaces: true)
   end
+
+  defp split(%{together?: true}), do: :together
+  defp split(%{parts: 1}), do: :whole
+  defp split(_space), do: :parts
 
   defp outputs(%Buffer{} = out), do: {[], [out: out], nil, {:out, []}}
 
