@@ -330,6 +330,52 @@ defmodule ExCubecl.NxFusionTest do
       end
     end
 
+    # Of 24 elements, and of many.
+    test "along several axes" do
+      for {shape, axes} <- [
+            {{4, 3, 2, 5}, [0, 1, 2]},
+            {{4, 5, 6}, [0, 2]},
+            {{6, 4}, [0, 1]},
+            {{4, 7, 9, 5}, [0, 1, 2]},
+            {{3, 40, 50}, [1, 2]},
+            {{60, 40}, [0, 1]}
+          ],
+          type <- [{:f, 32}, {:f, 16}] do
+        x = Nx.as_type(random(shape), type)
+        n = axes |> Enum.map(&elem(shape, &1)) |> Enum.product()
+
+        tolerance = if n <= 32, do: 0, else: %{{:f, 16} => 2.0e-2, {:f, 32} => 1.0e-4}[type]
+
+        one = &assert launches([x], &1, tolerance) == [:rows]
+
+        normal = fn x ->
+          mean = Nx.mean(x, axes: axes, keep_axes: true)
+          variance = Nx.variance(x, axes: axes, keep_axes: true)
+          Nx.divide(Nx.subtract(x, mean), Nx.sqrt(Nx.add(variance, 1.0e-3)))
+        end
+
+        one.(normal)
+        one.(fn x -> {Nx.sum(x, axes: axes), Nx.reduce_max(Nx.multiply(x, x), axes: axes)} end)
+        one.(fn x -> normal.(Nx.multiply(Nx.transpose(Nx.transpose(x)), 2)) end)
+
+        # Values without the first axes are broadcast along them.
+        if axes == Enum.to_list(0..(length(axes) - 1)),
+          do: one.(fn x -> Nx.subtract(x, Nx.reduce_max(x, axes: axes)) end)
+
+        alike([x], fn x -> Nx.multiply(x, Nx.rsqrt(Nx.sum(Nx.abs(x)))) end, tolerance)
+      end
+
+      # A step by the gradient of limited length.
+      assert launches(
+               [random({30, 40}), random({30, 40})],
+               fn x, gradient ->
+                 length = Nx.sqrt(Nx.sum(Nx.multiply(gradient, gradient)))
+                 Nx.subtract(x, Nx.multiply(gradient, Nx.divide(0.1, Nx.max(length, 1))))
+               end,
+               1.0e-5
+             ) == [:rows]
+    end
+
     test "with NaN and infinities" do
       for special <- [:nan, :infinity, :neg_infinity] do
         x =

@@ -352,7 +352,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     defp launch({:rows, rows}, group, operands, config, nil) do
       options = Storage.buffer_options(config)
-      Ops.Rows.run_code(group.code, operands, {group.shape, rows.axis}, options, targets(group))
+      Ops.Rows.run_code(group.code, operands, {group.shape, rows.axes}, options, targets(group))
     end
 
     # The eager lowering takes the shape of its result from the broadcast of its operands. If all of them have axes of length 1 where the group is

@@ -1,6 +1,6 @@
 defmodule ExCubecl.Ops.Rows do
   @moduledoc false
-  # Lowers operations on the rows along an axis, such as softmax, to one launch: reductions of each row, one after the other, each of which may use the
+  # Lowers operations on the rows along an axis, or along several, such as softmax, to one launch: reductions of each row, one after the other, each of which may use the
   # results of those before, and an element-wise operation on the elements and these results.
   #
   # A short row is the work of one invocation, a longer one that of a workgroup, whose threads combine their results in shared memory.
@@ -9,7 +9,18 @@ defmodule ExCubecl.Ops.Rows do
   # Kernels name what they take by their arguments: `:x` and the other operands, numbers, and results of reductions.
 
   alias ExCubecl.{Buffer, Device, Kernel, Shape}
-  alias ExCubecl.Ops.{Index, Layout, Lowering, Operands, Reduction, Results, Strided, Target}
+
+  alias ExCubecl.Ops.{
+    Index,
+    Layout,
+    Lowering,
+    Operands,
+    Reduction,
+    Results,
+    Shapes,
+    Strided,
+    Target
+  }
 
   # The threads of a row by its length. A driver for CPUs has a vector of 8 threads, and at each barrier switches between those of a workgroup: measured on
   # lavapipe for rows of 512 to 4,096 elements, one thread takes 0.9 of the time of 8 for softmax and 0.8 for layer_norm, and half of the time to compile; 8 threads
@@ -81,19 +92,19 @@ defmodule ExCubecl.Ops.Rows do
   def one_launch?(n, rows), do: n <= @long or rows >= 64
 
   @doc """
-  Runs code on the rows along an axis of operands that broadcast to a shape: `{:ok, buffers}` with a buffer for each result. `targets` has a buffer in place of the
+  Runs code on the rows along axes, in ascending order, of operands that broadcast to a shape: `{:ok, buffers}` with a buffer for each result. `targets` has a buffer in place of the
   new one for some results of elements, `nil` for the others: an operand of this type, which is read only at the element that is written.
   """
-  @spec run_code(code, [term], {Shape.t(), non_neg_integer}, keyword, [Buffer.t() | nil]) ::
+  @spec run_code(code, [term], {Shape.t(), [non_neg_integer]}, keyword, [Buffer.t() | nil]) ::
           {:ok, [Buffer.t()]} | {:error, ExCubecl.Error.t()}
-  def run_code(code, values, {shape, axis}, opts, targets \\ []) do
+  def run_code(code, values, {shape, axes}, opts, targets \\ []) do
     results = for {level, expression, _} <- code.results, do: {level, expression}
-    new = &output(&1, shape, axis, opts)
+    new = &output(&1, shape, axes, opts)
 
     with {:ok, outputs} <- Results.outputs(code.results, targets, new) do
       op = {code, Keyword.keys(code.args), for(%{ref: ref} <- targets, do: ref)}
 
-      launch(op, values, {shape, axis}, outputs, fn names ->
+      launch(op, values, {shape, axes}, outputs, fn names ->
         read = &Results.reads(Keyword.take(code.args, &1), names)
 
         phases =
@@ -113,10 +124,10 @@ defmodule ExCubecl.Ops.Rows do
     end
   end
 
-  defp output({:row, _, dtype}, shape, axis, opts),
-    do: Buffer.empty(List.replace_at(shape, axis, 1), dtype, opts)
+  defp output({:row, _, dtype}, shape, axes, opts),
+    do: shape |> Shapes.kept(axes) |> Buffer.empty(dtype, opts)
 
-  defp output({:element, _, dtype}, shape, _axis, opts), do: Buffer.empty(shape, dtype, opts)
+  defp output({:element, _, dtype}, shape, _axes, opts), do: Buffer.empty(shape, dtype, opts)
 
   ## One launch
 
@@ -127,7 +138,7 @@ defmodule ExCubecl.Ops.Rows do
 
     with {:ok, out} <- Target.new(into, shape, spec.dtype, device),
          {:ok, [out]} <-
-           launch({code, names, []}, values, {shape, axis}, [out], &phases(spec, &1)),
+           launch({code, names, []}, values, {shape, [axis]}, [out], &phases(spec, &1)),
          do: {:ok, out}
   end
 
@@ -153,15 +164,15 @@ defmodule ExCubecl.Ops.Rows do
 
   # `phases` makes the phases and the results of the expressions of the operands. `replaced` are the references of buffers that are both read and written: a
   # kernel has them once, as outputs.
-  defp launch({code, names, replaced}, values, {shape, axis}, outputs, phases) do
-    n = Enum.at(shape, axis)
+  defp launch({code, names, replaced}, values, {shape, axes}, outputs, phases) do
+    n = axes |> Enum.map(&Enum.at(shape, &1)) |> Shape.size()
     rows = div(Shape.size(shape), n)
 
     with {:ok, reads} <- Operands.reads(names, values, shape, false) do
       threads = threads(n, hd(outputs).device)
       outs = Enum.zip(@outputs, outputs)
       {own, reads} = own(reads, outs, replaced)
-      space = space(reads, shape, axis)
+      space = space(reads, shape, axes)
       args = Enum.map(reads, &Operands.argument/1) ++ space.args ++ [row_length: n] ++ outs
       modes = for {name, mode, _} <- reads, do: {name, mode}
       key = {:rows, code.acc, threads, modes, own, space.key}
@@ -204,16 +215,13 @@ defmodule ExCubecl.Ops.Rows do
     %{kernel | parsed: %{parsed | group: [threads, 1, 1], shared: shared}}
   end
 
-  # The joined axes of the rows, and the strides along a row.
-  defp space(reads, shape, axis) do
+  # The joined axes of the rows, and those along a row.
+  defp space(reads, shape, axes) do
     # All results of elements have the same layout.
     views = Operands.strided(reads) ++ [out: %{offset: 0, strides: Layout.strides(shape)}]
-    strides = for {_, view} <- views, do: List.delete_at(view.strides, axis)
-    {lengths, strides} = Layout.joined(List.delete_at(shape, axis), strides)
-    patterns = Enum.map(strides, &Index.pattern/1)
-    used = Index.used(patterns)
-    along = for {_, view} <- views, do: [Enum.at(view.strides, axis)]
-    along_patterns = Enum.map(along, &Index.pattern/1)
+    kept = Enum.to_list(0..(length(shape) - 1)//1) -- axes
+    {lengths, strides, patterns, used} = joined(shape, views, kept)
+    {along_lengths, along, along_patterns, along_used} = joined(shape, views, axes)
 
     args =
       for {{name, view}, strides, along} <- Enum.zip([views, strides, along]) do
@@ -222,11 +230,21 @@ defmodule ExCubecl.Ops.Rows do
       end
 
     %{
-      args: Index.lengths(lengths, used, :kept) ++ Enum.concat(args),
+      args:
+        Index.lengths(lengths, used, :kept) ++
+          Index.lengths(along_lengths, along_used, :reduced) ++ Enum.concat(args),
       views: Enum.zip([Keyword.keys(views), patterns, along_patterns]),
       coordinates: Index.coordinates(:row, length(lengths), used, :kept),
-      key: {length(lengths), patterns, along_patterns}
+      along: Index.coordinates(:r, length(along_lengths), along_used, :reduced),
+      key: {length(lengths), patterns, length(along_lengths), along_patterns}
     }
+  end
+
+  defp joined(shape, views, axes) do
+    at = fn list -> Enum.map(axes, &Enum.at(list, &1)) end
+    {lengths, strides} = Layout.joined(at.(shape), for({_, view} <- views, do: at.(view.strides)))
+    patterns = Enum.map(strides, &Index.pattern/1)
+    {lengths, strides, patterns, Index.used(patterns)}
   end
 
   ## Statements
@@ -246,8 +264,8 @@ defmodule ExCubecl.Ops.Rows do
     start(threads) ++
       space.coordinates ++
       bases ++
-      Enum.flat_map(phases, &phase(&1, threads)) ++
-      if(elements == [], do: [], else: [loop(threads, last ++ elements)]) ++
+      Enum.flat_map(phases, &phase(&1, space, threads)) ++
+      if(elements == [], do: [], else: [loop(space, threads, last ++ elements)]) ++
       first_thread(rows, threads)
   end
 
@@ -294,13 +312,13 @@ defmodule ExCubecl.Ops.Rows do
   defp arguments(%{parsed: %{args: args}}, names),
     do: for(name <- args, do: Map.get(names, name, Index.var(name)))
 
-  defp phase({:value, name, statements, expression}, _threads),
+  defp phase({:value, name, statements, expression}, _space, _threads),
     do: statements ++ [Index.let(name, expression)]
 
-  defp phase({:reduce, name, statements, element, {step, first}}, threads) do
+  defp phase({:reduce, name, statements, element, {step, first}}, space, threads) do
     next = {:inline, step.parsed, [Index.var(name), element]}
     body = statements ++ [Index.let(name, next)]
-    [Index.let(name, first), loop(threads, body)] ++ combined(name, step, threads)
+    [Index.let(name, first), loop(space, threads, body)] ++ combined(name, step, threads)
   end
 
   # The accumulator has the type of the calculation.
@@ -309,12 +327,12 @@ defmodule ExCubecl.Ops.Rows do
 
   defp first(name, %{x: {:cast, acc, _}}), do: {:cast, acc, Index.var(name)}
 
-  defp loop(threads, body),
+  defp loop(space, threads, body),
     do:
       {:for, 0, :j, Index.number(0), last(threads),
-       [Index.let(:r, place(threads)) | Index.coordinates(:r, 1, [0], :reduced)] ++ body}
+       [Index.let(:r, place(threads)) | space.along] ++ body}
 
-  # The coordinate along the row. Adjacent threads have adjacent elements.
+  # The number of the element in the row. Adjacent threads have adjacent elements.
   defp place(1), do: Index.unsigned(Index.var(:j))
 
   defp place(threads) do

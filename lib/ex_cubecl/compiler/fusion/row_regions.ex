@@ -47,7 +47,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
             with %{kind: :reduce} = node <- state.nodes[other],
                  true <- single?(other, state),
                  %{} = more <- Rows.new(node),
-                 true <- {more.shape, more.axis} == {rows.shape, rows.axis},
+                 true <- {more.shape, more.axes} == {rows.shape, rows.axes},
                  both = %{rows | levels: Map.merge(rows.levels, more.levels)},
                  %{} = new <- merged(state, [of(id, state), at], %{info | kind: {:rows, both}}),
                  do: regions(id, new),
@@ -86,7 +86,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       |> Enum.sort()
       |> Enum.find_value(state, fn {other, found} ->
         with %{kind: {:rows, more}} when other != at <- found,
-             true <- {more.shape, more.axis} == {rows.shape, rows.axis},
+             true <- {more.shape, more.axes} == {rows.shape, rows.axes},
              theirs = ids(other, state),
              true <- Enum.any?(theirs ++ inputs(theirs, state), &MapSet.member?(near, &1)),
              both = %{rows | levels: Map.merge(rows.levels, more.levels)},

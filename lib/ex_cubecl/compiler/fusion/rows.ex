@@ -1,25 +1,28 @@
 if Code.ensure_loaded?(Nx.Defn.Expr) do
   defmodule ExCubecl.Compiler.Fusion.Rows do
     @moduledoc false
-    # Nodes that all work on the rows along one axis of a shape: reductions of the rows, values of a row, and elements, as in softmax and in normalizations.
+    # Nodes that all work on the rows along some axes of a shape: reductions of the rows, values of a row, and elements, as in softmax and in normalizations.
     #
-    # A description has the `shape` of the elements, the `axis`, and the `levels` of its nodes by id: `:element`, or `:row` for a value that each row has
-    # once. The shape of such a value has the axis with the length 1, or has no such axis.
+    # A description has the `shape` of the elements, the `axes`, and the `levels` of its nodes by id: `:element`, or `:row` for a value that each row has
+    # once. The shape of such a value has the axes with the length 1, or has no such axes.
 
     alias ExCubecl.Compiler.Fusion.{Code, Node}
     alias ExCubecl.{Ops, Shape}
-    alias ExCubecl.Ops.{Index, Reductions}
+    alias ExCubecl.Ops.{Index, Reductions, Shapes}
     alias Nx.Defn.Expr
     alias Nx.Tensor, as: T
 
     @type t :: %{
             shape: Shape.t(),
-            axis: non_neg_integer,
+            axes: [non_neg_integer],
             levels: %{non_neg_integer => :element | :row}
           }
 
     @floats [:f16, :bf16, :f32]
     @reductions [:sum, :reduce_max, :reduce_min]
+    # Elements of the largest shape whose rows along several axes, but not the last one, are a kernel: measured on lavapipe, a normalization takes half of the time
+    # of single steps at 400,000 elements, two thirds at 800,000, and 1.2 times at 1.6 million.
+    @apart 1_048_576
 
     @doc "The description of a single reduction, or `nil` if no kernel of this kind has it."
     @spec new(Node.t()) :: t | nil
@@ -27,17 +30,25 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
         when op in @reductions do
       shape = Node.shape(x)
 
-      with [axis] <- opts[:axes] || Enum.to_list(0..(length(shape) - 1)//1),
-           true <- node.dtype in @floats and Node.dtype(x) == node.dtype,
-           n when n > 1 <- Enum.at(shape, axis),
-           true <- Ops.Rows.one_launch?(n, div(Shape.size(shape), n)) do
-        %{shape: shape, axis: axis, levels: %{node.id => :row}}
+      axes = Enum.sort(opts[:axes] || Enum.to_list(0..(length(shape) - 1)//1))
+
+      with true <- node.dtype in @floats and Node.dtype(x) == node.dtype,
+           n when n > 1 <- axes |> Enum.map(&Enum.at(shape, &1)) |> Shape.size(),
+           true <- Ops.Rows.one_launch?(n, div(Shape.size(shape), n)),
+           true <- near?(axes, shape) do
+        %{shape: shape, axes: axes, levels: %{node.id => :row}}
       else
         _ -> nil
       end
     end
 
     def new(_node), do: nil
+
+    # Elements of a row along several axes are far from each other where the last axis is not one of them.
+    defp near?([_], _shape), do: true
+
+    defp near?(axes, shape),
+      do: (length(shape) - 1) in axes or Shape.size(shape) <= @apart
 
     @doc """
     The level of a node that reads nodes of the description, or `nil` if it is not one of the rows. A reduction may also reduce what other nodes only read, if `read?`.
@@ -56,12 +67,12 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       end
     end
 
-    defp reduction(node, %{shape: shape, axis: axis}),
-      do: if(match?(%{shape: ^shape, axis: ^axis}, new(node)), do: :row)
+    defp reduction(node, %{shape: shape, axes: axes}),
+      do: if(match?(%{shape: ^shape, axes: ^axes}, new(node)), do: :row)
 
     defp level(:map, %{shape: shape}, operands, %{shape: shape} = rows) do
       fits? = fn {level, own} ->
-        level == :element or own == kept(rows) or (rows.axis == 0 and own == dropped(rows))
+        level == :element or own == kept(rows) or (first?(rows) and own == dropped(rows))
       end
 
       if Enum.all?(operands, fits?), do: :element
@@ -71,7 +82,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       if row?(shape, rows) and Enum.all?(operands, &(&1 == {:row, shape})), do: :row
     end
 
-    # Inserts or removes the axis, or repeats the value along it.
+    # Inserts or removes the axes, or repeats the value along them.
     defp level(:view, %{shape: shape, moves: moves}, [{:row, _}], rows) do
       cond do
         row?(shape, rows) and match?([{:reshape, _}], moves) -> :row
@@ -83,8 +94,13 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     defp level(_kind, _node, _operands, _rows), do: nil
 
     defp row?(shape, rows), do: shape == kept(rows) or shape == dropped(rows)
-    defp kept(%{shape: shape, axis: axis}), do: List.replace_at(shape, axis, 1)
-    defp dropped(%{shape: shape, axis: axis}), do: List.delete_at(shape, axis)
+    defp kept(%{shape: shape, axes: axes}), do: Shapes.kept(shape, axes)
+
+    defp dropped(%{shape: shape, axes: axes}),
+      do: for({length, at} <- Enum.with_index(shape), at not in axes, do: length)
+
+    # Values without these axes are broadcast along them.
+    defp first?(%{axes: axes}), do: axes == Enum.to_list(0..(length(axes) - 1)//1)
 
     @doc "Whether a kernel of the rows does more than one reduction."
     @spec worth?(t, %{non_neg_integer => Node.t()}) :: boolean
