@@ -51,8 +51,11 @@ if Code.ensure_loaded?(Nx.Defn.Compiler) do
 
     @behaviour Nx.Defn.Compiler
 
-    # Axon adds `:debug`, and Nx.Serving `:batch_keys`.
-    @options [:device, :cache, :memory_limit, :max_concurrency, :hooks, :debug, :batch_keys]
+    @options [:device, :cache, :memory_limit, :max_concurrency, :hooks]
+
+    # `Axon.build/2` passes its options on, Nx.Serving adds `:batch_keys`, and Nx.Defn.Evaluator has `:garbage_collect`.
+    @of_others [:debug, :mode, :seed, :raise_on_none, :print_values, :global_layer_options] ++
+                 [:batch_keys, :garbage_collect]
 
     @impl true
     def __jit__(key, vars, fun, args_list, opts),
@@ -179,7 +182,7 @@ if Code.ensure_loaded?(Nx.Defn.Compiler) do
     ## Options
 
     defp options(opts) do
-      opts = option!(Arguments.options(opts, @options))
+      opts = option!(opts |> Keyword.drop(@of_others) |> Arguments.options(@options))
       option!(Arguments.positive(:max_concurrency, Keyword.get(opts, :max_concurrency, 1)))
 
       %{

@@ -219,6 +219,12 @@ defmodule ExCubecl.NxCompilerTest do
       end
     end
 
+    test "those of Axon, Nx.Serving and Nx.Defn.Evaluator are passed on by them, and have no effect" do
+      of_axon = [debug: false, mode: :train, seed: 1, raise_on_none: true, print_values: false]
+      others = [global_layer_options: [], batch_keys: [:default], garbage_collect: true]
+      assert Nx.to_number(ours(&Nx.add(&1, 1), [Nx.tensor(1)], of_axon ++ others)) == 2
+    end
+
     test "a program that needs more memory than it may is refused before it starts" do
       fun = fn x -> x |> Nx.sin() |> Nx.dot(Nx.cos(x)) end
       x = large(4096)

@@ -54,6 +54,50 @@ defmodule ExCubecl.NxModelsTest do
     @describetag skip: missing.(Axon)
     @describetag timeout: 600_000
 
+    test "layers and their gradients, with the options of Axon.build/2" do
+      image = Axon.input("x", shape: {nil, 4, 4, 2})
+      rows = Axon.input("x", shape: {nil, 3, 2})
+      {lstm, _} = Axon.lstm(rows, 2)
+      {gru, _} = Axon.gru(rows, 2)
+      small = [kernel_size: 2]
+
+      for {model, shape} <- [
+            {image |> Axon.depthwise_conv(2, small) |> Axon.max_pool(small), {1, 4, 4, 2}},
+            {Axon.conv_transpose(image, 2, small ++ [strides: 2]), {1, 4, 4, 2}},
+            {Axon.separable_conv2d(image, 2, small), {1, 4, 4, 2}},
+            {image |> Axon.batch_norm() |> Axon.global_avg_pool(), {1, 4, 4, 2}},
+            {image |> Axon.group_norm(1) |> Axon.resize({3, 3}), {1, 4, 4, 2}},
+            {lstm, {1, 3, 2}},
+            {gru, {1, 3, 2}}
+          ] do
+        {result, expected, fallbacks} =
+          both(fn ->
+            {init, _} = Axon.build(model, seed: 7)
+            {_, predict} = Axon.build(model, seed: 7, mode: :train)
+            x = numbers(shape, 3)
+            params = with %{data: data} <- init.(x, initial()), do: data
+            weights = Nx.sin(Nx.iota(shape))
+
+            loss = fn x, params ->
+              out = predict.(params, x).prediction
+              Nx.sum(Nx.multiply(out, Nx.cos(out)))
+            end
+
+            grad = fn x, params -> Nx.Defn.value_and_grad(x, &loss.(&1, params)) end
+            {loss, grad} = Nx.Defn.jit(grad).(x, params)
+            Nx.add(loss, Nx.multiply(grad, weights))
+          end)
+
+        assert_close(result, expected, 1.0e-4)
+        assert fallbacks == []
+      end
+    end
+
+    # Later versions of Axon have a struct for parameters.
+    defp initial do
+      if Code.ensure_loaded?(Axon.ModelState), do: apply(Axon.ModelState, :empty, []), else: %{}
+    end
+
     test "the losses of a multilayer perceptron" do
       losses(
         fn -> Axon.input("x", shape: {nil, 10}) |> Axon.dense(16, activation: :relu) end,
