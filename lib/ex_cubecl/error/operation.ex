@@ -45,6 +45,9 @@ defmodule ExCubecl.Error.Operation do
   defp argument(%{actual: dtype} = details, :type_mismatch, args),
     do: put(details, :operand, found(args, &match?(%{ref: _, dtype: ^dtype}, &1)))
 
+  defp argument(%{reason: :closed} = details, :stale, args),
+    do: Map.merge(details, args |> Keyword.take([:pool]) |> Map.new())
+
   defp argument(details, reason, args) when reason in [:not_allocated, :stale],
     do: put(details, :operand, found(args, &(refusal(&1) == reason)))
 

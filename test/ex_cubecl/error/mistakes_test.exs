@@ -106,6 +106,7 @@ defmodule ExCubecl.MistakesTest do
              Buffer.await(x)  ###  expected what ExCubecl.Buffer.read_async/1 returned
              Buffer.await(:a, -1)  ###  expected what ExCubecl.Buffer.read_async/1 returned
              Buffer.write(x, [1, 2])  ###  shape [2, 3] needs 6 elements, but the data has 2
+             Buffer.write(x, <<1, 2, 3, 4>>)  ###  a binary of 4 bytes, and 24 were expected: elements times bytes per element: the option offset: writes a part
              Buffer.write(x, 1)  ###  expected a list of numbers, nested as the shape or flat, or a native-endian binary: see
              Buffer.write(x, [1, 2], offset: 5)  ###  a range of 2 elements from offset 5 on is not inside of the buffer, which has 6: offset +
              Buffer.write(x, [1, 2], offset: -1)  ###  expected a non-negative integer
@@ -300,6 +301,7 @@ defmodule ExCubecl.MistakesTest do
              Memory.timeline(interval: 5)  ###  did you mean :every?
              Memory.timeline(:on)  ###  expected a keyword list with :every, :keep, :tags
              Memory.trace(1)  ###  expected true or false
+             Memory.report(limit: 5)  ###  did you mean :most?
              Memory.trim(:all)  ###  expected a keyword list with :device
              Memory.Chart.map(by: :shape)  ###  expected one of :tag, :owner, :page
              Memory.Chart.save(Memory.Chart.map(), "x.svg")  ###  expected an %ExCubecl.Memory.Chart{}: this is a result; match {:ok, value} = ..., or call
@@ -307,11 +309,11 @@ defmodule ExCubecl.MistakesTest do
              Memory.Chart.save(Memory.Chart.map!(), "/no/such/dir/x.svg")  ###  expected a file to write (no such file or directory)
              Memory.Chart.svg("x")  ###  expected an %ExCubecl.Memory.Chart{}
              Memory.Chart.timeline(by: :owner)  ###  expected one of nil, :tag
-             Pool.checkout(:nopool)  ###  there is no such pool: it was not started, or it has stopped
-             Pool.checkout(self(), timeout: 10)  ###  there is no such pool: it was not started, or it has stopped
-             Pool.checkin(:nopool, x)  ###  there is no such pool: it was not started, or it has stopped
+             Pool.checkout(:nopool)  ###  there is no such pool as :nopool: it was not started, or it has stopped
+             Pool.checkout(self(), timeout: 10)  ###  there is no such pool as #PID
+             Pool.checkin(:nopool, x)  ###  there is no such pool as :nopool: it was not started, or it has stopped
              Pool.with_buffer(:nopool, 1)  ###  expected a function of one argument
-             Pool.stats(nil)  ###  there is no such pool: it was not started, or it has stopped
+             Pool.stats(nil)  ###  there is no such pool as nil: it was not started, or it has stopped
              Pool.get_buffer(-1)  ###  expected a positive integer
              Pool.return_buffer(x)  ###  the buffer does not belong to this pool or arena: return it where it was taken from
              Arena.new(-5)  ###  expected a positive integer

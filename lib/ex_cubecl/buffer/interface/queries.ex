@@ -18,10 +18,13 @@ defmodule ExCubecl.Buffer.Interface.Queries do
       def shape(buffer), do: with({:ok, buffer} <- check(buffer), do: {:ok, buffer.shape})
 
       @doc """
-      Returns `{:ok, dtype}` as a string.
+      Returns `{:ok, dtype}` as a string. The field `dtype` of a buffer is the atom that other functions take.
 
-          iex> ExCubecl.Buffer.dtype(ExCubecl.Buffer.zeros!([1], :bf16))
+          iex> buffer = ExCubecl.Buffer.zeros!([1], :bf16)
+          iex> ExCubecl.Buffer.dtype(buffer)
           {:ok, "bf16"}
+          iex> ExCubecl.to_list!(ExCubecl.Buffer.zeros!([2], buffer.dtype))
+          [0.0, 0.0]
       """
       @spec dtype(t) :: result(String.t())
       def dtype(buffer),

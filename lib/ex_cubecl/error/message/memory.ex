@@ -44,6 +44,9 @@ defmodule ExCubecl.Error.Message.Memory do
   def text(:stale, %{reason: :foreign}),
     do: "the buffer does not belong to this pool or arena: return it where it was taken from"
 
+  def text(:stale, %{reason: :closed, pool: pool}),
+    do: "there is no such pool as #{Text.show(pool)}: it was not started, or it has stopped"
+
   def text(:stale, %{reason: :closed}),
     do: "there is no such pool: it was not started, or it has stopped"
 

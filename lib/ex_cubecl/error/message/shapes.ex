@@ -34,9 +34,10 @@ defmodule ExCubecl.Error.Message.Shapes do
       "the data has a row of #{actual} at depth #{depth}, but shape #{Text.show(shape)} needs " <>
         "#{expected} there: each row must be as long as its dimension"
 
-  def text(:shape_mismatch, %{expected_bytes: expected, actual_bytes: actual}),
+  def text(:shape_mismatch, %{expected_bytes: expected, actual_bytes: actual} = details),
     do:
-      "the data is a binary of #{actual} bytes, and #{expected} were expected: elements times bytes per element"
+      "the data is a binary of #{actual} bytes, and #{expected} were expected: elements times bytes per element" <>
+        part(details)
 
   def text(:shape_mismatch, %{relation: :no_axis} = details),
     do:
@@ -157,13 +158,18 @@ defmodule ExCubecl.Error.Message.Shapes do
       "its shape is #{Text.show(shape)}, and that of argument #{other.number} (#{other.name}) is #{Text.show(expected)}: " <>
         "an element-wise kernel takes buffers of one shape, or of one element; ExCubecl.Ops.broadcast_to/2 repeats"
 
-  def text(:shape_mismatch, %{expected: expected, actual: actual, shape: shape}),
-    do: "shape #{Text.show(shape)} needs #{Text.count(expected)}, but the data has #{actual}"
+  def text(:shape_mismatch, %{expected: expected, actual: actual, shape: shape} = details),
+    do:
+      "shape #{Text.show(shape)} needs #{Text.count(expected)}, but the data has #{actual}" <>
+        part(details)
 
   def text(:shape_mismatch, %{expected: expected, actual: actual}),
     do: "expected #{Text.count(expected)}, but there are #{actual}"
 
   def text(_reason, _details), do: nil
+
+  defp part(%{function: :write}), do: ": the option offset: writes a part"
+  defp part(_details), do: ""
 
   defp axis(%{axis: axis, lengths: {one, other}}), do: "axis #{axis} has #{one} and #{other}"
 end
