@@ -5,6 +5,8 @@ defmodule ExCubecl.MixProject do
   use Mix.Project
 
   @version "0.1.0"
+  # In the order in which README.md lists them.
+  @guides ~w(buffers data kernels memory nx pools_and_arenas devices nodes errors deployment coming_from architecture)
 
   def project do
     [
@@ -61,7 +63,7 @@ defmodule ExCubecl.MixProject do
       main: "readme",
       extras:
         ["README.md"] ++
-          Path.wildcard("guides/*.md") ++
+          Enum.map(@guides, &"guides/#{&1}.md") ++
           Path.wildcard("notebooks/*.livemd") ++ ["SECURITY.md", "CHANGELOG.md"],
       groups_for_extras: [Guides: ~r"guides/", Notebooks: ~r"notebooks/"],
       groups_for_modules: [

@@ -76,6 +76,19 @@ defmodule ExCubecl.DocumentsTest do
     for {document, target} <- named, do: assert(target in targets, "#{document}: make #{target}")
   end
 
+  test "the guides of the documentation are those of the README, in its order" do
+    guides =
+      for [_, path] <- Regex.scan(~r/\]\((guides\/\w+\.md)\)/, File.read!("README.md")), do: path
+
+    assert Enum.sort(guides) == Path.wildcard("guides/*.md")
+
+    assert guides ==
+             Enum.filter(
+               Mix.Project.config()[:docs][:extras],
+               &String.starts_with?(&1, "guides/")
+             )
+  end
+
   # `Buffer.view/3` is a function of ExCubecl.Buffer.
   test "every function that is named with its arity exists" do
     texts =
