@@ -170,6 +170,35 @@ defmodule ExCubecl.NxLinAlgTest do
     error -> error.__struct__
   end
 
+  def launched(_event, _measurements, _meta, test), do: send(test, :launched)
+
+  test "the host decomposes complex matrices of up to 16 rows" do
+    a = Nx.complex(random({3, 4}, {:f, 32}), random({3, 4}, {:f, 32}))
+    definite = Nx.multiply(Nx.eye(12), Complex.new(4, 0))
+    :ok = :telemetry.attach("complex", [:ex_cubecl, :launch], &__MODULE__.launched/4, self())
+
+    {_, names} =
+      fallbacks(fn ->
+        {q, r} = Nx.LinAlg.qr(a)
+        assert {q.type, r.type} == {{:c, 64}, {:c, 64}}
+        send(self(), {:product, q, r})
+        {_, l, u} = Nx.LinAlg.lu(definite)
+        send(self(), {:product, l, u})
+        Nx.LinAlg.eigh(definite)
+        Nx.LinAlg.cholesky(definite)
+      end)
+
+    :telemetry.detach("complex")
+    assert names == []
+    refute_received :launched
+
+    for expected <- [a, definite] do
+      assert_received {:product, x, y}
+      difference = Nx.subtract(host(product(x, y)), host(expected))
+      assert difference |> Nx.abs() |> Nx.reduce_max() |> Nx.to_number() < 1.0e-4
+    end
+  end
+
   test "complex numbers and small matrices are those of Nx" do
     a = Nx.tensor([[2, Complex.new(0, 1)], [Complex.new(0, -1), 2]])
     {x, names} = fallbacks(fn -> Nx.LinAlg.triangular_solve(a, Nx.tensor([2, 2])) end)

@@ -3,6 +3,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     @moduledoc false
     # The blocks of Nx 0.12 and later, by the names of the optional callbacks that they replaced.
 
+    alias ExCubecl.Nx.LinAlg
     alias Nx.Tensor, as: T
 
     # Modules that exist only in these versions.
@@ -30,12 +31,14 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     # Nx has few operations for small matrices.
     @of_large [:solve, :determinant]
+    @decompositions [:cholesky, :lu, :qr, :eigh]
 
     @doc "The callback of a block, and its arguments after the tensors; `:default` for a block that is left to its default implementation."
     @spec callback(struct, [T.t()]) :: {atom, [keyword]} | :default
     def callback(%module{} = block, tensors) do
       with {name, options} <- @blocks[module],
-           true <- name in @any_type or Enum.all?(tensors, &real?/1),
+           true <-
+             name in @any_type or Enum.all?(tensors, &real?/1) or on_host?(name, hd(tensors)),
            true <- name not in @of_large or large?(hd(tensors)) do
         {name, if(options == [], do: [], else: [block |> Map.take(options) |> Map.to_list()])}
       else
@@ -47,6 +50,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     @spec name(struct) :: atom
     def name(%module{}), do: elem(@blocks[module], 0)
 
+    defp on_host?(name, tensor), do: name in @decompositions and LinAlg.small?(name, tensor)
     defp real?(%T{type: {kind, _}}), do: kind != :c
     defp large?(%T{shape: shape}), do: elem(shape, tuple_size(shape) - 1) >= 9
   end

@@ -13,6 +13,10 @@ if Code.ensure_loaded?(Nx.Backend) do
     # Decompositions that are not unique. Below this number of rows they are left to Nx, so that signs and orders are those of its documentation.
     @least 9
 
+    # The device has decompositions of complex numbers only as those of Nx, in dozens of kernels and hundreds of launches: they are left to the host below this number.
+    @least_complex 17
+    @decompositions [:cholesky, :lu, :qr, :eigh]
+
     # Matrices of fewer rows are small if there are no more elements than this in all.
     @most 4_096
 
@@ -21,15 +25,17 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     def run(name, [_ | tensors] = args, config) do
       with :host <- native(name, args, config),
-           do: if(Enum.all?(tensors, &small?/1), do: :on_host, else: :host)
+           do: if(Enum.all?(tensors, &small?(name, &1)), do: :on_host, else: :host)
     end
 
-    defp small?(%T{shape: shape} = tensor) do
+    @doc "Whether the host calculates a callback of this name with a matrix."
+    def small?(name, %T{shape: shape, type: type} = tensor) do
       rows = if tuple_size(shape) > 1, do: elem(shape, tuple_size(shape) - 2), else: 1
-      rows < @least and Nx.size(tensor) <= @most
+      complex? = match?({:c, _}, type) and name in @decompositions
+      rows < if(complex?, do: @least_complex, else: @least) and Nx.size(tensor) <= @most
     end
 
-    defp small?(_options), do: true
+    def small?(_name, _options), do: true
 
     defp native(:triangular_solve, [out, a, b, opts], config) do
       with {:ok, dtype} <- Operand.dtype(out),
