@@ -102,7 +102,7 @@ defmodule ExCubecl.NxGraphs do
         [:literal, :creation, :reduction, :shape, :index, :slice, :order, :dot, :window] ++
         [:fold, :join, :pad, :metadata, :optional, :hook, :clip] ++
         [:gather, :product, :conv, :scatter, :cumulative, :solve, :complex, :vectorized, :pair] ++
-        [:rows, :rows, :residual, :bitcast]
+        [:rows, :rows, :residual, :bitcast, :reshaped]
 
     kinds = if depth > 0, do: kinds ++ [:cond, :cond, :while, :cond3], else: kinds
     made(pick(kinds), pool, depth)
@@ -154,6 +154,25 @@ defmodule ExCubecl.NxGraphs do
       end
     else
       {Nx.equal(a, b), 1}
+    end
+  end
+
+  # Work on the result of a sum or a product in another shape of it.
+  defp made(:reshaped, pool, _) do
+    {t, bound} = one(pool)
+
+    case t.shape do
+      {} ->
+        {t, bound}
+
+      {n, m} when n < 10 ->
+        y = Nx.new_axis(Nx.dot(Nx.clip(t, -9, 9), Nx.iota({m, 1}, type: t.type)), 0)
+        {Nx.add(Nx.max(y, 3), Nx.remainder(y, 5)), 2 * m * m * 9 + 8}
+
+      shape ->
+        axis = between(0, tuple_size(shape) - 1)
+        y = Nx.new_axis(Nx.sum(Nx.max(t, 1), axes: [axis]), between(0, tuple_size(shape) - 1))
+        {Nx.subtract(Nx.max(y, 3), Nx.min(y, 5)), 2 * (bound + 1) * elem(shape, axis) + 8}
     end
   end
 

@@ -510,6 +510,48 @@ defmodule ExCubecl.NxFusionTest do
     end
   end
 
+  # Axes of length 1 are inserted and removed.
+  test "epilogues in another shape of the result" do
+    [a, b, x, bias] = for shape <- [{7, 9}, {9, 1}, {40, 30}, {30}], do: random(shape)
+
+    assert launches([a, b], fn a, b ->
+             Nx.sigmoid(Nx.add(Nx.squeeze(Nx.dot(a, b), axes: [1]), 0.5))
+           end) == [:dot]
+
+    assert launches([a, b, random({7})], fn a, b, c ->
+             y = Nx.dot(a, b)
+             z = Nx.new_axis(y, 0)
+             {y, Nx.multiply(Nx.reshape(c, {1, 7, 1}), z), Nx.greater(z, 0), z}
+           end) == [:dot]
+
+    assert launches([x, bias], fn x, bias ->
+             sum = Nx.new_axis(Nx.sum(Nx.exp(x), axes: [0]), 0)
+             {Nx.divide(sum, 40), Nx.subtract(Nx.multiply(bias, sum), Nx.reverse(bias))}
+           end) == [:sum]
+
+    image = random({2, 3, 1, 6})
+
+    assert launches([image, random({4, 3, 1, 3}), random({4, 1})], fn image, kernel, bias ->
+             Nx.max(Nx.add(Nx.squeeze(Nx.conv(image, kernel), axes: [2]), bias), 0)
+           end) == [:conv]
+
+    assert launches([image], fn image ->
+             Nx.multiply(Nx.squeeze(Nx.window_max(image, {1, 1, 1, 2})), 3)
+           end) == [:window_max]
+
+    # Two shapes, another order, and more elements.
+    for fun <- [
+          fn a, b ->
+            y = Nx.dot(a, b)
+            {Nx.negate(y), Nx.exp(Nx.squeeze(y))}
+          end,
+          fn a, b -> Nx.add(Nx.squeeze(Nx.dot(a, b)), Nx.reverse(Nx.squeeze(Nx.dot(a, b)))) end,
+          fn a, b -> Nx.add(Nx.squeeze(Nx.dot(a, b)), Nx.slice(a, [0, 0], [7, 1])) end,
+          fn a, b -> Nx.transpose(Nx.multiply(Nx.new_axis(Nx.dot(a, b), 1), 2)) end
+        ],
+        do: alike([a, b], fun)
+  end
+
   test "convolutions have epilogues" do
     relu = fn x, bias -> Nx.max(Nx.add(x, bias), 0) end
 

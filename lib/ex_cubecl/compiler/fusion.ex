@@ -99,7 +99,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     # The code of the results that are not the root itself, or of all if there are others.
     defp epilogue(%{kind: {kind, id}, ids: ids, outputs: outputs}, nodes, config)
          when kind in [:reduce, :operation] and outputs != [id] do
-      state = Code.new(List.delete(ids, id), nodes, config, true, 1)
+      state = ids |> List.delete(id) |> Code.new(nodes, config, true, 1) |> Code.put_result(id)
       {_shape, code, sources} = code(:map, outputs, nodes, state)
       {code, sources}
     end
@@ -225,7 +225,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       do: %{group | kind: {:parts, for(part <- groups, do: targeted(part, known, shares))}}
 
     defp targeted(%{into: into} = group, known, shares) do
-      shape = if group.epilogue, do: Node.shape(group.root), else: group.shape
+      shape = if group.epilogue, do: shape_of_epilogue(group), else: group.shape
 
       into =
         for {out, id} <- into,
@@ -306,10 +306,16 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       %Epilogue{
         code: code,
         operands: operands(sources, known, root.data.id),
-        shape: Node.shape(root),
+        shape: shape_of_epilogue(group),
         opts: Storage.buffer_options(config),
         targets: targets(group)
       }
+    end
+
+    # The operation has its result in a shape of as many elements.
+    defp shape_of_epilogue(%{root: %{data: %{id: root}}, outputs: outputs, results: results}) do
+      [id | _] = List.delete(outputs, root)
+      Node.shape(results[id])
     end
 
     defp launch(:map, group, operands, config, nil) do

@@ -35,9 +35,14 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
         variables: 0,
         lets: [],
         used: [],
-        known: %{}
+        known: %{},
+        result: nil
       }
     end
+
+    @doc "Code that reads the result of an operation at its own place, also in another shape of as many elements."
+    @spec put_result(map, non_neg_integer) :: map
+    def put_result(state, id), do: %{state | result: id}
 
     @doc "A section that calculates members and operands, stubs of a graph, each of which is read through moves: its results, and its statements, which use the arguments `names`."
     @spec section([{Nx.Tensor.t(), list}], map) :: {section, map}
@@ -85,6 +90,9 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
         state.indices? and match?(%{kind: :iota}, node) ->
           argument(Node.dtype(stub), {:iota, moved(Node.layout(node), moves)}, state)
+
+        id == state.result ->
+          argument(Node.dtype(stub), {:value, id, []}, state)
 
         not MapSet.member?(state.members, id) ->
           argument(Node.dtype(stub), {:value, id, moves}, state)

@@ -6,10 +6,11 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     import ExCubecl.Compiler.Fusion.Merging
 
     alias ExCubecl.Compiler.Fusion.Node
+    alias ExCubecl.Shape
     alias Nx.Defn.Expr
     alias Nx.Tensor, as: T
 
-    @doc "The element-wise kernels that read the result of an operation become a part of it, if they have the shape of the result."
+    @doc "The element-wise kernels that read the result of an operation become a part of it, if they have the elements of the result in the same order."
     def join(state) do
       state.ids
       |> Tuple.to_list()
@@ -33,17 +34,24 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     # Those with a result in which the kernel of a product can keep its elements come first.
     defp candidates(id, state) do
-      %{shape: shape, dtype: dtype} = state.nodes[id]
+      %{dtype: dtype} = state.nodes[id]
 
       for(
-        user <- users_of(id, state),
+        user <- users_of(id, state) ++ Enum.flat_map(reshaped(id, state), &users_of(&1, state)),
         at = of(user, state),
-        match?(%{kind: :map, shape: ^shape}, state.info[at]),
+        match?(%{kind: :map}, state.info[at]),
         uniq: true,
         do: at
       )
       |> Enum.sort_by(&{not typed?(&1, dtype, state), &1})
     end
+
+    # Other shapes of the result.
+    defp reshaped(id, state),
+      do: for(user <- users_of(id, state), reshape?(state.nodes[user]), do: user)
+
+    defp reshape?(%{kind: :view, moves: moves}), do: Enum.all?(moves, &match?({:reshape, _}, &1))
+    defp reshape?(_node), do: false
 
     defp typed?(at, dtype, state),
       do: Enum.any?(results(at, state), &(state.nodes[&1].dtype == dtype))
@@ -51,17 +59,21 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     defp joined(id, {kind, _} = whole, at, state) do
       info = Map.get(state.info, of(id, state), %{kind: nil, shape: state.nodes[id].shape})
 
-      with %{} = new <- merged(state, [of(id, state), at], %{info | kind: whole}),
+      views =
+        for view <- reshaped(id, state),
+            Enum.any?(users_of(view, state), &(of(&1, state) == at)),
+            do: of(view, state)
+
+      with %{} = new <- merged(state, [of(id, state), at | views], %{info | kind: whole}),
            true <- kind == :reduce or typed?(of(id, new), state.nodes[id].dtype, new),
            true <- in_place?(id, new),
            do: new,
            else: (_ -> nil)
     end
 
-    # An epilogue has only the element at its own place: what depends on the result of the operation reads it without any view.
+    # An epilogue has only the element at its own place: what depends on the result of the operation reads it without any view, or in another shape of
+    # as many elements.
     defp in_place?(id, state) do
-      %{shape: shape} = state.nodes[id]
-
       found =
         id
         |> of(state)
@@ -69,8 +81,19 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
         |> Enum.reduce([id], &dependent(&1, &2, state))
         |> List.delete(id)
 
-      Enum.all?(found, &match?(%{kind: :map, shape: ^shape}, state.nodes[&1]))
+      case for(%{kind: :map, shape: shape} <- nodes(found, state), uniq: true, do: shape) do
+        [shape] ->
+          Shape.size(shape) == Shape.size(state.nodes[id].shape) and
+            Enum.all?(nodes(found, state), fn node ->
+              node.kind == :map or (reshape?(node) and node.shape == shape)
+            end)
+
+        _ ->
+          false
+      end
     end
+
+    defp nodes(ids, state), do: Enum.map(ids, &state.nodes[&1])
 
     defp dependent(id, found, state) do
       reads? = Enum.any?(state.nodes[id].operands, fn %T{data: %Expr{id: id}} -> id in found end)
