@@ -31,7 +31,7 @@ defmodule ExCubecl do
   `:s64`, `:u32`, `:u8`, `:f16`, `:bf16`, `:s8`, `:s16`, `:u16`, `:u64`; float types also take `:nan`,
   `:infinity` and `:neg_infinity`.
 
-  `device:` is the device of the buffer, by default `default_device/0`.
+  `device:` is the device of the buffer, by default `default_device/0`; `tag:`, `allocation:` and `progress:` are options, too: see `ExCubecl.Buffer.new/4`.
 
   Errors: `:invalid_shape`, `:unsupported_dtype`, `:shape_mismatch`, `:invalid_value`,
   `:invalid_argument`, `:unknown_device`, `:no_device`, `:too_large`, `:out_of_memory`,

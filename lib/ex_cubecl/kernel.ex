@@ -210,6 +210,7 @@ defmodule ExCubecl.Kernel do
   ## Options
 
     * `:wgsl` - the source. Its buffers are `var<storage, read>` or `var<storage, read_write>` at the bindings 0, 1, 2, ... of group 0
+    * `:cuda` - a source in CUDA C++, which is `:unsupported` so far
     * `:entry` - the name of its compute shader, `"main"` by default
     * `:workgroup` - the `@workgroup_size` that the caller expects: a number, or `{x, y, z}`. It is compared with the source
 

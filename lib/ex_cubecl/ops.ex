@@ -26,6 +26,14 @@ defmodule ExCubecl.Ops do
   Each operation takes a buffer or a strided view of one (`ExCubecl.View`). Element-wise operations take numbers too; shapes broadcast and types are promoted as in Nx. Each operation reads and
   writes memory once, and a broadcast makes no copy. For several operations in a row, one kernel that does all of them is faster.
 
+  Element-wise operations take `as:`, a type to which the operands are converted first, and `dtype:`, a type to which the result is converted:
+
+      iex> x = ExCubecl.buffer!([100, 200], [2], :u8)
+      iex> ExCubecl.to_list!(Ops.add!(x, x))
+      [200, 144]
+      iex> ExCubecl.to_list!(Ops.add!(x, x, as: :s32))
+      [200, 400]
+
   `into:` is an option of every operation whose result has a known shape: a buffer of this shape and type, with or without memory, in which the result is made; the call then
   returns `:ok`. Kernels write it in place of a new buffer, except for large products of floats, whose library makes a buffer of its own, and for types with which the device does not calculate
   or that the kernel does not return, such as indices of `:s64`: these results are copied to it. Element-wise operations take an operand of theirs; other operations refuse a buffer that shares bytes with an

@@ -113,6 +113,62 @@ defmodule ExCubecl.DocumentsTest do
     assert missing == []
   end
 
+  # An option may be described where a function refers to, or for all functions of a module.
+  test "every option of a function is documented" do
+    calls =
+      Sweep.calls(Sweep.values()) |> Enum.uniq_by(fn {m, f, args} -> {m, f, length(args)} end)
+
+    texts = Map.new(Sweep.modules(), &{&1, texts(&1)})
+
+    missing =
+      for {module, name, [_ | _] = args} <- calls,
+          not String.ends_with?(Atom.to_string(name), "!") and module != ExCubecl.Device,
+          text = options_text(texts, module, name, 2),
+          option <- options(module, name, args),
+          not (text =~ ~r/\b#{option}: |`:?#{option}:?`/),
+          do: "#{inspect(module)}.#{name}/#{length(args)}: #{option}:"
+
+    assert missing == []
+  end
+
+  # Those that the error about an unknown one lists.
+  defp options(module, name, args) do
+    with {:error, %{details: %{argument: :option, expected: "one of :" <> names}}} <-
+           apply(module, name, List.replace_at(args, -1, unknown: 1)),
+         do: String.split(names, ", :"),
+         else: (_ -> [])
+  rescue
+    # Predicates raise.
+    ExCubecl.Error -> []
+  end
+
+  # The documentation of a function, with that of the functions and types that it names.
+  defp options_text(texts, module, name, depth) do
+    {about, of_names} = texts[module]
+    text = Map.get(of_names, name, "")
+
+    named =
+      for [_, prefix, other] <- Regex.scan(~r/`(?:t:)?((?:[A-Z]\w*\.)*)([a-z_]\w*)\/\d/, text),
+          depth > 0,
+          other = String.to_atom(other),
+          place = if(prefix == "", do: module, else: module(String.trim_trailing(prefix, "."))),
+          is_map_key(texts, place),
+          do: options_text(texts, place, other, depth - 1)
+
+    Enum.join([about, text | named], "\n")
+  end
+
+  # The documentation of a module, and of its functions and types by name.
+  defp texts(module) do
+    {:docs_v1, _, _, _, %{"en" => about}, _, docs} = Code.fetch_docs(module)
+    texts = for {{_, name, _}, _, _, %{"en" => text}, _} <- docs, do: {name, text}
+
+    {about,
+     Enum.reduce(texts, %{}, fn {name, text}, all ->
+       Map.update(all, name, text, &(&1 <> text))
+     end)}
+  end
+
   defp docs(module) do
     {:docs_v1, _, _, _, moduledoc, _, docs} = Code.fetch_docs(module)
     for %{"en" => text} <- [moduledoc | Enum.map(docs, &elem(&1, 3))], do: text

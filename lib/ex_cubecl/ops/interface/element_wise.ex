@@ -12,6 +12,7 @@ defmodule ExCubecl.Ops.Interface.ElementWise do
         @doc """
         Returns `{:ok, buffer}` with #{what}, of two operands, at least one of which is a buffer.
 
+        `as:` is a type to which the operands are converted before the operation, as by `cast` in a kernel, and `dtype:` one to which the result is.
         `into:` is a buffer for the result, which may be an operand; the call then returns `:ok`. `tag:` and `allocation:` are as for
         `ExCubecl.Buffer.new/4`.
 
