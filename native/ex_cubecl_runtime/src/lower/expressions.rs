@@ -83,6 +83,16 @@ impl Lowering {
         self.own[slot].unwrap_or_else(|| at(scope, &self.buffers[slot], self.index))
     }
 
+    fn own_element(&self, scope: &mut Scope, slot: usize) -> Variable {
+        if let Some(value) = self.locals.own_element(slot) {
+            return value;
+        }
+        let place = self.own_place(scope, slot);
+        let value = self.load_at(scope, slot, place);
+        self.locals.set_own_element(slot, value);
+        value
+    }
+
     /// The element, or a reference to it if the buffer is atomic.
     pub(super) fn element(&self, scope: &mut Scope, slot: usize, index: Variable) -> Variable {
         load_from(scope, &self.buffers[slot], index)
@@ -180,10 +190,7 @@ impl Lowering {
             Expr::GroupId => self.group_id,
             Expr::LocalId => self.local_id,
             Expr::Len(slot) => cast(scope, self.buffers[*slot].len, S32),
-            Expr::ElementAtSelf(slot) => {
-                let place = self.own_place(scope, *slot);
-                self.load_at(scope, *slot, place)
-            }
+            Expr::ElementAtSelf(slot) => self.own_element(scope, *slot),
             Expr::Read(slot, index) => {
                 let index = self.expr(scope, index);
                 self.read(scope, *slot, index)
@@ -252,9 +259,13 @@ impl Lowering {
 
     /// The operand of an operation, or the value for a variable. The result of a float operation is
     /// hidden from compilers, which would otherwise simplify it together with the next operation.
-    /// The constant zero is hidden too, because compilers simplify any product with it to zero.
+    /// The constant zero is hidden too, because compilers simplify any product with it to zero. The bits of a number need not be
+    /// hidden: the operand of `bitcast` is.
     pub(super) fn operand(&self, scope: &mut Scope, expr: &Expr) -> Variable {
-        self.hidden(scope, expr, BlackBox::wrap)
+        match expr {
+            Expr::Bitcast(..) => self.expr(scope, expr),
+            _ => self.hidden(scope, expr, BlackBox::wrap),
+        }
     }
 
     fn hidden(&self, scope: &mut Scope, expr: &Expr, hide: Hide) -> Variable {

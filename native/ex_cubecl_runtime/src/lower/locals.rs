@@ -1,5 +1,5 @@
-//! The locals of a program. CubeCL's optimizer goes through the whole kernel for each copy between variables, so locals are values
-//! of the IR wherever it is known which.
+//! The locals of a program, and the elements at a thread's own index. CubeCL's optimizer goes through the whole kernel for each copy
+//! between variables, and does not merge loads, so both are values of the IR wherever it is known which.
 
 use std::cell::RefCell;
 
@@ -15,8 +15,15 @@ pub(super) struct Locals {
     variables: Vec<Variable>,
     /// Which of them are variables: the others are names for one value.
     stored: Vec<bool>,
-    /// The values that are known at the current place of the program.
-    values: RefCell<Vec<Option<Variable>>>,
+    known: RefCell<Known>,
+}
+
+/// The values that are known at the current place of the program.
+#[derive(Clone)]
+pub(super) struct Known {
+    locals: Vec<Option<Variable>>,
+    /// Elements of inputs, which no statement changes.
+    own: Vec<Option<Variable>>,
 }
 
 impl Locals {
@@ -26,7 +33,10 @@ impl Locals {
         let locals = Locals {
             variables: types.map(|ty| *scope.create_local_restricted(ty)).collect(),
             stored: set_once(program).into_iter().map(|once| !once).collect(),
-            values: RefCell::new(vec![None; program.locals.len()]),
+            known: RefCell::new(Known {
+                locals: vec![None; program.locals.len()],
+                own: vec![None; program.inputs.len()],
+            }),
         };
         for (local, ty) in program.locals.iter().enumerate() {
             if locals.stored[local] {
@@ -49,7 +59,7 @@ impl Locals {
         if self.stored[local] {
             self.store(scope, local, value);
         }
-        self.values.borrow_mut()[local] = Some(value);
+        self.known.borrow_mut().locals[local] = Some(value);
     }
 
     /// Sets a number to zero; a constant is not a value that expressions may use as it is.
@@ -60,23 +70,34 @@ impl Locals {
 
     /// The current value; of a variable, a copy, because it may be set later.
     pub fn value(&self, scope: &mut Scope, local: usize) -> Variable {
-        if let Some(value) = self.values.borrow()[local] {
+        if let Some(value) = self.known.borrow().locals[local] {
             return value;
         }
         let variable = self.variables[local];
         let out = *scope.create_local(variable.ty);
         scope.register(Instruction::new(Operation::Copy(variable), out));
-        self.values.borrow_mut()[local] = Some(out);
+        self.known.borrow_mut().locals[local] = Some(out);
         out
     }
 
-    /// What is known here, to be restored after a block whose values exist only in it.
-    pub fn values(&self) -> Vec<Option<Variable>> {
-        self.values.borrow().clone()
+    /// The element of an input at the thread's own index; of another buffer, `None`.
+    pub fn own_element(&self, slot: usize) -> Option<Variable> {
+        self.known.borrow().own.get(slot).copied().flatten()
     }
 
-    pub fn restore(&self, values: Vec<Option<Variable>>) {
-        *self.values.borrow_mut() = values;
+    pub fn set_own_element(&self, slot: usize, value: Variable) {
+        if let Some(own) = self.known.borrow_mut().own.get_mut(slot) {
+            *own = Some(value);
+        }
+    }
+
+    /// What is known here, to be restored after a block whose values exist only in it.
+    pub fn known(&self) -> Known {
+        self.known.borrow().clone()
+    }
+
+    pub fn restore(&self, known: Known) {
+        *self.known.borrow_mut() = known;
     }
 
     /// The locals that a block assigns have other values after it, and at the start of each of its iterations.
@@ -85,6 +106,6 @@ impl Locals {
     }
 
     pub fn forget_one(&self, local: usize) {
-        self.values.borrow_mut()[local] = None;
+        self.known.borrow_mut().locals[local] = None;
     }
 }

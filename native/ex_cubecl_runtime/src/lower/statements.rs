@@ -82,7 +82,7 @@ impl Lowering {
 
     /// A block that may not be executed: the locals have their earlier values after it, as far as this function knows.
     fn child(&self, scope: &mut Scope, block: &[Stmt]) -> Scope {
-        let before = self.locals.values();
+        let before = self.locals.known();
         let mut inner = scope.child();
         self.block(&mut inner, block);
         self.locals.restore(before);
@@ -161,7 +161,7 @@ impl Lowering {
         let mut round = scope.child();
         let last = self.watch(scope, start, &mut round, counter);
         self.locals.forget(body);
-        let outside = self.locals.values();
+        let outside = self.locals.known();
         self.locals.set(&mut round, local, counter);
         self.block(&mut round, body);
         self.locals.restore(outside);
@@ -190,7 +190,7 @@ impl Lowering {
         let last = self.watch(scope, start, &mut inner, counter);
         self.locals.forget(&round.head);
         self.locals.forget(&round.body);
-        let outside = self.locals.values();
+        let outside = self.locals.known();
         self.block(&mut inner, &round.head);
         let cond = self.expr(&mut inner, &round.condition);
         let mut scope_if = inner.child();
