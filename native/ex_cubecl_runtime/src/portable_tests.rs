@@ -147,7 +147,7 @@ fn a_compilation_that_does_not_end_loses_the_device_and_blocks_no_caller() {
     let (open, gate) = sync_channel::<()>(1);
     let hangs = cube.queue_and_wait(move |target| {
         let overdue = &*target.overdue;
-        let compiled = on_watched_stack(Duration::from_millis(1), overdue, move |_watch| {
+        let compiled = on_watched_stack(Duration::from_millis(1), overdue, move || {
             gate.recv().map_err(Error::driver)
         });
         compiled.map_err(|error| error.to_string())
@@ -192,10 +192,8 @@ fn no_caller_waits_for_a_compilation_that_does_not_end() {
         let hangs = cube.queue_and_wait(move |target| {
             let overdue = &*target.overdue;
             let limit = Duration::from_millis(300);
-            on_watched_stack(limit, overdue, move |_watch| {
-                gate.recv().map_err(Error::driver)
-            })
-            .map_err(|error| error.to_string())
+            on_watched_stack(limit, overdue, move || gate.recv().map_err(Error::driver))
+                .map_err(|error| error.to_string())
         });
         hangs.is_ok()
     }));

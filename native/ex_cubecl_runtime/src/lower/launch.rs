@@ -13,6 +13,7 @@ use ex_cubecl_core::numeric;
 use ex_cubecl_core::program::tree::Program;
 use ex_cubecl_core::threads::large_stack::on_watched_stack;
 
+use crate::guard::caught;
 use crate::kernels::{LaunchResult, THREADS, Window};
 use crate::lower::compiled::{Key, SlotUse};
 use crate::lower::kernel::ProgramKernel;
@@ -73,12 +74,13 @@ impl Launch {
                 launch(server);
                 return Ok(());
             }
-            // The flush may wait for earlier kernels, for as long as they run.
-            on_watched_stack(COMPILE_LIMIT, &*target.overdue, |watch| {
+            on_watched_stack(COMPILE_LIMIT, &*target.overdue, || {
                 launch(server);
-                drop(watch);
-                server.flush(STREAM).map_err(Error::driver)
-            })
+                Ok(())
+            })?;
+            // It may wait for earlier kernels, for as long as they run. wgpu keeps an entry for every thread that has flushed, so this
+            // is not done on the thread of the compilation.
+            caught(|| server.flush(STREAM).map_err(Error::driver))
         });
         let queued = queued.map_err(|fault| format!("{fault:?}"));
         let outcome = queued.and_then(|queued| queued.map_err(words));

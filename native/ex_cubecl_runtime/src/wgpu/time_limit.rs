@@ -9,7 +9,7 @@ use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use ex_cubecl_core::error::{Error, Result};
-use ex_cubecl_core::threads::large_stack::builder;
+use ex_cubecl_core::threads::large_stack::spawn;
 
 use crate::guard::caught;
 
@@ -56,7 +56,7 @@ impl Bounded {
                 self.overdue.fetch_sub(1, AcqRel);
             }
         };
-        builder().spawn(work).map_err(Error::driver)?;
+        spawn(Box::new(work))?;
         if let Ok(outcome) = answered.recv_timeout(self.limit) {
             return outcome;
         }
