@@ -29,9 +29,9 @@ defmodule ExCubecl.Ops do
   Element-wise operations take `as:`, a type to which the operands are converted first, and `dtype:`, a type to which the result is converted:
 
       iex> x = ExCubecl.buffer!([100, 200], [2], :u8)
-      iex> ExCubecl.to_list!(Ops.add!(x, x))
+      iex> ExCubecl.to_list!(ExCubecl.Ops.add!(x, x))
       [200, 144]
-      iex> ExCubecl.to_list!(Ops.add!(x, x, as: :s32))
+      iex> ExCubecl.to_list!(ExCubecl.Ops.add!(x, x, as: :s32))
       [200, 400]
 
   `into:` is an option of every operation whose result has a known shape: a buffer of this shape and type, with or without memory, in which the result is made; the call then
