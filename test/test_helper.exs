@@ -1,3 +1,9 @@
+# What the tests, the examples of the documents, other VMs and browsers write into the directory for temporary files is removed with this one.
+temporary = Path.join(System.tmp_dir!(), "ex_cubecl_tests_#{System.pid()}")
+File.mkdir_p!(temporary)
+System.put_env("TMPDIR", temporary)
+System.at_exit(fn _ -> File.rm_rf(temporary) end)
+
 # `EX_CUBECL_TEST_DEVICE=cuda:0` runs the suite on another device than the default one.
 if device = System.get_env("EX_CUBECL_TEST_DEVICE"),
   do: System.put_env("EX_CUBECL_DEVICE", device)

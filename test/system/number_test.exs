@@ -269,6 +269,11 @@ defmodule ExCubecl.NumberTest do
         ],
         do: refused(Kernel.run(kernel, [out]), :type_mismatch, says: words)
 
+    number = "(fn x -> x - #{String.duplicate("7", 10_001)} end)"
+    {long, _} = Code.eval_string("require ExCubecl.Kernel; ExCubecl.Kernel.kernel" <> number)
+    says = "a number of 10001 digits does not fit f32"
+    refused(Kernel.run(long, [buffer([1], :f32)]), :type_mismatch, says: says)
+
     for n <- [300, 2.5, -1, -1.0, :nan],
         do: refused(Kernel.run(given, [n, out]), :invalid_value, says: "argument 1")
 

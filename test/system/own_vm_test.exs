@@ -26,11 +26,27 @@ defmodule ExCubecl.OwnVmTest do
     end
 
     <<1, 2, 3>> = Buffer.await!(pending)
-    # All other modules can be reloaded.
-    for module <- [ExCubecl, Buffer, ExCubecl.Error, ExCubecl.Memory] do
+    # All other modules can be reloaded, while processes call them.
+    callers = for _ <- 1..4, do: Task.async(fn ->
+      call = fn call, n ->
+        x = Buffer.iota!([4], :f32)
+        [0.0, 2.0, 4.0, 6.0] = x |> ExCubecl.Ops.multiply!(2) |> Buffer.to_list!()
+        6.0 = x |> ExCubecl.Ops.sum!() |> Buffer.item!()
+        <<0, 0, 0, 0, _::binary>> = Buffer.await!(Buffer.read_async!(x))
+        receive do: (:stop -> n), after: (0 -> call.(call, n + 1))
+      end
+      call.(call, 1)
+    end)
+
+    Application.load(:ex_cubecl)
+    {:ok, modules} = :application.get_key(:ex_cubecl, :modules)
+    for module <- modules -- [ExCubecl.Native] do
       :code.purge(module)
       {:module, ^module} = :code.load_file(module)
     end
+
+    for %{pid: pid} <- callers, do: send(pid, :stop)
+    for calls <- Task.await_many(callers, 60_000), do: true = calls > 0
 
     [1, 2, 3] = ExCubecl.to_list!(buffer)
     true = ExCubecl.Memory.usage!().live_buffers >= 1

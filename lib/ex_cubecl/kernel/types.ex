@@ -103,7 +103,9 @@ defmodule ExCubecl.Kernel.Types do
     {:const, type, n / 1}
   rescue
     ArithmeticError ->
-      type_error(0, "a number of #{length(Integer.digits(n))} digits does not fit #{type}")
+      # `Integer.digits/1` divides for each digit.
+      digits = n |> abs() |> Integer.to_string() |> byte_size()
+      type_error(0, "a number of #{digits} digits does not fit #{type}")
   end
 
   defp constant(n, type) do
