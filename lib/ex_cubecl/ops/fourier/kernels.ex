@@ -109,7 +109,7 @@ defmodule ExCubecl.Ops.Fourier.Kernels do
         out[to + 1] = (other_before + other) * conjugated
 
         if count < radix do
-          to = to + count * p * inner * 2
+          to = to + cast(count, :u32) * p * inner * 2
           out[to] = (sum_before - sum) * scale
           out[to + 1] = (other_before - other) * conjugated
         end
