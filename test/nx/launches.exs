@@ -104,7 +104,7 @@ defmodule ExCubecl.NxLaunchesTest do
   test "normal numbers" do
     normal = Nx.Defn.jit(&Nx.Random.normal(&1, shape: {1000}), compiler: ExCubecl)
     key = Nx.Random.key(1)
-    assert_at_most(4, fn -> normal.(key) end)
+    assert_at_most(2, fn -> normal.(key) end)
   end
 
   test "a softmax between element-wise operations" do
@@ -164,12 +164,12 @@ defmodule ExCubecl.NxLaunchesTest do
     test "BERT of 12 blocks" do
       options = [num_blocks: 12, num_attention_heads: 4]
       inputs = Map.put(inputs(), "attention_mask", Nx.broadcast(1, {1, 32}))
-      assert_at_most(154, model(Bumblebee.Text.Bert, options, inputs))
+      assert_at_most(150, model(Bumblebee.Text.Bert, options, inputs))
     end
 
     test "Llama of 2 blocks" do
       options = [num_blocks: 2, num_attention_heads: 4, num_key_value_heads: 4]
-      assert_at_most(36, model(Bumblebee.Text.Llama, options, inputs()))
+      assert_at_most(33, model(Bumblebee.Text.Llama, options, inputs()))
     end
 
     defp inputs, do: %{"input_ids" => Nx.remainder(Nx.iota({1, 32}), 50)}
