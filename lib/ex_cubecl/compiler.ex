@@ -171,9 +171,10 @@ if Code.ensure_loaded?(Nx.Defn.Compiler) do
 
       options = options(opts)
       result = Nx.Defn.debug_expr_apply(fun, args, hooks: options.hooks)
-      {graph, _key, _captured} = Conversion.build(Composite.flatten_list([result]), options.hooks)
+      {graph, _key, captured} = Conversion.build(Composite.flatten_list([result]), options.hooks)
       scope = Scope.of(graph)
-      Explanation.of(scope, Program.build(scope, options.config), options.config)
+      program = Program.build(scope, options.config)
+      Explanation.of(scope, program, options.config, Run.copied(captured, options.config))
     end
 
     defp invalid(argument, value, expected),
@@ -214,12 +215,13 @@ if Code.ensure_loaded?(Nx.Defn.Compiler) do
     defp compiled(result, options) do
       outputs = Composite.flatten_list([result])
       {program, captured} = program(outputs, options)
-      captured = List.to_tuple(captured)
       %{config: config, limit: limit} = options
+      needed = %{peak: program.peak + Run.copied(captured, config)}
+      captured = List.to_tuple(captured)
 
       call = fn arguments ->
         parameters = for argument <- arguments, do: parameter(argument.(), config)
-        Limits.check(program, limit, config)
+        Limits.check(needed, limit, config)
         run(program, List.to_tuple(parameters), captured, config)
       end
 

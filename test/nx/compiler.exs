@@ -693,8 +693,81 @@ defmodule ExCubecl.NxCompilerTest do
       dot: quote(do: &Nx.dot(&1, Nx.transpose(&1))),
       dot_of_long_rows:
         quote(do: &Nx.dot(Nx.reshape(&1, {4, 65_536}), [1], Nx.reshape(&1, {4, 65_536}), [1])),
-      dot_of_vectors: quote(do: &Nx.dot(Nx.reshape(&1, {262_144}), Nx.reshape(&1, {262_144})))
+      dot_of_vectors: quote(do: &Nx.dot(Nx.reshape(&1, {262_144}), Nx.reshape(&1, {262_144}))),
+      fft2: quote(do: &Nx.fft2/1),
+      fft2_of_any_lengths: quote(do: &Nx.fft2(&1, lengths: [131, 509])),
+      ifft2: quote(do: &Nx.ifft2(Nx.as_type(&1, :c64))),
+      rfft: quote(do: &ExCubecl.NxCompilerTest.real(:rfft, &1, [])),
+      rfft_of_any_length: quote(do: &ExCubecl.NxCompilerTest.real(:rfft, &1, length: 509)),
+      irfft: quote(do: &ExCubecl.NxCompilerTest.real(:irfft, Nx.as_type(&1, :c64), [])),
+      lu: quote(do: &Nx.LinAlg.lu/1),
+      lu_in_one_launch: quote(do: &Nx.LinAlg.lu(Nx.slice(&1, [0, 0], [128, 128]))),
+      lu_of_doubles: quote(do: &Nx.LinAlg.lu(Nx.as_type(&1, :f64))),
+      qr: quote(do: &Nx.LinAlg.qr(Nx.slice(&1, [0, 0], [60, 60]))),
+      eigh:
+        quote(
+          do: fn x ->
+            x = Nx.slice(x, [0, 0], [131, 131])
+            Nx.LinAlg.eigh(Nx.add(x, Nx.transpose(x)))
+          end
+        ),
+      cholesky:
+        quote(
+          do: &Nx.LinAlg.cholesky(Nx.add(Nx.dot(&1, [1], &1, [1]), Nx.multiply(9, Nx.eye(512))))
+        ),
+      solve: quote(do: &Nx.LinAlg.solve(Nx.add(&1, Nx.multiply(5000, Nx.eye(512))), &1)),
+      determinant: quote(do: &Nx.LinAlg.determinant/1),
+      triangular_solve:
+        quote(do: &Nx.LinAlg.triangular_solve(Nx.add(&1, Nx.multiply(5000, Nx.eye(512))), &1)),
+      scattered: quote(do: &Nx.indexed_add(&1, Nx.tensor([[1, 1]]), Nx.tensor([1]))),
+      complex: quote(do: &Nx.dot(Nx.complex(&1, &1), Nx.complex(&1, &1))),
+      captured:
+        quote(
+          do: fn x ->
+            Nx.add(x, Nx.Defn.Expr.tensor(Nx.iota({512, 512}, backend: Nx.BinaryBackend)))
+          end
+        ),
+      then_more: quote(do: &Nx.add(Nx.dot(elem(Nx.LinAlg.lu(&1), 2), &1), 1))
     ]
+
+    # Only later versions of Nx have these.
+    def real(name, x, opts),
+      do: if(function_exported?(Nx, name, 2), do: apply(Nx, name, [x, opts]), else: Nx.fft(x, []))
+
+    test "of operands that make a kernel unusable is known before it is needed", %{device: device} do
+      on_device = &Nx.backend_copy(&1, {Backend, device: device})
+      x = on_device.(Nx.divide(Nx.iota({512, 512}, type: :f32), 300_000))
+
+      rows = fn x ->
+        shifted = Nx.subtract(x, Nx.reduce_max(x, axes: [1], keep_axes: true))
+        Nx.add(shifted, Nx.sum(shifted, axes: [1], keep_axes: true))
+      end
+
+      cases = [
+        # A power of 2 is a product on the backend, which has the last bits of it.
+        {&Nx.multiply(Nx.cos(Nx.add(Nx.pow(Nx.sin(&1), &2), 1)), &1), [x, Nx.tensor(2)]},
+        # All elements are one number.
+        {rows, [on_device.(Nx.broadcast(Nx.tensor(3.0), {512, 512}))]},
+        {&Nx.sum(Nx.multiply(&1, 2), axes: [0]), [on_device.(Nx.broadcast(1.0, {512, 512}))]}
+      ]
+
+      settled(before = Memory.usage!(device: device).live_bytes, device)
+
+      for {{fun, args}, at} <- Enum.with_index(cases) do
+        compiled = Nx.Defn.compile(fun, args, compiler: ExCubecl, device: device)
+        expected = on_host(apply(compiled, args))
+        assert {at, expected} == {at, on_host(theirs(fun, args))}
+        settled(before, device)
+        Memory.reset_peak(device: device)
+        results = apply(compiled, args)
+        peak = Memory.usage!(device: device).peak_bytes - before
+        explained = Compiler.explain(fun, args, device: device).peak
+        assert {at, peak, explained, peak <= explained + 4096} == {at, peak, explained, true}
+        assert {at, on_host(results)} == {at, expected}
+      end
+
+      assert Nx.to_number(x[0][3]) > 0
+    end
 
     test "of work is known before it is needed", %{device: device} do
       x =

@@ -43,7 +43,7 @@ defmodule ExCubecl.NxGraphs do
   @doc "Tensors as arguments of the expression."
   def arguments(seed) do
     seeded(seed)
-    for _ <- 1..3, do: literal(pick(@shapes), pick(@types))
+    for _ <- 1..3, do: literal(pick(shapes()), pick(@types))
   end
 
   @doc "The expression of a seed."
@@ -60,6 +60,12 @@ defmodule ExCubecl.NxGraphs do
       _ -> List.to_tuple(outputs)
     end
   end
+
+  @doc "Larger shapes for the expressions of this process."
+  def large,
+    do: Process.put(:shapes, [{}, {7}, {30_000}, {1, 600}, {600, 40}, {40, 30, 25}, {500, 600}])
+
+  defp shapes, do: Process.get(:shapes, @shapes)
 
   defp seeded(seed), do: :rand.seed(:exsss, seed)
   defp pick(list), do: Enum.at(list, :rand.uniform(length(list)) - 1)
@@ -208,14 +214,14 @@ defmodule ExCubecl.NxGraphs do
   end
 
   defp made(:constant, _pool, _),
-    do: {Nx.broadcast(Nx.tensor(between(0, 9), type: pick(@types)), pick(@shapes)), 9}
+    do: {Nx.broadcast(Nx.tensor(between(0, 9), type: pick(@types)), pick(shapes())), 9}
 
   defp made(:literal, _pool, _),
-    do: {Nx.Defn.Expr.tensor(literal(pick(@shapes), pick(@types))), 9}
+    do: {Nx.Defn.Expr.tensor(literal(pick(shapes()), pick(@types))), 9}
 
   defp made(:creation, _pool, _) do
     case between(1, 2) do
-      1 -> {Nx.iota(pick(@shapes), type: pick(@types)), 100}
+      1 -> {Nx.iota(pick(shapes()), type: pick(@types)), 100}
       2 -> {Nx.eye(between(1, 10), type: pick(@types)), 1}
     end
   end
@@ -686,6 +692,51 @@ defmodule ExCubecl.NxGraphsTest do
 
       assert {seed, numbers(given)} == {seed, numbers(arguments)}
     end
+  end
+
+  # What garbage may hold until it is collected: see ExCubecl.Compiler.Run.
+  @garbage 256 * 1024
+  @peaks String.to_integer(System.get_env("NX_PEAKS") || "25")
+  @first_peak String.to_integer(System.get_env("NX_SEED") || "1")
+
+  # The same expressions in each run: what garbage holds depends on when it is collected, but not on the expression.
+  @tag timeout: 600_000
+  test "the memory of #{@peaks} random expressions is at most what was explained" do
+    NxGraphs.large()
+    {:ok, {runtime, _} = device} = ExCubecl.default_device()
+    {:ok, %{id: id}} = ExCubecl.Device.open(device, as: {runtime, 1_721})
+
+    on_exit(fn ->
+      :ok = ExCubecl.Device.reset(id)
+      :ok = ExCubecl.Device.remove(id)
+    end)
+
+    for seed <- @first_peak..(@first_peak + @peaks - 1)//1 do
+      Nx.default_backend(Nx.BinaryBackend)
+      arguments = NxGraphs.arguments(seed)
+      Nx.default_backend({ExCubecl.Backend, host_limit: 0, device: id})
+      given = for argument <- arguments, do: Nx.backend_copy(argument, Nx.default_backend())
+      fun = Nx.Defn.Compiler.fun(3, &NxGraphs.expression(seed, &1))
+      {peak, explained} = measured(fun, given, id)
+      allowed = explained + max(@garbage, div(explained, 8))
+      assert {seed, peak, explained, peak <= allowed} == {seed, peak, explained, true}
+      seen([])
+    end
+  end
+
+  # Kernels are compiled and constants are on the device after the first call.
+  defp measured(fun, given, device) do
+    compiled = Nx.Defn.compile(fun, given, compiler: ExCubecl)
+    apply(compiled, given)
+    :erlang.garbage_collect()
+    before = ExCubecl.Memory.usage!(device: device).live_bytes
+    ExCubecl.Memory.reset_peak(device: device)
+    apply(compiled, given)
+    peak = ExCubecl.Memory.usage!(device: device).peak_bytes
+    {peak - before, ExCubecl.Compiler.explain(fun, given).peak}
+  rescue
+    # Nx raises for these numbers, too.
+    _error in [ArithmeticError, ArgumentError] -> {0, 0}
   end
 
   defp results(fun, arguments, 1), do: [run(fun, arguments, ExCubecl)]

@@ -9,7 +9,8 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
         that run others or call a function; `text` describes it; `result` is its type; `launches` are the kernels that it launches, at least; `bytes` are read and
         written; `live` are the bytes of all values at that time and of the work memory of the step; `steps` are those of nested programs
       * `launches`, `bytes` - their sums; a nested program counts once
-      * `peak` - the most bytes that are live at a time, without the arguments
+      * `peak` - the most bytes that are live at a time, without the arguments: an upper bound, with the work memory of each step and with the captured tensors that a run
+        copies to the device. Memory of garbage that is not collected yet comes on top; it is collected before an allocation is refused
       * `fallbacks` - the operations that run on the host because the device cannot run them, with their types
     """
 
@@ -45,9 +46,12 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     @silent [:value, :constant, :parameter, :captured, :drop, :elem, :attach]
 
     @doc false
-    @spec of(Scope.t(), Program.t(), map) :: t
-    def of(scope, program, config) do
-      steps = steps(scope, program, config)
+    # `copied` are the bytes of captured tensors, which a run copies to the device first.
+    @spec of(Scope.t(), Program.t(), map, non_neg_integer) :: t
+    def of(scope, program, config, copied) do
+      steps =
+        for step <- steps(scope, program, config), do: Map.update!(step, :live, &(&1 + copied))
+
       all = flat(steps)
 
       %__MODULE__{
@@ -55,7 +59,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
         steps: Enum.map(steps, &public/1),
         launches: all |> Enum.map(& &1.launches) |> Enum.sum(),
         bytes: all |> Enum.map(& &1.bytes) |> Enum.sum(),
-        peak: program.peak,
+        peak: program.peak + copied,
         fallbacks: all |> Enum.map(& &1.fallback) |> Enum.reject(&is_nil/1) |> Enum.uniq()
       }
     end

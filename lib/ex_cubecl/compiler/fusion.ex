@@ -158,7 +158,8 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     end
 
     defp run_kernel(group, values, config) do
-      known = Map.new(group.inputs, &{&1, value(values[&1], config)})
+      known =
+        group.inputs |> Map.new(&{&1, value(values[&1], config)}) |> viewed(group, values, config)
 
       with true <- serves?(group, known, Bindings.most(config.device)),
            group = targeted(group, known, values.shares),
@@ -178,6 +179,31 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       end
     end
 
+    # Operands that are numbers, where the kernel needs views, and the backend on its own would have memory for each intermediate value.
+    defp viewed(known, %{kind: {kind, _}, shape: shape} = group, values, config)
+         when kind in [:reduce, :rows, :operation] do
+      ids = for {:value, id, _} <- group.sources, uniq: true, do: id
+
+      cond do
+        Shape.size(shape) <= config.host_limit -> known
+        kind == :operation -> put_views(known, ids, values, config)
+        Enum.any?(group.sources, &view?(&1, known)) -> known
+        true -> put_views(known, Enum.take(ids, 1), values, config)
+      end
+    end
+
+    defp viewed(known, _group, _values, _config), do: known
+
+    defp put_views(known, ids, values, config) do
+      for id <- ids,
+          not is_struct(known[id], View),
+          into: known,
+          do: {id, Storage.view(values[id], config)}
+    end
+
+    defp view?({:value, id, _moves}, known), do: is_struct(known[id], View)
+    defp view?(_iota, _known), do: false
+
     # Whether the kernel calculates what the backend would on these values.
     # Which operands are numbers, and how many views the kernel reads of one tensor, is known only here.
     defp serves?(%{kind: {:parts, groups}} = group, known, most) do
@@ -186,16 +212,12 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     end
 
     defp serves?(group, known, most) do
-      views? = &is_struct(known[&1], View)
-
-      operand? = fn source -> match?({:value, _, _}, source) and views?.(elem(source, 1)) end
-
       operands? =
         case group.kind do
-          {:operation, _} -> Enum.all?(group.sources, operand?)
+          {:operation, _} -> Enum.all?(group.sources, &view?(&1, known))
           # Epilogues do not tell the shape of what is reduced.
-          {:reduce, _} -> Enum.any?(group.sources, operand?)
-          _ -> Enum.any?(group.inputs, views?) or indices?(group)
+          {:reduce, _} -> Enum.any?(group.sources, &view?(&1, known))
+          _ -> Enum.any?(group.inputs, &is_struct(known[&1], View)) or indices?(group)
         end
 
       operands? and not Enum.any?(group.exponents, &(known[&1] == 2)) and
@@ -413,6 +435,20 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     def describe(%Group{} = group) do
       names = Enum.map_join(group.exprs, " ", &Atom.to_string(&1.data.op))
       "#{names} of #{Text.show(group.shape)}"
+    end
+
+    @doc """
+    Whether a group runs as a kernel whatever its values are: an exponent may be a number that the backend treats in another way, and a kernel may need too many
+    buffers. Values of few elements and numbers are not looked at: without their kernel, these have little memory.
+    """
+    @spec certain?(Group.t(), map) :: boolean
+    def certain?(%Group{kind: {:parts, groups}}, config),
+      do: Enum.all?(groups, &certain?(&1, config))
+
+    def certain?(%Group{exponents: exponents, outputs: outputs} = group, config) do
+      sources = group.sources ++ epilogue_sources(group.epilogue)
+      read = Enum.count(sources, &match?({:value, _, _}, &1))
+      exponents == [] and length(outputs) + read <= Bindings.most(config.device)
     end
 
     @doc "The launches of one run of a group."

@@ -3,12 +3,14 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     @moduledoc false
     # When each value of a list of steps is needed last, and how many bytes are live at most. A step has `reads` and `writes`, lists of ids.
 
+    alias ExCubecl.Compiler.Fusion.Group
     alias ExCubecl.Compiler.Graph
     alias Nx.Defn.Expr
     alias Nx.Tensor, as: T
 
     # The results of these share the memory of their operand.
     @shares [:reshape, :squeeze, :transpose, :reverse, :slice, :broadcast, :elem, :attach]
+    @strided [:transpose, :reverse, :slice, :broadcast]
     @no_memory [:parameter, :captured, :constant, :fun, :effects]
 
     @doc """
@@ -34,22 +36,29 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     @doc """
     The bytes that the values of a scope have during each step, those of nested programs included and arguments excepted. Results that replace an operand in its memory
-    need none during the step. With `given?` the arguments belong to the scope. `work` has the work memory of a call.
+    need none during the step. With `given?` the arguments belong to the scope. `work` has the work memory of a call, and `certain?` tells whether a group runs as a
+    kernel in any case: if it does not, each of its members has memory until the end of the step.
     """
     @spec live(
             [map],
             map,
             %{non_neg_integer => Nx.Tensor.t()},
             boolean,
-            (tuple -> non_neg_integer)
+            {(tuple -> non_neg_integer), (Group.t() -> boolean)}
           ) :: [non_neg_integer]
-    def live(steps, scope, nodes, given?, work) do
-      roots = roots(scope.nodes)
+    def live(steps, scope, nodes, given?, {work, certain?}) do
+      copies = copies(scope.nodes)
+      roots = roots(scope.nodes, copies)
       outputs = MapSet.new(scope.outputs, &root(roots, &1))
       last = last_uses(steps, roots)
 
       bytes = fn ids ->
-        for(id <- ids, node = nodes[id], do: bytes(node, given?)) |> Enum.sum()
+        for(
+          id <- ids,
+          node = nodes[id],
+          do: if(id in copies, do: size(node), else: bytes(node, given?))
+        )
+        |> Enum.sum()
       end
 
       {live, _} =
@@ -57,11 +66,11 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
         |> Enum.with_index()
         |> Enum.map_reduce(0, fn {step, at}, live ->
           live = live + bytes.(step.writes)
-          replaced = bytes.(replaced(step.call))
+          saved = saved(step, bytes, certain?)
           free = for id <- uniq_roots(step, roots), last[id] == at and id not in outputs, do: id
 
           inner = inner(step.call, bytes.(step.writes)) + work.(step.call)
-          {live - replaced + inner, live - bytes.(free)}
+          {live - saved + inner, live - bytes.(free)}
         end)
 
       live
@@ -78,21 +87,46 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     end
 
     # The value whose memory a value shares.
-    defp roots(nodes) do
-      for %T{data: %Expr{id: id, op: op}} = node when op in @shares <- nodes, reduce: %{} do
-        roots ->
-          shared = node |> Graph.operands() |> List.last()
-          # A slice at tensors has them as further operands.
-          shared = if op == :attach, do: shared, else: hd(Graph.operands(node)) || shared
-          Map.put(roots, id, root(roots, shared.data.id))
+    defp roots(nodes, copies) do
+      for %T{data: %Expr{id: id, op: op}} = node when op in @shares <- nodes,
+          id not in copies,
+          reduce: %{} do
+        roots -> Map.put(roots, id, root(roots, shared(node).data.id))
       end
+    end
+
+    # A slice at tensors has them as further operands.
+    defp shared(%T{data: %Expr{op: :attach}} = node), do: node |> Graph.operands() |> List.last()
+    defp shared(node), do: node |> Graph.operands() |> hd()
+
+    # Another shape of elements that are not in row-major order may be a copy.
+    defp copies(nodes) do
+      {copies, _strided} =
+        for %T{data: %Expr{id: id, op: op}} = node when op in @shares <- nodes,
+            reduce: {MapSet.new(), MapSet.new()} do
+          {copies, strided} ->
+            strided? = shared(node).data.id in strided
+
+            cond do
+              op == :reshape and strided? -> {MapSet.put(copies, id), strided}
+              op in @strided or strided? -> {copies, MapSet.put(strided, id)}
+              true -> {copies, strided}
+            end
+        end
+
+      copies
     end
 
     defp root(roots, id), do: Map.get(roots, id, id)
 
-    # The operands that results replace.
-    defp replaced({:fused, %{into: into}}), do: Map.values(into)
-    defp replaced(_call), do: []
+    # The bytes of operands that results replace, less those of intermediate values without a kernel.
+    defp saved(%{call: {:fused, %{into: into} = group}, writes: writes}, bytes, certain?) do
+      if certain?.(group),
+        do: bytes.(Map.values(into)),
+        else: -bytes.(group.members -- writes)
+    end
+
+    defp saved(_step, _bytes, _certain?), do: 0
 
     # The state of a loop is the result, and the arguments of its body.
     defp inner({:cond, _, _, yes, no, _, _}, _bytes), do: max(yes.peak, no.peak)

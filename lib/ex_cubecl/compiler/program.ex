@@ -6,7 +6,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     # arguments, too: they are the state of the round before, which is given up. The components of a tuple belong to the tuple, since several nodes may take the
     # same one, in this scope and in those within it.
     #
-    # A step is `{call, free}`, with the ids of the values that nothing needs after it; `live` has the bytes that are live during each step, and `peak` the most of
+    # A step is `{call, free}`, with the ids of the values that nothing needs after it, after `:garbage` or `:young_garbage` if that is collected; `live` has the bytes that are live during each step, and `peak` the most of
     # them. A call is one of
     #
     #   * `{:value, id, tensor}`: a constant
@@ -35,7 +35,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     defstruct [:steps, :outputs, :borrowed, :live, :peak]
 
     @type t :: %__MODULE__{
-            steps: [{tuple, [non_neg_integer]}],
+            steps: [{tuple, [non_neg_integer | :garbage | :young_garbage]}],
             outputs: [non_neg_integer],
             borrowed: MapSet.t(),
             live: [non_neg_integer],
@@ -68,7 +68,11 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       frees = Liveness.frees(steps, scope.outputs, owned, owners)
       steps = Reuse.plan(steps, frees, nodes)
       work = if generic?, do: fn _call -> 0 end, else: &Work.bytes(&1, nodes, config.device)
-      live = Liveness.live(steps, scope, nodes, given > 0, work)
+      certain? = &Fusion.certain?(&1, config)
+      live = Liveness.live(steps, scope, nodes, given > 0, {work, certain?})
+
+      frees =
+        for {step, free} <- Enum.zip(steps, frees), do: garbage(step.call, nodes, work) ++ free
 
       %__MODULE__{
         steps: Enum.zip(Enum.map(steps, & &1.call), frees),
@@ -77,6 +81,22 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
         live: live,
         peak: Enum.max(live, fn -> 0 end)
       }
+    end
+
+    # Garbage that holds much memory is collected before anything else needs memory.
+    @held 64 * 1024
+    @much 1024 * 1024
+
+    defp garbage(call, nodes, work) do
+      if Work.garbage?(call, nodes) do
+        case work.(call) do
+          bytes when bytes >= @much -> [:garbage]
+          bytes when bytes >= @held -> [:young_garbage]
+          _ -> []
+        end
+      else
+        []
+      end
     end
 
     # A group of kernels belongs to one device, and a step of a function to the backend that calls it.

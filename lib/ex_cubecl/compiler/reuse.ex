@@ -14,7 +14,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     # A plan holds for values whose operation made memory for them. Whether a value still has that memory for itself is asked when the program runs: callbacks of
     # the backend may return an operand, and functions of the caller may keep what they were given.
 
-    alias ExCubecl.{Shape, View}
+    alias ExCubecl.{DType, Shape, View}
     alias ExCubecl.Buffer.Info
     alias ExCubecl.Compiler.Fusion.{Group, Node}
     alias ExCubecl.Compiler.Liveness
@@ -25,6 +25,8 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
             [:sum, :product, :reduce_max, :reduce_min, :argmax, :argmin, :all, :any]
     # Operations whose kernel may keep sums in the first result of their type (`ExCubecl.Ops.TiledProduct`).
     @products [:dot, :conv]
+    # Bytes of the smallest value for which garbage is collected.
+    @held 64 * 1024
     # Bytes of the smallest state of a loop that is replaced. Its first round has the state of the caller, for which the kernel is compiled once more.
     @large 1024 * 1024
 
@@ -124,10 +126,25 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     @spec target(View.t() | term, Shape.t(), map) :: ExCubecl.Buffer.t() | nil
     def target(%View{buffer: %{ref: ref} = buffer, offset: 0} = view, shape, shares) do
       if not is_map_key(shares, ref) and Shape.size(buffer.shape) == Shape.size(shape) and
-           Strides.contiguous?(view) and Info.ref_count(buffer) == {:ok, 1},
+           Strides.contiguous?(view) and alone?(buffer, Info.ref_count(buffer)),
          do: %{buffer | shape: shape}
     end
 
     def target(_other, _shape, _shares), do: nil
+
+    # The operation that made the value may have left a handle of it, which is garbage.
+    defp alone?(_buffer, {:ok, 1}), do: true
+
+    defp alone?(buffer, {:ok, _handles}) do
+      Shape.size(buffer.shape) * DType.size!(buffer.dtype) >= @held and collected?(buffer)
+    end
+
+    defp alone?(_buffer, _error), do: false
+
+    defp collected?(buffer) do
+      :erlang.garbage_collect(self(), type: :minor)
+      :erlang.yield()
+      Info.ref_count(buffer) == {:ok, 1}
+    end
   end
 end

@@ -6,7 +6,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     alias ExCubecl.{Backend, DType, Error, View}
     alias ExCubecl.Buffer.Handle
-    alias ExCubecl.Compiler.{Fusion, Program}
+    alias ExCubecl.Compiler.{Fusion, Liveness, Program}
     alias ExCubecl.Nx.Storage
     alias Nx.Tensor, as: T
 
@@ -16,6 +16,8 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     # How many bytes garbage may hold before it is collected.
     @least_held 64 * 1024
     @most_held 16 * 1024 * 1024
+    # As many bytes again need a collection of old garbage.
+    @garbage 256 * 1024
 
     @doc "The results of a program. `captured` are the tensors and functions that its expression captured."
     @spec run(Program.t(), tuple, tuple, map) :: [Nx.Tensor.t()]
@@ -24,6 +26,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
         config: config,
         parameters: parameters,
         captured: captured,
+        copies: copies(captured, config),
         generic?: false,
         held: :counters.new(2, []),
         most_held: program.peak |> div(16) |> max(@least_held) |> min(@most_held)
@@ -49,6 +52,26 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       do: input(template, state.config)
 
     defp parameter(tensor, _state), do: tensor
+
+    # The captured tensors on the device, once for all rounds of a loop. Functions stay what they are.
+    defp copies(captured, config) do
+      captured
+      |> Tuple.to_list()
+      |> Enum.map(&if(is_struct(&1, T), do: input(&1, config), else: &1))
+      |> List.to_tuple()
+    end
+
+    @doc "The bytes of the captured tensors that a run copies to the device."
+    @spec copied([Nx.Tensor.t() | fun], map) :: non_neg_integer
+    def copied(captured, %{device: device, host_limit: limit}) do
+      bytes =
+        for %T{data: data} = tensor <- captured,
+            not match?(%Backend{config: %{device: ^device}}, data),
+            Nx.size(tensor.shape) > limit,
+            do: Liveness.size(tensor)
+
+      Enum.sum(bytes)
+    end
 
     # A body whose results do not belong to the caller's scope.
     defp body(program, parameters, state) do
@@ -137,9 +160,8 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     end
 
     defp call({:captured, id, index}, values, memo, state) do
-      tensor = elem(state.captured, index)
-      tensor = if state.generic?, do: tensor, else: input(tensor, state.config)
-      {Map.put(values, id, tensor), memo}
+      tensors = if state.generic?, do: state.captured, else: state.copies
+      {Map.put(values, id, elem(tensors, index)), memo}
     end
 
     defp call({:elem, id, tuple, index}, values, memo, _state),
@@ -306,6 +328,16 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     ## Memory
 
+    defp freed([:garbage | ids], values, state) do
+      collect(:major)
+      freed(ids, values, state)
+    end
+
+    defp freed([:young_garbage | ids], values, state) do
+      collect(:minor)
+      freed(ids, values, state)
+    end
+
     defp freed(ids, values, state) do
       Enum.reduce(ids, values, fn id, values ->
         {value, values} = Map.pop!(values, id)
@@ -349,13 +381,19 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
       if :counters.get(counters, 1) >= state.most_held do
         :counters.put(counters, 1, 0)
-        :erlang.garbage_collect(self(), type: :minor)
+        collect(:minor)
       end
 
-      if :counters.get(counters, 2) >= @most_held do
+      if :counters.get(counters, 2) >= max(2 * state.most_held, @garbage) do
         :counters.put(counters, 2, 0)
-        :erlang.garbage_collect()
+        collect(:major)
       end
+    end
+
+    # The destructors of handles run when the process is scheduled again.
+    defp collect(type) do
+      :erlang.garbage_collect(self(), type: type)
+      :erlang.yield()
     end
   end
 end

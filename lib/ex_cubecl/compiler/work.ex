@@ -6,7 +6,8 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     alias ExCubecl.Compiler.Fusion.{Group, Node}
     alias ExCubecl.Compiler.Graph
-    alias ExCubecl.Nx.{Blocks, Types}
+    alias ExCubecl.Compiler.Work.{Matrices, Transforms}
+    alias ExCubecl.Nx.{Blocks, Expression, Types}
     alias ExCubecl.{DType, Shape}
 
     alias ExCubecl.Ops.{
@@ -14,7 +15,6 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       Contraction,
       Convolution,
       Dot,
-      Fourier,
       Layout,
       Reductions,
       Scan,
@@ -27,7 +27,17 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     @scans [:cumulative_sum, :cumulative_product, :cumulative_min, :cumulative_max]
     @reductions [:sum, :product, :reduce_min, :reduce_max, :all, :any]
     @places [:argmin, :argmax]
-    @moved [:transpose, :reverse, :slice, :broadcast]
+    # These free what they made for themselves.
+    @freed [:dot, :conv] ++ @reductions ++ @places
+    @exact [:sort, :argsort, :top_k] ++ @scans ++ @freed
+    # Sums are accumulated beside the result, for each element in the order of its updates.
+    @scattering [:indexed_add, :indexed_put]
+    # Numbers that are made buffers.
+    @numbers 64
+    # These read their operands in any order.
+    @in_place [:take, :gather, :take_along_axis, :pad, :concatenate, :stack] ++ Expression.names()
+    # Elements of these are in another order, or one element is all of them.
+    @moved [:transpose, :reverse, :slice, :broadcast, :constant]
 
     @doc "The work memory of a call of a program on a device."
     @spec bytes(tuple, %{non_neg_integer => T.t()}, ExCubecl.Device.id()) :: non_neg_integer
@@ -41,30 +51,98 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       Reductions.work(op, n, count, Node.dtype(operand), device)
     end
 
-    # Complex numbers. The transform is copied without the numbers that are almost 0.
-    def bytes({:eager, id, operation, _args, _unused}, nodes, _device)
-        when operation in [:fft, :ifft] do
-      %T{data: %Expr{args: [tensor, opts]}} = node = nodes[id]
-      {dtype, [2]} = Types.storage(node.type)
-      count = div(Tuple.product(node.shape), opts[:length])
-      copied? = not row_major?(tensor) or not match?({^dtype, _}, Types.storage(tensor.type))
-      copies = if copied?, do: 2 * complex(tensor), else: 0
-      Fourier.work(opts[:length], count, dtype) + complex(node) + copies
-    end
-
     def bytes({:eager, id, operation, _args, _unused}, nodes, device) do
       %T{data: %Expr{args: args}} = node = nodes[id]
+      operands = Graph.operands(node)
+      {name, args} = callback(operation, args)
 
-      if Enum.all?(Graph.operands(node), &stored?/1),
-        do: work(operation, args, node, device),
-        else: 0
+      cond do
+        Enum.any?(operands, &match?(%T{type: {:tuple, _}}, &1)) -> 0
+        name in Transforms.names() -> transform(name, operands, args, node)
+        name in Matrices.names() -> Matrices.bytes(name, operands, results(node))
+        name in @exact and Enum.all?(operands, &stored?/1) -> work(name, args, node, device)
+        true -> conversions(name, operands, node)
+      end
     end
 
     def bytes(_call, _nodes, _device), do: 0
 
-    # Tensors of other types are on the host, and those without elements need nothing.
-    defp stored?(%T{type: {:tuple, _}}), do: false
+    @doc "Whether a step may leave buffers that only a garbage collection frees."
+    @spec garbage?(tuple, %{non_neg_integer => T.t()}) :: boolean
+    def garbage?({:eager, id, operation, _args, _unused}, nodes) do
+      {name, _args} = callback(operation, nodes[id].data.args)
+      node = nodes[id]
+      mixed? = Enum.any?(Graph.operands(node), &(&1.type != node.type))
+      name not in @moved and (name not in @freed or (name == :dot and mixed?))
+    end
 
+    def garbage?(_call, _nodes), do: false
+
+    # A block is the callback that runs it.
+    defp callback(:block, [struct | args]) do
+      tensors = List.last(args)
+
+      case Blocks.callback(struct, tensors) do
+        {:top_k, opts} -> {:top_k, [nil | tensors] ++ opts}
+        {name, opts} -> {name, tensors ++ opts}
+        :default -> {:default, []}
+      end
+    end
+
+    defp callback(operation, args), do: {operation, args}
+
+    defp transform(name, [tensor], args, node) do
+      {dtype, _} = Types.storage(node.type)
+      copied? = not row_major?(tensor) or not match?({^dtype, _}, Types.storage(tensor.type))
+      Transforms.bytes(name, tensor, List.last(args), node, copied?)
+    end
+
+    # Operands in another type or another order, and the result in the type of the calculation. Complex numbers are calculated by several operations.
+    defp conversions(name, operands, node) do
+      results = results(node)
+      tensors = Enum.filter(operands ++ results, &(Types.storage(&1.type) != nil))
+      types = Enum.map(tensors, & &1.type)
+      size = types |> Enum.map(&div(elem(&1, 1), 8)) |> Enum.max(fn -> 0 end)
+
+      copied =
+        for %T{type: type} = operand <- operands,
+            type != hd(results).type or copied?(name, operand),
+            do: operand
+
+      cond do
+        Enum.any?(types, &match?({:c, _}, &1)) ->
+          2 * bytes_of(tensors, size)
+
+        name in @scattering ->
+          @numbers + bytes_of(copied, 8) + bytes_of(results, 24)
+
+        copied == [] ->
+          0
+
+        true ->
+          @numbers + bytes_of(copied, max(size, 4)) +
+            bytes_of(results, max(div(elem(hd(results).type, 1), 8), 4))
+      end
+    end
+
+    defp copied?(name, operand), do: name not in @in_place and not row_major?(operand)
+
+    defp bytes_of(tensors, size), do: tensors |> Enum.map(&(size * count(&1))) |> Enum.sum()
+
+    defp results(%T{type: {:tuple, _}, data: %Expr{args: args}}) do
+      args
+      |> Enum.find(&(is_tuple(&1) and match?(%T{}, elem(&1, 0))))
+      |> case do
+        nil -> [args |> Enum.at(1)] |> Nx.Defn.Composite.flatten_list()
+        outs -> Tuple.to_list(outs)
+      end
+    end
+
+    defp results(node), do: [node]
+
+    defp count(%T{shape: shape}), do: Tuple.product(shape)
+
+    # Tensors of other types are on the host, and those without elements need nothing.
     defp stored?(%T{type: type, shape: shape}),
       do: Types.dtype(type) != nil and Tuple.product(shape) > 0
 
@@ -79,8 +157,12 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     end
 
     defp work(:top_k, [_outs, tensor, opts], _node, device) do
-      {shape, _dtype} = given = given(tensor)
-      Sorting.work(:top_k, given, {length(shape) - 1, opts[:k]}, row_major?(tensor), device)
+      {shape, dtype} = given = given(tensor)
+      axis = length(shape) - 1
+      count = div(Shape.size(shape), max(List.last(shape), 1)) * opts[:k]
+      # The places, and narrow values in the type of the calculation.
+      converted = if DType.size!(dtype) < 4, do: 8 * count, else: 4 * count
+      converted + Sorting.work(:top_k, given, {axis, opts[:k]}, row_major?(tensor), device)
     end
 
     defp work(op, [tensor, opts], node, device) when op in @scans do
@@ -108,7 +190,10 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       [left, right] = for tensor <- [a, b], do: layout(tensor, device)
       opts = [contract_axes: {a_axes, b_axes}, batch_axes: {a_batch, b_batch}]
       {:ok, contraction} = Contraction.dot(left, right, opts)
-      Dot.work(contraction, Types.dtype(node.type))
+      # Of several types, the product may be one of 64 bits first.
+      others = for %T{type: type} = operand <- [a, b], type != node.type, do: operand
+      wide = if others == [], do: 0, else: bytes_of([node | others], 8)
+      wide + Dot.work(contraction, Types.dtype(node.type))
     end
 
     defp work(:conv, [input, kernel, opts], _node, device) do
@@ -116,19 +201,8 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       Convolution.work(input, kernel, opts)
     end
 
-    defp work(:block, [struct | args], node, device) do
-      [tensor | _] = tensors = List.last(args)
-
-      case Blocks.callback(struct, tensors) do
-        {:top_k, opts} -> work(:top_k, [nil, tensor | opts], node, device)
-        {name, opts} -> work(name, tensors ++ opts, node, device)
-        :default -> 0
-      end
-    end
-
+    # Windows.
     defp work(_operation, _args, _node, _device), do: 0
-
-    defp complex(%T{shape: shape, type: {_, bits}}), do: div(bits * Tuple.product(shape), 8)
 
     defp given(%T{type: type} = tensor), do: {Node.shape(tensor), Types.dtype(type)}
     defp row_major?(%T{data: %Expr{op: op}}), do: op not in @moved
