@@ -1,111 +1,91 @@
 //! The locals of a program, and the elements at a thread's own index. CubeCL's optimizer goes through the whole kernel for each copy
-//! between variables, and does not merge loads, so both are values of the IR wherever it is known which.
+//! between variables, and does not merge loads, so both are values of the IR where that is simple.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 
 use cubecl::ir::{ConstantValue, ElemType, Instruction, Operation, Scope, Variable};
-use ex_cubecl_core::program::assignments::{assigned, set_once};
-use ex_cubecl_core::program::tree::{Program, Stmt, Type};
+use ex_cubecl_core::program::assignments::set_once;
+use ex_cubecl_core::program::tree::{Program, Type};
 
 use crate::lower::types::{elem, ir_type};
 use crate::lower::values::{constant, zero};
 
 pub(super) struct Locals {
-    /// The variable of each local.
-    variables: Vec<Variable>,
-    /// Which of them are variables: the others are names for one value.
-    stored: Vec<bool>,
-    known: RefCell<Known>,
+    all: Vec<Local>,
+    /// The elements of inputs that were loaded, if the program has no branches: they are known from there on.
+    own: Option<Vec<Cell<Option<Variable>>>>,
 }
 
-/// The values that are known at the current place of the program.
-#[derive(Clone)]
-pub(super) struct Known {
-    locals: Vec<Option<Variable>>,
-    /// Elements of inputs, which no statement changes.
-    own: Vec<Option<Variable>>,
+enum Local {
+    /// A name for one value, which is assigned before it is read.
+    Value(Cell<Variable>),
+    /// Assigned at several places. A value that is read instead of the variable where it is known makes CubeCL 0.10 panic for some
+    /// kernels, which moves expressions between blocks.
+    Stored(Variable),
 }
 
 impl Locals {
-    /// Variables are zero until they are set: of a value that was never set, a driver's compiler may drop even the store.
     pub fn new(scope: &mut Scope, program: &Program) -> Locals {
-        let types = program.locals.iter().map(|ty| ir_type(*ty));
-        let locals = Locals {
-            variables: types.map(|ty| *scope.create_local_restricted(ty)).collect(),
-            stored: set_once(program).into_iter().map(|once| !once).collect(),
-            known: RefCell::new(Known {
-                locals: vec![None; program.locals.len()],
-                own: vec![None; program.inputs.len()],
-            }),
-        };
-        for (local, ty) in program.locals.iter().enumerate() {
-            if locals.stored[local] {
-                let none = match ty {
-                    Type::Bool => constant(ConstantValue::Bool(false), ElemType::Bool),
-                    Type::Of(dtype) => zero(elem(*dtype)),
-                };
-                locals.store(scope, local, none);
-            }
+        let once = set_once(program);
+        let all = program.locals.iter().zip(once);
+        let own = (!program.branches()).then(|| vec![Cell::new(None); program.inputs.len()]);
+        Locals {
+            all: all.map(|(ty, once)| local(scope, *ty, once)).collect(),
+            own,
         }
-        locals
-    }
-
-    fn store(&self, scope: &mut Scope, local: usize, value: Variable) {
-        let copy = Instruction::new(Operation::Copy(value), self.variables[local]);
-        scope.register(copy);
     }
 
     pub fn set(&self, scope: &mut Scope, local: usize, value: Variable) {
-        if self.stored[local] {
-            self.store(scope, local, value);
+        match &self.all[local] {
+            Local::Value(known) => known.set(value),
+            Local::Stored(variable) => store(scope, *variable, value),
         }
-        self.known.borrow_mut().locals[local] = Some(value);
     }
 
-    /// Sets a number to zero; a constant is not a value that expressions may use as it is.
     pub fn clear(&self, scope: &mut Scope, local: usize) {
-        self.store(scope, local, zero(self.variables[local].ty.elem_type()));
-        self.forget_one(local);
+        if let Local::Stored(variable) = &self.all[local] {
+            store(scope, *variable, zero(variable.ty.elem_type()));
+        }
     }
 
     /// The current value; of a variable, a copy, because it may be set later.
     pub fn value(&self, scope: &mut Scope, local: usize) -> Variable {
-        if let Some(value) = self.known.borrow().locals[local] {
-            return value;
+        match &self.all[local] {
+            Local::Value(known) => known.get(),
+            Local::Stored(variable) => {
+                let out = *scope.create_local(variable.ty);
+                store(scope, out, *variable);
+                out
+            }
         }
-        let variable = self.variables[local];
-        let out = *scope.create_local(variable.ty);
-        scope.register(Instruction::new(Operation::Copy(variable), out));
-        self.known.borrow_mut().locals[local] = Some(out);
-        out
     }
 
-    /// The element of an input at the thread's own index; of another buffer, `None`.
+    /// The element of an input at the thread's own index, if it is known.
     pub fn own_element(&self, slot: usize) -> Option<Variable> {
-        self.known.borrow().own.get(slot).copied().flatten()
+        self.own.as_ref()?.get(slot)?.get()
     }
 
     pub fn set_own_element(&self, slot: usize, value: Variable) {
-        if let Some(own) = self.known.borrow_mut().own.get_mut(slot) {
-            *own = Some(value);
+        if let Some(known) = self.own.as_ref().and_then(|own| own.get(slot)) {
+            known.set(Some(value));
         }
     }
+}
 
-    /// What is known here, to be restored after a block whose values exist only in it.
-    pub fn known(&self) -> Known {
-        self.known.borrow().clone()
-    }
+fn store(scope: &mut Scope, variable: Variable, value: Variable) {
+    scope.register(Instruction::new(Operation::Copy(value), variable));
+}
 
-    pub fn restore(&self, known: Known) {
-        *self.known.borrow_mut() = known;
+/// A variable is zero until it is set: of a value that was never set, a driver's compiler may drop even the store.
+fn local(scope: &mut Scope, ty: Type, once: bool) -> Local {
+    let none = match ty {
+        Type::Bool => constant(ConstantValue::Bool(false), ElemType::Bool),
+        Type::Of(dtype) => zero(elem(dtype)),
+    };
+    if once {
+        return Local::Value(Cell::new(none));
     }
-
-    /// The locals that a block assigns have other values after it, and at the start of each of its iterations.
-    pub fn forget(&self, block: &[Stmt]) {
-        assigned(block, &mut |local| self.forget_one(local));
-    }
-
-    pub fn forget_one(&self, local: usize) {
-        self.known.borrow_mut().locals[local] = None;
-    }
+    let variable = *scope.create_local_restricted(ir_type(ty));
+    store(scope, variable, none);
+    Local::Stored(variable)
 }

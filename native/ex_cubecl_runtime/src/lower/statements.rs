@@ -80,15 +80,6 @@ impl Lowering {
         }
     }
 
-    /// A block that may not be executed: the locals have their earlier values after it, as far as this function knows.
-    fn child(&self, scope: &mut Scope, block: &[Stmt]) -> Scope {
-        let before = self.locals.known();
-        let mut inner = scope.child();
-        self.block(&mut inner, block);
-        self.locals.restore(before);
-        inner
-    }
-
     fn statement(&self, scope: &mut Scope, statement: &Stmt) {
         match statement {
             Stmt::Set(local, value) => {
@@ -110,10 +101,10 @@ impl Lowering {
             }
             Stmt::If(condition, then, other) => {
                 let cond = self.expr(scope, condition);
-                let scope_if = self.child(scope, then);
-                let scope_else = self.child(scope, other);
-                self.locals.forget(then);
-                self.locals.forget(other);
+                let mut scope_if = scope.child();
+                self.block(&mut scope_if, then);
+                let mut scope_else = scope.child();
+                self.block(&mut scope_else, other);
                 let branch = if other.is_empty() {
                     Branch::If(Box::new(If {
                         cond,
@@ -143,7 +134,6 @@ impl Lowering {
                     self.locals.set(&mut then, local, was);
                 }
                 self.guarded(scope, cond, then, *slot, index);
-                self.locals.forget(std::slice::from_ref(statement));
             }
             Stmt::LoadVector(slot, index, locals) => self.load_vector(scope, *slot, index, locals),
             Stmt::StoreVector(slot, index, values) => {
@@ -160,12 +150,8 @@ impl Lowering {
         let counter = *scope.create_local_restricted(IrType::scalar(S32));
         let mut round = scope.child();
         let last = self.watch(scope, start, &mut round, counter);
-        self.locals.forget(body);
-        let outside = self.locals.known();
         self.locals.set(&mut round, local, counter);
         self.block(&mut round, body);
-        self.locals.restore(outside);
-        self.locals.forget_one(local);
         scope.register(Branch::RangeLoop(Box::new(RangeLoop {
             i: counter,
             start,
@@ -188,14 +174,10 @@ impl Lowering {
         scope.register(Instruction::new(Operation::Copy(limit), end));
         let mut inner = scope.child();
         let last = self.watch(scope, start, &mut inner, counter);
-        self.locals.forget(&round.head);
-        self.locals.forget(&round.body);
-        let outside = self.locals.known();
         self.block(&mut inner, &round.head);
         let cond = self.expr(&mut inner, &round.condition);
         let mut scope_if = inner.child();
         self.block(&mut scope_if, &round.body);
-        self.locals.restore(outside);
         let mut scope_else = inner.child();
         scope_else.register(Instruction::new(Operation::Copy(zero(S32)), end));
         if let Some(last) = last {
