@@ -431,6 +431,33 @@ defmodule ExCubecl.KernelTest do
     assert ExCubecl.to_list!(Kernel.run!(odd, [f32([:nan, :neg_infinity, 0.0])])) == [1, 2, 3]
   end
 
+  # The optimizer of CubeCL 0.10 panicked when it moved one of these conversions to another block.
+  test "variables set in branches are converted in conditions and after them" do
+    kernel =
+      Kernel.kernel(fn a, b, out ->
+        i = index()
+        s = cast(b[i], :u16)
+        t = cast(a[i], :s8)
+
+        if b[i] <= a[i] do
+          t = cast(b[i], :s8)
+        end
+
+        if not (t >= 3) do
+          if t != s and b[i] != b[i] do
+            s = cast(b[i] + 1, :u16)
+          end
+        end
+
+        out[i] = bor(t, s)
+      end)
+
+    out = Buffer.zeros!([4], :s32)
+    b = ExCubecl.buffer!([4, 1, 9, 2], [4], :u32)
+    assert Kernel.run(kernel, [f32([1, 2, 3, 4]), b, out]) == :ok
+    assert ExCubecl.to_list!(out) == [5, 1, 11, 2]
+  end
+
   test "random expressions give the results of the same code in Elixir" do
     seed = System.unique_integer([:positive])
     :rand.seed(:exsss, {seed, 8, 1})
