@@ -118,7 +118,8 @@ defmodule ExCubecl.Ops.MergeKernels do
           ahead_value = if ahead, do: other, else: value
           behind_value = if ahead, do: value, else: other
           swapped = unquote(before.(order, quote(do: behind_value), quote(do: ahead_value)))
-          if j < left and swapped != ahead, do: rank = rank + 1
+          apart = if ahead, do: not swapped, else: swapped
+          if j < left and apart, do: rank = rank + 1
         end
 
         if rank < keep do
