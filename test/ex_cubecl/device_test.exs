@@ -163,11 +163,11 @@ defmodule ExCubecl.DeviceTest do
     kept = ExCubecl.buffer!([1, 2], [2], :u8, device: device)
     {:error, error} = Device.remove(device)
 
-    assert {error.reason, error.details} ==
-             {:device_in_use, %{device: device.id, live_buffers: 1}}
+    details = %{device: device.id, live_buffers: 1, function: :remove}
+    assert {error.reason, error.details} == {:device_in_use, details}
 
     assert Exception.message(error) ==
-             "one buffer lives on #{runtime}:23: drop it first, or discard it with ExCubecl.Device.reset/1"
+             "remove: one buffer lives on #{runtime}:23: drop it first, or discard it with ExCubecl.Device.reset/1"
 
     assert_raise Error, fn -> Device.remove!(device) end
     assert ExCubecl.read!(kept) == <<1, 2>>
@@ -196,7 +196,7 @@ defmodule ExCubecl.DeviceTest do
     assert reason(full) == :limit_exceeded
 
     assert Exception.message(elem(full, 1)) ==
-             "there are 64 logical devices already: remove one with ExCubecl.Device.remove/1 first"
+             "open: there are 64 logical devices already: remove one with ExCubecl.Device.remove/1 first"
 
     for {:ok, device} <- added, do: assert(Device.remove(device) == :ok)
   end

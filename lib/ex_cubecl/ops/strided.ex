@@ -29,7 +29,13 @@ defmodule ExCubecl.Ops.Strided do
       ],
       index:
         Map.new(named, fn {name, pattern, _} ->
-          {name, Index.offset(Index.var(Index.name(name, :offset)), name, pattern, group)}
+          {name,
+           Index.offset(
+             Index.unsigned(Index.var(Index.name(name, :offset))),
+             name,
+             pattern,
+             group
+           )}
         end),
       args:
         Index.lengths(lengths, used, group) ++

@@ -455,6 +455,7 @@ defmodule ExCubecl.Ops.DotTest do
     refused(Ops.matmul(a, b), :shape_mismatch, says: "matmul: #{both}")
     refused(Ops.matmul(a, Buffer.iota!([], :f32)), :shape_mismatch, says: "matmul")
     stacks = [Buffer.iota!([2, 3, 4], :f32), Buffer.iota!([3, 4, 2], :f32)]
-    refused(apply(Ops, :matmul, stacks), :shape_mismatch, says: "matmul: shapes [2] and [3]")
+    shapes = "matmul: shapes [2, 3, 4] and [3, 4, 2]"
+    refused(apply(Ops, :matmul, stacks), :shape_mismatch, says: shapes)
   end
 end
