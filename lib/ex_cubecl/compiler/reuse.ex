@@ -25,7 +25,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
             [:sum, :product, :reduce_max, :reduce_min, :argmax, :argmin, :all, :any]
     # Operations whose kernel may keep sums in the first result of their type (`ExCubecl.Ops.TiledProduct`).
     @products [:dot, :conv]
-    # Bytes of the smallest value for which garbage is collected.
+    # A garbage collection runs only for intermediate values of at least this many bytes.
     @held 64 * 1024
     # Bytes of the smallest state of a loop that is replaced. Its first round has the state of the caller, for which the kernel is compiled once more.
     @large 1024 * 1024

@@ -144,7 +144,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       {Index.var(variable), %{state | lets: [let | state.lets], variables: state.variables + 1}}
     end
 
-    # From the last piece, which has what the others do not have.
+    # Nested selections, from the last piece on: it has all elements that are in no other piece.
     defp pieces(node, moves, state) do
       {expression, state} =
         node.pieces

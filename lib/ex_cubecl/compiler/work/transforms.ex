@@ -27,7 +27,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       copies + bytes(name, transforms, number * count(tensor))
     end
 
-    # Of two transforms, the first result is the operand of the second.
+    # In a 2-D transform, the result of the transform of the first axis is the operand of the second.
     defp bytes(_name, [{first, between}, {second, result}], _given),
       do: between + Enum.max([first, second, result])
 

@@ -45,7 +45,7 @@ defmodule ExCubecl.LinAlg.Device.Operands do
     Kernel.run({__MODULE__, :not_finite}, [buffer, m * n, parts, found], size: count * parts)
   end
 
-  # Writes 1 for each matrix that has an element that is NaN or infinite: all invocations that write, write the same.
+  # Writes 1 for each matrix with an element that is NaN or infinite. Several invocations may write, which is no conflict: all write 1.
   defkernel not_finite(x, size, parts, found) do
     i = cast(index(), :u32)
     b = div(i, parts)

@@ -141,7 +141,8 @@ defmodule ExCubecl.LinAlg.Device.Unblocked do
     end
   end
 
-  # One column for each invocation. Loops whose bounds are other than arguments and numbers of other loops take three times as long to compile.
+  # Each invocation solves for one column. The bounds of its loops are arguments and counters of outer loops: with other bounds, the kernel takes three times
+  # as long to compile.
   defkernel solve_factors(a, pivots, n, m, x) do
     i = cast(index(), :u32)
     b = div(i, m)
