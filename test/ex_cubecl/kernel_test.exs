@@ -647,16 +647,17 @@ defmodule ExCubecl.KernelTest do
     assert ExCubecl.to_list!(Sample.saxpy!(1, new, new)) == [2.0]
   end
 
+  # The number of programs becomes smaller at any time: what the cache evicted is freed when the last process that used it collects garbage.
   test "one kernel for each combination of types" do
     before = Kernel.cache!()
     kernel = Kernel.kernel(fn x -> x * 3 + 77_123 end)
     for _ <- 1..10, do: Kernel.run!(kernel, [f32([1.0])])
     Kernel.run!(kernel, [s32([1])])
     now = Kernel.cache!()
-    assert {now.size - before.size, now.hits - before.hits} == {2, 9}
+    assert {now.misses - before.misses, now.hits - before.hits} == {2, 9}
     # Another kernel with the same code is the same program.
     Kernel.run!(Kernel.kernel(fn y -> y * 3 + 77_123 end), [f32([1.0])])
-    assert Kernel.cache!().programs == now.programs
+    assert Kernel.cache!().programs <= now.programs
     # Constant expressions are folded when the kernel is typed.
     folded =
       Kernel.kernel(fn x -> if 1 > 2, do: x, else: x * max(6 / 2 - 1, rem(7, 4)) + 77_120 + 3 end)
@@ -678,7 +679,10 @@ defmodule ExCubecl.KernelTest do
     assert ExCubecl.to_list!(Kernel.run!(kernel, [s32([1]), 2])) == [4323]
     # With a result of one element a buffer of one element is not broadcast: nothing was compiled.
     assert Kernel.cache!().misses == before.misses
-    assert Memory.report!().kernels == Kernel.cache!()
+
+    assert Map.delete(Memory.report!().kernels, :programs) ==
+             Map.delete(Kernel.cache!(), :programs)
+
     assert Kernel.warm({Sample, :saxpy}, [1.0, :f32, f32([1.0])]) == :ok
     refused(Kernel.warm({Sample, :saxpy}, [1.0, :f32]), :invalid_argument)
     refused(Kernel.warm({Sample, :nothing}, [1.0]), :invalid_argument)

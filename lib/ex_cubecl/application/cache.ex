@@ -4,7 +4,7 @@ defmodule ExCubecl.Application.Cache do
   # public; the process only owns it. Without the table, as before the application is started, everything works and nothing is cached.
   #
   # Each entry has the generation of its last use. A generation ends after as many misses as fill a quarter of the table. When the table is
-  # full, the entries that were used neither in this generation nor in the previous one are evicted.
+  # full, the entries that were used neither in this generation nor in the previous one are evicted, and more only if that is not enough.
   #
   # With `store: :persistent_term` the table has the keys only, and terms are not copied at each look-up. Evicting one makes all processes look for it in their heaps: this is for
   # large terms that are evicted seldom.
@@ -101,16 +101,17 @@ defmodule ExCubecl.Application.Cache do
     end)
   end
 
-  # The misses of two generations fill at most half of the table. If older entries that are still used fill the rest, all are evicted.
-  defp evict({table, :ets}, max, now) do
-    :ets.select_delete(table, [{{:_, :_, :"$1"}, [{:<, :"$1", now - 1}], [true]}])
-    if size(table) >= max, do: :ets.delete_all_objects(table)
+  # The misses of two generations fill at most half of the table. If older entries that are still used fill the rest, only
+  # those of this generation stay; if these fill the table, none.
+  defp evict({table, _store} = cache, max, now) do
+    for oldest <- [now - 1, now, now + 1], size(table) >= max, do: evict_before(cache, oldest)
   end
 
-  defp evict({table, :persistent_term}, max, now) do
-    erase(table, :ets.select(table, [{{:"$1", :_, :"$2"}, [{:<, :"$2", now - 1}], [:"$1"]}]))
-    if size(table) >= max, do: erase(table, :ets.select(table, [{{:"$1", :_, :_}, [], [:"$1"]}]))
-  end
+  defp evict_before({table, :ets}, oldest),
+    do: :ets.select_delete(table, [{{:_, :_, :"$1"}, [{:<, :"$1", oldest}], [true]}])
+
+  defp evict_before({table, :persistent_term}, oldest),
+    do: erase(table, :ets.select(table, [{{:"$1", :_, :"$2"}, [{:<, :"$2", oldest}], [:"$1"]}]))
 
   defp erase(table, keys) do
     for key <- keys do
