@@ -74,6 +74,8 @@ defmodule ExCubecl do
   @doc """
   Returns `{:ok, binary}`, the elements in row-major order, native-endian.
 
+  Errors: as `ExCubecl.Buffer.read/2`.
+
       iex> ExCubecl.read(ExCubecl.buffer!([1, 2], [2], :u8))
       {:ok, <<1, 2>>}
       iex> ExCubecl.read!(ExCubecl.buffer!([1, 2], [2], :u8))
@@ -115,6 +117,8 @@ defmodule ExCubecl do
   @doc """
   Returns `{:ok, list}`, nested as the shape.
 
+  Errors: as `ExCubecl.Buffer.to_list/1`.
+
       iex> ExCubecl.to_list(ExCubecl.buffer!([1.5, :nan, :infinity, 4], [2, 2], :f32))
       {:ok, [[1.5, :nan], [:infinity, 4.0]]}
   """
@@ -123,6 +127,8 @@ defmodule ExCubecl do
 
   @doc """
   Returns `{:ok, list}` of all elements in row-major order.
+
+  Errors: as `ExCubecl.Buffer.to_flat_list/1`.
 
       iex> ExCubecl.to_flat_list(ExCubecl.buffer!([[1, 2], [3, 4]], [2, 2], :s8))
       {:ok, [1, 2, 3, 4]}
@@ -133,6 +139,8 @@ defmodule ExCubecl do
 
   @doc """
   Returns `{:ok, element}` of a buffer that has exactly one element.
+
+  Errors: as `ExCubecl.Buffer.item/1`.
 
       iex> ExCubecl.item(ExCubecl.buffer!(42, [], :u16))
       {:ok, 42}

@@ -87,7 +87,7 @@ defmodule ExCubecl.Arena do
   Returns `{:ok, arena}`, which gives each process a separate arena of `size`.
 
   The arena of a process is made at its first allocation, and freed by `reset/1` or `release/1` in that process,
-  or when the process exits. Its tensors are then stale. Options are those of `new/2`, and
+  or when the process exits. Its tensors are then stale. Options and errors are those of `new/2`; the further option is
 
     * `:max` - the maximum number of processes that have an arena at once, unlimited by default; beyond it, `:pool_exhausted`
 
@@ -114,7 +114,7 @@ defmodule ExCubecl.Arena do
 
   Options are a size or those of `new/2`; `extendable: true` makes an extendable arena, `per_process: true`
   makes one of `per_process/2`. A list of several options makes several arenas, for a function of as many
-  arguments.
+  arguments. Errors are those of `new/2`.
 
       iex> ExCubecl.Arena.scoped([size: 1000, dtype: :s64], fn arena ->
       ...>   ExCubecl.Arena.alloc!(arena, [10, 10]) |> ExCubecl.Buffer.fill!(3)
@@ -168,7 +168,7 @@ defmodule ExCubecl.Arena do
   bytes, or in elements if `dtype:` is given.
 
   Tensors of that arena allocate memory only when they are written, so that `fun` can also compute with them.
-  The options are `:dtype` and `:device`.
+  The options are `:dtype` and `:device`. Errors: `:unsupported_dtype`.
 
       iex> {:ok, peak} = ExCubecl.Arena.measure(fn arena ->
       ...>   a = ExCubecl.Arena.alloc!(arena, [1024], :f32)
@@ -204,7 +204,7 @@ defmodule ExCubecl.Arena do
   @doc """
   Returns `{:ok, tensor}`, a buffer of this shape in the arena. The type defaults to that of the arena.
 
-  Errors: `:limit_exceeded` if a fixed arena is full, `:stale` if the arena was released,
+  Errors: `:limit_exceeded` if a fixed arena is full, `:stale` if the arena was released, `:pool_exhausted` if too many processes have one of `per_process/2`,
   `:invalid_argument` while it has windows (see `reshape/3`), and the errors of `ExCubecl.Buffer.new/4` when it grows.
 
       iex> arena = ExCubecl.Arena.new!(100, dtype: :u8)
@@ -256,7 +256,7 @@ defmodule ExCubecl.Arena do
     * `:dtype` - the type, by default that of the arena
 
   Errors: `:invalid_argument` while the arena has tensors, `:limit_exceeded` past the end of a fixed
-  arena, `:out_of_bounds` past the end of an arena that has windows already.
+  arena, `:out_of_bounds` past the end of an arena that has windows already, and those of `ExCubecl.Buffer.new/4`.
 
       iex> arena = ExCubecl.Arena.new!(1000, dtype: :s32)
       iex> a = ExCubecl.Arena.reshape!(arena, [10, 10])

@@ -139,8 +139,9 @@ defmodule ExCubecl.Device do
 
   It has its own queue, memory accounting and memory limit; the memory of the adapter is shared.
   Several logical devices on one adapter can replace several GPUs, for example in tests. The id must be of the same
-  runtime and not in use, otherwise `:invalid_argument`. At most 64 logical devices exist, beyond that `:limit_exceeded`;
-  `remove/1` removes one.
+  runtime and not in use. At most 64 logical devices exist; `remove/1` removes one.
+
+  Errors: `:invalid_argument` for another id, `:limit_exceeded`, `:unknown_device`.
 
   On CUDA, logical devices of one adapter share its queue.
 

@@ -43,6 +43,12 @@ defmodule ExCubecl.Error do
   | `:busy` | the device was too busy for a preview |
   | `:driver` | an error inside CubeCL or the driver, with its message |
   | `:nif_not_loaded` | the native library is missing |
+
+  ## Reasons of every function
+
+  The documentation of a function lists the reasons that are particular to it. Besides, any function may return `:invalid_argument` for an argument or an option of the
+  wrong kind; `:unknown_device`, `:no_device`, `:nif_not_loaded`, `:device_lost` and `:driver` for the device and its driver; `:stale` for a buffer of a pool or an arena; and
+  `:node_down` and `:unsupported` for one of another node.
   """
 
   alias ExCubecl.Error.Message

@@ -216,10 +216,10 @@ defmodule ExCubecl.Kernel do
 
   `run/3` takes buffers only, in the order of the bindings, and `groups:`, the number of workgroups: a number, or `{x, y, z}`. A read or write
   outside of a buffer is moved inside of it or dropped, as WGSL specifies. The source chooses the element types: it sees a buffer of `:u8`
-  as words, and the last word is padded with zeros.
+  as words, and the last word is padded with zeros. It returns `:invalid_argument` for `groups:` that no device accepts, and `:unsupported` on CUDA devices.
 
   Errors: `:invalid_argument` with the line for source that does not compile, for an entry point, a binding or a workgroup size that the source does
-  not have, and for `groups:` that no device accepts; `:overlap`; `:unsupported` on CUDA devices.
+  not have; `:unsupported` for `:cuda`.
 
       iex> {:ok, double} =
       ...>   ExCubecl.Kernel.source(
@@ -251,6 +251,8 @@ defmodule ExCubecl.Kernel do
 
   Arguments are as those of `run/3`, or a type such as `:f32` in place of a buffer of that type. `device:` is the default device
   unless given.
+
+  Errors: those of `run/3`.
 
       iex> require ExCubecl.Kernel
       iex> half = ExCubecl.Kernel.kernel(fn x, by -> x / by end)

@@ -25,9 +25,9 @@ defmodule ExCubecl.LinAlg do
   From these numbers on the device was faster than the host, measured with lavapipe on two CPU cores: at 256 rows 14 times for `lu`, 23 times for `cholesky` and 2.7 to 4 times for `eigh`,
   which takes 0.75 of the CPU time. A type that the device cannot calculate with is left to the host.
 
-  Errors name the operation. They are `:invalid_argument` for a buffer with less than two axes, for matrices that are not square, for NaN and infinities, and
-  with `pivot` in the details for a matrix that is singular or not positive definite; and `:shape_mismatch` for right-hand sides that do not
-  match the matrices.
+  Errors: `:invalid_argument` for a buffer with less than two axes, for matrices that are not square, for NaN and infinities, and
+  with `pivot` in the details for a matrix that is singular or not positive definite; `:shape_mismatch` for right-hand sides that do not
+  match the matrices; `:not_allocated`, and those of `ExCubecl.Buffer.new/4`.
   """
 
   use ExCubecl.Error.Bang

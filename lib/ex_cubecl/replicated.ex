@@ -92,7 +92,9 @@ defmodule ExCubecl.Replicated do
 
   @doc """
   Returns `{:ok, replicated}` with the given elements on every device. Data as for
-  `ExCubecl.Buffer.new/4`, options and errors as for `new/3`, and those of `write/2`.
+  `ExCubecl.Buffer.new/4`, options as for `new/3`.
+
+  Errors: those of `new/3`, and those of `write/2`.
 
       iex> rep = ExCubecl.Replicated.from!([[1, 2], [3, 4]], {2, 2}, :u8)
       iex> {ExCubecl.Replicated.shape!(rep), ExCubecl.Replicated.dtype!(rep)}
@@ -187,6 +189,8 @@ defmodule ExCubecl.Replicated do
 
   @doc """
   Returns `{:ok, binary}` with all elements: all shards concatenated, or the first copy.
+
+  Errors: those of `read/1`.
 
       iex> rep = ExCubecl.Replicated.from!([1, 2], [2], :u8, shards: true)
       iex> ExCubecl.Replicated.gather(rep)

@@ -20,8 +20,9 @@ defmodule ExCubecl.View do
       iex> ExCubecl.to_list!(ExCubecl.View.reverse!(ExCubecl.buffer!([1, 2, 3], [3], :u8)))
       [3, 2, 1]
 
-  Each function takes a buffer or a view, which must be of this node. Errors name the function, as in `ExCubecl.Ops`:
-  `:invalid_argument`, `:invalid_shape`, `:shape_mismatch` and `:out_of_bounds`.
+  Each function takes a buffer or a view, which must be of this node.
+
+  Errors: `:invalid_argument` for an axis that does not exist, `:invalid_shape`, `:shape_mismatch` and `:out_of_bounds`.
   """
 
   use ExCubecl.Error.Bang

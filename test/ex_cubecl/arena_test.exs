@@ -262,6 +262,6 @@ defmodule ExCubecl.ArenaTest do
         do: refused(call.(junk), :invalid_argument)
 
     for junk <- [nil, %{arena | unit: 7}, %{arena | device: nil}],
-        do: assert(is_binary(inspect(junk)))
+        do: refute(inspect(junk) =~ "Inspect.Error")
   end
 end

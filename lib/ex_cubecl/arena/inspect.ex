@@ -3,12 +3,14 @@ defimpl Inspect, for: ExCubecl.Arena do
 
   alias ExCubecl.Arena
 
-  def inspect(%{unit: unit, device: {runtime, index}} = arena, _opts) do
+  def inspect(%{unit: unit, device: {runtime, index}} = arena, opts) do
     "#ExCubecl.Arena<#{unit} #{runtime}:#{index} #{state(arena)}>"
   rescue
     # A struct that was built by hand.
-    _ -> Inspect.Any.inspect(arena, %Inspect.Opts{})
+    _ -> Inspect.Any.inspect(arena, %{opts | charlists: :as_lists})
   end
+
+  def inspect(forged, opts), do: Inspect.Any.inspect(forged, %{opts | charlists: :as_lists})
 
   defp state(arena) do
     with {:ok, used} <- Arena.used(arena), {:ok, capacity} <- Arena.capacity(arena) do

@@ -106,7 +106,7 @@ defmodule ExCubecl.Memory.Chart do
   @doc """
   Writes the chart to a file and returns `:ok`: as an HTML page if the name ends in `.html`, as SVG if it ends in `.svg`.
 
-  Errors: `:invalid_argument` for another extension, or with the reason from the file system.
+  Errors: `:invalid_argument` for another extension, and `:file` with the reason of the operating system.
 
       iex> path = Path.join(System.tmp_dir!(), "ex_cubecl_chart.html")
       iex> ExCubecl.Memory.Chart.save(ExCubecl.Memory.Chart.map!(), path)
@@ -120,7 +120,7 @@ defmodule ExCubecl.Memory.Chart do
   def save(chart, path) when is_binary(path) do
     with {:ok, text} <- as(String.downcase(Path.extname(path)), chart, path),
          {:error, reason} when is_atom(reason) <- File.write(path, text),
-         do: Arguments.invalid(:path, path, "a file to write (#{:file.format_error(reason)})")
+         do: Error.new(:file, operation: :write, path: path, posix: reason)
   end
 
   def save(_chart, path), do: Arguments.invalid(:path, path, "the name of a file")

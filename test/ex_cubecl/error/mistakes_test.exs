@@ -306,7 +306,7 @@ defmodule ExCubecl.MistakesTest do
              Memory.Chart.map(by: :shape)  ###  expected one of :tag, :owner, :page
              Memory.Chart.save(Memory.Chart.map(), "x.svg")  ###  expected an %ExCubecl.Memory.Chart{}: this is a result; match {:ok, value} = ..., or call
              Memory.Chart.save(Memory.Chart.map!(), "x.png")  ###  expected a name that ends in .html or .svg
-             Memory.Chart.save(Memory.Chart.map!(), "/no/such/dir/x.svg")  ###  expected a file to write (no such file or directory)
+             Memory.Chart.save(Memory.Chart.map!(), "/no/such/dir/x.svg")  ###  cannot write "/no/such/dir/x.svg": no such file or directory (enoent)
              Memory.Chart.svg("x")  ###  expected an %ExCubecl.Memory.Chart{}
              Memory.Chart.timeline(by: :owner)  ###  expected one of nil, :tag
              Pool.checkout(:nopool)  ###  there is no such pool as :nopool: it was not started, or it has stopped

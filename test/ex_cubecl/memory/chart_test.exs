@@ -302,7 +302,7 @@ defmodule ExCubecl.ChartTest do
     for name <- ["/tmp/x.png", "/tmp/x", "/tmp/x.svg.gz", ""],
         do: refused(Chart.save(chart, name), :invalid_argument, says: ".html or .svg")
 
-    refused(Chart.save(chart, "/nowhere/at/all.svg"), :invalid_argument, says: "no such file")
+    refused(Chart.save(chart, "/nowhere/at/all.svg"), :file, says: "no such file")
     refused(Chart.save(chart, 5), :invalid_argument, says: "name of a file")
     refused(Chart.save(:chart, "/tmp/x.svg"), :invalid_argument, says: "Chart")
     refused(Chart.save(%{chart | svg: 5}, "/tmp/x.svg"), :invalid_argument)

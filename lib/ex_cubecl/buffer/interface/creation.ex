@@ -136,6 +136,8 @@ defmodule ExCubecl.Buffer.Interface.Creation do
       @doc """
       Returns `:ok` once the memory of the buffer is allocated. Elements that were not written yet are zeros.
 
+      Errors: those of `new/4`.
+
           iex> buffer = ExCubecl.Buffer.empty!([2], :s32)
           iex> ExCubecl.Buffer.ensure_allocated(buffer)
           :ok

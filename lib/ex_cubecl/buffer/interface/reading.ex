@@ -54,7 +54,7 @@ defmodule ExCubecl.Buffer.Interface.Reading do
       @doc """
       Returns `{:ok, list}`, nested as the shape; for the shape `[]` the element itself.
 
-      Errors: `:not_allocated`.
+      Errors: `:not_allocated`, and `:too_large` for millions of rows of few or no elements.
 
           iex> ExCubecl.Buffer.to_list(ExCubecl.buffer!([1, 2, 3, 4], [2, 2], :u8))
           {:ok, [[1, 2], [3, 4]]}
@@ -64,6 +64,8 @@ defmodule ExCubecl.Buffer.Interface.Reading do
 
       @doc """
       Returns `{:ok, list}` of all elements in row-major order.
+
+      Errors: `:not_allocated`.
 
           iex> ExCubecl.Buffer.to_flat_list(ExCubecl.buffer!([[1, 2], [3, 4]], [2, 2], :u8))
           {:ok, [1, 2, 3, 4]}
@@ -75,7 +77,7 @@ defmodule ExCubecl.Buffer.Interface.Reading do
       @doc """
       Returns `{:ok, element}` of a buffer with exactly one element.
 
-      Errors: `:shape_mismatch` for any other number of elements.
+      Errors: `:shape_mismatch` for any other number of elements, `:not_allocated`.
 
           iex> ExCubecl.Buffer.item(ExCubecl.buffer!([2.5], [1, 1], :f32))
           {:ok, 2.5}

@@ -27,6 +27,8 @@ defmodule ExCubecl.Buffer.Interface.Sharing do
       Returns `{:ok, view}`: `len` raw bytes from byte `offset` on, as a `:u8` buffer that shares the
       storage.
 
+      Errors: `:out_of_bounds`.
+
           iex> buffer = ExCubecl.buffer!([1.0], [1], :f32)
           iex> ExCubecl.Buffer.to_list!(ExCubecl.Buffer.slice_bytes!(buffer, 2, 2))
           [128, 63]
@@ -38,7 +40,7 @@ defmodule ExCubecl.Buffer.Interface.Sharing do
       @doc """
       Returns `{:ok, buffer}`: the same elements of the same storage in another shape. One dimension may be -1: it follows from the number of elements.
 
-      Errors: `:shape_mismatch` if the number of elements differs, or if no dimension in place of the -1 makes it equal.
+      Errors: `:shape_mismatch` if the number of elements differs, or if no dimension in place of the -1 makes it equal; `:invalid_shape`.
 
           iex> buffer = ExCubecl.Buffer.iota!([6], :s64)
           iex> ExCubecl.Buffer.to_list!(ExCubecl.Buffer.reshape!(buffer, {2, 3}))

@@ -75,7 +75,7 @@ defmodule ExCubecl.Buffer.Interface.Transfers do
       runs on it. Type and number of elements must be equal; the shapes need not.
 
       Errors: `:type_mismatch`, `:shape_mismatch`, `:not_allocated` for a lazy source, `:overlap` for
-      buffers that share bytes, also a buffer and itself. On error the target is unchanged.
+      buffers that share bytes, also a buffer and itself; for a lazy target those of `new/4`. On error the target is unchanged.
 
           iex> target = ExCubecl.Buffer.zeros!([2, 2], :f32)
           iex> ExCubecl.Buffer.copy(ExCubecl.Buffer.iota!([4], :f32), target)
@@ -103,7 +103,7 @@ defmodule ExCubecl.Buffer.Interface.Transfers do
         * `:offset` - the first element to replace
         * `:progress` - as for `new/4`
 
-      Errors: `:shape_mismatch`, `:invalid_value`, `:out_of_bounds`. On error the buffer is unchanged.
+      Errors: `:shape_mismatch`, `:invalid_value`, `:out_of_bounds`; for a lazy buffer those of `new/4`. On error the buffer is unchanged.
 
           iex> buffer = ExCubecl.Buffer.zeros!([4], :s32)
           iex> ExCubecl.Buffer.write(buffer, [7, 8], offset: 2)
@@ -118,7 +118,7 @@ defmodule ExCubecl.Buffer.Interface.Transfers do
       @doc """
       Returns `:ok` and sets every element to `value`, on the device.
 
-      Errors: `:invalid_value`.
+      Errors: `:invalid_value`; for a lazy buffer those of `new/4`.
 
           iex> buffer = ExCubecl.Buffer.empty!([3], :f32)
           iex> ExCubecl.Buffer.fill(buffer, 0.5)
