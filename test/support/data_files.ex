@@ -11,6 +11,20 @@ defmodule ExCubecl.DataFiles do
     path
   end
 
+  # Words of host memory that a process may use, about 400 MB. Larger claims of a file must not be believed.
+  @most_words 50_000_000
+
+  @doc "The result of a function in a process whose memory is bounded."
+  def bounded(fun) do
+    task =
+      Task.async(fn ->
+        Process.flag(:max_heap_size, %{size: @most_words, kill: true, error_logger: false})
+        fun.()
+      end)
+
+    Task.await(task, :infinity)
+  end
+
   @doc "Bytes in a file of the directory."
   def file(directory, name, bytes) do
     path = Path.join(directory, name)

@@ -1,9 +1,12 @@
 defmodule ExCubecl.Data.Json do
   @moduledoc false
   # A strict parser of the JSON in headers of safetensors: objects, arrays, strings and non-negative integers of at most 63 bits. Floats, negative
-  # numbers, `true`, `false` and `null` do not occur there and are refused, as are duplicate keys and deep nesting.
+  # numbers, `true`, `false` and `null` do not occur there and are refused, as are duplicate keys, deep nesting and long arrays.
 
   @most_depth 8
+  # More than a header of 16 MiB can have tensors, and a tensor axes.
+  @most_fields 400_000
+  @most_elements 1_000
   @most_integer 0x7FFF_FFFF_FFFF_FFFF
 
   @type value :: %{String.t() => value} | [value] | String.t() | non_neg_integer
@@ -37,17 +40,20 @@ defmodule ExCubecl.Data.Json do
   defp value("[" <> rest, depth) do
     case space(rest) do
       "]" <> rest -> {[], rest}
-      rest -> array(rest, [], depth + 1)
+      rest -> array(rest, [], 1, depth + 1)
     end
   end
 
-  defp value("\"" <> rest, _depth), do: string(rest, rest, 0, [])
+  defp value("\"" <> rest, _depth), do: string(rest, rest, 0, "")
   defp value(<<digit, _::binary>> = text, _depth) when digit in ?0..?9, do: integer(text, 0, 0)
   defp value(text, _depth), do: fail("no object, array, string or non-negative integer", text)
 
   defp object("\"" <> rest, fields, depth) do
-    {key, rest} = string(rest, rest, 0, [])
+    {key, rest} = string(rest, rest, 0, "")
     if is_map_key(fields, key), do: throw({:json, "the key #{show(key)} is there twice"})
+
+    if map_size(fields) == @most_fields,
+      do: throw({:json, "its JSON has an object of more than #{@most_fields} fields"})
 
     {value, rest} = rest |> space() |> expect(":") |> space() |> value(depth)
     fields = Map.put(fields, key, value)
@@ -61,22 +67,24 @@ defmodule ExCubecl.Data.Json do
 
   defp object(text, _fields, _depth), do: fail("no key", text)
 
-  defp array(text, values, depth) do
+  defp array(_text, _values, count, _depth) when count > @most_elements,
+    do: throw({:json, "its JSON has an array of more than #{@most_elements} elements"})
+
+  defp array(text, values, count, depth) do
     {value, rest} = value(text, depth)
 
     case space(rest) do
-      "," <> rest -> array(space(rest), [value | values], depth)
+      "," <> rest -> array(space(rest), [value | values], count + 1, depth)
       "]" <> rest -> {Enum.reverse([value | values]), rest}
       rest -> fail("no , or ] behind a value", rest)
     end
   end
 
-  # Parts of the text without escapes are taken as they are.
-  defp string(start, text, length, parts) do
+  # Parts of the text without escapes are taken as they are; `done` is the string before this part.
+  defp string(start, text, length, done) do
     case text do
       "\"" <> rest ->
-        parts = [binary_part(start, 0, length) | parts]
-        string = parts |> Enum.reverse() |> IO.iodata_to_binary()
+        string = joined(done, binary_part(start, 0, length))
 
         if String.valid?(string),
           do: {string, rest},
@@ -84,15 +92,20 @@ defmodule ExCubecl.Data.Json do
 
       "\\" <> escaped ->
         {character, rest} = escape(escaped)
-        string(rest, rest, 0, [character, binary_part(start, 0, length) | parts])
+        part = binary_part(start, 0, length)
+        string(rest, rest, 0, <<done::binary, part::binary, character::binary>>)
 
       <<byte, rest::binary>> when byte >= 0x20 ->
-        string(start, rest, length + 1, parts)
+        string(start, rest, length + 1, done)
 
       _ ->
         fail("a string without an end, or with a control character", text)
     end
   end
+
+  # A part of its own is copied, because it would keep the whole text in memory.
+  defp joined("", part), do: :binary.copy(part)
+  defp joined(done, part), do: done <> part
 
   for {letter, character} <- [
         {?", ?"},
@@ -129,7 +142,7 @@ defmodule ExCubecl.Data.Json do
   defp one(text), do: fail("no escape behind \\", text)
 
   defp hex(digits) do
-    if digits =~ ~r/\A[0-9a-fA-F]{4}\z/, do: String.to_integer(digits, 16)
+    with {:ok, <<code::16>>} <- Base.decode16(digits, case: :mixed), do: code
   end
 
   defp integer(<<digit, rest::binary>>, value, digits) when digit in ?0..?9 do

@@ -25,12 +25,16 @@ defmodule ExCubecl.Data.Reader do
          :ok <- regular(stat, path),
          {:ok, io} <- posix(:file.open(path, [:read, :raw, :binary]), :read, path) do
       try do
-        fun.(%__MODULE__{io: io, path: path, size: stat.size, format: format})
+        # Another file may have been renamed to this path meanwhile.
+        with {:ok, info} <- posix(:file.read_file_info(io), :read, path),
+             do: fun.(%__MODULE__{io: io, path: path, size: size(info), format: format})
       after
         :file.close(io)
       end
     end
   end
+
+  defp size(info), do: File.Stat.from_record(info).size
 
   @doc "A path as a string."
   def path(path) do

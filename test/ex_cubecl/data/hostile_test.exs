@@ -6,22 +6,9 @@ defmodule ExCubecl.Data.HostileTest do
 
   alias ExCubecl.Data
 
-  # Words of host memory that a process may use, about 400 MB. Larger claims of a file must not be believed.
-  @most_words 50_000_000
   @reasons [:invalid_file, :unsupported, :too_large, :out_of_memory, :limit_exceeded]
 
   setup do: {:ok, dir: directory()}
-
-  # The result of a read in a process whose memory is bounded.
-  defp bounded(fun) do
-    task =
-      Task.async(fn ->
-        Process.flag(:max_heap_size, %{size: @most_words, kill: true, error_logger: false})
-        fun.()
-      end)
-
-    Task.await(task, :infinity)
-  end
 
   defp message(dir, name, bytes) do
     path = file(dir, name, bytes)

@@ -13,7 +13,7 @@ defmodule ExCubecl.Data.Png.Rows do
   def stream(stream, file, sizes, image) do
     pixel = max(div(Samples.pixel(image.bits, image.color), 8), 1)
     state = %{file: file, image: image, pixel: pixel, width: 0, row: 0, prior: <<>>, left: 0}
-    next(stream, start(state, sizes), <<>>)
+    next(stream, start(state, sizes), [], 0)
   end
 
   # The next of the images: the row above its first one is zeros.
@@ -25,14 +25,15 @@ defmodule ExCubecl.Data.Png.Rows do
 
   defp start(state, []), do: Map.merge(state, %{left: 0, sizes: []})
 
-  defp next(stream, state, rest) do
+  # `parts` are the first bytes of a row, which are joined once the row is complete: joined with each part of the stream, a long row would be copied
+  # thousands of times.
+  defp next(stream, state, parts, count) do
     fn ->
       case stream.() do
         {:ok, bytes, stream} ->
-          with {:ok, samples, state, rest} <- rows(rest <> bytes, state, []),
-               do: {:ok, samples, next(stream, state, rest)}
+          joined([parts | bytes], count + byte_size(bytes), stream, state)
 
-        :done when state.left == 0 and rest == <<>> ->
+        :done when state.left == 0 and count == 0 ->
           :done
 
         :done ->
@@ -42,6 +43,15 @@ defmodule ExCubecl.Data.Png.Rows do
           error
       end
     end
+  end
+
+  defp joined(parts, count, stream, %{row: row, left: left} = state)
+       when left > 0 and count <= row,
+       do: next(stream, state, parts, count).()
+
+  defp joined(parts, _count, stream, state) do
+    with {:ok, samples, state, rest} <- rows(IO.iodata_to_binary(parts), state, []),
+         do: {:ok, samples, next(stream, state, [rest], byte_size(rest))}
   end
 
   defp rows(bytes, %{left: 0, sizes: [_ | _] = sizes} = state, done),
