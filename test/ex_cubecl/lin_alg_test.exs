@@ -557,6 +557,32 @@ defmodule ExCubecl.LinAlgTest do
     end
   end
 
+  test "large matrices with numbers that are no numbers, or whose factors are none" do
+    n = 110
+
+    # A column of zeros and a NaN has no pivot.
+    bad = eyes([2], n, :f32)
+    Buffer.write!(bad, [0], offset: n * n + 50 * (n + 1))
+    Buffer.write!(bad, [:nan], offset: n * n + 51 * n + 50)
+
+    for name <- [:lu, :determinant, :inverse],
+        do: refused(apply(LinAlg, name, [bad]), :invalid_argument, says: "matrix 1 is NaN")
+
+    good = eyes([2], n, :f32)
+    sides = Buffer.full!([2, n, 3], :f32, 1)
+    Buffer.write!(sides, [:infinity], offset: 3 * n + 7)
+
+    refused(LinAlg.solve(good, sides), :invalid_argument,
+      says: "solve: invalid matrix [2, 110, 3]: expected finite numbers: an element of matrix 1"
+    )
+
+    Buffer.write!(good, [1, 3.0e38], offset: 0)
+    Buffer.write!(good, [-1, 3.0e38], offset: n)
+    {_, _, u} = LinAlg.lu!(good)
+    assert Buffer.item!(Ops.reduce_max!(u)) == :infinity
+    refused(LinAlg.determinant(good), :invalid_argument, says: "smaller numbers")
+  end
+
   test "every type" do
     for dtype <- ExCubecl.DType.all() do
       a = ExCubecl.buffer!([[4, 2, 0], [2, 5, 1], [0, 1, 3]], [3, 3], dtype)

@@ -3,8 +3,8 @@ defmodule ExCubecl.LinAlg.Device do
   # Blocked decompositions on the device, for large matrices: blocks of 32 columns, and products of matrices for what is right of and below them. Buffers are of
   # [batch, n, n], of :f32 or :f64.
 
-  alias ExCubecl.{Buffer, DType, Error, Kernel}
-  alias ExCubecl.LinAlg.Device.{Kernels, Unblocked}
+  alias ExCubecl.{Buffer, Error, Kernel, Shape}
+  alias ExCubecl.LinAlg.Device.{Kernels, Triangles, Unblocked}
   alias ExCubecl.LinAlg.{Device, Operands}
   alias ExCubecl.Ops.Index
 
@@ -17,7 +17,8 @@ defmodule ExCubecl.LinAlg.Device do
 
   @doc "The lower triangles L with A = L L'. `a` describes the matrices for errors."
   def cholesky(%{n: n} = a, buffer) when n <= @unblocked do
-    with {:ok, l, pivots} <- Unblocked.cholesky(buffer),
+    with {:ok, l, pivots, found} <- Unblocked.cholesky(buffer),
+         :ok <- Device.Operands.none(found, a),
          {:ok, lists} <- Buffer.to_list(pivots) do
       problems = for pivots <- lists, do: Enum.find_index(pivots, &(not positive?(&1)))
 
@@ -34,7 +35,8 @@ defmodule ExCubecl.LinAlg.Device do
   end
 
   def cholesky(%{n: n} = a, %{shape: [count, _, _], device: device} = buffer) do
-    with {:ok, l} <- Buffer.duplicate(buffer),
+    with :ok <- Device.Operands.finite(buffer, a),
+         {:ok, l} <- Buffer.duplicate(buffer),
          {:ok, failed} <- Buffer.zeros([count], :s32, device: device),
          {:ok, pivots} <- Buffer.zeros([count], l.dtype, device: device),
          :ok <- blocks(n, &cholesky_block(l, &1, &2, [failed, pivots])),
@@ -73,12 +75,28 @@ defmodule ExCubecl.LinAlg.Device do
 
   @doc """
   `{:ok, lu}`, with the buffers `factors`, L below the diagonal and U from it on; `pivots`, for each column the row of its pivot, counted from the first row
-  of the block of the column; and `diagonal`, that of U.
+  of the block of the column; `diagonal`, that of U; and the pivots as lists, `exchanges`. `a` describes the matrices for errors.
   """
-  def lu(%{shape: [_, n, _]} = buffer, _a) when n <= @unblocked, do: Unblocked.lu(buffer)
+  def lu(buffer, a) do
+    with {:ok, lu} <- factored(buffer, a),
+         {:ok, exchanges} <- Buffer.to_list(lu.pivots),
+         do: {:ok, Map.put(lu, :exchanges, exchanges)}
+  end
 
-  def lu(%{shape: [count, n, _], device: device} = buffer, a) do
-    with {:ok, factors} <- Buffer.duplicate(buffer),
+  # Factors that are not finite may be those of a finite matrix, of which a number became too large.
+  defp factored(%{shape: [_, n, _]} = buffer, a) when n <= @unblocked do
+    with {:ok, lu, found} <- Unblocked.lu(buffer),
+         :ok <-
+           with(
+             {:error, _} <- Device.Operands.none(found, a),
+             do: Device.Operands.finite(buffer, a)
+           ),
+         do: {:ok, lu}
+  end
+
+  defp factored(%{shape: [count, n, _], device: device} = buffer, a) do
+    with :ok <- Device.Operands.finite(buffer, a),
+         {:ok, factors} <- Buffer.duplicate(buffer),
          {:ok, pivots} <- Buffer.zeros([count, n], :s32, device: device),
          :ok <- blocks(n, &lu_block(factors, pivots, &1, &2)),
          {:ok, diagonal} <- Device.Operands.diagonal(factors, a),
@@ -130,61 +148,61 @@ defmodule ExCubecl.LinAlg.Device do
   defp first({:ok, [panel | _]}), do: {:ok, panel}
   defp first(error), do: error
 
-  # The rows of the matrices in the order of the pivots, as lists.
-  defp order(%{shape: [_, n]} = pivots) do
-    with {:ok, pivots} <- Buffer.to_list(pivots) do
-      {:ok,
-       for pivots <- pivots do
-         start = Map.new(0..(n - 1), &{&1, &1})
+  # The rows of a matrix in the order of the pivots.
+  defp order(pivots) do
+    n = length(pivots)
+    start = Map.new(0..(n - 1), &{&1, &1})
 
-         order =
-           for {pivot, at} <- Enum.with_index(pivots), reduce: start do
-             order ->
-               other = at - in_block(at, n) + pivot
-               %{order | at => order[other], other => order[at]}
-           end
+    order =
+      for {pivot, at} <- Enum.with_index(pivots), reduce: start do
+        order ->
+          other = at - in_block(at, n) + pivot
+          %{order | at => order[other], other => order[at]}
+      end
 
-         for i <- 0..(n - 1), do: order[i]
-       end}
-    end
+    for i <- 0..(n - 1), do: order[i]
   end
 
   defp in_block(at, n) when n <= @unblocked, do: at
   defp in_block(at, _n), do: rem(at, @block)
 
   @doc "1.0 for each matrix whose rows were exchanged an even number of times, else -1.0."
-  def signs(%{shape: [_, n]} = pivots) do
-    with {:ok, pivots} <- Buffer.to_list(pivots) do
-      {:ok,
-       for pivots <- pivots do
-         exchanges = Enum.count(Enum.with_index(pivots), fn {p, at} -> p != in_block(at, n) end)
-         if rem(exchanges, 2) == 0, do: 1.0, else: -1.0
-       end}
+  def signs(%{exchanges: exchanges}) do
+    for pivots <- exchanges do
+      n = length(pivots)
+      count = Enum.count(Enum.with_index(pivots), fn {p, at} -> p != in_block(at, n) end)
+      if rem(count, 2) == 0, do: 1.0, else: -1.0
     end
   end
 
   @doc "The matrices P, L and U."
-  def parts(%{factors: %{shape: shape, dtype: dtype, device: device} = factors, pivots: pivots}) do
-    with {:ok, orders} <- order(pivots),
-         bytes = Enum.map(orders, &permutation(&1, dtype)),
-         {:ok, p} <- Buffer.new(IO.iodata_to_binary(bytes), shape, dtype, device: device),
-         {:ok, l} <- triangle(factors, 1, 1),
-         {:ok, u} <- triangle(factors, -1, 0),
+  def parts(%{factors: %{shape: shape, dtype: dtype, device: device} = factors} = lu) do
+    bytes = for pivots <- lu.exchanges, do: pivots |> order() |> permutation(dtype)
+
+    with {:ok, p} <- Buffer.new(IO.iodata_to_binary(bytes), shape, dtype, device: device),
+         {:ok, [l, u]} <- triangles(factors),
          do: {:ok, [p, l, u]}
+  end
+
+  # Of so many elements, the host makes the triangles in less time than their kernel takes to compile.
+  @few 65_536
+
+  defp triangles(%{shape: shape, dtype: dtype, device: device} = factors) do
+    if Shape.size(shape) <= @few do
+      with {:ok, binary} <- Buffer.read(factors) do
+        {lower, upper} = Triangles.split(binary, List.last(shape), dtype)
+        Error.map([lower, upper], &Buffer.new(&1, shape, dtype, device: device))
+      end
+    else
+      Error.map([{1, 1}, {-1, 0}], fn {sign, unit} -> triangle(factors, sign, unit) end)
+    end
   end
 
   # Row order[i] of the matrix has its 1 in column i.
   defp permutation(order, dtype) do
-    n = length(order)
-    size = DType.size!(dtype)
     columns = order |> Enum.with_index() |> Map.new()
-    one = if dtype == :f64, do: <<1.0::float-64-native>>, else: <<1.0::float-32-native>>
-    zeros = :binary.copy(<<0>>, n * size)
-
-    for row <- 0..(n - 1) do
-      before = columns[row] * size
-      [binary_part(zeros, 0, before), one, binary_part(zeros, 0, n * size - size - before)]
-    end
+    n = length(order)
+    for row <- 0..(n - 1), do: Triangles.unit(n, columns[row], dtype)
   end
 
   ## Systems

@@ -2,9 +2,10 @@ defmodule ExCubecl.LinAlg.Systems do
   @moduledoc false
   # Systems of linear equations, inverses and determinants.
 
-  alias ExCubecl.{Buffer, Error, Ops, Shape}
+  alias ExCubecl.{Buffer, Error, Shape}
   alias ExCubecl.Error.Arguments
   alias ExCubecl.LinAlg.{Device, Host, Operands}
+  alias ExCubecl.LinAlg.Device.Triangles
   alias ExCubecl.LinAlg.Host.{LU, Rows, Triangular}
   alias ExCubecl.Ops.Shapes
 
@@ -20,7 +21,7 @@ defmodule ExCubecl.LinAlg.Systems do
       # x a = b is a' x' = b'.
       how = %{lower?: lower?, left?: left?, transpose?: transpose? == left?}
 
-      on_device(a, b, :triangular_solve, &Device.Systems.triangular(&1, &2, how, a)) ||
+      on_device(a, b, :triangular_solve, &Device.Systems.triangular(&1, &2, how, {a, b})) ||
         triangular_on_host(a, b, how)
     end
   end
@@ -31,7 +32,7 @@ defmodule ExCubecl.LinAlg.Systems do
     a = %{a | dtype: b.dtype}
 
     with {:ok, matrices} <- Device.Operands.buffer(a, algorithm, Shape.size(a.batch) * work),
-         {:ok, sides} <- Device.Operands.finite(b),
+         {:ok, sides} <- Device.Operands.converted(b),
          {:ok, x} <- solve.(matrices, sides) do
       Device.Operands.result(x, b.buffer.shape, b.dtype)
     else
@@ -71,29 +72,29 @@ defmodule ExCubecl.LinAlg.Systems do
   defp transform(other), do: Shapes.invalid(@name, :transform_a, other, ":none or :transpose")
 
   def solve(a, b) do
-    with {:ok, a} <- Operands.square(:solve, a), do: general(a, b)
+    with {:ok, a} <- Operands.square(:solve, a),
+         {:ok, b} <- Operands.right_sides(a, b),
+         do: general(a, b)
   end
 
   defp general(a, b) do
-    with {:ok, b} <- Operands.right_sides(a, b) do
-      on_device(a, b, :lu, fn matrices, sides ->
-        with {:ok, lu} <- Device.lu(matrices, a),
-             do: Device.Systems.solve(lu, sides, a)
-      end) ||
-        one(a, b, fn rows, sides ->
-          factors = LU.factor(rows)
-          columns(sides, b.n, &LU.solve(factors, &1))
-        end)
-    end
+    on_device(a, b, :lu, fn matrices, sides ->
+      with {:ok, lu} <- Device.lu(matrices, a),
+           do: Device.Systems.solve(lu, sides, a, b)
+    end) ||
+      one(a, b, fn rows, sides ->
+        factors = LU.factor(rows)
+        columns(sides, b.n, &LU.solve(factors, &1))
+      end)
   end
 
   # The solutions for the identity.
   def inverse(a) do
-    with {:ok, %{n: n, buffer: %{shape: shape, device: device}} = a} <-
-           Operands.square(:inverse, a),
-         {:ok, identity} <- Ops.eye(n, a.dtype, device: device),
-         {:ok, identities} <- Ops.broadcast_to(identity, shape),
-         do: general(a, identities)
+    with {:ok, %{buffer: %{shape: shape, device: device}} = a} <- Operands.square(:inverse, a),
+         dtype = if(a.dtype == :f64, do: :f64, else: :f32),
+         identities = :binary.copy(Triangles.identity(a.n, dtype), Shape.size(a.batch)),
+         {:ok, identities} <- Buffer.new(identities, shape, dtype, device: device),
+         do: general(a, %{a | buffer: identities})
   end
 
   def determinant(a) do
@@ -114,10 +115,9 @@ defmodule ExCubecl.LinAlg.Systems do
 
   # The products of the pivots are 64-bit floats of the host: those of :f32 are soon too large or too small.
   defp determinant_on_device(a, buffer) do
-    with {:ok, %{pivots: pivots, diagonal: diagonal}} <- Device.lu(buffer, a),
-         {:ok, signs} <- Device.signs(pivots),
-         {:ok, diagonals} <- Buffer.to_list(diagonal),
-         {:ok, products} <- products(Enum.zip(diagonals, signs), a),
+    with {:ok, lu} <- Device.lu(buffer, a),
+         {:ok, diagonals} <- Buffer.to_list(lu.diagonal),
+         {:ok, products} <- products(Enum.zip(diagonals, Device.signs(lu)), a),
          {:ok, wide} <- Buffer.new(products, a.batch, :f64, device: buffer.device),
          do: if(a.dtype == :f64, do: {:ok, wide}, else: Buffer.convert(wide, a.dtype))
   end

@@ -8,7 +8,7 @@ defmodule ExCubecl.LinAlg.Device.Jacobi do
   use ExCubecl.Kernel
 
   alias ExCubecl.{Batch, Buffer, Kernel, Ops, View}
-  alias ExCubecl.LinAlg.Operands
+  alias ExCubecl.LinAlg.{Device, Operands}
   alias ExCubecl.View.Strides
 
   # Sweeps; random matrices of 500 rows take nine.
@@ -19,7 +19,8 @@ defmodule ExCubecl.LinAlg.Device.Jacobi do
     m = n + rem(n, 2)
     options = [device: device, lazy: false]
 
-    with {:ok, scales} <- scales(buffer),
+    with :ok <- Device.Operands.finite(buffer, a),
+         {:ok, scales} <- scales(buffer),
          {:ok, factors} <-
            Buffer.new(Enum.map(scales, &(1 / &1)), [count], dtype, device: device),
          {:ok, w} <- Buffer.empty([count, 2, m, m], dtype, options),

@@ -12,11 +12,11 @@ defmodule ExCubecl.LinAlg.Device.Operands do
   @least %{lu: 10_000, cholesky: 4_000, triangular_solve: 2_000, eigh: 16_000}
 
   @doc """
-  `{:ok, buffer}` of [batch, m, n] if the device is faster, else `:host`; an error for NaN and infinities. `elements` is the number of elements that
+  `{:ok, buffer}` of [batch, m, n], in the type of the calculation, if the device is faster, else `:host`. `elements` is the number of elements that
   an algorithm goes through for each row.
   """
   def buffer(a, algorithm, elements) do
-    if elements >= @least[algorithm] and computes?(a), do: finite(a), else: :host
+    if elements >= @least[algorithm] and computes?(a), do: converted(a), else: :host
   end
 
   defp computes?(%{buffer: %{device: device}} = a), do: type(a) in Device.info!(device).dtypes
@@ -24,15 +24,24 @@ defmodule ExCubecl.LinAlg.Device.Operands do
   defp type(%{dtype: :f64}), do: :f64
   defp type(_), do: :f32
 
-  @doc "The matrices in the type of the calculation, checked."
-  def finite(%{m: m, n: n, batch: batch} = a) do
+  @doc "As `buffer/3`, wherever the algorithm runs."
+  def converted(%{m: m, n: n, batch: batch} = a) do
     with {:ok, buffer} <- Buffer.convert(a.buffer, type(a)),
-         {:ok, buffer} <- Buffer.reshape(buffer, [Shape.size(batch), m, n]),
-         {:ok, found} <- Buffer.zeros([Shape.size(batch)], :s32, device: buffer.device),
+         do: Buffer.reshape(buffer, [Shape.size(batch), m, n])
+  end
+
+  @doc "An error if a number is NaN or infinite."
+  def finite(%{shape: [count | _]} = buffer, a) do
+    with {:ok, found} <- Buffer.zeros([count], :s32, device: buffer.device),
          :ok <- search(buffer, found),
-         {:ok, found} <- Buffer.to_list(found) do
-      case Enum.find_index(found, &(&1 == 1)) do
-        nil -> {:ok, buffer}
+         do: none(found, a)
+  end
+
+  @doc "An error if a number of the buffer, which has as many for each matrix, is 1."
+  def none(%{shape: [count | _]} = found, a) do
+    with {:ok, lists} <- found |> Buffer.reshape!([count, -1]) |> Buffer.to_list() do
+      case Enum.find_index(lists, &(1 in &1)) do
+        nil -> :ok
         index -> Operands.found(:not_finite, a, index)
       end
     end

@@ -8,13 +8,15 @@ defmodule ExCubecl.LinAlg.Device.Systems do
 
   @doc """
   The solutions x of a x = b. Of `how`, `lower?` tells which triangle of `a` is used, after which it is transposed with `transpose?`; without `left?`, b is, and
-  the solutions are.
+  the solutions are. `a` and `sides` describe both for errors.
   """
-  def triangular(%{shape: [count, n, _]} = buffer, b, how, a) do
+  def triangular(%{shape: [count, n, _]} = buffer, b, how, {a, sides}) do
     lower? = how.lower? != how.transpose?
     triangle = if how.transpose?, do: {0, 1, n, n * n}, else: {0, n, 1, n * n}
 
-    with {:ok, diagonal} <- Operands.diagonal(buffer, a),
+    with :ok <- Operands.finite(buffer, a),
+         :ok <- Operands.finite(b, sides),
+         {:ok, diagonal} <- Operands.diagonal(buffer, a),
          :ok <- Operands.invertible(diagonal, a),
          {:ok, x} <- Buffer.duplicate(b),
          {m, sides} = sides(x, how.left?),
@@ -24,16 +26,20 @@ defmodule ExCubecl.LinAlg.Device.Systems do
          do: {:ok, x}
   end
 
-  @doc "The solutions of systems whose matrices have the factors of `ExCubecl.LinAlg.Device.lu/2`."
-  def solve(%{factors: %{shape: [count, n, _]}} = lu, b, a) do
+  @doc "The solutions of systems whose matrices have the factors of `ExCubecl.LinAlg.Device.lu/2`; `sides` describes the right-hand sides `b` for errors."
+  def solve(%{factors: %{shape: [count, n, _]}} = lu, b, a, sides) do
     with :ok <- Operands.invertible(lu.diagonal, a),
          {:ok, x} <- Buffer.duplicate(b),
-         :ok <- solved(lu, x, {count, n, List.last(x.shape)}),
+         :ok <- solved(lu, x, {count, n, List.last(x.shape)}, sides),
          do: {:ok, x}
   end
 
-  defp solved(lu, x, {_, n, _} = size) do
-    if n <= Unblocked.most(), do: Unblocked.solve(lu, x), else: in_blocks(lu, x, size)
+  defp solved(lu, x, {_, n, _} = size, sides) do
+    if n <= Unblocked.most() do
+      with {:ok, found} <- Unblocked.solve(lu, x), do: Operands.none(found, sides)
+    else
+      with :ok <- Operands.finite(x, sides), do: in_blocks(lu, x, size)
+    end
   end
 
   defp in_blocks(%{factors: factors, pivots: pivots}, x, {_, n, _} = size) do
