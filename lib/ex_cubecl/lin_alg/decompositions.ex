@@ -5,6 +5,7 @@ defmodule ExCubecl.LinAlg.Decompositions do
   alias ExCubecl.{Error, Shape}
   alias ExCubecl.Error.Arguments
   alias ExCubecl.LinAlg.{Device, Host, Operands}
+  alias ExCubecl.LinAlg.Device.Jacobi
   alias ExCubecl.LinAlg.Host.{Cholesky, Eigh, LU, QR, Rows}
   alias ExCubecl.Ops.Shapes
 
@@ -77,7 +78,7 @@ defmodule ExCubecl.LinAlg.Decompositions do
   end
 
   defp eigh_on_device(%{n: n, batch: batch, dtype: dtype} = a, buffer) do
-    with {:ok, values, vectors} <- Device.Jacobi.decompose(a, buffer),
+    with {:ok, values, vectors} <- Jacobi.decompose(a, buffer),
          {:ok, values} <- Device.Operands.result(values, batch ++ [n], dtype),
          {:ok, vectors} <- Device.Operands.result(vectors, batch ++ [n, n], dtype),
          do: {:ok, [values, vectors]}
@@ -88,6 +89,13 @@ defmodule ExCubecl.LinAlg.Decompositions do
       {values, vectors} = Eigh.decompose(rows)
       [[values], vectors]
     end)
+  end
+
+  @doc "The eigenvalues of symmetric matrices, given as rows of n floats on the host; `a` describes them for errors."
+  def eigenvalues(a, matrices, n) do
+    if Device.Operands.faster?(a, :eigh, length(matrices) * n * n),
+      do: Jacobi.values(a, matrices, n),
+      else: Host.each(Enum.map(matrices, &{&1}), a, &elem(Eigh.decompose(&1), 0))
   end
 
   defp tuple({:ok, results}), do: {:ok, List.to_tuple(results)}

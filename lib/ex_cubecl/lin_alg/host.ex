@@ -2,7 +2,7 @@ defmodule ExCubecl.LinAlg.Host do
   @moduledoc false
   # Runs algorithms on matrices in host memory, with 64-bit floats: for each matrix of a batch, one after the other.
 
-  alias ExCubecl.{Buffer, Error}
+  alias ExCubecl.{Buffer, DType, Error}
   alias ExCubecl.LinAlg.Operands
 
   @doc """
@@ -10,7 +10,7 @@ defmodule ExCubecl.LinAlg.Host do
   `shapes`; a result is a list of rows. What it throws is the error of the first operand.
   """
   def run([first | _] = operands, shapes, dtype, fun) do
-    with {:ok, all} <- Error.map(operands, &read/1),
+    with {:ok, all} <- Error.map(operands, &matrices/1),
          {:ok, results} <- each(Enum.zip(all), first, fun) do
       shapes
       |> Enum.with_index()
@@ -20,7 +20,8 @@ defmodule ExCubecl.LinAlg.Host do
     end
   end
 
-  defp each(matrices, first, fun) do
+  @doc "The results of `fun` for the arguments of each matrix, which are tuples. `first` describes the matrices for errors."
+  def each(matrices, first, fun) do
     matrices
     |> Enum.with_index()
     |> Error.map(fn {matrices, index} ->
@@ -37,35 +38,42 @@ defmodule ExCubecl.LinAlg.Host do
 
   ## Elements
 
-  defp read(%{buffer: buffer, m: m, n: n, batch: batch} = operand) do
-    with {:ok, wide} <- Buffer.convert(buffer, :f64),
-         {:ok, binary} <- Buffer.read(wide) do
+  @doc "The matrices of an operand as rows of floats; an error for NaN and infinities."
+  def matrices(%{m: m, n: n, batch: batch} = operand) do
+    with {:ok, %{shape: shape, dtype: dtype} = buffer} <- decodable(operand.buffer),
+         {:ok, binary} <- Buffer.read(buffer) do
+      bits = 8 * DType.size!(dtype)
       count = Enum.product(batch)
-      size = 8 * m * n
+      size = div(bits, 8) * m * n
 
       if byte_size(binary) == count * size,
-        do: matrices(binary, size, count, operand),
+        do: matrices(binary, bits, count, operand),
         # A struct that was built by hand.
         else:
           Error.new(:shape_mismatch,
-            shape: buffer.shape,
+            shape: shape,
             expected: count * m * n,
-            actual: div(byte_size(binary), 8)
+            actual: div(8 * byte_size(binary), bits)
           )
     end
   end
 
-  defp matrices(binary, size, count, %{m: m, n: n} = operand) do
+  defp decodable(%{dtype: dtype} = buffer) when dtype in [:f32, :f64], do: {:ok, buffer}
+  defp decodable(buffer), do: Buffer.convert(buffer, :f64)
+
+  defp matrices(binary, bits, count, %{m: m, n: n} = operand) do
+    size = div(bits, 8) * m * n
+
     Error.map(Enum.to_list(0..(count - 1)//1), fn index ->
-      case rows(binary_part(binary, index * size, size), m, n) do
+      case rows(binary_part(binary, index * size, size), bits, m, n) do
         :error -> Operands.found(:not_finite, operand, index)
         rows -> {:ok, rows}
       end
     end)
   end
 
-  defp rows(binary, m, n) do
-    floats = for <<x::float-64-native <- binary>>, do: x
+  defp rows(binary, bits, m, n) do
+    floats = for <<x::float-size(bits)-native <- binary>>, do: x
 
     cond do
       length(floats) < m * n -> :error
@@ -74,10 +82,7 @@ defmodule ExCubecl.LinAlg.Host do
     end
   end
 
-  defp write(results, shape, dtype, %{buffer: %{device: device}}) do
-    binary = for rows <- results, row <- rows, x <- row, into: <<>>, do: <<x::float-64-native>>
-
-    with {:ok, wide} <- Buffer.new(binary, shape, :f64, device: device),
-         do: if(dtype == :f64, do: {:ok, wide}, else: Buffer.convert(wide, dtype))
-  end
+  defp write(results, shape, dtype, %{buffer: %{device: device}}),
+    do:
+      Buffer.new(for(rows <- results, row <- rows, x <- row, do: x), shape, dtype, device: device)
 end

@@ -3,31 +3,128 @@ defmodule ExCubecl.LinAlg.Device.Jacobi do
   # Eigenvalues and eigenvectors of symmetric matrices by the cyclic Jacobi method. A sweep has a round for each way to pair the rows as players of a round-robin
   # tournament, so that each pair meets once; the rotations of a round are independent. Each makes the element between the rows of its pair zero.
   #
-  # A buffer of [batch, 2, m, m] has each matrix and the product of its rotations, padded with zeros to an even m.
+  # A buffer of [batch, 2, m, m] has each matrix and the product of its rotations, padded with zeros to an even m; of [batch, 1, m, m] only the matrices, for
+  # their values.
 
   use ExCubecl.Kernel
 
-  alias ExCubecl.{Batch, Buffer, Kernel, Ops, View}
-  alias ExCubecl.LinAlg.{Device, Operands}
+  alias ExCubecl.{Batch, Buffer, DType, Kernel, Ops, Shape, View}
+  alias ExCubecl.LinAlg.{Device, Host, Operands}
+  alias ExCubecl.LinAlg.Device.Triangles
+  alias ExCubecl.LinAlg.Host.Rows
   alias ExCubecl.View.Strides
 
   # Sweeps; random matrices of 500 rows take nine.
   @most 40
 
+  # Of so many elements, the host scales the matrices, and sorts the results, in less time than the kernels that do it take to compile.
+  @few 65_536
+
+  @doc "Whether matrices of so many elements together are prepared and sorted by the host."
+  def few?(elements), do: elements <= @few
+
   @doc "`{:ok, values, vectors}` of matrices of [batch, n, n], of :f32 or :f64; `a` describes them for errors."
-  def decompose(a, %{shape: [count, n, _], dtype: dtype, device: device} = buffer) do
+  def decompose(a, %{shape: shape} = buffer) do
+    if few?(Shape.size(shape)), do: by_host(a, buffer), else: by_device(a, buffer)
+  end
+
+  @doc "`{:ok, lists}`, the values in ascending order of few matrices, given as rows of n floats."
+  def values(%{buffer: %{device: device}} = a, matrices, n) do
+    with {:ok, w, scales} <- rotated(a, matrices, {n, 1, device}),
+         {:ok, binary} <- Buffer.read(w),
+         do: {:ok, for({values, _order} <- sorted_values(binary, w, n, scales), do: values)}
+  end
+
+  defp by_host(a, %{shape: [count, n, _], dtype: dtype, device: device} = buffer) do
+    with {:ok, matrices} <- Host.matrices(%{a | buffer: buffer, batch: [count]}),
+         {:ok, w, scales} <- rotated(a, matrices, {n, 2, device}),
+         {:ok, binary} <- Buffer.read(w),
+         {values, orders} = binary |> sorted_values(w, n, scales) |> Enum.unzip(),
+         {:ok, values} <- Buffer.new(Enum.concat(values), [count, n], dtype, device: device),
+         vectors = sorted_vectors(binary, w, n, orders),
+         {:ok, vectors} <- Buffer.new(vectors, [count, n, n], dtype, device: device),
+         do: {:ok, values, vectors}
+  end
+
+  # The buffer of [batch, parts, m, m] after the rotations; with two parts, the second ones are their products.
+  defp rotated(a, matrices, {n, parts, device}) do
+    dtype = Device.Operands.type(a)
     m = n + rem(n, 2)
-    options = [device: device, lazy: false]
+    count = length(matrices)
+    symmetric = Enum.map(matrices, &Rows.symmetric/1)
+    scales = for rows <- symmetric, do: rows |> Enum.concat() |> greatest() |> scale(1022)
+    unit = if parts == 2, do: Triangles.identity(m, dtype), else: []
+
+    bytes =
+      for {rows, scale} <- Enum.zip(symmetric, scales), do: [scaled(rows, scale, m, dtype), unit]
+
+    with {:ok, w} <-
+           Buffer.new(IO.iodata_to_binary(bytes), [count, parts, m, m], dtype, device: device),
+         :ok <- sweeps(a, w),
+         do: {:ok, w, scales}
+  end
+
+  defp greatest(numbers), do: Enum.reduce(numbers, 0.0, &max(abs(&1), &2))
+
+  # The matrix divided by a power of two, in the type of the buffer, padded with zeros to m rows.
+  defp scaled(rows, scale, m, dtype) do
+    bits = 8 * DType.size!(dtype)
+    factor = 1 / scale
+    zeros = fn elements -> <<0::size(elements * bits)>> end
+    n = length(rows)
+
+    lines =
+      for row <- rows do
+        line = for x <- row, into: <<>>, do: <<x * factor::float-size(bits)-native>>
+        [line, zeros.(m - n)]
+      end
+
+    [lines, zeros.((m - n) * m)]
+  end
+
+  # For each matrix the values, and the columns that have them.
+  defp sorted_values(binary, %{shape: [count, parts, m, _], dtype: dtype}, n, scales) do
+    size = DType.size!(dtype)
+    bits = 8 * size
+
+    for {scale, at} <- Enum.zip(scales, 0..(count - 1)) do
+      diagonal =
+        for i <- 0..(n - 1) do
+          place = ((at * parts * m + i) * m + i) * size
+          <<_::binary-size(place), x::float-size(bits)-native, _::binary>> = binary
+          {x, i}
+        end
+
+      {values, order} = diagonal |> Enum.sort_by(&elem(&1, 0)) |> Enum.unzip()
+      {Enum.map(values, &product(&1, scale)), order}
+    end
+  end
+
+  defp product(x, scale) do
+    x * scale
+  rescue
+    ArithmeticError -> if x > 0, do: :infinity, else: :neg_infinity
+  end
+
+  defp sorted_vectors(binary, %{shape: [_, 2, m, _], dtype: dtype}, n, orders) do
+    size = DType.size!(dtype)
+
+    for {order, at} <- Enum.with_index(orders), r <- 0..(n - 1), into: <<>> do
+      row = binary_part(binary, ((2 * at + 1) * m + r) * m * size, m * size)
+      for i <- order, into: <<>>, do: binary_part(row, i * size, size)
+    end
+  end
+
+  defp by_device(a, %{shape: [count, n, _], dtype: dtype, device: device} = buffer) do
+    m = n + rem(n, 2)
 
     with :ok <- Device.Operands.finite(buffer, a),
          {:ok, scales} <- scales(buffer),
          {:ok, factors} <-
            Buffer.new(Enum.map(scales, &(1 / &1)), [count], dtype, device: device),
-         {:ok, w} <- Buffer.empty([count, 2, m, m], dtype, options),
-         {:ok, turns} <- Buffer.empty([count, div(m, 2), 2], dtype, options),
-         {:ok, last} <- Buffer.zeros([count], :s32, device: device),
+         {:ok, w} <- Buffer.empty([count, 2, m, m], dtype, device: device, lazy: false),
          :ok <- run(:start, [buffer, factors, n, m, w], count * 2 * m * m),
-         :ok <- sweeps(a, {w, turns, last}, 1),
+         :ok <- sweeps(a, w),
          {:ok, scales} <- Buffer.new(scales, [count, 1], dtype, device: device),
          do: sorted(w, n, scales)
   end
@@ -38,14 +135,20 @@ defmodule ExCubecl.LinAlg.Device.Jacobi do
          :ok <- run(:magnitudes, [a, n, lower], count * n * n),
          {:ok, greatest} <- Ops.reduce_max(lower, axes: [1, 2]),
          {:ok, greatest} <- Buffer.to_list(greatest),
-         do: {:ok, Enum.map(greatest, &scale/1)}
+         # The factors, their inverses, are within the range of :f32.
+         do: {:ok, Enum.map(greatest, &scale(&1, 126))}
   end
 
-  # The factor, its inverse, is within the range of :f32.
-  defp scale(x) when x == 0, do: 1.0
-  defp scale(x), do: :math.pow(2.0, x |> :math.log2() |> ceil() |> max(-126) |> min(126))
+  defp scale(x, _most) when x == 0, do: 1.0
+  defp scale(x, most), do: :math.pow(2.0, x |> :math.log2() |> ceil() |> max(-most) |> min(most))
 
   ## Sweeps
+
+  defp sweeps(a, %{shape: [count, _, m, _], dtype: dtype, device: device} = w) do
+    with {:ok, turns} <- Buffer.empty([count, div(m, 2), 2], dtype, device: device, lazy: false),
+         {:ok, last} <- Buffer.zeros([count], :s32, device: device),
+         do: sweeps(a, {w, turns, last}, 1)
+  end
 
   # A sweep without a rotation is the last one. `last` has the last sweep with a rotation of each matrix.
   defp sweeps(a, {_, _, last} = state, sweep) do
@@ -59,14 +162,16 @@ defmodule ExCubecl.LinAlg.Device.Jacobi do
     end
   end
 
-  defp rounds({%{shape: [count, _, m, _], dtype: dtype} = w, turns, last}, sweep) do
+  defp rounds({%{shape: [count, parts, m, _], dtype: dtype} = w, turns, last}, sweep) do
     half = div(m, 2)
+    # The parts of a matrix are one bit of an index.
+    bits = parts - 1
 
     for round <- 0..(m - 2), reduce: Batch.new() do
       batch ->
         batch
-        |> step(:turns, [w, m, round, sweep, limit(dtype), turns, last], [count, half])
-        |> step(:rotate, [turns, m, round, w], [2 * count, half, half])
+        |> step(:turns, [w, m, bits, round, sweep, limit(dtype), turns, last], [count, half])
+        |> step(:rotate, [turns, m, bits, round, w], [parts * count, half, half])
     end
   end
 
@@ -126,14 +231,14 @@ defmodule ExCubecl.LinAlg.Device.Jacobi do
   defkernel(second(k, m, round), do: if(round < k, do: m - 1 + round - k, else: round - k))
 
   # For each pair the sine of the angle, at most an eighth of a turn, and the tangent of its half; no rotation for what counts as zero.
-  defkernel turns(w, m, round, sweep, limit, turns, last) do
+  defkernel turns(w, m, bits, round, sweep, limit, turns, last) do
     k = cast(index(:x), :u32)
     b = cast(index(:y), :u32)
     size = cast(m, :u32)
     i = b * div(size, 2) + k
     p = first(k, size, cast(round, :u32))
     q = second(k, size, cast(round, :u32))
-    top = b * 2 * size * size
+    top = bsl(b, bits) * size * size
     between = w[top + p * size + q]
     ratio = (w[top + q * size + q] - w[top + p * size + p]) / (2 * between)
     tangent = 1 / (abs(ratio) + sqrt(1 + ratio * ratio))
@@ -148,13 +253,13 @@ defmodule ExCubecl.LinAlg.Device.Jacobi do
 
   # Each invocation has the elements in the rows of one pair and the columns of another. Only columns of the product of rotations are rotated. The cosine is 1 minus
   # the sine times the tangent of the half angle, with more bits than a number of the type: the product of rotations stays orthogonal.
-  defkernel rotate(turns, m, round, w) do
+  defkernel rotate(turns, m, bits, round, w) do
     j = cast(index(:x), :u32)
     k = cast(index(:y), :u32)
     part = cast(index(:z), :u32)
     size = cast(m, :u32)
-    matrix = rem(part, 2) == 0
-    turn = div(part, 2) * div(size, 2)
+    matrix = band(part, bits) == 0
+    turn = bsr(part, bits) * div(size, 2)
     top = part * size * size
     u = first(j, size, cast(round, :u32))
     v = second(j, size, cast(round, :u32))

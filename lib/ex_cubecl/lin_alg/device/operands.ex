@@ -16,13 +16,17 @@ defmodule ExCubecl.LinAlg.Device.Operands do
   an algorithm goes through for each row.
   """
   def buffer(a, algorithm, elements) do
-    if elements >= @least[algorithm] and computes?(a), do: converted(a), else: :host
+    if faster?(a, algorithm, elements), do: converted(a), else: :host
   end
+
+  @doc "Whether the device is faster for so many elements, and calculates with the type."
+  def faster?(a, algorithm, elements), do: elements >= @least[algorithm] and computes?(a)
 
   defp computes?(%{buffer: %{device: device}} = a), do: type(a) in Device.info!(device).dtypes
 
-  defp type(%{dtype: :f64}), do: :f64
-  defp type(_), do: :f32
+  @doc "The type of the calculation."
+  def type(%{dtype: :f64}), do: :f64
+  def type(_), do: :f32
 
   @doc "As `buffer/3`, wherever the algorithm runs."
   def converted(%{m: m, n: n, batch: batch} = a) do

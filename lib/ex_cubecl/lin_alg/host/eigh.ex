@@ -10,7 +10,7 @@ defmodule ExCubecl.LinAlg.Host.Eigh do
 
   def decompose(rows) do
     n = length(rows)
-    {diagonal, beside, columns} = rows |> symmetric() |> tridiagonal()
+    {diagonal, beside, columns} = rows |> Rows.symmetric() |> tridiagonal()
 
     {values, vectors} =
       ql(indexed(diagonal), indexed(beside ++ [0.0]), indexed(columns), 0, n)
@@ -21,13 +21,6 @@ defmodule ExCubecl.LinAlg.Host.Eigh do
   end
 
   defp indexed(list), do: list |> Enum.with_index() |> Map.new(fn {x, i} -> {i, x} end)
-
-  defp symmetric(rows) do
-    columns = Rows.transpose(rows, length(rows))
-
-    for {row, column, i} <- Enum.zip([rows, columns, 0..(length(rows) - 1)]),
-        do: Enum.take(row, i) ++ Enum.drop(column, i)
-  end
 
   # The diagonal, what is beside it, and the columns of the orthogonal matrix.
   defp tridiagonal([[d]]), do: {[d], [], [[1.0]]}

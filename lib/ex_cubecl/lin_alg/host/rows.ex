@@ -6,6 +6,14 @@ defmodule ExCubecl.LinAlg.Host.Rows do
   def transpose([], n), do: List.duplicate([], n)
   def transpose(rows, _n), do: Enum.zip_with(rows, & &1)
 
+  @doc "The symmetric matrix with the same lower triangle."
+  def symmetric(rows) do
+    columns = transpose(rows, length(rows))
+
+    for {row, column, i} <- Enum.zip([rows, columns, 0..(length(rows) - 1)//1]),
+        do: Enum.take(row, i) ++ Enum.drop(column, i)
+  end
+
   def reverse(rows), do: rows |> Enum.map(&Enum.reverse/1) |> Enum.reverse()
 
   def zeros(n), do: List.duplicate(0.0, n)
