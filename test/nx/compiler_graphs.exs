@@ -752,7 +752,7 @@ defmodule ExCubecl.NxGraphsTest do
           run(fun, arguments, ExCubecl)
         end)
     )
-    |> Task.await_many(120_000)
+    |> Task.await_many(:infinity)
   end
 
   defp numbers(tensors), do: Enum.map(tensors, &Nx.to_flat_list/1)

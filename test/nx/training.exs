@@ -96,7 +96,7 @@ defmodule ExCubecl.NxTrainingTest do
     {Memory.usage!(device: id).peak_bytes, result}
   end
 
-  defp eventually(check, tries \\ 500),
+  defp eventually(check, tries \\ 6000),
     do: check.() or (tries > 0 and Process.sleep(10) == :ok and eventually(check, tries - 1))
 
   # Nearly all parameters are in the first layer: 64 * 4,032 floats for each MiB.

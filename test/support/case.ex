@@ -24,37 +24,46 @@ defmodule ExCubecl.Case do
     term
   end
 
-  @doc "Waits until `live/0` returns `expected`, because destructors run after a garbage collection."
-  def eventually(expected, tries \\ 2000) do
+  @doc "Waits until `live/1` returns `expected`, because destructors run after a garbage collection."
+  def eventually(expected, device \\ nil, tries \\ 6000) do
     :erlang.garbage_collect()
     :erlang.yield()
+    live = live(device)
 
     cond do
-      live() == expected ->
+      live == expected ->
         :ok
 
       tries == 0 ->
-        ExUnit.Assertions.flunk("live: #{inspect(live())}, expected: #{inspect(expected)}")
+        ExUnit.Assertions.flunk("live: #{inspect(live)}, expected: #{inspect(expected)}")
 
       true ->
-        Process.sleep(10) && eventually(expected, tries - 1)
+        Process.sleep(10) && eventually(expected, device, tries - 1)
     end
   end
 
   @doc """
-  Live bytes and buffers after all remains of earlier tests are freed: their garbage in any process, and the heaps of
-  processes that have just exited, of which no message notifies.
+  Live bytes and buffers after all remains of earlier tests are freed: their garbage in any process, the heaps of
+  processes that have just exited, of which no message notifies, and what queued work of the device still holds.
   """
-  def settled(last \\ nil, same \\ 0) do
+  def settled(device \\ nil) do
+    _ = ExCubecl.Device.synchronize(device)
+    settled(device, nil, 0)
+  end
+
+  defp settled(device, last, same) do
     for pid <- Process.list(), do: :erlang.garbage_collect(pid)
     Process.sleep(5)
 
-    case live() do
+    case live(device) do
       ^last when same == 5 -> last
-      ^last -> settled(last, same + 1)
-      other -> settled(other, 0)
+      ^last -> settled(device, last, same + 1)
+      other -> settled(device, other, 0)
     end
   end
+
+  @doc "Empties the cache of kernels, so that it evicts none while a test counts the kernels that are compiled."
+  def empty_kernel_cache, do: :ets.delete_all_objects(ExCubecl.Kernel.Cache)
 
   @doc "Simulates a Livebook runtime, which is detected by a module of its name, and in which there is no terminal, until the test ends."
   def in_livebook(delay) do
@@ -69,7 +78,7 @@ defmodule ExCubecl.Case do
   end
 
   @doc "Waits until `check` returns true, for events without a message."
-  def until(check, tries \\ 2000) do
+  def until(check, tries \\ 12_000) do
     cond do
       check.() -> :ok
       tries == 0 -> ExUnit.Assertions.flunk("it did not happen")
@@ -77,9 +86,9 @@ defmodule ExCubecl.Case do
     end
   end
 
-  @doc "Live bytes and live buffers of the default device."
-  def live do
-    usage = ExCubecl.Memory.usage!()
+  @doc "Live bytes and live buffers of a device, or of the default device."
+  def live(device \\ nil) do
+    usage = ExCubecl.Memory.usage!(device: device)
     {usage.live_bytes, usage.live_buffers}
   end
 

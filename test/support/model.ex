@@ -372,7 +372,7 @@ if Code.ensure_loaded?(:proper) do
     ## The real calls
 
     @doc "Runs a call in this process or in another one, which gets its handles sent."
-    def run(:there, name, a), do: Task.await(Task.async(fn -> real(name, a) end), 60_000)
+    def run(:there, name, a), do: Task.await(Task.async(fn -> real(name, a) end), :infinity)
     def run(:here, name, a), do: real(name, a)
     def run(where, name, a, b), do: run(where, name, [a, b])
     def run(where, name, a, b, c), do: run(where, name, [a, b, c])

@@ -56,7 +56,7 @@ defmodule ExCubecl.BusyDeviceTest do
     end
 
     assert Busy.busy?(busy), "the kernels were done before the other calls: nothing was proved"
-    Task.await_many([busy | callers], 300_000)
+    Task.await_many([busy | callers], :infinity)
     GenServer.stop(pool)
     assert {:messages, []} = Process.info(self(), :messages)
   end
@@ -117,8 +117,8 @@ defmodule ExCubecl.BusyDeviceTest do
     view = ExCubecl.buffer!(List.duplicate(7, 8), [8], :u8)
     busy = Busy.keep(ExCubecl.default_device!(), 3)
     text = inspect(view)
-    assert text =~ "busy" or not Busy.busy?(busy)
-    Task.await(busy, 300_000)
+    assert text =~ "busy" or text =~ "[7, 7"
+    Task.await(busy, :infinity)
     assert inspect(view) =~ "[7, 7"
     refute_received _
   end
@@ -128,8 +128,8 @@ defmodule ExCubecl.BusyDeviceTest do
     busy = Busy.keep(ExCubecl.default_device!(), 3)
     writers = for _ <- 1..50, do: spawn(fn -> Buffer.write(target, [9]) end)
     for writer <- writers, do: Process.exit(writer, :kill)
-    Task.await(busy, 300_000)
+    Task.await(busy, :infinity)
     assert ExCubecl.to_list!(target) in [[0], [9]]
-    assert Buffer.ref_count!(target) == 1
+    until(fn -> Buffer.ref_count!(target) == 1 end)
   end
 end

@@ -20,7 +20,7 @@ defmodule ExCubecl.HostileTest do
       {:DOWN, ^monitor, :process, _, reason} ->
         assert reason == :normal, "seed #{seed}: #{Exception.format_exit(reason)}"
     after
-      90_000 ->
+      550_000 ->
         last = pid |> Process.info(:dictionary) |> elem(1) |> Keyword.get(:call)
         Process.exit(pid, :kill)
         flunk("seed #{seed}: no answer to #{inspect(last)}")

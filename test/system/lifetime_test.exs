@@ -14,7 +14,7 @@ defmodule ExCubecl.LifetimeTest do
           end)
         end
 
-      Task.await_many(tasks, 60_000)
+      Task.await_many(tasks, :infinity)
     end
 
     eventually(before)

@@ -257,11 +257,11 @@ defmodule ExCubecl.NodesTest do
         receive do: (:drop -> send(parent, {:dropped, length(handles)}))
       end)
 
-    assert_receive :made, 10_000
+    assert_receive :made
     assert kept(node) == 3
     killed(ExCubecl.Cluster.Releaser)
     send(holder, :drop)
-    assert_receive {:dropped, 3}, 10_000
+    assert_receive {:dropped, 3}
     until(fn -> kept(node) == 0 end)
     # After a kill of the Keeper the buffers that it held are stale, and new ones work.
     old = Buffer.zeros!([10], :u8, device: device)
@@ -274,7 +274,7 @@ defmodule ExCubecl.NodesTest do
     pid = Process.whereis(name)
     monitor = Process.monitor(pid)
     Process.exit(pid, :kill)
-    assert_receive {:DOWN, ^monitor, _, _, _}, 10_000
+    assert_receive {:DOWN, ^monitor, _, _, _}
     until(fn -> Process.whereis(name) not in [nil, pid] end)
   end
 
@@ -288,7 +288,8 @@ defmodule ExCubecl.NodesTest do
         assert kept(node) >= 20
         assert for(v <- views, do: hd(Buffer.to_list!(v))) == Enum.to_list(1..20)
         :done
-      end)
+      end),
+      :infinity
     )
 
     collected(fn -> kept(node) == 0 end)
@@ -383,7 +384,7 @@ defmodule ExCubecl.NodesTest do
 
     # A process on the other node holds a buffer of this node.
     there(other, Kernel, :spawn, [Peer, :hold, [here, self()]])
-    assert_receive :held, 10_000
+    assert_receive :held
     assert elem(live(), 0) == elem(before, 0) + 5_000
 
     {:ok, [device | _]} = ExCubecl.devices(nodes: [other])
@@ -418,7 +419,7 @@ defmodule ExCubecl.NodesTest do
       task = Task.async(fn -> {call.(), Process.info(self(), :messages)} end)
       Process.sleep(wait)
       Node.disconnect(other)
-      {result, {:messages, messages}} = Task.await(task, 60_000)
+      {result, {:messages, messages}} = Task.await(task, :infinity)
       assert messages == []
 
       case result do
@@ -453,7 +454,7 @@ defmodule ExCubecl.NodesTest do
       end)
 
     result = Buffer.transfer(local, device.id)
-    Task.await(killer, 60_000)
+    Task.await(killer, :infinity)
     assert match?({:ok, _}, result) or reason(result) in [:node_down, :stale]
     eventually(before)
     assert Buffer.read_part!(local, 0, 1) == <<1>>

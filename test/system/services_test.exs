@@ -102,7 +102,7 @@ defmodule ExCubecl.ServicesTest do
       assert_receive {:DOWN, ^monitor, _, _, _}
       assert ExCubecl.to_list!(Kernel.run!(double, [x])) == [2, 4]
       assert {:ok, _} = Memory.timeline()
-      back(pid, 500)
+      back(pid, 6000)
     end
 
     assert master() == master
@@ -141,7 +141,7 @@ defmodule ExCubecl.ServicesTest do
         end
       end)
 
-    Task.await_many(runners, 60_000)
+    Task.await_many(runners, :infinity)
     Process.exit(killer, :kill)
     assert is_pid(Process.whereis(ExCubecl.Supervisor))
   end
@@ -198,7 +198,7 @@ defmodule ExCubecl.ServicesTest do
     :ok = Memory.timeline(every: 1, keep: 5)
     kill(Process.whereis(Timeline))
     buffer = Buffer.zeros!([10], :u8)
-    recorded(500)
+    recorded(12_000)
     assert Memory.timeline(false) == :ok
     kill(Process.whereis(Timeline))
     assert Memory.timeline() == {:ok, %{}}

@@ -6,7 +6,7 @@ defmodule ExCubecl.ReadAsyncTest do
     buffer = Buffer.full!([1_000_000], :u8, 1)
     {:ok, transfer} = Buffer.read_async(buffer)
     :ok = Buffer.fill(buffer, 2)
-    assert_receive {^transfer, {:ok, binary}}, 10_000
+    assert_receive {^transfer, {:ok, binary}}
     assert binary == :binary.copy(<<1>>, 1_000_000)
     assert Buffer.read_part!(buffer, 0, 1) == <<2>>
   end
@@ -44,7 +44,7 @@ defmodule ExCubecl.ReadAsyncTest do
 
     for pid <- pids do
       monitor = Process.monitor(pid)
-      assert_receive {:DOWN, ^monitor, :process, _, _}, 10_000
+      assert_receive {:DOWN, ^monitor, :process, _, _}
     end
 
     eventually(before)

@@ -134,7 +134,7 @@ defmodule ExCubecl.DeviceLostTest do
       assert Device.reset(id) == :ok
     end
 
-    Task.await_many(tasks, 60_000)
+    Task.await_many(tasks, :infinity)
     assert ExCubecl.to_list!(ExCubecl.buffer!([1], [1], :u8)) == [1]
     eventually({0, 0})
   end

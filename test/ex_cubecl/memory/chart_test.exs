@@ -8,6 +8,8 @@ defmodule ExCubecl.ChartTest do
   alias ExCubecl.Memory.Chart.Svg.Timeline
 
   setup do
+    # The buffers of earlier tests have the tags of these.
+    settled()
     on_exit(fn -> Memory.timeline(false) end)
   end
 
