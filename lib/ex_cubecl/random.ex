@@ -127,7 +127,13 @@ defmodule ExCubecl.Random do
       [[9, 20], [19, 6], [71, 15]]
   """
   @spec integers(key, Buffer.shape(), Range.t(), dtype: DType.t(), device: Device.id()) :: result
-  def integers(key, shape, range, opts \\ []),
+  def integers(key, shape, range, opts \\ [])
+
+  # The limits of NumPy and PyTorch.
+  def integers(_key, _shape, low, high) when is_integer(low) and is_integer(high),
+    do: Arguments.invalid(:range, low, "one range, first..last, of which both ends are included")
+
+  def integers(key, shape, range, opts),
     do: draw(key, opts, [:dtype, :device], &Draw.integers(&1, shape, range, opts))
 
   @doc """

@@ -38,7 +38,11 @@ defmodule ExCubecl.Arena.Options do
     end
   end
 
-  def check(_opts, more_opts, _more), do: Arguments.invalid(:options, more_opts, "options once")
+  def check(opts, more_opts, _more) do
+    if Keyword.keyword?(opts),
+      do: Arguments.invalid(:options, more_opts, "options once"),
+      else: size({:ok, opts}, true)
+  end
 
   defp known(more), do: @options ++ more ++ AllocOptions.options()
 

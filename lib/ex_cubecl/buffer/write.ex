@@ -12,9 +12,18 @@ defmodule ExCubecl.Buffer.Write do
     with {:ok, opts} <- Arguments.options(opts, [:offset, :progress]),
          {:ok, progress} <- Progress.check(opts[:progress]),
          {:ok, data} <- Arguments.data(data, buffer.shape),
-         {:ok, offset, shape} <- range(buffer, data, opts[:offset]),
-         do: upload(buffer, {offset, shape}, data, progress)
+         {:ok, offset, shape} <- range(buffer, data, opts[:offset]) do
+      buffer |> upload({offset, shape}, data, progress) |> misfit()
+    else
+      error -> misfit(error)
+    end
   end
+
+  # The option that takes fewer elements.
+  defp misfit({:error, %Error{reason: :shape_mismatch} = error}),
+    do: {:error, %{error | details: Map.put(error.details, :option, :offset)}}
+
+  defp misfit(result), do: result
 
   # The offset to write at, and the shape of a list (`nil` for a binary). Without an offset the data must fill
   # the buffer; with an offset it is flat, and its length is the number of elements to write.

@@ -94,7 +94,7 @@ defmodule ExCubecl.Error.Arguments do
   def options(opts, known) do
     cond do
       not Keyword.keyword?(opts) ->
-        invalid(:options, opts, keyword(known) <> Remedy.of_options(opts, known))
+        no_keywords(opts, known)
 
       unknown = Enum.find(Keyword.keys(opts), &(&1 not in known)) ->
         unknown(unknown, known)
@@ -104,16 +104,33 @@ defmodule ExCubecl.Error.Arguments do
     end
   end
 
+  @doc "The result of a function that does not know all options: an error about options names the further ones, too."
+  def further_options({:error, %Error{details: %{known: known} = details}}, further) do
+    known = known ++ further
+
+    if details.argument == :option,
+      do: unknown(details.value, known),
+      else: no_keywords(details.value, known)
+  end
+
+  def further_options(result, _further), do: result
+
   def invalid(argument, value, expected),
     do: Error.new(:invalid_argument, argument: argument, value: value, expected: expected)
 
+  defp no_keywords(opts, known) do
+    expected = keyword(known) <> Remedy.of_options(opts, known)
+
+    Error.new(:invalid_argument, argument: :options, value: opts, expected: expected, known: known)
+  end
+
   defp unknown(key, known) do
     expected = if known == [], do: "no options", else: "one of #{names(known)}"
-    details = [argument: :option, value: key, expected: expected]
+    details = [argument: :option, value: key, expected: expected, known: known]
 
     case Suggestion.option(key, known) do
       nil -> Error.new(:invalid_argument, details)
-      meant -> Error.new(:invalid_argument, [meant: meant] ++ details)
+      meant -> Error.new(:invalid_argument, [meant: inspect(meant)] ++ details)
     end
   end
 

@@ -58,14 +58,15 @@ defmodule ExCubecl.Error.Operation do
   defp put(details, :operand, :buffer), do: details
   defp put(details, key, name), do: Map.put(details, key, name)
 
-  # The name of the first argument, or the place in an argument that is a list.
+  # The name of the first argument, the place in an argument that is a list, or the name of an option.
   defp found(args, wanted?) do
     Enum.find_value(args, fn {name, value} ->
       cond do
         wanted?.(value) -> name
         not is_list(value) or List.improper?(value) -> nil
         at = Enum.find_index(value, wanted?) -> "#{name}[#{at}]"
-        true -> nil
+        not Keyword.keyword?(value) -> nil
+        true -> Enum.find_value(value, fn {key, option} -> if wanted?.(option), do: key end)
       end
     end)
   end

@@ -9,6 +9,21 @@ defmodule ExCubecl.Error.Remedy do
   # Arguments that are buffers, and those that are elements.
   @buffers [:buffer, :buffers, :view, :tensor]
 
+  # The option that is meant by a number without a name, in the order in which they are looked for.
+  @numbers [:samples, :parts, :timeout, :size, :axis]
+
+  # The option that has a value of this name.
+  @names %{
+    asc: :direction,
+    desc: :direction,
+    reduced: :mode,
+    complete: :mode,
+    frobenius: :order,
+    nuclear: :order,
+    same: :padding,
+    valid: :padding
+  }
+
   @doc "For a term given as an argument of this name, which is `nil` for an argument of a kernel."
   @spec of(atom | nil, term) :: String.t()
   def of(_argument, {:ok, _value}),
@@ -45,8 +60,14 @@ defmodule ExCubecl.Error.Remedy do
   def of(argument, binary) when argument in [:buffer, :view] and is_binary(binary),
     do: ": see ExCubecl.buffer/3, which takes the bytes of elements"
 
+  # Elixir compares terms, not elements.
+  def of(nil, boolean) when is_boolean(boolean),
+    do: ": see ExCubecl.Ops.greater/2, less/2 and equal/2, which compare elements"
+
   def of(:data, %Range{}), do: ": see Enum.to_list/1 and ExCubecl.Buffer.iota/3"
-  def of(:data, tuple) when is_tuple(tuple), do: ": see Tuple.to_list/1"
+
+  def of(:data, tuple) when is_tuple(tuple) and is_number(elem(tuple, 0)),
+    do: ": see Tuple.to_list/1"
 
   def of(:data, number) when is_number(number),
     do: ": see ExCubecl.Buffer.fill/2 and ExCubecl.Buffer.full/4"
@@ -59,24 +80,43 @@ defmodule ExCubecl.Error.Remedy do
          else: (_ -> "")
   end
 
+  def of(:fun, other) when not is_function(other), do: ": the function is the last argument"
   def of(_argument, _value), do: ""
 
   @doc "For a term given as options, of which these are known."
   @spec of_options(term, [atom]) :: String.t()
-  def of_options(axis, known) when is_integer(axis),
-    do: if(:axis in known, do: ": did you mean axis: #{Text.show(axis)}?", else: "")
+  def of_options(number, known) when is_integer(number) do
+    case Enum.find(@numbers, &(&1 in known)) do
+      nil -> ""
+      option -> ": did you mean #{option}: #{Text.show(number)}?"
+    end
+  end
+
+  def of_options({runtime, index} = device, known) when is_atom(runtime) and is_integer(index),
+    do: if(:device in known, do: ": did you mean device: #{Text.show(device)}?", else: "")
+
+  def of_options(source, known) when is_binary(source),
+    do: if(:wgsl in known, do: ": a source is given as wgsl:", else: "")
+
+  # As the last argument of NumPy's functions.
+  def of_options(%{ref: _, dtype: _, shape: _} = buffer, known),
+    do: if(:into in known, do: ": did you mean into: #{Text.show(buffer)}?", else: "")
 
   def of_options([axis | _] = axes, known) when is_integer(axis),
     do: if(:axes in known, do: ": did you mean axes: #{Text.show(axes)}?", else: "")
 
-  def of_options(dtype, known) when is_atom(dtype),
-    do:
-      if(:dtype in known and Table.valid?(dtype),
-        do: ": did you mean dtype: #{inspect(dtype)}?",
-        else: ""
-      )
+  def of_options(name, known) when is_atom(name) do
+    option = if Table.valid?(name), do: :dtype, else: @names[name]
+    if option in known, do: ": did you mean #{option}: #{inspect(name)}?", else: ""
+  end
 
   def of_options(_other, _known), do: ""
+
+  @doc "For a term given as an element type."
+  @spec of_dtype(term) :: String.t()
+  def of_dtype([{_, _} | _]), do: ", before the options"
+  def of_dtype([_ | _]), do: ", behind the shape"
+  def of_dtype(_other), do: ""
 
   @doc "For a term given as an element."
   @spec of_element(term) :: String.t()

@@ -67,8 +67,11 @@ defmodule ExCubecl.Error.Text do
 
   def device({node, {_, _} = id}) when is_atom(node), do: "#{device(id)} of node #{word(node)}"
 
-  def device({node, id}) when is_atom(node) and is_binary(id),
-    do: "#{word(id)} of node #{word(node)}"
+  def device({node, id} = other) when is_atom(node) and is_binary(id) do
+    if String.contains?(Atom.to_string(node), "@"),
+      do: "#{word(id)} of node #{word(node)}",
+      else: show(other)
+  end
 
   def device(other), do: show(other)
 

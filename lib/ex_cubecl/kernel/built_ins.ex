@@ -102,6 +102,22 @@ defmodule ExCubecl.Kernel.BuiltIns do
   @doc "The functions of two operands, by their names in the code."
   def binary, do: @binary
 
+  # Functions that have another name in the code, which is a word if there is one.
+  @written for {function, names} <-
+                 Enum.group_by(Enum.concat(@unary, @binary), &elem(&1, 1), &elem(&1, 0)),
+               function not in names,
+               into: %{},
+               do: {function, Enum.find(names, hd(names), &(Atom.to_string(&1) =~ ~r/^[a-z]/))}
+
+  @doc """
+  The name in the code of a function of one or two operands, for messages.
+
+      iex> Enum.map([:add, :shl, :min], &ExCubecl.Kernel.BuiltIns.written/1)
+      [:+, :bsl, :min]
+  """
+  @spec written(atom) :: atom
+  def written(function), do: Map.get(@written, function, function)
+
   @doc "The names of the atomic operations."
   def atomics, do: @atomics
 

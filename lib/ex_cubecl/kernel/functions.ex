@@ -4,7 +4,7 @@ defmodule ExCubecl.Kernel.Functions do
 
   import ExCubecl.Kernel.Types
 
-  alias ExCubecl.Kernel.FloatFunctions
+  alias ExCubecl.Kernel.{BuiltIns, FloatFunctions}
 
   @kernels FloatFunctions.names()
 
@@ -101,7 +101,7 @@ defmodule ExCubecl.Kernel.Functions do
 
     cond do
       type == :bool ->
-        type_error(line, "#{function} is of a number, not of a comparison")
+        type_error(line, "#{BuiltIns.written(function)} is of a number, not of a comparison")
 
       function == :neg ->
         negative(type, tree, state)
@@ -167,12 +167,19 @@ defmodule ExCubecl.Kernel.Functions do
 
   defp number(:bool, function, line),
     do:
-      type_error(line, "#{function} is of numbers, not of comparisons: use if c do 1 else 0 end")
+      type_error(
+        line,
+        "#{BuiltIns.written(function)} is of numbers, not of comparisons: use if c do 1 else 0 end"
+      )
 
   defp number(type, _function, _line), do: type
 
   defp integer(type, function, line) when type in [:bool, :f16, :bf16, :f32, :f64],
-    do: type_error(line, "#{function} is of integers, not of #{type}: use cast(x, :s32)")
+    do:
+      type_error(
+        line,
+        "#{BuiltIns.written(function)} is of integers, not of #{type}: use cast(x, :s32)"
+      )
 
   defp integer(type, _function, _line), do: type
 end

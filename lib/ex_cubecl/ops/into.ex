@@ -17,16 +17,19 @@ defmodule ExCubecl.Ops.Into do
   @spec run(atom, [{atom | String.t(), term}], term, calculation) ::
           {:ok, Buffer.t()} | :ok | {:error, Error.t()}
   def run(name, operands, opts, calculation) do
-    case split(opts) do
-      :none ->
-        calculation.(opts, nil)
+    result =
+      case split(opts) do
+        :none ->
+          calculation.(opts, nil)
 
-      {into, opts} ->
-        with {:ok, into} <- Handle.local(into),
-             :ok <- apart(name, operands, into),
-             {:ok, result} <- calculation.(opts, into),
-             do: deliver(name, result, into)
-    end
+        {into, opts} ->
+          with {:ok, into} <- Handle.local(into),
+               :ok <- apart(name, operands, into),
+               {:ok, result} <- calculation.(opts, into),
+               do: deliver(name, result, into)
+      end
+
+    Arguments.further_options(result, [:into])
   end
 
   @doc "As `run/4`, for an operation without other options."
@@ -38,24 +41,27 @@ defmodule ExCubecl.Ops.Into do
 
   @doc "As `run/4`, for an operation with two results. `into:` is a pair of buffers."
   def run_pair(name, operands, opts, calculation) do
-    case split(opts) do
-      :none ->
-        calculation.(opts, {nil, nil})
+    result =
+      case split(opts) do
+        :none ->
+          calculation.(opts, {nil, nil})
 
-      {{first, second}, opts} ->
-        with {:ok, first} <- Handle.local(first),
-             {:ok, second} <- Handle.local(second),
-             :ok <- apart(name, operands ++ [indices: second], first),
-             :ok <- apart(name, operands, second),
-             {:ok, {one, two}} <- calculation.(opts, {first, second}),
-             :ok <- fits(name, one, first),
-             :ok <- fits(name, two, second),
-             :ok <- deliver(name, one, first),
-             do: deliver(name, two, second)
+        {{first, second}, opts} ->
+          with {:ok, first} <- Handle.local(first),
+               {:ok, second} <- Handle.local(second),
+               :ok <- apart(name, operands ++ [indices: second], first),
+               :ok <- apart(name, operands, second),
+               {:ok, {one, two}} <- calculation.(opts, {first, second}),
+               :ok <- fits(name, one, first),
+               :ok <- fits(name, two, second),
+               :ok <- deliver(name, one, first),
+               do: deliver(name, two, second)
 
-      {other, _opts} ->
-        Shapes.invalid(name, :into, other, "two buffers, {values, indices}")
-    end
+        {other, _opts} ->
+          Shapes.invalid(name, :into, other, "two buffers, {values, indices}")
+      end
+
+    Arguments.further_options(result, [:into])
   end
 
   @doc "The operands of an operation on a list of buffers."

@@ -85,16 +85,16 @@ defmodule ExCubecl.Ops.Movement do
   ## Several buffers
 
   def concatenate(buffers, opts, into \\ nil) do
-    with {:ok, opts} <- Arguments.options(opts, [:axis]),
-         {:ok, [first | _] = views} <- some(:concatenate, buffers),
+    with {:ok, [first | _] = views} <- some(:concatenate, buffers),
+         {:ok, opts} <- Arguments.options(opts, [:axis]),
          {:ok, axis} <- Shapes.axis(:concatenate, first.shape, Keyword.get(opts, :axis, 0)),
          :ok <- alike(views, axis),
          do: joined(:concatenate, views, axis, into)
   end
 
   def stack(buffers, opts, into \\ nil) do
-    with {:ok, opts} <- Arguments.options(opts, [:axis]),
-         {:ok, [first | _] = views} <- some(:stack, buffers),
+    with {:ok, [first | _] = views} <- some(:stack, buffers),
+         {:ok, opts} <- Arguments.options(opts, [:axis]),
          # The new axis may be the last one.
          {:ok, axis} <- Shapes.axis(:stack, [1 | first.shape], Keyword.get(opts, :axis, 0)),
          :ok <- equal(views),
@@ -182,7 +182,7 @@ defmodule ExCubecl.Ops.Movement do
   ## New buffers
 
   def eye(shape, dtype, opts) do
-    shape = if is_integer(shape), do: [shape, shape], else: shape
+    shape = if is_integer(shape) and shape >= 0, do: [shape, shape], else: shape
 
     with {:ok, out} <- new(shape, dtype, opts, [:device]) do
       case out.shape do

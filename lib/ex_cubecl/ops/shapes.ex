@@ -102,11 +102,25 @@ defmodule ExCubecl.Ops.Shapes do
   @doc "The axes of the options `axes:` or `axis:`, of which one at most is given."
   def axes_of(operation, shape, opts) do
     case {opts[:axis], opts[:axes]} do
-      {nil, axes} -> axes(operation, shape, axes)
-      {axis, nil} -> with {:ok, axis} <- axis(operation, shape, axis), do: {:ok, [axis]}
-      {_, axes} -> invalid(operation, :axes, axes, "axis: or axes:, not both")
+      {nil, axis} when is_integer(axis) ->
+        meant(list(operation, axis), "axes: [#{Text.show(axis)}]")
+
+      {nil, axes} ->
+        axes(operation, shape, axes)
+
+      {[_ | _] = axes, nil} ->
+        meant(axis(operation, shape, axes), "axes: #{Text.show(axes)}")
+
+      {axis, nil} ->
+        with {:ok, axis} <- axis(operation, shape, axis), do: {:ok, [axis]}
+
+      {_, axes} ->
+        invalid(operation, :axes, axes, "axis: or axes:, not both")
     end
   end
+
+  defp meant({:error, error}, meant),
+    do: {:error, %{error | details: Map.put(error.details, :meant, meant)}}
 
   @doc "The option `keep_axes:`."
   def keep_axes(operation, opts) do

@@ -148,7 +148,7 @@ defmodule ExCubecl.Random.Sampling do
   defp weights(name, weights, n) do
     with {:ok, weights} <- Operands.contiguous(weights, name) do
       cond do
-        weights.shape != [n] -> Shapes.mismatch(name, :equal, [n], weights.shape)
+        weights.shape != [n] -> Shapes.mismatch(name, :probabilities, weights.shape, [n])
         weights.dtype in [:f32, :f64] -> {:ok, weights}
         weights.dtype in [:f16, :bf16] -> Buffer.convert(weights, :f32)
         true -> Shapes.invalid(name, :probabilities, weights, "floats")

@@ -72,7 +72,7 @@ defmodule ExCubecl.Buffer.InferenceTest do
           {[[1], [1 | 2]],
            "buffer: the data is an improper list: expected a list that ends with []"},
           {[3_000_000_000],
-           "buffer: element 0 of the data is 3000000000, which s32 cannot hold: expected an integer from -2147483648 to 2147483647"},
+           "buffer: element 0 of the data is 3000000000, which s32 cannot hold: expected an integer from -2147483648 to 2147483647; :s64 holds it"},
           {[1, :b],
            "buffer: element 1 of the data is :b, which f32 cannot hold: expected a float, an integer of at most 64 bits, :nan, :infinity or :neg_infinity"}
         ],

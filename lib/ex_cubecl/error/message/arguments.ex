@@ -63,9 +63,9 @@ defmodule ExCubecl.Error.Message.Arguments do
   def text(:invalid_argument, %{number: _, value: value, expected: expected}),
     do: "expected #{expected}, and #{Text.show(value)} is given" <> Remedy.of(nil, value)
 
-  def text(:invalid_argument, %{argument: :option, expected: expected, meant: meant} = details),
+  def text(:invalid_argument, %{argument: argument, expected: expected, meant: meant} = details),
     do:
-      "invalid option #{Text.show(details.value)}: expected #{expected}: did you mean #{inspect(meant)}?"
+      "invalid #{argument} #{Text.show(details.value)}: expected #{expected}: did you mean #{meant}?"
 
   def text(:invalid_argument, %{argument: argument, expected: expected} = details),
     do:

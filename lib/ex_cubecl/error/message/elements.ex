@@ -13,7 +13,7 @@ defmodule ExCubecl.Error.Message.Elements do
   def text(:invalid_value, %{index: index, value: value, dtype: dtype}),
     do:
       "element #{index} of the data is #{Text.show(value)}, which #{dtype} cannot hold: expected #{Table.range(dtype)}" <>
-        Remedy.of_element(value)
+        Remedy.of_element(value) <> wider(dtype, value)
 
   def text(:invalid_value, %{value: value, dtype: dtype}),
     do:
@@ -39,7 +39,7 @@ defmodule ExCubecl.Error.Message.Elements do
   def text(:unsupported_dtype, %{dtype: dtype}),
     do:
       "#{Text.show(dtype)} is no element type: #{Suggestion.text(dtype, "expected")}" <>
-        if(is_list(dtype), do: ", behind the shape", else: "")
+        Remedy.of_dtype(dtype)
 
   def text(:loop_limit, %{device: device}),
     do:
@@ -101,4 +101,10 @@ defmodule ExCubecl.Error.Message.Elements do
     do: "nothing was ever written to this buffer: write, fill or copy into it before reading"
 
   def text(_reason, _details), do: nil
+
+  # The type of integers for which the caller gave none.
+  defp wider(:s32, value) when value in -0x8000000000000000..0x7FFFFFFFFFFFFFFF,
+    do: "; :s64 holds it"
+
+  defp wider(_dtype, _value), do: ""
 end

@@ -89,6 +89,10 @@ defmodule ExCubecl.Error.Message.Shapes do
     do:
       "#{details.operation}: for these indices and this target, the updates have the shape #{Text.show(details.shape)}, and those given have #{Text.show(details.other_shape)}"
 
+  def text(:shape_mismatch, %{relation: :probabilities} = details),
+    do:
+      "#{details.operation}: the probabilities are of shape #{Text.show(details.shape)}: expected #{Text.show(details.other_shape)}, one for each slice"
+
   def text(:shape_mismatch, %{relation: :vectors} = details),
     do:
       "#{details.operation}: shape #{Text.show(details.shape)} has fewer axes than the vectors of indices of shape #{Text.show(details.other_shape)}: " <>
@@ -168,7 +172,7 @@ defmodule ExCubecl.Error.Message.Shapes do
 
   def text(_reason, _details), do: nil
 
-  defp part(%{function: :write}), do: ": the option offset: writes a part"
+  defp part(%{option: :offset}), do: ": the option offset: writes a part"
   defp part(_details), do: ""
 
   defp axis(%{axis: axis, lengths: {one, other}}), do: "axis #{axis} has #{one} and #{other}"
