@@ -284,7 +284,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     # Decompositions, scans and transforms, which Nx would calculate with other operations, are the exception.
     for {name, arity} <- callbacks -- Module.definitions_in(__MODULE__, :def),
         function_exported?(Nx.BinaryBackend, name, arity) or
-          name in ([:qr, :cholesky, :eigh, :fft2, :ifft2] ++ Scan.names()) do
+          name in ([:qr, :cholesky, :eigh, :svd, :fft2, :ifft2] ++ Scan.names()) do
       args = Macro.generate_arguments(arity, __MODULE__)
 
       @impl true

@@ -11,19 +11,20 @@ defmodule ExCubecl.LinAlg do
   Matrices are the last two axes of a buffer or of a view; over the axes before them, a function does the same for each matrix. Results are of the type of the
   buffer if that is a float, else of `:f32`; `:f16` and `:bf16` are calculated with more bits and rounded once.
 
-  The algorithms are those of LAPACK, with its accuracy: partial pivoting, Householder reflections, and for symmetric matrices the QL algorithm on the host and
-  the Jacobi method on the device.
+  The algorithms are those of LAPACK, with its accuracy: partial pivoting, Householder reflections, for symmetric matrices the QL algorithm on the host and
+  the Jacobi method on the device, and for singular values the one-sided Jacobi method.
 
   | | on the device, in the type of the result | else on the host, with 64-bit floats |
   |---|---|---|
   | `cholesky` | from 4,000 elements on, as of one matrix of 64 rows or 16 of 16 | yes |
   | `lu`, `solve`, `inverse`, `determinant` | from 10,000 elements on, as of one matrix of 100 rows | yes |
   | `triangular_solve` | from 2,000 elements of the right-hand sides on | yes |
-  | `eigh`, and `matrix_norm` of the orders 2, -2 and `:nuclear` of m rows and n columns as of m + n rows | from 16,000 elements on, as of one matrix of 127 rows or 250 of 8 | yes |
+  | `eigh` | from 16,000 elements on, as of one matrix of 127 rows or 250 of 8 | yes |
+  | `svd`, and `matrix_norm` of the orders 2, -2 and `:nuclear` | from 2,000 elements on, as of one matrix of 45 rows or 500 of 2 | yes |
   | `qr` | | always |
 
   From these numbers on the device was faster than the host, measured with lavapipe on two CPU cores: at 256 rows 14 times for `lu`, 23 times for `cholesky` and 2.7 to 4 times for `eigh`,
-  which takes 0.75 of the CPU time. A type that the device cannot calculate with is left to the host.
+  which takes 0.75 of the CPU time; at 96 rows 12 times for `svd`. A type that the device cannot calculate with is left to the host.
 
   Errors: `:invalid_argument` for a buffer with less than two axes, for matrices that are not square, for NaN and infinities, and
   with `pivot` in the details for a matrix that is singular or not positive definite; `:shape_mismatch` for right-hand sides that do not
@@ -33,7 +34,7 @@ defmodule ExCubecl.LinAlg do
   use ExCubecl.Error.Bang
 
   alias ExCubecl.{Buffer, Error, Ops}
-  alias ExCubecl.LinAlg.{Decompositions, Norms, Systems}
+  alias ExCubecl.LinAlg.{Decompositions, Norms, SVD, Systems}
 
   @type result :: {:ok, Buffer.t()} | {:error, Error.t()}
 
@@ -162,4 +163,23 @@ defmodule ExCubecl.LinAlg do
   """
   @spec eigh(Ops.tensor()) :: {:ok, {Buffer.t(), Buffer.t()}} | {:error, Error.t()}
   def eigh(a), do: Decompositions.eigh(a)
+
+  @doc """
+  Returns `{:ok, {u, values, vt}}`, the singular value decomposition `a = u s vt` of m rows of n elements: the singular values, of which no one is negative, in descending order; the columns
+  of `u` and the rows of `vt` are orthonormal, also those of singular values that are 0. With `mode: :reduced`, the default, there are as many columns of `u`
+  and rows of `vt` as singular values, the smaller of m and n; with `mode: :complete`, `u` has m columns and `vt` has n rows.
+
+  The sign of a pair of vectors, and the vectors of a singular value that is there several times, are not defined: those of the device and of the host may differ.
+
+      iex> a = ExCubecl.buffer!([[0, 2], [0, 0], [3, 0]], [3, 2], :f32)
+      iex> {u, values, vt} = ExCubecl.LinAlg.svd!(a)
+      iex> {u.shape, ExCubecl.to_list!(values), vt.shape}
+      {[3, 2], [3.0, 2.0], [2, 2]}
+      iex> {u, _, _} = ExCubecl.LinAlg.svd!(a, mode: :complete)
+      iex> u.shape
+      [3, 3]
+  """
+  @spec svd(Ops.tensor(), mode: :reduced | :complete) ::
+          {:ok, {Buffer.t(), Buffer.t(), Buffer.t()}} | {:error, Error.t()}
+  def svd(a, opts \\ []), do: SVD.svd(a, opts)
 end

@@ -26,7 +26,7 @@ defmodule ExCubecl.LinAlgTest do
   test "a matrix whose struct was changed by hand is refused" do
     x = ExCubecl.buffer!([1.0, 0.0, 0.0, 1.0], [2, 2], :f32)
 
-    for name <- [:determinant, :inverse, :cholesky, :lu, :qr, :eigh],
+    for name <- [:determinant, :inverse, :cholesky, :lu, :qr, :eigh, :svd],
         do: refused(apply(LinAlg, name, [%{x | dtype: :f64}]), :shape_mismatch)
   end
 
@@ -95,6 +95,135 @@ defmodule ExCubecl.LinAlgTest do
         assert triangle?(r, :upper)
       end
     end)
+  end
+
+  test "singular value decompositions" do
+    each(60, fn batch, m, dtype ->
+      n = Enum.random(@sizes)
+      mode = Enum.random([:reduced, :complete])
+      a = batch |> matrices_of_rank(m, n, dtype)
+      check_svd(a, mode, dtype)
+    end)
+
+    # On the device: tall, wide, square, with an odd and an even number of columns.
+    for {batch, m, n, dtype} <- [
+          {[], 50, 41, :f32},
+          {[2], 33, 40, :f64},
+          {[], 47, 47, :f16},
+          {[50], 8, 7, :f32},
+          {[2, 1], 3, 400, :f64},
+          {[], 2001, 1, :f32},
+          {[12], 15, 15, :s32},
+          # Too many elements for the host to prepare.
+          {[5], 115, 116, :f32},
+          {[2], 3, 11_000, :f64}
+        ],
+        mode <- if(max(m, n) > 1000, do: [:reduced], else: [:reduced, :complete]) do
+      check_svd(matrices_of_rank(batch, m, n, dtype), mode, dtype)
+    end
+  end
+
+  # Products of random matrices, of any rank, with elements of very different magnitudes.
+  defp matrices_of_rank(batch, m, n, dtype) do
+    rank = Enum.random([0, 1, 2, min(m, n), min(m, n)])
+
+    matrices =
+      for _ <- 1..Enum.product(batch)//1 do
+        [left, right] =
+          for {rows, columns} <- [{m, rank}, {rank, n}],
+              do: for(_ <- 1..rows//1, do: for(_ <- 1..columns//1, do: Enum.random(-4..4) / 1))
+
+        scale = if dtype in [:f32, :f64], do: Enum.random([1, 1.0e-15, 1.0e15]), else: 1
+
+        cond do
+          n == 0 -> List.duplicate([], m)
+          rank == 0 -> List.duplicate(List.duplicate(0.0, n), m)
+          true -> for row <- product(left, right), do: Enum.map(row, &(&1 * scale))
+        end
+      end
+
+    elements = List.flatten(matrices)
+    elements = if dtype == :s32, do: Enum.map(elements, &trunc/1), else: elements
+    ExCubecl.buffer!(elements, batch ++ [m, n], dtype)
+  end
+
+  defp check_svd(%{shape: shape} = a, mode, dtype) do
+    {batch, [m, n]} = Enum.split(shape, -2)
+    least = min(m, n)
+    {columns, rows} = if mode == :complete, do: {m, n}, else: {least, least}
+    {u, values, vt} = LinAlg.svd!(a, mode: mode)
+
+    assert {u.shape, values.shape, vt.shape} ==
+             {batch ++ [m, columns], batch ++ [least], batch ++ [rows, n]}
+
+    float = if dtype == :s32, do: :f32, else: dtype
+    assert Enum.map([u, values, vt], & &1.dtype) == List.duplicate(float, 3)
+    lists = values |> Buffer.reshape!(batch ++ [1, least]) |> matrices() |> Enum.map(&hd/1)
+
+    for {a, u, values, vt} <- Enum.zip([matrices(a), matrices(u), lists, matrices(vt)]) do
+      assert values == Enum.sort(values, :desc) and Enum.all?(values, &(&1 >= 0))
+      if m > 0, do: close(product(transpose(u), u), identity(columns), max(m, n), dtype)
+      if n > 0, do: close(product(vt, transpose(vt)), identity(rows), max(m, n), dtype)
+
+      if least > 0 do
+        scaled = for row <- u, do: Enum.zip_with(row, values, &(&1 * &2))
+        close(product(scaled, Enum.take(vt, least)), a, max(m, n), dtype)
+      end
+    end
+  end
+
+  test "singular values that are known" do
+    for {n, dtype} <- [{6, :f32}, {6, :f64}, {50, :f32}, {50, :f64}] do
+      # Repeated values, and a zero.
+      known = [5.0, 2.0, 2.0] ++ List.duplicate(1.0, n - 4) ++ [0.0]
+      a = known |> reflected(n, dtype) |> Buffer.reshape!([n, n])
+      {_, values, _} = LinAlg.svd!(a)
+
+      for {value, expected} <- Enum.zip(Buffer.to_list!(values), known),
+          do: assert_in_delta(value, expected, 30 * n * unit(dtype))
+
+      {u, values, vt} = LinAlg.svd!(Buffer.zeros!([n, n], dtype))
+      assert Buffer.item!(Ops.reduce_max!(values)) == 0.0
+
+      assert Enum.map([u, vt], &Buffer.read!/1) |> Enum.uniq() == [
+               Buffer.read!(Ops.eye!(n, dtype))
+             ]
+    end
+
+    # Columns of very different lengths have singular values that are right to nearly all bits.
+    for n <- [8, 46] do
+      lengths = for k <- 1..n, do: :math.pow(10.0, -k)
+
+      rows =
+        for i <- 1..n,
+            do: for({x, j} <- Enum.with_index(lengths, 1), do: if(i == j, do: x, else: 0.0))
+
+      {u, values, vt} = LinAlg.svd!(ExCubecl.buffer!(rows, [n, n], :f64))
+
+      for {value, expected} <- Enum.zip(Buffer.to_list!(values), lengths),
+          do: assert_in_delta(value / expected, 1.0, 1.0e-14)
+
+      for x <- [u, vt],
+          do: assert(x |> Ops.abs!() |> Buffer.read!() == Buffer.read!(Ops.eye!(n, :f64)))
+    end
+
+    # Numbers near the limits of the type.
+    for n <- [9, 46], factor <- [1.0e37, 1.0e-33] do
+      a = some([n, n], :f32)
+      {_, expected, _} = LinAlg.svd!(a)
+      {_, values, _} = LinAlg.svd!(Ops.multiply!(a, factor))
+      near(Ops.divide!(values, factor), expected, n, :f32)
+    end
+
+    refused(LinAlg.svd(some([2], :f32)), :invalid_argument, says: "svd: invalid matrix")
+    refused(LinAlg.svd(some([2, 2], :f32), mode: 1), :invalid_argument, says: "svd: invalid mode")
+
+    for n <- [2, 46] do
+      bad = eyes([2], n, :f32)
+      Buffer.write!(bad, [:nan], offset: n * n + 1)
+      error = refused(LinAlg.svd(bad), :invalid_argument, says: "svd: invalid matrix")
+      assert error.details.matrix == 1
+    end
   end
 
   test "eigenvalues and eigenvectors" do

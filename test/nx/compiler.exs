@@ -711,6 +711,9 @@ defmodule ExCubecl.NxCompilerTest do
             Nx.LinAlg.eigh(Nx.add(x, Nx.transpose(x)))
           end
         ),
+      svd: quote(do: &Nx.LinAlg.svd(Nx.slice(&1, [0, 0], [60, 41]))),
+      svd_of_rows:
+        quote(do: &Nx.LinAlg.svd(Nx.slice(&1, [0, 0], [40, 90]), full_matrices?: false)),
       cholesky:
         quote(
           do: &Nx.LinAlg.cholesky(Nx.add(Nx.dot(&1, [1], &1, [1]), Nx.multiply(9, Nx.eye(512))))

@@ -118,6 +118,43 @@ defmodule ExCubecl.NxLinAlgTest do
     end
   end
 
+  test "singular value decompositions" do
+    for type <- [{:f, 32}, {:f, 64}, {:f, 16}, {:s, 32}],
+        shape <- [{12, 12}, {60, 41}, {2, 3, 40}, {200, 5, 5}, {3, 10, 2}],
+        full? <- [true, false] do
+      a = shape |> random({:f, 32}) |> Nx.multiply(8) |> Nx.as_type(type)
+      {{u, s, vt}, names} = fallbacks(fn -> Nx.LinAlg.svd(a, full_matrices?: full?) end)
+      assert names == []
+      float = if type == {:s, 32}, do: {:f, 32}, else: type
+      assert {u.type, s.type, vt.type} == {float, float, float}
+      assert {u.shape, s.shape, vt.shape} == Nx.Shape.svd(shape, full_matrices?: full?)
+      assert Nx.to_binary(s) == Nx.to_binary(Nx.sort(s, axis: -1, direction: :desc))
+      k = Nx.axis_size(s, -1)
+      scaled = Nx.multiply(Nx.slice_along_axis(u, 0, k, axis: -1), Nx.new_axis(s, -2))
+      tolerance = if type == {:f, 16}, do: 0.2, else: 1.0e-3
+      close(product(scaled, Nx.slice_along_axis(vt, 0, k, axis: -2)), a, tolerance)
+    end
+  end
+
+  test "ranks, pseudo-inverses and norms by singular values" do
+    a = Nx.dot(random({20, 3}, {:f, 32}), random({3, 14}, {:f, 32}))
+    square = random({12, 12}, {:f, 32})
+
+    {[rank, inverse | norms], names} =
+      fallbacks(fn ->
+        norms = for ord <- [2, -2, :nuclear], do: Nx.LinAlg.norm(square, ord: ord)
+        [Nx.LinAlg.matrix_rank(a), Nx.LinAlg.pinv(a) | norms]
+      end)
+
+    assert {Nx.to_number(rank), names} == {3, []}
+    close(product(product(a, inverse), a), a, 1.0e-3)
+
+    Nx.with_default_backend(Nx.BinaryBackend, fn ->
+      for {ord, norm} <- Enum.zip([2, -2, :nuclear], norms),
+          do: close(norm, Nx.LinAlg.norm(host(square), ord: ord), 1.0e-3)
+    end)
+  end
+
   test "decompositions of integers, with a permutation of their type" do
     a = Nx.as_type(Nx.multiply(definite({12, 12}, {:f, 32}), 8), :s32)
     {p, l, u} = Nx.LinAlg.lu(Nx.reverse(a))

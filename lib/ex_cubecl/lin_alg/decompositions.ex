@@ -65,9 +65,8 @@ defmodule ExCubecl.LinAlg.Decompositions do
   defp columns(:complete, m, _n), do: {:ok, m}
   defp columns(other, _m, _n), do: Shapes.invalid(:qr, :mode, other, ":reduced or :complete")
 
-  @doc "The eigenvalues and eigenvectors; `name` is the operation that errors name."
-  def eigh(a, name \\ :eigh) do
-    with {:ok, %{n: n} = a} <- Operands.square(name, a) do
+  def eigh(a) do
+    with {:ok, %{n: n} = a} <- Operands.square(:eigh, a) do
       case Device.Operands.buffer(a, :eigh, Shape.size(a.batch) * n * n) do
         {:ok, buffer} -> eigh_on_device(a, buffer)
         :host -> eigh_on_host(a)
@@ -89,13 +88,6 @@ defmodule ExCubecl.LinAlg.Decompositions do
       {values, vectors} = Eigh.decompose(rows)
       [[values], vectors]
     end)
-  end
-
-  @doc "The eigenvalues of symmetric matrices, given as rows of n floats on the host; `a` describes them for errors."
-  def eigenvalues(a, matrices, n) do
-    if Device.Operands.faster?(a, :eigh, length(matrices) * n * n),
-      do: Jacobi.values(a, matrices, n),
-      else: Host.each(Enum.map(matrices, &{&1}), a, &elem(Eigh.decompose(&1), 0))
   end
 
   defp tuple({:ok, results}), do: {:ok, List.to_tuple(results)}

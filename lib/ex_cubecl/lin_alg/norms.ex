@@ -1,13 +1,10 @@
 defmodule ExCubecl.LinAlg.Norms do
   @moduledoc false
-  # Norms of matrices. Singular values are the eigenvalues of [[0, A], [A', 0]] that are not negative: as accurate as those of eigh, unlike the roots of the
-  # eigenvalues of A' A.
+  # Norms of matrices.
 
-  alias ExCubecl.{Buffer, Error, Ops, Shape, View}
+  alias ExCubecl.{Buffer, Error, Ops, View}
   alias ExCubecl.Error.Arguments
-  alias ExCubecl.LinAlg.{Decompositions, Host, Operands}
-  alias ExCubecl.LinAlg.Device.Jacobi
-  alias ExCubecl.LinAlg.Host.Rows
+  alias ExCubecl.LinAlg.{Operands, SVD}
   alias ExCubecl.Ops.Shapes
 
   @name :matrix_norm
@@ -63,50 +60,11 @@ defmodule ExCubecl.LinAlg.Norms do
          do: apply(Ops, extreme, [sums, [axis: beside]])
   end
 
-  defp singular(%{shape: shape} = view, [rows, columns] = axes, reduction) do
+  defp singular(%{shape: shape} = view, axes, reduction) do
     batch = without(Enum.to_list(0..(length(shape) - 1)), axes)
-    [m, n] = for axis <- axes, do: Enum.at(shape, axis)
 
-    with {:ok, turned} <- View.transpose(view, axes: batch ++ [rows, columns]) do
-      if min(m, n) > 0 and Jacobi.few?(div(Shape.size(shape), m * n) * (m + n) * (m + n)),
-        do: on_host(turned, reduction),
-        else: by_operations(turned, {m, n}, reduction)
-    end
-  end
-
-  # The values are in ascending order, those that are not negative last.
-  defp on_host(view, reduction) do
-    with {:ok, %{m: m, n: n} = a} <- Operands.matrices(@name, view),
-         {:ok, matrices} <- Host.matrices(a),
-         augmented = Enum.map(matrices, &augmented(&1, m, n)),
-         {:ok, values} <- Decompositions.eigenvalues(a, augmented, m + n),
-         {:ok, norms} <-
-           Host.each(Enum.map(values, &{Enum.drop(&1, max(m, n))}), a, norm(reduction)),
-         do: Buffer.new(norms, a.batch, a.dtype, device: a.buffer.device)
-  end
-
-  defp norm(:reduce_max), do: &max(List.last(&1), 0.0)
-  defp norm(:reduce_min), do: &max(hd(&1), 0.0)
-  defp norm(:sum), do: &Enum.reduce(&1, 0.0, fn x, sum -> sum + max(x, 0.0) end)
-
-  # The lower triangle of [[0, A], [A', 0]] is read, which has A' in its corner.
-  defp augmented(rows, m, n) do
-    above = List.duplicate(Rows.zeros(m + n), m)
-    above ++ for(column <- Rows.transpose(rows, n), do: column ++ Rows.zeros(n))
-  end
-
-  defp by_operations(%{shape: shape} = view, {m, n}, reduction) do
-    {batch, _} = Enum.split(shape, -2)
-    padding = Enum.map(batch, fn _ -> {0, 0, 0} end) ++ [{m, 0, 0}, {0, n, 0}]
-    starts = Enum.map(batch, fn _ -> 0 end) ++ [max(m, n)]
-
-    with {:ok, turned} <- View.transpose(view, axes: exchanged(length(batch))),
-         {:ok, matrices} <- Ops.pad(turned, 0, padding),
-         {:ok, {values, _vectors}} <- Decompositions.eigh(matrices, @name),
-         {:ok, values} <- View.slice(values, starts, batch ++ [min(m, n)]),
-         {:ok, values} <- Ops.max(values, 0),
+    with {:ok, matrices} <- View.transpose(view, axes: batch ++ axes),
+         {:ok, values} <- SVD.values(matrices, @name),
          do: apply(Ops, reduction, [values, [axis: -1]])
   end
-
-  defp exchanged(rank), do: Enum.to_list(0..(rank - 1)//1) ++ [rank + 1, rank]
 end

@@ -100,7 +100,12 @@ defmodule ExCubecl.LinAlg.Operands do
         refuse(name, shape, expected, more)
 
       :no_convergence ->
-        refuse(name, shape, "a matrix whose eigenvalues#{where} converge", more)
+        refuse(
+          name,
+          shape,
+          "a matrix whose eigenvalues or singular values#{where} converge",
+          more
+        )
     end
   end
 end

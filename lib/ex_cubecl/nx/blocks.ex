@@ -23,6 +23,7 @@ if Code.ensure_loaded?(Nx.Backend) do
       Nx.Block.LinAlg.LU => {:lu, []},
       Nx.Block.LinAlg.QR => {:qr, [:eps, :mode]},
       Nx.Block.LinAlg.Eigh => {:eigh, [:max_iter, :eps]},
+      Nx.Block.LinAlg.SVD => {:svd, [:max_iter, :full_matrices?]},
       Nx.Block.LinAlg.Solve => {:solve, []},
       Nx.Block.LinAlg.Determinant => {:determinant, []}
     }
@@ -31,7 +32,7 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     # Nx has few operations for small matrices.
     @of_large [:solve, :determinant]
-    @decompositions [:cholesky, :lu, :qr, :eigh]
+    @decompositions [:cholesky, :lu, :qr, :eigh, :svd]
 
     @doc "The callback of a block, and its arguments after the tensors; `:default` for a block that is left to its default implementation."
     @spec callback(struct, [T.t()]) :: {atom, [keyword]} | :default

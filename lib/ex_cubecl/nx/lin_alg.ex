@@ -15,13 +15,13 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     # The device has decompositions of complex numbers only as those of Nx, in dozens of kernels and hundreds of launches: they are left to the host below this number.
     @least_complex 17
-    @decompositions [:cholesky, :lu, :qr, :eigh]
+    @decompositions [:cholesky, :lu, :qr, :eigh, :svd]
 
     # Matrices of fewer rows are small if there are no more elements than this in all.
     @most 4_096
 
     @doc "The names of the callbacks that `run/3` knows."
-    def names, do: [:triangular_solve, :cholesky, :lu, :qr, :eigh, :solve, :determinant]
+    def names, do: [:triangular_solve, :cholesky, :lu, :qr, :eigh, :svd, :solve, :determinant]
 
     def run(name, [_ | tensors] = args, config) do
       with :host <- native(name, args, config),
@@ -29,6 +29,12 @@ if Code.ensure_loaded?(Nx.Backend) do
     end
 
     @doc "Whether the host calculates a callback of this name with a matrix."
+    def small?(:svd, %T{shape: shape} = tensor) do
+      rank = tuple_size(shape)
+      lengths = [elem(shape, rank - 2), elem(shape, rank - 1)]
+      Enum.max(lengths) < @least and Nx.size(tensor) <= @most
+    end
+
     def small?(name, %T{shape: shape, type: type} = tensor) do
       rows = if tuple_size(shape) > 1, do: elem(shape, tuple_size(shape) - 2), else: 1
       complex? = match?({:c, _}, type) and name in @decompositions
@@ -63,18 +69,31 @@ if Code.ensure_loaded?(Nx.Backend) do
            do: a |> LinAlg.determinant() |> refused() |> converted(dtype)
     end
 
-    # The permutation of `lu` is of the type of the matrix, the other results are floats.
+    # Nx has no definition of this one that is fast enough for many small matrices.
+    defp native(:svd, [outs, tensor, opts], config) do
+      if small?(:svd, tensor), do: :host, else: decomposed(:svd, outs, tensor, [opts], config)
+    end
+
     defp native(name, [outs, tensor | opts], config) do
+      if elem(tensor.shape, tuple_size(tensor.shape) - 2) < @least,
+        do: :host,
+        else: decomposed(name, outs, tensor, opts, config)
+    end
+
+    # The permutation of `lu` is of the type of the matrix, the other results are floats.
+    defp decomposed(name, outs, tensor, opts, config) do
       with {:ok, dtypes} <- Error.map(Tuple.to_list(outs), &Operand.dtype/1),
-           {:ok, [a]} <- buffers([tensor], List.last(dtypes), config) do
-        if Enum.at(a.shape, -2) < @least,
-          do: :host,
-          else: name |> decompose(a, opts) |> refused() |> all_converted(dtypes)
-      end
+           {:ok, [a]} <- buffers([tensor], List.last(dtypes), config),
+           do: name |> decompose(a, opts) |> refused() |> all_converted(dtypes)
     end
 
     defp decompose(:lu, a, _opts), do: LinAlg.lu(a)
     defp decompose(:qr, a, [opts]), do: LinAlg.qr(a, mode: opts[:mode] || :reduced)
+
+    defp decompose(:svd, a, [opts]) do
+      complete? = Keyword.get(opts, :full_matrices?, true)
+      LinAlg.svd(a, mode: if(complete?, do: :complete, else: :reduced))
+    end
 
     # As Nx has them: the eigenvalue of the greatest magnitude first.
     defp decompose(:eigh, a, _opts) do

@@ -30,7 +30,8 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       rows = div(elements, max(n, 1))
 
       Enum.sum(copies) + Enum.sum(converted) +
-        size * (own(name, n, elements) + sides(name, operands)) + 64 * rows
+        size * (own(name, n, elements) + vectors(name, matrices, results) + sides(name, operands)) +
+        64 * rows
     end
 
     # Factors, and for each block of columns two panels of the rows that are left.
@@ -46,6 +47,18 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     # The host reads them, as one more copy in row-major order, and writes results that are copied.
     defp own(:qr, _n, elements), do: 4 * elements
     defp own(_name, _n, _elements), do: 0
+
+    # The magnitudes; columns and their rotations, also in descending order; what completes vectors, and their copies in the order of the results.
+    defp vectors(:svd, %T{shape: shape} = matrices, results) do
+      rank = tuple_size(shape)
+      [m, n] = [elem(shape, rank - 2), elem(shape, rank - 1)]
+      elements = count(matrices)
+      [columns, length] = [min(m, n) + 1, m + n]
+      batch = div(elements, max(m * n, 1))
+      elements + 2 * batch * columns * length + 3 * Enum.sum(Enum.map(results, &count/1))
+    end
+
+    defp vectors(_name, _matrices, _results), do: 0
 
     # Systems of one vector or matrix are calculated in place, and the solutions are another copy.
     defp sides(:solve, [_matrices, sides]), do: 2 * count(sides)

@@ -3,8 +3,7 @@ defmodule ExCubecl.LinAlg.Device.Jacobi do
   # Eigenvalues and eigenvectors of symmetric matrices by the cyclic Jacobi method. A sweep has a round for each way to pair the rows as players of a round-robin
   # tournament, so that each pair meets once; the rotations of a round are independent. Each makes the element between the rows of its pair zero.
   #
-  # A buffer of [batch, 2, m, m] has each matrix and the product of its rotations, padded with zeros to an even m; of [batch, 1, m, m] only the matrices, for
-  # their values.
+  # A buffer of [batch, 2, m, m] has each matrix and the product of its rotations, padded with zeros to an even m.
 
   use ExCubecl.Kernel
 
@@ -28,16 +27,9 @@ defmodule ExCubecl.LinAlg.Device.Jacobi do
     if few?(Shape.size(shape)), do: by_host(a, buffer), else: by_device(a, buffer)
   end
 
-  @doc "`{:ok, lists}`, the values in ascending order of few matrices, given as rows of n floats."
-  def values(%{buffer: %{device: device}} = a, matrices, n) do
-    with {:ok, w, scales} <- rotated(a, matrices, {n, 1, device}),
-         {:ok, binary} <- Buffer.read(w),
-         do: {:ok, for({values, _order} <- sorted_values(binary, w, n, scales), do: values)}
-  end
-
   defp by_host(a, %{shape: [count, n, _], dtype: dtype, device: device} = buffer) do
     with {:ok, matrices} <- Host.matrices(%{a | buffer: buffer, batch: [count]}),
-         {:ok, w, scales} <- rotated(a, matrices, {n, 2, device}),
+         {:ok, w, scales} <- rotated(a, matrices, n, device),
          {:ok, binary} <- Buffer.read(w),
          {values, orders} = binary |> sorted_values(w, n, scales) |> Enum.unzip(),
          {:ok, values} <- Buffer.new(Enum.concat(values), [count, n], dtype, device: device),
@@ -46,25 +38,27 @@ defmodule ExCubecl.LinAlg.Device.Jacobi do
          do: {:ok, values, vectors}
   end
 
-  # The buffer of [batch, parts, m, m] after the rotations; with two parts, the second ones are their products.
-  defp rotated(a, matrices, {n, parts, device}) do
+  # The buffer of [batch, 2, m, m] after the rotations.
+  defp rotated(a, matrices, n, device) do
     dtype = Device.Operands.type(a)
     m = n + rem(n, 2)
     count = length(matrices)
     symmetric = Enum.map(matrices, &Rows.symmetric/1)
-    scales = for rows <- symmetric, do: rows |> Enum.concat() |> greatest() |> scale(1022)
-    unit = if parts == 2, do: Triangles.identity(m, dtype), else: []
+    scales = Enum.map(symmetric, &scale_of_rows/1)
+    unit = Triangles.identity(m, dtype)
 
     bytes =
       for {rows, scale} <- Enum.zip(symmetric, scales), do: [scaled(rows, scale, m, dtype), unit]
 
     with {:ok, w} <-
-           Buffer.new(IO.iodata_to_binary(bytes), [count, parts, m, m], dtype, device: device),
+           Buffer.new(IO.iodata_to_binary(bytes), [count, 2, m, m], dtype, device: device),
          :ok <- sweeps(a, w),
          do: {:ok, w, scales}
   end
 
-  defp greatest(numbers), do: Enum.reduce(numbers, 0.0, &max(abs(&1), &2))
+  @doc "The power of two above the greatest magnitude of a matrix, given as rows of floats."
+  def scale_of_rows(rows),
+    do: rows |> Enum.concat() |> Enum.reduce(0.0, &max(abs(&1), &2)) |> scale(1022)
 
   # The matrix divided by a power of two, in the type of the buffer, padded with zeros to m rows.
   defp scaled(rows, scale, m, dtype) do
@@ -83,14 +77,14 @@ defmodule ExCubecl.LinAlg.Device.Jacobi do
   end
 
   # For each matrix the values, and the columns that have them.
-  defp sorted_values(binary, %{shape: [count, parts, m, _], dtype: dtype}, n, scales) do
+  defp sorted_values(binary, %{shape: [count, 2, m, _], dtype: dtype}, n, scales) do
     size = DType.size!(dtype)
     bits = 8 * size
 
     for {scale, at} <- Enum.zip(scales, 0..(count - 1)) do
       diagonal =
         for i <- 0..(n - 1) do
-          place = ((at * parts * m + i) * m + i) * size
+          place = ((2 * at * m + i) * m + i) * size
           <<_::binary-size(place), x::float-size(bits)-native, _::binary>> = binary
           {x, i}
         end
@@ -100,7 +94,8 @@ defmodule ExCubecl.LinAlg.Device.Jacobi do
     end
   end
 
-  defp product(x, scale) do
+  @doc "The product of a number and a scale, which may exceed the range of 64-bit floats."
+  def product(x, scale) do
     x * scale
   rescue
     ArithmeticError -> if x > 0, do: :infinity, else: :neg_infinity
@@ -119,7 +114,9 @@ defmodule ExCubecl.LinAlg.Device.Jacobi do
     m = n + rem(n, 2)
 
     with :ok <- Device.Operands.finite(buffer, a),
-         {:ok, scales} <- scales(buffer),
+         {:ok, lower} <- Buffer.empty(buffer.shape, dtype, device: device, lazy: false),
+         :ok <- run(:magnitudes, [buffer, n, lower], count * n * n),
+         {:ok, scales} <- scales(lower),
          {:ok, factors} <-
            Buffer.new(Enum.map(scales, &(1 / &1)), [count], dtype, device: device),
          {:ok, w} <- Buffer.empty([count, 2, m, m], dtype, device: device, lazy: false),
@@ -129,11 +126,9 @@ defmodule ExCubecl.LinAlg.Device.Jacobi do
          do: sorted(w, n, scales)
   end
 
-  # The power of two above the greatest magnitude of each matrix, so that no sum of the rotations exceeds the range of the type, and products do not vanish.
-  defp scales(%{shape: [count, n, _]} = a) do
-    with {:ok, lower} <- Buffer.empty([count, n, n], a.dtype, device: a.device, lazy: false),
-         :ok <- run(:magnitudes, [a, n, lower], count * n * n),
-         {:ok, greatest} <- Ops.reduce_max(lower, axes: [1, 2]),
+  @doc "The power of two above the greatest of the magnitudes of each matrix, so that no sum of the rotations exceeds the range of the type, and products do not vanish."
+  def scales(magnitudes) do
+    with {:ok, greatest} <- Ops.reduce_max(magnitudes, axes: [1, 2]),
          {:ok, greatest} <- Buffer.to_list(greatest),
          # The factors, their inverses, are within the range of :f32.
          do: {:ok, Enum.map(greatest, &scale(&1, 126))}
@@ -162,16 +157,14 @@ defmodule ExCubecl.LinAlg.Device.Jacobi do
     end
   end
 
-  defp rounds({%{shape: [count, parts, m, _], dtype: dtype} = w, turns, last}, sweep) do
+  defp rounds({%{shape: [count, _, m, _], dtype: dtype} = w, turns, last}, sweep) do
     half = div(m, 2)
-    # The parts of a matrix are one bit of an index.
-    bits = parts - 1
 
     for round <- 0..(m - 2), reduce: Batch.new() do
       batch ->
         batch
-        |> step(:turns, [w, m, bits, round, sweep, limit(dtype), turns, last], [count, half])
-        |> step(:rotate, [turns, m, bits, round, w], [parts * count, half, half])
+        |> step(:turns, [w, m, round, sweep, limit(dtype), turns, last], [count, half])
+        |> step(:rotate, [turns, m, round, w], [2 * count, half, half])
     end
   end
 
@@ -231,14 +224,14 @@ defmodule ExCubecl.LinAlg.Device.Jacobi do
   defkernel(second(k, m, round), do: if(round < k, do: m - 1 + round - k, else: round - k))
 
   # For each pair the sine of the angle, at most an eighth of a turn, and the tangent of its half; no rotation for what counts as zero.
-  defkernel turns(w, m, bits, round, sweep, limit, turns, last) do
+  defkernel turns(w, m, round, sweep, limit, turns, last) do
     k = cast(index(:x), :u32)
     b = cast(index(:y), :u32)
     size = cast(m, :u32)
     i = b * div(size, 2) + k
     p = first(k, size, cast(round, :u32))
     q = second(k, size, cast(round, :u32))
-    top = bsl(b, bits) * size * size
+    top = b * 2 * size * size
     between = w[top + p * size + q]
     ratio = (w[top + q * size + q] - w[top + p * size + p]) / (2 * between)
     tangent = 1 / (abs(ratio) + sqrt(1 + ratio * ratio))
@@ -253,13 +246,13 @@ defmodule ExCubecl.LinAlg.Device.Jacobi do
 
   # Each invocation has the elements in the rows of one pair and the columns of another. Only columns of the product of rotations are rotated. The cosine is 1 minus
   # the sine times the tangent of the half angle, with more bits than a number of the type: the product of rotations stays orthogonal.
-  defkernel rotate(turns, m, bits, round, w) do
+  defkernel rotate(turns, m, round, w) do
     j = cast(index(:x), :u32)
     k = cast(index(:y), :u32)
     part = cast(index(:z), :u32)
     size = cast(m, :u32)
-    matrix = band(part, bits) == 0
-    turn = bsr(part, bits) * div(size, 2)
+    matrix = rem(part, 2) == 0
+    turn = div(part, 2) * div(size, 2)
     top = part * size * size
     u = first(j, size, cast(round, :u32))
     v = second(j, size, cast(round, :u32))
