@@ -36,6 +36,7 @@ if Code.ensure_loaded?(Nx.Backend) do
       Float8,
       LinAlg,
       Order,
+      Places,
       Scan,
       Tracing,
       Windows
@@ -308,6 +309,8 @@ if Code.ensure_loaded?(Nx.Backend) do
       def unquote(name)(unquote_splicing(args)), do: run(unquote(name), unquote(args))
     end
 
+    @places Places.names()
+
     # Elements that are all the same stay the same.
     defp run(:broadcast, [out, %T{shape: {}, data: %__MODULE__{state: one} = data} | _])
          when is_bitstring(one),
@@ -332,6 +335,12 @@ if Code.ensure_loaded?(Nx.Backend) do
         Enum.all?(tensors, &Storage.small?(&1, config.host_limit)) and
             not ElementWise.on_device?(name, tensors) ->
           run_on_host(name, args, config)
+
+        name in @places ->
+          case Places.run(name, args, config) do
+            {:ok, result} -> result
+            :none -> run_on_device(name, args, config)
+          end
 
         true ->
           run_on_device(name, args, config)

@@ -16,13 +16,15 @@ if Code.ensure_loaded?(Nx.Backend) do
               [:concatenate, :stack, :as_type, :iota, :eye]
 
     @doc "The result of a callback on the host, as tensors of the backend of `config`."
-    # `out` describes the result; its data, if any, is that of another tensor.
-    def on_host(operation, [out | args], config) when operation in @direct,
-      do: Nx.BinaryBackend |> apply(operation, [out | host(args)]) |> back(config)
+    # `out` describes the result; its data, if any, is that of another tensor. `made` makes tensors of the backend of binaries.
+    def on_host(operation, args, config, made \\ &Storage.from_binary/3)
 
-    def on_host(operation, [out | args], config) do
+    def on_host(operation, [out | args], config, made) when operation in @direct,
+      do: Nx.BinaryBackend |> apply(operation, [out | host(args)]) |> back(config, made)
+
+    def on_host(operation, [out | args], config, made) do
       Nx.with_default_backend(Nx.BinaryBackend, fn ->
-        evaluated(fn -> operation |> result([out | host(args)]) |> back(config) end)
+        evaluated(fn -> operation |> result([out | host(args)]) |> back(config, made) end)
       end)
     end
 
@@ -64,7 +66,9 @@ if Code.ensure_loaded?(Nx.Backend) do
       tensors =
         for %{data: data} = x <- tensors, do: %{x | data: %Nx.BinaryBackend{state: data.state}}
 
-      Nx.BinaryBackend |> apply(operation, [out | tensors]) |> back(config)
+      Nx.BinaryBackend
+      |> apply(operation, [out | tensors])
+      |> back(config, &Storage.from_binary/3)
     end
 
     @doc "As `on_host/3`, for a callback that the device cannot run: counts it, or raises with `fallback: :raise`."
@@ -96,13 +100,13 @@ if Code.ensure_loaded?(Nx.Backend) do
     defp host({key, value}), do: {host(key), host(value)}
     defp host(other), do: other
 
-    defp back(%T{data: %Nx.BinaryBackend{state: binary}} = tensor, config),
-      do: Storage.from_binary(tensor, binary, config)
+    defp back(%T{data: %Nx.BinaryBackend{state: binary}} = tensor, config, made),
+      do: made.(tensor, binary, config)
 
-    defp back(tuple, config) when is_tuple(tuple),
-      do: tuple |> Tuple.to_list() |> Enum.map(&back(&1, config)) |> List.to_tuple()
+    defp back(tuple, config, made) when is_tuple(tuple),
+      do: tuple |> Tuple.to_list() |> Enum.map(&back(&1, config, made)) |> List.to_tuple()
 
-    defp back(other, _config), do: other
+    defp back(other, _config, _made), do: other
 
     ## Counts
 
