@@ -210,6 +210,39 @@ defmodule ExCubecl.KernelLimitsTest do
     end
   end
 
+  # The optimizer gets a long kernel in several blocks.
+  test "each of 400 variables is the one that was assigned" do
+    variable = fn n -> {:"v#{n}", [], nil} end
+    before = fn n -> {n - 1, rem(n * 7_919, n)} end
+
+    lines =
+      for n <- 1..400 do
+        {last, other} = before.(n)
+
+        quote(
+          do: unquote(variable.(n)) = unquote(variable.(last)) - unquote(variable.(other)) * 0.5
+        )
+      end
+
+    kernel =
+      compiled(quote(do: fn v0 -> unquote({:__block__, [], lines ++ [variable.(400)]}) end))
+
+    x = ExCubecl.buffer!([1.0, -3.0], [2], :f64)
+
+    expected =
+      for x <- [1.0, -3.0] do
+        values =
+          Enum.reduce(1..400, %{0 => x}, fn n, values ->
+            {last, other} = before.(n)
+            Map.put(values, n, values[last] - values[other] * 0.5)
+          end)
+
+        values[400]
+      end
+
+    assert ExCubecl.to_list!(Kernel.run!(kernel, [x])) == expected
+  end
+
   test "kernels that are too large or too deep are refused before they are compiled" do
     out = Buffer.zeros!([4], :s32)
     write = quote(do: out[index()] = 7)

@@ -1,8 +1,9 @@
 //! Constants, casts and the instructions of one operand.
 
 use cubecl::ir::{
-    Arithmetic, BinaryOperator, Bitwise, Builtin, Comparison, ConstantValue, ElemType, Instruction,
-    Operation, Operator, Scope, Select, StorageType, UnaryOperator, Variable,
+    Arithmetic, BinaryOperator, Bitwise, Branch, Builtin, Comparison, ConstantValue, ElemType, If,
+    Instruction, NonSemantic, Operation, Operator, Scope, Select, StorageType, UnaryOperator,
+    Variable,
 };
 use cubecl::prelude::CubePrimitive;
 use ex_cubecl_core::dtype::{DType, Kind};
@@ -11,10 +12,31 @@ use ex_cubecl_core::program::tree::Unary;
 
 use crate::lower::types::{IrType, U32, elem};
 
+/// CubeCL's optimizer compares each instruction of a block with all that follow it in the block.
+const MAX_BLOCK: usize = 512;
+
 pub(super) fn put(scope: &mut Scope, op: impl Into<Operation>, ty: ElemType) -> Variable {
     let out = *scope.create_local(IrType::scalar(ty));
     scope.register(Instruction::new(op, out));
+    if scope.instructions.len().is_multiple_of(MAX_BLOCK) {
+        end_block(scope);
+    }
     out
+}
+
+/// A branch that does nothing, so that what follows is another block. CubeCL removes empty branches; a driver removes this one.
+fn end_block(scope: &mut Scope) {
+    let ty = StorageType::Scalar(U32);
+    let first = Comparison::Equal(BinaryOperator {
+        lhs: Variable::builtin(Builtin::UnitPos, ty),
+        rhs: zero(U32),
+    });
+    let cond = *scope.create_local(IrType::scalar(ElemType::Bool));
+    scope.register(Instruction::new(first, cond));
+    let mut then = scope.child();
+    let content = "nothing".into();
+    then.register(Instruction::no_out(NonSemantic::Comment { content }));
+    scope.register(Branch::If(Box::new(If { cond, scope: then })));
 }
 
 pub(super) fn cast(scope: &mut Scope, input: Variable, ty: ElemType) -> Variable {
