@@ -718,7 +718,14 @@ defmodule ExCubecl.NxCompilerTest do
         quote(
           do: &Nx.LinAlg.cholesky(Nx.add(Nx.dot(&1, [1], &1, [1]), Nx.multiply(9, Nx.eye(512))))
         ),
-      solve: quote(do: &Nx.LinAlg.solve(Nx.add(&1, Nx.multiply(5000, Nx.eye(512))), &1)),
+      # Nx before 0.12 takes the QR decomposition, which the host makes.
+      solve:
+        quote(
+          do: fn x ->
+            x = Nx.slice(x, [0, 0], [200, 200])
+            Nx.LinAlg.solve(Nx.add(x, Nx.multiply(5000, Nx.eye(200))), x)
+          end
+        ),
       determinant: quote(do: &Nx.LinAlg.determinant/1),
       triangular_solve:
         quote(do: &Nx.LinAlg.triangular_solve(Nx.add(&1, Nx.multiply(5000, Nx.eye(512))), &1)),

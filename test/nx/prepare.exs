@@ -37,7 +37,7 @@ end
 
 ExUnit.start(
   autorun: false,
-  timeout: 300_000,
+  timeout: 1_800_000,
   assert_receive_timeout: 60_000,
   formatters: [ExUnit.CLIFormatter]
 )
