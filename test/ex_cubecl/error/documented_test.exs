@@ -366,7 +366,9 @@ defmodule ExCubecl.DocumentedErrorsTest do
   # A device that was reset, and one that has a buffer.
   defp devices do
     {runtime, _} = default = ExCubecl.default_device!()
-    [lost, in_use] = for index <- [7951, 7952], do: Device.open!(default, as: {runtime, index}).id
+
+    [lost, in_use] =
+      for index <- [8_201, 8_202], do: Device.open!(default, as: {runtime, index}).id
 
     on_exit(fn ->
       for device <- [lost, in_use], do: Device.reset(device) && Device.remove(device)
