@@ -33,6 +33,18 @@ defmodule ExCubecl.Kernel.Diagnostics do
              return: "the value of the last line"
            })
 
+  @modules [:math, :np, :jnp, :cp, :torch, :nx]
+
+  # The variables of CUDA and WGSL.
+  @places %{
+    threadIdx: :local,
+    blockIdx: :group,
+    blockDim: :group_size,
+    global_id: :index,
+    local_id: :local,
+    workgroup_id: :group
+  }
+
   @doc "The message for a call that is neither a kernel nor a built-in; `other` is a `t:ExCubecl.Kernel.Resolver.other/0`."
   def call(called, arity, other)
 
@@ -138,12 +150,19 @@ defmodule ExCubecl.Kernel.Diagnostics do
   def value({{:., _, [module, name]}, _, args}) when is_atom(module) and is_list(args),
     do: call(name, length(args), {:function, module})
 
-  # A module of Erlang whose colon is missing.
-  def value({{:., _, [{:math, _, context}, name]}, _, args})
-      when is_atom(name) and is_atom(context) and is_list(args) do
+  def value({name, _, [{:&, _, [number]}]}),
+    do: "#{name} & #{number} is a call in Elixir: the and of bits is band(#{name}, #{number})"
+
+  # A module of Erlang whose colon is missing, or a module of another language.
+  def value({{:., _, [{module, _, context}, name]}, _, args})
+      when module in @modules and is_atom(name) and is_atom(context) and is_list(args) do
     instead = Suggestion.instead(:math, name, length(args)) || "kernels have no fields"
-    "math.#{name}/#{length(args)} is not known in kernels: #{instead}"
+    "#{module}.#{name}/#{length(args)} is not known in kernels: #{instead}"
   end
+
+  def value({{:., _, [{name, _, context}, axis]}, _, []})
+      when is_map_key(@places, name) and is_atom(context) and axis in [:x, :y, :z],
+      do: "#{name}.#{axis} is not known in kernels: did you mean #{@places[name]}(:#{axis})?"
 
   def value({{:., _, [_, field]}, _, _} = quoted) when is_atom(field),
     do: "#{short(quoted)} is not known in kernels: they have numbers, and no fields"

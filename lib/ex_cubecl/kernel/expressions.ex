@@ -162,6 +162,10 @@ defmodule ExCubecl.Kernel.Expressions do
       when word in [:=, :for, :while, :@, :fn, :&, :^, :if, :cond, :{}, :%, :%{}, :<<>>],
       do: fail(scope, meta, Diagnostics.value(quoted))
 
+  # The `&` of C.
+  def expression({_, meta, [{:&, _, [number]}]} = quoted, scope) when is_integer(number),
+    do: fail(scope, meta, Diagnostics.value(quoted))
+
   def expression({name, meta, args}, scope) when is_atom(name) and is_list(args) do
     case {args, @unary[name], @binary[name]} do
       {[value], function, _} when function != nil ->

@@ -179,7 +179,12 @@ defmodule ExCubecl.Kernel.Parser do
   end
 
   defp statement({:for, meta, _}, scope),
-    do: fail(scope, meta, "a loop is written as: for i <- first..last do ... end")
+    do:
+      fail(
+        scope,
+        meta,
+        "a loop is written as: for i <- first..last do ... end, and one of several indices as loops in each other"
+      )
 
   defp statement({:while, meta, [condition | rest]}, scope) do
     with true <- Enum.all?(rest, &Keyword.keyword?/1),

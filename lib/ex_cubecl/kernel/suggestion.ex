@@ -1,6 +1,6 @@
 defmodule ExCubecl.Kernel.Suggestion do
   @moduledoc false
-  # What to write in a kernel in place of a function of Elixir, Nx, NumPy or C, or of a name that is misspelled.
+  # What to write in a kernel in place of a function of Elixir, Nx, NumPy, C or CUDA, or of a name that is misspelled.
 
   alias ExCubecl.Error.Suggestion
   alias ExCubecl.Kernel.BuiltIns
@@ -57,7 +57,26 @@ defmodule ExCubecl.Kernel.Suggestion do
     isnan: "nan?(x)",
     is_infinity: "infinite?(x)",
     isinf: "infinite?(x)",
-    pi: "3.141592653589793"
+    pi: "3.141592653589793",
+    # CUDA, OpenCL and WGSL.
+    atomicAdd: "atomic_add(output[i], x)",
+    atomicMin: "atomic_min(output[i], x)",
+    atomicMax: "atomic_max(output[i], x)",
+    atomicAnd: "atomic_and(output[i], x)",
+    atomicOr: "atomic_or(output[i], x)",
+    atomicXor: "atomic_xor(output[i], x)",
+    atomicExch: "atomic_exchange(output[i], x)",
+    atomicExchange: "atomic_exchange(output[i], x)",
+    __syncthreads: "barrier()",
+    syncthreads: "barrier()",
+    workgroupBarrier: "barrier()",
+    get_global_id: "index()",
+    get_local_id: "local()",
+    get_group_id: "group()",
+    get_local_size: "group_size()",
+    threadIdx: "local()",
+    blockIdx: "group()",
+    blockDim: "group_size()"
   }
 
   @loop "for i <- 0..(len(x) - 1), reduce: 0 do acc -> acc + x[i] end"
