@@ -133,7 +133,12 @@ defmodule ExCubecl.Arena do
 
     if is_function(fun, length(several)),
       do: scoped(several, fun, []),
-      else: Arguments.invalid(:fun, fun, "a function of #{Text.count(length(several), "arena")}")
+      else:
+        Arguments.invalid(
+          :fun,
+          fun,
+          "a function of #{Text.count(length(several), "arena")} as the last argument"
+        )
   end
 
   defp several?([first | _] = list), do: not is_tuple(first) and not List.improper?(list)
@@ -190,7 +195,8 @@ defmodule ExCubecl.Arena do
     end
   end
 
-  def measure(_opts, fun), do: Arguments.invalid(:fun, fun, "a function of one argument")
+  def measure(_opts, fun),
+    do: Arguments.invalid(:fun, fun, "a function of one argument as the last argument")
 
   defp make(options, call) do
     with {:ok, ref} <- Pressure.create(options.id, options.reserve, fn -> call.(options) end) do

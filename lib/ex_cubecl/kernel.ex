@@ -340,7 +340,8 @@ defmodule ExCubecl.Kernel do
          do: Profiler.run(id, fun)
   end
 
-  def profile(_opts, other), do: Arguments.invalid(:fun, other, "a function without arguments")
+  def profile(_opts, other),
+    do: Arguments.invalid(:fun, other, "a function without arguments as the last argument")
 
   @doc """
   Returns `{:ok, %{size: kernels, max: max, hits: hits, misses: misses, programs: count}}`: the number of kernels in the cache, one for each

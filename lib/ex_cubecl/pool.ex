@@ -196,7 +196,7 @@ defmodule ExCubecl.Pool do
   end
 
   def with_buffer(_pool, _opts, fun),
-    do: Arguments.invalid(:fun, fun, "a function of one argument")
+    do: Arguments.invalid(:fun, fun, "a function of one argument as the last argument")
 
   @doc """
   Returns `{:ok, stats}`: the number of buffers that are `:available`, the number that are `:allocated`, checked out or

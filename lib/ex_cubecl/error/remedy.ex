@@ -80,7 +80,6 @@ defmodule ExCubecl.Error.Remedy do
          else: (_ -> "")
   end
 
-  def of(:fun, other) when not is_function(other), do: ": the function is the last argument"
   def of(_argument, _value), do: ""
 
   @doc "For a term given as options, of which these are known."

@@ -58,6 +58,8 @@ defmodule ExCubecl.Error.Suggestion do
     global: [:size],
     on: [:device],
     backend: [:device],
+    client: [:device],
+    device_id: [:device],
     only: [:name],
     key: [:name],
     label: [:tag],

@@ -31,7 +31,7 @@ defmodule ExCubecl.Memory.Chart.Page do
     const size = bytes => {
       let unit = 0;
       while (bytes >= 1024 && unit < 5) { bytes /= 1024; unit++; }
-      return (unit && bytes < 100 ? bytes.toFixed(1).replace(/\\.0$/, "") : Math.round(bytes)) + " " + ["B", "KiB", "MiB", "GiB", "TiB", "PiB"][unit];
+      return (bytes < 100 && !Number.isInteger(bytes) ? bytes.toFixed(1) : Math.round(bytes)) + " " + ["B", "KiB", "MiB", "GiB", "TiB", "PiB"][unit];
     };
     const update = () => {
       const text = input.value.trim().toLowerCase();

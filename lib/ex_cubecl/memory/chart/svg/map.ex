@@ -66,9 +66,13 @@ defmodule ExCubecl.Memory.Chart.Svg.Map do
       end
 
     if heading,
-      do: [boxes, Svg.text(x + 4, y + 13, heading, ~s(font-weight="bold"))],
+      do: [boxes, Svg.text(x + 4, y + 13, heading, halo(group.colour))],
       else: boxes
   end
+
+  # The borders of small boxes do not cross the letters.
+  defp halo(colour),
+    do: ~s(font-weight="bold" paint-order="stroke" stroke="#{colour}" stroke-width="3")
 
   # The only allocation of a page has its own label.
   defp named?(%{key: {:page, _}, count: 1}), do: false
