@@ -34,6 +34,7 @@ if Code.ensure_loaded?(Nx.Backend) do
       Dot,
       FFT,
       Float8,
+      Folding,
       LinAlg,
       Order,
       Places,
@@ -386,7 +387,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     defp on_real(_name, _args, _config), do: :host
 
     @names for module <- modules, name <- module.names(), uniq: true, do: name
-    @complex_names Complex.names() ++ FFT.names() ++ Layout.names()
+    @complex_names Complex.names() ++ Folding.names() ++ FFT.names() ++ Layout.names()
 
     @doc false
     # Whether the device runs a callback of this name, for numbers of the types that it has.
@@ -398,6 +399,9 @@ if Code.ensure_loaded?(Nx.Backend) do
       cond do
         Float8.run?(name, args, tensors) ->
           Float8.run(name, args, config, &native(name, &1, config))
+
+        Folding.run?(name, args, tensors) ->
+          Folding.run(name, args, config)
 
         Complex.run?(name, args, tensors) ->
           Complex.run(name, args, config)

@@ -311,4 +311,44 @@ defmodule ExCubecl.NxComplexTest do
           |> Enum.map(fn {what, {tensors, fun}} -> {what, tensors, fun} end),
         do: assert_close(what, tensors, fun, 1.0e-5)
   end
+
+  test "folds with functions" do
+    horner = fn x, acc -> Nx.add(Nx.multiply(acc, Complex.new(0.0, 0.5)), x) end
+    products = fn x, acc -> Nx.divide(Nx.multiply(Nx.add(x, 2), Nx.conjugate(acc)), 3) end
+    greater = fn x, acc -> Nx.select(Nx.greater(Nx.abs(x), Nx.abs(acc)), x, acc) end
+
+    for type <- [{:c, 64}, {:c, 128}],
+        shape <- [{3, 4, 5}, {7}, {64, 3}],
+        fun <- [horner, products, greater] do
+      z = complex(shape, type)
+      one = Nx.tensor(Complex.new(0.5, -1.0), type: type)
+      last = tuple_size(shape) - 1
+      assert_close({type, shape}, [z, one], &Nx.reduce(&1, &2, [axes: [last]], fun), 1.0e-4)
+
+      assert_close(
+        {type, :jit},
+        [z, one],
+        Nx.Defn.jit(&Nx.reduce(&1, &2, [axes: [0]], fun)),
+        1.0e-4
+      )
+
+      axes = Enum.take([0, last], if(last > 1, do: 2, else: 1))
+      kept = [axes: axes, keep_axes: true]
+      assert_close({type, :kept}, [z, one], &Nx.reduce(&1, &2, kept, fun), 1.0e-4)
+    end
+
+    z = complex({4, 6}, {:c, 64})
+    one = Nx.tensor(Complex.new(0.5, -1.0))
+    opts = [padding: :same, strides: [1, 2], window_dilations: [2, 1]]
+    assert_close(:windows, [z, one], &Nx.window_reduce(&1, &2, {2, 3}, opts, horner), 1.0e-4)
+    assert_close(:plain, [z, one], &Nx.window_reduce(&1, &2, {2, 2}, products), 1.0e-4)
+    assert_close(:integer, [z], &Nx.reduce(&1, 2, [axes: [1]], horner), 1.0e-4)
+
+    compiled = Nx.Defn.jit(&Nx.reduce(&1, &2, [axes: [0]], horner), compiler: ExCubecl)
+    assert Nx.to_binary(compiled.(z, one)) == Nx.to_binary(Nx.reduce(z, one, [axes: [0]], horner))
+    read = fn x, acc -> if Nx.to_number(x) == 0, do: acc, else: Nx.add(x, acc) end
+    assert_raise ExCubecl.Error, fn -> Nx.reduce(z, one, read) end
+    # Each element is a launch.
+    assert_raise ExCubecl.Error, fn -> Nx.reduce(complex({65}, {:c, 64}), one, horner) end
+  end
 end

@@ -9,7 +9,7 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     alias ExCubecl.{Backend, Error, Kernel}
     alias ExCubecl.Kernel.Types, as: KernelTypes
-    alias ExCubecl.Nx.{Operand, Storage, Types}
+    alias ExCubecl.Nx.{Folding, Operand, Storage, Types}
     alias ExCubecl.Ops.Functions
     alias Nx.Tensor, as: T
 
@@ -69,7 +69,15 @@ if Code.ensure_loaded?(Nx.Backend) do
       do: %{out | data: %Backend{state: {:symbol, node}, config: config}}
 
     @doc "The symbol that a callback of Nx.Backend returns for symbols; raises if there is none."
-    def callback(name, [%T{shape: {}, type: type} = out | args], config) do
+    def callback(name, [_ | args] = all, config) do
+      if Enum.any?(args, &Folding.symbol?/1) do
+        with :unknown <- Folding.callback(name, all, config), do: unknown(name, config)
+      else
+        of_kernel(name, all, config)
+      end
+    end
+
+    defp of_kernel(name, [%T{shape: {}, type: type} = out | args], config) do
       with dtype when dtype in @floats or dtype in @integers <- Types.dtype(type),
            {:ok, node} <- node(name, dtype, args, config) do
         symbol(out, node, config)
@@ -78,7 +86,7 @@ if Code.ensure_loaded?(Nx.Backend) do
       end
     end
 
-    def callback(name, _args, config), do: unknown(name, config)
+    defp of_kernel(name, _args, config), do: unknown(name, config)
 
     defp unknown(name, config),
       do: Error.unwrap!(Error.new(:unsupported, operation: name, device: config.device))

@@ -1,0 +1,169 @@
+if Code.ensure_loaded?(Nx.Backend) do
+  defmodule ExCubecl.Nx.Folding do
+    @moduledoc false
+    # `Nx.reduce/4` and `Nx.window_reduce/5` with functions of complex numbers, which are no kernel of one accumulator. The function is called once, with symbols
+    # that record the callbacks that it makes; these run for all results together, for one element of each after the other.
+    #
+    # A node is `{id, :x}`, `{id, :acc}` or `{id, name, out, operands}`, of which operands are nodes and scalars.
+
+    alias ExCubecl.Backend
+    alias ExCubecl.Nx.{ComplexKernels, ElementWise, Storage}
+    alias Nx.Tensor, as: T
+
+    # Each element takes a launch, or several: more of them only for as many results.
+    @few 64
+    @most 4_096
+
+    # All integers up to this one are complex numbers of any type.
+    @exact 16_777_216
+
+    @recorded ElementWise.names() ++ ComplexKernels.names() ++ [:as_type]
+    @same [:reshape, :squeeze, :broadcast]
+
+    @doc "The names of the callbacks that `run/3` knows."
+    def names, do: [:reduce, :window_reduce]
+
+    @doc "Whether a callback is one of these, of complex numbers."
+    def run?(name, [out | _], tensors),
+      do: name in names() and Enum.any?([out | tensors], &match?(%T{type: {:c, _}}, &1))
+
+    def run(:reduce, [out, tensor, initial, opts, fun], config) do
+      axes = opts[:axes] || Nx.axes(tensor)
+      kept = Nx.axes(tensor) -- axes
+      shape = List.to_tuple(for axis <- kept, do: elem(tensor.shape, axis))
+      steps = div(Nx.size(tensor), max(Tuple.product(shape), 1))
+
+      folded(out, {tensor, initial, shape}, steps, fun, config, fn tensor ->
+        columns =
+          tensor
+          |> Nx.transpose(axes: kept ++ Enum.sort(axes))
+          |> Nx.reshape({Tuple.product(shape), steps})
+
+        for at <- 0..(steps - 1)//1,
+            do: columns |> Nx.slice_along_axis(at, 1, axis: 1) |> Nx.reshape(shape)
+      end)
+    end
+
+    def run(:window_reduce, [out, tensor, initial, window, opts, fun], config) do
+      steps = Tuple.product(window)
+
+      folded(out, {tensor, initial, out.shape}, steps, fun, config, fn tensor ->
+        padding = for {low, high} <- opts[:padding], do: {low, high, 0}
+        padded = Nx.pad(tensor, unnamed(initial), padding)
+
+        for place <- places(Tuple.to_list(window)) do
+          starts = Enum.zip_with(place, opts[:window_dilations], &(&1 * &2))
+
+          lengths = Enum.zip_with(Tuple.to_list(out.shape), opts[:strides], &((&1 - 1) * &2 + 1))
+
+          Nx.slice(padded, starts, lengths, strides: opts[:strides])
+        end
+      end)
+    end
+
+    defp places([]), do: [[]]
+    defp places([n | more]), do: for(at <- 0..(n - 1), rest <- places(more), do: [at | rest])
+
+    defp folded(out, {tensor, initial, shape}, steps, fun, config, elements) do
+      with true <- steps <= @few or (steps <= @most and Tuple.product(shape) >= @few),
+           true <- exact?(initial, out.type),
+           {:ok, node} <- recorded(fun, tensor.type, out.type, config) do
+        start = initial |> unnamed() |> Nx.as_type(out.type) |> Nx.broadcast(shape)
+
+        result =
+          tensor |> unnamed() |> elements.() |> Enum.reduce(start, &value(node, &1, &2, shape))
+
+        {:ok, state(Nx.reshape(result, out.shape))}
+      else
+        _ -> :host
+      end
+    end
+
+    # The function gets the initial number as it is.
+    defp exact?(%T{type: type}, type), do: true
+
+    defp exact?(initial, _type) do
+      case Storage.known_number(initial) do
+        {:ok, number} -> is_integer(number) and abs(number) <= @exact
+        :error -> false
+      end
+    end
+
+    defp unnamed(%T{shape: shape} = tensor),
+      do: %{tensor | names: List.duplicate(nil, tuple_size(shape))}
+
+    defp state(%T{data: %Backend{state: state}}), do: state
+
+    ## Recording
+
+    # Any exception: what the function does with its arguments is not known.
+    defp recorded(fun, element, accumulator, config) do
+      [x, acc] =
+        for {name, type} <- [x: element, acc: accumulator],
+            do: symbol(Nx.template({}, type), {make_ref(), name}, config)
+
+      case fun.(x, acc) do
+        %T{shape: {}, type: ^accumulator, data: %Backend{state: {:symbol, {:folding, node}}}} ->
+          {:ok, node}
+
+        _ ->
+          :host
+      end
+    rescue
+      _error -> :host
+    end
+
+    defp symbol(out, node, config),
+      do: %{out | data: %Backend{state: {:symbol, {:folding, node}}, config: config}}
+
+    @doc "The symbol that a callback returns for symbols of a fold, `:unknown` if it is no operation of scalars."
+    def callback(name, [%T{shape: {}} = out, %T{} = tensor | _], config) when name in @same do
+      case tensor.data do
+        %Backend{state: {:symbol, {:folding, node}}} -> symbol(out, node, config)
+        _ -> :unknown
+      end
+    end
+
+    def callback(name, [%T{shape: {}} = out | args], config) when name in @recorded do
+      if Enum.all?(args, &match?(%T{shape: {}}, &1)) do
+        operands =
+          for %T{data: data} = arg <- args do
+            with %Backend{state: {:symbol, {:folding, node}}} <- data, do: node, else: (_ -> arg)
+          end
+
+        symbol(out, {make_ref(), name, out, operands}, config)
+      else
+        :unknown
+      end
+    end
+
+    def callback(_name, _args, _config), do: :unknown
+
+    @doc "Whether a tensor is a symbol of a fold."
+    def symbol?(%T{data: %Backend{state: {:symbol, {:folding, _}}}}), do: true
+    def symbol?(_tensor), do: false
+
+    ## Calculation
+
+    defp value(node, x, acc, shape) do
+      {value, _known} = calculated(node, %{x: x, acc: acc}, shape)
+      value
+    end
+
+    defp calculated({_id, name}, known, _shape), do: {known[name], known}
+    defp calculated(%T{} = scalar, known, _shape), do: {scalar, known}
+
+    defp calculated({id, name, out, operands}, known, shape) do
+      case known do
+        %{^id => value} ->
+          {value, known}
+
+        _ ->
+          {operands, known} = Enum.map_reduce(operands, known, &calculated(&1, &2, shape))
+          out = %{out | shape: shape, names: List.duplicate(nil, tuple_size(shape))}
+          value = apply(Backend, name, [out | operands])
+          {value, Map.put(known, id, value)}
+      end
+    end
+  end
+end
