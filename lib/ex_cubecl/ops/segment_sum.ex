@@ -88,6 +88,9 @@ defmodule ExCubecl.Ops.SegmentSum do
 
   @kernels Map.new(kernels)
 
+  @doc "As many rows are added up one after the other."
+  def chunk, do: @chunk
+
   @doc """
   Adds up the rows, each of `width` elements, by cell: `cells` is sorted, and `places` has the row of each. Writes the sum of cell c from element c * width of `sums`
   on; a cell behind its end is skipped.

@@ -1,7 +1,8 @@
 defmodule ExCubecl.Ops.UpdateSums do
   @moduledoc false
   # The sums of the updates at each cell, which is the part of a tensor at an index vector. Integers are added by atomic operations, whose sums do not depend on
-  # their order. Those of floats do, and no device has atomic operations on all types: updates are sorted by cell, and added up in this order.
+  # their order. Those of floats do, and no device has atomic operations on all types: updates are sorted by cell, and added up in this order; where there are few, each
+  # cell looks for its own.
 
   alias ExCubecl.{Buffer, Error, Kernel}
   alias ExCubecl.Ops.{ComputeType, Index, Indices, MergeSort, SegmentSum, Strided}
@@ -9,6 +10,9 @@ defmodule ExCubecl.Ops.UpdateSums do
   require Kernel
 
   @same Kernel.kernel(fn x -> x end)
+
+  # Comparisons of updates with elements that take less time than sorting the updates, and than compiling the kernels for that.
+  @little 65_536
 
   # The types of the sums. Integers of fewer bits are the low bits of these sums.
   @types %{f16: :f32, bf16: :f32, u8: :u32, u16: :u32, s8: :s32, s16: :s32}
@@ -23,13 +27,23 @@ defmodule ExCubecl.Ops.UpdateSums do
     # The sum of -0.0 and -0.0 is -0.0, and that with 0.0 is not.
     zero = if type in [:f32, :f64], do: -0.0, else: 0
 
-    with {:ok, sums} <- Buffer.full([cells * width], type, zero, device: space.target.device),
-         {:ok, updates} <- computed(space.updates) do
+    with {:ok, updates} <- computed(space.updates) do
+      space = %{space | updates: updates}
+      work = space.rows * cells * width
+
+      if type not in [:s32, :u32] and work in 1..@little and space.rows <= SegmentSum.chunk(),
+        do: compared(space, type, zero),
+        else: added_or_sorted(space, type, zero, work)
+    end
+  end
+
+  defp added_or_sorted(%{cells: cells, width: width} = space, type, zero, work) do
+    with {:ok, sums} <- Buffer.full([cells * width], type, zero, device: space.target.device) do
       added =
         cond do
-          space.rows * cells * width == 0 -> :ok
-          type in [:s32, :u32] -> added(%{space | updates: updates}, sums)
-          true -> sorted(%{space | updates: updates}, sums)
+          work == 0 -> :ok
+          type in [:s32, :u32] -> added(space, sums)
+          true -> sorted(space, sums)
         end
 
       with :ok <- added, do: {:ok, sums}
@@ -38,6 +52,41 @@ defmodule ExCubecl.Ops.UpdateSums do
 
   defp computed(%{dtype: dtype, device: device} = updates) do
     with {:ok, type} <- ComputeType.of(dtype, device), do: ComputeType.converted(updates, type)
+  end
+
+  # Few updates of few cells: each element of the sums is compared with all of them. The additions are those of the sorted updates.
+  defp compared(%{indices: indices, width: width} = space, type, zero) do
+    i = Index.unsigned({:index, nil})
+    row = Index.unsigned(Index.var(:j))
+    {statements, inside, cell} = Indices.cell(length(space.lengths), indices.dtype, row)
+    own = Index.call(:eq, cell, Index.call(:div, i, Index.var(:width)))
+
+    place =
+      Index.call(
+        :add,
+        Index.call(:mul, row, Index.var(:width)),
+        Index.call(:rem, i, Index.var(:width))
+      )
+
+    value = {:cast, type, {:at, 0, :updates, place}}
+    sum = Index.let(:sum, Index.call(:add, Index.var(:sum), value))
+    found = Index.let(:found, Index.number(1))
+    body = statements ++ [{:branch, 0, Index.call(:and, inside, own), [sum, found], []}]
+    last = Index.call(:sub, Index.var(:rows), Index.number(1))
+    any = Index.call(:eq, Index.var(:found), Index.number(1))
+
+    code = [
+      Index.let(:sum, {:cast, type, Index.number(0)}),
+      Index.let(:found, Index.number(0)),
+      {:for, 0, :j, Index.number(0), last, body},
+      {:write, 0, :sums, {:index, nil},
+       {:if, 0, any, Index.var(:sum), {:cast, type, Index.var(:none)}}}
+    ]
+
+    with {:ok, sums} <- Buffer.empty([space.cells * width], type, device: space.target.device),
+         args = [updates: space.updates, rows: space.rows, width: width, none: zero, sums: sums],
+         :ok <- launch(space, :compared, args, [:sums], code, space.cells * width),
+         do: {:ok, sums}
   end
 
   # One invocation for each element of the updates.

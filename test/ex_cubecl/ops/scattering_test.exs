@@ -115,6 +115,37 @@ defmodule ExCubecl.Ops.ScatteringTest do
     end
   end
 
+  test "sums of few floats have the bits of those that are sorted" do
+    for dtype <- [:f32, :f64, :f16], _ <- 1..20 do
+      {rows, cells} = {Enum.random(1..64), Enum.random(1..40)}
+      indices = for _ <- 1..rows, do: Enum.random(0..(cells + 1)) - 1
+      numbers = for _ <- 1..(2 * rows), do: Enum.random([:rand.normal(), -0.0])
+
+      x =
+        ExCubecl.buffer!(
+          Enum.take(numbers ++ List.duplicate(0.5, 80), 2 * cells),
+          [cells, 2],
+          dtype
+        )
+
+      # Updates that are outside change nothing, but are sorted.
+      [few, many] =
+        for outside <- [0, 65] do
+          n = rows + outside
+          at = indices ++ List.duplicate(cells, outside)
+          updates = numbers ++ List.duplicate(1.0, 2 * outside)
+
+          Ops.indexed_add!(
+            x,
+            ExCubecl.buffer!(at, [n, 1], :s32),
+            ExCubecl.buffer!(updates, [n, 2], dtype)
+          )
+        end
+
+      assert Buffer.read!(few) == Buffer.read!(many)
+    end
+  end
+
   test "sums of many floats have the same bits each time, and are within the stated error" do
     n = 30_000
 
