@@ -199,13 +199,15 @@ defmodule ExCubecl.Ops.Fourier do
 
     case radices(%{outer: count, n: n, inner: 1}) do
       {:ok, _radices} ->
-        number * (n * count + Tables.size(n))
+        number * (n * count + tables(n, count))
 
       :error ->
         m = power_of_two(2 * n - 1)
-        number * (2 * m * count + 3 * m + Tables.size(2 * n) + Tables.size(m))
+        number * (2 * m * count + 3 * m + Tables.size(2 * n) + tables(m, count))
     end
   end
+
+  defp tables(n, count), do: if(n * count <= @few, do: n, else: Tables.size(n))
 
   defp other(%{width: 2, m: n, n: n}, [_radix]), do: {:ok, nil}
   defp other(signal, _radices), do: empty(signal, signal.n)
@@ -225,7 +227,7 @@ defmodule ExCubecl.Ops.Fourier do
       step = div(n, p * radix)
       sign = if at == 0, do: sign, else: 1.0
       factors = if at == last, do: [scale, conjugated], else: [1.0, 1.0]
-      args = [x | tables] ++ [shift, n, inner, p, step]
+      args = [x | tables] ++ shift ++ [n, inner, p, step]
 
       case pass(plan, radix, args, [sign | factors] ++ [out], outer * n * inner) do
         :ok -> {:cont, {:ok, out, {next, out}}}
@@ -247,9 +249,12 @@ defmodule ExCubecl.Ops.Fourier do
     do: launch(:"pass_#{radix}", args ++ more, div(size, radix))
 
   defp plan(%{outer: outer, n: n, inner: inner} = signal, radices) do
-    with {:ok, tables, shift} <- Tables.roots(n, signal.buffer) do
-      few? = outer * n * inner <= @few
-      {:ok, %{radices: radices, tables: tables, shift: shift, few?: few?}}
+    if outer * n * inner <= @few do
+      with {:ok, table} <- Tables.all(n, signal.buffer),
+           do: {:ok, %{radices: radices, tables: [table], shift: [], few?: true}}
+    else
+      with {:ok, tables, shift} <- Tables.roots(n, signal.buffer),
+           do: {:ok, %{radices: radices, tables: tables, shift: [shift], few?: false}}
     end
   end
 

@@ -45,21 +45,20 @@ defmodule ExCubecl.Ops.Fourier.Kernels do
 
   # One pass of Stockham's algorithm of any radix, by sums of products with roots of unity: for short transforms, because the kernels below take longer to
   # compile than all of their work. An invocation has the sums of the products with even and with odd numbers, which are as accurate as sums of pairs. For an
-  # even radix, their sum and their difference are two numbers of the result, of which there then are `count` pairs, half of the radix. Products with zeros
-  # are left out: those of infinities would be NaN.
-  term = fn part, factor ->
-    quote(do: if(unquote(factor) == 0, do: 0, else: unquote(part) * unquote(factor)))
+  # even radix, their sum and their difference are two numbers of the result, of which there then are `count` pairs, half of the radix. All roots are in a
+  # table. Products with zeros, the parts of the roots at quarters of a turn, are left out: those of infinities would be NaN.
+  term = fn part, factor, zero ->
+    quote(do: if(unquote(zero), do: 0, else: unquote(part) * unquote(factor)))
   end
 
-  [re, im, wr, wi] = for name <- [:re, :im, :wr, :wi], do: {name, [], nil}
+  [re, im, wr, wi, no_wr, no_wi] =
+    for name <- [:re, :im, :wr, :wi, :no_wr, :no_wi], do: {name, [], nil}
 
   pass =
     quote do
       defkernel pass(
                   x,
-                  low,
-                  high,
-                  shift,
+                  roots,
                   n,
                   inner,
                   p,
@@ -73,7 +72,8 @@ defmodule ExCubecl.Ops.Fourier.Kernels do
                 ) do
         i = cast(index(), :u32)
         at = div(i, inner)
-        m = div(cast(n, :u32), radix)
+        turns = cast(n, :u32)
+        m = div(turns, radix)
         row = div(at, m * count)
         block = div(at - row * (m * count), p)
         k = at - row * (m * count) - block * p
@@ -93,15 +93,22 @@ defmodule ExCubecl.Ops.Fourier.Kernels do
           from = from + apart
           re = x[from * 2]
           im = x[from * 2 + 1] * sign
-          unquote(root.({:e, [], nil}, wr, wi))
-          next = sum_before + (unquote(term.(re, wr)) - unquote(term.(im, wi)))
-          other_next = other_before + (unquote(term.(re, wi)) + unquote(term.(im, wr)))
+          wr = roots[e * 2]
+          wi = roots[e * 2 + 1]
+          no_wr = e * 4 == turns or e * 4 == turns * 3
+          no_wi = e == 0 or e * 2 == turns
+
+          next = sum_before + (unquote(term.(re, wr, no_wr)) - unquote(term.(im, wi, no_wi)))
+
+          other_next =
+            other_before + (unquote(term.(re, wi, no_wi)) + unquote(term.(im, wr, no_wr)))
+
           sum_before = sum
           other_before = other
           sum = next
           other = other_next
           e = e + turn
-          e = if e >= n, do: e - n, else: e
+          e = if e >= turns, do: e - turns, else: e
         end
 
         to = ((row * n + (group * radix + q) * p + k) * inner + column) * 2
@@ -121,8 +128,8 @@ defmodule ExCubecl.Ops.Fourier.Kernels do
   # One pass of Stockham's algorithm: transforms of length `radix` of values n / radix apart. `p` is the product of the radices of the passes
   # before it, `step` is n / (p * radix). Imaginary parts are multiplied by `sign` when they are read.
   #
-  # On CPUs, most of the time is that of loads. So a pass of radix 16 reads only the factors of its values 1, 2, 3, 4, 8 and 12, whose products
-  # are the others.
+  # On CPUs, most of the time is that of loads. So a pass of radix 8 reads only the factors of its values 1, 2, 3 and 4, and one of radix 16 also those of 8 and
+  # 12, whose products are the others.
   for radix <- [2, 3, 4, 5, 7, 8, 16] do
     variable = fn letter, j -> {:"#{letter}#{j}", [], nil} end
     values = for j <- 0..(radix - 1), do: {variable.("x", j), variable.("y", j)}
@@ -144,7 +151,7 @@ defmodule ExCubecl.Ops.Fourier.Kernels do
         low = rem(j, 4)
 
         made =
-          if radix < 16 or low in [0, j] do
+          if radix < 8 or low in [0, j] do
             quote do
               e = unquote(j) * k * step
               unquote(root.({:e, [], nil}, wr, wi))
