@@ -35,7 +35,9 @@ if Code.ensure_loaded?(Nx.Backend) do
       FFT,
       Float8,
       Folding,
+      Inspection,
       LinAlg,
+      Options,
       Order,
       Places,
       Scan,
@@ -64,28 +66,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     end
 
     @doc false
-    # Nx passes options as they were given, or as `init/1` returned them.
-    def config(config: %{host_limit: _} = config), do: config
-
-    def config(opts) do
-      opts = option!(Arguments.options(opts, [:device, :tag, :fallback, :host_limit]))
-      fallback = Keyword.get(opts, :fallback, :host)
-
-      unless fallback in [:host, :raise],
-        do: option!(Arguments.invalid(:fallback, fallback, ":host or :raise"))
-
-      %{
-        device: option!(device(opts[:device])),
-        tag: opts[:tag],
-        fallback: fallback,
-        host_limit: option!(Arguments.index(:host_limit, Keyword.get(opts, :host_limit, 64)))
-      }
-    end
-
-    defp option!(result), do: Operation.unwrap!(result, __MODULE__, [])
-
-    defp device(nil), do: Device.resolve(nil)
-    defp device(named), do: Device.existing(named)
+    def config(opts), do: Options.config(opts, __MODULE__)
 
     ## Tensors of numbers and binaries
 
@@ -106,26 +87,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     def to_binary(tensor, limit), do: Storage.to_binary(tensor, limit)
 
     @impl true
-    def inspect(%T{data: %{config: config}} = tensor, opts) do
-      text = elements(tensor, opts)
-
-      if Application.get_env(:ex_cubecl, :add_backend_on_inspect, true),
-        do: Inspect.Algebra.concat([named(config), Inspect.Algebra.line(), text]),
-        else: text
-    end
-
-    # A tensor without elements, such as a deallocated one, is still shown: with the reason.
-    defp elements(tensor, opts) do
-      limit = if opts.limit == :infinity, do: Nx.size(tensor), else: opts.limit + 1
-      Nx.Backend.inspect(tensor, to_binary(tensor, min(limit, Nx.size(tensor))), opts)
-    rescue
-      error in Error -> "(#{Exception.message(error)})"
-    end
-
-    defp named(%{device: {runtime, index}}) when is_integer(index),
-      do: "ExCubecl.Backend<#{runtime}:#{index}>"
-
-    defp named(%{device: device}), do: "ExCubecl.Backend<#{Kernel.inspect(device)}>"
+    defdelegate inspect(tensor, opts), to: Inspection
 
     ## Carriers
 
@@ -274,7 +236,7 @@ if Code.ensure_loaded?(Nx.Backend) do
       @doc false
       def unquote(name)(unquote_splicing(List.duplicate({:_, [], nil}, arity))) do
         expected = "compiler: ExCubecl; ExCubecl.Backend is a backend of Nx"
-        option!(Arguments.invalid(:compiler, __MODULE__, expected))
+        Operation.unwrap!(Arguments.invalid(:compiler, __MODULE__, expected), __MODULE__, [])
       end
     end
 

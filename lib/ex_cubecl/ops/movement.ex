@@ -186,7 +186,7 @@ defmodule ExCubecl.Ops.Movement do
 
     with {:ok, out} <- new(shape, dtype, opts, [:device]) do
       case out.shape do
-        [_, n] -> filled(out, &Kernels.eye(max(n, 1), &1))
+        [_, n] -> Target.filled(out, &Kernels.eye(max(n, 1), &1))
         _ -> Shapes.invalid(:eye, :shape, shape, "a number, or the lengths of two axes")
       end
     end
@@ -195,7 +195,7 @@ defmodule ExCubecl.Ops.Movement do
   def iota(shape, dtype, opts) do
     with {:ok, out} <- new(shape, dtype, opts, [:device, :axis]),
          {:ok, {n, inner}} <- along(out.shape, opts[:axis]),
-         do: filled(out, &Kernels.iota(max(n, 1), max(inner, 1), &1))
+         do: Target.filled(out, &Kernels.iota(max(n, 1), max(inner, 1), &1))
   end
 
   defp along(shape, nil), do: {:ok, {Shape.size(shape), 1}}
@@ -212,7 +212,4 @@ defmodule ExCubecl.Ops.Movement do
          {:ok, id} <- Device.resolve(opts[:device]),
          do: Buffer.empty(shape, dtype, device: id)
   end
-
-  defp filled(out, run),
-    do: with(:ok <- run.(out), :ok <- Buffer.ensure_allocated(out), do: {:ok, out})
 end

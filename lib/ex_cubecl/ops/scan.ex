@@ -85,7 +85,7 @@ defmodule ExCubecl.Ops.Scan do
     args = [n, inner, chunk, chunks]
 
     within =
-      filled(out, fn out ->
+      Target.filled(out, fn out ->
         kernel = {Kernels, :"running_#{which}"}
         Kernel.run(kernel, [buffer | args] ++ [out], size: outer * chunks * inner)
       end)
@@ -93,7 +93,7 @@ defmodule ExCubecl.Ops.Scan do
     with {:ok, result} when chunks > 1 <- within,
          {:ok, last} <- beside(buffer, [outer, chunks, inner]),
          {:ok, last} <-
-           filled(last, fn out ->
+           Target.filled(last, fn out ->
              Kernel.run({Kernels, :last_of_chunks}, [result | args] ++ [out])
            end),
          {:ok, before} <- beside(buffer, [outer, chunks, inner]),
@@ -105,10 +105,4 @@ defmodule ExCubecl.Ops.Scan do
 
   defp beside(%{dtype: dtype, device: device}, shape),
     do: Buffer.empty(shape, dtype, device: device)
-
-  defp filled(out, run) do
-    with :ok <- run.(out),
-         :ok <- Buffer.ensure_allocated(out),
-         do: {:ok, out}
-  end
 end

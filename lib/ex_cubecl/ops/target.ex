@@ -23,6 +23,12 @@ defmodule ExCubecl.Ops.Target do
     end
   end
 
+  @doc "A buffer that `run` writes. It has memory also without elements, of which no kernel runs."
+  @spec filled(Buffer.t(), (Buffer.t() -> :ok | {:error, Error.t()})) ::
+          {:ok, Buffer.t()} | {:error, Error.t()}
+  def filled(out, run),
+    do: with(:ok <- run.(out), :ok <- Buffer.ensure_allocated(out), do: {:ok, out})
+
   @doc "The option of a launch, whose result is `:ok` if it has the buffer."
   @spec option(into, Buffer.shape(), DType.t(), term) :: [into: Buffer.t()]
   def option(into, shape, dtype, device),
