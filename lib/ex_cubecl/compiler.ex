@@ -43,7 +43,7 @@ if Code.ensure_loaded?(Nx.Defn.Compiler) do
     """
 
     alias ExCubecl.{Backend, Telemetry}
-    alias ExCubecl.Compiler.{Cache, Explanation, Limits, Program, Run, Scope}
+    alias ExCubecl.Compiler.{Cache, Explanation, Limits, Program, Rehearsal, Run, Scope}
     alias ExCubecl.Compiler.Graph.Conversion
     alias ExCubecl.Error.{Arguments, Operation}
     alias Nx.Defn.{Composite, Expr}
@@ -174,7 +174,33 @@ if Code.ensure_loaded?(Nx.Defn.Compiler) do
       {graph, _key, captured} = Conversion.build(Composite.flatten_list([result]), options.hooks)
       scope = Scope.of(graph)
       program = Program.build(scope, options.config)
-      Explanation.of(scope, program, options.config, Run.copied(captured, options.config))
+
+      arguments =
+        args |> Enum.reject(&is_function/1) |> Enum.flat_map(&rehearsed(&1, options.config))
+
+      Explanation.of(scope, program, options.config, {arguments, captured})
+    end
+
+    # Arguments as they are for a run: those of other backends are copied, templates are on the device unless they are small.
+    defp rehearsed(argument, config) do
+      {_, functions} =
+        Nx.LazyContainer.traverse(argument, [], fn template, function, functions ->
+          {template, [{template, function} | functions]}
+        end)
+
+      for {template, function} <- Enum.reverse(functions) do
+        case function.() do
+          %T{data: %Nx.TemplateBackend{}} ->
+            Rehearsal.argument(%{template | data: nil}, config)
+
+          %T{data: %backend{}, shape: shape} = tensor
+          when backend == Backend or tuple_size(shape) == 0 ->
+            parameter(tensor, config)
+
+          _large ->
+            Rehearsal.argument(%{template | data: nil}, config)
+        end
+      end
     end
 
     defp invalid(argument, value, expected),
@@ -241,7 +267,11 @@ if Code.ensure_loaded?(Nx.Defn.Compiler) do
 
     defp built(graph, config) do
       metadata = %{device: config.device, nodes: map_size(graph.nodes)}
-      told(:defn_compile, metadata, fn -> graph |> Scope.of() |> Program.build(config) end)
+
+      told(:defn_compile, metadata, fn ->
+        program = graph |> Scope.of() |> Program.build(config)
+        %{program | peak: Rehearsal.peak(program, Map.values(graph.nodes), config)}
+      end)
     end
 
     defp run(program, parameters, captured, config) do

@@ -36,6 +36,7 @@ defmodule ExCubecl.Telemetry do
   """
 
   alias ExCubecl.{Error, Native}
+  alias ExCubecl.Native.Rehearsal
   alias ExCubecl.Telemetry.Counter
 
   @doc """
@@ -67,7 +68,7 @@ defmodule ExCubecl.Telemetry do
   @doc false
   # Runs `call`, and emits the event if it succeeded; `:none` means that it did nothing.
   def span(event, bytes, metadata, call) do
-    if on?() do
+    if on?() and not Rehearsal.on?() do
       started = System.monotonic_time()
       result = call.()
       told(result, event, bytes, System.monotonic_time() - started, metadata)
@@ -87,7 +88,10 @@ defmodule ExCubecl.Telemetry do
   # A launch, as `span/4`. Launches are counted without handlers, too, for `mix ex_cubecl.top`.
   def launch(bytes, device, kernel, counter, call) do
     result = span(:launch, bytes, %{device: device, kernel: kernel}, call)
-    unless match?({:error, _}, result) or result == :none, do: Counter.add_to(counter)
+
+    unless match?({:error, _}, result) or result == :none or Rehearsal.on?(),
+      do: Counter.add_to(counter)
+
     result
   end
 

@@ -41,6 +41,10 @@ defmodule ExCubecl.NxCompilerTest do
       {chosen, a - b}
     end
 
+    defn either(pred, x) do
+      if pred, do: x, else: Nx.sort(Nx.sin(x))
+    end
+
     defn(same(x, pred), do: if(pred, do: x, else: x))
 
     defn gradient(x) do
@@ -893,6 +897,40 @@ defmodule ExCubecl.NxCompilerTest do
         assert {name, explanation.fallbacks} == {name, []}
         assert Enum.any?(explanation.steps, &(&1.text =~ "#{name} f32[16][16]"))
       end
+    end
+
+    test "launch nothing, compile nothing, and need no memory" do
+      fun = fn x ->
+        Nx.sum(Nx.sort(Nx.multiply(x, Nx.exp(Nx.dot(x, Nx.iota({999, 999}))))), axes: [1])
+      end
+
+      device = ExCubecl.default_device!()
+      before = {Memory.usage!(device: device).live_bytes, ExCubecl.Kernel.cache!().misses}
+      :erlang.garbage_collect()
+      Memory.reset_peak(device: device)
+      explanation = Compiler.explain(fun, [Nx.template({301, 999}, :f32)])
+      assert explanation.launches > 2
+      assert explanation.peak >= 4 * 999 * 999
+      {live, misses} = before
+      assert Memory.usage!(device: device).peak_bytes <= live
+      assert ExCubecl.Kernel.cache!().misses == misses
+    end
+
+    test "have bounds of the launches that numbers decide" do
+      x = Nx.template({100}, :f32)
+      exact = Compiler.explain(&Nx.sum(Nx.sin(&1)), [x])
+      assert exact.bounds == {exact.launches, exact.launches}
+      assert inspect(exact) =~ ~r/steps?, \d+ launches, /
+
+      branches = fn x, y -> Definitions.either(Nx.greater(Nx.sum(x), 0), y) end
+      chosen = Compiler.explain(branches, [x, Nx.template({40, 50}, :f32)])
+      {at_least, at_most} = chosen.bounds
+      assert at_least < at_most and at_most <= chosen.launches
+      assert inspect(chosen) =~ "(#{at_least} to #{at_most} in a run)"
+
+      loop = Compiler.explain(&Definitions.count_up/1, [Nx.template({100}, :f32)])
+      assert {_at_least, :infinity} = loop.bounds
+      assert inspect(loop) =~ "at least"
     end
 
     test "have the steps, the launches, the memory, and what falls back" do

@@ -1016,7 +1016,7 @@ defmodule ExCubecl.NxFusionTest do
   defp leaf(_node, _args, _scope), do: nil
 
   defp step({:fused, group}, values) do
-    assert is_binary(Fusion.describe(group)) and Fusion.launches(group) >= 1
+    assert is_binary(Fusion.describe(group))
     {results, []} = Fusion.run(group, Map.put(values, :shares, %{}), @config)
     Map.merge(values, Map.new(results))
   end

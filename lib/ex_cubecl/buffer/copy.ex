@@ -5,8 +5,9 @@ defmodule ExCubecl.Buffer.Copy do
   use ExCubecl.Cluster.Callable
 
   alias ExCubecl.{Device, DType, Native, Shape, Telemetry}
-  alias ExCubecl.Buffer.{AllocOptions, Pressure, Progress, Write}
+  alias ExCubecl.Buffer.{AllocOptions, Pressure, Progress, Temporaries, Write}
   alias ExCubecl.Error.Arguments
+  alias ExCubecl.Native.Rehearsal
 
   def duplicate(buffer, opts), do: derive(buffer, buffer.dtype, buffer.device, opts)
 
@@ -23,19 +24,28 @@ defmodule ExCubecl.Buffer.Copy do
   end
 
   # A new buffer with the elements of another one.
-  defp derive(%{ref: ref, shape: shape} = buffer, dtype, id, opts, progress \\ false) do
+  defp derive(%{shape: shape} = buffer, dtype, id, opts, progress \\ false) do
     with {:ok, opts} <- Arguments.options(opts, AllocOptions.options()),
          {:ok, options} <- AllocOptions.from(opts) do
       bytes = Shape.size(shape) * DType.size!(dtype)
 
       told(buffer, id, dtype, bytes, fn ->
-        with {:ok, ref} <-
-               Pressure.create(id, bytes, fn ->
-                 if dtype == buffer.dtype,
-                   do: duplicated(buffer, id, options, progress),
-                   else: Native.buffer_convert(ref, dtype, shape, options)
-               end),
-             do: {:ok, %{buffer | ref: ref, dtype: dtype, device: id}}
+        with {:ok, ref} <- copied(buffer, {id, dtype, bytes}, options, progress) do
+          Temporaries.made(ref, bytes)
+          {:ok, %{buffer | ref: ref, dtype: dtype, device: id}}
+        end
+      end)
+    end
+  end
+
+  defp copied(%{ref: ref, shape: shape} = buffer, {id, dtype, bytes}, options, progress) do
+    if Rehearsal.on?() do
+      Rehearsal.new(id, dtype, shape, options)
+    else
+      Pressure.create(id, bytes, fn ->
+        if dtype == buffer.dtype,
+          do: duplicated(buffer, id, options, progress),
+          else: Native.buffer_convert(ref, dtype, shape, options)
       end)
     end
   end

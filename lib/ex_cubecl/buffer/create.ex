@@ -5,9 +5,10 @@ defmodule ExCubecl.Buffer.Create do
   use ExCubecl.Cluster.Callable
 
   alias ExCubecl.{Device, DType, Native, Telemetry}
-  alias ExCubecl.Buffer.{AllocOptions, Pressure, Progress}
+  alias ExCubecl.Buffer.{AllocOptions, Pressure, Progress, Temporaries}
   alias ExCubecl.Device.Id
   alias ExCubecl.Error.Arguments
+  alias ExCubecl.Native.Rehearsal
 
   # Up to this many bytes are written on the caller's scheduler, if that does not block.
   @small 16 * 1024
@@ -60,10 +61,18 @@ defmodule ExCubecl.Buffer.Create do
       bytes = target.count * DType.size!(dtype)
 
       Telemetry.span(:fill, bytes, %{device: target.device, dtype: dtype}, fn ->
-        target |> filled(&Native.buffer_fill(&1, value, true)) |> one_value()
+        target |> filled(&Native.buffer_fill(&1, value, true)) |> one_value() |> known(value)
       end)
     end
   end
+
+  # What a rehearsal reads of it.
+  defp known({:ok, %{ref: ref}} = result, value) do
+    if Rehearsal.on?(), do: Rehearsal.fill(ref, value)
+    result
+  end
+
+  defp known(error, _value), do: error
 
   def iota(shape, dtype, opts) do
     with {:ok, target} <- target(shape, dtype, opts, []) do
@@ -104,8 +113,14 @@ defmodule ExCubecl.Buffer.Create do
   def one_value(result), do: result
 
   defp create(%{device: id} = target, bytes, call) do
-    case Pressure.create(id, bytes, call) do
+    result =
+      if Rehearsal.on?(),
+        do: Rehearsal.create(fn -> blank(target) end, bytes > 0),
+        else: Pressure.create(id, bytes, call)
+
+    case result do
       {:ok, ref} ->
+        Temporaries.made(ref, target.count * DType.size!(target.dtype))
         {:ok, %{ref: ref, dtype: target.dtype, shape: target.shape, device: id}}
 
       {:error, %{reason: reason} = error} ->

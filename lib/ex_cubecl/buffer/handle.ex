@@ -2,7 +2,8 @@ defmodule ExCubecl.Buffer.Handle do
   @moduledoc false
   # Buffers as arguments of functions that take buffers of this node only.
 
-  alias ExCubecl.{Buffer, Error, Native}
+  alias ExCubecl.{Buffer, Error}
+  alias ExCubecl.Buffer.Info
   alias ExCubecl.Cluster.Location
 
   @doc "A buffer of this node."
@@ -29,8 +30,7 @@ defmodule ExCubecl.Buffer.Handle do
   Frees the memory of a buffer at once if no other handle shares it, and makes this handle stale: `{:ok, freed?}`. Memory of pools and arenas is theirs.
   """
   def release(buffer) do
-    with {:ok, ref} <- reference(buffer),
-         do: Error.from_native(fn -> Native.buffer_release(ref) end)
+    with {:ok, buffer} <- local(buffer), do: Info.release(buffer)
   end
 
   @doc "The native references of one buffer or of a list of buffers, as a list."

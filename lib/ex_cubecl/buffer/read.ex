@@ -7,23 +7,32 @@ defmodule ExCubecl.Buffer.Read do
   alias ExCubecl.{DType, Error, Native, Shape, Telemetry}
   alias ExCubecl.Buffer.{Progress, Transfer}
   alias ExCubecl.Error.Arguments
+  alias ExCubecl.Native.Rehearsal
 
   def read(buffer, opts) do
     with {:ok, opts} <- Arguments.options(opts, [:progress]),
          {:ok, progress} <- Progress.check(opts[:progress]) do
       bytes = Shape.size(buffer.shape) * DType.size!(buffer.dtype)
 
-      download(buffer, bytes, fn ->
-        Progress.watch(bytes, progress, &Native.buffer_read(buffer.ref, &1))
-      end)
+      if Rehearsal.on?() do
+        Rehearsal.binary(buffer.ref, buffer.dtype, Shape.size(buffer.shape))
+      else
+        download(buffer, bytes, fn ->
+          Progress.watch(bytes, progress, &Native.buffer_read(buffer.ref, &1))
+        end)
+      end
     end
   end
 
   def read_part(buffer, offset, count) do
     with :ok <- Arguments.part(offset, count, Shape.size(buffer.shape)) do
-      download(buffer, count * DType.size!(buffer.dtype), fn ->
-        Native.buffer_read_part(buffer.ref, offset, count)
-      end)
+      if Rehearsal.on?() do
+        Rehearsal.binary(buffer.ref, buffer.dtype, count)
+      else
+        download(buffer, count * DType.size!(buffer.dtype), fn ->
+          Native.buffer_read_part(buffer.ref, offset, count)
+        end)
+      end
     end
   end
 
@@ -50,9 +59,13 @@ defmodule ExCubecl.Buffer.Read do
   end
 
   defp elements(buffer, shape) do
-    download(buffer, Shape.size(buffer.shape) * DType.size!(buffer.dtype), fn ->
-      Native.buffer_to_list(buffer.ref, shape)
-    end)
+    if Rehearsal.on?() do
+      Rehearsal.list(buffer.ref, buffer.dtype, shape)
+    else
+      download(buffer, Shape.size(buffer.shape) * DType.size!(buffer.dtype), fn ->
+        Native.buffer_to_list(buffer.ref, shape)
+      end)
+    end
   end
 
   defp download(buffer, bytes, call) do

@@ -6,6 +6,7 @@ defmodule ExCubecl.Buffer.View do
 
   alias ExCubecl.{DType, Error, Native, Shape}
   alias ExCubecl.Error.Arguments
+  alias ExCubecl.Native.Rehearsal
 
   def view(buffer, offset, shape) do
     with {:ok, shape, count} <- Arguments.shape(shape, buffer.dtype),
@@ -19,14 +20,13 @@ defmodule ExCubecl.Buffer.View do
   end
 
   defp window(buffer, offset, shape, count) do
-    with {:ok, ref} <- Error.from_native(fn -> Native.buffer_view(buffer.ref, offset, count) end),
+    with {:ok, ref} <- handle(fn -> Native.buffer_view(buffer.ref, offset, count) end),
          do: {:ok, %{buffer | ref: ref, shape: shape}}
   end
 
   def slice_bytes(buffer, offset, len) do
     with :ok <- Arguments.part(offset, len, Shape.size(buffer.shape) * DType.size!(buffer.dtype)),
-         {:ok, ref} <-
-           Error.from_native(fn -> Native.buffer_slice_bytes(buffer.ref, offset, len) end) do
+         {:ok, ref} <- handle(fn -> Native.buffer_slice_bytes(buffer.ref, offset, len) end) do
       {:ok, %{buffer | ref: ref, shape: [len], dtype: :u8}}
     else
       {:error, %{reason: :out_of_bounds, details: details}} ->
@@ -41,7 +41,7 @@ defmodule ExCubecl.Buffer.View do
     with {:ok, dtype} <- Arguments.dtype(dtype),
          {:ok, shape} <-
            resized(buffer.shape, DType.size!(buffer.dtype), DType.size!(dtype), dtype),
-         {:ok, ref} <- Error.from_native(fn -> Native.buffer_bitcast(buffer.ref, dtype) end),
+         {:ok, ref} <- handle(fn -> Native.buffer_bitcast(buffer.ref, dtype) end),
          do: {:ok, %{buffer | ref: ref, shape: shape, dtype: dtype}}
   end
 
@@ -67,7 +67,15 @@ defmodule ExCubecl.Buffer.View do
   end
 
   def clone(buffer) do
-    with {:ok, ref} <- Error.from_native(fn -> Native.buffer_clone(buffer.ref) end),
+    with {:ok, ref} <- handle(fn -> Native.buffer_clone(buffer.ref) end),
          do: {:ok, %{buffer | ref: ref}}
+  end
+
+  # A further handle of the memory.
+  defp handle(call) do
+    with {:ok, ref} <- Error.from_native(call) do
+      if Rehearsal.on?(), do: Rehearsal.handle(ref)
+      {:ok, ref}
+    end
   end
 end

@@ -7,6 +7,7 @@ defmodule ExCubecl.Buffer.Write do
   alias ExCubecl.{DType, Error, Native, Shape, Telemetry}
   alias ExCubecl.Buffer.{Create, Pressure, Progress}
   alias ExCubecl.Error.Arguments
+  alias ExCubecl.Native.Rehearsal
 
   def write(buffer, data, opts) do
     with {:ok, opts} <- Arguments.options(opts, [:offset, :progress]),
@@ -74,7 +75,9 @@ defmodule ExCubecl.Buffer.Write do
     bytes = Shape.size(shape) * DType.size!(dtype)
 
     Telemetry.span(:fill, bytes, %{device: id, dtype: dtype}, fn ->
-      buffer |> change(&Native.buffer_fill(ref, value, &1)) |> Create.one_value()
+      if Rehearsal.on?(),
+        do: Rehearsal.fill(ref, value),
+        else: buffer |> change(&Native.buffer_fill(ref, value, &1)) |> Create.one_value()
     end)
   end
 
@@ -87,8 +90,12 @@ defmodule ExCubecl.Buffer.Write do
   If `call` would allocate and may not, it returns the number of bytes. These are counted before it is called again. So a change of a
   buffer that has its memory calls the native library once.
   """
-  def change(%{device: id}, call) do
-    with {:ok, {:allocate, bytes}} <- Pressure.create(id, 0, fn -> call.(false) end),
-         do: Pressure.create(id, bytes, fn -> call.(true) end)
+  def change(%{device: id, ref: ref}, call) do
+    if Rehearsal.on?() do
+      Rehearsal.allocate(ref)
+    else
+      with {:ok, {:allocate, bytes}} <- Pressure.create(id, 0, fn -> call.(false) end),
+           do: Pressure.create(id, bytes, fn -> call.(true) end)
+    end
   end
 end

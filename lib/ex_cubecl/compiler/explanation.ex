@@ -6,22 +6,24 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       * `device` - the device
       * `steps` - the steps in the order in which they run. Each is a map: `kind` is `:kernel` for operations in one kernel, `:operation` for a callback of
         `ExCubecl.Backend`, `:view` for one that shares the memory of its operand, `:host` for one on small tensors in host memory, and `:loop`, `:condition` or `:call` for steps
-        that run others or call a function; `text` describes it; `result` is its type; `launches` are the kernels that it launches, at least; `bytes` are read and
-        written; `live` are the bytes of all values at that time and of the work memory of the step; `steps` are those of nested programs
+        that run others or call a function; `text` describes it; `result` is its type; `launches` are the kernels that it launches; `bytes` are read and
+        written; `live` are the most bytes that are live during the step; `steps` are those of nested programs
       * `launches`, `bytes` - their sums; a nested program counts once
+      * `bounds` - the least and the most launches of a run, `{at_least, at_most}`. They differ if numbers decide how many there are: one of two branches runs, and a loop, whose
+        `at_most` is `:infinity`, has any number of rounds. So they do where the process may have a copy of a small tensor in host memory
       * `peak` - the most bytes that are live at a time, without the arguments: an upper bound, with the work memory of each step and with the captured tensors that a run
-        copies to the device. Memory of garbage that is not collected yet comes on top; it is collected before an allocation is refused
+        copies to the device. What functions of the caller make or keep, such as hooks, is not part of it
       * `fallbacks` - the operations that run on the host because the device cannot run them, with their types
     """
 
     alias ExCubecl.Backend
-    alias ExCubecl.Compiler.{Fusion, Graph, Liveness, Program, Scope}
+    alias ExCubecl.Compiler.{Fusion, Graph, Liveness, Program, Rehearsal, Scope}
     alias ExCubecl.Memory.Chart.Svg
     alias ExCubecl.Nx.{Blocks, Float8, Operand, Types}
     alias Nx.Defn.Expr
     alias Nx.Tensor, as: T
 
-    @enforce_keys [:device, :steps, :launches, :bytes, :peak, :fallbacks]
+    @enforce_keys [:device, :steps, :launches, :bounds, :bytes, :peak, :fallbacks]
     defstruct @enforce_keys
 
     @type step :: %{
@@ -37,6 +39,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
             device: ExCubecl.Device.id(),
             steps: [step],
             launches: non_neg_integer,
+            bounds: {non_neg_integer, non_neg_integer | :infinity},
             bytes: non_neg_integer,
             peak: non_neg_integer,
             fallbacks: [{atom, Nx.Type.t()}]
@@ -46,20 +49,21 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     @silent [:value, :constant, :parameter, :captured, :drop, :elem, :attach]
 
     @doc false
-    # `copied` are the bytes of captured tensors, which a run copies to the device first.
-    @spec of(Scope.t(), Program.t(), map, non_neg_integer) :: t
-    def of(scope, program, config, copied) do
-      steps =
-        for step <- steps(scope, program, config), do: Map.update!(step, :live, &(&1 + copied))
-
+    # The arguments and the captured tensors and functions of a run.
+    @spec of(Scope.t(), Program.t(), map, {[T.t()], [T.t() | fun]}) :: t
+    def of(scope, program, config, {arguments, captured}) do
+      [arguments, captured] = for list <- [arguments, captured], do: List.to_tuple(list)
+      {counts, peak} = Rehearsal.run(program, arguments, captured, config)
+      steps = steps(scope, program, counts, config)
       all = flat(steps)
 
       %__MODULE__{
         device: config.device,
         steps: Enum.map(steps, &public/1),
-        launches: all |> Enum.map(& &1.launches) |> Enum.sum(),
+        launches: Rehearsal.sum(counts, :launches),
+        bounds: {Rehearsal.sum(counts, :at_least), Rehearsal.sum(counts, :at_most)},
         bytes: all |> Enum.map(& &1.bytes) |> Enum.sum(),
-        peak: program.peak + copied,
+        peak: peak,
         fallbacks: all |> Enum.map(& &1.fallback) |> Enum.reject(&is_nil/1) |> Enum.uniq()
       }
     end
@@ -72,42 +76,50 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     ## Steps
 
-    defp steps(scope, program, config) do
+    defp steps(scope, program, counts, config) do
       nodes = Map.new(scope.nodes ++ scope.outside, &{&1.data.id, &1})
 
-      for {{call, _free}, live} <- Enum.zip(program.steps, program.live),
-          elem(call, 0) not in @silent,
-          do: Map.put(step(call, nodes, config), :live, live)
+      for {{call, _free}, count} <- Enum.zip(program.steps, counts),
+          elem(call, 0) not in @silent do
+        own = if count.inner == [], do: count.launches, else: 0
+        step = step(call, nodes, count.inner, config)
+        Map.merge(step, %{launches: own, live: count.live})
+      end
     end
 
-    defp step({:fused, group}, nodes, _config) do
+    defp step({:fused, group}, nodes, [], _config) do
       {inputs, outputs} = {of_ids(group.inputs, nodes), of_ids(group.outputs, nodes)}
 
       row(:kernel, Fusion.describe(group), Enum.map_join(outputs, " ", &type/1),
-        launches: Fusion.launches(group),
         bytes: size(inputs) + size(outputs)
       )
     end
 
-    defp step({:cond, id, _predicate, yes, no, _, _}, nodes, config) do
+    defp step({:cond, id, _predicate, yes, no, _, _}, nodes, [first, second], config) do
       [_, _, yes_scope, no_scope] = nodes[id].data.args
-      inner = steps(yes_scope, yes, config) ++ steps(no_scope, no, config)
+      inner = steps(yes_scope, yes, first, config) ++ steps(no_scope, no, second, config)
       row(:condition, "cond, one of two programs", type(nodes[id]), steps: inner)
     end
 
-    defp step({:while, id, _initial, condition, body, _, _}, nodes, config) do
+    defp step({:while, id, _initial, condition, body, _, _}, nodes, [asked, done], config) do
       [_, condition_scope, body_scope] = nodes[id].data.args
-      inner = steps(condition_scope, condition, config) ++ steps(body_scope, body, config)
+
+      inner =
+        steps(condition_scope, condition, asked, config) ++
+          steps(body_scope, body, done, config)
+
       row(:loop, "while, a condition and a body", type(nodes[id]), steps: inner)
     end
 
-    defp step({:lazy, id, program}, nodes, config) do
+    defp step({:lazy, id, program}, nodes, [counts], config) do
       [_, scope] = nodes[id].data.args
 
       row(:condition, "once, if a branch needs it", type(nodes[id]),
-        steps: steps(scope, program, config)
+        steps: steps(scope, program, counts, config)
       )
     end
+
+    defp step(call, nodes, [], config), do: step(call, nodes, config)
 
     defp step({:fun, _id, _arity, _program}, _nodes, _config),
       do: row(:call, "fun, the argument of an operation", "", [])
@@ -115,17 +127,13 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     defp step({:effects, _values, calls}, _nodes, _config),
       do: row(:call, "#{length(calls)} hooks", "", [])
 
-    defp step({:runtime_call, id, _, _, _, _}, nodes, _config),
+    defp step({:runtime_call, id, _, _, _, _, _}, nodes, _config),
       do: row(:call, "runtime_call", type(nodes[id]), [])
 
     defp step({:create, id, operation, _args}, nodes, config) do
       if small?(nodes[id], config),
         do: row(:host, to_string(operation), type(nodes[id]), []),
-        else:
-          row(:operation, to_string(operation), type(nodes[id]),
-            launches: 1,
-            bytes: size([nodes[id]])
-          )
+        else: row(:operation, to_string(operation), type(nodes[id]), bytes: size([nodes[id]]))
     end
 
     # A block is named by the callback that runs it.
@@ -148,7 +156,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
           row(:view, text, type(node), [])
 
         native?(name, node, operands, config) ->
-          row(:operation, text, type(node), launches: 1, bytes: bytes)
+          row(:operation, text, type(node), bytes: bytes)
 
         true ->
           row(:host, text, type(node), bytes: bytes, fallback: {name, hd(operands ++ [node]).type})
@@ -230,8 +238,16 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     @doc false
     @spec title(t) :: String.t()
     def title(%__MODULE__{} = explanation) do
-      "#{length(explanation.steps)} steps, #{explanation.launches} launches, #{Svg.bytes(explanation.bytes)} moved, " <>
+      "#{length(explanation.steps)} steps, #{launches(explanation)}, #{Svg.bytes(explanation.bytes)} moved, " <>
         "peak #{Svg.bytes(explanation.peak)} on #{inspect(explanation.device)}"
+    end
+
+    defp launches(%{launches: launches, bounds: bounds}) do
+      case bounds do
+        {^launches, ^launches} -> "#{launches} launches"
+        {at_least, :infinity} -> "#{launches} launches (at least #{at_least} in a run)"
+        {at_least, at_most} -> "#{launches} launches (#{at_least} to #{at_most} in a run)"
+      end
     end
 
     defp lines(steps, depth) do

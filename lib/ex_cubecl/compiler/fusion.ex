@@ -436,28 +436,5 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       names = Enum.map_join(group.exprs, " ", &Atom.to_string(&1.data.op))
       "#{names} of #{Text.show(group.shape)}"
     end
-
-    @doc """
-    Whether a group runs as a kernel whatever its values are: an exponent may be a number that the backend treats in another way, and a kernel may need too many
-    buffers. Values of few elements and numbers are not looked at: without their kernel, these have little memory.
-    """
-    @spec certain?(Group.t(), map) :: boolean
-    def certain?(%Group{kind: {:parts, groups}}, config),
-      do: Enum.all?(groups, &certain?(&1, config))
-
-    def certain?(%Group{exponents: exponents, outputs: outputs} = group, config) do
-      sources = group.sources ++ epilogue_sources(group.epilogue)
-      read = Enum.count(sources, &match?({:value, _, _}, &1))
-      exponents == [] and length(outputs) + read <= Bindings.most(config.device)
-    end
-
-    @doc "The launches of one run of a group."
-    @spec launches(Group.t()) :: pos_integer
-    def launches(%Group{kind: {:reduce, _id}, root: root} = group) do
-      size = Shape.size(Node.shape(root))
-      Reductions.launches(div(Shape.size(group.shape), max(size, 1)))
-    end
-
-    def launches(%Group{}), do: 1
   end
 end

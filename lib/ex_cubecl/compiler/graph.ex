@@ -16,10 +16,11 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     #   * `:fun [arity, body]` with a graph
     #   * `:effects [[value], calls]`: each call is `{index of a captured function, number of its values}`
     #   * `:attach [effects, value]`: the value, after the effects
-    #   * `:runtime_call [[value], index of a captured function]`
+    #   * `:runtime_call [[value], index of a captured function, [description of a result]]`
     #   * `:block [struct, arguments]`, of several results `[struct, descriptions, arguments]`: a block that ExCubecl.Backend has; others are their default
     #     implementation
 
+    alias ExCubecl.Compiler.Graph
     alias Nx.Defn.Expr
     alias Nx.Tensor, as: T
 
@@ -36,6 +37,13 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     defp stubs(%T{data: %Expr{}} = stub), do: [stub]
     defp stubs(list) when is_list(list), do: Enum.flat_map(list, &stubs/1)
     defp stubs(_other), do: []
+
+    @doc "Nodes, and those of the graphs in them."
+    @spec all([Nx.Tensor.t()]) :: [Nx.Tensor.t()]
+    def all(nodes) do
+      inner = for %T{data: %Expr{args: args}} <- nodes, %Graph{nodes: nodes} <- args, do: nodes
+      nodes ++ Enum.flat_map(inner, &(&1 |> Map.values() |> all()))
+    end
 
     @doc "The operand itself, without operands."
     @spec stub(Nx.Tensor.t()) :: stub

@@ -6,8 +6,8 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     # arguments, too: they are the state of the round before, which is given up. The components of a tuple belong to the tuple, since several nodes may take the
     # same one, in this scope and in those within it.
     #
-    # A step is `{call, free}`, with the ids of the values that nothing needs after it, after `:garbage` or `:young_garbage` if that is collected; `live` has the bytes that are live during each step, and `peak` the most of
-    # them. A call is one of
+    # A step is `{call, free}`, with the ids of the values that nothing needs after it. `peak` is the most bytes that a run of the outermost program needs, as `ExCubecl.Compiler.Rehearsal` tells
+    # it. A call is one of
     #
     #   * `{:value, id, tensor}`: a constant
     #   * `{:constant, id, out, number}`: a constant of the default backend, where the backend of the operands is not known
@@ -19,10 +19,10 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     #   * `{:elem, id, tuple, index}`, `{:attach, id, value}`
     #   * `{:cond, id, predicate, program, program, tuple?, unused}`, `{:while, id, initial, condition, body, tuple?, unused}`, where
     #     an id of `initial` is `{:host, id}` if the loop reads the value on the host
-    #   * `{:lazy, id, program}`, `{:fun, id, arity, program}`, `{:effects, values, calls}`, `{:runtime_call, id, values, index, tuple?, unused}`
+    #   * `{:lazy, id, program}`, `{:fun, id, arity, program}`, `{:effects, values, calls}`, `{:runtime_call, id, values, index, outs, tuple?, unused}`
 
     alias ExCubecl.Backend
-    alias ExCubecl.Compiler.{Fusion, Graph, Liveness, Reuse, Scope, Work}
+    alias ExCubecl.Compiler.{Fusion, Graph, Liveness, Reuse, Scope}
     alias Nx.Defn.Expr
     alias Nx.Tensor, as: T
 
@@ -31,14 +31,13 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     # Values of these belong to others, or have no memory.
     @borrowed @leaves ++ [:lazy, :fun, :effects]
 
-    @enforce_keys [:steps, :outputs, :borrowed, :live, :peak]
-    defstruct [:steps, :outputs, :borrowed, :live, :peak]
+    @enforce_keys [:steps, :outputs, :borrowed]
+    defstruct [:steps, :outputs, :borrowed, peak: 0]
 
     @type t :: %__MODULE__{
-            steps: [{tuple, [non_neg_integer | :garbage | :young_garbage]}],
+            steps: [{tuple, [non_neg_integer]}],
             outputs: [non_neg_integer],
             borrowed: MapSet.t(),
-            live: [non_neg_integer],
             peak: non_neg_integer
           }
 
@@ -67,36 +66,12 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       owners = Map.new(tuples, fn {id, {tuple, _at}} -> {id, tuple} end)
       frees = Liveness.frees(steps, scope.outputs, owned, owners)
       steps = Reuse.plan(steps, frees, nodes)
-      work = if generic?, do: fn _call -> 0 end, else: &Work.bytes(&1, nodes, config.device)
-      certain? = &Fusion.certain?(&1, config)
-      live = Liveness.live(steps, scope, nodes, given > 0, {work, certain?})
-
-      frees =
-        for {step, free} <- Enum.zip(steps, frees), do: garbage(step.call, nodes, work) ++ free
 
       %__MODULE__{
         steps: Enum.zip(Enum.map(steps, & &1.call), frees),
         outputs: scope.outputs,
-        borrowed: borrowed(scope.outputs, owned, tuples),
-        live: live,
-        peak: Enum.max(live, fn -> 0 end)
+        borrowed: borrowed(scope.outputs, owned, tuples)
       }
-    end
-
-    # Garbage that holds much memory is collected before anything else needs memory.
-    @held 64 * 1024
-    @much 1024 * 1024
-
-    defp garbage(call, nodes, work) do
-      if Work.garbage?(call, nodes) do
-        case work.(call) do
-          bytes when bytes >= @much -> [:garbage]
-          bytes when bytes >= @held -> [:young_garbage]
-          _ -> []
-        end
-      else
-        []
-      end
     end
 
     # A group of kernels belongs to one device, and a step of a function to the backend that calls it.
@@ -208,9 +183,9 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     defp call(:effects, [values, calls], _id, _node, _context),
       do: {:effects, Enum.map(values, & &1.data.id), calls}
 
-    defp call(:runtime_call, [values, index], id, node, context) do
+    defp call(:runtime_call, [values, index, outs], id, node, context) do
       values = Enum.map(values, & &1.data.id)
-      {:runtime_call, id, values, index, tuple?(node), unused(node, context)}
+      {:runtime_call, id, values, index, outs, tuple?(node), unused(node, context)}
     end
 
     defp call(op, args, id, node, _context) when op in @creation,

@@ -15,7 +15,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     # the backend may return an operand, and functions of the caller may keep what they were given.
 
     alias ExCubecl.{DType, Shape, View}
-    alias ExCubecl.Buffer.Info
+    alias ExCubecl.Buffer.Temporaries
     alias ExCubecl.Compiler.Fusion.{Group, Node}
     alias ExCubecl.Compiler.Liveness
     alias ExCubecl.View.Strides
@@ -25,8 +25,6 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
             [:sum, :product, :reduce_max, :reduce_min, :argmax, :argmin, :all, :any]
     # Operations whose kernel may keep sums in the first result of their type (`ExCubecl.Ops.TiledProduct`).
     @products [:dot, :conv]
-    # A garbage collection runs only for intermediate values of at least this many bytes.
-    @held 64 * 1024
     # Bytes of the smallest state of a loop that is replaced. Its first round has the state of the caller, for which the kernel is compiled once more.
     @large 1024 * 1024
 
@@ -126,25 +124,12 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     @spec target(View.t() | term, Shape.t(), map) :: ExCubecl.Buffer.t() | nil
     def target(%View{buffer: %{ref: ref} = buffer, offset: 0} = view, shape, shares) do
       if not is_map_key(shares, ref) and Shape.size(buffer.shape) == Shape.size(shape) and
-           Strides.contiguous?(view) and alone?(buffer, Info.ref_count(buffer)),
+           Strides.contiguous?(view) and Temporaries.alone?(buffer, bytes(buffer)),
          do: %{buffer | shape: shape}
     end
 
     def target(_other, _shape, _shares), do: nil
 
-    # The operation that made the value may have left a handle of it, which is garbage.
-    defp alone?(_buffer, {:ok, 1}), do: true
-
-    defp alone?(buffer, {:ok, _handles}) do
-      Shape.size(buffer.shape) * DType.size!(buffer.dtype) >= @held and collected?(buffer)
-    end
-
-    defp alone?(_buffer, _error), do: false
-
-    defp collected?(buffer) do
-      :erlang.garbage_collect(self(), type: :minor)
-      :erlang.yield()
-      Info.ref_count(buffer) == {:ok, 1}
-    end
+    defp bytes(%{shape: shape, dtype: dtype}), do: Shape.size(shape) * DType.size!(dtype)
   end
 end

@@ -1,11 +1,11 @@
 if Code.ensure_loaded?(Nx.Defn.Expr) do
   defmodule ExCubecl.Compiler.Run do
     @moduledoc false
-    # Runs programs. `values` has the values by the ids of their nodes, and as `:shares` how many further values have the handle of one: views of it. The last of
+    # Runs programs. What a step makes for itself is freed after it (`ExCubecl.Buffer.Temporaries`). `values` has the values by the ids of their nodes, and as `:shares` how many further values have the handle of one: views of it. The last of
     # them frees the memory. Where a value belongs to another scope, a result is a further handle of it.
 
-    alias ExCubecl.{Backend, DType, Error, View}
-    alias ExCubecl.Buffer.Handle
+    alias ExCubecl.{Backend, DType, Error, Shape, View}
+    alias ExCubecl.Buffer.Temporaries
     alias ExCubecl.Compiler.{Fusion, Liveness, Program}
     alias ExCubecl.Nx.Storage
     alias Nx.Tensor, as: T
@@ -13,31 +13,33 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     @no_values %{shares: %{}}
     # These may share the memory of their operand.
     @views [:reshape, :squeeze, :transpose, :reverse, :slice, :broadcast]
-    # How many bytes garbage may hold before it is collected.
-    @least_held 64 * 1024
-    @most_held 16 * 1024 * 1024
-    # As many bytes again need a collection of old garbage.
-    @garbage 256 * 1024
 
     @doc "The results of a program. `captured` are the tensors and functions that its expression captured."
     @spec run(Program.t(), tuple, tuple, map) :: [Nx.Tensor.t()]
     def run(program, parameters, captured, config) do
-      state = %{
+      Temporaries.run(fn ->
+        state = state(parameters, captured, config)
+        {values, memo} = steps(program.steps, @no_values, %{}, state)
+        # Arguments may be results.
+        results = exported(program.outputs, MapSet.new(), values)
+        release_all(Map.values(memo), state)
+        results
+      end)
+    end
+
+    @doc "The state of a run."
+    def state(parameters, captured, config) do
+      %{
         config: config,
         parameters: parameters,
         captured: captured,
         copies: copies(captured, config),
-        generic?: false,
-        held: :counters.new(2, []),
-        most_held: program.peak |> div(16) |> max(@least_held) |> min(@most_held)
+        generic?: false
       }
-
-      {values, memo} = steps(program.steps, @no_values, %{}, state)
-      # Arguments may be results.
-      results = exported(program.outputs, MapSet.new(), values)
-      release_all(Map.values(memo), state)
-      results
     end
+
+    @doc "No values."
+    def no_values, do: @no_values
 
     @doc "A tensor on the device of a program."
     @spec input(Nx.Tensor.t(), map) :: Nx.Tensor.t()
@@ -87,7 +89,8 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       {exported(program.outputs, program.borrowed, values), memo}
     end
 
-    defp exported(outputs, borrowed, values) do
+    @doc "The results of a scope; those at the positions `borrowed` belong to others."
+    def exported(outputs, borrowed, values) do
       {results, _} =
         outputs
         |> Enum.with_index()
@@ -118,79 +121,84 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     ## Calls
 
-    defp call({:eager, id, operation, args, []}, values, memo, %{generic?: false})
-         when operation in @views do
+    @doc "The values and the values of lazy scopes after a call."
+    def call({:eager, id, operation, args, []}, values, memo, %{generic?: false})
+        when operation in @views do
       args = arguments(args, values)
 
-      case Backend.view(operation, args) do
-        {:ok, view} -> {share(values, id, view, hd(tensors(args))), memo}
-        :none -> {Map.put(values, id, own(apply(Backend, operation, args), args)), memo}
+      case alone(fn -> Backend.view(operation, args) end) do
+        {:ok, view} ->
+          {share(values, id, view, hd(tensors(args))), memo}
+
+        :none ->
+          result = alone(fn -> apply(Backend, operation, args) end)
+          {Map.put(values, id, own(result, args)), memo}
       end
     end
 
-    defp call({:eager, id, operation, args, unused}, values, memo, state) do
+    def call({:eager, id, operation, args, unused}, values, memo, state) do
       args = arguments(args, values)
       module = if state.generic?, do: implementation(args), else: Backend
-      result = apply(module, operation, args)
+      result = alone(fn -> apply(module, operation, args) end)
       {put(values, id, own(result, args), unused, state), memo}
     end
 
-    defp call({:create, id, operation, args}, values, memo, state) do
+    def call({:create, id, operation, args}, values, memo, state) do
       args = arguments(args, values)
 
       {backend, options} =
         if state.generic?, do: Nx.default_backend(), else: {Backend, config: state.config}
 
-      {Map.put(values, id, apply(backend, operation, args ++ [options])), memo}
+      {Map.put(values, id, alone(fn -> apply(backend, operation, args ++ [options]) end)), memo}
     end
 
-    defp call({:value, id, tensor}, values, memo, _state), do: {Map.put(values, id, tensor), memo}
+    def call({:value, id, tensor}, values, memo, _state), do: {Map.put(values, id, tensor), memo}
 
-    defp call({:constant, id, out, number}, values, memo, _state) do
+    def call({:constant, id, out, number}, values, memo, _state) do
       {backend, options} = Nx.default_backend()
       {Map.put(values, id, backend.constant(out, number, options)), memo}
     end
 
-    defp call({:parameter, id, index}, values, memo, state),
+    def call({:parameter, id, index}, values, memo, state),
       do: {Map.put(values, id, parameter(elem(state.parameters, index), state)), memo}
 
-    defp call({:drop, indices}, values, memo, state) do
+    def call({:drop, indices}, values, memo, state) do
       release_all(for(index <- indices, do: elem(state.parameters, index)), state)
       {values, memo}
     end
 
-    defp call({:captured, id, index}, values, memo, state) do
+    def call({:captured, id, index}, values, memo, state) do
       tensors = if state.generic?, do: state.captured, else: state.copies
       {Map.put(values, id, elem(tensors, index)), memo}
     end
 
-    defp call({:elem, id, tuple, index}, values, memo, _state),
+    def call({:elem, id, tuple, index}, values, memo, _state),
       do: {Map.put(values, id, elem(Map.fetch!(values, tuple), index)), memo}
 
-    defp call({:attach, id, value}, values, memo, _state) do
+    def call({:attach, id, value}, values, memo, _state) do
       value = Map.fetch!(values, value)
       {share(values, id, value, value), memo}
     end
 
-    defp call({:fused, group}, values, memo, state) do
-      {results, replaced} = Fusion.run(group, values, state.config)
+    def call({:fused, group}, values, memo, state) do
+      {results, replaced} = alone(fn -> Fusion.run(group, values, state.config) end)
       values = Enum.reduce(replaced, values, &Map.put(&2, &1, :replaced))
       {Enum.into(results, values), memo}
     end
 
-    defp call({:cond, id, predicate, yes, no, tuple?, unused}, values, memo, state) do
+    def call({:cond, id, predicate, yes, no, tuple?, unused}, values, memo, state) do
       chosen = if true?(Map.fetch!(values, predicate)), do: yes, else: no
       {results, memo} = inner(chosen, values, memo, state)
       {put(values, id, result(results, tuple?), unused, state), memo}
     end
 
-    defp call({:while, id, initial, condition, body, tuple?, unused}, values, memo, state) do
+    def call({:while, id, initial, condition, body, tuple?, unused}, values, memo, state) do
       initial = for id <- initial, do: initial(id, values, state)
       results = while(initial, condition, body, state)
       {put(values, id, result(results, tuple?), unused, state), memo}
     end
 
-    defp call({:lazy, id, program}, values, memo, state) do
+    def call({:lazy, id, program}, values, memo, state) do
       case memo do
         %{^id => value} ->
           {Map.put(values, id, value), memo}
@@ -201,7 +209,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       end
     end
 
-    defp call({:fun, id, arity, program}, values, memo, state) do
+    def call({:fun, id, arity, program}, values, memo, state) do
       state = %{state | generic?: true}
 
       call = fn args ->
@@ -213,7 +221,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       {Map.put(values, id, fun), memo}
     end
 
-    defp call({:effects, ids, calls}, values, memo, state) do
+    def call({:effects, ids, calls}, values, memo, state) do
       Enum.reduce(calls, ids, fn {index, count}, ids ->
         {own, rest} = Enum.split(ids, count)
         if index, do: elem(state.captured, index).(given(own, values))
@@ -223,18 +231,30 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       {values, memo}
     end
 
-    defp call({:runtime_call, id, ids, index, tuple?, unused}, values, memo, state) do
+    def call({:runtime_call, id, ids, index, _outs, tuple?, unused}, values, memo, state) do
       results = elem(state.captured, index).(given(ids, values))
       results = for tensor <- results, do: again(input(tensor, state.config))
       {put(values, id, result(results, tuple?), unused, state), memo}
     end
 
-    # Functions of the caller may keep what they get.
-    defp given(ids, values), do: for(id <- ids, do: again(Map.fetch!(values, id)))
+    # The result of a function, without the buffers that it made for itself.
+    defp alone(fun), do: Temporaries.free(fun, &references/1)
+
+    defp references(%T{} = tensor), do: List.wrap(reference(tensor))
+
+    defp references(tuple) when is_tuple(tuple),
+      do: tuple |> Tuple.to_list() |> Enum.flat_map(&references/1)
+
+    defp references(list) when is_list(list), do: Enum.flat_map(list, &references/1)
+    defp references(_other), do: []
+
+    @doc "Values for a function of the caller, which may keep what it gets."
+    def given(ids, values), do: for(id <- ids, do: again(Map.fetch!(values, id)))
 
     ## Loops and conditions
 
-    defp initial({:host, id}, values, %{generic?: false, config: config}) do
+    @doc "A value of the first state of a loop."
+    def initial({:host, id}, values, %{generic?: false, config: config}) do
       case Map.fetch!(values, id) do
         %T{data: %Backend{state: %View{}}} = tensor ->
           Storage.from_binary(tensor, Storage.to_binary(tensor, 1), config)
@@ -244,17 +264,21 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       end
     end
 
-    defp initial({:host, id}, values, _state), do: again(Map.fetch!(values, id))
-    defp initial(id, values, _state), do: again(Map.fetch!(values, id))
+    def initial({:host, id}, values, _state), do: again(Map.fetch!(values, id))
+    def initial(id, values, _state), do: again(Map.fetch!(values, id))
 
     # The state belongs to the loop. The body frees that of the round before.
     defp while(values, condition, body, state) do
       parameters = List.to_tuple(values)
       [predicate] = body(condition, parameters, state)
 
-      if true?(predicate),
-        do: while(body(body, parameters, state), condition, body, state),
-        else: values
+      if true?(predicate) do
+        values = body(body, parameters, state)
+        Temporaries.collect()
+        while(values, condition, body, state)
+      else
+        values
+      end
     end
 
     defp true?(tensor), do: Nx.to_number(tensor) != 0
@@ -278,10 +302,12 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       end)
     end
 
-    defp result([result], false), do: result
-    defp result(results, true), do: List.to_tuple(results)
+    @doc "The results of a step as one value."
+    def result([result], false), do: result
+    def result(results, true), do: List.to_tuple(results)
 
-    defp put(values, id, result, unused, state) do
+    @doc "Puts the value of a step, and frees the components that no node takes."
+    def put(values, id, result, unused, state) do
       for index <- unused, do: release(elem(result, index), @no_values, state)
       Map.put(values, id, result)
     end
@@ -320,38 +346,29 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     defp own(result, _args), do: result
 
-    # Another handle of the memory of a tensor.
-    defp again(%T{data: %Backend{state: %View{} = view, config: config}} = tensor),
+    @doc "Another handle of the memory of a tensor."
+    def again(%T{data: %Backend{state: %View{} = view, config: config}} = tensor),
       do: Error.unwrap!(Storage.share(tensor, view, config))
 
-    defp again(other), do: other
+    def again(other), do: other
 
     ## Memory
 
-    defp freed([:garbage | ids], values, state) do
-      collect(:major)
-      freed(ids, values, state)
-    end
-
-    defp freed([:young_garbage | ids], values, state) do
-      collect(:minor)
-      freed(ids, values, state)
-    end
-
-    defp freed(ids, values, state) do
+    @doc "The values without those of ids, which are freed."
+    def freed(ids, values, state) do
       Enum.reduce(ids, values, fn id, values ->
         {value, values} = Map.pop!(values, id)
         %{values | shares: release(value, values, state)}
       end)
     end
 
-    # The last handles of values.
-    defp release_all(values, state),
+    @doc "Frees values that nothing else shares."
+    def release_all(values, state),
       do: Enum.each(values, &release(&1, @no_values, state))
 
     # Frees the memory of a value, unless others share its handle or have replaced it; returns what they share then.
     # Where the backend is not known, values may be symbols or belong to their backend.
-    defp release(%T{data: %Backend{}} = value, %{shares: shares}, %{generic?: false} = state) do
+    defp release(%T{data: %Backend{}} = value, %{shares: shares}, %{generic?: false}) do
       case {reference(value), shares} do
         {nil, _} ->
           shares
@@ -360,8 +377,8 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
           fewer(shares, reference)
 
         _ ->
-          %{state: %View{buffer: buffer}} = value.data
-          if Handle.release(buffer) == {:ok, false}, do: held(buffer, state)
+          %{state: %View{buffer: %{shape: shape, dtype: dtype} = buffer}} = value.data
+          Temporaries.release(buffer, Shape.size(shape) * DType.size!(dtype))
           shares
       end
     end
@@ -373,27 +390,5 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     end
 
     defp release(_value, %{shares: shares}, _state), do: shares
-
-    # Handles that are garbage by now, of the operation that made the value, hold its memory until a collection finds them. Most are young.
-    defp held(buffer, %{held: counters} = state) do
-      bytes = Enum.product(buffer.shape) * DType.size!(buffer.dtype)
-      for counter <- [1, 2], do: :counters.add(counters, counter, bytes)
-
-      if :counters.get(counters, 1) >= state.most_held do
-        :counters.put(counters, 1, 0)
-        collect(:minor)
-      end
-
-      if :counters.get(counters, 2) >= max(2 * state.most_held, @garbage) do
-        :counters.put(counters, 2, 0)
-        collect(:major)
-      end
-    end
-
-    # The destructors of handles run when the process is scheduled again.
-    defp collect(type) do
-      :erlang.garbage_collect(self(), type: type)
-      :erlang.yield()
-    end
   end
 end

@@ -3,9 +3,10 @@ defmodule ExCubecl.Kernel.Launch do
   # One launch of a kernel: the arguments of the NIF are prepared, and the launch is queued.
 
   alias ExCubecl.{Buffer, DType, Error, Native, Shape, Telemetry}
-  alias ExCubecl.Buffer.{AllocOptions, Handle, Pressure}
+  alias ExCubecl.Buffer.{AllocOptions, Handle, Pressure, Temporaries}
   alias ExCubecl.Error.Arguments
   alias ExCubecl.Kernel.{Bindings, CallArguments, Compiler, ErrorContext, Grid, Types}
+  alias ExCubecl.Native.Rehearsal
   alias ExCubecl.Telemetry.Counter
 
   @doc """
@@ -111,9 +112,14 @@ defmodule ExCubecl.Kernel.Launch do
   @doc "Queues several launches with one call."
   def run_all(launches) do
     started = System.monotonic_time()
-    result = queue_all(launches, Enum.map(launches, &step/1))
-    if result == :ok, do: launched(launches, System.monotonic_time() - started)
-    result
+
+    if Rehearsal.on?() do
+      Enum.each(launches, &Rehearsal.launch(&1.outputs))
+    else
+      result = queue_all(launches, Enum.map(launches, &step/1))
+      if result == :ok, do: launched(launches, System.monotonic_time() - started)
+      result
+    end
   end
 
   # All memory is allocated before the first launch, so that a call that failed can be made again.
@@ -135,8 +141,11 @@ defmodule ExCubecl.Kernel.Launch do
   end
 
   # A launch allocates the memory of outputs that have none yet.
-  defp queue(launch),
-    do: Pressure.create(launch.device, 0, fn -> Native.kernel_run(step(launch)) end)
+  defp queue(launch) do
+    if Rehearsal.on?(),
+      do: Rehearsal.launch(launch.outputs),
+      else: Pressure.create(launch.device, 0, fn -> Native.kernel_run(step(launch)) end)
+  end
 
   defp bytes_written(%{compiled: %{dtype: nil, outputs: names}, args: args}) do
     Enum.sum(
@@ -147,15 +156,25 @@ defmodule ExCubecl.Kernel.Launch do
   defp bytes_written(%{compiled: %{dtype: dtype}, shape: shape}),
     do: Shape.size(shape) * DType.size!(dtype)
 
-  defp run_into_new(%{compiled: %{ref: kernel, dtype: dtype}, shape: shape} = launch, opts) do
-    %{device: id, inputs: inputs, numbers: numbers} = launch
+  defp run_into_new(%{compiled: %{dtype: dtype}, shape: shape, device: id} = launch, opts) do
+    bytes = bytes_written(launch)
 
     with {:ok, note} <- AllocOptions.from(Keyword.take(opts, AllocOptions.options())),
-         {:ok, ref} <-
-           Pressure.create(id, Shape.size(shape) * DType.size!(dtype), fn ->
-             Native.kernel_map(kernel, id, inputs, numbers, shape, note)
-           end),
-         do: {:ok, %Buffer{ref: ref, dtype: dtype, shape: shape, device: id}}
+         {:ok, ref} <- map(launch, bytes, note) do
+      Temporaries.made(ref, bytes)
+      {:ok, %Buffer{ref: ref, dtype: dtype, shape: shape, device: id}}
+    end
+  end
+
+  defp map(%{compiled: compiled, shape: shape, device: id} = launch, bytes, note) do
+    if Rehearsal.on?() do
+      Rehearsal.launch([])
+      Rehearsal.new(id, compiled.dtype, shape, note)
+    else
+      Pressure.create(id, bytes, fn ->
+        Native.kernel_map(compiled.ref, id, launch.inputs, launch.numbers, shape, note)
+      end)
+    end
   end
 
   ## Checked launches

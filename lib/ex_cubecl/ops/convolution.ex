@@ -6,7 +6,7 @@ defmodule ExCubecl.Ops.Convolution do
   # In canonical order, the input is [batch, channels, spatial axes], the kernel [output channels, channels, spatial axes]. The output channels are
   # divided into groups, which have channels of their own (feature groups) or a part of the batch of their own (batch groups).
 
-  alias ExCubecl.{Device, DType, Kernel, Shape}
+  alias ExCubecl.{Device, Kernel}
   alias ExCubecl.Error.{Arguments, Text}
   alias ExCubecl.Kernel.Types
   alias ExCubecl.Ops.{ComputeType, Epilogue, Fold, Operands, Patches, Shapes, WindowAxes}
@@ -53,26 +53,6 @@ defmodule ExCubecl.Ops.Convolution do
     else
       _ -> false
     end
-  end
-
-  @doc "The most bytes that a convolution of views without buffers has besides operands and result."
-  @spec work(map, map, keyword) :: non_neg_integer
-  def work(input, kernel, opts) do
-    {:ok, x} = permuted(input, :input_permutation, opts)
-    {:ok, k} = permuted(kernel, :kernel_permutation, opts)
-    {:ok, groups} = groups(x.shape, k.shape, opts)
-    {:ok, axes} = axes(x.shape, k.shape, opts)
-    {:ok, known} = Device.dtypes(x.device)
-    {as, _dtype} = types(x.dtype, k.dtype, known)
-
-    wide =
-      for %{dtype: dtype, shape: shape} <- [x, k],
-          {:ok, type} = ComputeType.of(dtype, x.device),
-          type != dtype,
-          do: Shape.size(shape) * DType.size!(type)
-
-    patches? = as == :f32 and groups == {1, 1} and Patches.suits?(x, k, axes)
-    Enum.sum(wide) + if(patches?, do: Patches.work(x, k, axes), else: 0)
   end
 
   ## Checks

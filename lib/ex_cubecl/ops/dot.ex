@@ -46,28 +46,6 @@ defmodule ExCubecl.Ops.Dot do
          do: :matmul |> product(contraction, nil, into) |> Epilogue.applied(into)
   end
 
-  @doc "The most bytes that a product of the type `dtype` has besides operands and result. The views of the contraction need no buffers."
-  @spec work(Contraction.t(), DType.t()) :: non_neg_integer
-  def work(%{left: left, right: right} = contraction, dtype) do
-    {:ok, types} = Operands.types(dtype, left.device)
-    size = Shape.size(Contraction.shape(contraction))
-    bytes = DType.size!(types.acc)
-
-    loaded =
-      for view <- [left, right],
-          view.dtype not in types.computed,
-          do: Shape.size(view.shape) * bytes
-
-    converted = if types.stored == dtype and types.acc == dtype, do: 0, else: size * bytes
-
-    calculated =
-      if size * Shape.size(contraction.inner) == size,
-        do: 0,
-        else: LibraryProduct.work(contraction, types) || TiledProduct.work(contraction, types)
-
-    Enum.sum(loaded) + converted + calculated
-  end
-
   defp product(name, %{left: left, right: right} = contraction, dtype, into) do
     dtype = dtype || Types.mix(left.dtype, right.dtype)
 

@@ -7,7 +7,7 @@ defmodule ExCubecl.Ops.Fourier do
   #
   # Passes write two buffers in turn, the last one that of the result. The memory of both is allocated before the first pass, so that no launch waits for another.
 
-  alias ExCubecl.{Buffer, DType, Error, Kernel, View}
+  alias ExCubecl.{Buffer, Error, Kernel, View}
   alias ExCubecl.Error.Arguments
   alias ExCubecl.Ops.{Layout, Operands, Shapes, Target, Temporary}
   alias ExCubecl.Ops.Fourier.{Kernels, Tables}
@@ -191,23 +191,6 @@ defmodule ExCubecl.Ops.Fourier do
          {:ok, _} <- passes(%{signal | buffer: loaded}, plan, factors, {first, second}),
          do: Temporary.free([other | plan.tables], [])
   end
-
-  @doc "The most bytes that a transform of `n` complex numbers of a type along an axis has besides operand and result, for `count` of them."
-  @spec work(pos_integer, non_neg_integer, ExCubecl.DType.t()) :: non_neg_integer
-  def work(n, count, dtype) do
-    number = 2 * DType.size!(dtype)
-
-    case radices(%{outer: count, n: n, inner: 1}) do
-      {:ok, _radices} ->
-        number * (n * count + tables(n, count))
-
-      :error ->
-        m = power_of_two(2 * n - 1)
-        number * (2 * m * count + 3 * m + Tables.size(2 * n) + tables(m, count))
-    end
-  end
-
-  defp tables(n, count), do: if(n * count <= @few, do: n, else: Tables.size(n))
 
   defp other(%{width: 2, m: n, n: n}, [_radix]), do: {:ok, nil}
   defp other(signal, _radices), do: empty(signal, signal.n)

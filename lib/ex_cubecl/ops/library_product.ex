@@ -4,8 +4,8 @@ defmodule ExCubecl.Ops.LibraryProduct do
   # transposed matrix has them; others are copied first, which costs little compared with a large product.
 
   alias ExCubecl.{Buffer, DType, Native, Shape, Telemetry}
-  alias ExCubecl.Buffer.{AllocOptions, Pressure}
-  alias ExCubecl.Native.Waiting
+  alias ExCubecl.Buffer.{AllocOptions, Pressure, Temporaries}
+  alias ExCubecl.Native.{Rehearsal, Waiting}
   alias ExCubecl.Ops.{Contraction, Layout, Temporary}
   alias ExCubecl.View
   alias ExCubecl.View.{Copy, Strides}
@@ -23,32 +23,6 @@ defmodule ExCubecl.Ops.LibraryProduct do
       :none -> :none
       :matrices -> product(name, contraction, types)
       :row -> row(name, contraction, types)
-    end
-  end
-
-  @doc "The bytes of the operands that are copied first, or `nil` without a product of the library. The views of the contraction need no buffers."
-  @spec work(Contraction.t(), map) :: non_neg_integer | nil
-  def work(contraction, types) do
-    case form(contraction, types) do
-      :none -> nil
-      :matrices -> copied(contraction, types)
-      :row -> contraction |> turned() |> copied(types)
-    end
-  end
-
-  defp copied(%{batch: batch, rows: rows, inner: inner, columns: columns} = contraction, types) do
-    dtype = dtype(contraction, types)
-
-    operands = [
-      {contraction.left, {batch, rows, inner}},
-      {contraction.right, {batch, inner, columns}}
-    ]
-
-    if dtype in types.computed do
-      for {view, axes} <- operands,
-          not (view.dtype == dtype and match?({:ok, _}, strides(view, axes))),
-          reduce: 0,
-          do: (bytes -> bytes + Shape.size(view.shape) * DType.size!(dtype))
     end
   end
 
@@ -185,16 +159,26 @@ defmodule ExCubecl.Ops.LibraryProduct do
     Telemetry.launch(bytes, device, :matmul, Telemetry.launches(device, :matmul), fn ->
       with {:ok, note} <- AllocOptions.from([]),
            {:ok, ref} when ref != nil <-
-             Pressure.create(device, bytes, fn ->
-               Waiting.show("preparing a matrix product on", device, fn ->
-                 Native.kernel_matmul(left, right, lengths, shape, note)
-               end)
-             end) do
+             launched({left, right, lengths, shape, dtype}, device, bytes, note) do
+        Temporaries.made(ref, bytes)
         {:ok, %Buffer{ref: ref, dtype: dtype, shape: shape, device: device}}
       else
         {:ok, nil} -> :none
         error -> error
       end
     end)
+  end
+
+  defp launched({left, right, lengths, shape, dtype}, device, bytes, note) do
+    if Rehearsal.on?() do
+      Rehearsal.launch([])
+      Rehearsal.new(device, dtype, shape, note)
+    else
+      Pressure.create(device, bytes, fn ->
+        Waiting.show("preparing a matrix product on", device, fn ->
+          Native.kernel_matmul(left, right, lengths, shape, note)
+        end)
+      end)
+    end
   end
 end

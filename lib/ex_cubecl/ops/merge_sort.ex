@@ -50,18 +50,6 @@ defmodule ExCubecl.Ops.MergeSort do
          do: merged(sort, %{buffers: out, spare: [], n: m, run: run, runs: tiles})
   end
 
-  @doc "The most bytes that a sort has besides its results, of elements of `size` bytes with their places: those of the last pass but one."
-  @spec work({pos_integer, pos_integer}, pos_integer, pos_integer) :: non_neg_integer
-  def work({lines, n}, keep, size) do
-    tile = tile(lines, n)
-    tiles = div(n + tile - 1, tile)
-
-    # Each pass reads the result of the one before, so that two results are live at a time. That of the first pass is the largest.
-    if tiles == 1,
-      do: 0,
-      else: lines * size * (2 * length(n, tile, tiles, min(tile, keep)) - keep)
-  end
-
   defp tile(lines, n) when lines * n > @few, do: MergeKernels.tile()
   defp tile(lines, n) when lines * n * n <= @comparisons, do: n
   defp tile(_lines, _n), do: @counted

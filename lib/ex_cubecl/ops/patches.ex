@@ -4,7 +4,7 @@ defmodule ExCubecl.Ops.Patches do
   # channels. With many output channels this is faster than reading each window for each of them: a product reads elements into tiles.
 
   alias ExCubecl.{Buffer, Kernel, Shape, View}
-  alias ExCubecl.Ops.{ComputeType, Contraction, Dot, Fold, Layout, Lowering, Target, Temporary}
+  alias ExCubecl.Ops.{ComputeType, Dot, Fold, Layout, Lowering, Target, Temporary}
   alias ExCubecl.Ops.WindowAxes
   alias ExCubecl.View.{Copy, Strides}
 
@@ -72,21 +72,6 @@ defmodule ExCubecl.Ops.Patches do
          {:ok, product} <- Dot.matmul(windows, kernel, into),
          :ok <- Temporary.free([windows], []),
          do: if(is_list(product), do: {:ok, product}, else: Buffer.reshape(product, shape))
-  end
-
-  @doc "The most bytes that the convolution has besides operands and result."
-  @spec work(map, map, [map]) :: non_neg_integer
-  def work(%{shape: [batch | _], device: device}, %{shape: [filters | rest]} = k, axes) do
-    {positions, row} = {Shape.size(WindowAxes.counts(axes)), Shape.size(rest)}
-    images = min(at_once(k, axes), batch)
-
-    [windows, kernel] =
-      for shape <- [[images * positions, row], [row, filters]],
-          do: Layout.view(shape, :f32, device)
-
-    {:ok, contraction} = Contraction.matmul(windows, kernel)
-    # The windows, their product, and the kernel, if it is copied.
-    4 * (images * positions * (row + filters) + row * filters) + Dot.work(contraction, :f32)
   end
 
   defp in_parts(%{shape: [batch | _]} = x, kernel, row, axes, order, shape, into, count) do

@@ -4,7 +4,7 @@ defmodule ExCubecl.Ops.Reduction do
   # kernel. Each invocation reduces a chunk of the reduced elements for one index of the kept axes; the results of the chunks are reduced the same way,
   # until one is left.
 
-  alias ExCubecl.{Buffer, DType, Error, Kernel}
+  alias ExCubecl.{Buffer, Error, Kernel}
   alias ExCubecl.Ops.{Blocks, Cost, Epilogue, Index, Inlined, Lowering, Operands, ReductionSpace}
   alias ExCubecl.Ops.{ReductionVectors, Shapes, Strided, Target, Temporary}
 
@@ -63,28 +63,6 @@ defmodule ExCubecl.Ops.Reduction do
       if space.n == 0,
         do: no_elements(name, operands),
         else: places(name, {better, op, dtype}, space, nil, into)
-    end
-  end
-
-  @doc "The launches that the reduction of `n` elements to one takes."
-  @spec launches(non_neg_integer) :: pos_integer
-  def launches(n), do: if(count(n) == 1, do: 1, else: 1 + launches(count(n)))
-
-  @doc """
-  The most bytes that the reductions of `n` elements to one have, besides operands and results; there are `count` of them. With `places?` they are
-  indices of values, which have the values beside them.
-  """
-  @spec work(non_neg_integer, non_neg_integer, DType.t(), boolean) :: non_neg_integer
-  def work(n, count, dtype, places? \\ false) do
-    size = DType.size!(dtype)
-
-    case count(n) do
-      1 ->
-        if places?, do: count * size, else: 0
-
-      chunks ->
-        count * chunks * if(places?, do: size + 4, else: size) +
-          work(chunks, count, dtype, places?)
     end
   end
 

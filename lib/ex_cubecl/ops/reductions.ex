@@ -2,7 +2,7 @@ defmodule ExCubecl.Ops.Reductions do
   @moduledoc false
   # The reductions by name: their accumulators, the types in which they accumulate, and the checks of their options.
 
-  alias ExCubecl.{Device, DType, Kernel, Shape, View}
+  alias ExCubecl.{Device, Kernel, Shape, View}
   alias ExCubecl.Error.Arguments
   alias ExCubecl.Ops.{ComputeType, ElementWise, Lowering, Operands, Reduction, Shapes}
   alias ExCubecl.Ops.{Strided, Target}
@@ -92,25 +92,6 @@ defmodule ExCubecl.Ops.Reductions do
       Reduction.run(spec, op, operands, axes, false, into)
     end
   end
-
-  @doc "The most bytes that a reduction by name of `n` elements to one has besides operands and results, of which there are `count`."
-  @spec work(atom, non_neg_integer, non_neg_integer, ExCubecl.DType.t(), Device.id()) ::
-          non_neg_integer
-  def work(name, n, count, dtype, device) when name in [:argmin, :argmax] do
-    {:ok, type} = ComputeType.of(dtype, device)
-    copied = if type == dtype, do: 0, else: n * count * DType.size!(type)
-    # The places are converted to the type of the result.
-    copied + Reduction.work(n, count, type, true) + 4 * count
-  end
-
-  def work(name, n, count, dtype, device) do
-    dtype = if name in [:all, :any], do: :u8, else: dtype
-    {:ok, wide} = wide(name, %{dtype: dtype, device: device})
-    Reduction.work(n, count, wide)
-  end
-
-  @doc "The launches that a reduction of `n` elements takes."
-  defdelegate launches(n), to: Reduction
 
   @doc """
   The index of the minimum or maximum along an axis, or of all elements. `nan` is what floats do with NaN:

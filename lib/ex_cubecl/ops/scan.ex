@@ -3,7 +3,7 @@ defmodule ExCubecl.Ops.Scan do
   # Cumulative sums, products, minima and maxima: within chunks, then over the last result of each chunk (recursively), which is then
   # combined with the chunks behind it.
 
-  alias ExCubecl.{Buffer, Device, DType, Kernel, Shape, View}
+  alias ExCubecl.{Buffer, Device, Kernel, View}
   alias ExCubecl.Error.Arguments
   alias ExCubecl.Ops.{Kernels, Layout, Operands, Shapes, Target, Temporary}
   alias ExCubecl.View.{Copy, Strides}
@@ -28,29 +28,6 @@ defmodule ExCubecl.Ops.Scan do
          :ok <- Temporary.free([wide], [view.buffer, scanned]),
          {:ok, result} <- Buffer.reshape(scanned, view.shape),
          do: output(name, result, axes, view.dtype)
-  end
-
-  @doc """
-  The most bytes that an operation has besides operand and result, for an operand of a shape and a type. Its elements are copied first unless they are `contiguous?`
-  and not reversed.
-  """
-  @spec work({Shape.t(), DType.t()}, non_neg_integer, boolean, boolean) :: non_neg_integer
-  def work({shape, dtype}, axis, reverse?, contiguous?) do
-    type = if dtype in [:f16, :bf16], do: :f32, else: dtype
-    {outer, n, inner} = Layout.around(shape, axis)
-    bytes = Shape.size(shape) * DType.size!(type)
-    copied = if reverse? or not contiguous? or type != dtype, do: bytes, else: 0
-    # The accumulated elements, which are reversed or converted in the end.
-    moved = if reverse? or type != dtype, do: bytes, else: 0
-    copied + moved + DType.size!(type) * outer * inner * chunk_results(n)
-  end
-
-  # The last results of the chunks, and those before each chunk.
-  defp chunk_results(n) when n <= @chunk, do: 0
-
-  defp chunk_results(n) do
-    chunks = div(n + @chunk - 1, @chunk)
-    2 * chunks + chunk_results(chunks)
   end
 
   defp reversed(_name, _axis, false), do: {:ok, []}

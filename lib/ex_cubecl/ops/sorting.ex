@@ -2,7 +2,7 @@ defmodule ExCubecl.Ops.Sorting do
   @moduledoc false
   # The operations that sort: the checks of their options, and the lines that `ExCubecl.Ops.MergeSort` sorts.
 
-  alias ExCubecl.{Buffer, Device, DType, Error, Kernel, Shape, View}
+  alias ExCubecl.{Buffer, Device, Error, Kernel, Shape, View}
   alias ExCubecl.Error.Arguments
   alias ExCubecl.Ops.{ComputeType, MergeSort, Operands, Scan, Shapes, Strided, Temporary}
   alias ExCubecl.View.{Copy, Strides}
@@ -70,31 +70,6 @@ defmodule ExCubecl.Ops.Sorting do
          {:ok, values} <- ComputeType.converted(hd(results), dtype),
          :ok <- Temporary.free([hd(results) | sorted], [values | tl(results)] ++ targets),
          do: {:ok, [values | tl(results)]}
-  end
-
-  @doc """
-  The most bytes that an operation has besides operand and result, for an operand of a shape and a type. Its elements are copied first unless they are
-  `contiguous?`.
-  """
-  @spec work(atom, {Shape.t(), DType.t()}, {non_neg_integer, non_neg_integer}, boolean, term) ::
-          non_neg_integer
-  def work(name, {shape, dtype}, {axis, keep}, contiguous?, device) do
-    {n, others} = List.pop_at(shape, axis)
-    {:ok, type} = ComputeType.of(dtype, device)
-    {lines, size} = {Shape.size(others), DType.size!(type)}
-    places = if name == :sort, do: 0, else: 4
-    last? = axis == length(shape) - 1
-
-    if lines * n * keep == 0 do
-      0
-    else
-      copied = for true <- [type != dtype, not (last? and contiguous?)], do: lines * n * size
-      moved = if last?, do: 0, else: lines * keep * (size + places)
-      unused = if name == :argsort or type != dtype, do: lines * keep * size, else: 0
-      # The places are converted to the type of the result.
-      sorted = MergeSort.work({lines, n}, keep, size + places) + lines * keep * places
-      Enum.sum(copied) + sorted + moved + unused
-    end
   end
 
   # Lines along an axis that is not the last one are moved to the target in the end.

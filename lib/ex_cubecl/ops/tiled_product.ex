@@ -7,7 +7,7 @@ defmodule ExCubecl.Ops.TiledProduct do
   # Adjacent invocations read adjacent elements: those of adjacent columns or rows, or, of a vector and a matrix that is contiguous along the inner
   # axis, adjacent elements of the sums.
 
-  alias ExCubecl.{Buffer, Device, DType, Kernel, Shape, View}
+  alias ExCubecl.{Buffer, Device, Kernel, Shape, View}
   alias ExCubecl.Buffer.Handle
   alias ExCubecl.Ops.{Contraction, Epilogue, Index, Inlined, Layout, Reduction, Strided, Target}
   alias ExCubecl.Ops.{TiledCode, VectorProduct}
@@ -49,17 +49,6 @@ defmodule ExCubecl.Ops.TiledProduct do
       {1, launch} -> in_one(op, contraction, types, into, launch)
       {parts, launch} -> in_parts(op, {parts, contraction, types}, into, launch)
     end
-  end
-
-  @doc "The bytes of the sums of the parts of a product. The views of the contraction need no buffers."
-  @spec work(Contraction.t(), map) :: non_neg_integer
-  def work(contraction, types) do
-    {parts, _launch} = VectorProduct.plan(contraction, types) || plan(contraction, types)
-    size = Shape.size(Contraction.shape(contraction))
-
-    if parts == 1,
-      do: 0,
-      else: parts * size * DType.size!(types.acc) + Reduction.work(parts, size, types.acc)
   end
 
   defp plan(contraction, types) do

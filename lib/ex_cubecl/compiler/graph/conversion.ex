@@ -130,7 +130,8 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       {values, state} = convert_all(inner, state)
       call = Calls.runtime_call(fun, inner, template, opts)
       {index, state} = Nodes.capture(call, state)
-      Nodes.add(:runtime_call, [values, index], t, %{state | effects: state.effects + 1})
+      outs = [template] |> Composite.flatten_list() |> Enum.map(&Calls.template/1)
+      Nodes.add(:runtime_call, [values, index, outs], t, %{state | effects: state.effects + 1})
     end
 
     defp make(:optional, [call, default, _callback], t, state) do

@@ -11,6 +11,7 @@ defmodule ExCubecl.LinAlg.Device.Jacobi do
   alias ExCubecl.LinAlg.{Device, Host, Operands}
   alias ExCubecl.LinAlg.Device.Triangles
   alias ExCubecl.LinAlg.Host.Rows
+  alias ExCubecl.Native.Rehearsal
   alias ExCubecl.View.Strides
 
   # Sweeps; random matrices of 500 rows take nine.
@@ -147,6 +148,8 @@ defmodule ExCubecl.LinAlg.Device.Jacobi do
 
   # A sweep without a rotation is the last one. `last` has the last sweep with a rotation of each matrix.
   defp sweeps(a, {_, _, last} = state, sweep) do
+    Rehearsal.depends()
+
     with :ok <- Batch.submit(rounds(state, sweep)),
          {:ok, lasts} <- Buffer.to_list(last) do
       case Enum.find_index(lasts, &(&1 == sweep)) do

@@ -57,12 +57,6 @@ defmodule ExCubecl.Ops.Fourier.Tables do
     Buffer.new(Roots.binary(numbers, dtype), [1, m, 1, 2], dtype, device: device)
   end
 
-  @doc "The complex numbers of both tables of `roots/2`."
-  @spec size(pos_integer) :: pos_integer
-  def size(n) do
-    size = Bitwise.bsl(1, shift(n, 0))
-    size + div(n - 1, size) + 1
-  end
 
   defp shift(n, shift) do
     size = Bitwise.bsl(1, shift)
