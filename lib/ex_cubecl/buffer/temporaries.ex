@@ -26,6 +26,9 @@ defmodule ExCubecl.Buffer.Temporaries do
     end
   end
 
+  @doc "The most bytes that wait for a garbage collection."
+  def most, do: @most
+
   @doc "The buffers that wait for a garbage collection."
   def state, do: Process.get(@held)
 
@@ -77,6 +80,7 @@ defmodule ExCubecl.Buffer.Temporaries do
          {:ok, id} <- Info.storage_id(buffer),
          false <- is_map_key(buffers, id) do
       Process.put(@held, {Map.put(buffers, id, buffer), sum + bytes})
+      if bytes < @most, do: Rehearsal.held(bytes)
       if sum + bytes >= @most, do: collect()
     end
   end

@@ -37,7 +37,8 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
           {values, memo, steps} = steps(program.steps, Run.no_values(), %{}, state)
           Run.exported(program.outputs, MapSet.new(), values)
           release(memo, state)
-          {steps, max(copied.peak, Rehearsal.state().peak)}
+          %{peak: peak, held: held} = Rehearsal.state()
+          {steps, max(copied.peak, peak) + min(held, Temporaries.most())}
         end)
       end)
     end
@@ -127,7 +128,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     defp counted(%{launches: launches, depends?: depends?, mixed?: mixed?}) do
       %{
         launches: launches,
-        at_least: if(mixed?, do: 0, else: launches),
+        at_least: if(mixed? or depends?, do: 0, else: launches),
         at_most: if(mixed? or depends?, do: :infinity, else: launches),
         inner: []
       }
@@ -167,7 +168,8 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
       live = max(yes.state.live, no.state.live)
       kept = Enum.uniq(yes.state.kept ++ no.state.kept)
-      Rehearsal.put(%{now | live: live, mixed?: mixed?, kept: kept})
+      held = max(yes.state.held, no.state.held)
+      Rehearsal.put(%{now | live: live, held: held, mixed?: mixed?, kept: kept})
       results = either(chosen.results, other.results)
       values = Run.put(values, id, Run.result(results, tuple?), unused, state)
       # Infinity is greater than each number.

@@ -28,7 +28,7 @@ defmodule ExCubecl.Native.Rehearsal do
   @spec run((() -> result)) :: result when result: term
   def run(fun) do
     previous = state()
-    put(%{launches: 0, live: 0, peak: 0, depends?: false, mixed?: false, storages: %{}})
+    put(%{launches: 0, live: 0, peak: 0, held: 0, depends?: false, mixed?: false, storages: %{}})
     if previous == nil, do: Process.put(@known, %{})
 
     try do
@@ -73,6 +73,9 @@ defmodule ExCubecl.Native.Rehearsal do
 
   @doc "What is launched from here on depends on where elements are, in host memory or on the device, which depends on more than the code."
   def mix, do: if(on?(), do: put(%{state() | mixed?: true}))
+
+  @doc "Some bytes wait for a garbage collection, which comes earlier or later in a run."
+  def held(bytes), do: if(on?(), do: put(Map.update!(state(), :held, &(&1 + bytes))))
 
   ## Buffers
 

@@ -49,7 +49,7 @@ if Code.ensure_loaded?(Nx.Backend) do
       _error in [ArgumentError, ArithmeticError] -> blank(out, config)
     end
 
-    @doc "Tensors of zeros where the results of the host are."
+    @doc "Tensors of zeros where the results of the host are, in a rehearsal."
     def blank(outs, config) when is_tuple(outs),
       do: outs |> Tuple.to_list() |> Enum.map(&blank(&1, config)) |> List.to_tuple()
 
@@ -59,7 +59,10 @@ if Code.ensure_loaded?(Nx.Backend) do
       case Types.storage(out.type) do
         {dtype, _} when count > config.host_limit ->
           options = Storage.buffer_options(config)
-          Storage.put(out, Buffer.zeros!(Storage.shape(out), dtype, options), config)
+          %{ref: ref} = buffer = Buffer.zeros!(Storage.shape(out), dtype, options)
+          # The code that makes it may leave handles of it.
+          Rehearsal.handle(ref)
+          Storage.put(out, buffer, config)
 
         _ ->
           Storage.put(out, <<0::size(count * bits)>>, config)

@@ -12,6 +12,7 @@ defmodule ExCubecl.LinAlg.Device.OneSided do
   alias ExCubecl.LinAlg.{Device, Operands}
   alias ExCubecl.LinAlg.Device.{Completion, Jacobi}
   alias ExCubecl.LinAlg.Device.OneSided.ByHost
+  alias ExCubecl.Native.Rehearsal
   alias ExCubecl.View.Strides
 
   # Sweeps; random matrices of 500 columns take nine.
@@ -108,6 +109,8 @@ defmodule ExCubecl.LinAlg.Device.OneSided do
 
   # A sweep without a rotation is the last one. `last` has the last sweep with a rotation of each matrix.
   defp sweeps(a, {_, last} = state, m, sweep) do
+    Rehearsal.depends()
+
     with :ok <- Batch.submit(rounds(state, m, sweep)),
          {:ok, lasts} <- Buffer.to_list(last) do
       case Enum.find_index(lasts, &(&1 == sweep)) do

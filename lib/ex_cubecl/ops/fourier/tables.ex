@@ -57,7 +57,6 @@ defmodule ExCubecl.Ops.Fourier.Tables do
     Buffer.new(Roots.binary(numbers, dtype), [1, m, 1, 2], dtype, device: device)
   end
 
-
   defp shift(n, shift) do
     size = Bitwise.bsl(1, shift)
     if size * max(size, @least) >= n, do: shift, else: shift(n, shift + 1)
