@@ -359,11 +359,11 @@ if Code.ensure_loaded?(Nx.Backend) do
       tensors = Fallback.tensors(args)
 
       cond do
-        Float8.run?(name, args, tensors) ->
-          Float8.run(name, args, config, &native(name, &1, config))
-
         Folding.run?(name, args, tensors) ->
           Folding.run(name, args, config)
+
+        Float8.run?(name, args, tensors) ->
+          Float8.run(name, args, config, &native(name, &1, config))
 
         Complex.run?(name, args, tensors) ->
           Complex.run(name, args, config)

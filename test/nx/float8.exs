@@ -324,14 +324,18 @@ defmodule ExCubecl.NxFloat8Test do
     end
   end
 
-  test "functions of the caller run on the host" do
-    for type <- types() do
-      x = all(type)[0..9]
+  test "folds with functions round each result" do
+    sum = &Nx.add/2
+    digits = fn x, acc -> Nx.subtract(Nx.multiply(acc, 0.5), Nx.divide(x, 3)) end
+    greater = fn x, acc -> Nx.select(Nx.greater(Nx.abs(x), acc), x, Nx.negate(acc)) end
 
-      error =
-        assert_raise ExCubecl.Error, fn -> Nx.reduce(x, Nx.tensor(0, type: type), &Nx.add/2) end
-
-      assert {error.reason, error.details.operation} == {:unsupported, :reduce}
+    for type <- types(), fun <- [sum, digits, greater] do
+      x = type |> finite() |> Nx.slice([0], [240]) |> Nx.reshape({30, 8})
+      one = Nx.tensor(1.5, type: type)
+      rounded = fn x, acc -> Nx.as_type(fun.(x, acc), type) end
+      assert_same({:axis, type}, &Nx.reduce(&1, &2, [axes: [1]], rounded), [x, one])
+      assert_same({:all, type}, &Nx.reduce(&1, &2, rounded), [x[0..3], one])
+      assert_raise ExCubecl.Error, fn -> Nx.window_reduce(x, one, {2, 3}, rounded) end
     end
   end
 end

@@ -20,8 +20,8 @@ if Code.ensure_loaded?(Nx.Backend) do
     # Callbacks that move elements without reading their values.
     @layout Layout.names() -- ([:as_type, :pad] ++ @joins)
 
-    # Functions of the caller calculate with elements of the type of the tensor, and round each result.
-    @functions [:map, :reduce, :window_reduce]
+    # Nx.BinaryBackend gives functions of windows numbers instead of tensors of the type: their results are not rounded.
+    @functions [:window_reduce]
 
     # To 16 bits, halfway cases to even, of which Nx takes the first eight: 5 bits are the exponent. `m` are the bits of the magnitude.
     @e5m2 Kernel.kernel(fn x ->

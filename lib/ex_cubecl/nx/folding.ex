@@ -1,21 +1,22 @@
 if Code.ensure_loaded?(Nx.Backend) do
   defmodule ExCubecl.Nx.Folding do
     @moduledoc false
-    # `Nx.reduce/4` and `Nx.window_reduce/5` with functions of complex numbers, which are no kernel of one accumulator. The function is called once, with symbols
+    # `Nx.reduce/4` and `Nx.window_reduce/5` with functions of complex numbers and of floats of eight bits, which are no kernel of one accumulator. The function is called once, with symbols
     # that record the callbacks that it makes; these run for all results together, for one element of each after the other.
     #
     # A node is `{id, :x}`, `{id, :acc}` or `{id, name, out, operands}`, of which operands are nodes and scalars.
 
     alias ExCubecl.Backend
-    alias ExCubecl.Nx.{ComplexKernels, ElementWise, Storage}
+    alias ExCubecl.Nx.{ComplexKernels, ElementWise, Float8, Storage}
     alias Nx.Tensor, as: T
 
     # Each element takes a launch, or several: more of them only for as many results.
     @few 64
     @most 4_096
 
-    # All integers up to this one are complex numbers of any type.
+    # All integers up to these are complex numbers, and floats of eight bits, of any type.
     @exact 16_777_216
+    @exact_in_bytes 8
 
     @recorded ElementWise.names() ++ ComplexKernels.names() ++ [:as_type]
     @same [:reshape, :squeeze, :broadcast]
@@ -23,9 +24,13 @@ if Code.ensure_loaded?(Nx.Backend) do
     @doc "The names of the callbacks that `run/3` knows."
     def names, do: [:reduce, :window_reduce]
 
-    @doc "Whether a callback is one of these, of complex numbers."
-    def run?(name, [out | _], tensors),
-      do: name in names() and Enum.any?([out | tensors], &match?(%T{type: {:c, _}}, &1))
+    @doc "Whether a callback is one of these, of complex numbers or of floats of eight bits."
+    def run?(name, [out | _], tensors) do
+      name in names() and
+        Enum.any?([out | tensors], fn %T{type: type} ->
+          match?({:c, _}, type) or (Float8.type?(type) and Float8.native?(name))
+        end)
+    end
 
     def run(:reduce, [out, tensor, initial, opts, fun], config) do
       axes = opts[:axes] || Nx.axes(tensor)
@@ -82,9 +87,11 @@ if Code.ensure_loaded?(Nx.Backend) do
     # The function gets the initial number as it is.
     defp exact?(%T{type: type}, type), do: true
 
-    defp exact?(initial, _type) do
+    defp exact?(initial, type) do
+      most = if Float8.type?(type), do: @exact_in_bytes, else: @exact
+
       case Storage.known_number(initial) do
-        {:ok, number} -> is_integer(number) and abs(number) <= @exact
+        {:ok, number} -> is_integer(number) and abs(number) <= most
         :error -> false
       end
     end
