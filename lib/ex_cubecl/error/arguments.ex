@@ -105,7 +105,7 @@ defmodule ExCubecl.Error.Arguments do
   end
 
   @doc "The result of a function that does not know all options: an error about options names the further ones, too."
-  def further_options({:error, %Error{details: %{known: known} = details}}, further) do
+  def further_options({:error, %Error{details: %{options: known} = details}}, further) do
     known = known ++ further
 
     if details.argument == :option,
@@ -121,12 +121,13 @@ defmodule ExCubecl.Error.Arguments do
   defp no_keywords(opts, known) do
     expected = keyword(known) <> Remedy.of_options(opts, known)
 
-    Error.new(:invalid_argument, argument: :options, value: opts, expected: expected, known: known)
+    details = [argument: :options, value: opts, expected: expected, options: known]
+    Error.new(:invalid_argument, details)
   end
 
   defp unknown(key, known) do
     expected = if known == [], do: "no options", else: "one of #{names(known)}"
-    details = [argument: :option, value: key, expected: expected, known: known]
+    details = [argument: :option, value: key, expected: expected, options: known]
 
     case Suggestion.option(key, known) do
       nil -> Error.new(:invalid_argument, details)

@@ -108,6 +108,12 @@ defmodule ExCubecl.Ops.IntoTest do
   defp targets(%{shape: shape, dtype: dtype}),
     do: [Buffer.empty!(shape, dtype), Buffer.full!(shape, dtype, 77)]
 
+  test "a buffer of a device that does not exist" do
+    x = %{Buffer.iota!([4], :f32) | device: {:vulkan, 4242}}
+    refused(Ops.softmax(x), :unknown_device)
+    refused(Ops.pad(x, 0, [{1, 1, 0}]), :unknown_device)
+  end
+
   test "the result is that of a new buffer" do
     for {name, args, opts} <- operations() do
       expected = apply(Ops, :"#{name}!", args ++ [opts])
