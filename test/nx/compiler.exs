@@ -945,12 +945,15 @@ defmodule ExCubecl.NxCompilerTest do
 
       templates = [Nx.template({128, 64}, :f32), Nx.template({8, 8}, :f32)]
       explanation = Compiler.explain(fun, templates)
-      assert explanation.fallbacks == [cholesky: {:c, 64}]
+      # Later versions of Nx have it as other operations, which the device can run.
+      later? = function_exported?(Backend, :block, 4)
+      assert explanation.fallbacks == if(later?, do: [], else: [cholesky: {:c, 64}])
       assert explanation.device == ExCubecl.default_device!()
       # The product of matrices and the complex ones.
       assert explanation.peak >= 4 * 128 * 128 + 8 * 128 * 128
       kinds = for step <- explanation.steps, do: step.kind
-      for kind <- [:condition, :loop, :host, :operation], do: assert(kind in kinds)
+      expected = [:condition, :loop, :operation] ++ if(later?, do: [], else: [:host])
+      for kind <- expected, do: assert(kind in kinds)
       assert Enum.any?(explanation.steps, &(&1.text =~ "dot" and &1.result == "f32[128][128]"))
 
       for text <- [inspect(explanation), to_string(explanation)],
@@ -959,7 +962,7 @@ defmodule ExCubecl.NxCompilerTest do
             "dot f32[128][64] f32[64][128]",
             "while",
             "cond",
-            "cholesky of c64"
+            if(later?, do: "launches", else: "cholesky of c64")
           ],
           do: assert(text =~ part)
 
