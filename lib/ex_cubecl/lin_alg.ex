@@ -21,10 +21,10 @@ defmodule ExCubecl.LinAlg do
   | `triangular_solve` | from 2,000 elements of the right-hand sides on | yes |
   | `eigh` | from 16,000 elements on, as of one matrix of 127 rows or 250 of 8 | yes |
   | `svd`, and `matrix_norm` of the orders 2, -2 and `:nuclear` | from 2,000 elements on, as of one matrix of 45 rows or 500 of 2 | yes |
-  | `qr` | | always |
+  | `qr` | from 8,000 elements on, as of one matrix of 90 rows | yes |
 
   From these numbers on the device was faster than the host, measured with lavapipe on two CPU cores: at 256 rows 14 times for `lu`, 23 times for `cholesky` and 2.7 to 4 times for `eigh`,
-  which takes 0.75 of the CPU time; at 96 rows 12 times for `svd`. A type that the device cannot calculate with is left to the host.
+  which takes 0.75 of the CPU time; at 96 rows 12 times for `svd`. `qr` takes 0.6 of the CPU time at 128 rows, and a ninth at 512. A type that the device cannot calculate with is left to the host.
 
   Errors: `:invalid_argument` for a buffer with less than two axes, for matrices that are not square, for NaN and infinities, and
   with `pivot` in the details for a matrix that is singular or not positive definite; `:shape_mismatch` for right-hand sides that do not

@@ -97,6 +97,65 @@ defmodule ExCubecl.LinAlgTest do
     end)
   end
 
+  test "QR decompositions on the device" do
+    for {batch, m, n, dtype} <- [
+          {[], 90, 90, :f32},
+          {[2], 70, 130, :f64},
+          {[3, 2], 45, 40, :f16},
+          {[200], 9, 5, :s32},
+          {[], 9000, 1, :f32},
+          {[], 1, 9000, :f64},
+          # Columns that groups of threads reflect.
+          {[2], 4097, 3, :f32},
+          {[], 5000, 4, :f64}
+        ],
+        mode <- if(m > 1000, do: [:reduced], else: [:reduced, :complete]) do
+      # In products of matrices of rank 2, what is left of most columns is rounding errors; a column is 0.
+      a = Ops.matmul!(random(batch ++ [m, 2], :f64), random(batch ++ [2, n], :f64))
+      a = if n > 2, do: Ops.put_slice!(a, at(batch, 1), zeros(batch ++ [m, 1])), else: a
+
+      for a <- [a, random(batch ++ [m, n], :f64)], scale <- [1.0, 1.0e-30, 1.0e30] do
+        scale = if dtype in [:f32, :f64], do: scale, else: 1.0
+        check_qr(Buffer.convert!(Ops.multiply!(a, scale), dtype), mode, scale)
+      end
+    end
+  end
+
+  # Their elements are subnormal: a device may calculate with 0 for them.
+  test "QR decompositions of the smallest numbers" do
+    for {dtype, element} <- [f32: 1.0e-39, f64: 1.0e-309], m <- [100, 4100] do
+      a = Buffer.full!([m, 100], dtype, element)
+      {q, r} = LinAlg.qr!(a)
+      turned = Ops.transpose!(q)
+      assert largest(Ops.subtract!(Ops.matmul!(turned, q), Ops.eye!(100, dtype))) <= 1.0e-4
+      assert largest(r) <= element * m
+    end
+  end
+
+  defp zeros(shape), do: Buffer.zeros!(shape, :f64)
+  defp at(batch, column), do: List.duplicate(0, length(batch)) ++ [0, column]
+
+  # Checks by products on the device, of numbers near 1.
+  defp check_qr(%{shape: shape, dtype: dtype} = a, mode, scale) do
+    {q, r} = LinAlg.qr!(a, mode: mode)
+    {batch, [m, n]} = Enum.split(shape, -2)
+    k = if mode == :complete, do: m, else: min(m, n)
+    type = if dtype == :s32, do: :f32, else: dtype
+    assert {q.shape, q.dtype} == {batch ++ [m, k], type}
+    assert {r.shape, r.dtype} == {batch ++ [k, n], type}
+    [a, q, r] = for x <- [a, q, r], do: Buffer.convert!(x, :f64)
+    [a, r] = for x <- [a, r], do: Ops.divide!(x, scale)
+    bound = %{f16: 1.0e-2, f32: 3.0e-5, f64: 1.0e-13}[type]
+    axes = Enum.to_list(0..(length(batch) - 1)//1) ++ [length(batch) + 1, length(batch)]
+    turned = Ops.transpose!(q, axes: axes)
+    assert largest(Ops.subtract!(Ops.matmul!(q, r), a)) <= bound * max(largest(a), 1)
+    assert largest(Ops.subtract!(Ops.matmul!(turned, q), Ops.eye!(k, :f64))) <= bound
+    below = Ops.less!(Ops.iota!([k, n], :s32, axis: 1), Ops.iota!([k, n], :s32, axis: 0))
+    assert largest(Ops.select!(below, r, 0.0)) == 0.0
+  end
+
+  defp largest(x), do: x |> Ops.abs!() |> Ops.reduce_max!() |> ExCubecl.item!()
+
   test "singular value decompositions" do
     each(60, fn batch, m, dtype ->
       n = Enum.random(@sizes)

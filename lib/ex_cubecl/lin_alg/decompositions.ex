@@ -54,11 +54,26 @@ defmodule ExCubecl.LinAlg.Decompositions do
     with {:ok, opts} <- Arguments.options(opts, [:mode]),
          {:ok, %{m: m, n: n} = a} <- Operands.matrices(:qr, a),
          {:ok, k} <- columns(Keyword.get(opts, :mode, :reduced), m, n) do
-      Host.run([a], [[m, k], [k, n]], a.dtype, fn rows ->
-        rows |> QR.factor({m, n}, k) |> Tuple.to_list()
-      end)
+      case Device.QR.operand(a) do
+        {:ok, buffer} -> qr_on_device(a, buffer, k)
+        :host -> qr_on_host(a, k)
+        error -> error
+      end
       |> tuple()
     end
+  end
+
+  defp qr_on_device(%{m: m, n: n, batch: batch, dtype: dtype} = a, buffer, k) do
+    with {:ok, [q, r]} <- Device.QR.factor(buffer, k, a),
+         {:ok, q} <- Device.Operands.result(q, batch ++ [m, k], dtype),
+         {:ok, r} <- Device.Operands.result(r, batch ++ [k, n], dtype),
+         do: {:ok, [q, r]}
+  end
+
+  defp qr_on_host(%{m: m, n: n} = a, k) do
+    Host.run([a], [[m, k], [k, n]], a.dtype, fn rows ->
+      rows |> QR.factor({m, n}, k) |> Tuple.to_list()
+    end)
   end
 
   defp columns(:reduced, m, n), do: {:ok, min(m, n)}

@@ -9,7 +9,14 @@ defmodule ExCubecl.LinAlg.Device.Operands do
   alias ExCubecl.View.Copy
 
   # From these numbers of elements on, over all matrices of a batch, the device is faster than the host; measured on two CPU cores with lavapipe.
-  @least %{lu: 10_000, cholesky: 4_000, triangular_solve: 2_000, eigh: 16_000, svd: 2_000}
+  @least %{
+    lu: 10_000,
+    cholesky: 4_000,
+    triangular_solve: 2_000,
+    eigh: 16_000,
+    svd: 2_000,
+    qr: 2_000
+  }
 
   @doc """
   `{:ok, buffer}` of [batch, m, n], in the type of the calculation, if the device is faster, else `:host`. `elements` is the number of elements that
