@@ -181,6 +181,44 @@ defmodule ExCubecl.KernelTest do
     end
   end
 
+  test "the counter of a loop is no variable of the same name outside, which may have another type" do
+    out = Buffer.zeros!([6], :s32)
+
+    kernel =
+      Kernel.kernel(fn out ->
+        j = cast(4, :u32)
+
+        for j <- 0..1 do
+          for j <- 2..3, do: out[j] = j
+          out[j] = 10 + j
+        end
+
+        out[j] = cast(j, :s32)
+
+        for i <- 0..0 do
+          k = cast(i, :u32) + 5
+          out[k] = 50
+        end
+
+        for k <- 5..5, do: out[k] = out[k] + k
+      end)
+
+    Kernel.run!(kernel, [out], size: 1)
+    assert ExCubecl.to_list!(out) == [10, 11, 2, 3, 4, 55]
+
+    counting =
+      Kernel.kernel(fn out ->
+        for i <- 0..2 do
+          i = i + 1.5
+          out[0] = cast(i, :s32)
+        end
+      end)
+
+    refused(Kernel.run(counting, [out]), :type_mismatch,
+      says: "i counts a loop and is of s32: a value of f32 needs another name"
+    )
+  end
+
   test "loops with a condition end when it is false, or at their limit" do
     next = fn n -> if rem(n, 2) == 0, do: div(n, 2), else: 3 * n + 1 end
 

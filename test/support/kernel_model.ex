@@ -111,7 +111,10 @@ defmodule ExCubecl.KernelModel do
         from = Enum.random([0, -2, variable(:i)])
         to = Enum.random([3, 5, call(:len, [variable(:a)])])
         range = call(:.., [from, to])
-        {call(:for, [call(:<-, [variable(:j), range]), [do: block(depth, locals)]]), locals}
+        # The counter of a loop is another variable than one of the same name outside.
+        counter = Enum.random([:j, :t])
+        body = block(depth, Enum.uniq([counter | locals]))
+        {call(:for, [call(:<-, [variable(counter), range]), [do: body]]), locals}
 
       7 ->
         limit = Enum.random([0, 3, -1, variable(:i)])
@@ -181,12 +184,15 @@ defmodule ExCubecl.KernelModel do
     {from, _} = eval(from, env)
     {to, _} = eval(to, env)
 
-    env =
+    after_loop =
       Enum.reduce(from..to//1, env, fn i, env ->
         body |> eval(Map.put(env, name, i)) |> elem(1)
       end)
 
-    {nil, env}
+    case env do
+      %{^name => outside} -> {nil, Map.put(after_loop, name, outside)}
+      _ -> {nil, Map.delete(after_loop, name)}
+    end
   end
 
   defp eval({:while, _, [condition, [limit: limit], [do: body]]}, env) do

@@ -148,7 +148,7 @@ defmodule ExCubecl.Kernel.Parser do
   end
 
   defp statement({:=, meta, [{name, _, context}, value]}, scope) when variable?(name, context) do
-    after_line = Scope.put_variable(scope, name, meta)
+    {name, after_line} = Scope.put_variable(scope, name, meta)
     {set(value, name, meta, scope), after_line}
   end
 
@@ -174,8 +174,8 @@ defmodule ExCubecl.Kernel.Parser do
   defp statement({:for, meta, [{:<-, _, [{name, _, context}, range]}, [do: body]]}, scope)
        when variable?(name, context) do
     {from, to} = range(range, meta, scope)
-    body = body |> lines() |> block(Scope.put_variable(scope, name, meta))
-    {{:for, line(meta, scope), name, from, to, body}, scope}
+    {counter, inside} = Scope.put_counter(scope, name, meta)
+    {{:for, line(meta, scope), counter, from, to, body |> lines() |> block(inside)}, scope}
   end
 
   defp statement({:for, meta, _}, scope),

@@ -8,9 +8,10 @@ defmodule ExCubecl.Kernel.Scope do
 
   # `line` is that of the definition. `shared` has {name, dtype | {:of, argument}, length}, the latest first. `group` has the threads
   # along x, y and z. `resolve` finds other kernels, as `ExCubecl.Kernel.Resolver.resolve/4`.
-  # `env` is the environment of the definition, for macros and module attributes.
+  # `env` is the environment of the definition, for macros and module attributes. `variables` has the names in the tree of a kernel by those in its code: the
+  # counter of a loop has another one, because it is no variable of the same name outside. `loops` is the number of loops around the line.
   @enforce_keys [:file, :line, :module, :in_library, :name, :args, :resolve, :env]
-  defstruct @enforce_keys ++ [variables: MapSet.new(), shared: [], group: nil]
+  defstruct @enforce_keys ++ [variables: %{}, loops: 0, shared: [], group: nil]
 
   @type t :: %__MODULE__{}
 
@@ -45,14 +46,23 @@ defmodule ExCubecl.Kernel.Scope do
 
   defp shared?(name, scope), do: List.keymember?(scope.shared, name, 0)
 
-  @doc "The scope with a variable, which is set in the line with this meta."
+  @doc "The name in the tree of a variable that is set in the line with this meta, and the scope after the line."
   def put_variable(scope, name, meta) do
     if memory?(name, scope) do
       text = "#{name} is an argument or shared memory: give the local variable another name"
       fail(scope, meta, text)
     end
 
-    %{scope | variables: MapSet.put(scope.variables, name)}
+    in_tree = Map.get(scope.variables, name, name)
+    {in_tree, %{scope | variables: Map.put(scope.variables, name, in_tree)}}
+  end
+
+  @doc "The name in the tree of the counter of a loop, and the scope of its body."
+  def put_counter(scope, name, meta) do
+    {_, scope} = put_variable(scope, name, meta)
+    counter = {{:loop, scope.loops}, name}
+    variables = Map.put(scope.variables, name, counter)
+    {counter, %{scope | variables: variables, loops: scope.loops + 1}}
   end
 
   @doc "The scope with shared memory, which is declared in the line with this meta."
@@ -63,10 +73,13 @@ defmodule ExCubecl.Kernel.Scope do
     %{scope | shared: [{name, type, length} | scope.shared]}
   end
 
-  @doc "Raises if a name has no value in the line with this meta."
+  @doc "The name in the tree of a name. Raises if it has no value in the line with this meta."
   def readable(name, meta, scope) do
     cond do
-      name in scope.args or name in scope.variables ->
+      is_map_key(scope.variables, name) ->
+        scope.variables[name]
+
+      name in scope.args ->
         name
 
       shared?(name, scope) ->

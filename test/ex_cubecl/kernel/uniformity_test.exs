@@ -79,7 +79,9 @@ defmodule ExCubecl.UniformityTest do
     # The condition is a literal, so that the thread does not decide.
     "k = if 2 > 1, do: n, else: local()\nif k > 0, do: barrier()",
     "k = #{@called}.pick(1, group(), local())\nif k > 0, do: barrier()",
-    "k = local()\nif local() > 0, do: k = 1\nbarrier()\nout[k] = x[k]"
+    "k = local()\nif local() > 0, do: k = 1\nbarrier()\nout[k] = x[k]",
+    # The counter of the loop is another variable.
+    "k = 1\nfor k <- 0..local() do\n out[k] = 1\nend\nif k > 0, do: barrier()"
   ]
 
   @refused [
@@ -110,7 +112,6 @@ defmodule ExCubecl.UniformityTest do
     {"k = 1\nif local() > 0, do: k = 2\nif k > 1, do: barrier()", 3},
     {"k = 1\nj = k\nif local() > 0, do: k = 2\nif j > 1, do: barrier()", 4},
     {"for i <- 0..3 do\n i = local()\n for j <- 0..i do\n  barrier()\n end\nend", 4},
-    {"k = 1\nfor k <- 0..local() do\n out[k] = 1\nend\nif k > 0, do: barrier()", 5},
     {"k = atomic_add(out[0], 1)\nif k > 0, do: barrier()", 2},
     {"k = if local() > 0, do: 1, else: 2\nif k > 1, do: barrier()", 2},
     {"cond do\n n > 1 -> out[0] = 1\n local() > 1 -> barrier()\nend", 3},

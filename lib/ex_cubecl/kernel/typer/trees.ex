@@ -56,6 +56,7 @@ defmodule ExCubecl.Kernel.Typer.Trees do
     {to, state} = index(to, line, state, :s32)
     {_, state} = assign(name, {:s32, :global_id}, line, state)
     {body, state} = block(body, state)
+    counter(name, state.variables[name], line)
     {{:for, state.locals[name], from, to, body}, state}
   end
 
@@ -112,6 +113,13 @@ defmodule ExCubecl.Kernel.Typer.Trees do
     {{:store_vector, slot(name, state), index, values}, state}
   end
 
+  defp counter(_name, :s32, _line), do: :ok
+
+  defp counter(name, type, line) do
+    text = "#{shown(name)} counts a loop and is of s32: a value of #{type} needs another name"
+    type_error(line, text)
+  end
+
   defp before(nil, _typed, _line, state), do: {nil, state}
 
   defp before(name, {dtype, _} = typed, line, state) do
@@ -121,7 +129,7 @@ defmodule ExCubecl.Kernel.Typer.Trees do
       do:
         type_error(
           line,
-          "#{name} is of #{state.variables[name]} elsewhere, and the previous element is of #{dtype}"
+          "#{shown(name)} is of #{state.variables[name]} elsewhere, and the previous element is of #{dtype}"
         )
 
     {state.locals[name], state}

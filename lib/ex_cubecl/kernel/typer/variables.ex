@@ -47,9 +47,9 @@ defmodule ExCubecl.Kernel.Typer.Variables do
     end
   end
 
-  # A variable of a called kernel.
-  defp shown({_, name}), do: shown(name)
-  defp shown(name), do: name
+  @doc "The name in the code of a variable, which in the tree has another one if it is that of a called kernel or the counter of a loop."
+  def shown({_, name}), do: shown(name)
+  def shown(name), do: name
 
   @doc "The number of the binding of a buffer or of shared memory."
   def slot(name, state), do: Map.fetch!(state.slots, name)
