@@ -57,8 +57,8 @@ defmodule ExCubecl.Native.Rehearsal do
     end
   end
 
-  @doc "What was counted so far; `peak` is the most that `live` was since it was put."
-  @spec state() :: map
+  @doc "What was counted so far, `nil` outside of a rehearsal; `peak` is the most that `live` was since it was put."
+  @spec state() :: map | nil
   def state, do: Process.get(@key)
 
   @doc "Continues from a state, with other counts."

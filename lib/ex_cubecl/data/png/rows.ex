@@ -31,7 +31,7 @@ defmodule ExCubecl.Data.Png.Rows do
     fn ->
       case stream.() do
         {:ok, bytes, stream} ->
-          joined([parts | bytes], count + byte_size(bytes), stream, state)
+          joined([parts, bytes], count + byte_size(bytes), stream, state)
 
         :done when state.left == 0 and count == 0 ->
           :done
