@@ -429,7 +429,13 @@ mod tests {
             })
         };
         let (open, gate) = sync_channel::<()>(1);
-        assert!(push(Box::new(move || gate.recv().unwrap())));
+        let (starts, started) = sync_channel::<()>(1);
+        assert!(push(Box::new(move || {
+            starts.send(()).unwrap();
+            gate.recv().unwrap();
+        })));
+        // The other tasks are the next row.
+        started.recv().unwrap();
         for _ in 0..3 {
             let said = order.clone();
             assert!(push(Box::new(move || said.lock().push('x'))));
@@ -437,6 +443,6 @@ mod tests {
         open.send(()).unwrap();
         thread.wait_idle();
         let order = order.lock().clone();
-        assert!(order.ends_with("xxx."), "{order}");
+        assert_eq!(order, ".xxx.");
     }
 }
