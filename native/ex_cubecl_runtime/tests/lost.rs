@@ -200,7 +200,9 @@ fn devices_that_come_and_go_share_their_threads() {
         bytes_buffer(&device, &[1]);
         registry::reset(&registry::open(test_device_id()).unwrap()).unwrap();
     }
-    assert_eq!(device_threads(), before);
+    // A thread that another test left may have ended meanwhile.
+    let now = device_threads();
+    assert!(now <= before, "{now} threads, {before} before");
 }
 
 #[test]
