@@ -2,13 +2,12 @@ defmodule ExCubecl.ArgumentAttack do
   @moduledoc false
   # Every public function with one argument, or one option, replaced by a term that it does not expect: huge, deep, of
   # another kind, or a struct of this library with a field changed by hand. A call returns a value or an error, raises
-  # ExCubecl.Error if its name has a bang or a question mark, and returns in time; errors have short, printable messages and a documented reason.
+  # ExCubecl.Error if its name has a bang or a question mark, and returns in time; errors have short, printable messages.
 
   alias ExCubecl.{
     Arena,
     Batch,
     Buffer,
-    DocumentedErrors,
     Error,
     Kernel,
     Memory,
@@ -26,22 +25,15 @@ defmodule ExCubecl.ArgumentAttack do
   def run(count, seed) do
     :rand.seed(:exsss, seed)
     terms = terms()
-    documented = DocumentedErrors.all()
 
     for {module, name, args} <- calls(),
         make <- positions(module, name, args),
         {label, term} <- Enum.take_random(terms, count),
         args = make.(term),
-        reasons = reasons(documented, {module, name, length(args)}, label),
-        problem = attempt(module, name, args, reasons),
+        problem = attempt(module, name, args),
         problem != :ok,
         do: {module, name, length(args), label, problem}
   end
-
-  # The documented ones; those of a struct that was changed by hand are not.
-  defp reasons(_documented, _function, {_struct, _change}), do: :any
-  defp reasons(_documented, _function, {_struct, _field, _value}), do: :any
-  defp reasons(documented, function, _label), do: Map.fetch!(documented, function)
 
   defp calls do
     calls = Enum.uniq_by(Sweep.calls(Sweep.values()), fn {m, f, args} -> {m, f, length(args)} end)
@@ -77,8 +69,8 @@ defmodule ExCubecl.ArgumentAttack do
 
   ## One call, in a process of its own
 
-  defp attempt(module, name, args, reasons) do
-    {pid, monitor} = spawn_monitor(fn -> exit({:ended, ended(module, name, args, reasons)}) end)
+  defp attempt(module, name, args) do
+    {pid, monitor} = spawn_monitor(fn -> exit({:ended, ended(module, name, args)}) end)
 
     receive do
       {:DOWN, ^monitor, _, _, {:ended, how}} -> how
@@ -93,12 +85,12 @@ defmodule ExCubecl.ArgumentAttack do
     if name == :set_limit, do: Memory.set_limit(nil)
   end
 
-  defp ended(module, name, args, reasons) do
+  defp ended(module, name, args) do
     apply(module, name, args)
   rescue
     error in Error ->
       if String.ends_with?(to_string(name), "?"),
-        do: worded(error, name, reasons),
+        do: worded(error, name),
         else: {:raised, Exception.message(error)}
 
     error ->
@@ -106,12 +98,12 @@ defmodule ExCubecl.ArgumentAttack do
   catch
     kind, reason -> {kind, shown(reason)}
   else
-    {:error, %Error{} = error} -> worded(error, name, reasons)
+    {:error, %Error{} = error} -> worded(error, name)
     {:error, other} -> {:error, shown(other)}
     value -> if String.printable?(inspect(value)), do: :ok, else: :unprintable_value
   end
 
-  defp worded(error, name, reasons) do
+  defp worded(error, name) do
     message = Exception.message(error)
 
     cond do
@@ -123,9 +115,6 @@ defmodule ExCubecl.ArgumentAttack do
 
       not named?(message, name) ->
         {:unnamed, shown(message)}
-
-      reasons != :any and error.reason not in reasons ->
-        {:undocumented, error.reason, shown(message)}
 
       true ->
         :ok
