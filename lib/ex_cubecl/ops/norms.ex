@@ -2,7 +2,7 @@ defmodule ExCubecl.Ops.Norms do
   @moduledoc false
   # Reductions of floats that are made of several steps: norms, and the logarithm of the sum of exponentials.
 
-  alias ExCubecl.{Buffer, Kernel}
+  alias ExCubecl.Kernel
   alias ExCubecl.Ops.{Lowering, Operands, Reduction, Reductions, Shapes, Strided, Target}
 
   import Shapes, only: [is_finite: 1]
@@ -21,9 +21,12 @@ defmodule ExCubecl.Ops.Norms do
   @sqrt Kernel.kernel(fn sum -> sqrt(sum) end)
   @root Kernel.kernel(fn sum, order -> sum ** (1 / order) end)
 
-  # An infinite maximum is not subtracted from itself.
-  @exp Kernel.kernel(fn x, max -> exp(x - if(infinite?(max), do: 0, else: max)) end)
-  @log Kernel.kernel(fn sum, max -> log(sum) + if(infinite?(max), do: 0, else: max) end)
+  # An infinite maximum is not subtracted from itself. The logarithms of the sums of parts are reduced in the same way as the elements.
+  @exponentials %{
+    found: Kernel.kernel(fn max -> if(infinite?(max), do: 0, else: max) end),
+    element: Kernel.kernel(fn x, max -> exp(x - max) end),
+    finish: Kernel.kernel(fn sum, max -> log(sum) + max end)
+  }
 
   @doc "The norm of the order `order:`, 2 by default, over the axes of the options."
   def norm(x, opts, into \\ nil) do
@@ -53,15 +56,10 @@ defmodule ExCubecl.Ops.Norms do
   def logsumexp(x, opts, into \\ nil) do
     with {:ok, view, axes, keep?} <- Reductions.checked(:logsumexp, x, opts, []),
          {:ok, view, types} <- prepared(view),
-         [max, sum] =
-           for(
-             {first, step} <- [{nil, @max}, {0, @add}],
-             do: spec(:logsumexp, first, step, types)
-           ),
-         {:ok, max} <- Reduction.run(max, @element, [view], axes, true),
-         {:ok, sum} <- Reduction.run(sum, @exp, [view, max], axes, keep?),
-         {:ok, max} <- Buffer.reshape(max, sum.shape),
-         do: finished(:logsumexp, @log, [sum, max], types, into)
+         spec = %{spec(:logsumexp, nil, @max, types) | dtype: types.stored},
+         spec = Map.put(spec, :again, @exponentials),
+         {:ok, result} <- Reduction.run(spec, @element, [view], axes, keep?, into),
+         do: Operands.converted(result, types.dtype)
   end
 
   # The elements, which kernels can read, and the types of the calculation.

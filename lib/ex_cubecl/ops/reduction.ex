@@ -4,7 +4,7 @@ defmodule ExCubecl.Ops.Reduction do
   # kernel. Each invocation reduces a chunk of the reduced elements for one index of the kept axes; the results of the chunks are reduced the same way,
   # until one is left.
 
-  alias ExCubecl.{Buffer, Error, Kernel}
+  alias ExCubecl.{Buffer, Device, Error, Kernel}
   alias ExCubecl.Ops.{Blocks, Cost, Epilogue, Index, Inlined, Lowering, Operands, ReductionSpace}
   alias ExCubecl.Ops.{ReductionVectors, Shapes, Strided, Target, Temporary}
 
@@ -21,8 +21,12 @@ defmodule ExCubecl.Ops.Reduction do
   `name` is shown in errors and telemetry. `step` is a kernel of the accumulator and an element; `first` is the accumulator without elements, or
   `nil`: the first element. `operands` is the type to which the operands are cast, or `nil`, `as` that of the accumulator, `dtype` that of the
   result.
+
+  With `again`, each chunk is reduced twice: `element` is applied to an element and the argument `found`, which is the result of `found` for the accumulator; the
+  results are added, and `finish` of the sum and of `found` is the result. It must be that of the results of the chunks, too.
   """
   @type spec :: %{
+          optional(:again) => %{found: Kernel.t(), element: Kernel.t(), finish: Kernel.t()},
           name: atom,
           first: number | nil,
           step: Kernel.t(),
@@ -79,7 +83,7 @@ defmodule ExCubecl.Ops.Reduction do
     if chunks == 1 do
       last(spec, op, space, into)
     else
-      space = %{space | interleaved: if(interleaved?(space), do: chunks)}
+      space = %{space | interleaved: if(interleaved?(spec, space), do: chunks)}
       shape = if space.interleaved, do: [space.count, chunks], else: [chunks, space.count]
 
       with {:ok, out} <- launch(spec, op, space, spec.as, shape: shape),
@@ -107,13 +111,17 @@ defmodule ExCubecl.Ops.Reduction do
   defp freed(result, chunks), do: with(:ok <- Temporary.free([chunks], []), do: result)
 
   # Along many adjacent elements, the elements of a chunk are as far apart as there are chunks, so that adjacent invocations read adjacent elements. Not for
-  # indices of values, which depend on the order.
-  defp interleaved?(%{reduced: %{strides: strides}} = space),
-    do: [1] in strides and Blocks.many?([space.n])
+  # indices of values, which depend on the order, and not where elements are reduced twice by a CPU, whose cache then has them: there the kernel is the same for the
+  # elements and for the results of the chunks.
+  defp interleaved?(spec, %{reduced: %{strides: strides}} = space) do
+    [1] in strides and Blocks.many?([space.n]) and
+      not (is_map_key(spec, :again) and Device.cpu?(space.device))
+  end
 
   # Elements of the last chunk that do not exist are read, and not used. `result` is the type of the results, or an epilogue that writes them.
   defp launch(spec, op, space, result, opts) do
-    lanes = if Cost.cheap?(op) and Cost.cheap?(spec.step), do: @lanes, else: 1
+    cheap? = not is_map_key(spec, :again) and Cost.cheap?(op) and Cost.cheap?(spec.step)
+    lanes = if cheap?, do: @lanes, else: 1
     element = Operands.apply(op, expressions(space, []), spec.operands, spec.as)
 
     {first, from} =
@@ -125,23 +133,42 @@ defmodule ExCubecl.Ops.Reduction do
     step = {:inline, spec.step.parsed, [Index.var(:acc), element]}
     next = Index.let(:acc, {:if, 0, exists(from), step, Index.var(:acc)})
 
-    statements = start(space) ++ first ++ [loop(space, lanes, [], fn [] -> [next] end)]
+    loop = loop(space, lanes, [], fn [] -> [next] end)
+    {again, acc} = again(spec, element, space)
+    statements = start(space) ++ first ++ [loop | again]
     op = Strided.named(op, spec.name)
-    key = {:reduce, spec.step.key, spec.first, spec.operands, spec.as}
+    key = {:reduce, spec.step.key, spec.first, spec.operands, spec.as, again != []}
 
     case result do
       {inlined, epilogue} ->
         element = Index.let(:element, Index.unsigned({:index, nil}))
-        last = Epilogue.statements(inlined, epilogue, {:cast, spec.dtype, Index.var(:acc)})
+        last = Epilogue.statements(inlined, epilogue, {:cast, spec.dtype, acc})
         code = {statements ++ [element | last], nil}
         outputs = {Inlined.arguments(inlined), inlined.outputs}
         finish(op, {key, Inlined.key(inlined)}, space, lanes, code, outputs, opts)
 
       dtype ->
-        code = {statements, {:cast, dtype, Index.var(:acc)}}
+        code = {statements, {:cast, dtype, acc}}
         finish(op, {key, dtype}, space, lanes, code, {[], []}, opts)
     end
   end
+
+  # The statements of the second loop, and the result.
+  defp again(%{again: again} = spec, element, space) do
+    found = Index.var(:found)
+    element = {:inline, again.element.parsed, [element, found]}
+    sum = {:if, 0, exists(0), Index.call(:add, Index.var(:acc), element), Index.var(:acc)}
+
+    statements = [
+      Index.let(:found, {:inline, again.found.parsed, [Index.var(:acc)]}),
+      Index.let(:acc, {:cast, spec.as, Index.number(0)}),
+      loop(space, 1, [], fn [] -> [Index.let(:acc, sum)] end)
+    ]
+
+    {statements, {:inline, again.finish.parsed, [Index.var(:acc), found]}}
+  end
+
+  defp again(_spec, _element, _space), do: {[], Index.var(:acc)}
 
   ## Indices of values
 

@@ -89,6 +89,13 @@ defmodule ExCubecl.Ops.NormsTest do
              :infinity
            ]
 
+    for {value, result} <- [nan: :nan, infinity: :infinity, neg_infinity: 70.0] do
+      x = Buffer.full!([2, 40_000], :f32, :neg_infinity)
+      :ok = Buffer.write(Buffer.view!(x, 300, [2]), [70, value])
+      assert ExCubecl.to_list!(Ops.logsumexp!(x, axis: 1)) == [result, :neg_infinity]
+      assert ExCubecl.item!(Ops.logsumexp!(x)) == result
+    end
+
     none = Buffer.zeros!([2, 0], :f32)
     assert ExCubecl.to_list!(Ops.norm!(none, axis: 1)) == [0.0, 0.0]
     assert ExCubecl.to_list!(Ops.norm!(none, axis: 0)) == []
