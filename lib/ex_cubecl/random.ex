@@ -140,6 +140,8 @@ defmodule ExCubecl.Random do
   Returns `{:ok, {buffer, key}}` with the elements in another order along `axis:`, 0 by default: that of all slices along the axis is the same, or with
   `independent: true` another one for each.
 
+  Errors: `:not_allocated`.
+
       iex> {x, _key} = ExCubecl.Random.shuffle!(ExCubecl.Random.key!(42), ExCubecl.Buffer.iota!([5], :s32))
       iex> Enum.sort(ExCubecl.to_list!(x))
       [0, 1, 2, 3, 4]
@@ -160,6 +162,8 @@ defmodule ExCubecl.Random do
 
   The samples are those of `Nx.Random.choice/3` since Nx 0.9. With probabilities, a sample may be a neighbour of that of Nx where the cumulative
   sums differ by rounding.
+
+  Errors: `:not_allocated`, and `:shape_mismatch` for another number of probabilities than slices.
 
       iex> x = ExCubecl.buffer!([10, 20, 30], [3], :s32)
       iex> {drawn, _key} = ExCubecl.Random.choice!(ExCubecl.Random.key!(1), x, samples: 3, replace: false)

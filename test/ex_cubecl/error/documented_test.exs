@@ -73,6 +73,7 @@ defmodule ExCubecl.DocumentedErrorsTest do
   Buffer.fill(i, 1.5)  ###  invalid_value
   limited.(fn -> Buffer.fill(lazy, 1) end)  ###  limit_exceeded
   Buffer.synchronize(5)  ###  invalid_argument
+  Buffer.pointer(lazy)  ###  not_allocated
 
   Arena.new(0)  ###  invalid_argument
   Arena.new(1, dtype: :f8)  ###  unsupported_dtype
@@ -181,6 +182,8 @@ defmodule ExCubecl.DocumentedErrorsTest do
   Ops.conv(Buffer.zeros!([1, 1, 3], :f32), Buffer.zeros!([1, 1, 5], :f32))  ###  invalid_argument
   Ops.fft(v)  ###  invalid_argument
   Ops.broadcast_to(x, 3)  ###  invalid_shape
+  Ops.slice(x, [0, 2], [1, 5])  ###  out_of_bounds
+  Ops.put_slice(x, [1, 1], x)  ###  out_of_bounds
   LinAlg.inverse(x)  ###  invalid_argument
   LinAlg.solve(Buffer.zeros!([2, 2], :f32), v)  ###  shape_mismatch
   LinAlg.inverse(Buffer.empty!([2, 2], :f32))  ###  not_allocated
@@ -190,6 +193,9 @@ defmodule ExCubecl.DocumentedErrorsTest do
   View.slice(x, [0, 2], [1, 5])  ###  out_of_bounds
   Random.uniform({1, 2}, 3)  ###  invalid_shape
   Random.integers({1, 2}, [3], 0..300, dtype: :u8)  ###  invalid_argument
+  Random.shuffle({1, 2}, lazy)  ###  not_allocated
+  Random.choice({1, 2}, lazy)  ###  not_allocated
+  Random.choice({1, 2}, v, probabilities: x)  ###  shape_mismatch
   '''
 
   # On lavapipe, which has no pointers and takes small buffers only.

@@ -144,7 +144,7 @@ defmodule ExCubecl.Buffer.Interface.Queries do
       The address is valid as long as a handle of the buffer is alive. The caller must call `synchronize/1`
       between work of this library and work of the other one.
 
-      Errors: `:unsupported` on devices that have no such addresses.
+      Errors: `:unsupported` on devices that have no such addresses, `:not_allocated` for a buffer that has no memory: a lazy one, or one without elements.
 
           iex> case ExCubecl.Buffer.pointer(ExCubecl.Buffer.zeros!([1], :f32)) do
           ...>   {:ok, address} -> is_integer(address)

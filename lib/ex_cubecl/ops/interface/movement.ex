@@ -47,7 +47,9 @@ defmodule ExCubecl.Ops.Interface.Movement do
 
       @doc """
       Returns `{:ok, buffer}` with a part of each axis: `lengths` elements from `starts` on, of which `strides:` keeps each n-th. A start may be a buffer of one
-      integer, which is read and clamped such that the part is inside; a number outside is `:out_of_bounds`.
+      integer, which is read and clamped such that the part is inside.
+
+      Errors: `:out_of_bounds` for a part that is not inside.
 
           iex> x = ExCubecl.Buffer.iota!([3, 4], :s32)
           iex> ExCubecl.to_list!(ExCubecl.Ops.slice!(x, [1, 0], [2, 4], strides: [1, 2]))
@@ -68,6 +70,8 @@ defmodule ExCubecl.Ops.Interface.Movement do
 
       @doc """
       Returns `{:ok, buffer}` with the elements of `buffer`, and those of `source` from `starts` on, which are as for `slice/4`. The types are merged.
+
+      Errors: `:out_of_bounds` for elements that are not inside.
 
           iex> x = ExCubecl.Buffer.zeros!([2, 3], :s32)
           iex> ExCubecl.to_list!(ExCubecl.Ops.put_slice!(x, [1, 1], ExCubecl.buffer!([[7, 8]], [1, 2], :s32)))
