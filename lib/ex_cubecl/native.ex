@@ -71,6 +71,7 @@ defmodule ExCubecl.Native do
   call(memory_live_bytes(id))
   call(memory_count_failure(id))
   def memory_watch_frees(_pid), do: missing()
+  def memory_acknowledge_free, do: missing()
 
   # Buffer
   call(buffer_from_list(id, dtype, dims, list, options))

@@ -6,6 +6,7 @@ defmodule ExCubecl.Telemetry do
   |---|---|---|---|
   | `[:ex_cubecl, :allocate]` | `bytes`, `duration` | `device` | memory was allocated for a buffer or an arena |
   | `[:ex_cubecl, :free]` | `bytes`, `duration` | `device`, `dtype`, `shape`, `owner`, `tag` | memory was freed; `duration` is the lifetime of the allocation |
+  | `[:ex_cubecl, :free_missed]` | `count` | | so many `:free` events were left out, because their handlers were slower than the frees |
   | `[:ex_cubecl, :limit]` | `bytes` | `device`, `reason` | an allocation of `bytes` did not fit: `:limit_exceeded` or `:out_of_memory` |
   | `[:ex_cubecl, :reclaim]` | `bytes`, `duration` | `device`, `reason` | garbage was collected to make room; `bytes` is the decrease of the live bytes |
   | `[:ex_cubecl, :upload]` | `bytes`, `duration` | `device`, `dtype` | a list or binary was written to the device |
@@ -27,7 +28,8 @@ defmodule ExCubecl.Telemetry do
   Durations are in native time units, as `System.convert_time_unit/3` takes them. Events are emitted by
   the calling process, except for `:free`, which is emitted by a process of the library, because
   destructors do not run in any particular process. `:free` events start with the first allocation that
-  is made while a handler for them is attached.
+  is made while a handler for them is attached. At most 10,000 of them wait for their handlers; while so many wait, the
+  next ones are left out, and counted by a `:free_missed` event.
 
   `ExCubecl.Telemetry.Metrics` has definitions for `Telemetry.Metrics` if `:telemetry_metrics` is a dependency, and `ExCubecl.LiveDashboard` is a
   page for `Phoenix.LiveDashboard`.
@@ -162,5 +164,7 @@ defmodule ExCubecl.Telemetry do
     lived = System.convert_time_unit(microseconds, :microsecond, :native)
     metadata = Map.take(freed, [:device, :dtype, :shape, :owner, :tag])
     execute(:free, %{bytes: freed.bytes, duration: lived}, metadata)
+    missed = Native.memory_acknowledge_free()
+    if missed > 0, do: execute(:free_missed, %{count: missed}, %{})
   end
 end

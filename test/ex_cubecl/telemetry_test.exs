@@ -13,7 +13,14 @@ defmodule ExCubecl.TelemetryTest do
         :telemetry,
         quote do
           def execute([:ex_cubecl, event], measurements, metadata) do
-            send(:persistent_term.get(:heard_by), {event, measurements, metadata})
+            heard_by = :persistent_term.get(:heard_by)
+            send(heard_by, {event, measurements, metadata})
+
+            if event == :free and :persistent_term.get(:blocks, false) do
+              send(heard_by, {:blocked, self()})
+              receive do: (:go_on -> :ok)
+            end
+
             :ok
           end
 
@@ -44,7 +51,7 @@ defmodule ExCubecl.TelemetryTest do
     ExCubecl.buffer!([1], [1], :u8)
     pid = Process.whereis(ExCubecl.Telemetry)
     for junk <- [:junk, {:freed, 1, 2}, {:freed, %{}, 5}, {self(), :junk}], do: send(pid, junk)
-    taken(pid, 500)
+    waiting(pid, 0, 500)
     assert Process.alive?(pid)
     # After a kill the next buffer starts a new process.
     Process.exit(pid, :kill)
@@ -53,10 +60,37 @@ defmodule ExCubecl.TelemetryTest do
     assert is_pid(Process.whereis(ExCubecl.Telemetry))
   end
 
-  defp taken(pid, tries) do
+  test "frees wait for a handler that blocks only up to a bound; the others are counted" do
+    :persistent_term.put(:blocks, true)
+    on_exit(fn -> :persistent_term.erase(:blocks) end)
+    Task.await(Task.async(fn -> ExCubecl.buffer!([1], [1], :u8).shape end), :infinity)
+    assert_receive {:blocked, pid}, 60_000
+    make = fn -> for(_ <- 1..10_500, do: ExCubecl.buffer!([1], [1], :u8)) && :ok end
+    Task.await(Task.async(make), :infinity)
+    settled()
+    # One of 10,000 is with the handler.
+    waiting(pid, 9_999, 6_000)
+    :persistent_term.put(:blocks, false)
+    send(pid, :go_on)
+    assert_receive {:free_missed, %{count: missed}, %{}}, 60_000
+    waiting(pid, 0, 6_000)
+    assert missed >= 501
+    assert told(0) + missed >= 10_501
+  end
+
+  defp told(count) do
+    receive do
+      {:free, _, _} -> told(count + 1)
+    after
+      0 -> count
+    end
+  end
+
+  # So many messages wait in the end, and no more.
+  defp waiting(pid, count, tries) do
     case Process.info(pid, :message_queue_len) do
-      {:message_queue_len, 0} -> :ok
-      _ when tries > 0 -> Process.sleep(10) && taken(pid, tries - 1)
+      {:message_queue_len, ^count} -> :ok
+      _ when tries > 0 -> Process.sleep(10) && waiting(pid, count, tries - 1)
     end
   end
 

@@ -24,7 +24,7 @@ if Code.ensure_loaded?(Telemetry.Metrics) do
     @spec all() :: [Telemetry.Metrics.t()]
     def all, do: memory() ++ transfers() ++ kernels()
 
-    @doc "Memory: live, reserved, peak and allocated bytes, refused allocations, collections of garbage."
+    @doc "Memory: live, reserved, peak, allocated and freed bytes, refused allocations, collections of garbage."
     @spec memory() :: [Telemetry.Metrics.t()]
     def memory do
       [
@@ -33,6 +33,7 @@ if Code.ensure_loaded?(Telemetry.Metrics) do
         last_value("ex_cubecl.memory.peak_bytes", bytes()),
         sum("ex_cubecl.allocate.bytes", bytes()),
         sum("ex_cubecl.free.bytes", bytes()),
+        sum("ex_cubecl.free_missed.count"),
         counter("ex_cubecl.limit.bytes", tagged([:device, :reason])),
         counter("ex_cubecl.reclaim.bytes", tagged([:device, :reason])),
         summary("ex_cubecl.reclaim.duration", duration())

@@ -3,7 +3,7 @@
 use ex_cubecl_core::DeviceId;
 use ex_cubecl_core::memory::allocation_tracker::{Record, Report};
 use ex_cubecl_core::memory::heap::PageInfo;
-use ex_cubecl_core::memory::meter::{Watcher, watch_frees};
+use ex_cubecl_core::memory::watcher::{self, Report as FreeReport};
 use ex_cubecl_core::registry;
 use rustler::{Atom, Encoder, Env, LocalPid, Reference, Term};
 
@@ -149,11 +149,11 @@ fn memory_trim<'a>(env: Env<'a>, tag: Reference<'a>, id: Wire<DeviceId>) -> Pend
     Call::new(env, tag).run_on(id.0, |device| Ok(device.trim()?))
 }
 
-/// Sends `{freed, allocation, microseconds}` to a process for every allocation that is freed; `nil`
-/// stops it.
+/// Sends `{freed, allocation, microseconds}` to a process for every allocation that is freed, as
+/// long as not too many of these messages wait; `nil` stops it.
 #[rustler::nif]
 fn memory_watch_frees(pid: Option<LocalPid>) -> NifResult<'static, Atom> {
-    watch_frees(pid.map(|pid| -> Watcher {
+    watcher::watch_frees(pid.map(|pid| -> FreeReport {
         Box::new(move |record| {
             let lifetime = record.since.elapsed().as_micros() as u64;
             let record = record.clone();
@@ -163,4 +163,11 @@ fn memory_watch_frees(pid: Option<LocalPid>) -> NifResult<'static, Atom> {
         })
     }));
     Ok(atoms::ok())
+}
+
+/// Acknowledges a message of `memory_watch_frees`, and returns how many frees it left out since the
+/// last acknowledgement, because too many messages waited.
+#[rustler::nif]
+fn memory_acknowledge_free() -> NifResult<'static, u64> {
+    Ok(watcher::acknowledge())
 }

@@ -2,36 +2,12 @@
 //! `Drop` subtracts it again, so that a count cannot leak. The numbers are read without a lock.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-
-use parking_lot::RwLock;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::memory::allocation_tracker::{AllocationTracker, Location, Record, Report};
+use crate::memory::watcher;
 
 const NO_LIMIT: u64 = u64::MAX;
-
-/// Called with each freed allocation. It must not block, because it is called from destructors.
-pub type Watcher = Box<dyn Fn(&Record) + Send + Sync>;
-
-static WATCHED: AtomicBool = AtomicBool::new(false);
-static WATCHER: RwLock<Option<Watcher>> = RwLock::new(None);
-
-/// Sets the watcher that is called for every allocation that is freed, on any device; `None`
-/// removes it. With a watcher each free takes a lock and makes the call; without one it costs one
-/// load.
-pub fn watch_frees(watcher: Option<Watcher>) {
-    let mut current = WATCHER.write();
-    WATCHED.store(watcher.is_some(), Relaxed);
-    *current = watcher;
-}
-
-fn notify_watchers(record: &Record) {
-    if WATCHED.load(Relaxed)
-        && let Some(watcher) = &*WATCHER.read()
-    {
-        watcher(record);
-    }
-}
 
 #[derive(Debug)]
 pub struct Meter {
@@ -158,7 +134,7 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         if let Some(record) = self.meter.tracker.remove(self.id) {
-            notify_watchers(&record);
+            watcher::report(&record);
         }
         self.meter.live_bytes.fetch_sub(self.bytes, Relaxed);
         self.meter.live_buffers.fetch_sub(1, Relaxed);

@@ -3,3 +3,4 @@
 pub mod allocation_tracker;
 pub mod heap;
 pub mod meter;
+pub mod watcher;
