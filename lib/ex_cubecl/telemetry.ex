@@ -164,7 +164,7 @@ defmodule ExCubecl.Telemetry do
     lived = System.convert_time_unit(microseconds, :microsecond, :native)
     metadata = Map.take(freed, [:device, :dtype, :shape, :owner, :tag])
     execute(:free, %{bytes: freed.bytes, duration: lived}, metadata)
-    missed = Native.memory_acknowledge_free()
+    {:ok, missed} = Error.from_native(&Native.memory_acknowledge_free/0)
     if missed > 0, do: execute(:free_missed, %{count: missed}, %{})
   end
 end
