@@ -81,8 +81,7 @@ bench-numpy: setup-run ## measure operations against NumPy; the table is bench/r
 	PYTHON=$$(scripts/numpy) mix run bench/against_numpy.exs
 
 bench-nx: setup-run ## measure programs of Nx on all backends that ERL_LIBS has; the table is bench/results/nx.txt
-	ERL_LIBS=$${ERL_LIBS:-$$HOME/.cache/ex_cubecl/erl_libs/$$(elixir -e 'IO.write(System.version())')} \
-	  MIX_BUILD_ROOT=_build/nx mix run bench/against_nx.exs
+	scripts/with_nx mix run bench/against_nx.exs
 
 gpu-report: setup-test ## doctor, tests and benchmark on DEVICE (such as cuda:0) in one file in bench/results
 	scripts/gpu_report $(DEVICE)
@@ -93,6 +92,7 @@ lint: setup-lint ## formatting, warnings, import cycles, clippy, Rust docs, Dial
 	cargo fmt --all --check
 	mix compile --force --warnings-as-errors
 	mix xref graph --format cycles --fail-above 0
+	scripts/with_nx mix do compile --warnings-as-errors + xref graph --format cycles --fail-above 0
 	scripts/rust_cycles native/ex_cubecl_core native/ex_cubecl_runtime native/ex_cubecl
 	cargo clippy $(CARGO_FLAGS) --workspace --all-targets  -- -D warnings
 	cargo clippy $(CARGO_FLAGS) -p ex_cubecl --no-default-features --features wgpu -- -D warnings

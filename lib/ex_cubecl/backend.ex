@@ -47,7 +47,6 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     alias Nx.Tensor, as: T
 
-    @enforce_keys [:state, :config]
     defstruct [:state, :config, :released]
 
     @doc """
@@ -66,7 +65,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     end
 
     @doc false
-    def config(opts), do: Options.config(opts, __MODULE__)
+    def config(opts), do: Options.config(opts, %__MODULE__{})
 
     ## Tensors of numbers and binaries
 
@@ -360,7 +359,7 @@ if Code.ensure_loaded?(Nx.Backend) do
 
       cond do
         Folding.run?(name, args, tensors) ->
-          Folding.run(name, args, config)
+          Folding.run(name, args, config, &apply(__MODULE__, &1, &2))
 
         Float8.run?(name, args, tensors) ->
           Float8.run(name, args, config, &native(name, &1, config))

@@ -46,6 +46,7 @@ if Code.ensure_loaded?(Nx.Defn.Compiler) do
     alias ExCubecl.Compiler.{Cache, Explanation, Limits, Program, Rehearsal, Run, Scope}
     alias ExCubecl.Compiler.Graph.Conversion
     alias ExCubecl.Error.{Arguments, Operation}
+    alias ExCubecl.Nx.Options
     alias Nx.Defn.{Composite, Expr}
     alias Nx.Tensor, as: T
 
@@ -150,7 +151,7 @@ if Code.ensure_loaded?(Nx.Defn.Compiler) do
     @impl true
     def __to_backend__(opts) do
       %{config: config} = options(opts)
-      {Backend, config |> Map.reject(fn {_, value} -> value == nil end) |> Keyword.new()}
+      {Backend, Options.given(config)}
     end
 
     @doc """
@@ -221,7 +222,7 @@ if Code.ensure_loaded?(Nx.Defn.Compiler) do
     end
 
     defp config(device, {Backend, options}) do
-      options = options |> Backend.config() |> Map.to_list()
+      options = options |> Backend.config() |> Options.given()
       Backend.config(if device, do: Keyword.put(options, :device, device), else: options)
     end
 

@@ -2,6 +2,7 @@ defmodule ExCubecl.NxBackendTest do
   use ExUnit.Case, async: false
 
   alias ExCubecl.{Backend, Buffer, Memory, View}
+  alias ExCubecl.Nx.{Fallback, Storage}
 
   @types [f: 32, f: 64, f: 16, bf: 16] ++ for(k <- [:s, :u], b <- [8, 16, 32, 64], do: {k, b})
 
@@ -365,6 +366,21 @@ defmodule ExCubecl.NxBackendTest do
     assert Nx.to_number(Nx.sum(back)) == 700.0
     Nx.backend_deallocate(x)
     assert {:error, %{reason: :stale}} = ExCubecl.Nx.from_tensor(x)
+  end
+
+  test "data of another backend with the same fields is not taken for data of this one" do
+    for tensor <- [Nx.tensor(1.0), Nx.iota({100})] do
+      %{data: %{config: config} = data} = tensor
+      assert Fallback.config([tensor]) == config
+
+      foreign =
+        %{data | config: Map.from_struct(config)} |> Map.put(:__struct__, Nx.TemplateBackend)
+
+      other = %{tensor | data: foreign}
+      assert Fallback.config([other]) == nil
+      assert Storage.to_host(other) == other
+      assert_raise FunctionClauseError, fn -> Storage.to_binary(other, 1) end
+    end
   end
 
   test "batches, serialization, vectorized tensors" do

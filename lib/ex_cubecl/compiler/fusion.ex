@@ -6,7 +6,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     alias ExCubecl.{Backend, Buffer, Error, Ops, Shape, View}
     alias ExCubecl.Compiler.{Graph, Reuse}
-    alias ExCubecl.Compiler.Fusion.{Bindings, Code, Group, Node, Operation, Partition, Rows}
+    alias ExCubecl.Compiler.Fusion.{Bindings, Code, Group, Node, Operation, Partition, Rows, Stub}
     alias ExCubecl.Error.Text
     alias ExCubecl.Nx.{Order, Storage}
     alias ExCubecl.Ops.{Epilogue, Reductions, Results, Shapes}
@@ -123,9 +123,9 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       %{expr: %T{data: %Expr{op: op}}, operands: [operand]} = nodes[id]
 
       {section, state} = Code.section([{operand, []}], state)
-      result = Reductions.element(op, hd(section.results), Node.dtype(operand))
+      result = Reductions.element(op, hd(section.results), Stub.dtype(operand))
       {args, sources} = Code.arguments(state)
-      {Node.shape(operand), Results.code(op, args, section.statements, [result]), sources}
+      {Stub.shape(operand), Results.code(op, args, section.statements, [result]), sources}
     end
 
     defp code({:operation, id}, _outputs, nodes, _state) do
@@ -337,7 +337,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     # The operation has its result in a shape of as many elements.
     defp shape_of_epilogue(%{root: %{data: %{id: root}}, outputs: outputs, results: results}) do
       [id | _] = List.delete(outputs, root)
-      Node.shape(results[id])
+      Stub.shape(results[id])
     end
 
     defp launch(:map, group, operands, config, nil) do
@@ -370,7 +370,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
         elements = {group.kernel, operands, dtype}
         Order.index_of(root, elements, axes, op, opts[:tie_break])
       else
-        dtypes = {dtype, Node.dtype(root)}
+        dtypes = {dtype, Stub.dtype(root)}
         Reductions.run_kernel(op, group.kernel, operands, axes, dtypes, epilogue)
       end
     end

@@ -16,7 +16,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     alias ExCubecl.{DType, Shape, View}
     alias ExCubecl.Buffer.Temporaries
-    alias ExCubecl.Compiler.Fusion.{Group, Node}
+    alias ExCubecl.Compiler.Fusion.{Group, Stub}
     alias ExCubecl.Compiler.Liveness
     alias ExCubecl.View.Strides
 
@@ -74,14 +74,14 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       do: replacing(group, group.outputs, flat(free, group.sources, group.shape, nodes), nodes)
 
     defp planned(%Group{kind: {:rows, _}, shape: shape} = group, free, nodes) do
-      elements = for id <- group.outputs, Node.shape(group.results[id]) == shape, do: id
+      elements = for id <- group.outputs, Stub.shape(group.results[id]) == shape, do: id
       replacing(group, elements, flat(free, group.sources, shape, nodes), nodes)
     end
 
     defp planned(%Group{epilogue: {_code, sources}, root: root} = group, free, nodes) do
       free = for id <- free, not read?(id, group.sources), do: id
       outputs = group.outputs -- kept(group)
-      replacing(group, outputs, flat(free, sources, Node.shape(root), nodes), nodes)
+      replacing(group, outputs, flat(free, sources, Stub.shape(root), nodes), nodes)
     end
 
     defp planned(group, _free, _nodes), do: group
@@ -89,9 +89,9 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     defp replacing(group, outputs, free, nodes) do
       {into, _} =
         Enum.flat_map_reduce(outputs, free, fn out, free ->
-          dtype = Node.dtype(group.results[out])
+          dtype = Stub.dtype(group.results[out])
 
-          case Enum.find(free, &(Node.dtype(nodes[&1]) == dtype)) do
+          case Enum.find(free, &(Stub.dtype(nodes[&1]) == dtype)) do
             nil -> {[], free}
             id -> {[{out, id}], List.delete(free, id)}
           end
@@ -110,7 +110,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     defp flat(free, sources, shape, nodes) do
       for id <- free,
           read?(id, sources),
-          Shape.size(shape) > 1 and Shape.size(Node.shape(nodes[id])) == Shape.size(shape),
+          Shape.size(shape) > 1 and Shape.size(Stub.shape(nodes[id])) == Shape.size(shape),
           Enum.all?(sources, &flat?(&1, id)),
           do: id
     end

@@ -4,9 +4,9 @@ if Code.ensure_loaded?(Nx.Backend) do
     # Runs callbacks of Nx.Backend on Nx.BinaryBackend: those of small tensors in host memory, and those that the device
     # cannot run. The latter are counted.
 
-    alias ExCubecl.{Backend, Buffer, Error, Telemetry}
+    alias ExCubecl.{Buffer, Error, Telemetry}
     alias ExCubecl.Native.Rehearsal
-    alias ExCubecl.Nx.{ElementWise, LinAlg, Reduction, Storage, Types}
+    alias ExCubecl.Nx.{ElementWise, LinAlg, Options, Reduction, Storage, Types}
     alias ExCubecl.Telemetry.Counter
     alias Nx.Tensor, as: T
 
@@ -172,7 +172,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     @doc "The configuration of the first tensor of the backend."
     def config(tensors), do: Enum.find_value(tensors, &config_of/1)
 
-    defp config_of(%T{data: %Backend{config: config}}), do: config
+    defp config_of(%T{data: %{config: %Options{} = config}}), do: config
     defp config_of(_tensor), do: nil
   end
 end

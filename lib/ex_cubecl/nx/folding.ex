@@ -6,8 +6,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     #
     # A node is `{id, :x}`, `{id, :acc}` or `{id, name, out, operands}`, of which operands are nodes and scalars.
 
-    alias ExCubecl.Backend
-    alias ExCubecl.Nx.{ComplexKernels, ElementWise, Float8, Storage}
+    alias ExCubecl.Nx.{ComplexKernels, ElementWise, Float8, Options, Storage}
     alias Nx.Tensor, as: T
 
     # Each element takes a launch, or several: more of them only for as many results.
@@ -32,13 +31,14 @@ if Code.ensure_loaded?(Nx.Backend) do
         end)
     end
 
-    def run(:reduce, [out, tensor, initial, opts, fun], config) do
+    @doc "The result of a callback. `call` runs a callback of the backend, by its name and arguments."
+    def run(:reduce, [out, tensor, initial, opts, fun], config, call) do
       axes = opts[:axes] || Nx.axes(tensor)
       kept = Nx.axes(tensor) -- axes
       shape = List.to_tuple(for axis <- kept, do: elem(tensor.shape, axis))
       steps = div(Nx.size(tensor), max(Tuple.product(shape), 1))
 
-      folded(out, {tensor, initial, shape}, steps, fun, config, fn tensor ->
+      folded(out, {tensor, initial, shape}, steps, fun, {config, call}, fn tensor ->
         columns =
           tensor
           |> Nx.transpose(axes: kept ++ Enum.sort(axes))
@@ -49,10 +49,10 @@ if Code.ensure_loaded?(Nx.Backend) do
       end)
     end
 
-    def run(:window_reduce, [out, tensor, initial, window, opts, fun], config) do
+    def run(:window_reduce, [out, tensor, initial, window, opts, fun], config, call) do
       steps = Tuple.product(window)
 
-      folded(out, {tensor, initial, out.shape}, steps, fun, config, fn tensor ->
+      folded(out, {tensor, initial, out.shape}, steps, fun, {config, call}, fn tensor ->
         padding = for {low, high} <- opts[:padding], do: {low, high, 0}
         padded = Nx.pad(tensor, unnamed(initial), padding)
 
@@ -69,14 +69,23 @@ if Code.ensure_loaded?(Nx.Backend) do
     defp places([]), do: [[]]
     defp places([n | more]), do: for(at <- 0..(n - 1), rest <- places(more), do: [at | rest])
 
-    defp folded(out, {tensor, initial, shape}, steps, fun, config, elements) do
+    defp folded(out, {tensor, initial, shape}, steps, fun, {config, call}, elements) do
       with true <- steps <= @few or (steps <= @most and Tuple.product(shape) >= @few),
            true <- exact?(initial, out.type),
            {:ok, node} <- recorded(fun, tensor.type, out.type, config) do
         start = initial |> unnamed() |> Nx.as_type(out.type) |> Nx.broadcast(shape)
 
+        names = List.duplicate(nil, tuple_size(shape))
+
+        calculate = fn name, out, operands ->
+          call.(name, [%{out | shape: shape, names: names} | operands])
+        end
+
         result =
-          tensor |> unnamed() |> elements.() |> Enum.reduce(start, &value(node, &1, &2, shape))
+          tensor
+          |> unnamed()
+          |> elements.()
+          |> Enum.reduce(start, &value(node, &1, &2, calculate))
 
         {:ok, state(Nx.reshape(result, out.shape))}
       else
@@ -99,7 +108,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     defp unnamed(%T{shape: shape} = tensor),
       do: %{tensor | names: List.duplicate(nil, tuple_size(shape))}
 
-    defp state(%T{data: %Backend{state: state}}), do: state
+    defp state(%T{data: %{state: state, config: %Options{}}}), do: state
 
     ## Recording
 
@@ -109,33 +118,37 @@ if Code.ensure_loaded?(Nx.Backend) do
         for {name, type} <- [x: element, acc: accumulator],
             do: symbol(Nx.template({}, type), {make_ref(), name}, config)
 
-      case fun.(x, acc) do
-        %T{shape: {}, type: ^accumulator, data: %Backend{state: {:symbol, {:folding, node}}}} ->
-          {:ok, node}
-
-        _ ->
-          :host
+      with %T{shape: {}, type: ^accumulator} = result <- fun.(x, acc),
+           {:ok, node} <- node_of(result) do
+        {:ok, node}
+      else
+        _ -> :host
       end
     rescue
       _error -> :host
     end
 
     defp symbol(out, node, config),
-      do: %{out | data: %Backend{state: {:symbol, {:folding, node}}, config: config}}
+      do: Storage.put(out, {:symbol, {:folding, node}}, config)
+
+    defp node_of(%T{data: %{state: {:symbol, {:folding, node}}, config: %Options{}}}),
+      do: {:ok, node}
+
+    defp node_of(_other), do: :none
 
     @doc "The symbol that a callback returns for symbols of a fold, `:unknown` if it is no operation of scalars."
     def callback(name, [%T{shape: {}} = out, %T{} = tensor | _], config) when name in @same do
-      case tensor.data do
-        %Backend{state: {:symbol, {:folding, node}}} -> symbol(out, node, config)
-        _ -> :unknown
+      case node_of(tensor) do
+        {:ok, node} -> symbol(out, node, config)
+        :none -> :unknown
       end
     end
 
     def callback(name, [%T{shape: {}} = out | args], config) when name in @recorded do
       if Enum.all?(args, &match?(%T{shape: {}}, &1)) do
         operands =
-          for %T{data: data} = arg <- args do
-            with %Backend{state: {:symbol, {:folding, node}}} <- data, do: node, else: (_ -> arg)
+          for arg <- args do
+            with {:ok, node} <- node_of(arg), do: node, else: (_ -> arg)
           end
 
         symbol(out, {make_ref(), name, out, operands}, config)
@@ -147,28 +160,26 @@ if Code.ensure_loaded?(Nx.Backend) do
     def callback(_name, _args, _config), do: :unknown
 
     @doc "Whether a tensor is a symbol of a fold."
-    def symbol?(%T{data: %Backend{state: {:symbol, {:folding, _}}}}), do: true
-    def symbol?(_tensor), do: false
+    def symbol?(tensor), do: node_of(tensor) != :none
 
     ## Calculation
 
-    defp value(node, x, acc, shape) do
-      {value, _known} = calculated(node, %{x: x, acc: acc}, shape)
+    defp value(node, x, acc, calculate) do
+      {value, _known} = calculated(node, %{x: x, acc: acc}, calculate)
       value
     end
 
-    defp calculated({_id, name}, known, _shape), do: {known[name], known}
-    defp calculated(%T{} = scalar, known, _shape), do: {scalar, known}
+    defp calculated({_id, name}, known, _calculate), do: {known[name], known}
+    defp calculated(%T{} = scalar, known, _calculate), do: {scalar, known}
 
-    defp calculated({id, name, out, operands}, known, shape) do
+    defp calculated({id, name, out, operands}, known, calculate) do
       case known do
         %{^id => value} ->
           {value, known}
 
         _ ->
-          {operands, known} = Enum.map_reduce(operands, known, &calculated(&1, &2, shape))
-          out = %{out | shape: shape, names: List.duplicate(nil, tuple_size(shape))}
-          value = apply(Backend, name, [out | operands])
+          {operands, known} = Enum.map_reduce(operands, known, &calculated(&1, &2, calculate))
+          value = calculate.(name, out, operands)
           {value, Map.put(known, id, value)}
       end
     end

@@ -6,9 +6,9 @@ if Code.ensure_loaded?(Nx.Backend) do
     #
     # Tensors do not change, so that a copy stays right. A process keeps the copies of the few tensors that it used last, by their `released`, which no two tensors share.
 
-    alias ExCubecl.{Backend, View}
     alias ExCubecl.Native.Rehearsal
-    alias ExCubecl.Nx.{Fallback, Storage}
+    alias ExCubecl.Nx.{Fallback, Options, Storage}
+    alias ExCubecl.View
     alias Nx.Tensor, as: T
 
     @reads [:slice, :gather, :take]
@@ -61,7 +61,10 @@ if Code.ensure_loaded?(Nx.Backend) do
     end
 
     # A write makes another tensor of all elements.
-    defp elements(name, %T{data: %Backend{state: %View{}, released: released}} = tensor) do
+    defp elements(
+           name,
+           %T{data: %{state: %View{}, released: released, config: %Options{}}} = tensor
+         ) do
       with {:ok, _view} <- Storage.live(tensor) do
         case List.keytake(copies(), released, 0) do
           {{_, copy}, others} when is_binary(copy) -> kept(released, copy, others)
@@ -72,10 +75,11 @@ if Code.ensure_loaded?(Nx.Backend) do
       end
     end
 
-    defp elements(_name, %T{data: %Backend{state: elements}}) when is_binary(elements),
-      do: {:ok, elements}
+    defp elements(_name, %T{data: %{state: elements, config: %Options{}}})
+         when is_binary(elements),
+         do: {:ok, elements}
 
-    defp elements(_name, %T{data: %Backend{state: {:fill, _}}} = tensor),
+    defp elements(_name, %T{data: %{state: {:fill, _}, config: %Options{}}} = tensor),
       do: {:ok, Storage.to_binary(tensor, Tuple.product(tensor.shape))}
 
     defp elements(_name, _tensor), do: :none

@@ -12,9 +12,9 @@ if Code.ensure_loaded?(Nx.Backend) do
     # A view comes with `released`, an atomic integer that `backend_deallocate/1` sets. Each tensor has a handle of its own, so that the number of
     # handles tells whether another tensor shares the memory.
 
-    alias ExCubecl.{Backend, Buffer, DType, Error, View}
+    alias ExCubecl.{Buffer, DType, Error, View}
     alias ExCubecl.Buffer.Handle
-    alias ExCubecl.Nx.{Movement, Types}
+    alias ExCubecl.Nx.{Movement, Options, Types}
     alias ExCubecl.View.Strides
     alias Nx.Tensor, as: T
 
@@ -31,7 +31,7 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     def put(out, state, config) do
       released = if is_struct(state, View), do: :atomics.new(1, signed: false)
-      %{out | data: %Backend{state: state, config: config, released: released}}
+      %{out | data: %{config.data | state: state, config: config, released: released}}
     end
 
     @doc "A tensor whose elements are all the same."
@@ -62,7 +62,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     ## Elements
 
     @doc "The first `limit` elements of a tensor as a binary."
-    def to_binary(%T{type: {_, bits}, data: %Backend{state: state}} = tensor, limit) do
+    def to_binary(%T{type: {_, bits}, data: %{state: state, config: %Options{}}} = tensor, limit) do
       case state do
         {:fill, element} -> repeated(element, limit)
         %View{} -> read(live!(tensor), div(limit * bits, 8))
@@ -88,7 +88,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     end
 
     @doc "The view of a tensor in device memory, unless the tensor was deallocated, or was sent here by another node."
-    def live(%T{data: %Backend{state: view, released: released}}) do
+    def live(%T{data: %{state: view, released: released, config: %Options{}}}) do
       cond do
         node(released) != node() -> of_other_node(released)
         :atomics.get(released, 1) == 0 -> {:ok, view}
@@ -103,11 +103,11 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     @doc "Deallocates a tensor in device memory: `:ok` or `:already_deallocated`."
     # The memory is freed with its last handle. Handles that shared it and are garbage by now would delay that.
-    def release(%T{data: %Backend{state: %View{}, released: released}})
+    def release(%T{data: %{state: %View{}, released: released, config: %Options{}}})
         when node(released) != node(),
         do: Error.unwrap!(of_other_node(released))
 
-    def release(%T{data: %Backend{state: %View{buffer: buffer}, released: released}}) do
+    def release(%T{data: %{state: %View{buffer: buffer}, released: released, config: %Options{}}}) do
       if :atomics.exchange(released, 1, 1) == 0 do
         unless Error.unwrap!(Handle.release(buffer)) do
           :erlang.garbage_collect(self(), type: :minor)
@@ -122,9 +122,10 @@ if Code.ensure_loaded?(Nx.Backend) do
     end
 
     @doc "The elements of a tensor as a view, for which they are uploaded if they are in host memory."
-    def view(%T{data: %Backend{state: %View{}}} = tensor, _config), do: live!(tensor)
+    def view(%T{data: %{state: %View{}, config: %Options{}}} = tensor, _config),
+      do: live!(tensor)
 
-    def view(%T{data: %Backend{state: {:fill, element}}} = tensor, config) do
+    def view(%T{data: %{state: {:fill, element}, config: %Options{}}} = tensor, config) do
       one = View.new(upload(%{tensor | shape: {}}, element, config))
       Strides.broadcast(one, shape(tensor))
     end
@@ -146,10 +147,10 @@ if Code.ensure_loaded?(Nx.Backend) do
     @doc "The number that all elements of a tensor are, if that is known without the device."
     def known_number(%T{type: type} = tensor) do
       case tensor.data do
-        %Backend{state: {:fill, element}} ->
+        %{state: {:fill, element}, config: %Options{}} ->
           {:ok, number(element, type)}
 
-        %Backend{state: %View{}} ->
+        %{state: %View{}, config: %Options{}} ->
           :error
 
         _ ->
@@ -179,7 +180,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     end
 
     @doc "The tensor on Nx.BinaryBackend."
-    def to_host(%T{data: %Backend{}} = tensor),
+    def to_host(%T{data: %{config: %Options{}}} = tensor),
       do: on_host(tensor, to_binary(tensor, Nx.size(tensor.shape)))
 
     def to_host(other), do: other
@@ -217,13 +218,13 @@ if Code.ensure_loaded?(Nx.Backend) do
     defp all_finite?(rest, _type), do: rest == <<>>
 
     @doc "Whether the elements of a tensor are in host memory."
-    def on_host?(%T{data: %Backend{state: %View{}}}), do: false
+    def on_host?(%T{data: %{state: %View{}, config: %Options{}}}), do: false
     def on_host?(%T{}), do: true
 
     @doc "Whether the elements of a tensor are in host memory and few."
     def small?(%T{data: data, shape: shape}, limit) do
       case data do
-        %Backend{state: %View{}} -> false
+        %{state: %View{}, config: %Options{}} -> false
         _ -> shape == {} or Tuple.product(shape) <= limit
       end
     end

@@ -7,9 +7,9 @@ if Code.ensure_loaded?(Nx.Backend) do
     #
     # A node is `{id, dtype, operation, operands}`; operands are nodes and numbers with their types.
 
-    alias ExCubecl.{Backend, Error, Kernel}
+    alias ExCubecl.{Error, Kernel}
     alias ExCubecl.Kernel.Types, as: KernelTypes
-    alias ExCubecl.Nx.{Folding, Operand, Storage, Types}
+    alias ExCubecl.Nx.{Folding, Operand, Options, Storage, Types}
     alias ExCubecl.Ops.Functions
     alias Nx.Tensor, as: T
 
@@ -27,7 +27,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     @same [:reshape, :squeeze, :broadcast]
 
     @doc "Whether a tensor is a symbol."
-    def symbol?(%T{data: %Backend{state: {:symbol, _}}}), do: true
+    def symbol?(%T{data: %{state: {:symbol, _}, config: %Options{}}}), do: true
     def symbol?(_tensor), do: false
 
     @doc """
@@ -65,8 +65,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     defp argument(name, type, config),
       do: symbol(Nx.template({}, type), {name, Types.dtype(type), name, []}, config)
 
-    defp symbol(out, node, config),
-      do: %{out | data: %Backend{state: {:symbol, node}, config: config}}
+    defp symbol(out, node, config), do: Storage.put(out, {:symbol, node}, config)
 
     @doc "The symbol that a callback of Nx.Backend returns for symbols; raises if there is none."
     def callback(name, [_ | args] = all, config) do
@@ -116,7 +115,7 @@ if Code.ensure_loaded?(Nx.Backend) do
       end)
     end
 
-    defp operand(%T{data: %Backend{state: {:symbol, node}}}), do: {:ok, node}
+    defp operand(%T{data: %{state: {:symbol, node}, config: %Options{}}}), do: {:ok, node}
 
     defp operand(%T{shape: {}, type: type} = tensor) do
       case Storage.known_number(tensor) do

@@ -7,7 +7,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     # The source of an argument is `{:value, id, moves}` for an operand, or `{:iota, layout}`. Besides the moves of nodes there is `{:place, starts, shape}` for an
     # operand that is the part of `shape` at `starts`.
 
-    alias ExCubecl.Compiler.Fusion.{Node, Pieces}
+    alias ExCubecl.Compiler.Fusion.{Node, Pieces, Stub}
     alias ExCubecl.Nx.Expression
     alias ExCubecl.Ops.{Index, Results}
     alias ExCubecl.View.Strides
@@ -89,13 +89,13 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
           {state.given[id], state}
 
         state.indices? and match?(%{kind: :iota}, node) ->
-          argument(Node.dtype(stub), {:iota, moved(Node.layout(node), moves)}, state)
+          argument(Stub.dtype(stub), {:iota, moved(Node.layout(node), moves)}, state)
 
         id == state.result ->
-          argument(Node.dtype(stub), {:value, id, []}, state)
+          argument(Stub.dtype(stub), {:value, id, []}, state)
 
         not MapSet.member?(state.members, id) ->
-          argument(Node.dtype(stub), {:value, id, moves}, state)
+          argument(Stub.dtype(stub), {:value, id, moves}, state)
 
         node.kind == :view ->
           value(hd(node.operands), node.moves ++ moves, state)
@@ -124,10 +124,10 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     defp map(node, moves, state) do
       {values, state} =
         Enum.map_reduce(node.operands, state, fn operand, state ->
-          case Node.number(operand, state.config) do
+          case Stub.number(operand, state.config) do
             nil ->
               {expression, state} = value(operand, from(operand, node, moves), state)
-              {{Node.dtype(operand), expression}, state}
+              {{Stub.dtype(operand), expression}, state}
 
             number ->
               {number, state}
@@ -162,7 +162,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     end
 
     defp piece(stub, moves, node, state) do
-      case Node.number(stub, state.config) do
+      case Stub.number(stub, state.config) do
         nil -> value(stub, moves, state)
         number -> {Pieces.number(number, node.dtype), state}
       end
@@ -176,7 +176,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     # What an operand lacks in shape is read as a broadcast, also where the result of the group is.
     defp from(operand, node, moves) do
-      if moves == [] or Node.shape(operand) == node.shape,
+      if moves == [] or Stub.shape(operand) == node.shape,
         do: moves,
         else: [{:broadcast, node.shape} | moves]
     end

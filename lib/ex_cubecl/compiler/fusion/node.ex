@@ -15,10 +15,10 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     # Small tensors in host memory are calculated there, without a launch, and conditions read them there: nodes of such operands only are not fused. Whether a leaf is
     # one is not known: each of one element is taken for one. A group of other small tensors is run on the host if they are there.
 
-    alias ExCubecl.{Backend, Device}
-    alias ExCubecl.Compiler.Fusion.{Operation, Pieces}
+    alias ExCubecl.Device
+    alias ExCubecl.Compiler.Fusion.{Operation, Pieces, Stub}
     alias ExCubecl.Compiler.Graph
-    alias ExCubecl.Nx.{Expression, Reduction, Storage, Types}
+    alias ExCubecl.Nx.{Expression, Reduction}
     alias ExCubecl.Ops.Layout
     alias Nx.Defn.Expr
     alias Nx.Tensor, as: T
@@ -54,15 +54,17 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     defp new(%T{data: %Expr{id: id, op: op}} = expr, known, computed, config) do
       operands = if op in @leaves, do: [], else: Graph.operands(expr)
       host? = host?(expr, operands, known, config)
-      computed? = Enum.all?([expr | operands], &(dtype(&1) in computed)) and 0 not in shape(expr)
+
+      computed? =
+        Enum.all?([expr | operands], &(Stub.dtype(&1) in computed)) and 0 not in Stub.shape(expr)
 
       node = %__MODULE__{
         id: id,
         at: nil,
         kind: :other,
         expr: expr,
-        dtype: dtype(expr),
-        shape: shape(expr),
+        dtype: Stub.dtype(expr),
+        shape: Stub.shape(expr),
         operands: operands,
         host?: host?
       }
@@ -112,28 +114,11 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     defp kind(node, _op, _config), do: node
 
     defp dry(operand, config) do
-      case number(operand, config) do
-        nil -> {dtype(operand), {:var, :x}}
+      case Stub.number(operand, config) do
+        nil -> {Stub.dtype(operand), {:var, :x}}
         number -> number
       end
     end
-
-    @doc "The number that a constant is, as the backend has it; `nil` for other operands."
-    def number(%T{data: %Expr{op: :constant, args: [number]}} = stub, config) do
-      {:ok, number} =
-        %{stub | data: nil} |> Backend.constant(number, config: config) |> Storage.known_number()
-
-      number
-    end
-
-    def number(_stub, _config), do: nil
-
-    @doc "The type of the elements of a tensor in kernels, `nil` if there is none."
-    def dtype(%T{type: {:tuple, _}}), do: nil
-
-    def dtype(%T{type: type}), do: Types.dtype(type)
-
-    def shape(%T{shape: shape}), do: Tuple.to_list(shape)
 
     defp host?(%T{type: {:tuple, _}}, _operands, _known, _config), do: false
     defp host?(%T{data: %Expr{op: :constant}}, _operands, _known, _config), do: true
@@ -159,11 +144,11 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     # Axes of length 1 can be inserted into any view; other reshapes depend on the strides.
     defp moves(op, [x | _], _x, shape) when op in [:reshape, :squeeze] do
       wide = &Enum.reject(&1, fn length -> length == 1 end)
-      if wide.(shape(x)) == wide.(shape), do: [{:reshape, shape}]
+      if wide.(Stub.shape(x)) == wide.(shape), do: [{:reshape, shape}]
     end
 
     defp moves(:broadcast, [x, shape, axes], _x, _shape) do
-      lengths = Enum.zip(axes, shape(x))
+      lengths = Enum.zip(axes, Stub.shape(x))
 
       from =
         for axis <- 0..(tuple_size(shape) - 1)//1,
@@ -179,7 +164,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     defp moves(:slice, [x, starts, lengths, strides], _operand, shape) do
       if Enum.all?(starts, &is_integer/1) do
         starts =
-          for {start, size, length} <- Enum.zip([starts, shape(x), lengths]),
+          for {start, size, length} <- Enum.zip([starts, Stub.shape(x), lengths]),
               do: start |> max(0) |> min(size - length)
 
         [{:slice, starts, shape, strides}]

@@ -13,7 +13,17 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     import ExCubecl.Compiler.Fusion.Merging
 
-    alias ExCubecl.Compiler.Fusion.{Absorption, Clusters, Epilogues, Maps, Node, RowRegions, Rows}
+    alias ExCubecl.Compiler.Fusion.{
+      Absorption,
+      Clusters,
+      Epilogues,
+      Maps,
+      Node,
+      RowRegions,
+      Rows,
+      Stub
+    }
+
     alias ExCubecl.Shape
     alias Nx.Defn.Expr
     alias Nx.Tensor, as: T
@@ -86,7 +96,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
           node.kind in [:map, :pieces, :view, :reduce],
           into: %{} do
         case node.kind do
-          :reduce -> {at, %{kind: {:reduce, id}, shape: Node.shape(hd(node.operands))}}
+          :reduce -> {at, %{kind: {:reduce, id}, shape: Stub.shape(hd(node.operands))}}
           :pieces -> {at, %{kind: :map, shape: node.shape}}
           kind -> {at, %{kind: kind, shape: node.shape}}
         end

@@ -5,7 +5,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     # the coordinates and reads in place. A read out of the bounds of an operand gives 0, which is not selected.
 
     alias ExCubecl.{Device, Shape}
-    alias ExCubecl.Compiler.Fusion.Node
+    alias ExCubecl.Compiler.Fusion.Stub
     alias ExCubecl.Compiler.Graph
     alias ExCubecl.Nx.{Expression, Operand}
     alias ExCubecl.Ops.Index
@@ -35,9 +35,9 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     def of(%T{data: %Expr{op: op, args: args}} = expr, config) do
       stubs = Graph.operands(expr)
 
-      if length(stubs) <= @most and Enum.all?(stubs, &typed?(&1, Node.dtype(expr), config)) and
-           not copied?(op, Node.shape(expr), config),
-         do: pieces(op, args, Node.shape(expr))
+      if length(stubs) <= @most and Enum.all?(stubs, &typed?(&1, Stub.dtype(expr), config)) and
+           not copied?(op, Stub.shape(expr), config),
+         do: pieces(op, args, Stub.shape(expr))
     end
 
     # Most elements are those of one operand, in its order.
@@ -48,10 +48,10 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     # A number is a constant of the kernel, which is converted to the type of the result.
     defp typed?(stub, dtype, config) do
-      case Node.number(stub, config) do
-        nil -> Node.dtype(stub) == dtype
+      case Stub.number(stub, config) do
+        nil -> Stub.dtype(stub) == dtype
         :nan -> false
-        number -> Node.dtype(stub) == dtype or (is_integer(number) and dtype not in @narrow)
+        number -> Stub.dtype(stub) == dtype or (is_integer(number) and dtype not in @narrow)
       end
     end
 
@@ -60,21 +60,21 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
 
     defp pieces(:stack, [tensors, axis], shape) do
       along(tensors, axis, shape, fn tensor ->
-        [{:reshape, List.insert_at(Node.shape(tensor), axis, 1)}]
+        [{:reshape, List.insert_at(Stub.shape(tensor), axis, 1)}]
       end)
     end
 
     defp pieces(:pad, [x, value, config], shape) do
       if Enum.all?(config, &match?({_, _, 0}, &1)) do
         lows = for {low, _, _} <- config, do: low
-        bounds = bounds(lows, Node.shape(x), shape)
+        bounds = bounds(lows, Stub.shape(x), shape)
         [{x, [{:place, lows, shape}], bounds}, {value, [{:broadcast, shape}], []}]
       end
     end
 
     defp pieces(:put_slice, [x, starts, source], shape) do
       if Enum.all?(starts, &is_integer/1) do
-        lengths = Node.shape(source)
+        lengths = Stub.shape(source)
 
         starts =
           for {start, size, length} <- Enum.zip([starts, shape, lengths]),
@@ -90,7 +90,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       {pieces, _end} =
         Enum.map_reduce(tensors, 0, fn tensor, start ->
           moves = moves.(tensor)
-          length = if moves == [], do: Enum.at(Node.shape(tensor), axis), else: 1
+          length = if moves == [], do: Enum.at(Stub.shape(tensor), axis), else: 1
           starts = List.replace_at(zeros, axis, start)
           piece = {tensor, moves ++ [{:place, starts, shape}], [{axis, 0, start + length}]}
           {piece, start + length}

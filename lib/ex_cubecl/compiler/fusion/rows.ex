@@ -6,7 +6,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     # A description has the `shape` of the elements, the `axes`, and the `levels` of its nodes by id: `:element`, or `:row` for a value that each row has
     # once. The shape of such a value has the axes with the length 1, or has no such axes.
 
-    alias ExCubecl.Compiler.Fusion.{Code, Node}
+    alias ExCubecl.Compiler.Fusion.{Code, Node, Stub}
     alias ExCubecl.{Ops, Shape}
     alias ExCubecl.Ops.{Index, Reductions, Shapes}
     alias Nx.Defn.Expr
@@ -28,11 +28,11 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     @spec new(Node.t()) :: t | nil
     def new(%{expr: %T{data: %Expr{op: op, args: [_, opts]}}, operands: [x]} = node)
         when op in @reductions do
-      shape = Node.shape(x)
+      shape = Stub.shape(x)
 
       axes = Enum.sort(opts[:axes] || Enum.to_list(0..(length(shape) - 1)//1))
 
-      with true <- node.dtype in @floats and Node.dtype(x) == node.dtype,
+      with true <- node.dtype in @floats and Stub.dtype(x) == node.dtype,
            n when n > 1 <- axes |> Enum.map(&Enum.at(shape, &1)) |> Shape.size(),
            true <- Ops.Rows.one_launch?(n, div(Shape.size(shape), n)),
            true <- near?(axes, shape) do
@@ -58,7 +58,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       operands =
         for %T{data: %Expr{id: id}} = x <- node.operands,
             level = rows.levels[id],
-            do: {level, Node.shape(x)}
+            do: {level, Stub.shape(x)}
 
       cond do
         kind == :reduce and (read? or match?([{:element, _}], operands)) -> reduction(node, rows)
