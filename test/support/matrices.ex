@@ -27,21 +27,31 @@ defmodule ExCubecl.Matrices do
   @doc "The matrices of a buffer over its leading axes, as 64-bit floats."
   def matrices(buffer) do
     {batch, [m, n]} = Enum.split(buffer.shape, -2)
-    flat = buffer |> Buffer.to_flat_list!() |> Enum.map(&(&1 * 1.0))
+    count = Enum.product(batch)
 
-    for index <- 0..(Enum.product(batch) - 1)//1 do
-      for row <- 0..(m - 1)//1, do: Enum.slice(flat, (index * m + row) * n, n)
-    end
+    buffer
+    |> Buffer.to_flat_list!()
+    |> Enum.map(&(&1 * 1.0))
+    |> parts(n, count * m)
+    |> parts(m, count)
   end
+
+  # A list as so many lists of a length.
+  defp parts(_list, 0, count), do: List.duplicate([], count)
+  defp parts(list, length, _count), do: Enum.chunk_every(list, length)
 
   def transpose(rows), do: Enum.zip_with(rows, & &1)
 
   def product(a, b) do
     columns = transpose(b)
-    for row <- a, do: for(column <- columns, do: dot(row, column))
+    for row <- a, do: for(column <- columns, do: dot(row, column, 0.0))
   end
 
-  defp dot(a, b), do: Enum.sum(Enum.zip_with(a, b, &(&1 * &2)))
+  # The compiler makes instructions for floats of this, because of the guard.
+  defp dot([x | a], [y | b], sum) when is_float(x) and is_float(y) and is_float(sum),
+    do: dot(a, b, sum + x * y)
+
+  defp dot([], [], sum), do: sum
 
   def identity(n),
     do: for(i <- 0..(n - 1)//1, do: for(j <- 0..(n - 1)//1, do: if(i == j, do: 1.0, else: 0.0)))
