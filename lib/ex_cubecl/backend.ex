@@ -359,7 +359,8 @@ if Code.ensure_loaded?(Nx.Backend) do
 
       cond do
         Folding.run?(name, args, tensors) ->
-          Folding.run(name, args, config, &apply(__MODULE__, &1, &2))
+          with :host <- on_real(name, args, config),
+               do: Folding.run(name, args, config, &apply(__MODULE__, &1, &2))
 
         Float8.run?(name, args, tensors) ->
           Float8.run(name, args, config, &native(name, &1, config))

@@ -338,4 +338,49 @@ defmodule ExCubecl.NxFloat8Test do
       assert_raise ExCubecl.Error, fn -> Nx.window_reduce(x, one, {2, 3}, rounded) end
     end
   end
+
+  test "folds with functions of programs" do
+    sum = &Nx.add/2
+    digits = fn x, acc -> Nx.subtract(Nx.multiply(acc, 0.3), Nx.divide(x, 3)) end
+    greater = fn x, acc -> Nx.select(Nx.greater(Nx.abs(x), acc), x, Nx.negate(acc)) end
+    single = fn x, acc -> Nx.as_type(Nx.add(Nx.as_type(acc, :f32), 0.01), Nx.type(x)) end
+    functions = fn x, acc -> Nx.add(Nx.tanh(Nx.sin(x)), Nx.sqrt(Nx.abs(acc))) end
+    recorded = fn x, acc -> Nx.add(Nx.round(x), Nx.sign(acc)) end
+
+    for type <- types(), fun <- [sum, digits, greater, single, functions, recorded] do
+      fun = fn x, acc -> Nx.as_type(fun.(x, acc), type) end
+      x = type |> finite() |> Nx.slice([0], [240]) |> Nx.reshape({12, 20})
+      one = Nx.tensor(1.5, type: type)
+      options = [padding: :same, strides: [1, 2], window_dilations: [2, 1]]
+
+      for compiler <- [Nx.Defn.Evaluator, ExCubecl] do
+        jit = &Nx.Defn.jit(&1, compiler: compiler)
+        program = jit.(&Nx.window_reduce(&1, &2, {2, 3}, fun))
+        assert_same({:windows, type, compiler}, program, [x, one])
+        program = jit.(&Nx.window_reduce(&1, 2, {2, 3}, options, fun))
+        assert_same({:options, type, compiler}, program, [x])
+        program = jit.(&Nx.reduce(&1, &2, [axes: [0]], fun))
+        assert_same({:reduce, type, compiler}, program, [x, one])
+      end
+    end
+  end
+
+  test "long folds with one result" do
+    for type <- types() do
+      x = Nx.remainder(Nx.iota({10_000}, type: :s32), 7) |> Nx.subtract(3) |> Nx.as_type(type)
+      fun = fn x, acc -> Nx.as_type(Nx.subtract(x, Nx.multiply(acc, 0.7)), type) end
+      assert_same({:reduce, type}, &Nx.reduce(&1, Nx.tensor(1, type: type), fun), [x])
+    end
+  end
+
+  test "functions of all values in folds" do
+    for type <- types() do
+      pairs = Nx.stack([all(type), Nx.reverse(all(type))], axis: 1)
+
+      for fun <- [&Nx.add/2, &Nx.multiply/2, &Nx.max/2, &Nx.min/2] do
+        program = Nx.Defn.jit(&Nx.window_reduce(&1, 1, {1, 2}, fun))
+        assert_same({:all, type, fun}, program, [pairs])
+      end
+    end
+  end
 end

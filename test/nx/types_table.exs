@@ -8,6 +8,7 @@ defmodule ExCubecl.NxTypesTable do
   # The operations of a group; a type of which Nx refuses one is left out.
   defp groups do
     indices = Nx.tensor([[0], [3]], type: :u32)
+    choice = fn x, acc -> Nx.select(Nx.not_equal(x, acc), x, acc) end
 
     [
       {"`add multiply subtract negate`",
@@ -38,6 +39,7 @@ defmodule ExCubecl.NxTypesTable do
          Nx.conv(Nx.reshape(&1, {1, 1, 8}), Nx.reshape(&1[0..1], {1, 1, 2})),
          Nx.window_sum(&1, {2})
        ]},
+      {"`reduce` with a function", &[Nx.reduce(&1, Nx.tensor(2, type: &1.type), choice)]},
       {"`transpose concatenate pad put_slice`",
        &[
          Nx.transpose(Nx.reshape(&1, {2, 4})),

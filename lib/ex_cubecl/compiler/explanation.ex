@@ -189,7 +189,6 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       types = for %T{type: type} <- [node | operands], not match?({:tuple, _}, type), do: type
 
       Backend.native?(name, Enum.any?(types, &complex/1)) and
-        (Float8.native?(name) or not Enum.any?(types, &Float8.type?/1)) and
         Enum.all?(types, &on_device?(&1, config.device))
     end
 

@@ -7,7 +7,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     alias ExCubecl.{Backend, DType, Error, Shape, View}
     alias ExCubecl.Buffer.Temporaries
     alias ExCubecl.Compiler.{Fusion, Liveness, Program}
-    alias ExCubecl.Nx.Storage
+    alias ExCubecl.Nx.{Folding, Storage}
     alias Nx.Tensor, as: T
 
     @no_values %{shares: %{}}
@@ -217,7 +217,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
         result
       end
 
-      fun = if arity == 1, do: &call.([&1]), else: &call.([&1, &2])
+      fun = if arity == 1, do: &call.([&1]), else: Folding.of_program(call)
       {Map.put(values, id, fun), memo}
     end
 

@@ -6,7 +6,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     # where the device has these. Callbacks that only move elements move the bytes.
 
     alias ExCubecl.{Buffer, Error, Kernel, Ops}
-    alias ExCubecl.Nx.{Layout, Operand, Storage}
+    alias ExCubecl.Nx.{Layout, Operand, Storage, Types}
     alias ExCubecl.Ops.{Lowering, Strided}
     alias Nx.Tensor, as: T
 
@@ -19,9 +19,6 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     # Callbacks that move elements without reading their values.
     @layout Layout.names() -- ([:as_type, :pad] ++ @joins)
-
-    # Nx.BinaryBackend gives functions of windows numbers instead of tensors of the type: their results are not rounded.
-    @functions [:window_reduce]
 
     # To 16 bits, halfway cases to even, of which Nx takes the first eight: 5 bits are the exponent. `m` are the bits of the magnitude.
     @e5m2 Kernel.kernel(fn x ->
@@ -81,10 +78,28 @@ if Code.ensure_loaded?(Nx.Backend) do
                          if nearest == abs(x) or same, do: bits, else: bor(below, 1)
                        end)
 
+    # The numbers of the bytes of a type, as Nx reads them: those of E5M2 below 2 ** -14 like the others, except 0. `m` is the byte without its sign.
+    @of_e5m2 Kernel.kernel(fn byte ->
+               m = band(byte, 0x7F)
+               normal = if m == 0, do: 0, else: bsl(m, 21) + 0x3800_0000
+               # Infinity and NaN.
+               number = if m < 0x7C, do: normal, else: normal + 0x3800_0000
+               bitcast(bor(bsl(band(byte, 0x80), 24), number), :f32)
+             end)
+
+    @of_e4m3fn Kernel.kernel(fn byte ->
+                 m = band(byte, 0x7F)
+                 small = bitcast(cast(m, :f32) * 1.953125e-3, :u32)
+                 normal = if m == 0x7F, do: 0x7FC0_0000, else: bsl(m, 20) + 0x3C00_0000
+                 bitcast(bor(bsl(band(byte, 0x80), 24), if(m < 8, do: small, else: normal)), :f32)
+               end)
+
     @kernels %{
       {:f, 8} => Strided.named(@e5m2, :as_type),
       {:f8_e4m3fn, 8} => Strided.named(@e4m3fn, :as_type)
     }
+
+    @numbers %{{:f, 8} => @of_e5m2, {:f8_e4m3fn, 8} => @of_e4m3fn}
 
     @of_doubles %{
       {:f, 8} => Strided.named(@e5m2_of_doubles, :as_type),
@@ -117,9 +132,6 @@ if Code.ensure_loaded?(Nx.Backend) do
     def type?({kind, 8}), do: kind not in [:s, :u]
     def type?(_type), do: false
 
-    @doc "Whether the device runs a callback of this name with them."
-    def native?(name), do: name not in @functions
-
     @doc "Whether floats of eight bits are among the operands or the results, and the callback does more than to move them."
     def run?(name, [out | _] = args, tensors) do
       name not in @layout and Enum.any?(outs(out) ++ tensors, &type?(&1.type)) and
@@ -135,7 +147,6 @@ if Code.ensure_loaded?(Nx.Backend) do
     @doc "The result of a callback, which `run` calculates for arguments without floats of eight bits."
     def run(name, [out | _] = args, config, run) do
       cond do
-        name in @functions -> :host
         name in @moves -> run.(as_bytes(args))
         name == :pad and out.type == Enum.at(args, 1).type -> run.(padded(args))
         name in @joins and type?(out.type) -> joined(args, config, run)
@@ -169,19 +180,34 @@ if Code.ensure_loaded?(Nx.Backend) do
           do: if(is_struct(arg, T) and type?(arg.type), do: %{arg | type: {:u, 8}}, else: arg)
     end
 
-    # Padded with the byte of a number.
-    defp padded([%{type: type} = out, tensor, value, padding]) do
-      one = Nx.BinaryBackend.as_type(Nx.template({}, type), Storage.to_host(value))
-      as_bytes([out, tensor, :binary.first(Nx.to_binary(one)), padding])
+    defp padded([out, tensor, value, padding]),
+      do: as_bytes([out, tensor, byte_of(value, out.type), padding])
+
+    @doc "The byte of a type that has the number of a scalar."
+    def byte_of(scalar, type) do
+      one = Nx.BinaryBackend.as_type(Nx.template({}, type), Storage.to_host(scalar))
+      :binary.first(Nx.to_binary(one))
     end
 
     defp calculated([out | args], config, run) do
-      type =
-        if wide?(args) and Operand.computes?(config.device, :f64), do: {:f, 64}, else: {:f, 32}
+      type = Types.type(calculation(args, config.device))
 
       with {:ok, args} <- Error.map(args, &wide(&1, config)),
            do: [wide_type(out, type) | args] |> run.() |> narrow(out, type)
     end
+
+    @doc "The type in which the result of a callback is calculated."
+    def calculation(args, device),
+      do: if(wide?(args) and Operand.computes?(device, :f64), do: :f64, else: :f32)
+
+    @doc "The code that rounds a float of type `dtype` to the byte of a type."
+    def byte(value, :f64, type),
+      do: byte({:inline, Map.fetch!(@of_doubles, type).parsed, [value]}, :f32, type)
+
+    def byte(value, :f32, type), do: {:inline, Map.fetch!(@kernels, type).parsed, [value]}
+
+    @doc "The code of the number of a byte."
+    def number(byte, type), do: {:inline, Map.fetch!(@numbers, type).parsed, [byte]}
 
     # Whether a 32-bit float would round what is then rounded to eight bits.
     defp wide?(args) do

@@ -1,8 +1,8 @@
 if Code.ensure_loaded?(Nx.Backend) do
   defmodule ExCubecl.Nx.Folding do
     @moduledoc false
-    # `Nx.reduce/4` and `Nx.window_reduce/5` with functions of complex numbers and of floats of eight bits, which are no kernel of one accumulator. The function is called once, with symbols
-    # that record the callbacks that it makes; these run for all results together, for one element of each after the other.
+    # `Nx.reduce/4` and `Nx.window_reduce/5` with functions of complex numbers and of floats of eight bits, for which `ExCubecl.Nx.Tracing` has no kernel. The function is called once,
+    # with symbols that record the callbacks that it makes; these run for all results together, for one element of each after the other.
     #
     # A node is `{id, :x}`, `{id, :acc}` or `{id, name, out, operands}`, of which operands are nodes and scalars.
 
@@ -27,18 +27,38 @@ if Code.ensure_loaded?(Nx.Backend) do
     def run?(name, [out | _], tensors) do
       name in names() and
         Enum.any?([out | tensors], fn %T{type: type} ->
-          match?({:c, _}, type) or (Float8.type?(type) and Float8.native?(name))
+          match?({:c, _}, type) or Float8.type?(type)
         end)
     end
 
+    @doc """
+    Whether the operations of a function of a callback have the types that they have with scalars of the types of the callback. `Nx.BinaryBackend` gives functions of windows numbers in
+    place of scalars, with which operations have other types, but not those of programs of `Nx.Defn`.
+    """
+    def typed?(name, fun) do
+      {:module, module} = Function.info(fun, :module)
+      name == :reduce or module in [Nx.Defn.Evaluator, __MODULE__]
+    end
+
+    @doc "A function of a program, which `call` calls with its two arguments."
+    def of_program(call), do: fn x, acc -> call.([x, acc]) end
+
     @doc "The result of a callback. `call` runs a callback of the backend, by its name and arguments."
-    def run(:reduce, [out, tensor, initial, opts, fun], config, call) do
+    def run(name, [out, tensor, initial | _] = args, config, call) do
+      bytes? = Enum.any?([out, tensor], &Float8.type?(&1.type))
+
+      if exact?(initial, out.type) and (not bytes? or typed?(name, List.last(args))),
+        do: folded(name, args, config, call),
+        else: :host
+    end
+
+    defp folded(:reduce, [out, tensor, initial, opts, fun], config, call) do
       axes = opts[:axes] || Nx.axes(tensor)
       kept = Nx.axes(tensor) -- axes
       shape = List.to_tuple(for axis <- kept, do: elem(tensor.shape, axis))
       steps = div(Nx.size(tensor), max(Tuple.product(shape), 1))
 
-      folded(out, {tensor, initial, shape}, steps, fun, {config, call}, fn tensor ->
+      results(out, {tensor, initial, shape}, steps, fun, {config, call}, fn tensor ->
         columns =
           tensor
           |> Nx.transpose(axes: kept ++ Enum.sort(axes))
@@ -49,10 +69,10 @@ if Code.ensure_loaded?(Nx.Backend) do
       end)
     end
 
-    def run(:window_reduce, [out, tensor, initial, window, opts, fun], config, call) do
+    defp folded(:window_reduce, [out, tensor, initial, window, opts, fun], config, call) do
       steps = Tuple.product(window)
 
-      folded(out, {tensor, initial, out.shape}, steps, fun, {config, call}, fn tensor ->
+      results(out, {tensor, initial, out.shape}, steps, fun, {config, call}, fn tensor ->
         padding = for {low, high} <- opts[:padding], do: {low, high, 0}
         padded = Nx.pad(tensor, unnamed(initial), padding)
 
@@ -69,12 +89,10 @@ if Code.ensure_loaded?(Nx.Backend) do
     defp places([]), do: [[]]
     defp places([n | more]), do: for(at <- 0..(n - 1), rest <- places(more), do: [at | rest])
 
-    defp folded(out, {tensor, initial, shape}, steps, fun, {config, call}, elements) do
+    defp results(out, {tensor, initial, shape}, steps, fun, {config, call}, elements) do
       with true <- steps <= @few or (steps <= @most and Tuple.product(shape) >= @few),
-           true <- exact?(initial, out.type),
            {:ok, node} <- recorded(fun, tensor.type, out.type, config) do
         start = initial |> unnamed() |> Nx.as_type(out.type) |> Nx.broadcast(shape)
-
         names = List.duplicate(nil, tuple_size(shape))
 
         calculate = fn name, out, operands ->
@@ -93,10 +111,10 @@ if Code.ensure_loaded?(Nx.Backend) do
       end
     end
 
-    # The function gets the initial number as it is.
-    defp exact?(%T{type: type}, type), do: true
+    @doc "Whether a scalar is a number of a type, as which a function gets it."
+    def exact?(%T{type: type}, type), do: true
 
-    defp exact?(initial, type) do
+    def exact?(initial, type) do
       most = if Float8.type?(type), do: @exact_in_bytes, else: @exact
 
       case Storage.known_number(initial) do

@@ -9,7 +9,7 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     alias ExCubecl.{Error, Kernel}
     alias ExCubecl.Kernel.Types, as: KernelTypes
-    alias ExCubecl.Nx.{Folding, Operand, Options, Storage, Types}
+    alias ExCubecl.Nx.{Float8, Folding, Operand, Options, Storage, Types}
     alias ExCubecl.Ops.Functions
     alias Nx.Tensor, as: T
 
@@ -52,7 +52,7 @@ if Code.ensure_loaded?(Nx.Backend) do
       with %T{shape: {}, type: type} <- result,
            true <- suits?.(type),
            {:ok, operand} <- operand(result),
-           {:ok, parsed} <- parsed(operand, Keyword.keys(parameters), Types.dtype(out)) do
+           {:ok, parsed} <- parsed(stored(operand, out), Keyword.keys(parameters), stored_as(out)) do
         {:ok, %Kernel{parsed: parsed, key: :erlang.md5(:erlang.term_to_binary(parsed))}}
       else
         _ -> :host
@@ -63,7 +63,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     end
 
     defp argument(name, type, config),
-      do: symbol(Nx.template({}, type), {name, Types.dtype(type), name, []}, config)
+      do: symbol(Nx.template({}, type), number({name, stored_as(type), name, []}, type), config)
 
     defp symbol(out, node, config), do: Storage.put(out, {:symbol, node}, config)
 
@@ -77,9 +77,9 @@ if Code.ensure_loaded?(Nx.Backend) do
     end
 
     defp of_kernel(name, [%T{shape: {}, type: type} = out | args], config) do
-      with dtype when dtype in @floats or dtype in @integers <- Types.dtype(type),
+      with dtype when dtype in @floats or dtype in @integers <- calculation(type, args, config),
            {:ok, node} <- node(name, dtype, args, config) do
-        symbol(out, node, config)
+        symbol(out, if(name in @same, do: node, else: number(byte(node, type), type)), config)
       else
         _ -> unknown(name, config)
       end
@@ -89,6 +89,28 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     defp unknown(name, config),
       do: Error.unwrap!(Error.new(:unsupported, operation: name, device: config.device))
+
+    # Floats of eight bits are bytes in memory. Operands are their numbers, 32-bit floats, and each result becomes a byte.
+    defp dtype_of(type), do: if(Float8.type?(type), do: :f32, else: Types.dtype(type))
+    defp stored_as(type), do: if(Float8.type?(type), do: :u32, else: Types.dtype(type))
+
+    defp calculation(type, args, config) do
+      if Float8.type?(type),
+        do: Float8.calculation(args, config.device),
+        else: Types.dtype(type)
+    end
+
+    defp byte(node, type), do: converted(node, :u32, {:byte, type}, type)
+    defp number(node, type), do: converted(node, :f32, {:number, type}, type)
+
+    defp converted(node, dtype, how, type) do
+      if Float8.type?(type),
+        do: {System.unique_integer([:positive]), dtype, how, [node]},
+        else: node
+    end
+
+    defp stored({_, _, {:number, type}, [byte]}, type), do: byte
+    defp stored(operand, type), do: byte(operand, type)
 
     ## Nodes
 
@@ -119,7 +141,7 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     defp operand(%T{shape: {}, type: type} = tensor) do
       case Storage.known_number(tensor) do
-        {:ok, number} when is_number(number) -> {:ok, {:number, Types.dtype(type), number}}
+        {:ok, number} when is_number(number) -> {:ok, {:number, dtype_of(type), number}}
         _ -> :unknown
       end
     end
@@ -202,6 +224,8 @@ if Code.ensure_loaded?(Nx.Backend) do
     defp lower({:number, dtype, number}, state), do: {{:cast, dtype, {:number, number}}, state}
 
     defp lower({id, dtype, name, operands}, {statements, known}) do
+      dtype = held(name, dtype)
+
       case known do
         %{^id => variable} ->
           {{:cast, dtype, {:var, variable}}, {statements, known}}
@@ -213,6 +237,12 @@ if Code.ensure_loaded?(Nx.Backend) do
           {{:var, variable}, {[set | statements], Map.put(known, id, variable)}}
       end
     end
+
+    # Truths, which are bytes, are words: a device may have no bytes.
+    defp held(name, _dtype) when is_map_key(@comparisons, name) or is_map_key(@logical, name),
+      do: :u32
+
+    defp held(_name, dtype), do: dtype
 
     defp code(name, dtype, operands, values) when is_map_key(@arithmetic, name),
       do: call(@arithmetic[name], calculated(dtype, operands), values)
@@ -232,6 +262,11 @@ if Code.ensure_loaded?(Nx.Backend) do
       do: call(:divide, calculated(dtype, operands), values)
 
     defp code(:as_type, _dtype, _operands, [value]), do: value
+
+    defp code({:number, type}, _dtype, _operands, [byte]), do: Float8.number(byte, type)
+
+    defp code({:byte, type}, _dtype, [operand], [value]),
+      do: Float8.byte(value, dtype(operand), type)
 
     defp code(:select, dtype, _operands, [predicate, a, b]) do
       condition = {:call, 0, :ne, [predicate, {:number, 0}]}

@@ -4,7 +4,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     # Convolutions, windows, and functions of the caller. Results as those of `ExCubecl.Nx.ElementWise`.
 
     alias ExCubecl.{Buffer, Ops}
-    alias ExCubecl.Nx.{Operand, Storage, Tracing, Types}
+    alias ExCubecl.Nx.{Float8, Folding, Operand, Storage, Tracing, Types}
     alias ExCubecl.Ops.{ComputeType, Lowering}
     alias Nx.Tensor, as: T
 
@@ -50,11 +50,9 @@ if Code.ensure_loaded?(Nx.Backend) do
     end
 
     def run(:reduce, [out, tensor, initial, opts, fun], config) do
-      with {:ok, dtype, number} <- folded(out, tensor, initial, config),
+      with {:ok, dtype, view, number} <- folded(:reduce, {out, tensor, initial, fun}, config),
            {:ok, kernel} <- Tracing.kernel(fun, tensor.type, out.type, config) do
-        view = Storage.view(tensor, config)
-        axes = opts[:axes] || Nx.axes(tensor)
-        axes = Enum.sort(axes)
+        axes = Enum.sort(opts[:axes] || Nx.axes(tensor))
 
         with {:ok, result} <- Ops.Windows.reduce_axes(view, number, kernel, {axes, false}, dtype),
              do: Buffer.reshape(result, out.shape)
@@ -62,25 +60,51 @@ if Code.ensure_loaded?(Nx.Backend) do
     end
 
     def run(:window_reduce, [out, tensor, initial, window, opts, fun], config) do
+      operands = {out, tensor, initial, fun}
+
       with true <- out.type == tensor.type,
-           {:ok, _dtype, number} <- folded(out, tensor, initial, config),
+           {:ok, _dtype, view, number} <- folded(:window_reduce, operands, config),
            {:ok, kernel} <- Tracing.kernel(fun, tensor.type, out.type, config) do
-        Ops.window_reduce(Storage.view(tensor, config), number, window, kernel, opts)
+        Ops.window_reduce(view, number, window, kernel, opts)
       else
         false -> :host
         other -> other
       end
     end
 
-    # The type of a fold, which must have the values of all elements, and the initial number.
-    defp folded(out, tensor, initial, config) do
+    # The type of a fold, its elements and the initial number.
+    defp folded(name, {out, tensor, initial, fun}, config) do
+      cond do
+        not Enum.any?([out, tensor], &Float8.type?(&1.type)) ->
+          numbers(out, tensor, initial, config)
+
+        out.type == tensor.type and Folding.exact?(initial, out.type) and
+            Folding.typed?(name, fun) ->
+          {:ok, :u8, bytes(tensor, config), first_byte(initial, out.type, config)}
+
+        true ->
+          :host
+      end
+    end
+
+    # The type must have the values of all elements, and the initial number.
+    defp numbers(out, tensor, initial, config) do
       with {:ok, dtype} <- Operand.dtype(out),
            {:ok, from} <- Operand.dtype(tensor),
            true <- Types.exact?(from, dtype) and Operand.computes?(config.device, dtype),
            {:ok, number} <- initial(initial, dtype, config) do
-        {:ok, dtype, number}
+        {:ok, dtype, Storage.view(tensor, config), number}
       else
         _ -> :host
+      end
+    end
+
+    defp bytes(tensor, config), do: Storage.view(%{tensor | type: {:u, 8}}, config)
+
+    defp first_byte(initial, type, config) do
+      case Storage.known_number(initial) do
+        {:ok, _number} -> Float8.byte_of(initial, type)
+        :error -> bytes(initial, config)
       end
     end
 
