@@ -411,14 +411,16 @@ defmodule ExCubecl.LinAlgTest do
     rows = for i <- 0..99, do: for(j <- 0..99, do: if(i == j, do: pivot.(i), else: 0.0))
     a = ExCubecl.buffer!(rows, [100, 100], :f32)
     assert Buffer.item!(LinAlg.determinant!(a)) == 1.0
-    order = Enum.shuffle(0..129)
-    permuted = for i <- order, do: for(j <- 0..129, do: if(i == j, do: 1.0, else: 0.0))
 
-    inversions =
-      for {a, i} <- Enum.with_index(order), {b, j} <- Enum.with_index(order), i < j, a > b, do: 1
+    for n <- [130, 260] do
+      order = Enum.shuffle(0..(n - 1))
+      permuted = for i <- order, do: for(j <- 0..(n - 1), do: if(i == j, do: 1.0, else: 0.0))
+      places = Enum.with_index(order)
+      inversions = for {a, i} <- places, {b, j} <- places, i < j, a > b, do: 1
+      sign = if rem(length(inversions), 2) == 0, do: 1.0, else: -1.0
+      assert Buffer.item!(LinAlg.determinant!(ExCubecl.buffer!(permuted, [n, n], :f64))) == sign
+    end
 
-    sign = if rem(length(inversions), 2) == 0, do: 1.0, else: -1.0
-    assert Buffer.item!(LinAlg.determinant!(ExCubecl.buffer!(permuted, [130, 130], :f64))) == sign
     singular = Ops.put_slice!(a, [3, 3], Buffer.zeros!([1, 1], :f32))
     assert Buffer.item!(LinAlg.determinant!(singular)) == 0.0
   end
@@ -504,6 +506,7 @@ defmodule ExCubecl.LinAlgTest do
           {[], 101, :f32},
           {[], 128, :f32},
           {[], 133, :f32},
+          {[], 257, :f32},
           {[3], 64, :f32},
           {[2], 129, :f64},
           {[2, 1], 80, :f64},
@@ -596,9 +599,9 @@ defmodule ExCubecl.LinAlgTest do
     end
 
     empty_kernel_cache()
-    run.([100, 129])
+    run.([100, 129, 251])
     before = ExCubecl.Kernel.cache!().misses
-    run.([101, 128, 150])
+    run.([101, 128, 150, 260])
     assert ExCubecl.Kernel.cache!().misses == before
   end
 
@@ -712,8 +715,9 @@ defmodule ExCubecl.LinAlgTest do
     assert error.details.matrix == 1
   end
 
-  test "large matrices that are refused" do
-    n = 110
+  test "large matrices that are refused", do: for(n <- [110, 150], do: large_refused(n))
+
+  defp large_refused(n) do
     singular = Buffer.full!([2, n, n], :f32, 1)
     {_, _, u} = LinAlg.lu!(singular)
     assert Buffer.item!(Ops.sum!(u)) == 2.0 * n
@@ -746,13 +750,18 @@ defmodule ExCubecl.LinAlgTest do
     end
   end
 
-  test "large matrices with numbers that are no numbers, or whose factors are none" do
-    n = 110
+  test "large matrices with numbers that are no numbers, or whose factors are none",
+    do: for(n <- [110, 150], do: not_finite(n))
 
+  defp not_finite(n) do
     # A column of zeros and a NaN has no pivot.
     bad = eyes([2], n, :f32)
     Buffer.write!(bad, [0], offset: n * n + 50 * (n + 1))
     Buffer.write!(bad, [:nan], offset: n * n + 51 * n + 50)
+
+    right = eyes([2], n, :f32)
+    Buffer.write!(right, [:nan], offset: n * n + 31 * n + n - 1)
+    refused(LinAlg.lu(right), :invalid_argument, says: "matrix 1 is NaN")
 
     for name <- [:lu, :determinant, :inverse],
         do: refused(apply(LinAlg, name, [bad]), :invalid_argument, says: "matrix 1 is NaN")
@@ -762,7 +771,7 @@ defmodule ExCubecl.LinAlgTest do
     Buffer.write!(sides, [:infinity], offset: 3 * n + 7)
 
     refused(LinAlg.solve(good, sides), :invalid_argument,
-      says: "solve: invalid matrix [2, 110, 3]: expected finite numbers: an element of matrix 1"
+      says: "solve: invalid matrix [2, #{n}, 3]: expected finite numbers: an element of matrix 1"
     )
 
     Buffer.write!(good, [1, 3.0e38], offset: 0)

@@ -10,8 +10,9 @@ defmodule ExCubecl.LinAlg.Device do
 
   @block 32
 
-  # Up to as many rows, one launch for a whole matrix takes no longer than those of its blocks, and needs fewer kernels.
-  @unblocked Unblocked.most()
+  # Up to as many rows, the launches of `Unblocked` take no longer than those of blocks, and need fewer kernels.
+  @unblocked Unblocked.most(:cholesky)
+  @unblocked_lu Unblocked.most(:lu)
 
   ## Cholesky
 
@@ -84,7 +85,7 @@ defmodule ExCubecl.LinAlg.Device do
   end
 
   # Factors that are not finite may be those of a finite matrix, of which a number became too large.
-  defp factored(%{shape: [_, n, _]} = buffer, a) when n <= @unblocked do
+  defp factored(%{shape: [_, n, _]} = buffer, a) when n <= @unblocked_lu do
     with {:ok, lu, found} <- Unblocked.lu(buffer),
          :ok <-
            with(
@@ -148,7 +149,9 @@ defmodule ExCubecl.LinAlg.Device do
   defp first({:ok, [panel | _]}), do: {:ok, panel}
   defp first(error), do: error
 
-  # The rows of a matrix in the order of the pivots.
+  @doc "The numbers of the rows of each matrix in the order of the pivots."
+  def orders(%{exchanges: exchanges}), do: Enum.map(exchanges, &order/1)
+
   defp order(pivots) do
     n = length(pivots)
     start = Map.new(0..(n - 1), &{&1, &1})
@@ -163,7 +166,7 @@ defmodule ExCubecl.LinAlg.Device do
     for i <- 0..(n - 1), do: order[i]
   end
 
-  defp in_block(at, n) when n <= @unblocked, do: at
+  defp in_block(at, n) when n <= @unblocked_lu, do: at
   defp in_block(at, _n), do: rem(at, @block)
 
   @doc "1.0 for each matrix whose rows were exchanged an even number of times, else -1.0."
@@ -177,7 +180,7 @@ defmodule ExCubecl.LinAlg.Device do
 
   @doc "The matrices P, L and U."
   def parts(%{factors: %{shape: shape, dtype: dtype, device: device} = factors} = lu) do
-    bytes = for pivots <- lu.exchanges, do: pivots |> order() |> permutation(dtype)
+    bytes = for order <- orders(lu), do: permutation(order, dtype)
 
     with {:ok, p} <- Buffer.new(IO.iodata_to_binary(bytes), shape, dtype, device: device),
          {:ok, [l, u]} <- triangles(factors),

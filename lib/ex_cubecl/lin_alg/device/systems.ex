@@ -27,23 +27,26 @@ defmodule ExCubecl.LinAlg.Device.Systems do
   end
 
   @doc "The solutions of systems whose matrices have the factors of `ExCubecl.LinAlg.Device.lu/2`; `sides` describes the right-hand sides `b` for errors."
-  def solve(%{factors: %{shape: [count, n, _]}} = lu, b, a, sides) do
-    with :ok <- Operands.invertible(lu.diagonal, a),
-         {:ok, x} <- Buffer.duplicate(b),
-         :ok <- solved(lu, x, {count, n, List.last(x.shape)}, sides),
-         do: {:ok, x}
+  def solve(%{factors: %{shape: [_, n, _]}} = lu, b, a, sides) do
+    with :ok <- Operands.invertible(lu.diagonal, a), do: solved(lu, b, n, sides)
   end
 
-  defp solved(lu, x, {_, n, _} = size, sides) do
-    if n <= Unblocked.most() do
-      with {:ok, found} <- Unblocked.solve(lu, x), do: Operands.none(found, sides)
+  defp solved(lu, b, n, sides) do
+    if n <= Unblocked.most(:lu) do
+      with {:ok, x, found} <- Unblocked.solve(lu, b, Device.orders(lu)),
+           :ok <- Operands.none(found, sides),
+           do: {:ok, x}
     else
-      with :ok <- Operands.finite(x, sides), do: in_blocks(lu, x, size)
+      with :ok <- Operands.finite(b, sides),
+           {:ok, x} <- Buffer.duplicate(b),
+           :ok <- in_blocks(lu, x, n),
+           do: {:ok, x}
     end
   end
 
-  defp in_blocks(%{factors: factors, pivots: pivots}, x, {_, n, _} = size) do
+  defp in_blocks(%{factors: factors, pivots: pivots}, %{shape: [count, n, m]} = x, n) do
     {_, sides} = sides(x, true)
+    size = {count, n, m}
     triangle = {0, n, 1, n * n}
     {upper, last} = reversed(triangle, sides, n)
 
