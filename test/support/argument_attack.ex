@@ -8,6 +8,7 @@ defmodule ExCubecl.ArgumentAttack do
     Arena,
     Batch,
     Buffer,
+    DocumentedErrors,
     Error,
     Kernel,
     Memory,
@@ -25,15 +26,30 @@ defmodule ExCubecl.ArgumentAttack do
   def run(count, seed) do
     :rand.seed(:exsss, seed)
     terms = terms()
+    attack(fn -> Enum.take_random(terms, count) end, %{})
+  end
 
+  @doc "As `run/2`, with small numbers and buffers in place of random terms. The reason of an error must be documented, too."
+  def documented do
+    numbers = for {_, number} = term <- numbers(), number in [-1, 0, 7], do: term
+    terms = numbers ++ [vector: Buffer.zeros!([3], :s32)] ++ buffers(buffer())
+    attack(fn -> terms end, DocumentedErrors.all())
+  end
+
+  defp attack(terms, documented) do
     for {module, name, args} <- calls(),
         make <- positions(module, name, args),
-        {label, term} <- Enum.take_random(terms, count),
-        args = make.(term),
-        problem = attempt(module, name, args),
+        {label, term} <- terms.(),
+        args = make.(fresh(label, term)),
+        reasons = Map.get(documented, {module, name, length(args)}, :any),
+        problem = attempt(module, name, args, reasons),
         problem != :ok,
         do: {module, name, length(args), label, problem}
   end
+
+  # Calls may have written to a lazy buffer.
+  defp fresh(:lazy, _written), do: lazy()
+  defp fresh(_label, term), do: term
 
   defp calls do
     calls = Enum.uniq_by(Sweep.calls(Sweep.values()), fn {m, f, args} -> {m, f, length(args)} end)
@@ -69,8 +85,8 @@ defmodule ExCubecl.ArgumentAttack do
 
   ## One call, in a process of its own
 
-  defp attempt(module, name, args) do
-    {pid, monitor} = spawn_monitor(fn -> exit({:ended, ended(module, name, args)}) end)
+  defp attempt(module, name, args, reasons) do
+    {pid, monitor} = spawn_monitor(fn -> exit({:ended, ended(module, name, args, reasons)}) end)
 
     receive do
       {:DOWN, ^monitor, _, _, {:ended, how}} -> how
@@ -85,12 +101,12 @@ defmodule ExCubecl.ArgumentAttack do
     if name == :set_limit, do: Memory.set_limit(nil)
   end
 
-  defp ended(module, name, args) do
+  defp ended(module, name, args, reasons) do
     apply(module, name, args)
   rescue
     error in Error ->
       if String.ends_with?(to_string(name), "?"),
-        do: worded(error, name),
+        do: worded(error, name, reasons),
         else: {:raised, Exception.message(error)}
 
     error ->
@@ -98,12 +114,12 @@ defmodule ExCubecl.ArgumentAttack do
   catch
     kind, reason -> {kind, shown(reason)}
   else
-    {:error, %Error{} = error} -> worded(error, name)
+    {:error, %Error{} = error} -> worded(error, name, reasons)
     {:error, other} -> {:error, shown(other)}
     value -> if String.printable?(inspect(value)), do: :ok, else: :unprintable_value
   end
 
-  defp worded(error, name) do
+  defp worded(error, name, reasons) do
     message = Exception.message(error)
 
     cond do
@@ -115,6 +131,9 @@ defmodule ExCubecl.ArgumentAttack do
 
       not named?(message, name) ->
         {:unnamed, shown(message)}
+
+      reasons != :any and error.reason not in reasons ->
+        {:undocumented, error.reason, shown(message)}
 
       true ->
         :ok
@@ -132,8 +151,10 @@ defmodule ExCubecl.ArgumentAttack do
   ## Terms
 
   defp terms do
-    buffer = ExCubecl.buffer!([1.0, 2.0, 3.0, 4.0], [2, 2], :f32)
-    numbers() ++ texts() ++ lists() ++ others() ++ buffers(buffer) ++ structs(buffer)
+    buffer = buffer()
+
+    numbers() ++
+      texts() ++ lists() ++ others() ++ buffers(buffer) ++ changed(buffer) ++ structs(buffer)
   end
 
   # Integers are either small or larger than the memory of any device.
@@ -232,7 +253,21 @@ defmodule ExCubecl.ArgumentAttack do
       ]
   end
 
+  defp buffer, do: ExCubecl.buffer!([1.0, 2.0, 3.0, 4.0], [2, 2], :f32)
+  defp lazy, do: Buffer.empty!([2, 2], :f32)
+
   defp buffers(buffer) do
+    [
+      buffer: buffer,
+      list: [buffer],
+      improper: [buffer | buffer],
+      lazy: lazy(),
+      none: Buffer.zeros!([0, 2], :f32),
+      scalar: Buffer.zeros!([], :u64)
+    ]
+  end
+
+  defp changed(buffer) do
     changed =
       for change <- [
             [ref: make_ref()],
@@ -257,17 +292,7 @@ defmodule ExCubecl.ArgumentAttack do
           ],
           do: {{:buffer, change}, struct!(buffer, change)}
 
-    [
-      buffer: buffer,
-      list: [buffer],
-      improper: [buffer | buffer],
-      lazy: Buffer.empty!([2, 2], :f32)
-    ] ++
-      [
-        none: Buffer.zeros!([0, 2], :f32),
-        scalar: Buffer.zeros!([], :u64),
-        partial: Map.delete(buffer, :shape)
-      ] ++ changed
+    [{:partial, Map.delete(buffer, :shape)} | changed]
   end
 
   defp structs(buffer) do

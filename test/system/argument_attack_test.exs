@@ -11,4 +11,9 @@ defmodule ExCubecl.ArgumentAttackTest do
 
     assert {seed, {"", "", 0}} == {seed, in_own_vm(script, [])}
   end
+
+  test "small numbers and buffers in place of each argument and option give no error whose reason is not documented" do
+    script = "for problem <- ExCubecl.ArgumentAttack.documented(), do: IO.puts(inspect(problem))"
+    assert {"", "", 0} == in_own_vm(script, [])
+  end
 end
