@@ -1,6 +1,6 @@
 defmodule ExCubecl.DataTest do
   # Files of arrays and images: what is written is read again, and files of other programs are read as they are meant.
-  use ExCubecl.Case, async: false
+  use ExCubecl.Case, async: true
 
   import ExCubecl.DataFiles
 

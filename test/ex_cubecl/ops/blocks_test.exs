@@ -1,6 +1,6 @@
 defmodule ExCubecl.Ops.BlocksTest do
   # Large element-wise operations and copies, which access memory by vectors, compared with plain Elixir. Small ones do not.
-  use ExCubecl.Case, async: false
+  use ExCubecl.Case, async: true
 
   import ExCubecl.Refusal
 
@@ -178,21 +178,6 @@ defmodule ExCubecl.Ops.BlocksTest do
 
     assert flat(Ops.transpose!(from)) ==
              for(k <- 2..97, j <- 0..63, i <- 0..11, do: value.(i, j, k))
-  end
-
-  test "another large shape compiles no kernel" do
-    run = fn m, n ->
-      x = small([m, n], :f32)
-      Ops.add!(x, small([n], :f32))
-      Ops.transpose!(x)
-    end
-
-    # Kernels depend on whether the lengths are multiples of four.
-    empty_kernel_cache()
-    for {m, n} <- [{256, 260}, {257, 261}, {260, 257}], do: run.(m, n)
-    before = Kernel.cache!().misses
-    for {m, n} <- [{512, 128}, {300, 301}, {1000, 67}], do: run.(m, n)
-    assert Kernel.cache!().misses == before
   end
 
   test "a result that shares bytes with an operand" do
