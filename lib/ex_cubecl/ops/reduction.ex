@@ -137,7 +137,8 @@ defmodule ExCubecl.Ops.Reduction do
     {again, acc} = again(spec, element, space)
     statements = start(space) ++ first ++ [loop | again]
     op = Strided.named(op, spec.name)
-    key = {:reduce, spec.step.key, spec.first, spec.operands, spec.as, again != []}
+    twice = for {_, kernel} <- Map.get(spec, :again, %{}), do: kernel.key
+    key = {:reduce, spec.step.key, spec.first, spec.operands, spec.as, twice}
 
     case result do
       {inlined, epilogue} ->

@@ -47,12 +47,26 @@ defmodule ExCubecl.Random.Sampling do
     end
   end
 
+  # The elements of a vector are moved in each round, as their numbers would be: then one kernel of `take` does all rounds.
+  defp permute(key, %{shape: [n]} = x, 0) when n > 1, do: take_by_words(key, x, rounds(n))
+
   defp permute(key, x, axis) do
     n = Enum.at(x.shape, axis)
 
     with {:ok, {order, key}} <- order(key, n, x.device),
          {:ok, result} <- Gathering.take(x, order, axis: axis),
          do: {:ok, {result, key}}
+  end
+
+  defp take_by_words(key, x, 0), do: {:ok, {x, key}}
+
+  defp take_by_words(key, %{shape: [n]} = x, rounds) do
+    [next, own] = Threefry.parts(key, 2)
+
+    with {:ok, words} <- Draw.words(own, [n], x.device),
+         {:ok, order} <- Sorting.argsort(words, axis: 0),
+         {:ok, taken} <- Gathering.take(x, order, axis: 0),
+         do: take_by_words(next, taken, rounds - 1)
   end
 
   # The numbers below n, shuffled. The order of the first round is the one of these numbers, too.
