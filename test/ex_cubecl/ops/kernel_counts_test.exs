@@ -315,5 +315,10 @@ defmodule ExCubecl.Ops.KernelCountsTest do
         end
       )
     end
+
+    test "shuffles of vectors, nor for a second round" do
+      shuffle = fn n -> Random.shuffle!(Random.key!(3), Buffer.zeros!([n], :f32)) end
+      compiled_by_first(fn -> shuffle.(1000) end, fn -> shuffle.(3000) end)
+    end
   end
 end
