@@ -215,18 +215,16 @@ if Code.ensure_loaded?(Nx.Backend) do
 
     if {:from_pointer, 5} in callbacks do
       @impl true
-      def from_pointer(_pointer, _type, _shape, opts, _options),
-        do: no_pointers(:from_pointer, config(opts).device)
+      def from_pointer(pointer, type, shape, opts, options),
+        do:
+          ExCubecl.Nx.Pointers.from_pointer(
+            pointer,
+            Nx.template(shape, type, options),
+            config(opts)
+          )
 
       @impl true
-      def to_pointer(%T{data: %{config: config}}, _opts),
-        do: no_pointers(:to_pointer, config.device)
-
-      defp no_pointers(operation, device),
-        do:
-          Error.unwrap!(
-            Error.new(:unsupported, operation: operation, device: device, pointer: true)
-          )
+      def to_pointer(tensor, opts), do: ExCubecl.Nx.Pointers.to_pointer(tensor, opts)
     end
 
     ## compiler: ExCubecl.Backend

@@ -81,6 +81,7 @@ defmodule ExCubecl.Native do
   call(buffer_iota(id, dtype, dims, options))
   call(buffer_allocate(ref, may_allocate))
   call(buffer_fill(ref, value, may_allocate))
+  call(buffer_copy_from_pointer(ref, address, may_allocate))
   call(buffer_read(ref, watcher))
   call(buffer_read_part(ref, offset, count))
   call(buffer_read_all(refs))

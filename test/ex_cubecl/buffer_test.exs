@@ -173,7 +173,16 @@ defmodule ExCubecl.BufferTest do
   test "only CUDA has addresses" do
     buffer = Buffer.zeros!([1], :f32)
     {:ok, {runtime, _}} = Buffer.device(buffer)
-    if runtime != :cuda, do: assert(reason(Buffer.pointer(buffer)) == :unsupported)
+
+    if runtime != :cuda do
+      assert reason(Buffer.pointer(buffer)) == :unsupported
+      assert reason(Buffer.copy_from_pointer(buffer, 4096)) == :unsupported
+      assert ExCubecl.to_list!(buffer) == [0.0]
+    end
+
+    for bad <- [-1, 1.0, nil, 0x1_0000_0000_0000_0000],
+        do: assert(reason(Buffer.copy_from_pointer(buffer, bad)) == :invalid_argument)
+
     assert Buffer.synchronize(buffer) == :ok
     assert Buffer.synchronize(buffer.device) == :ok
     assert reason(Buffer.synchronize(:nonsense)) == :invalid_argument

@@ -216,4 +216,18 @@ defmodule ExCubecl.DeviceTest do
     assert {:ok, address} = Buffer.pointer(Buffer.zeros!([1], :f32))
     assert rem(address, 256) == 0
   end
+
+  @tag :cuda
+  test "elements are copied from an address that CUDA knows, and from no other" do
+    source = ExCubecl.buffer!([1, 2, 3, 4], [4], :s32)
+    address = Buffer.pointer!(Buffer.view!(source, 1, [3]))
+    target = Buffer.empty!([3], :s32)
+    assert Buffer.copy_from_pointer(target, address) == :ok
+    assert ExCubecl.to_list!(target) == [2, 3, 4]
+
+    for bad <- [0, 16, 0xFFFF_FFFF_FFFF_FFFF],
+        do: assert(reason(Buffer.copy_from_pointer(target, bad)) == :invalid_argument)
+
+    assert ExCubecl.to_list!(target) == [2, 3, 4]
+  end
 end

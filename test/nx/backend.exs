@@ -60,17 +60,50 @@ defmodule ExCubecl.NxBackendTest do
   end
 
   if {:from_pointer, 5} in Nx.Backend.behaviour_info(:callbacks) do
-    test "pointers are refused" do
-      pointer = %Nx.Pointer{kind: :local, address: 1_024, data_size: 4}
+    test "pointers: addresses of CUDA, copies of what lies there, and what is refused" do
+      tensor = Nx.iota({100}, type: :s32)
+      pointer = fn fields -> struct(%Nx.Pointer{kind: :local, address: 1_024}, fields) end
+      from = fn pointer, type -> Nx.from_pointer(Backend, pointer, type, {25}) end
 
-      for call <- [
-            fn -> Nx.to_pointer(Nx.iota({100}), mode: :local) end,
-            fn -> Nx.from_pointer(Backend, pointer, {:f, 32}, {1}, []) end
-          ] do
-        error = assert_raise ExCubecl.Error, call
-        assert error.reason == :unsupported
-        assert Exception.message(error) =~ ~r/^(to|from)_pointer: tensors of .* copy them with/
+      if match?({:cuda, _}, ExCubecl.default_device!()) do
+        assert %Nx.Pointer{kind: :local, data_size: 400} = whole = Nx.to_pointer(tensor)
+        assert Nx.to_flat_list(from.(whole, :s32)) == Enum.to_list(0..24)
+        part = Nx.to_pointer(tensor[75..99])
+        assert part.address == whole.address + 300
+        assert Nx.to_flat_list(from.(part, :s32)) == Enum.to_list(75..99)
+
+        raises(:invalid_argument, ~r/^from_pointer: .* no memory/, fn ->
+          from.(pointer.([]), :u8)
+        end)
+      else
+        raises(:unsupported, ~r/^to_pointer: .* only that of CUDA/, fn ->
+          Nx.to_pointer(tensor)
+        end)
+
+        raises(:unsupported, ~r/^from_pointer: .* only that of/, fn ->
+          from.(pointer.([]), :f32)
+        end)
       end
+
+      strided = Nx.transpose(Nx.iota({10, 10}))
+      raises(:unsupported, ~r/^to_pointer: .* are strided/, fn -> Nx.to_pointer(strided) end)
+      raises(:unsupported, ~r/^to_pointer: .* in host/, fn -> Nx.to_pointer(Nx.tensor(1)) end)
+      refused = :invalid_argument
+      raises(refused, ~r/^to_pointer: .*:local/, fn -> Nx.to_pointer(tensor, mode: :ipc) end)
+      raises(refused, ~r/^to_pointer: /, fn -> Nx.to_pointer(tensor, mod: :local) end)
+      raises(refused, ~r/kind :local/, fn -> from.(pointer.(kind: :ipc), :u8) end)
+      raises(refused, ~r/kind :local/, fn -> from.(5, :u8) end)
+      raises(refused, ~r/^from_pointer: .*address/, fn -> from.(pointer.(address: -1), :u8) end)
+      raises(refused, ~r/^from_pointer: .*8 bits/, fn -> from.(pointer.([]), {:u, 2}) end)
+      raises(:shape_mismatch, ~r/24.*25/, fn -> from.(pointer.(data_size: 24), :u8) end)
+      Nx.backend_deallocate(tensor)
+      raises(:stale, ~r/deallocated/, fn -> Nx.to_pointer(tensor) end)
+    end
+
+    defp raises(reason, message, call) do
+      error = assert_raise ExCubecl.Error, call
+      assert error.reason == reason
+      assert Exception.message(error) =~ message
     end
   end
 

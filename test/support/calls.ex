@@ -20,6 +20,7 @@ defmodule ExCubecl.Calls do
       write: &Buffer.write(&1, [1]),
       write: &Buffer.write(&1, [1], offset: 0),
       fill: &Buffer.fill(&1, 1),
+      copy_from_pointer: &Buffer.copy_from_pointer(&1, 4_096),
       copy: &Buffer.copy(&1, other),
       run_kernel: &ExCubecl.run_kernel("relu", [&1], other),
       run_kernel: &ExCubecl.run_kernel("relu", [other], &1),

@@ -103,6 +103,7 @@ defmodule ExCubecl.Sweep do
     %{
       :adapter => device,
       :arena => made_or_forged(Arena.new(1000, device: device), Arena, device),
+      :address => 4_096,
       :args => [buffer],
       :axes => nil,
       :axis => 0,

@@ -148,6 +148,7 @@ defmodule ExCubecl.BadInputTest do
       slice_bytes: [0, 1],
       reshape: [[1]],
       bitcast: [:s32],
+      copy_from_pointer: [4_096],
       convert: [:u8],
       transfer: [nil],
       write: [[1.0]],

@@ -87,6 +87,7 @@ defmodule ExCubecl.BusyDeviceTest do
       fn -> Buffer.await!(Buffer.read_async!(view)) end,
       fn -> Buffer.synchronize!(view) end,
       fn -> Buffer.pointer(view) end,
+      fn -> Buffer.copy_from_pointer(view, 4_096) end,
       fn -> inspect(view) end,
       fn -> Memory.usage!() end,
       fn -> Memory.report!() end,

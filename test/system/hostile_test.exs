@@ -134,6 +134,7 @@ defmodule ExCubecl.HostileTest do
       {Buffer, :device, [any]},
       {Buffer, :synchronize, [any]},
       {Buffer, :pointer, [any]},
+      {Buffer, :copy_from_pointer, [any, any]},
       {Buffer, :id, [any]},
       {Buffer, :storage_id, [any]},
       {Buffer, :total_size, [any]},

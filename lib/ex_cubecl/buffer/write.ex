@@ -81,6 +81,9 @@ defmodule ExCubecl.Buffer.Write do
     end)
   end
 
+  def copy_from_pointer(%{ref: ref} = buffer, address),
+    do: change(buffer, &Native.buffer_copy_from_pointer(ref, address, &1))
+
   def ensure_allocated(%{ref: ref} = buffer),
     do: change(buffer, &Native.buffer_allocate(ref, &1))
 

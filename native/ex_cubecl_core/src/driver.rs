@@ -206,6 +206,8 @@ pub trait Driver: Send + Sync {
     fn trim(&self) -> Result<()>;
     /// The device address of a region, for other libraries.
     fn pointer(&self, region: Region<'_>) -> Result<u64>;
+    /// Copies bytes from a device address, which may be of other libraries, and waits for the end.
+    fn copy_from_pointer(&self, address: u64, dst: Region<'_>) -> Result<()>;
     fn is_lost(&self) -> bool;
     /// Marks the device as lost, as if its driver had reported it.
     fn lose(&self);

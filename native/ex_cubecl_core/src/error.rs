@@ -26,6 +26,12 @@ pub enum Error {
     Misaligned { offset: u64, alignment: u64 },
     #[error("source and destination share bytes")]
     Overlap,
+    #[error("{bytes} bytes at address {address:#x} are no memory that {device} can read")]
+    BadAddress {
+        address: u64,
+        bytes: u64,
+        device: DeviceId,
+    },
     #[error("nothing was ever written to this buffer")]
     NotAllocated,
     #[error("it was given back, or what lent it is gone")]

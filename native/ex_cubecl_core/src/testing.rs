@@ -196,6 +196,10 @@ impl Driver for HostDriver {
         unsupported("pointer")
     }
 
+    fn copy_from_pointer(&self, _address: u64, _dst: Region<'_>) -> Result<()> {
+        unsupported("copy_from_pointer")
+    }
+
     fn is_lost(&self) -> bool {
         false
     }

@@ -166,6 +166,7 @@ defmodule ExCubecl.ZeroLengthTest do
         assert Buffer.write(buffer, list) == :ok
         assert Buffer.write(buffer, "", offset: 0) == :ok
         assert Buffer.fill(buffer, 1) == :ok
+        assert Buffer.copy_from_pointer(buffer, 4_096) == :ok
         assert Buffer.ensure_allocated(buffer) == :ok
         assert Buffer.synchronize(buffer) == :ok
         assert Buffer.copy(buffer, Buffer.clone!(buffer)) == :ok

@@ -25,20 +25,20 @@ defmodule ExCubecl.MessageTest do
     "#{runtime}:#{index}"
   end
 
-  test "pointers of Nx: only CUDA devices have addresses, those of buffers" do
-    message = fn device ->
-      details = [operation: :to_pointer, device: device, pointer: true]
-      Exception.message(elem(ExCubecl.Error.new(:unsupported, details), 1))
+  test "addresses: which devices have them, which tensors, and which of them are wrong" do
+    message = fn reason, details ->
+      Exception.message(elem(ExCubecl.Error.new(reason, details), 1))
     end
 
-    for device <- [{:cuda, 0}, {:vulkan, 1}],
-        do:
-          assert(
-            message.(device) =~ "to_pointer: tensors of" and message.(device) =~ "Nx.to_binary/1"
-          )
+    for operation <- ["pointer", "copy_from_pointer"] do
+      text = message.(:unsupported, operation: operation, device: {:vulkan, 1})
+      assert text =~ "only that of CUDA" and text =~ "ExCubecl.Buffer.read/1"
+    end
 
-    assert message.({:cuda, 0}) =~ "ExCubecl.Buffer.pointer/1"
-    refute message.({:vulkan, 1}) =~ "Buffer.pointer"
+    details = [operation: :to_pointer, elements: "are strided", device: {:cuda, 0}]
+    assert message.(:unsupported, details) =~ "ExCubecl.Nx.from_tensor/1"
+    details = [argument: :address, address: 255, bytes: 12, device: {:cuda, 0}]
+    assert message.(:invalid_argument, details) =~ "12 bytes at address 0xFF are no memory"
   end
 
   test "a device is named in printable words, whatever was given for one" do

@@ -5,6 +5,7 @@ defmodule ExCubecl.Buffer.Interface.Transfers do
   alias ExCubecl.{DType, Error}
   alias ExCubecl.Buffer.{Copy, Remote, Write}
   alias ExCubecl.Cluster.Location
+  alias ExCubecl.Error.Arguments
 
   defmacro __using__(_opts) do
     quote unquote: false, location: :keep do
@@ -128,6 +129,28 @@ defmodule ExCubecl.Buffer.Interface.Transfers do
       """
       @spec fill(t, element) :: :ok | {:error, Error.t()}
       def fill(buffer, value), do: route(buffer, &Write.fill/2, [value])
+
+      @doc """
+      Returns `:ok` and replaces all elements by those at `address` in the memory of CUDA, which may be of another library, such as CuPy.
+
+      The memory is of any CUDA device, or of the host if it is registered with CUDA; the address is checked. The other library must have finished its work there,
+      and keep the memory until the call returns.
+
+      Errors: `:unsupported` on devices that have no such addresses, `:invalid_argument` if CUDA does not know so many bytes at the address as one allocation; for
+      a lazy buffer those of `new/4`.
+
+          iex> buffer = ExCubecl.Buffer.zeros!([1], :f32)
+          iex> case ExCubecl.Buffer.pointer(buffer) do
+          ...>   {:ok, address} -> ExCubecl.Buffer.copy_from_pointer(ExCubecl.Buffer.empty!([1], :f32), address)
+          ...>   {:error, %{reason: :unsupported}} -> :ok
+          ...> end
+          :ok
+      """
+      @spec copy_from_pointer(t, non_neg_integer) :: :ok | {:error, Error.t()}
+      def copy_from_pointer(buffer, address) do
+        with {:ok, address} <- Arguments.index(:address, address),
+             do: route(buffer, &Write.copy_from_pointer/2, [address])
+      end
     end
   end
 end

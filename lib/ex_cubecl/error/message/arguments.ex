@@ -17,6 +17,16 @@ defmodule ExCubecl.Error.Message.Arguments do
   def text(:invalid_argument, %{argument: :transfer, reason: :owner}),
     do: "this transfer belongs to another process: only the one that started it can await it"
 
+  def text(:invalid_argument, %{
+        argument: :address,
+        address: address,
+        bytes: bytes,
+        device: device
+      }),
+      do:
+        "#{Text.show(bytes)} bytes at address 0x#{Integer.to_string(address, 16)} are no memory that #{Text.device(device)} knows: expected the address of memory that " <>
+          "CUDA allocated, with at least so many bytes"
+
   def text(:invalid_argument, %{argument: :buffer, offset: offset, alignment: alignment}),
     do:
       "the view starts at byte #{offset} of its storage, and elements of #{alignment} bytes start at multiples of #{alignment}: " <>

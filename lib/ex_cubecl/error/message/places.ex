@@ -55,14 +55,16 @@ defmodule ExCubecl.Error.Message.Places do
       "#{Text.device(device)} cannot run #{operation} with #{type}, and fallback: :raise forbids the host to run it: " <>
         "use fallback: :host, or another type"
 
-  def text(:unsupported, %{operation: operation, device: device, pointer: true}),
+  def text(:unsupported, %{operation: :to_pointer, elements: where}),
     do:
-      "#{operation}: tensors of #{Text.device(device)} are not shared with other libraries by pointers: copy them with Nx.to_binary/1 and " <>
-        "Nx.from_binary/3" <> address(device)
+      "the elements of the tensor #{where}, and have no address: copy them to a buffer with ExCubecl.Nx.from_tensor/1, which has the " <>
+        "address of ExCubecl.Buffer.pointer/1"
 
-  def text(:unsupported, %{operation: "pointer", device: device}),
-    do:
-      "memory of #{Text.device(device)} has no addresses for other libraries, only that of CUDA has: copy it with ExCubecl.Buffer.read/1"
+  def text(:unsupported, %{operation: operation, device: device})
+      when operation in ["pointer", "copy_from_pointer"],
+      do:
+        "memory of #{Text.device(device)} has no addresses for other libraries, only that of CUDA has: copy over the host, with " <>
+          "ExCubecl.Buffer.read/1 and write/2"
 
   def text(:unsupported, %{operation: operation, device: device}),
     do: "#{Text.device(device)} does not support #{operation}"
@@ -92,12 +94,6 @@ defmodule ExCubecl.Error.Message.Places do
       do: "",
       else: ", and an id is written as #{Text.show(id)} or \"#{Text.device(id)}\""
   end
-
-  defp address({:cuda, _}),
-    do:
-      ", or with ExCubecl.Nx.from_tensor/1 to a buffer, of which ExCubecl.Buffer.pointer/1 is the address on the device"
-
-  defp address(_device), do: ""
 
   defp source(%{source: source}), do: ", which #{source} names"
   defp source(_details), do: ""

@@ -317,4 +317,10 @@ impl Buffer {
         let region = self.source(&content)?.ok_or(Error::NotAllocated)?;
         self.device().explain(driver.pointer(region))
     }
+
+    /// Replaces all elements by the bytes at a device address, of this or another library.
+    pub fn copy_from_pointer(&self, address: u64) -> Result<()> {
+        let driver = self.device().driver()?;
+        self.overwrite(|region| driver.copy_from_pointer(address, region))
+    }
 }

@@ -83,6 +83,7 @@ errors! {
     TypeMismatch { expected, actual } => "type_mismatch" [expected, actual];
     OutOfBounds { offset, count, size } => "out_of_bounds" [offset, count, size];
     Misaligned { offset, alignment } => "invalid_argument" [argument: Name("buffer"), offset, alignment];
+    BadAddress { address, bytes, device } => "invalid_argument" [argument: Name("address"), address, bytes, device];
     Overlap => "overlap" [];
     NotAllocated => "not_allocated" [];
     Stale => "stale" [];

@@ -332,6 +332,17 @@ impl<B: Backend> Driver for Cube<B> {
         })
     }
 
+    fn copy_from_pointer(&self, address: u64, dst: Region<'_>) -> Result<()> {
+        let target = self.entry(|| Ok(self.backend.pointer(dst)))?;
+        let target = target.ok_or(Error::Unsupported {
+            operation: "copy_from_pointer",
+            device: self.id,
+        })?;
+        // The copy is not in the queue of this device.
+        self.sync()?;
+        self.entry(|| B::copy_addresses(self, address, target, dst.len))
+    }
+
     fn is_lost(&self) -> bool {
         self.backend.is_lost() || self.broken.load(Acquire) || self.thread.is_abandoned()
     }

@@ -163,6 +163,15 @@ pub trait Backend: Send + Sync + Sized + 'static {
         None
     }
 
+    /// Copies `bytes` between two addresses of the device, after all queued work. Only called where
+    /// `pointer` gives addresses.
+    fn copy_addresses(cube: &Cube<Self>, _source: u64, _target: u64, _bytes: u64) -> Result<()> {
+        Err(Error::Unsupported {
+            operation: "copy_from_pointer",
+            device: cube.id,
+        })
+    }
+
     fn is_lost(&self) -> bool;
 
     fn lose(&self);

@@ -57,7 +57,7 @@ impl DriverApi {
     }
 
     /// SAFETY: the symbol must be a function of one argument of type `A` that returns a `CUresult`.
-    unsafe fn call1<A>(&self, symbol: &[u8], a: A) -> Option<c_int> {
+    pub(super) unsafe fn call1<A>(&self, symbol: &[u8], a: A) -> Option<c_int> {
         // SAFETY: promised by the caller.
         unsafe {
             let function = self
@@ -69,7 +69,7 @@ impl DriverApi {
     }
 
     /// SAFETY: as `call1`, with two arguments.
-    unsafe fn call2<A, B>(&self, symbol: &[u8], a: A, b: B) -> Option<c_int> {
+    pub(super) unsafe fn call2<A, B>(&self, symbol: &[u8], a: A, b: B) -> Option<c_int> {
         // SAFETY: promised by the caller.
         unsafe {
             let function = self
@@ -77,6 +77,18 @@ impl DriverApi {
                 .get::<unsafe extern "C" fn(A, B) -> c_int>(symbol)
                 .ok()?;
             Some(function(a, b))
+        }
+    }
+
+    /// SAFETY: as `call1`, with three arguments.
+    pub(super) unsafe fn call3<A, B, C>(&self, symbol: &[u8], a: A, b: B, c: C) -> Option<c_int> {
+        // SAFETY: promised by the caller.
+        unsafe {
+            let function = self
+                .library
+                .get::<unsafe extern "C" fn(A, B, C) -> c_int>(symbol)
+                .ok()?;
+            Some(function(a, b, c))
         }
     }
 

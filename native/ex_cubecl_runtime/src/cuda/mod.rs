@@ -1,6 +1,7 @@
 //! NVIDIA GPUs through CubeCL's CUDA runtime. The CUDA driver is looked for before CubeCL is
 //! called, which would panic without one.
 
+mod context;
 mod driver_api;
 
 use std::ffi::c_int;
@@ -18,6 +19,7 @@ use ex_cubecl_core::dtype::DType;
 use ex_cubecl_core::error::{Error, Result};
 
 use crate::cube::{Backend, Client, Cube, allocation};
+use crate::cuda::context::Context;
 use crate::cuda::driver_api::{DriverApi, has_compiler};
 
 pub fn enumerate() -> Vec<Info> {
@@ -65,6 +67,7 @@ pub fn open(info: &Info) -> Result<Box<dyn Driver>> {
     }
     let device = CudaDevice::new(info.adapter.index as usize);
     let backend = Cuda {
+        device: info.adapter.index as c_int,
         lost: AtomicBool::new(false),
     };
     Ok(Box::new(Cube::new(info.id, &device, backend)?))
@@ -75,6 +78,8 @@ pub fn missing() -> String {
 }
 
 struct Cuda {
+    /// The ordinal of the adapter.
+    device: c_int,
     lost: AtomicBool,
 }
 
@@ -94,6 +99,19 @@ impl Backend for Cuda {
     fn pointer(&self, region: Region<'_>) -> Option<u64> {
         let page = allocation::<Cuda>(region.page).ok()?;
         Some(page.data + region.offset)
+    }
+
+    fn copy_addresses(cube: &Cube<Self>, source: u64, target: u64, bytes: u64) -> Result<()> {
+        let api = DriverApi::get().ok_or_else(|| Error::driver(missing()))?;
+        let context = Context::enter(api, cube.backend.device)?;
+        if !context.covers(source, bytes) {
+            return Err(Error::BadAddress {
+                address: source,
+                bytes,
+                device: cube.id,
+            });
+        }
+        context.copy(source, target, bytes)
     }
 
     fn is_lost(&self) -> bool {

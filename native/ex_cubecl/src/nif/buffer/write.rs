@@ -59,6 +59,23 @@ fn buffer_allocate<'a>(
     }
 }
 
+/// Replaces all elements by the bytes at a device address.
+#[rustler::nif]
+fn buffer_copy_from_pointer<'a>(
+    env: Env<'a>,
+    tag: Reference<'a>,
+    buffer: BufferArg,
+    address: u64,
+    may_allocate: bool,
+) -> Change<'a> {
+    match missing_memory(&buffer, buffer.count() == 0) {
+        Some(bytes) if !may_allocate => needs_allocation(bytes),
+        _ => change(Call::new(env, tag), buffer, move |buffer| {
+            buffer.copy_from_pointer(address)
+        }),
+    }
+}
+
 #[rustler::nif]
 fn buffer_fill<'a>(
     env: Env<'a>,
