@@ -33,7 +33,7 @@ if Code.ensure_loaded?(Telemetry.Metrics) do
         last_value("ex_cubecl.memory.peak_bytes", bytes()),
         sum("ex_cubecl.allocate.bytes", bytes()),
         sum("ex_cubecl.free.bytes", bytes()),
-        sum("ex_cubecl.free_missed.count"),
+        sum("ex_cubecl.free_missed.count", tagged([])),
         counter("ex_cubecl.limit.bytes", tagged([:device, :reason])),
         counter("ex_cubecl.reclaim.bytes", tagged([:device, :reason])),
         summary("ex_cubecl.reclaim.duration", duration())
