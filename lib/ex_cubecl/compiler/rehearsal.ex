@@ -158,19 +158,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       yes = branch(yes, values, memo, state)
       resume(start, yes.state.peak)
       no = branch(no, values, memo, state)
-      [chosen, other] = Enum.sort_by([yes, no], &score/1, :desc)
-      resume(chosen, max(yes.state.peak, no.state.peak))
-      now = Rehearsal.state()
-
-      mixed? =
-        now.mixed? or yes.state.mixed? or no.state.mixed? or
-          places(yes.results) != places(no.results)
-
-      live = max(yes.state.live, no.state.live)
-      kept = Enum.uniq(yes.state.kept ++ no.state.kept)
-      held = max(yes.state.held, no.state.held)
-      Rehearsal.put(%{now | live: live, held: held, mixed?: mixed?, kept: kept})
-      results = either(chosen.results, other.results)
+      {results, chosen} = merged(yes, no)
       values = Run.put(values, id, Run.result(results, tuple?), unused, state)
       # Infinity is greater than each number.
       counts = nested([yes.steps, no.steps], &Enum.min/1, &Enum.max/1)
@@ -178,12 +166,9 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     end
 
     defp call({:while, id, initial, condition, body, tuple?, unused}, values, memo, state) do
-      first = for id <- initial, do: Run.initial(id, values, state)
-      {results, [asked | _], inner} = rounds(first, condition, body, state, 1)
-
-      if places(first) != places(results), do: Rehearsal.mix()
-
-      results = either(results, first)
+      none = ending(for id <- initial, do: Run.initial(id, values, state))
+      {last, [asked | _], inner} = rounds(none.results, condition, body, state, 1)
+      {results, _chosen} = merged(ending(last), none)
 
       counts =
         nested(inner, fn _counts -> sum(asked, :at_least) end, fn counts ->
@@ -256,14 +241,28 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     defp branch(program, values, memo, state) do
       {values, memo, steps} = steps(program.steps, values, memo, state)
       results = Run.exported(program.outputs, program.borrowed, values)
+      Map.merge(ending(results), %{memo: memo, steps: steps})
+    end
 
-      %{
-        results: results,
-        memo: memo,
-        steps: steps,
-        state: Rehearsal.state(),
-        temporaries: Temporaries.state()
-      }
+    # One of the ways in which a condition or a loop ends.
+    defp ending(results),
+      do: %{results: results, state: Rehearsal.state(), temporaries: Temporaries.state()}
+
+    # Continues from either of two endings: with the memory of the one that needs more, which is returned, too.
+    defp merged(one, two) do
+      [chosen, other] = Enum.sort_by([one, two], &score/1, :desc)
+      resume(chosen, max(one.state.peak, two.state.peak))
+      now = Rehearsal.state()
+
+      mixed? = one.state.mixed? or two.state.mixed? or places(one.results) != places(two.results)
+
+      live = max(one.state.live, two.state.live)
+      kept = Enum.uniq(one.state.kept ++ two.state.kept)
+      held = max(one.state.held, two.state.held)
+      Rehearsal.put(%{now | live: live, held: held, mixed?: mixed?, kept: kept})
+      # Views of the one may share memory where those of the other are copies.
+      if places(one.results) != places(two.results), do: hold(chosen.results)
+      {either(chosen.results, other.results), chosen}
     end
 
     defp resume({state, temporaries}, peak),
@@ -274,9 +273,17 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       Rehearsal.put(%{state | peak: peak})
     end
 
-    # Results on the device need more memory than those in host memory.
-    defp score(branch),
-      do: {Enum.count(branch.results, &(not Storage.on_host?(&1))), branch.state.live}
+    defp hold(results) do
+      for size <- sizes(results), size < Temporaries.most(), do: Rehearsal.held(size)
+    end
+
+    # Results on the device need more memory than those in host memory. What else is live may end with the step, or with the results.
+    defp score(%{results: results, state: state}) do
+      {Enum.count(results, &(not Storage.on_host?(&1))), Enum.sum(sizes(results)), state.live}
+    end
+
+    defp sizes(results),
+      do: for(%T{data: %{state: %View{buffer: buffer}}} <- results, do: Buffer.size!(buffer))
 
     defp places(results) do
       for %T{data: %{state: state}} <- results do
