@@ -10,7 +10,7 @@ defmodule ExCubecl.Buffer.Temporaries do
   @made {__MODULE__, :made}
   @held {__MODULE__, :held}
   # Bytes that wait for a garbage collection.
-  @most 64 * 1024
+  @most Rehearsal.most_small()
 
   @doc "Runs a function in which buffers are freed by this module."
   @spec run((() -> result)) :: result when result: term

@@ -38,7 +38,9 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
           Run.exported(program.outputs, MapSet.new(), values)
           release(memo, state)
           %{peak: peak, held: held} = Rehearsal.state()
-          {steps, max(copied.peak, peak) + min(held, Temporaries.most())}
+          # Which small buffers wait for a garbage collection depends on the branches that run.
+          waiting = if Enum.any?(steps, &(&1.inner != [])), do: Rehearsal.small(), else: held
+          {steps, max(copied.peak, peak) + min(waiting, Temporaries.most())}
         end)
       end)
     end
@@ -260,8 +262,6 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       kept = Enum.uniq(one.state.kept ++ two.state.kept)
       held = max(one.state.held, two.state.held)
       Rehearsal.put(%{now | live: live, held: held, mixed?: mixed?, kept: kept})
-      # Views of the one may share memory where those of the other are copies.
-      if places(one.results) != places(two.results), do: hold(chosen.results)
       {either(chosen.results, other.results), chosen}
     end
 
@@ -273,17 +273,11 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
       Rehearsal.put(%{state | peak: peak})
     end
 
-    defp hold(results) do
-      for size <- sizes(results), size < Temporaries.most(), do: Rehearsal.held(size)
-    end
-
     # Results on the device need more memory than those in host memory. What else is live may end with the step, or with the results.
     defp score(%{results: results, state: state}) do
-      {Enum.count(results, &(not Storage.on_host?(&1))), Enum.sum(sizes(results)), state.live}
+      sizes = for %T{data: %{state: %View{buffer: buffer}}} <- results, do: Buffer.size!(buffer)
+      {Enum.count(results, &(not Storage.on_host?(&1))), Enum.sum(sizes), state.live}
     end
-
-    defp sizes(results),
-      do: for(%T{data: %{state: %View{buffer: buffer}}} <- results, do: Buffer.size!(buffer))
 
     defp places(results) do
       for %T{data: %{state: state}} <- results do

@@ -20,6 +20,16 @@ defmodule ExCubecl.Native.Rehearsal do
           depends?: boolean
         }
 
+  # The bytes of the small buffers of a rehearsal, which do not depend on the state from which it continues.
+  @small {__MODULE__, :small}
+  @most_small 64 * 1024
+
+  @doc "Buffers of fewer bytes may wait for a garbage collection."
+  def most_small, do: @most_small
+
+  @doc "The bytes of all small buffers that got memory in this rehearsal."
+  def small, do: Process.get(@small)
+
   @doc "Whether this process is in a rehearsal."
   @spec on?() :: boolean
   def on?, do: Process.get(@key) != nil
@@ -29,6 +39,7 @@ defmodule ExCubecl.Native.Rehearsal do
   def run(fun) do
     previous = state()
     put(%{launches: 0, live: 0, peak: 0, held: 0, depends?: false, mixed?: false, storages: %{}})
+    small = Process.put(@small, 0)
     if previous == nil, do: Process.put(@known, %{})
 
     try do
@@ -36,9 +47,9 @@ defmodule ExCubecl.Native.Rehearsal do
     after
       if previous do
         put(previous)
+        Process.put(@small, small)
       else
-        Process.delete(@key)
-        Process.delete(@known)
+        for key <- [@key, @known, @small], do: Process.delete(key)
       end
     end
   end
@@ -118,6 +129,7 @@ defmodule ExCubecl.Native.Rehearsal do
 
     case state.storages do
       %{^id => %{bytes: bytes} = storage} when not is_map_key(storage, :allocated) ->
+        if bytes < @most_small, do: Process.put(@small, small() + bytes)
         storages = Map.put(state.storages, id, Map.put(storage, :allocated, true))
         put(%{state | live: live + bytes, peak: max(peak, live + bytes), storages: storages})
 
