@@ -250,7 +250,7 @@ if Code.ensure_loaded?(Nx.Defn.Expr) do
     defp ending(results),
       do: %{results: results, state: Rehearsal.state(), temporaries: Temporaries.state()}
 
-    # Continues from either of two endings: with the memory of the one that needs more, which is returned, too.
+    # Continues after a condition or a loop that can end in two ways, with the memory of the ending whose results need more. Returns the results and that ending.
     defp merged(one, two) do
       [chosen, other] = Enum.sort_by([one, two], &score/1, :desc)
       resume(chosen, max(one.state.peak, two.state.peak))

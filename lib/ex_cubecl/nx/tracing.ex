@@ -238,7 +238,7 @@ if Code.ensure_loaded?(Nx.Backend) do
       end
     end
 
-    # Truths, which are bytes, are words: a device may have no bytes.
+    # Comparisons and logical operations have the type u8 in Nx. Kernels hold their results as u32, because a device may have no 8-bit integers.
     defp held(name, _dtype) when is_map_key(@comparisons, name) or is_map_key(@logical, name),
       do: :u32
 

@@ -12,7 +12,7 @@ defmodule ExCubecl.LinAlg.Device.Unblocked do
   # More columns are factored in parts of as many, whose rows have to be in shared memory.
   @width 32
 
-  # A driver for CPUs stops loops of 65,536 iterations, and one thread solves a triangular system in n * (n + 1): as many rows, and those of two systems.
+  # The most rows for which one thread solves a triangular system, in n * (n + 1) iterations, and for which it solves two: lavapipe ends loops after 65,535 iterations.
   @most 250
   @both 176
 

@@ -1,6 +1,7 @@
 //! Copies from memory of other libraries by NVIDIA's C interface, beside CubeCL.
 
 use std::ffi::{c_int, c_uint, c_void};
+use std::marker::PhantomData;
 use std::ptr::null_mut;
 
 use ex_cubecl_core::error::{Error, Result};
@@ -16,6 +17,8 @@ const RANGE_SIZE: c_uint = 12;
 pub struct Context<'a> {
     api: &'a DriverApi,
     device: c_int,
+    /// Not `Send`: CUDA keeps the current context for each thread.
+    thread: PhantomData<*const ()>,
 }
 
 impl<'a> Context<'a> {
@@ -30,7 +33,11 @@ impl<'a> Context<'a> {
             release(api, device);
             return Err(error);
         }
-        Ok(Context { api, device })
+        Ok(Context {
+            api,
+            device,
+            thread: PhantomData,
+        })
     }
 
     /// Whether CUDA knows these bytes as one allocation, on any device or in host memory that is
@@ -60,8 +67,9 @@ impl<'a> Context<'a> {
 
     /// Copies between two ranges of memory, and waits for the end of all work in the context.
     pub fn copy(&self, source: u64, target: u64, bytes: u64) -> Result<()> {
-        // SAFETY: `cuMemcpy(CUdeviceptr, CUdeviceptr, size_t)` as in cuda.h. CUDA checks addresses:
-        // memory that is freed meanwhile is an error of the device, not of this process.
+        // SAFETY: `cuMemcpy(CUdeviceptr, CUdeviceptr, size_t)` as in cuda.h. The caller has checked
+        // the source by `covers`, and holds the target. If the owner of the source frees it during the
+        // copy, CUDA reports an error of the device.
         let copied = unsafe { self.api.call3(b"cuMemcpy", target, source, bytes as usize) };
         done("cuMemcpy", copied)?;
         // SAFETY: `cuStreamSynchronize(CUstream)` as in cuda.h; null is the stream of `cuMemcpy`.
@@ -73,8 +81,8 @@ impl<'a> Context<'a> {
 impl Drop for Context<'_> {
     fn drop(&mut self) {
         let mut popped: *mut c_void = null_mut();
-        // SAFETY: `cuCtxPopCurrent_v2(CUcontext*)` as in cuda.h; `enter` pushed on this thread, because
-        // a reference into `DriverApi` and this type stay on it.
+        // SAFETY: `cuCtxPopCurrent_v2(CUcontext*)` as in cuda.h; `enter` pushed the context on
+        // this thread, because the type is not `Send`.
         unsafe { self.api.call1(b"cuCtxPopCurrent_v2", &raw mut popped) };
         release(self.api, self.device);
     }
