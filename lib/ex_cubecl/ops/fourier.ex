@@ -3,7 +3,8 @@ defmodule ExCubecl.Ops.Fourier do
   # Discrete Fourier transforms of any length along any axis. Complex numbers are pairs: a last axis of length 2.
   #
   # Lengths whose only prime factors are 2, 3, 5 and 7 are transformed by Stockham's algorithm in passes of radix 16, 8, 7, 5, 4, 3 and 2, each a launch
-  # that reads and writes all elements once; any other length by Bluestein's algorithm, as a convolution of a power of two. Lengths are arguments of the kernels.
+  # that reads and writes all elements once, and those with prime factors up to 31, if the table of their roots is not large, in passes of a kernel for any
+  # radix; any other length by Bluestein's algorithm, as a convolution of a power of two. Lengths are arguments of the kernels.
   #
   # Passes write two buffers in turn, the last one that of the result. The memory of both is allocated before the first pass, so that no launch waits for another.
 
@@ -18,9 +19,11 @@ defmodule ExCubecl.Ops.Fourier do
   # For fewer numbers, the kernel of radix 16 takes longer to compile than it saves.
   @many 0x4_0000
 
-  # As many numbers are transformed by passes of a kernel for all radices. By four, it has the fewest roundings.
+  # As many numbers are transformed by passes of a kernel for any radix, and so are lengths with larger primes, up to that of the longest table of roots: that
+  # takes less time than Bluestein's algorithm. By four, it has the fewest roundings.
   @few 4096
-  @few_radices [4, 7, 5, 3, 2]
+  @table 0x4000
+  @any_radices [4, 31, 29, 23, 19, 17, 13, 11, 7, 5, 3, 2]
 
   @doc "The transform of complex numbers, or of real ones with `real: true`. `name` is `:fft` or `:ifft`."
   def run(name, buffer, opts, into) do
@@ -49,9 +52,44 @@ defmodule ExCubecl.Ops.Fourier do
   def rfft(buffer, opts, into) do
     with {:ok, opts} <- Arguments.options(opts, [:axis, :length]),
          {:ok, signal} <- signal(:rfft, buffer, 1, opts),
-         {:ok, result} <- transform(signal, :forward, nil),
+         halves? = signal.m == signal.n and halves?(signal),
+         do: if(halves?, do: halves(signal, into), else: whole(signal, into))
+  end
+
+  defp whole(signal, into) do
+    with {:ok, result} <- transform(signal, :forward, nil),
          do: result |> first(signal.axis, div(signal.n, 2) + 1) |> Copy.moved(:rfft, into)
   end
+
+  # Pairs of the numbers are transformed as complex ones.
+  defp halves(%{outer: outer, n: n, buffer: %{dtype: dtype, device: device}} = signal, into) do
+    h = div(n, 2)
+    shape = along(signal, h + 1) ++ [2]
+    half = %{signal | half?: true, width: 2, m: h, n: h, shape: along(signal, h)}
+
+    with {:ok, out} <- Target.new(into, shape, dtype, device, [outer, h + 1, 1, 2]),
+         :ok <- Buffer.ensure_allocated(out),
+         {:ok, transformed} <- transform(half, :forward, nil),
+         :ok <- real_halves(transformed, outer, h, [h, h + 1, -1.0, 0], out),
+         :ok <- Temporary.free([transformed], []),
+         do: Buffer.reshape(out, shape)
+  end
+
+  # Whether the transform of real numbers is made of one of half as many complex numbers, which are pairs of them along the last axis only. A short one
+  # compiles fewer kernels otherwise.
+  defp halves?(%{outer: outer, n: n, inner: inner}),
+    do: inner == 1 and rem(n, 2) == 0 and outer * n > @few
+
+  defp real_halves(x, outer, h, more, out) do
+    pairs = div(h, 2) + 1
+
+    with {:ok, tables, shift} <- Tables.roots(2 * h, x),
+         :ok <-
+           launch(:real_halves, [x | tables] ++ [shift, h, pairs | more] ++ [out], outer * pairs),
+         do: Temporary.free(tables, [])
+  end
+
+  defp along(signal, length), do: List.replace_at(signal.shape, signal.axis, length)
 
   @doc "The inverse of `rfft/2`."
   def irfft(buffer, opts, into) do
@@ -59,9 +97,25 @@ defmodule ExCubecl.Ops.Fourier do
          {:ok, %{m: m} = signal} <- signal(:irfft, buffer, 2, opts),
          n = opts[:length] || 2 * (m - 1),
          :ok <- positive(:irfft, n, signal.shape),
-         {:ok, full} <- hermitian(signal, n),
+         halves? = halves?(%{signal | n: n}),
+         do: if(halves?, do: from_halves(signal, n, into), else: from_whole(signal, n, into))
+  end
+
+  defp from_whole(signal, n, into) do
+    with {:ok, full} <- hermitian(signal, n),
          {:ok, result} <- transform(%{signal | buffer: full, m: n, n: n}, :inverse, nil),
          do: result |> first(-1, 1) |> Copy.moved(:irfft, into, Enum.drop(result.shape, -1))
+  end
+
+  defp from_halves(%{m: m, outer: outer} = signal, n, into) do
+    h = div(n, 2)
+
+    with {:ok, z} <- empty(signal, h),
+         :ok <- real_halves(signal.buffer, outer, h, [m, h, 1.0, h], z),
+         half = %{signal | half?: true, buffer: z, m: h, n: h, shape: along(signal, h)},
+         {:ok, result} <- transform(half, :inverse, into, along(signal, n)),
+         :ok <- Temporary.free([z], [result]),
+         do: {:ok, result}
   end
 
   # The first elements along an axis.
@@ -91,7 +145,7 @@ defmodule ExCubecl.Ops.Fourier do
          n = opts[:length] || m,
          :ok <- positive(name, n, shape),
          {:ok, buffer} <- float(buffer) do
-      signal = %{name: name, buffer: buffer, width: width, shape: shape, axis: axis}
+      signal = %{name: name, buffer: buffer, width: width, shape: shape, axis: axis, half?: false}
       {:ok, Map.merge(signal, %{outer: outer, m: m, n: n, inner: inner})}
     end
   end
@@ -131,11 +185,14 @@ defmodule ExCubecl.Ops.Fourier do
 
   ## Transforms
 
-  defp transform(signal, direction, into) do
+  defp transform(signal, direction, into),
+    do: transform(signal, direction, into, along(signal, signal.n) ++ [2])
+
+  # The shape is that of the result.
+  defp transform(signal, direction, into, shape) do
     # An inverse transform is the conjugate of the transform of the conjugates, divided by the length.
     {sign, scale} = if direction == :forward, do: {1.0, 1.0}, else: {-1.0, 1.0 / signal.n}
     %{outer: outer, n: n, inner: inner, buffer: %{dtype: dtype, device: device}} = signal
-    shape = List.replace_at(signal.shape, signal.axis, n) ++ [2]
 
     with {:ok, _, _} <- Arguments.shape(shape, dtype),
          {:ok, out} <- Target.new(into, shape, dtype, device, [outer, n, inner, 2]),
@@ -150,8 +207,8 @@ defmodule ExCubecl.Ops.Fourier do
   defp transformed(signal, factors, out) do
     case radices(signal) do
       # Of a length of 1, the transform is the number itself.
-      {:ok, []} -> load(signal, out)
-      {:ok, radices} -> stockham(signal, radices, factors, out)
+      {:ok, [], _any?} -> load(signal, out)
+      {:ok, radices, any?} -> stockham(signal, {radices, any?}, factors, out)
       :error -> bluestein(signal, factors, out)
     end
   end
@@ -163,13 +220,31 @@ defmodule ExCubecl.Ops.Fourier do
   defp load(%{n: n, inner: inner} = signal, out),
     do: Kernels.load(signal.buffer, signal.width, signal.m, n, inner, out)
 
-  # The radices whose product is a length.
-  defp radices(%{outer: outer, n: n, inner: inner}),
-    do: radices(n, known(outer * n * inner))
+  # The radices whose product is a length, and whether they are for the kernel for any radix.
+  defp radices(%{outer: outer, n: n, inner: inner} = signal) do
+    size = outer * n * inner
+    any = fn -> with {:ok, radices} <- radices(n, @any_radices), do: {:ok, radices, true} end
 
-  defp known(size) when size <= @few, do: @few_radices
-  defp known(size) when size < @many, do: @radices
-  defp known(_size), do: [16 | @radices]
+    if size <= @few do
+      any.()
+    else
+      case radices(n, @radices) do
+        {:ok, radices} -> {:ok, fewest(radices, signal), false}
+        :error when size < @many and n <= @table -> any.()
+        :error -> :error
+      end
+    end
+  end
+
+  # Radix 16 for many numbers, where it saves a pass. The transform of half as many numbers as are real is faster than that of all of them without it.
+  defp fewest(radices, %{outer: outer, n: n, inner: inner, half?: half?}) do
+    with true <- outer * n * inner >= @many and not half?,
+         {:ok, other} when length(other) < length(radices) <- radices(n, [16 | @radices]) do
+      other
+    else
+      _ -> radices
+    end
+  end
 
   defp radices(1, _known), do: {:ok, []}
 
@@ -183,11 +258,11 @@ defmodule ExCubecl.Ops.Fourier do
   end
 
   # Numbers that have to be loaded first are loaded into the buffer that the first pass does not write.
-  defp stockham(signal, radices, factors, out) do
+  defp stockham(signal, {radices, any?}, factors, out) do
     with {:ok, other} <- other(signal, radices),
          {first, second} = if(rem(length(radices), 2) == 1, do: {out, other}, else: {other, out}),
          {:ok, loaded} <- loaded(signal, second),
-         {:ok, plan} <- plan(signal, radices),
+         {:ok, plan} <- plan(signal, radices, any?),
          {:ok, _} <- passes(%{signal | buffer: loaded}, plan, factors, {first, second}),
          do: Temporary.free([other | plan.tables], [])
   end
@@ -223,7 +298,7 @@ defmodule ExCubecl.Ops.Fourier do
     end
   end
 
-  defp pass(%{few?: true}, radix, args, more, size) do
+  defp pass(%{any?: true}, radix, args, more, size) do
     count = if rem(radix, 2) == 0, do: div(radix, 2), else: radix
     launch(:pass, args ++ [radix, count | more], div(size, radix) * count)
   end
@@ -231,14 +306,14 @@ defmodule ExCubecl.Ops.Fourier do
   defp pass(_plan, radix, args, more, size),
     do: launch(:"pass_#{radix}", args ++ more, div(size, radix))
 
-  defp plan(%{outer: outer, n: n, inner: inner} = signal, radices) do
-    if outer * n * inner <= @few do
-      with {:ok, table} <- Tables.all(n, signal.buffer),
-           do: {:ok, %{radices: radices, tables: [table], shift: [], few?: true}}
-    else
-      with {:ok, tables, shift} <- Tables.roots(n, signal.buffer),
-           do: {:ok, %{radices: radices, tables: tables, shift: [shift], few?: false}}
-    end
+  defp plan(%{n: n, buffer: buffer}, radices, true) do
+    with {:ok, table} <- Tables.all(n, buffer),
+         do: {:ok, %{radices: radices, tables: [table], shift: [], any?: true}}
+  end
+
+  defp plan(%{n: n, buffer: buffer}, radices, false) do
+    with {:ok, tables, shift} <- Tables.roots(n, buffer),
+         do: {:ok, %{radices: radices, tables: tables, shift: [shift], any?: false}}
   end
 
   # The numbers are multiplied by a table, and convolved with its conjugates. The transform of these is the same for all rows.
@@ -246,12 +321,12 @@ defmodule ExCubecl.Ops.Fourier do
     m = power_of_two(2 * n - 1)
     wide = %{signal | m: m, n: m}
     filter = %{wide | outer: 1, inner: 1}
-    {:ok, radices} = radices(wide)
+    {:ok, radices, any?} = radices(wide)
     none = {1.0, 1.0, 1.0}
     count = outer * m * inner
 
     with {:ok, loaded} <- loaded(signal, out),
-         {:ok, plan} <- plan(wide, radices),
+         {:ok, plan} <- plan(wide, radices, any?),
          {:ok, f} <- filter(filter, n),
          {:ok, [g, h]} <- Error.map([filter, filter], &empty(&1, m)),
          {:ok, [a, b]} <- Error.map([wide, wide], &empty(&1, m)),

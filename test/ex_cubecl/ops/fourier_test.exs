@@ -158,6 +158,60 @@ defmodule ExCubecl.Ops.FourierTest do
     assert_in_delta Buffer.item!(Ops.sum!(Ops.irfft!(y, length: 9))), 1.0, 1.0e-6
   end
 
+  # More numbers than a short transform has are transformed as half as many complex ones, if they are even and along the last axis.
+  test "many real numbers have the transform of complex ones" do
+    for {shape, axis} <- [
+          {[8190], 0},
+          {[3, 1410], 1},
+          {[2500, 2], 1},
+          {[2, 4097], 1},
+          {[4098, 2], 0}
+        ] do
+      x = Ops.random_uniform!(shape, 7)
+      n = Enum.at(shape, axis)
+      whole = Ops.fft!(x, real: true, axis: axis)
+      half = List.replace_at(shape, axis, div(n, 2) + 1) ++ [2]
+      expected = Ops.slice!(whole, Enum.map(half, fn _ -> 0 end), half)
+      result = Ops.rfft!(x, axis: axis)
+      close(result, elements(expected), unit(:f32))
+      into = Buffer.empty!(half, :f32)
+      assert Ops.rfft!(x, axis: axis, into: into) == :ok
+      assert Buffer.read!(into) == Buffer.read!(result)
+
+      back = Ops.irfft!(result, axis: axis, length: n)
+      assert back.shape == shape
+      assert Buffer.item!(Ops.reduce_max!(Ops.abs!(Ops.subtract!(back, x)))) < 4.0e-6
+      into = Buffer.empty!(shape, :f32)
+      assert Ops.irfft!(result, axis: axis, length: n, into: into) == :ok
+      assert Buffer.read!(into) == Buffer.read!(back)
+    end
+  end
+
+  test "many real numbers of other lengths, and what real numbers cannot have" do
+    x = Ops.random_uniform!([2, 3001, 2], 8)
+    zeros = Buffer.zeros!([2, 1, 1], :f32)
+    real = Ops.put_slice!(x, [0, 0, 1], zeros)
+
+    for n <- [6000, 4400, 9000] do
+      # The number opposite to the first, if it is given.
+      real = if n == 6000, do: Ops.put_slice!(real, [0, 3000, 1], zeros), else: real
+      given = if n == 4400, do: Ops.put_slice!(real, [0, 2200, 1], zeros), else: real
+      result = Ops.irfft!(x, length: n)
+      assert result.shape == [2, n]
+      assert Buffer.read!(result) == Buffer.read!(Ops.irfft!(given, length: n))
+      h = div(n, 2) + 1
+      expected = Ops.slice!(given, [0, 0, 0], [2, min(h, 3001), 2])
+      zeros = Buffer.zeros!([2, h - min(h, 3001), 2], :f32)
+      expected = if h > 3001, do: Ops.concatenate!([expected, zeros], axis: 1), else: expected
+      close(Ops.rfft!(result), elements(expected), unit(:f32))
+    end
+
+    infinite =
+      Ops.put_slice!(Buffer.zeros!([5000], :f32), [4], ExCubecl.buffer!([:infinity], [1], :f32))
+
+    assert [:infinity, _] = Buffer.to_list!(Buffer.view!(Ops.rfft!(infinite), 0, [2]))
+  end
+
   test "two axes" do
     x = random([2, 6, 11, 2], :f32)
     rows = reference(elements(x), [2, 6, 11], 2, 11, -1)

@@ -281,8 +281,8 @@ defmodule ExCubecl.Ops.KernelCountsTest do
       end
 
       compiled_by_first(
-        fn -> run.([2, 3, 4, 5, 7, 8, 11, 840]) end,
-        fn -> run.([6, 16, 48, 13, 26, 100, 343]) end
+        fn -> run.([2, 3, 4, 5, 7, 8, 11, 37, 840, 8190]) end,
+        fn -> run.([6, 16, 48, 13, 26, 100, 82, 343, 6006]) end
       )
     end
 

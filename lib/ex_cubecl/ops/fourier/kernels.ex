@@ -36,7 +36,7 @@ defmodule ExCubecl.Ops.Fourier.Kernels do
 
   root = fn exponent, re, im ->
     quote do
-      a = band(unquote(exponent), bsl(cast(1, :u32), shift) - 1) * 2
+      a = band(unquote(exponent), lowest) * 2
       b = bsr(unquote(exponent), shift) * 2
       unquote(re) = high[b] + (low[a] * high[b] - low[a + 1] * high[b + 1])
       unquote(im) = high[b + 1] + (low[a] * high[b + 1] + low[a + 1] * high[b])
@@ -135,11 +135,11 @@ defmodule ExCubecl.Ops.Fourier.Kernels do
     values = for j <- 0..(radix - 1), do: {variable.("x", j), variable.("y", j)}
 
     reads =
-      for {{re, im}, j} <- Enum.with_index(values) do
+      for {re, im} <- values do
         quote do
-          at = (from + unquote(j) * apart) * 2
-          unquote(re) = x[at]
-          unquote(im) = x[at + 1] * sign
+          unquote(re) = x[from]
+          unquote(im) = x[from + 1] * sign
+          from = from + apart
         end
       end
 
@@ -153,7 +153,7 @@ defmodule ExCubecl.Ops.Fourier.Kernels do
         made =
           if radix < 8 or low in [0, j] do
             quote do
-              e = unquote(j) * k * step
+              e = unquote(j) * turn
               unquote(root.({:e, [], nil}, wr, wi))
             end
           else
@@ -176,11 +176,11 @@ defmodule ExCubecl.Ops.Fourier.Kernels do
     {statements, results} = Butterfly.transform(values, "v")
 
     writes =
-      for {{re, im}, j} <- Enum.with_index(results) do
+      for {re, im} <- results do
         quote do
-          at = (to + unquote(j) * (inner * cast(p, :u32))) * 2
-          out[at] = unquote(re) * scale
-          out[at + 1] = unquote(im) * conjugated
+          out[to] = unquote(re) * scale
+          out[to + 1] = unquote(im) * conjugated
+          to = to + between
         end
       end
 
@@ -201,13 +201,18 @@ defmodule ExCubecl.Ops.Fourier.Kernels do
                     out
                   ) do
           i = cast(index(), :u32)
+          at = div(i, inner)
+          column = i - at * inner
           m = div(cast(n, :u32), unquote(radix))
-          t = rem(div(i, inner), m)
-          row = div(div(i, inner), m) * n
-          k = rem(t, p)
-          from = (row + t) * inner + rem(i, inner)
-          apart = m * inner
-          to = (row + (t - k) * unquote(radix) + k) * inner + rem(i, inner)
+          row = div(at, m)
+          t = at - row * m
+          k = t - div(t, p) * p
+          from = ((row * n + t) * inner + column) * 2
+          to = ((row * n + (t - k) * unquote(radix) + k) * inner + column) * 2
+          apart = m * inner * 2
+          between = inner * cast(p, :u32) * 2
+          turn = k * step
+          lowest = bsl(cast(1, :u32), shift) - 1
           unquote_splicing(reads)
           # The first pass has no factors but 1.
           if p > 1 do
@@ -222,6 +227,49 @@ defmodule ExCubecl.Ops.Fourier.Kernels do
     Code.eval_quoted(kernel, [], __ENV__)
   end
 
+  # From the transform Z of h pairs of real numbers, taken as complex numbers, to the first h + 1 numbers X of the transform of all n = 2 h, or back. With
+  # w = exp(-2 pi i k / n), Z[h] for Z[0], and e and d for half of the sum and of the difference of Z[k] and conj(Z[h - k]), X[k] = e - i w d and
+  # X[h - k] = conj(e + i w d). Z is made of X by the same sums with i conj(w) for -i w. `turn` is -1 to make X and 1 to make Z; `last` is the index in x of
+  # the number opposite to the first, 0 to make X and h to make Z. Numbers from index `given` on are zeros, and X[0] and X[h] are real.
+  kernel =
+    quote do
+      defkernel real_halves(x, low, high, shift, h, pairs, given, length, turn, last, out) do
+        i = cast(index(), :u32)
+        row = div(i, pairs)
+        k = i - row * pairs
+        opposite = cast(h, :u32) - k
+        other = if k == 0, do: cast(last, :u32), else: opposite
+        real = k == 0 and last > 0
+        from = (row * given + k) * 2
+        re = if k < given, do: x[from], else: 0
+        im = if k < given and not real, do: x[from + 1], else: 0
+        from = (row * given + other) * 2
+        other_re = if other < given, do: x[from], else: 0
+        other_im = if other < given and not real, do: x[from + 1], else: 0
+        e_re = (re + other_re) * 0.5
+        e_im = (im - other_im) * 0.5
+        # The difference of an infinity and itself would be NaN.
+        d_re = if k == other, do: 0, else: (re - other_re) * 0.5
+        d_im = (im + other_im) * 0.5
+        lowest = bsl(cast(1, :u32), shift) - 1
+        unquote(root.({:k, [], nil}, {:wr, [], nil}, {:wi, [], nil}))
+        wr = wr * turn
+        turned_re = wi * d_re - wr * d_im
+        turned_im = wi * d_im + wr * d_re
+        to = (row * length + k) * 2
+        out[to] = e_re + turned_re
+        out[to + 1] = e_im + turned_im
+
+        if opposite < length do
+          to = (row * length + opposite) * 2
+          out[to] = e_re - turned_re
+          out[to + 1] = turned_im - e_im
+        end
+      end
+    end
+
+  Code.eval_quoted(kernel, [], __ENV__)
+
   ## Bluestein's algorithm: a transform of any length n as a convolution with exp(pi i k^2 / n), of a power of two m >= 2 n - 1
 
   # The square of k modulo 2 n, by four bits of k at a time, without overflow.
@@ -235,6 +283,7 @@ defmodule ExCubecl.Ops.Fourier.Kernels do
         e = rem(rem(e * 16, period) + rem(digit * unquote(k), period), period)
       end
 
+      lowest = bsl(cast(1, :u32), shift) - 1
       unquote(root.({:e, [], nil}, {:wr, [], nil}, {:wi, [], nil}))
     end
   end
