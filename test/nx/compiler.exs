@@ -707,7 +707,7 @@ defmodule ExCubecl.NxCompilerTest do
       lu: quote(do: &Nx.LinAlg.lu/1),
       lu_in_one_launch: quote(do: &Nx.LinAlg.lu(Nx.slice(&1, [0, 0], [128, 128]))),
       lu_of_doubles: quote(do: &Nx.LinAlg.lu(Nx.as_type(&1, :f64))),
-      qr: quote(do: &Nx.LinAlg.qr(Nx.slice(&1, [0, 0], [60, 60]))),
+      qr: quote(do: &Nx.LinAlg.qr(Nx.slice(&1, [0, 0], [100, 100]))),
       eigh:
         quote(
           do: fn x ->

@@ -15,7 +15,7 @@ defmodule ExCubecl.LinAlg.Device.Operands do
     triangular_solve: 2_000,
     eigh: 16_000,
     svd: 2_000,
-    qr: 2_000
+    qr: 8_000
   }
 
   @doc """
