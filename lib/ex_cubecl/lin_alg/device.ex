@@ -216,9 +216,8 @@ defmodule ExCubecl.LinAlg.Device do
   """
   def solve_lower({a, {a_first, a_row, a_column, a_batch}}, {x, sides}, {count, n, m}, unit) do
     {x_first, x_row, x_column, x_batch} = sides
-    block = if n <= @unblocked, do: n, else: @block
 
-    blocks(n, block, fn k, size ->
+    blocks(n, fn k, size ->
       next = k + size
       at = x_first + k * x_row
       corner = a_first + k * (a_row + a_column)
@@ -252,8 +251,8 @@ defmodule ExCubecl.LinAlg.Device do
   ## Blocks
 
   # Calls `fun` with the start and the length of each block.
-  defp blocks(n, block \\ @block, fun) do
-    Error.each(0..(n - 1)//block, &fun.(&1, min(block, n - &1)))
+  defp blocks(n, fun) do
+    Error.each(0..(n - 1)//@block, &fun.(&1, min(@block, n - &1)))
   end
 
   defp with_rest(0, _fun), do: :ok

@@ -10,19 +10,34 @@ defmodule ExCubecl.LinAlg.Device.Systems do
   The solutions x of a x = b. Of `how`, `lower?` tells which triangle of `a` is used, after which it is transposed with `transpose?`; without `left?`, b is, and
   the solutions are. `a` and `sides` describe both for errors.
   """
-  def triangular(%{shape: [count, n, _]} = buffer, b, how, {a, sides}) do
+  def triangular(%{shape: [count, n, _]} = buffer, b, how, described) do
     lower? = how.lower? != how.transpose?
     triangle = if how.transpose?, do: {0, 1, n, n * n}, else: {0, n, 1, n * n}
+    {m, sides} = sides(b, how.left?)
+    {triangle, sides} = if(lower?, do: {triangle, sides}, else: reversed(triangle, sides, n))
+    in_triangle({buffer, triangle}, {b, sides}, {count, n, m}, described)
+  end
 
-    with :ok <- Operands.finite(buffer, a),
-         :ok <- Operands.finite(b, sides),
-         {:ok, diagonal} <- Operands.diagonal(buffer, a),
-         :ok <- Operands.invertible(diagonal, a),
-         {:ok, x} <- Buffer.duplicate(b),
-         {m, sides} = sides(x, how.left?),
-         {triangle, sides} =
-           if(lower?, do: {triangle, sides}, else: reversed(triangle, sides, n)),
-         :ok <- Device.solve_lower({buffer, triangle}, {x, sides}, {count, n, m}, 0),
+  defp in_triangle(triangle, sides, {_, n, _} = size, {a, b}) do
+    if n <= Unblocked.most(:triangular_solve) do
+      with {:ok, x, diagonals, found, sides_found} <-
+             Unblocked.solve_triangle(triangle, sides, size),
+           :ok <- Operands.none(found, a),
+           :ok <- Operands.none(sides_found, b),
+           :ok <- Operands.invertible(diagonals, a),
+           do: {:ok, x}
+    else
+      triangle_in_blocks(triangle, sides, size, {a, b})
+    end
+  end
+
+  defp triangle_in_blocks({matrices, _} = triangle, {columns, sides}, size, {a, b}) do
+    with :ok <- Operands.finite(matrices, a),
+         :ok <- Operands.finite(columns, b),
+         {:ok, diagonals} <- Operands.diagonal(matrices, a),
+         :ok <- Operands.invertible(diagonals, a),
+         {:ok, x} <- Buffer.duplicate(columns),
+         :ok <- Device.solve_lower(triangle, {x, sides}, size, 0),
          do: {:ok, x}
   end
 
