@@ -92,6 +92,51 @@ defmodule ExCubecl.NxComparisonTest do
     ])
   end
 
+  # The result is an :s64, which does not have all values of :u64.
+  defp operations do
+    [
+      max: &Nx.max/2,
+      min: &Nx.min/2,
+      quotient: &Nx.quotient(&1, Nx.select(Nx.equal(&2, 0), 3, &2)),
+      remainder: &Nx.remainder(&1, Nx.select(Nx.equal(&2, 0), 3, &2)),
+      right_shift: &Nx.right_shift(&1, Nx.abs(Nx.remainder(&2, 80))),
+      clip: &Nx.clip(&1, &2[0], &2[1]),
+      clip_from: &Nx.clip(&1, &2[0], Nx.tensor(18_446_744_073_709_551_000, type: :u64)),
+      number: &Nx.max(Nx.min(&1, -5), Nx.remainder(&2, Nx.tensor(2 ** 64 - 7, type: :u64)))
+    ]
+  end
+
+  test "operations of :u64 and signed integers calculate with the values" do
+    seed = System.unique_integer([:positive]) |> tap(&:rand.seed(:exsss, &1))
+
+    for signed <- [:s8, :s32, :s64], {a, b} <- [{:u64, signed}, {signed, :u64}] do
+      lists = for type <- [a, b], do: for(_ <- 1..30, do: near(@bounds[type]))
+
+      for {name, fun} <- operations(), compiler <- [nil, ExCubecl.Compiler] do
+        assert {seed, name, a, b, mixed(fun, lists, [a, b], compiler)} ==
+                 {seed, name, a, b, mixed(fun, lists, [a, b], :host)}
+      end
+    end
+  end
+
+  defp mixed(fun, lists, types, :host) do
+    backend = Nx.default_backend(Nx.BinaryBackend)
+    result = mixed(fun, lists, types, nil)
+    Nx.default_backend(backend)
+    result
+  end
+
+  defp mixed(fun, lists, types, compiler) do
+    tensors = for {list, type} <- Enum.zip(lists, types), do: Nx.tensor(list, type: type)
+
+    result =
+      if compiler,
+        do: Nx.Defn.jit_apply(fun, tensors, compiler: compiler),
+        else: apply(fun, tensors)
+
+    {result.type, Nx.to_flat_list(result)}
+  end
+
   test "numbers, which have no type of their own that has the values of the tensor" do
     x = Nx.tensor([-1, 0, 2, 9_223_372_036_854_775_807], type: :s64)
     y = Nx.tensor([0, 3, 18_446_744_073_709_551_615], type: :u64)

@@ -5,7 +5,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     # an error of the operation; `{:fill, element}` for a result whose elements are all the same; `:host` where the device cannot calculate the result; `:raises` where Nx.BinaryBackend raises.
 
     alias ExCubecl.{Buffer, Error, View}
-    alias ExCubecl.Nx.{Comparison, Operand, Reduction, Remainder, Storage}
+    alias ExCubecl.Nx.{Comparison, MixedSigns, Operand, Reduction, Remainder, Storage}
     alias ExCubecl.Ops.{ComputeType, ElementWise, Functions}
     alias ExCubecl.View.Strides
 
@@ -98,7 +98,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     end
 
     defp calculated(name, operands, dtype, config) do
-      case calculation(name, operands, dtype, config) do
+      case chosen(name, operands, dtype, config) do
         {:ok, name, operands, as} ->
           with {:ok, buffer} <-
                  ElementWise.apply(name, made(name, operands, dtype, config), as),
@@ -110,6 +110,9 @@ if Code.ensure_loaded?(Nx.Backend) do
 
         :remainder_of_doubles ->
           Remainder.run(operands, config)
+
+        :mixed_signs ->
+          MixedSigns.run(name, operands, config)
 
         other ->
           other
@@ -145,9 +148,19 @@ if Code.ensure_loaded?(Nx.Backend) do
         do: :unknown
 
     def lowered(name, operands, dtype, config) do
-      with other when other in [:unlike, :remainder_of_doubles] <-
-             calculation(name, operands, dtype, config),
+      with other when other in [:unlike, :remainder_of_doubles, :mixed_signs] <-
+             chosen(name, operands, dtype, config),
            do: :unknown
+    end
+
+    defp chosen(name, operands, dtype, config) do
+      with {:ok, _name, _operands, _as} = calculation <-
+             calculation(name, operands, dtype, config),
+           do:
+             if(dtype == :s64 and MixedSigns.differs?(name, operands),
+               do: :mixed_signs,
+               else: calculation
+             )
     end
 
     ## The operation, its operands and the type of the calculation
