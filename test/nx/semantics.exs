@@ -3,6 +3,14 @@ defmodule ExCubecl.NxSemanticsTest do
   use ExUnit.Case, async: false
 
   # Of random bits, so that all exponents occur, and by the least number.
+  test "reduce and window_reduce begin with an element of another tensor" do
+    x = Nx.iota({2, 3})
+    first = Nx.tensor([7, -100, 3])[1]
+    sum = fn a, b -> Nx.add(a, b) end
+    assert Nx.to_flat_list(Nx.reduce(x, first, [axes: [1]], sum)) == [-97, -88]
+    assert Nx.to_flat_list(Nx.window_reduce(x, first, {1, 3}, sum)) == [-97, -88]
+  end
+
   test "the remainder of 64-bit floats is exact" do
     seed = System.unique_integer([:positive]) |> tap(&:rand.seed(:exsss, &1))
     by_least = for _ <- 1..500, do: {any_float(), 5.0e-324}

@@ -7,7 +7,7 @@ defmodule ExCubecl.NxTest.Operations do
   @moduletag :nx
   @moduletag timeout: :infinity
 
-  @files ~w(conversion backend programs dot indexing random complex comparison order windows bits float8 lin_alg scan training) ++
+  @files ~w(conversion backend programs dot indexing random complex comparison type_pairs order windows bits float8 lin_alg scan training) ++
            ~w(semantics lifetime places guide)
 
   test "tensors, operations, training and memory", do: ExCubecl.NxVm.passes(@files)

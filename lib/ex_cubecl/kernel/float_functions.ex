@@ -13,6 +13,7 @@ defmodule ExCubecl.Kernel.FloatFunctions do
     Logarithm,
     Power,
     Reduction,
+    Remainder,
     Roots,
     Trigonometric
   }
@@ -30,10 +31,11 @@ defmodule ExCubecl.Kernel.FloatFunctions do
     &Inverse.helpers/1,
     &Inverse.all/1,
     &Roots.all/1,
-    &Power.all/1
+    &Power.all/1,
+    &Remainder.all/1
   ]
 
-  @language ~w(exp expm1 log log1p sin cos tan sinh cosh tanh sigmoid asin acos atan asinh acosh atanh erf erfc erf_inv rsqrt cbrt pow atan2)a
+  @language ~w(exp expm1 log log1p sin cos tan sinh cosh tanh sigmoid asin acos atan asinh acosh atanh erf erfc erf_inv rsqrt cbrt pow atan2 rem)a
 
   parsed =
     for format <- Format.all(), reduce: %{} do
@@ -62,7 +64,7 @@ defmodule ExCubecl.Kernel.FloatFunctions do
   @doc "The names of the functions of one operand and of two."
   def names, do: @language
 
-  @doc "The kernel of a function for `:f32` or `:f64`; `nil` for a function of another module."
+  @doc "The kernel of a function for `:f32` or `:f64`; `nil` if it has none, as `rem` of `:f32`."
   def kernel(name, type), do: Map.get(functions(), {name, type})
 
   defp functions, do: unquote(Macro.escape(@functions))

@@ -77,8 +77,12 @@ defmodule ExCubecl.Kernel.Functions do
   defp calculated(function, [a, b], line, state) when function in @bits or function == :div,
     do: binary(function, a, b, integer(merged(a, b, line), function, line), state)
 
-  defp calculated(:rem, [a, b], line, state),
-    do: binary(:rem, a, b, number(merged(a, b, line), :rem, line), state)
+  defp calculated(:rem, [a, b], line, state) do
+    case number(merged(a, b, line), :rem, line) do
+      :f64 -> kernel(:rem, [a, b], :f64, state)
+      type -> binary(:rem, a, b, type, state)
+    end
+  end
 
   defp calculated(function, [a, b], line, state) when function in @kernels,
     do: kernel(function, [a, b], floating(merged(a, b, line), line), state)

@@ -5,7 +5,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     # an error of the operation; `{:fill, element}` for a result whose elements are all the same; `:host` where the device cannot calculate the result; `:raises` where Nx.BinaryBackend raises.
 
     alias ExCubecl.{Buffer, Error, View}
-    alias ExCubecl.Nx.{Comparison, MixedSigns, Operand, Reduction, Remainder, Storage}
+    alias ExCubecl.Nx.{Comparison, MixedSigns, Operand, Reduction, Storage}
     alias ExCubecl.Ops.{ComputeType, ElementWise, Functions}
     alias ExCubecl.View.Strides
 
@@ -29,7 +29,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     # Callbacks of Nx.BinaryBackend that for infinities and NaN raise, never return, or have another result than IEEE 754.
     @for_finite [:sign, :ceil, :floor, :round, :log, :log1p, :tanh, :atanh, :atan2, :remainder]
 
-    # These are calculated in the type of the result.
+    # These are calculated in the type of the result, or in `:f32` if that is narrow and does not have the operands.
     @transcendental [:pow, :atan2] ++ (@functions -- [:sqrt, :rsqrt])
 
     @doc "The names of the callbacks that `run/3` knows."
@@ -108,9 +108,6 @@ if Code.ensure_loaded?(Nx.Backend) do
         :unlike ->
           Comparison.run(name, operands, config)
 
-        :remainder_of_doubles ->
-          Remainder.run(operands, config)
-
         :mixed_signs ->
           MixedSigns.run(name, operands, config)
 
@@ -148,7 +145,7 @@ if Code.ensure_loaded?(Nx.Backend) do
         do: :unknown
 
     def lowered(name, operands, dtype, config) do
-      with other when other in [:unlike, :remainder_of_doubles, :mixed_signs] <-
+      with other when other in [:unlike, :mixed_signs] <-
              chosen(name, operands, dtype, config),
            do: :unknown
     end
@@ -176,8 +173,9 @@ if Code.ensure_loaded?(Nx.Backend) do
     end
 
     defp calculation(name, operands, dtype, config) when name in @transcendental do
-      type = Operand.compute_type(dtype, config.device)
-      {:ok, name, numbers(operands, type), as: type}
+      type = Operand.function_type(operands, dtype, config.device)
+      stored = Operand.compute_type(dtype, config.device)
+      {:ok, name, numbers(operands, type), as: type, dtype: stored}
     end
 
     defp calculation(name, operands, dtype, config)
@@ -187,7 +185,6 @@ if Code.ensure_loaded?(Nx.Backend) do
     # Nx.BinaryBackend raises for a division by zero.
     defp calculation(name, [_, divisor] = operands, dtype, config) when name in @divisions do
       cond do
-        dtype == :f64 -> :remainder_of_doubles
         dtype in @floats -> in_common(name, operands, dtype, config)
         zero?(divisor) -> :raises
         true -> {:ok, name, in_type(operands, dtype, config), []}

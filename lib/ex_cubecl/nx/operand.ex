@@ -72,12 +72,26 @@ if Code.ensure_loaded?(Nx.Backend) do
       cond do
         Enum.all?(operands, &fits?(&1, type)) -> {:ok, type}
         dtype in [:f16, :bf16, :f32] and computes?(device, :f64) -> {:ok, :f64}
+        dtype in [:f16, :bf16] and Enum.all?(operands, &fits?(&1, :f32)) -> {:ok, :f32}
         true -> :host
       end
     end
 
-    defp fits?(%View{dtype: from}, to) when to in [:f16, :bf16, :f32],
-      do: from in @floats or Types.exact?(from, to)
+    @doc "The type to calculate a function with for a result of type `dtype`: a narrow float may have neither the digits nor the range of an operand."
+    def function_type(operands, dtype, device) do
+      type = compute_type(dtype, device)
+
+      if dtype in [:f16, :bf16] and not Enum.all?(operands, &fits?(&1, type)),
+        do: :f32,
+        else: type
+    end
+
+    # The elements of `:bf16` may be in a view of `:f32`.
+    defp fits?(%View{dtype: from}, to) when to in [:f16, :bf16] and from in @floats,
+      do: from == to
+
+    defp fits?(%View{dtype: from}, :f32), do: from in @floats or Types.exact?(from, :f32)
+    defp fits?(%View{dtype: from}, to) when to in [:f16, :bf16], do: Types.exact?(from, to)
 
     defp fits?(%View{}, _to), do: true
     defp fits?(number, to) when is_integer(number), do: integer_fits?(number, to)

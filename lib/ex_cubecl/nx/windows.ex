@@ -54,7 +54,8 @@ if Code.ensure_loaded?(Nx.Backend) do
            {:ok, kernel} <- Tracing.kernel(fun, tensor.type, out.type, config) do
         axes = Enum.sort(opts[:axes] || Nx.axes(tensor))
 
-        with {:ok, result} <- Ops.Windows.reduce_axes(view, number, kernel, {axes, false}, dtype),
+        with {:ok, number} <- Ops.Initial.checked(:reduce, number),
+             {:ok, result} <- Ops.Windows.reduce_axes(view, number, kernel, {axes, false}, dtype),
              do: Buffer.reshape(result, out.shape)
       end
     end

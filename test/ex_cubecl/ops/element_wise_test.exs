@@ -218,6 +218,31 @@ defmodule ExCubecl.Ops.ElementWiseTest do
     end
   end
 
+  # Devices may take subnormal numbers for zero.
+  test "angles and remainders of numbers of every exponent" do
+    for {type, least} <- [f32: 1.2e-38, f64: 2.3e-308], type in types([:f32, :f64]) do
+      normal? = &(is_float(&1) and abs(&1) >= least)
+      bits = 8 * ExCubecl.DType.size!(type)
+      pattern = fn -> <<:rand.uniform(2 ** bits) - 1::size(bits)-native>> end
+      any = fn -> for(_ <- 1..3_000, do: pattern.()) |> IO.iodata_to_binary() end
+      [a, b] = for _ <- 1..2, do: Buffer.new!(any.(), [3_000], type)
+      numbers = Enum.zip([flat(a), flat(b), flat(Ops.atan2!(a, b)), flat(Ops.remainder!(a, b))])
+      numbers = Enum.filter(numbers, fn {a, b, _, _} -> normal?.(a) and normal?.(b) end)
+      assert length(numbers) > 2_000
+      most = if type == :f32, do: 1.0, else: 6.0
+
+      for {a, b, angle, rest} <- numbers do
+        if normal?.(:math.atan2(a, b)) do
+          {error, _, _} = Ulp.worst_of([a], [angle], &:math.atan2(&1, b), type)
+          assert error <= most, inspect({type, a, b, angle})
+        end
+
+        expected = :math.fmod(a, b)
+        if normal?.(expected), do: assert({type, a, b, rest} == {type, a, b, expected})
+      end
+    end
+  end
+
   test "powers and angles of special numbers, as in C" do
     for {a, b, power} <- [
           {0.0, 0.0, 1.0},

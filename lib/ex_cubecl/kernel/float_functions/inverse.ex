@@ -75,11 +75,16 @@ defmodule ExCubecl.Kernel.FloatFunctions.Inverse do
   @doc "Helpers: the angle of a point."
   def helpers(f), do: [arctangent: arctangent(f)]
 
-  defp scale(%{type: :f32}), do: :math.pow(2, 92)
-  defp scale(%{type: :f64}), do: :math.pow(2, 400)
+  # Factors for a point near zero, and for one so far away that a sum or a product overflows.
+  defp near(%{type: :f32}), do: {1.0e-12, :math.pow(2, 92)}
+  defp near(%{type: :f64}), do: {1.0e-12, :math.pow(2, 400)}
+  defp far(%{type: :f32}), do: {1.0e30, :math.pow(2, -24)}
+  defp far(%{type: :f64}), do: {1.0e290, :math.pow(2, -64)}
 
   def all(f) do
     {half_pi, half_pi_low} = f.half_pi
+    {near, enlarged} = near(f)
+    {far, reduced} = far(f)
 
     [
       asin:
@@ -136,11 +141,10 @@ defmodule ExCubecl.Kernel.FloatFunctions.Inverse do
             most = max(x_bits, y_bits)
             infinite? = most == unquote(f.infinity)
 
-            # Factors that keep products from underflow.
             scale =
               cond do
-                most < unquote(bits_of(f, 1.0e-12)) -> unquote(number(f.type, scale(f)))
-                most > unquote(bits_of(f, 1.0e12)) -> unquote(1 / scale(f))
+                most < unquote(bits_of(f, near)) -> unquote(number(f.type, enlarged))
+                most > unquote(bits_of(f, far)) -> unquote(number(f.type, reduced))
                 true -> 1.0
               end
 
