@@ -48,6 +48,19 @@ defmodule ExCubecl.NxComplexTest do
     end
   end
 
+  test "quotients of numbers whose squares have no float" do
+    sizes = [1.0e-30, 1.0e-25, 1.0, 1.0e12, 1.0e25]
+
+    for {size, other} <- for(a <- sizes, b <- sizes, a / b < 1.0e30, b / a < 1.0e30, do: {a, b}) do
+      x = Nx.tensor([Complex.new(3 * size, -4 * size)], type: :c64)
+      y = Nx.tensor([Complex.new(-other, 2 * other)], type: :c64)
+      [quotient] = Nx.to_flat_list(Nx.divide(x, y))
+      expected = Complex.divide(Complex.new(3 * size, -4 * size), Complex.new(-other, 2 * other))
+      error = Complex.abs(Complex.subtract(quotient, expected))
+      assert error <= 1.0e-6 * Complex.abs(expected), inspect({size, other, quotient})
+    end
+  end
+
   test "Fourier transforms" do
     for {shape, type} <- [{{16}, {:c, 64}}, {{3, 7}, {:c, 128}}, {{2, 3, 4}, {:c, 64}}] do
       x = complex(shape, type)

@@ -12,6 +12,31 @@ if Code.ensure_loaded?(Nx.Backend) do
     @difference Kernel.kernel(fn a, b -> a - b end)
     @total Kernel.kernel(fn a, b -> a + b end)
 
+    # Where the products of the formula leave the range of the type, c and d are divided by the larger one first.
+    quotient =
+      Kernel.kernel(fn a, b, c, d ->
+        square = c * c + d * d
+        product = a * c + b * d
+        most = max(abs(c), abs(d))
+        p = c / most
+        q = d / most
+        apart = (a * p + b * q) / most
+        inside? = square > 1.0e-20 and square < 1.0e20 and abs(product) < 1.0e30
+        if inside? or infinite?(most), do: product / square, else: apart / (p * p + q * q)
+      end)
+
+    quotient_imaginary =
+      Kernel.kernel(fn a, b, c, d ->
+        square = c * c + d * d
+        product = b * c - a * d
+        most = max(abs(c), abs(d))
+        p = c / most
+        q = d / most
+        apart = (b * p - a * q) / most
+        inside? = square > 1.0e-20 and square < 1.0e20 and abs(product) < 1.0e30
+        if inside? or infinite?(most), do: product / square, else: apart / (p * p + q * q)
+      end)
+
     arithmetic = [
       add: [{@total, [0, 2]}, {@total, [1, 3]}],
       subtract: [{@difference, [0, 2]}, {@difference, [1, 3]}],
@@ -19,10 +44,7 @@ if Code.ensure_loaded?(Nx.Backend) do
         {Kernel.kernel(fn a, b, c, d -> a * c - b * d end), [0, 1, 2, 3]},
         {Kernel.kernel(fn a, b, c, d -> a * d + b * c end), [0, 1, 2, 3]}
       ],
-      divide: [
-        {Kernel.kernel(fn a, b, c, d -> (a * c + b * d) / (c * c + d * d) end), [0, 1, 2, 3]},
-        {Kernel.kernel(fn a, b, c, d -> (b * c - a * d) / (c * c + d * d) end), [0, 1, 2, 3]}
-      ],
+      divide: [{quotient, [0, 1, 2, 3]}, {quotient_imaginary, [0, 1, 2, 3]}],
       equal: [{Kernel.kernel(fn a, b, c, d -> a == c and b == d end), [0, 1, 2, 3]}],
       not_equal: [{Kernel.kernel(fn a, b, c, d -> a != c or b != d end), [0, 1, 2, 3]}]
     ]
