@@ -408,6 +408,67 @@ defmodule ExCubecl.KernelTest do
     assert ExCubecl.to_list!(out) == [3.0]
   end
 
+  test "a literal has the digits of :f64 where it meets one, unless it was converted or joined others" do
+    {:ok, %{dtypes: dtypes}} = Device.info(nil)
+
+    single = fn x ->
+      <<x::float-32>> = <<x::float-32>>
+      x
+    end
+
+    kernels = [
+      {Kernel.kernel(fn x -> x * 0 + if(x > 0, do: 0.1, else: 0.3) end), [0.3, 0.1, 0.1]},
+      {Kernel.kernel(fn x ->
+         choice =
+           cond do
+             x < 0 -> if x < -2, do: 0.7, else: 0.3
+             x > 5 -> 0.6
+             true -> 0.1
+           end
+
+         x * 0 + choice
+       end), Enum.map([0.3, 0.1, 0.6], single)},
+      {Kernel.kernel(fn x ->
+         x * 0 +
+           cond do
+             x < 0 -> if x < -2, do: 0.7, else: 0.3
+             x > 5 -> 0.6
+             true -> 0.1
+           end
+       end), [0.3, 0.1, 0.6]},
+      {Kernel.kernel(fn x -> x * 0 + if(x > 0, do: 0.1, else: if(x > 7, do: x, else: 0.3)) end),
+       [0.3, 0.1, 0.1]},
+      {Kernel.kernel(fn x ->
+         a = 0.1
+         x * 0 + a
+       end), [0.1, 0.1, 0.1]},
+      {Kernel.kernel(fn x ->
+         sum = 0.0
+
+         for _i <- 0..0 do
+           step = 0.1
+           sum = sum + step + x * 0
+         end
+
+         sum
+       end), [0.1, 0.1, 0.1]},
+      {Kernel.kernel(fn x -> x * 0 + cast(0.1, :f32) end), List.duplicate(single.(0.1), 3)},
+      {Kernel.kernel(fn x -> x * 0 + cast(16_777_217, :f32) end),
+       [16_777_216.0, 16_777_216.0, 16_777_216.0]},
+      {Kernel.kernel(fn x ->
+         a = 0.1
+         a = if x > 5, do: 0.6, else: a
+         x * 0 + a
+       end), Enum.map([0.1, 0.1, 0.6], single)}
+    ]
+
+    for type <- [:f32, :f64], type in dtypes, {kernel, expected} <- kernels do
+      expected = if type == :f32, do: Enum.map(expected, single), else: expected
+      x = ExCubecl.buffer!([-1.0, 1.0, 6.0], [3], type)
+      assert ExCubecl.to_list!(Kernel.run!(kernel, [x])) == expected
+    end
+  end
+
   test "axes count from the last one, and size: replaces the shape" do
     place =
       Kernel.kernel(fn out -> out[index()] = 100 * index(:z) + 10 * index(:y) + index(:x) end)

@@ -21,7 +21,7 @@ defmodule ExCubecl.Kernel.Typer do
   def type(kernel, kinds, report?) do
     shared = for {name, type, _} <- kernel.shared, into: %{}, do: {name, memory(type, kinds)}
     bindings = Bindings.new(kernel, kinds, report?)
-    {:ok, infer(kernel, bindings, Map.merge(kinds, shared), %{}, @max_passes)}
+    {:ok, infer(kernel, bindings, Map.merge(kinds, shared), {%{}, %{}}, @max_passes)}
   rescue
     error in Types.TypeError -> {:error, error}
   end
@@ -35,14 +35,16 @@ defmodule ExCubecl.Kernel.Typer do
 
   defp memory(dtype, _kinds), do: {:shared, dtype}
 
-  # A variable has one type. The kernel is typed again until no assignment changes the type of a variable.
-  defp infer(kernel, bindings, kinds, variables, passes) do
-    state = start(kernel, bindings, kinds, variables)
+  # A variable has one type. The kernel is typed again until no assignment changes the type of a variable, and it is known which are always the same literal.
+  defp infer(kernel, bindings, kinds, known, passes) do
+    state = start(kernel, bindings, kinds, known)
     {body, state} = Trees.block(kernel.statements, state)
     {put, type, state} = result(kernel.result, bindings, state)
 
+    found = {state.variables, literals(state.values)}
+
     cond do
-      state.variables == variables ->
+      found == known ->
         typed(kernel, bindings, body ++ put, type, state)
 
       passes == 0 ->
@@ -52,16 +54,21 @@ defmodule ExCubecl.Kernel.Typer do
         )
 
       true ->
-        infer(kernel, bindings, kinds, state.variables, passes - 1)
+        infer(kernel, bindings, kinds, found, passes - 1)
     end
   end
 
-  defp start(kernel, bindings, kinds, variables) do
+  defp literals(values),
+    do: for({name, {:number, n}} when is_float(n) <- values, into: %{}, do: {name, n})
+
+  defp start(kernel, bindings, kinds, {variables, literals}) do
     %{
       kinds: kinds,
       slots: Bindings.slots(bindings),
       group: kernel.group,
       variables: variables,
+      literals: literals,
+      values: %{},
       locals: %{},
       scalars: %{},
       prefix: [],

@@ -97,7 +97,21 @@ defmodule ExCubecl.Kernel.Types do
 
   def coerce({:argument, _, name}, type, state), do: scalar(name, type, state)
   def coerce({type, tree}, type, state), do: {tree, state}
+  def coerce({:f32, tree}, :f64, state), do: {literal(tree) || {:cast, :f64, tree}, state}
   def coerce({_, tree}, type, state), do: {{:cast, type, tree}, state}
+
+  # Literals keep the digits that `:f32` does not have, and so do choices between them.
+  defp literal({:const, :f32, n}), do: {:const, :f64, n}
+
+  defp literal({:select, condition, then, other}) do
+    case {literal(then), literal(other)} do
+      {nil, _} -> nil
+      {_, nil} -> nil
+      {then, other} -> {:select, condition, then, other}
+    end
+  end
+
+  defp literal(_tree), do: nil
 
   defp constant(n, type) when type in @floats do
     {:const, type, n / 1}
@@ -130,7 +144,20 @@ defmodule ExCubecl.Kernel.Types do
   def converted({:argument, _, name}, type, state) when type not in @floats,
     do: scalar({:cast, name, type}, type, state)
 
+  def converted({:number, _} = number, :f32, state) do
+    {{:const, :f32, n}, state} = coerce(number, :f32, state)
+    {{:const, :f32, rounded(n)}, state}
+  end
+
   def converted(typed, type, state), do: coerce(typed, type, state)
+
+  # A number beyond the range of `:f32` becomes an infinity on the device.
+  defp rounded(n) do
+    <<rounded::float-32>> = <<n::float-32>>
+    rounded
+  rescue
+    _error -> n
+  end
 
   @doc "The bits of a typed tree as another type of the same size."
   def bitcast(tree, dtype, dtype, _line), do: tree
