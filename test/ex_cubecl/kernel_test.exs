@@ -408,7 +408,7 @@ defmodule ExCubecl.KernelTest do
     assert ExCubecl.to_list!(out) == [3.0]
   end
 
-  test "a literal has the digits of :f64 where it meets one, unless it was converted or joined others" do
+  test "floats that meet no typed operand are of :f64 in a kernel with a buffer of :f64" do
     {:ok, %{dtypes: dtypes}} = Device.info(nil)
 
     single = fn x ->
@@ -427,45 +427,58 @@ defmodule ExCubecl.KernelTest do
            end
 
          x * 0 + choice
-       end), Enum.map([0.3, 0.1, 0.6], single)},
-      {Kernel.kernel(fn x ->
-         x * 0 +
-           cond do
-             x < 0 -> if x < -2, do: 0.7, else: 0.3
-             x > 5 -> 0.6
-             true -> 0.1
-           end
        end), [0.3, 0.1, 0.6]},
-      {Kernel.kernel(fn x -> x * 0 + if(x > 0, do: 0.1, else: if(x > 7, do: x, else: 0.3)) end),
-       [0.3, 0.1, 0.1]},
       {Kernel.kernel(fn x ->
          a = 0.1
          x * 0 + a
        end), [0.1, 0.1, 0.1]},
-      {Kernel.kernel(fn x ->
-         sum = 0.0
-
-         for _i <- 0..0 do
-           step = 0.1
-           sum = sum + step + x * 0
-         end
-
-         sum
-       end), [0.1, 0.1, 0.1]},
-      {Kernel.kernel(fn x -> x * 0 + cast(0.1, :f32) end), List.duplicate(single.(0.1), 3)},
-      {Kernel.kernel(fn x -> x * 0 + cast(16_777_217, :f32) end),
-       [16_777_216.0, 16_777_216.0, 16_777_216.0]},
-      {Kernel.kernel(fn x ->
-         a = 0.1
-         a = if x > 5, do: 0.6, else: a
-         x * 0 + a
-       end), Enum.map([0.1, 0.1, 0.6], single)}
+      {Kernel.kernel(fn x -> x * 0 - sqrt(0.01) end), [-0.1, -0.1, -0.1]},
+      {Kernel.kernel(fn x -> x * 0 + cast(0.1, :f32) end), List.duplicate(single.(0.1), 3)}
     ]
 
-    for type <- [:f32, :f64], type in dtypes, {kernel, expected} <- kernels do
-      expected = if type == :f32, do: Enum.map(expected, single), else: expected
+    with_number = [
+      {Kernel.kernel(fn x, a -> x * 0 + (1 - a) end), [0.9, 0.9, 0.9]},
+      {Kernel.kernel(fn x, a -> x * 0 + -a end), [-0.1, -0.1, -0.1]},
+      {Kernel.kernel(fn x, a -> x * 0 + (a + a) end), [0.2, 0.2, 0.2]}
+    ]
+
+    cases =
+      for({kernel, expected} <- kernels, do: {kernel, [], expected}) ++
+        for {kernel, expected} <- with_number, do: {kernel, [0.1], expected}
+
+    for type <- [:f32, :f64], type in dtypes, {kernel, numbers, expected} <- cases do
       x = ExCubecl.buffer!([-1.0, 1.0, 6.0], [3], type)
-      assert ExCubecl.to_list!(Kernel.run!(kernel, [x])) == expected
+      found = Kernel.run!(kernel, [x | numbers])
+      assert ExCubecl.dtype!(found) == Atom.to_string(type)
+      close? = &(abs(&1 - &2) <= if(type == :f32, do: 1.0e-7, else: 1.0e-16))
+      assert found |> ExCubecl.to_list!() |> Enum.zip_with(expected, close?) |> Enum.all?()
+    end
+  end
+
+  test "functions have the same bits beside a buffer of another type" do
+    {:ok, %{dtypes: dtypes}} = Device.info(nil)
+
+    if :f64 in dtypes do
+      x = ExCubecl.buffer!(for(i <- 1..100, do: i / 7 - 5), [100], :f32)
+      zero = Buffer.zeros!([100], :f64)
+
+      for {name, kernel, beside} <- [
+            {:exp, Kernel.kernel(fn x -> exp(x) end),
+             Kernel.kernel(fn x, z -> exp(x) + cast(z, :f32) end)},
+            {:erf, Kernel.kernel(fn x -> erf(x) end),
+             Kernel.kernel(fn x, z -> erf(x) + cast(z, :f32) end)},
+            {:atan2, Kernel.kernel(fn x -> atan2(x, 2.5) end),
+             Kernel.kernel(fn x, z -> atan2(x, 2.5) + cast(z, :f32) end)},
+            {:pow, Kernel.kernel(fn x -> abs(x) ** 1.7 end),
+             Kernel.kernel(fn x, z -> abs(x) ** 1.7 + cast(z, :f32) end)},
+            {:cbrt, Kernel.kernel(fn x -> cbrt(x) end),
+             Kernel.kernel(fn x, z -> cbrt(x) + cast(z, :f32) end)}
+          ] do
+        alone = Kernel.run!(kernel, [x])
+        together = Kernel.run!(beside, [x, zero])
+        assert {name, together.dtype} == {name, :f32}
+        assert {name, ExCubecl.to_list!(together)} == {name, ExCubecl.to_list!(alone)}
+      end
     end
   end
 

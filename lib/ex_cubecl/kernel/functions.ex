@@ -62,30 +62,30 @@ defmodule ExCubecl.Kernel.Functions do
   defp fold(_, _, _), do: nil
 
   defp calculated(:divide, [a, b], line, state),
-    do: binary(:div, a, b, floating(merged(a, b, line), line), state)
+    do: binary(:div, a, b, floating(merged(a, b, line, state), line), state)
 
   defp calculated(function, [a, b], line, state) when function in @arithmetic,
-    do: binary(function, a, b, number(merged(a, b, line), function, line), state)
+    do: binary(function, a, b, number(merged(a, b, line, state), function, line), state)
 
   defp calculated(function, [a, b], line, state) when function in @comparisons do
-    type = merged(a, b, line)
+    type = merged(a, b, line, state)
     type = if type == :bool, do: :u8, else: type
     {{_, tree}, state} = binary(function, a, b, type, state)
     {{:bool, tree}, state}
   end
 
   defp calculated(function, [a, b], line, state) when function in @bits or function == :div,
-    do: binary(function, a, b, integer(merged(a, b, line), function, line), state)
+    do: binary(function, a, b, integer(merged(a, b, line, state), function, line), state)
 
   defp calculated(:rem, [a, b], line, state) do
-    case number(merged(a, b, line), :rem, line) do
+    case number(merged(a, b, line, state), :rem, line) do
       :f64 -> kernel(:rem, [a, b], :f64, state)
       type -> binary(:rem, a, b, type, state)
     end
   end
 
   defp calculated(function, [a, b], line, state) when function in @kernels,
-    do: kernel(function, [a, b], floating(merged(a, b, line), line), state)
+    do: kernel(function, [a, b], floating(merged(a, b, line, state), line), state)
 
   defp calculated(function, [a, b], line, state) when function in [:and, :or] do
     with {:bool, a} <- a, {:bool, b} <- b do

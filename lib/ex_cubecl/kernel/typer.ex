@@ -21,7 +21,7 @@ defmodule ExCubecl.Kernel.Typer do
   def type(kernel, kinds, report?) do
     shared = for {name, type, _} <- kernel.shared, into: %{}, do: {name, memory(type, kinds)}
     bindings = Bindings.new(kernel, kinds, report?)
-    {:ok, infer(kernel, bindings, Map.merge(kinds, shared), {%{}, %{}}, @max_passes)}
+    {:ok, infer(kernel, bindings, Map.merge(kinds, shared), %{}, @max_passes)}
   rescue
     error in Types.TypeError -> {:error, error}
   end
@@ -35,16 +35,14 @@ defmodule ExCubecl.Kernel.Typer do
 
   defp memory(dtype, _kinds), do: {:shared, dtype}
 
-  # A variable has one type. The kernel is typed again until no assignment changes the type of a variable, and it is known which are always the same literal.
-  defp infer(kernel, bindings, kinds, known, passes) do
-    state = start(kernel, bindings, kinds, known)
+  # `float` of the state is the type of floats that meet no typed operand. A variable has one type. The kernel is typed again until no assignment changes the type of a variable.
+  defp infer(kernel, bindings, kinds, variables, passes) do
+    state = start(kernel, bindings, kinds, variables)
     {body, state} = Trees.block(kernel.statements, state)
     {put, type, state} = result(kernel.result, bindings, state)
 
-    found = {state.variables, literals(state.values)}
-
     cond do
-      found == known ->
+      state.variables == variables ->
         typed(kernel, bindings, body ++ put, type, state)
 
       passes == 0 ->
@@ -54,21 +52,17 @@ defmodule ExCubecl.Kernel.Typer do
         )
 
       true ->
-        infer(kernel, bindings, kinds, found, passes - 1)
+        infer(kernel, bindings, kinds, state.variables, passes - 1)
     end
   end
 
-  defp literals(values),
-    do: for({name, {:number, n}} when is_float(n) <- values, into: %{}, do: {name, n})
-
-  defp start(kernel, bindings, kinds, {variables, literals}) do
+  defp start(kernel, bindings, kinds, variables) do
     %{
       kinds: kinds,
       slots: Bindings.slots(bindings),
       group: kernel.group,
+      float: if(Enum.any?(kinds, &match?({_, {_, :f64}}, &1)), do: :f64, else: :f32),
       variables: variables,
-      literals: literals,
-      values: %{},
       locals: %{},
       scalars: %{},
       prefix: [],

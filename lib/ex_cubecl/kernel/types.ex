@@ -19,10 +19,13 @@ defmodule ExCubecl.Kernel.Types do
 
   def unsigned?(type), do: type in [:u8, :u16, :u32, :u64]
 
-  # A number without a typed operand gets its default type.
-  def defaulted({{:number, n}, state}), do: typed_as({:number, n}, default_type(n), state)
+  # A number without a typed operand gets its default type: a float that of the state.
+  def defaulted({{:number, n}, state}), do: typed_as({:number, n}, default_type(n, state), state)
   def defaulted({{:argument, :int, _} = argument, state}), do: typed_as(argument, :s32, state)
-  def defaulted({{:argument, :float, _} = argument, state}), do: typed_as(argument, :f32, state)
+
+  def defaulted({{:argument, :float, _} = argument, state}),
+    do: typed_as(argument, state.float, state)
+
   def defaulted({{_, _}, _} = typed), do: typed
 
   defp typed_as(typed, type, state) do
@@ -30,25 +33,29 @@ defmodule ExCubecl.Kernel.Types do
     {{type, tree}, state}
   end
 
-  defp default_type(n) when is_integer(n) and n in -2_147_483_648..2_147_483_647, do: :s32
-  defp default_type(n) when is_integer(n), do: :s64
-  defp default_type(_), do: :f32
+  defp default_type(n, _state) when is_integer(n) and n in -2_147_483_648..2_147_483_647, do: :s32
+  defp default_type(n, _state) when is_integer(n), do: :s64
+  defp default_type(_float, state), do: state.float
 
-  def merged({:number, a}, {:number, b}, _line),
-    do: if(is_float(a) or is_float(b), do: :f32, else: default_type(max(abs(a), abs(b))))
+  @doc "The type that two typed expressions merge to; that of two numbers, if one is a float, is `float` of the state."
+  def merged({:number, a}, {:number, b}, _line, state) do
+    if is_float(a) or is_float(b),
+      do: state.float,
+      else: default_type(max(abs(a), abs(b)), state)
+  end
 
-  def merged({:argument, a, _}, {:argument, b, _}, _line),
-    do: if(:float in [a, b], do: :f32, else: :s32)
+  def merged({:argument, a, _}, {:argument, b, _}, _line, state),
+    do: if(:float in [a, b], do: state.float, else: :s32)
 
-  def merged({:argument, :float, _}, {:number, _}, _line), do: :f32
-  def merged({:argument, :int, _}, {:number, n}, _line), do: default_type(n)
+  def merged({:argument, :float, _}, {:number, _}, _line, state), do: state.float
+  def merged({:argument, :int, _}, {:number, n}, _line, state), do: default_type(n, state)
 
-  def merged({:number, _} = number, {:argument, _, _} = argument, line),
-    do: merged(argument, number, line)
+  def merged({:number, _} = number, {:argument, _, _} = argument, line, state),
+    do: merged(argument, number, line, state)
 
-  def merged({:number, _} = number, {type, _}, line), do: join(type, number, line)
-  def merged({type, _}, other, line), do: join(type, other, line)
-  def merged(argument, {type, _}, line), do: join(type, argument, line)
+  def merged({:number, _} = number, {type, _}, line, _state), do: join(type, number, line)
+  def merged({type, _}, other, line, _state), do: join(type, other, line)
+  def merged(argument, {type, _}, line, _state), do: join(type, argument, line)
 
   # The type of a typed value combined with another operand.
   def join(:bool, {:bool, _}, _line), do: :bool
@@ -97,21 +104,7 @@ defmodule ExCubecl.Kernel.Types do
 
   def coerce({:argument, _, name}, type, state), do: scalar(name, type, state)
   def coerce({type, tree}, type, state), do: {tree, state}
-  def coerce({:f32, tree}, :f64, state), do: {literal(tree) || {:cast, :f64, tree}, state}
   def coerce({_, tree}, type, state), do: {{:cast, type, tree}, state}
-
-  # Literals keep the digits that `:f32` does not have, and so do choices between them.
-  defp literal({:const, :f32, n}), do: {:const, :f64, n}
-
-  defp literal({:select, condition, then, other}) do
-    case {literal(then), literal(other)} do
-      {nil, _} -> nil
-      {_, nil} -> nil
-      {then, other} -> {:select, condition, then, other}
-    end
-  end
-
-  defp literal(_tree), do: nil
 
   defp constant(n, type) when type in @floats do
     {:const, type, n / 1}
@@ -144,20 +137,7 @@ defmodule ExCubecl.Kernel.Types do
   def converted({:argument, _, name}, type, state) when type not in @floats,
     do: scalar({:cast, name, type}, type, state)
 
-  def converted({:number, _} = number, :f32, state) do
-    {{:const, :f32, n}, state} = coerce(number, :f32, state)
-    {{:const, :f32, rounded(n)}, state}
-  end
-
   def converted(typed, type, state), do: coerce(typed, type, state)
-
-  # A number beyond the range of `:f32` becomes an infinity on the device.
-  defp rounded(n) do
-    <<rounded::float-32>> = <<n::float-32>>
-    rounded
-  rescue
-    _error -> n
-  end
 
   @doc "The bits of a typed tree as another type of the same size."
   def bitcast(tree, dtype, dtype, _line), do: tree

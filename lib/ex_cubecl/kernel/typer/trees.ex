@@ -208,7 +208,7 @@ defmodule ExCubecl.Kernel.Typer.Trees do
     {condition, state} = condition(condition, line, state)
     {then, state} = expression(then, state)
     {other, state} = expression(other, state)
-    type = merged(then, other, line)
+    type = merged(then, other, line, state)
     {then, state} = coerce(then, type, state)
     {other, state} = coerce(other, type, state)
     {{type, chosen(condition, then, other)}, state}
@@ -239,9 +239,11 @@ defmodule ExCubecl.Kernel.Typer.Trees do
     {typed, state} = Enum.map_reduce(args, state, &expression/2)
 
     case Functions.call(function, typed, line, state) do
-      {{:kernel, kernel, args, type}, state} ->
-        {typed, state} = expression({:inline, kernel, Enum.map(args, &{:bound, &1})}, state)
-        {tree, state} = coerce(typed, type, state)
+      # The numbers of the function are of its type.
+      {{:kernel, kernel, [{float, _} | _] = args, type}, %{float: outer} = state} ->
+        inline = {:inline, kernel, Enum.map(args, &{:bound, &1})}
+        {typed, state} = expression(inline, %{state | float: float})
+        {tree, state} = coerce(typed, type, %{state | float: outer})
         {{type, tree}, state}
 
       typed ->

@@ -13,8 +13,7 @@ defmodule ExCubecl.Kernel.Typer.Variables do
     joined = if known, do: join(known, typed, line), else: type
     state = %{state | variables: Map.put(state.variables, name, joined)}
     state = %{state | locals: Map.put_new(state.locals, name, map_size(state.locals))}
-    values = Map.update(state.values, name, typed, fn _ -> :several end)
-    {tree, state} = coerce(typed, joined, %{state | values: values})
+    {tree, state} = coerce(typed, joined, state)
     {{:set, state.locals[name], tree}, state}
   end
 
@@ -40,11 +39,10 @@ defmodule ExCubecl.Kernel.Typer.Variables do
     {{:var, name}, %{state | prefix: [set | state.prefix]}}
   end
 
-  @doc "The value of a variable that was set before. One that is always the same literal is that literal."
+  @doc "The value of a variable that was set before."
   def variable(name, state) do
-    case {state.variables[name], state.locals[name], state.literals[name]} do
-      {:f32, slot, n} when slot != nil and n != nil -> {:f32, {:const, :f32, n}}
-      {type, slot, _} when type != nil and slot != nil -> {type, {:local, slot}}
+    case {state.variables[name], state.locals[name]} do
+      {type, slot} when type != nil and slot != nil -> {type, {:local, slot}}
       _ -> type_error(0, "#{shown(name)} has no value here: set it before the branch or loop")
     end
   end
