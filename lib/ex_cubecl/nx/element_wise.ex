@@ -29,7 +29,7 @@ if Code.ensure_loaded?(Nx.Backend) do
     # Callbacks of Nx.BinaryBackend that for infinities and NaN raise, never return, or have another result than IEEE 754.
     @for_finite [:sign, :ceil, :floor, :round, :log, :log1p, :tanh, :atanh, :atan2, :remainder]
 
-    # These are calculated in the type of the result, or in `:f32` if that is narrow and does not have the operands.
+    # These are calculated in the type of the result, or in `:f32` if that is a 16-bit float without the values of the operands.
     @transcendental [:pow, :atan2] ++ (@functions -- [:sqrt, :rsqrt])
 
     @doc "The names of the callbacks that `run/3` knows."
