@@ -67,7 +67,8 @@ defmodule ExCubecl.Kernel do
   ## Types
 
   Types are inferred from the buffers of the call and promoted as in Nx; a number takes the type of the other operand, a float together with
-  integers gives `:f32`. Floats that meet no typed operand are of `:f32`, and of `:f64` in a kernel with a buffer of `:f64`. `/` of integers is `:f32`; `div` and `rem` truncate towards zero, and are 0 if the divisor is 0. Results of comparisons are
+  integers gives `:f32`. Numbers that meet no typed operand are of `:f32` or `:s32`, and in a kernel with a buffer of 64 bits of `:f64` or `:s64`
+  (`guides/kernels.md`). `/` of integers is `:f32`; `div` and `rem` truncate towards zero, and are 0 if the divisor is 0. Results of comparisons are
   stored as 0 and 1 (`:u8`). `cast` of a float to an integer type truncates it and clamps it to the range, NaN becomes 0; `cast` of an integer
   keeps its low bits; a value that is stored in an output is cast to the type of the output. `min` and `max` are NaN if either operand is NaN.
   Shifts take the distance modulo the number of bits of the type. `guides/kernels.md` has all rules. Each combination of types is compiled once.

@@ -455,6 +455,27 @@ defmodule ExCubecl.KernelTest do
     end
   end
 
+  test "integers that meet no typed operand are of :s64 in a kernel with a buffer of :s64 or :u64" do
+    {:ok, %{dtypes: dtypes}} = Device.info(nil)
+
+    if :s64 in dtypes do
+      x = ExCubecl.buffer!([1], [1], :s64)
+      run = fn kernel, args -> ExCubecl.to_list!(Kernel.run!(kernel, [x | args])) end
+      assert run.(Kernel.kernel(fn x, n -> x + n * 2 end), [2_000_000_000]) == [4_000_000_001]
+      assert run.(Kernel.kernel(fn x, n -> x + -n end), [3_000_000_000]) == [-2_999_999_999]
+
+      doubled =
+        Kernel.kernel(fn x ->
+          a = 2_000_000_000
+          x + a * 2
+        end)
+
+      assert run.(doubled, []) == [4_000_000_001]
+      small = Kernel.run!(Kernel.kernel(fn x -> if x > 0, do: 1, else: 0 end), [s32([5])])
+      assert {small.dtype, ExCubecl.to_list!(small)} == {:s32, [1]}
+    end
+  end
+
   test "functions have the same bits beside a buffer of another type" do
     {:ok, %{dtypes: dtypes}} = Device.info(nil)
 

@@ -35,7 +35,7 @@ defmodule ExCubecl.Kernel.Typer do
 
   defp memory(dtype, _kinds), do: {:shared, dtype}
 
-  # `float` of the state is the type of floats that meet no typed operand. A variable has one type. The kernel is typed again until no assignment changes the type of a variable.
+  # `float` and `integer` of the state are the types of numbers that meet no typed operand. A variable has one type. The kernel is typed again until no assignment changes the type of a variable.
   defp infer(kernel, bindings, kinds, variables, passes) do
     state = start(kernel, bindings, kinds, variables)
     {body, state} = Trees.block(kernel.statements, state)
@@ -61,13 +61,21 @@ defmodule ExCubecl.Kernel.Typer do
       kinds: kinds,
       slots: Bindings.slots(bindings),
       group: kernel.group,
-      float: if(Enum.any?(kinds, &match?({_, {_, :f64}}, &1)), do: :f64, else: :f32),
+      float: if(any?(kinds, [:f64]), do: :f64, else: :f32),
+      integer: if(any?(kinds, [:s64, :u64]), do: :s64, else: :s32),
       variables: variables,
       locals: %{},
       scalars: %{},
       prefix: [],
       calls: 0
     }
+  end
+
+  defp any?(kinds, dtypes) do
+    Enum.any?(kinds, fn
+      {_name, {_, dtype}} -> dtype in dtypes
+      _number -> false
+    end)
   end
 
   # The statements that store the result of an element-wise kernel.

@@ -19,9 +19,11 @@ defmodule ExCubecl.Kernel.Types do
 
   def unsigned?(type), do: type in [:u8, :u16, :u32, :u64]
 
-  # A number without a typed operand gets its default type: a float that of the state.
+  # A number without a typed operand gets a default type of the state.
   def defaulted({{:number, n}, state}), do: typed_as({:number, n}, default_type(n, state), state)
-  def defaulted({{:argument, :int, _} = argument, state}), do: typed_as(argument, :s32, state)
+
+  def defaulted({{:argument, :int, _} = argument, state}),
+    do: typed_as(argument, state.integer, state)
 
   def defaulted({{:argument, :float, _} = argument, state}),
     do: typed_as(argument, state.float, state)
@@ -33,11 +35,13 @@ defmodule ExCubecl.Kernel.Types do
     {{type, tree}, state}
   end
 
-  defp default_type(n, _state) when is_integer(n) and n in -2_147_483_648..2_147_483_647, do: :s32
+  defp default_type(n, state) when is_integer(n) and n in -2_147_483_648..2_147_483_647,
+    do: state.integer
+
   defp default_type(n, _state) when is_integer(n), do: :s64
   defp default_type(_float, state), do: state.float
 
-  @doc "The type that two typed expressions merge to; that of two numbers, if one is a float, is `float` of the state."
+  @doc "The type that two typed expressions merge to; that of two numbers is `float` or `integer` of the state."
   def merged({:number, a}, {:number, b}, _line, state) do
     if is_float(a) or is_float(b),
       do: state.float,
@@ -45,7 +49,7 @@ defmodule ExCubecl.Kernel.Types do
   end
 
   def merged({:argument, a, _}, {:argument, b, _}, _line, state),
-    do: if(:float in [a, b], do: state.float, else: :s32)
+    do: if(:float in [a, b], do: state.float, else: state.integer)
 
   def merged({:argument, :float, _}, {:number, _}, _line, state), do: state.float
   def merged({:argument, :int, _}, {:number, n}, _line, state), do: default_type(n, state)

@@ -174,11 +174,12 @@ defmodule ExCubecl.Ops.Blocks do
     at = Index.at(:kept, axis)
     step = if axis == rank - 1, do: Index.number(1), else: Index.var(ends(axis + 1))
     length = Index.var(Index.length(:kept, axis))
-    is_end = {:if, 0, Index.call(:eq, Index.var(at), length), Index.number(1), Index.number(0)}
+    at_end = Index.call(:eq, Index.var(at), length)
+    is_end = {:if, 0, at_end, Index.unsigned(Index.number(1)), Index.number(0)}
 
     [
       increased(at, Index.unsigned(step)),
-      Index.let(ends(axis), Index.unsigned(is_end)),
+      Index.let(ends(axis), is_end),
       Index.let(at, chosen(axis, Index.number(0), Index.var(at)))
     ] ++
       for {name, pattern, _} <- space.operands, carries?(pattern, axis) do

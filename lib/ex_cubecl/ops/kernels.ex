@@ -11,7 +11,8 @@ defmodule ExCubecl.Ops.Kernels do
     out[i] = if rem(i, n) == div(i, n), do: 1, else: 0
   end
 
-  ## Cumulative operations. `running` is within each chunk, `combine` adds the result of the preceding chunks.
+  ## Cumulative operations. `running` is within each chunk, `combine` adds the result of the preceding chunks. Products of lengths are of :s32, also where the
+  # elements have 64 bits.
 
   for {name, step} <- [
         sum: quote(do: acc + x),
@@ -24,7 +25,7 @@ defmodule ExCubecl.Ops.Kernels do
         defkernel unquote(:"running_#{name}")(input, n, inner, chunk, chunks, out) do
           i = index()
           start = rem(div(i, inner), chunks) * chunk
-          base = (div(i, inner * chunks) * n + start) * inner + rem(i, inner)
+          base = (div(i, cast(inner, :s32) * chunks) * n + start) * inner + rem(i, inner)
           acc = input[base]
           out[base] = acc
 
@@ -40,7 +41,7 @@ defmodule ExCubecl.Ops.Kernels do
         defkernel unquote(:"combine_#{name}")(before, n, inner, chunk, chunks, out) do
           i = index()
           c = div(rem(div(i, inner), n), chunk)
-          o = div(i, inner * n)
+          o = div(i, cast(inner, :s32) * n)
 
           if c > 0 do
             acc = before[(o * chunks + c - 1) * inner + rem(i, inner)]
@@ -57,7 +58,7 @@ defmodule ExCubecl.Ops.Kernels do
   defkernel last_of_chunks(results, n, inner, chunk, chunks, out) do
     i = index()
     last = (rem(div(i, inner), chunks) + 1) * chunk - 1
-    at = (div(i, inner * chunks) * n + last) * inner + rem(i, inner)
+    at = (div(i, cast(inner, :s32) * chunks) * n + last) * inner + rem(i, inner)
     out[i] = if last < n, do: results[at], else: 0
   end
 end

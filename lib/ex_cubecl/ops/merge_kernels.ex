@@ -55,7 +55,7 @@ defmodule ExCubecl.Ops.MergeKernels do
 
         quote do
           unquote(variable.("c", "#{i}_#{j}")) =
-            if unquote(j) < left and unquote(swapped), do: 1, else: 0
+            if unquote(j) < left and unquote(swapped), do: cast(1, :s32), else: 0
         end
       end
 

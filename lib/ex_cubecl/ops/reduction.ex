@@ -213,7 +213,8 @@ defmodule ExCubecl.Ops.Reduction do
     next = fn variables ->
       [x | rest] = elements.(variables)
       chosen = &{:if, 0, Index.call(:ne, Index.var(:chosen), Index.number(0)), &1, Index.var(&2)}
-      chosen? = {:if, 0, Index.call(:and, exists(1), preferred), Index.number(1), Index.number(0)}
+      first? = Index.call(:and, exists(1), preferred)
+      chosen? = {:if, 0, first?, Index.unsigned(Index.number(1)), Index.number(0)}
 
       [
         Index.let(:value, x),

@@ -43,7 +43,7 @@ defmodule ExCubecl.Ops.Reductions do
   }
 
   @same Kernel.kernel(fn x -> x end)
-  @not_zero Kernel.kernel(fn x -> if x != 0, do: 1, else: 0 end)
+  @not_zero Kernel.kernel(fn x -> if x != 0, do: cast(1, :s32), else: 0 end)
   @root Kernel.kernel(fn sum, count -> sqrt(sum / count) end)
   @square Kernel.kernel(fn x, mean -> (x - mean) * (x - mean) end)
 

@@ -22,7 +22,7 @@ defmodule ExCubecl.Ops.SegmentSum do
       cell = first
       sum = cast(0, unquote(type))
       first_sum = sum
-      inner = 0
+      inner = cast(0, :s32)
 
       # With bounds that depend on the chunk, the loop would take longer to compile.
       for step <- 0..(unquote(@chunk) - 1) do
@@ -33,7 +33,7 @@ defmodule ExCubecl.Ops.SegmentSum do
 
           if next != cell do
             if inner == 1, do: sums[cell * width + k] = sum, else: first_sum = sum
-            inner = 1
+            inner = cast(1, :s32)
             cell = next
             sum = cast(0, unquote(type))
           end

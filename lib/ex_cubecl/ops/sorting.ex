@@ -98,7 +98,7 @@ defmodule ExCubecl.Ops.Sorting do
   @first Kernel.kernel(fn x, out ->
            i = index()
            same = i > 0 and (x[i] == x[i - 1] or (x[i] != x[i] and x[i - 1] != x[i - 1]))
-           out[i] = if same, do: 0, else: 1
+           out[i] = if same, do: cast(0, :s32), else: 1
          end)
 
   @distinct Kernel.kernel(fn x, counts, out ->
@@ -109,7 +109,7 @@ defmodule ExCubecl.Ops.Sorting do
   # On a CPU, one invocation takes less time than launches for the counts.
   @most_on_cpu 1024
   @in_a_row Kernel.kernel(fn x, n, out, count ->
-              last = 0
+              last = cast(0, :s32)
 
               for j <- 0..(n - 1) do
                 same = j > 0 and (x[j] == x[j - 1] or (x[j] != x[j] and x[j - 1] != x[j - 1]))

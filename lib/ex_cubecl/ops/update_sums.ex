@@ -70,14 +70,14 @@ defmodule ExCubecl.Ops.UpdateSums do
 
     value = {:cast, type, {:at, 0, :updates, place}}
     sum = Index.let(:sum, Index.call(:add, Index.var(:sum), value))
-    found = Index.let(:found, Index.number(1))
+    found = Index.let(:found, Index.unsigned(Index.number(1)))
     body = statements ++ [{:branch, 0, Index.call(:and, inside, own), [sum, found], []}]
     last = Index.call(:sub, Index.var(:rows), Index.number(1))
     any = Index.call(:eq, Index.var(:found), Index.number(1))
 
     code = [
       Index.let(:sum, {:cast, type, Index.number(0)}),
-      Index.let(:found, Index.number(0)),
+      Index.let(:found, Index.unsigned(Index.number(0))),
       {:for, 0, :j, Index.number(0), last, body},
       {:write, 0, :sums, {:index, nil},
        {:if, 0, any, Index.var(:sum), {:cast, type, Index.var(:none)}}}

@@ -4,57 +4,45 @@ defmodule ExCubecl.Kernel.FloatFunctions.ErrorFunction do
 
   import ExCubecl.Kernel.FloatFunctions.Format
 
-  alias ExCubecl.Kernel.FloatFunctions.{Exponential, Logarithm}
+  alias ExCubecl.Kernel.FloatFunctions.Exponential
 
-  @doc "Helpers: erfc of numbers from 0.45 on, and a step of Halley's method for erf_inv."
+  @doc "Helpers: erfc of numbers from 0.45 on, as exp(-x^2) (1 + g) / (1 + 2 x), and a step of Halley's method for erf_inv."
   def helpers(f) do
     [
       far_erfc:
         quote do
           fn value ->
             size = unquote(limited(f, quote(do: value), far(f)))
-            unquote_splicing(far_erfc(f))
+            t = (size - 3.75) / (size + 3.75)
+            g = unquote(polynomial(f, :erfc, quote(do: t)))
+            square = size * size
+            x = -square
+            unquote_splicing(Exponential.reduced(f))
+            rest = rest - product_error(size, size, square)
+            power = 1 + r
+            power_rest = 1 - power + r + (rest * (power + (c + s)) + (c + s))
+            factor = 1 + g
+            factor_rest = 1 - factor + g
+            over = power * factor
+
+            over_rest =
+              product_error(power, factor, over) + (power * factor_rest + power_rest * factor)
+
+            twice = size + size
+            under = 1 + twice
+            under_rest = sum_error(unquote(number(f.type, 1)), twice, under)
             scaled(quotient(over, over_rest, under, under_rest), n)
           end
         end,
-      # `complement` is 1 - erf of the result. exp(-size^2) is erfc size (1 + 2 size) / (1 + g); erfc of no result is subnormal.
+      # `rest` is 1 - erf of the result.
       nearer:
         quote do
-          fn size, complement ->
-            unquote_splicing(far_erfc(f))
-            y = quotient(over, over_rest, under, under_rest) * power_of_two(n)
-            d = (y - complement) * 0.886226925452758 * factor / (y * under)
-            size + d / (1 - size * d)
+          fn y, rest ->
+            d = (far_erfc(y) - rest) * 0.886226925452758 * exp(y * y)
+            y + d / (1 - y * d)
           end
         end
     ]
-  end
-
-  # erfc size is exp(-size^2) (1 + g) / (1 + 2 size): sets factor, under, n, and the rest for 2^n (over + over_rest) / (under + under_rest).
-  defp far_erfc(f) do
-    {:__block__, _, lines} =
-      quote do
-        t = (size - 3.75) / (size + 3.75)
-        g = unquote(polynomial(f, :erfc, quote(do: t)))
-        square = size * size
-        x = -square
-        unquote_splicing(Exponential.reduced(f))
-        rest = rest - product_error(size, size, square)
-        power = 1 + r
-        power_rest = 1 - power + r + (rest * (power + (c + s)) + (c + s))
-        factor = 1 + g
-        factor_rest = 1 - factor + g
-        over = power * factor
-
-        over_rest =
-          product_error(power, factor, over) + (power * factor_rest + power_rest * factor)
-
-        twice = size + size
-        under = 1 + twice
-        under_rest = sum_error(unquote(number(f.type, 1)), twice, under)
-      end
-
-    lines
   end
 
   def all(f) do
@@ -92,9 +80,7 @@ defmodule ExCubecl.Kernel.FloatFunctions.ErrorFunction do
             z = x * x
             near = size + size * unquote(polynomial(f, :erf_inv, quote(do: z)))
             rest = 1 - size
-            product = rest * (1 + size)
-            unquote_splicing(Logarithm.rough(f, quote(do: product)))
-            s = sqrt(-rough)
+            s = sqrt(-log(rest * (1 + size)))
             far = unquote(polynomial(f, :tail, quote(do: s)))
             unquote_splicing(steps(f))
 

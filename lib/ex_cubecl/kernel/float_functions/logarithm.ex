@@ -44,32 +44,6 @@ defmodule ExCubecl.Kernel.FloatFunctions.Logarithm do
     lines
   end
 
-  # Sets e and f for 2^e (1 + f), a positive normal number.
-  defp reduced(f, x) do
-    {:__block__, _, lines} =
-      quote do
-        bits = bitcast(unquote(x), unquote(f.integer))
-        e = bsr(bits - unquote(root_half(f)), unquote(f.mantissa))
-        f = bitcast(bits - bsl(e, unquote(f.mantissa)), unquote(f.type)) - 1
-      end
-
-    lines
-  end
-
-  @doc "Sets `rough` to the logarithm of a positive normal number, without care for the last digits."
-  def rough(f, x) do
-    {:__block__, _, lines} =
-      quote do
-        unquote_splicing(reduced(f, x))
-
-        rough =
-          float_of(e) * unquote(:math.log(2)) +
-            f * (1 - f * (0.5 - f * unquote(polynomial(f, :log, quote(do: f)))))
-      end
-
-    lines
-  end
-
   defp root_half(%{type: :f32} = f), do: bits_of(f, 0.7071067690849304)
   defp root_half(f), do: bits_of(f, 0.7071067811865476)
 
@@ -84,7 +58,9 @@ defmodule ExCubecl.Kernel.FloatFunctions.Logarithm do
             word = bitcast(x, unquote(f.word))
             subnormal? = word < unquote(bsl1(f.mantissa))
             normal = if subnormal?, do: x * unquote(f.whole), else: x
-            unquote_splicing(reduced(f, quote(do: normal)))
+            bits = bitcast(normal, unquote(f.integer))
+            e = bsr(bits - unquote(root_half(f)), unquote(f.mantissa))
+            f = bitcast(bits - bsl(e, unquote(f.mantissa)), unquote(f.type)) - 1
             k = float_of(if subnormal?, do: e - unquote(f.mantissa), else: e)
             unquote_splicing(mantissa(f, ln2, ln2_low))
 

@@ -239,11 +239,11 @@ defmodule ExCubecl.Kernel.Typer.Trees do
     {typed, state} = Enum.map_reduce(args, state, &expression/2)
 
     case Functions.call(function, typed, line, state) do
-      # The numbers of the function are of its type.
-      {{:kernel, kernel, [{float, _} | _] = args, type}, %{float: outer} = state} ->
+      # The floats of the function are of its type.
+      {{:kernel, kernel, [{float, _} | _] = args, type}, %{float: f, integer: i} = state} ->
         inline = {:inline, kernel, Enum.map(args, &{:bound, &1})}
-        {typed, state} = expression(inline, %{state | float: float})
-        {tree, state} = coerce(typed, type, %{state | float: outer})
+        {typed, state} = expression(inline, %{state | float: float, integer: :s32})
+        {tree, state} = coerce(typed, type, %{state | float: f, integer: i})
         {{type, tree}, state}
 
       typed ->
@@ -294,8 +294,15 @@ defmodule ExCubecl.Kernel.Typer.Trees do
     end
   end
 
-  defp index(index, line, state, wanted \\ nil, what \\ "an index") do
-    case expression(index, state) |> defaulted() do
+  # No buffer has an element that an index of s32 does not reach, so its numbers need no 64 bits.
+  defp index(index, line, %{integer: outer} = state, wanted \\ nil, what \\ "an index") do
+    {typed, state} = expression(index, %{state | integer: :s32}) |> defaulted()
+    {tree, state} = index_of(typed, state, line, wanted, what)
+    {tree, %{state | integer: outer}}
+  end
+
+  defp index_of(typed, state, line, wanted, what) do
+    case {typed, state} do
       {{:bool, _}, _} ->
         type_error(line, "#{what} is an integer, not a comparison")
 
