@@ -38,6 +38,8 @@ test: test-core test-elixir ## the tests of the Rust crates, then those of Elixi
 test-core: setup-test
 	cargo test $(CARGO_FLAGS) $(CRATES) --features ex_cubecl_core/testing
 
+# Schedulers without work sleep at once; they would use processor time to wait for the device. The VMs that tests start inherit it.
+test-elixir: export ERL_FLAGS += +sbwt none +sbwtdcpu none +sbwtdio none
 test-elixir: setup-test
 	MIX_ENV=test mix test
 
