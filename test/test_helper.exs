@@ -4,6 +4,9 @@ File.mkdir_p!(temporary)
 System.put_env("TMPDIR", temporary)
 System.at_exit(fn _ -> File.rm_rf(temporary) end)
 
+# Modules of tests, of other VMs too, run for a short time: the compiler's optimizations take longer than they save.
+System.put_env("ERL_COMPILER_OPTIONS", "[no_ssa_opt]")
+
 # `EX_CUBECL_TEST_DEVICE=cuda:0` runs the suite on another device than the default one.
 if device = System.get_env("EX_CUBECL_TEST_DEVICE"),
   do: System.put_env("EX_CUBECL_DEVICE", device)
