@@ -476,6 +476,37 @@ defmodule ExCubecl.KernelTest do
     end
   end
 
+  test "comparisons of :u64 and signed integers are of their values" do
+    {:ok, %{dtypes: dtypes}} = Device.info(nil)
+
+    if :u64 in dtypes do
+      words = [0, 1, 2 ** 63 - 1, 2 ** 63, 2 ** 64 - 1]
+
+      compared = [
+        {Kernel.kernel(fn a, b -> a == b end), :equal, &==/2},
+        {Kernel.kernel(fn a, b -> a != b end), :not_equal, &!=/2},
+        {Kernel.kernel(fn a, b -> a < b end), :less, &</2},
+        {Kernel.kernel(fn a, b -> a <= b end), :less_equal, &<=/2},
+        {Kernel.kernel(fn a, b -> a > b end), :greater, &>/2},
+        {Kernel.kernel(fn a, b -> a >= b end), :greater_equal, &>=/2}
+      ]
+
+      for {type, bits} <- [s8: 8, s16: 16, s32: 32, s64: 64], type in dtypes do
+        signed = [-(2 ** (bits - 1)), -1, 0, 1, 2 ** (bits - 1) - 1]
+        {us, ss} = Enum.unzip(for u <- words, s <- signed, do: {u, s})
+        u = ExCubecl.buffer!(us, [25], :u64)
+        s = ExCubecl.buffer!(ss, [25], type)
+
+        for {kernel, name, compare} <- compared,
+            {a, b, as, bs} <- [{u, s, us, ss}, {s, u, ss, us}] do
+          expected = Enum.zip_with(as, bs, &if(compare.(&1, &2), do: 1, else: 0))
+          assert ExCubecl.to_list!(Kernel.run!(kernel, [a, b])) == expected
+          assert ExCubecl.to_list!(apply(ExCubecl.Ops, :"#{name}!", [a, b])) == expected
+        end
+      end
+    end
+  end
+
   test "functions have the same bits beside a buffer of another type" do
     {:ok, %{dtypes: dtypes}} = Device.info(nil)
 

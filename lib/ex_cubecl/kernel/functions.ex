@@ -4,7 +4,7 @@ defmodule ExCubecl.Kernel.Functions do
 
   import ExCubecl.Kernel.Types
 
-  alias ExCubecl.Kernel.{BuiltIns, FloatFunctions}
+  alias ExCubecl.Kernel.{BuiltIns, FloatFunctions, MixedSigns}
 
   @kernels FloatFunctions.names()
 
@@ -68,10 +68,10 @@ defmodule ExCubecl.Kernel.Functions do
     do: binary(function, a, b, number(merged(a, b, line, state), function, line), state)
 
   defp calculated(function, [a, b], line, state) when function in @comparisons do
-    type = merged(a, b, line, state)
-    type = if type == :bool, do: :u8, else: type
-    {{_, tree}, state} = binary(function, a, b, type, state)
-    {{:bool, tree}, state}
+    case MixedSigns.comparison(function, a, b) do
+      {kernel, args} -> {{:kernel, kernel, args, :bool}, state}
+      nil -> compared(function, a, b, line, state)
+    end
   end
 
   defp calculated(function, [a, b], line, state) when function in @bits or function == :div,
@@ -131,6 +131,13 @@ defmodule ExCubecl.Kernel.Functions do
     if unsigned?(type),
       do: {{type, {:binary, :sub, {:const, type, 0}, tree}}, state},
       else: {{type, {:unary, :neg, tree}}, state}
+  end
+
+  defp compared(function, a, b, line, state) do
+    type = merged(a, b, line, state)
+    type = if type == :bool, do: :u8, else: type
+    {{_, tree}, state} = binary(function, a, b, type, state)
+    {{:bool, tree}, state}
   end
 
   # Functions of 16-bit floats are calculated with 32 bits and rounded once.
