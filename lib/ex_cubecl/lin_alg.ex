@@ -14,17 +14,12 @@ defmodule ExCubecl.LinAlg do
   The algorithms are those of LAPACK, with its accuracy: partial pivoting, Householder reflections, for symmetric matrices the QL algorithm on the host and
   the Jacobi method on the device, and for singular values the one-sided Jacobi method.
 
-  | | on the device, in the type of the result | else on the host, with 64-bit floats |
-  |---|---|---|
-  | `cholesky` | from 4,000 elements on, as of one matrix of 64 rows or 16 of 16 | yes |
-  | `lu`, `solve`, `inverse`, `determinant` | from 10,000 elements on, as of one matrix of 100 rows | yes |
-  | `triangular_solve` | from 2,000 elements of the right-hand sides on | yes |
-  | `eigh` | from 16,000 elements on, as of one matrix of 127 rows or 250 of 8 | yes |
-  | `svd`, and `matrix_norm` of the orders 2, -2 and `:nuclear` | from 2,000 elements on, as of one matrix of 45 rows or 500 of 2 | yes |
-  | `qr` | from 8,000 elements on, as of one matrix of 90 rows | yes |
+  The host, the native library on one core with 64-bit floats, calculates with few elements: fewer than 66,000 over all matrices, as of one matrix of 256 rows or a thousand of 8. The device
+  calculates with more, in the type of the result. A device that is a CPU does so from 1,000,000 elements on, as of one matrix of 1,000 rows. What counts for `triangular_solve` is the larger
+  one of the matrices and the right-hand sides. Other processes get their turn after each matrix, or a few milliseconds of small ones. A type that the device cannot calculate with is left to the host.
 
-  From these numbers on the device was faster than the host, measured with lavapipe on two CPU cores: at 256 rows 14 times for `lu`, 23 times for `cholesky` and 2.7 to 4 times for `eigh`,
-  which takes 0.75 of the CPU time; at 96 rows 12 times for `svd`. `qr` takes 0.6 of the CPU time at 128 rows, and a ninth at 512. A type that the device cannot calculate with is left to the host.
+  Measured with lavapipe on two CPU cores, in CPU time: at 256 rows `lu` took a fifth of the time of the device, `qr`, `eigh` and `svd` between a sixtieth and a sixth, and at 768 rows `lu`, `solve` and
+  `triangular_solve` between a fifth and a third, `cholesky` as long. The device compiles its kernels at the first call, too.
 
   Errors: `:invalid_argument` for a buffer with less than two axes, for matrices that are not square, for NaN and infinities, and
   with `pivot` in the details for a matrix that is singular or not positive definite; `:shape_mismatch` for right-hand sides that do not

@@ -149,6 +149,9 @@ defmodule ExCubecl.Native do
   call(source_run(source, buffers, groups))
   call(kernel_compile(kernel, id))
 
+  # Linear algebra on the host
+  call(linear_run(operation, operands, count, first, dtype))
+
   # Replicated
   call(replicated_write(refs, dtype, dims, data, split))
 

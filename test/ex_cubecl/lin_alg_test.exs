@@ -6,14 +6,15 @@ defmodule ExCubecl.LinAlgTest do
   import ExCubecl.Refusal
 
   alias ExCubecl.{LinAlg, Ops}
-  alias ExCubecl.LinAlg.Host.{Eigh, LU}
+  alias ExCubecl.LinAlg.{Device, Host, Operands}
 
   @batches [[], [], [1], [3], [2, 2], [0]]
-  # The last ones are large enough for the device.
   @sizes [0, 1, 2, 3, 4, 5, 7, 8, 12, 20]
 
-  setup do
+  # With the tag `on: :device`, the device calculates whatever the number of elements.
+  setup context do
     :rand.seed(:exsss, {4, 16, 2026})
+    if context[:on] == :device, do: Device.Operands.force()
     :ok
   end
 
@@ -67,6 +68,42 @@ defmodule ExCubecl.LinAlgTest do
     assert matrices(u) == [[[0.0, 0.0], [0.0, 0.0]]]
   end
 
+  # Of as many, or as large ones, a call of the native library calculates only some.
+  test "many matrices, and large ones, on the host" do
+    many = some([20_000, 2, 2], :f32)
+    determinants = LinAlg.determinant!(many)
+
+    for {[[a, b], [c, d]], found} <-
+          Enum.zip(matrices(many), Buffer.to_list!(determinants)),
+        do: assert_in_delta(found, a * d - b * c, 1.0e-5)
+
+    Buffer.write!(many, [1, 2, 2, 4], offset: 4 * 19_999)
+    error = refused(LinAlg.inverse(Buffer.view!(many, 4 * 19_998, [2, 2, 2])), :invalid_argument)
+    assert {error.details.matrix, error.details.pivot} == {1, 1}
+    identities = Ops.add!(Ops.multiply!(many, 0), Ops.eye!(2, :f32))
+    Buffer.write!(identities, [:nan], offset: 4 * 19_999)
+    error = refused(LinAlg.cholesky(identities), :invalid_argument, says: "matrix 19999 is NaN")
+    assert error.details.matrix == 19_999
+
+    tasks =
+      for n <- [120, 130, 140],
+          do: Task.async(fn -> check_large_svd(some([n, n], :f64)) end)
+
+    Task.await_many(tasks, :infinity)
+  end
+
+  defp check_large_svd(a) do
+    {u, values, vt} = LinAlg.svd!(a)
+    n = hd(a.shape)
+    near(Ops.matmul!(Ops.multiply!(u, values), vt), a, n, :f64)
+    near(Ops.matmul!(u, Ops.transpose!(u)), Ops.eye!(n, :f64), n, :f64)
+  end
+
+  test "columns that are multiples of one have orthonormal ones on the host" do
+    {q, _} = LinAlg.qr!(Buffer.full!([60, 60], :f64, 1.0))
+    near(Ops.matmul!(q, Ops.transpose!(q)), Ops.eye!(60, :f64), 60, :f64)
+  end
+
   test "Cholesky decompositions" do
     each(40, fn batch, n, dtype ->
       a = symmetric(batch, n, dtype, 10 * n)
@@ -97,6 +134,7 @@ defmodule ExCubecl.LinAlgTest do
     end)
   end
 
+  @tag on: :device
   test "QR decompositions on the device" do
     for {batch, m, n, dtype} <- [
           {[], 90, 90, :f32},
@@ -122,6 +160,7 @@ defmodule ExCubecl.LinAlgTest do
   end
 
   # Their elements are subnormal: a device may calculate with 0 for them.
+  @tag on: :device
   test "QR decompositions of the smallest numbers" do
     for {dtype, element} <- [f32: 1.0e-39, f64: 1.0e-309], m <- [100, 4100] do
       a = Buffer.full!([m, 100], dtype, element)
@@ -163,8 +202,11 @@ defmodule ExCubecl.LinAlgTest do
       a = batch |> matrices_of_rank(m, n, dtype)
       check_svd(a, mode, dtype)
     end)
+  end
 
-    # On the device: tall, wide, square, with an odd and an even number of columns.
+  @tag on: :device
+  test "singular value decompositions on the device" do
+    # Tall, wide, square, with an odd and an even number of columns.
     for {batch, m, n, dtype} <- [
           {[], 50, 41, :f32},
           {[2], 33, 40, :f64},
@@ -173,7 +215,6 @@ defmodule ExCubecl.LinAlgTest do
           {[2, 1], 3, 400, :f64},
           {[], 2001, 1, :f32},
           {[12], 15, 15, :s32},
-          # Too many elements for the host to prepare.
           {[3], 11_000, 2, :f32},
           {[2], 3, 11_000, :f64}
         ],
@@ -231,7 +272,12 @@ defmodule ExCubecl.LinAlgTest do
     end
   end
 
-  test "singular values that are known" do
+  test "singular values that are known", do: known_singular_values()
+
+  @tag on: :device
+  test "singular values that are known, on the device", do: known_singular_values()
+
+  defp known_singular_values do
     for {n, dtype} <- [{6, :f32}, {6, :f64}, {50, :f32}, {50, :f64}] do
       # Repeated values, and a zero.
       known = [5.0, 2.0, 2.0] ++ List.duplicate(1.0, n - 4) ++ [0.0]
@@ -389,6 +435,7 @@ defmodule ExCubecl.LinAlgTest do
     end
   end
 
+  @tag on: :device
   test "determinants of large matrices are those of the host" do
     for dtype <- [:f32, :f64] do
       # With a dominant diagonal: the condition is small.
@@ -401,7 +448,7 @@ defmodule ExCubecl.LinAlgTest do
       found = a |> LinAlg.determinant!() |> Buffer.to_flat_list!()
 
       for {rows, found} <- Enum.zip(matrices(a), found) do
-        expected = rows |> LU.factor() |> LU.determinant()
+        expected = of_host(:determinant, rows, [[]]) |> hd() |> Buffer.item!()
         assert abs(found - expected) <= 1.0e4 * unit(dtype) * abs(expected)
       end
     end
@@ -500,7 +547,16 @@ defmodule ExCubecl.LinAlgTest do
     end
   end
 
+  # The results of the host for one matrix.
+  defp of_host(operation, rows, shapes) do
+    n = length(rows)
+    {:ok, a} = Operands.square(operation, ExCubecl.buffer!(rows, [n, n], :f64))
+    {:ok, results} = Host.run(operation, [a], shapes, :f64)
+    results
+  end
+
   # Checks by products on the device. Blocks have 32 columns.
+  @tag on: :device
   test "large matrices, on the device" do
     for {batch, n, dtype} <- [
           {[], 101, :f32},
@@ -614,6 +670,7 @@ defmodule ExCubecl.LinAlgTest do
     values
   end
 
+  @tag on: :device
   test "eigenvalues of large matrices, on the device" do
     for {batch, n, dtype} <- [
           {[], 127, :f32},
@@ -644,6 +701,7 @@ defmodule ExCubecl.LinAlgTest do
     assert {values.shape, vectors.shape} == {[0, 200], [0, 200, 200]}
   end
 
+  @tag on: :device
   test "eigenvalues on the device that are known" do
     n = 130
 
@@ -668,13 +726,12 @@ defmodule ExCubecl.LinAlgTest do
       # The host has the same values, and vectors of the same lines.
       a = reflected(Enum.map(1..n, &(&1 / 1)), n, dtype)
       {values, vectors} = LinAlg.eigh!(a)
-      {expected, lines} = Eigh.decompose(hd(matrices(a)))
+      [expected, lines] = of_host(:eigh, hd(matrices(a)), [[n], [n, n]])
 
-      for {value, expected} <- Enum.zip(hd(Buffer.to_list!(values)), expected),
+      for {value, expected} <- Enum.zip(hd(Buffer.to_list!(values)), Buffer.to_list!(expected)),
           do: assert_in_delta(value, expected, 30 * n * n * unit(dtype))
 
-      products =
-        Ops.sum!(Ops.multiply!(vectors, ExCubecl.buffer!([lines], [1, n, n], dtype)), axes: [1])
+      products = Ops.sum!(Ops.multiply!(vectors, Buffer.convert!(lines, dtype)), axes: [1])
 
       near(Ops.abs!(products), Buffer.full!([1, n], dtype, 1), n, dtype)
     end
@@ -697,7 +754,11 @@ defmodule ExCubecl.LinAlgTest do
     assert error.details.matrix == 1
   end
 
-  test "large matrices that are refused", do: for(n <- [110, 150], do: large_refused(n))
+  test "large matrices that are refused", do: large_refused(110)
+
+  @tag on: :device
+  test "large matrices that are refused, on the device",
+    do: for(n <- [110, 150], do: large_refused(n))
 
   defp large_refused(n) do
     singular = Buffer.full!([2, n, n], :f32, 1)
@@ -733,7 +794,11 @@ defmodule ExCubecl.LinAlgTest do
   end
 
   test "large matrices with numbers that are no numbers, or whose factors are none",
-    do: for(n <- [110, 150], do: not_finite(n))
+    do: not_finite(110)
+
+  @tag on: :device
+  test "large matrices with numbers that are no numbers, or whose factors are none, on the device",
+    do: for(n <- [110, 150], do: [not_finite(n), too_large(n)])
 
   defp not_finite(n) do
     # A column of zeros and a NaN has no pivot.
@@ -755,7 +820,11 @@ defmodule ExCubecl.LinAlgTest do
     refused(LinAlg.solve(good, sides), :invalid_argument,
       says: "solve: invalid matrix [2, #{n}, 3]: expected finite numbers: an element of matrix 1"
     )
+  end
 
+  # The host calculates with 64-bit floats.
+  defp too_large(n) do
+    good = eyes([2], n, :f32)
     Buffer.write!(good, [1, 3.0e38], offset: 0)
     Buffer.write!(good, [-1, 3.0e38], offset: n)
     {_, _, u} = LinAlg.lu!(good)

@@ -129,6 +129,8 @@ defmodule ExCubecl.HiddenTypesTest do
            back = ExCubecl.View.reverse!(x)
            plus = ExCubecl.Kernel.kernel(fn a, b -> a + b end)
            alias ExCubecl.{LinAlg, Random}
+           # Not on the host, which has all types.
+           :ok = LinAlg.Device.Operands.force()
 
            functions =
              for name <- ~w(exp expm1 log log1p sqrt rsqrt cbrt sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh
@@ -181,6 +183,9 @@ defmodule ExCubecl.HiddenTypesTest do
              integers: Random.integers(Random.key!(1), [5], 0..9),
              lu: LinAlg.lu(x),
              cholesky: LinAlg.cholesky(Ops.eye!(64, :f32)),
+             qr: LinAlg.qr(x),
+             eigh: LinAlg.eigh(x),
+             svd: LinAlg.svd(x),
              solve: LinAlg.solve(Ops.eye!(100, :f32), Buffer.full!([100], :f32, 1.0))
            ]
 

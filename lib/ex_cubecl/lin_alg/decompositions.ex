@@ -6,14 +6,13 @@ defmodule ExCubecl.LinAlg.Decompositions do
   alias ExCubecl.Error.Arguments
   alias ExCubecl.LinAlg.{Device, Host, Operands}
   alias ExCubecl.LinAlg.Device.Jacobi
-  alias ExCubecl.LinAlg.Host.{Cholesky, Eigh, LU, QR, Rows}
   alias ExCubecl.Ops.Shapes
 
   def lu(a) do
-    with {:ok, a} <- Operands.square(:lu, a) do
-      case Device.Operands.buffer(a, :lu, Shape.size(a.batch) * a.n * a.n) do
+    with {:ok, %{n: n} = a} <- Operands.square(:lu, a) do
+      case Device.Operands.buffer(a, Shape.size(a.batch) * n * n) do
         {:ok, buffer} -> lu_on_device(a, buffer)
-        :host -> lu_on_host(a)
+        :host -> Host.run(:lu, [a], List.duplicate([n, n], 3), a.dtype)
         error -> error
       end
       |> tuple()
@@ -26,23 +25,15 @@ defmodule ExCubecl.LinAlg.Decompositions do
          do: Error.map(parts, &Device.Operands.result(&1, shape, a.dtype))
   end
 
-  defp lu_on_host(%{n: n} = a) do
-    Host.run([a], [[n, n], [n, n], [n, n]], a.dtype, fn rows ->
-      {order, lower, upper} = LU.factor(rows)
-      [order |> Enum.map(&Rows.unit(n, &1)) |> Rows.transpose(n), lower, upper]
-    end)
-  end
-
   def cholesky(a) do
     with {:ok, %{n: n} = a} <- Operands.square(:cholesky, a) do
-      case Device.Operands.buffer(a, :cholesky, Shape.size(a.batch) * n * n) do
+      case Device.Operands.buffer(a, Shape.size(a.batch) * n * n) do
         {:ok, buffer} ->
           with {:ok, l} <- Device.cholesky(a, buffer),
                do: Device.Operands.result(l, a.buffer.shape, a.dtype)
 
         :host ->
-          with {:ok, [l]} <- Host.run([a], [[n, n]], a.dtype, &[Cholesky.factor(&1)]),
-               do: {:ok, l}
+          with {:ok, [l]} <- Host.run(:cholesky, [a], [[n, n]], a.dtype), do: {:ok, l}
 
         error ->
           error
@@ -53,10 +44,12 @@ defmodule ExCubecl.LinAlg.Decompositions do
   def qr(a, opts) do
     with {:ok, opts} <- Arguments.options(opts, [:mode]),
          {:ok, %{m: m, n: n} = a} <- Operands.matrices(:qr, a),
-         {:ok, k} <- columns(Keyword.get(opts, :mode, :reduced), m, n) do
+         {:ok, complete?} <- complete(Keyword.get(opts, :mode, :reduced)) do
+      k = if complete?, do: m, else: min(m, n)
+
       case Device.QR.operand(a) do
         {:ok, buffer} -> qr_on_device(a, buffer, k)
-        :host -> qr_on_host(a, k)
+        :host -> Host.run({:qr, complete?}, [a], [[m, k], [k, n]], a.dtype)
         error -> error
       end
       |> tuple()
@@ -70,21 +63,15 @@ defmodule ExCubecl.LinAlg.Decompositions do
          do: {:ok, [q, r]}
   end
 
-  defp qr_on_host(%{m: m, n: n} = a, k) do
-    Host.run([a], [[m, k], [k, n]], a.dtype, fn rows ->
-      rows |> QR.factor({m, n}, k) |> Tuple.to_list()
-    end)
-  end
-
-  defp columns(:reduced, m, n), do: {:ok, min(m, n)}
-  defp columns(:complete, m, _n), do: {:ok, m}
-  defp columns(other, _m, _n), do: Shapes.invalid(:qr, :mode, other, ":reduced or :complete")
+  defp complete(:reduced), do: {:ok, false}
+  defp complete(:complete), do: {:ok, true}
+  defp complete(other), do: Shapes.invalid(:qr, :mode, other, ":reduced or :complete")
 
   def eigh(a) do
     with {:ok, %{n: n} = a} <- Operands.square(:eigh, a) do
-      case Device.Operands.buffer(a, :eigh, Shape.size(a.batch) * n * n) do
+      case Device.Operands.buffer(a, Shape.size(a.batch) * n * n) do
         {:ok, buffer} -> eigh_on_device(a, buffer)
-        :host -> eigh_on_host(a)
+        :host -> Host.run(:eigh, [a], [[n], [n, n]], a.dtype)
         error -> error
       end
       |> tuple()
@@ -96,13 +83,6 @@ defmodule ExCubecl.LinAlg.Decompositions do
          {:ok, values} <- Device.Operands.result(values, batch ++ [n], dtype),
          {:ok, vectors} <- Device.Operands.result(vectors, batch ++ [n, n], dtype),
          do: {:ok, [values, vectors]}
-  end
-
-  defp eigh_on_host(%{n: n} = a) do
-    Host.run([a], [[n], [n, n]], a.dtype, fn rows ->
-      {values, vectors} = Eigh.decompose(rows)
-      [[values], vectors]
-    end)
   end
 
   defp tuple({:ok, results}), do: {:ok, List.to_tuple(results)}

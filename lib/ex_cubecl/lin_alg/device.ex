@@ -3,7 +3,7 @@ defmodule ExCubecl.LinAlg.Device do
   # Blocked decompositions on the device, for large matrices: blocks of 32 columns, and products of matrices for what is right of and below them. Buffers are of
   # [batch, n, n], of :f32 or :f64.
 
-  alias ExCubecl.{Buffer, Error, Kernel, Shape}
+  alias ExCubecl.{Buffer, Error, Kernel}
   alias ExCubecl.LinAlg.Device.{Kernels, Triangles, Unblocked}
   alias ExCubecl.LinAlg.{Device, Operands}
   alias ExCubecl.Ops.Index
@@ -183,22 +183,9 @@ defmodule ExCubecl.LinAlg.Device do
     bytes = for order <- orders(lu), do: permutation(order, dtype)
 
     with {:ok, p} <- Buffer.new(IO.iodata_to_binary(bytes), shape, dtype, device: device),
-         {:ok, [l, u]} <- triangles(factors),
+         {:ok, l} <- triangle(factors, 1, 1),
+         {:ok, u} <- triangle(factors, -1, 0),
          do: {:ok, [p, l, u]}
-  end
-
-  # Of so many elements, the host makes the triangles in less time than their kernel takes to compile.
-  @few 65_536
-
-  defp triangles(%{shape: shape, dtype: dtype, device: device} = factors) do
-    if Shape.size(shape) <= @few do
-      with {:ok, binary} <- Buffer.read(factors) do
-        {lower, upper} = Triangles.split(binary, List.last(shape), dtype)
-        Error.map([lower, upper], &Buffer.new(&1, shape, dtype, device: device))
-      end
-    else
-      Error.map([{1, 1}, {-1, 0}], fn {sign, unit} -> triangle(factors, sign, unit) end)
-    end
   end
 
   # Row order[i] of the matrix has its 1 in column i.

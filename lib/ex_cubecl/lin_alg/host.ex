@@ -1,101 +1,85 @@
 defmodule ExCubecl.LinAlg.Host do
   @moduledoc false
-  # Runs algorithms on matrices in host memory, with 64-bit floats: for each matrix of a batch, one after the other.
+  # Operations of the native library on matrices in host memory, with 64-bit floats: for each matrix of a batch, one after the other.
 
-  alias ExCubecl.{Buffer, DType, Error}
+  alias ExCubecl.{Buffer, DType, Error, Native, Shape}
   alias ExCubecl.LinAlg.Operands
   alias ExCubecl.Native.Rehearsal
 
+  @type operation ::
+          :lu
+          | :cholesky
+          | {:qr, boolean}
+          | :eigh
+          | {:svd, boolean}
+          | :singular_values
+          | {:triangular, boolean, boolean, boolean}
+          | :solve
+          | :inverse
+          | :determinant
+
   @doc """
-  The results of `fun` for each matrix of several operands with the same batch, as rows of floats. `fun` returns a list of results, one for each of
-  `shapes`; a result is a list of rows. What it throws is the error of the first operand.
+  The results of an operation, of which `native/ex_cubecl_core/src/linear` has the list, for the matrices of one or two operands with the same batch: a buffer
+  for each of `shapes`, those of the results for one matrix.
   """
-  def run(operands, shapes, dtype, fun) do
-    if Rehearsal.on?(),
-      do: rehearsed(operands, shapes, dtype),
-      else: calculated(operands, shapes, dtype, fun)
-  end
-
-  # The buffers without the numbers.
-  defp rehearsed([%{buffer: %{device: device}} = first | _] = operands, shapes, dtype) do
-    with {:ok, _} <- Error.map(operands, &decodable(&1.buffer)),
-         do: Error.map(shapes, &Buffer.zeros(first.batch ++ &1, dtype, device: device))
-  end
-
-  defp calculated([first | _] = operands, shapes, dtype, fun) do
-    with {:ok, all} <- Error.map(operands, &matrices/1),
-         {:ok, results} <- each(Enum.zip(all), first, fun) do
+  @spec run(operation, [Operands.matrices()], [[non_neg_integer]], DType.t()) ::
+          {:ok, [Buffer.t()]} | {:error, Error.t()}
+  def run(operation, [%{buffer: %{device: device}} = first | _] = operands, shapes, dtype) do
+    with {:ok, results} <- results(operation, operands, shapes, dtype) do
       shapes
-      |> Enum.with_index()
-      |> Error.map(fn {shape, at} ->
-        write(Enum.map(results, &Enum.at(&1, at)), first.batch ++ shape, dtype, first)
+      |> Enum.zip(results)
+      |> Error.map(fn {shape, elements} ->
+        create(elements, first.batch ++ shape, dtype, device)
       end)
     end
   end
 
-  @doc "The results of `fun` for the arguments of each matrix, which are tuples. `first` describes the matrices for errors."
-  def each(matrices, first, fun) do
-    matrices
-    |> Enum.with_index()
-    |> Error.map(fn {matrices, index} ->
-      try do
-        {:ok, apply(fun, Tuple.to_list(matrices))}
-      rescue
-        # The only error of arithmetic that can occur: a result that is too large.
-        ArithmeticError -> Operands.found(:overflow, first, index)
-      catch
-        problem -> Operands.found(problem, first, index)
+  defp create(nil, shape, dtype, device), do: Buffer.zeros(shape, dtype, device: device)
+
+  defp create(elements, shape, dtype, device),
+    do: Buffer.new(IO.iodata_to_binary(elements), shape, dtype, device: device)
+
+  # The bytes of the results of all matrices; in a rehearsal, there are no numbers.
+  defp results(operation, [%{batch: batch} | _] = operands, shapes, dtype) do
+    if Rehearsal.on?() do
+      {:ok, Enum.map(shapes, fn _ -> nil end)}
+    else
+      with {:ok, inputs} <- Error.map(operands, &input/1) do
+        run = &Native.linear_run(operation, inputs, Shape.size(batch), &1, dtype)
+        each(run, operands, 0, Shape.size(batch), Enum.map(shapes, fn _ -> [] end))
       end
-    end)
+    end
   end
 
-  ## Elements
+  defp input(%{m: m, n: n, batch: batch, buffer: %{dtype: dtype, shape: shape} = buffer}) do
+    with {:ok, binary} <- Buffer.read(buffer) do
+      count = Shape.size(batch) * m * n
+      actual = div(byte_size(binary), DType.size!(dtype))
 
-  @doc "The matrices of an operand as rows of floats; an error for NaN and infinities."
-  def matrices(%{m: m, n: n, batch: batch} = operand) do
-    with {:ok, %{shape: shape, dtype: dtype} = buffer} <- decodable(operand.buffer),
-         {:ok, binary} <- Buffer.read(buffer) do
-      bits = 8 * DType.size!(dtype)
-      count = Enum.product(batch)
-      size = div(bits, 8) * m * n
-
-      if byte_size(binary) == count * size,
-        do: matrices(binary, bits, count, operand),
+      if actual == count,
+        do: {:ok, {binary, dtype, m, n}},
         # A struct that was built by hand.
-        else:
-          Error.new(:shape_mismatch,
-            shape: shape,
-            expected: count * m * n,
-            actual: div(8 * byte_size(binary), bits)
-          )
+        else: Error.new(:shape_mismatch, shape: shape, expected: count, actual: actual)
     end
   end
 
-  defp decodable(%{dtype: dtype} = buffer) when dtype in [:f32, :f64], do: {:ok, buffer}
-  defp decodable(buffer), do: Buffer.convert(buffer, :f64)
+  # A call returns the results of the first ones of the matrices that are left.
+  defp each(_run, _operands, count, count, results), do: {:ok, results}
 
-  defp matrices(binary, bits, count, %{m: m, n: n} = operand) do
-    size = div(bits, 8) * m * n
+  defp each(run, operands, done, count, results) do
+    case Error.from_native(fn -> run.(done) end) do
+      {:ok, {:found, {:not_finite, operand}, index}} ->
+        Operands.found(:not_finite, Enum.at(operands, operand), index)
 
-    Error.map(Enum.to_list(0..(count - 1)//1), fn index ->
-      case rows(binary_part(binary, index * size, size), bits, m, n) do
-        :error -> Operands.found(:not_finite, operand, index)
-        rows -> {:ok, rows}
-      end
-    end)
-  end
+      {:ok, {:found, problem, index}} ->
+        Operands.found(problem, hd(operands), index)
 
-  defp rows(binary, bits, m, n) do
-    floats = for <<x::float-size(bits)-native <- binary>>, do: x
+      {:ok, {more, parts}} ->
+        results = Enum.zip_with(results, parts, &[&1 | &2])
+        each(run, operands, done + more, count, results)
 
-    cond do
-      length(floats) < m * n -> :error
-      n == 0 -> List.duplicate([], m)
-      true -> Enum.chunk_every(floats, n)
+      error ->
+        error
     end
   end
-
-  defp write(results, shape, dtype, %{buffer: %{device: device}}),
-    do:
-      Buffer.new(for(rows <- results, row <- rows, x <- row, do: x), shape, dtype, device: device)
 end

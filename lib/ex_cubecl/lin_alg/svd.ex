@@ -4,7 +4,6 @@ defmodule ExCubecl.LinAlg.SVD do
 
   alias ExCubecl.Error.Arguments
   alias ExCubecl.LinAlg.{Device, Host, Operands}
-  alias ExCubecl.LinAlg.Host.Rows
   alias ExCubecl.Ops.Shapes
   alias ExCubecl.Shape
 
@@ -29,7 +28,10 @@ defmodule ExCubecl.LinAlg.SVD do
                do: Device.Operands.result(values, a.batch ++ [min(a.m, a.n)], a.dtype)
 
         :host ->
-          with {:ok, [_u, values, _vt]} <- on_host(a, false), do: {:ok, values}
+          shape = [min(a.m, a.n)]
+
+          with {:ok, [values]} <- Host.run(:singular_values, [a], [shape], a.dtype),
+               do: {:ok, values}
 
         error ->
           error
@@ -40,13 +42,13 @@ defmodule ExCubecl.LinAlg.SVD do
   defp decomposed(a, complete?) do
     case matrices(a) do
       {:ok, buffer} -> on_device(a, buffer, complete?)
-      :host -> on_host(a, complete?)
+      :host -> Host.run({:svd, complete?}, [a], shapes(a, complete?), a.dtype)
       error -> error
     end
   end
 
   defp matrices(%{m: m, n: n, batch: batch} = a),
-    do: Device.Operands.buffer(a, :svd, Shape.size(batch) * m * n)
+    do: Device.Operands.buffer(a, Shape.size(batch) * m * n)
 
   defp on_device(a, buffer, complete?) do
     with {:ok, results} <- Device.OneSided.decompose(a, buffer, complete?) do
@@ -56,20 +58,6 @@ defmodule ExCubecl.LinAlg.SVD do
         Device.Operands.result(buffer, a.batch ++ shape, a.dtype)
       end)
     end
-  end
-
-  defp on_host(%{m: m, n: n} = a, complete?) do
-    [[_, columns], _, [rows, _]] = shapes = shapes(a, complete?)
-
-    Host.run([a], shapes, a.dtype, fn matrix ->
-      if m >= n do
-        {u, values, v} = Host.SVD.decompose(matrix, {m, n}, columns)
-        [Rows.transpose(u, m), [values], v]
-      else
-        {u, values, v} = matrix |> Rows.transpose(n) |> Host.SVD.decompose({n, m}, rows)
-        [Rows.transpose(v, m), [values], u]
-      end
-    end)
   end
 
   defp shapes(%{m: m, n: n}, complete?) do

@@ -6,7 +6,6 @@ defmodule ExCubecl.LinAlg.Systems do
   alias ExCubecl.Error.Arguments
   alias ExCubecl.LinAlg.{Device, Host, Operands}
   alias ExCubecl.LinAlg.Device.Triangles
-  alias ExCubecl.LinAlg.Host.{LU, Rows, Triangular}
   alias ExCubecl.Ops.Shapes
 
   @name :triangular_solve
@@ -21,17 +20,16 @@ defmodule ExCubecl.LinAlg.Systems do
       # x a = b is a' x' = b'.
       how = %{lower?: lower?, left?: left?, transpose?: transpose? == left?}
 
-      on_device(a, b, :triangular_solve, &Device.Systems.triangular(&1, &2, how, {a, b})) ||
+      on_device(a, b, max(a.n * a.n, b.m * b.n), &Device.Systems.triangular(&1, &2, how, {a, b})) ||
         triangular_on_host(a, b, how)
     end
   end
 
-  # `nil` if the host is faster. The numbers of a and b are calculated with in the type of the results.
-  defp on_device(a, b, algorithm, solve) do
-    work = if algorithm == :lu, do: a.n * a.n, else: b.m * b.n
+  # `nil` if the host is faster for so many elements of each matrix. The numbers of a and b are calculated with in the type of the results.
+  defp on_device(a, b, elements, solve) do
     a = %{a | dtype: b.dtype}
 
-    with {:ok, matrices} <- Device.Operands.buffer(a, algorithm, Shape.size(a.batch) * work),
+    with {:ok, matrices} <- Device.Operands.buffer(a, Shape.size(a.batch) * elements),
          {:ok, sides} <- Device.Operands.converted(b),
          {:ok, x} <- solve.(matrices, sides) do
       Device.Operands.result(x, b.buffer.shape, b.dtype)
@@ -42,26 +40,13 @@ defmodule ExCubecl.LinAlg.Systems do
   end
 
   defp triangular_on_host(a, b, how) do
-    triangle = if how.lower? == how.transpose?, do: :upper, else: :lower
-
-    solve = fn rows, sides ->
-      rows = if how.transpose?, do: Rows.transpose(rows, a.n), else: rows
-
-      if how.left?,
-        do: columns(sides, b.n, &Triangular.solve(rows, &1, triangle)),
-        else: [Triangular.solve(rows, sides, triangle)]
-    end
-
-    one(a, b, solve)
+    one({:triangular, how.lower?, how.transpose? == how.left?, how.left?}, [a, b], b)
   end
 
-  # Applies a function to the columns of rows.
-  defp columns(rows, n, fun),
-    do: [rows |> Rows.transpose(n) |> fun.() |> Rows.transpose(length(rows))]
-
-  defp one(a, b, solve) do
-    with {:ok, [x]} <- Host.run([a, b], [[b.m, b.n]], b.dtype, solve),
-         do: Buffer.reshape(x, b.buffer.shape)
+  # The result has the shape and the type of the buffer that `like` describes.
+  defp one(operation, operands, like) do
+    with {:ok, [x]} <- Host.run(operation, operands, [[like.m, like.n]], like.dtype),
+         do: Buffer.reshape(x, like.buffer.shape)
   end
 
   defp boolean(_name, value) when is_boolean(value), do: {:ok, value}
@@ -77,29 +62,35 @@ defmodule ExCubecl.LinAlg.Systems do
          do: general(a, b)
   end
 
-  defp general(a, b) do
-    on_device(a, b, :lu, fn matrices, sides ->
+  defp general(a, b), do: general_on_device(a, b) || one(:solve, [a, b], b)
+
+  defp general_on_device(a, b) do
+    on_device(a, b, a.n * a.n, fn matrices, sides ->
       with {:ok, lu} <- Device.lu(matrices, a),
            do: Device.Systems.solve(lu, sides, a, b)
-    end) ||
-      one(a, b, fn rows, sides ->
-        factors = LU.factor(rows)
-        columns(sides, b.n, &LU.solve(factors, &1))
-      end)
+    end)
+  end
+
+  def inverse(a) do
+    with {:ok, a} <- Operands.square(:inverse, a) do
+      if Device.Operands.faster?(a, Shape.size(a.batch) * a.n * a.n),
+        do: inverse_on_device(a),
+        else: one(:inverse, [a], a)
+    end
   end
 
   # The solutions for the identity.
-  def inverse(a) do
-    with {:ok, %{buffer: %{shape: shape, device: device}} = a} <- Operands.square(:inverse, a),
-         dtype = if(a.dtype == :f64, do: :f64, else: :f32),
-         identities = :binary.copy(Triangles.identity(a.n, dtype), Shape.size(a.batch)),
-         {:ok, identities} <- Buffer.new(identities, shape, dtype, device: device),
-         do: general(a, %{a | buffer: identities})
+  defp inverse_on_device(%{buffer: %{shape: shape, device: device}} = a) do
+    dtype = Device.Operands.type(a)
+    identities = :binary.copy(Triangles.identity(a.n, dtype), Shape.size(a.batch))
+
+    with {:ok, identities} <- Buffer.new(identities, shape, dtype, device: device),
+         do: general_on_device(a, %{a | buffer: identities})
   end
 
   def determinant(a) do
     with {:ok, a} <- Operands.square(:determinant, a) do
-      case Device.Operands.buffer(a, :lu, Shape.size(a.batch) * a.n * a.n) do
+      case Device.Operands.buffer(a, Shape.size(a.batch) * a.n * a.n) do
         {:ok, buffer} -> determinant_on_device(a, buffer)
         :host -> determinant_on_host(a)
         error -> error
@@ -108,8 +99,7 @@ defmodule ExCubecl.LinAlg.Systems do
   end
 
   defp determinant_on_host(a) do
-    with {:ok, [determinant]} <-
-           Host.run([a], [[]], a.dtype, &[[[LU.determinant(LU.factor(&1))]]]),
+    with {:ok, [determinant]} <- Host.run(:determinant, [a], [[]], a.dtype),
          do: {:ok, determinant}
   end
 

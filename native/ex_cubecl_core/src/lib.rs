@@ -19,6 +19,7 @@ pub mod element;
 pub mod error;
 pub mod failpoints;
 pub mod launch;
+pub mod linear;
 mod locks;
 pub mod memory;
 pub mod numeric;

@@ -287,6 +287,8 @@ defmodule ExCubecl.Ops.KernelCountsTest do
     end
 
     test "decompositions of matrices" do
+      LinAlg.Device.Operands.force()
+
       run = fn sizes ->
         for n <- sizes do
           a = symmetric([], n, :f32, 10 * n)

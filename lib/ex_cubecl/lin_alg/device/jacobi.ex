@@ -7,111 +7,16 @@ defmodule ExCubecl.LinAlg.Device.Jacobi do
 
   use ExCubecl.Kernel
 
-  alias ExCubecl.{Batch, Buffer, DType, Kernel, Ops, Shape, View}
-  alias ExCubecl.LinAlg.{Device, Host, Operands}
-  alias ExCubecl.LinAlg.Device.Triangles
-  alias ExCubecl.LinAlg.Host.Rows
+  alias ExCubecl.{Batch, Buffer, Kernel, Ops, View}
+  alias ExCubecl.LinAlg.{Device, Operands}
   alias ExCubecl.Native.Rehearsal
   alias ExCubecl.View.Strides
 
   # Sweeps; random matrices of 500 rows take nine.
   @most 40
 
-  # Of so many elements, the host scales the matrices, and sorts the results, in less time than the kernels that do it take to compile.
-  @few 65_536
-
-  @doc "Whether matrices of so many elements together are prepared and sorted by the host."
-  def few?(elements), do: elements <= @few
-
   @doc "`{:ok, values, vectors}` of matrices of [batch, n, n], of :f32 or :f64; `a` describes them for errors."
-  def decompose(a, %{shape: shape} = buffer) do
-    if few?(Shape.size(shape)), do: by_host(a, buffer), else: by_device(a, buffer)
-  end
-
-  defp by_host(a, %{shape: [count, n, _], dtype: dtype, device: device} = buffer) do
-    with {:ok, matrices} <- Host.matrices(%{a | buffer: buffer, batch: [count]}),
-         {:ok, w, scales} <- rotated(a, matrices, n, device),
-         {:ok, binary} <- Buffer.read(w),
-         {values, orders} = binary |> sorted_values(w, n, scales) |> Enum.unzip(),
-         {:ok, values} <- Buffer.new(Enum.concat(values), [count, n], dtype, device: device),
-         vectors = sorted_vectors(binary, w, n, orders),
-         {:ok, vectors} <- Buffer.new(vectors, [count, n, n], dtype, device: device),
-         do: {:ok, values, vectors}
-  end
-
-  # The buffer of [batch, 2, m, m] after the rotations.
-  defp rotated(a, matrices, n, device) do
-    dtype = Device.Operands.type(a)
-    m = n + rem(n, 2)
-    count = length(matrices)
-    symmetric = Enum.map(matrices, &Rows.symmetric/1)
-    scales = Enum.map(symmetric, &scale_of_rows/1)
-    unit = Triangles.identity(m, dtype)
-
-    bytes =
-      for {rows, scale} <- Enum.zip(symmetric, scales), do: [scaled(rows, scale, m, dtype), unit]
-
-    with {:ok, w} <-
-           Buffer.new(IO.iodata_to_binary(bytes), [count, 2, m, m], dtype, device: device),
-         :ok <- sweeps(a, w),
-         do: {:ok, w, scales}
-  end
-
-  @doc "The power of two above the greatest magnitude of a matrix, given as rows of floats."
-  def scale_of_rows(rows),
-    do: rows |> Enum.concat() |> Enum.reduce(0.0, &max(abs(&1), &2)) |> scale(1022)
-
-  # The matrix divided by a power of two, in the type of the buffer, padded with zeros to m rows.
-  defp scaled(rows, scale, m, dtype) do
-    bits = 8 * DType.size!(dtype)
-    factor = 1 / scale
-    zeros = fn elements -> <<0::size(elements * bits)>> end
-    n = length(rows)
-
-    lines =
-      for row <- rows do
-        line = for x <- row, into: <<>>, do: <<x * factor::float-size(bits)-native>>
-        [line, zeros.(m - n)]
-      end
-
-    [lines, zeros.((m - n) * m)]
-  end
-
-  # For each matrix the values, and the columns that have them.
-  defp sorted_values(binary, %{shape: [count, 2, m, _], dtype: dtype}, n, scales) do
-    size = DType.size!(dtype)
-    bits = 8 * size
-
-    for {scale, at} <- Enum.zip(scales, 0..(count - 1)) do
-      diagonal =
-        for i <- 0..(n - 1) do
-          place = ((2 * at * m + i) * m + i) * size
-          <<_::binary-size(place), x::float-size(bits)-native, _::binary>> = binary
-          {x, i}
-        end
-
-      {values, order} = diagonal |> Enum.sort_by(&elem(&1, 0)) |> Enum.unzip()
-      {Enum.map(values, &product(&1, scale)), order}
-    end
-  end
-
-  @doc "The product of a number and a scale, which may exceed the range of 64-bit floats."
-  def product(x, scale) do
-    x * scale
-  rescue
-    ArithmeticError -> if x > 0, do: :infinity, else: :neg_infinity
-  end
-
-  defp sorted_vectors(binary, %{shape: [_, 2, m, _], dtype: dtype}, n, orders) do
-    size = DType.size!(dtype)
-
-    for {order, at} <- Enum.with_index(orders), r <- 0..(n - 1), into: <<>> do
-      row = binary_part(binary, ((2 * at + 1) * m + r) * m * size, m * size)
-      for i <- order, into: <<>>, do: binary_part(row, i * size, size)
-    end
-  end
-
-  defp by_device(a, %{shape: [count, n, _], dtype: dtype, device: device} = buffer) do
+  def decompose(a, %{shape: [count, n, _], dtype: dtype, device: device} = buffer) do
     m = n + rem(n, 2)
 
     with :ok <- Device.Operands.finite(buffer, a),
@@ -132,11 +37,11 @@ defmodule ExCubecl.LinAlg.Device.Jacobi do
     with {:ok, greatest} <- Ops.reduce_max(magnitudes, axes: [1, 2]),
          {:ok, greatest} <- Buffer.to_list(greatest),
          # The factors, their inverses, are within the range of :f32.
-         do: {:ok, Enum.map(greatest, &scale(&1, 126))}
+         do: {:ok, Enum.map(greatest, &scale/1)}
   end
 
-  defp scale(x, _most) when x == 0, do: 1.0
-  defp scale(x, most), do: :math.pow(2.0, x |> :math.log2() |> ceil() |> max(-most) |> min(most))
+  defp scale(x) when x == 0, do: 1.0
+  defp scale(x), do: :math.pow(2.0, x |> :math.log2() |> ceil() |> max(-126) |> min(126))
 
   ## Sweeps
 

@@ -8,10 +8,9 @@ defmodule ExCubecl.LinAlg.Device.OneSided do
 
   use ExCubecl.Kernel
 
-  alias ExCubecl.{Batch, Buffer, Kernel, Ops, Shape, View}
+  alias ExCubecl.{Batch, Buffer, Kernel, Ops, View}
   alias ExCubecl.LinAlg.{Device, Operands}
   alias ExCubecl.LinAlg.Device.{Completion, Jacobi}
-  alias ExCubecl.LinAlg.Device.OneSided.ByHost
   alias ExCubecl.Native.Rehearsal
   alias ExCubecl.View.Strides
 
@@ -21,29 +20,19 @@ defmodule ExCubecl.LinAlg.Device.OneSided do
   @threads 64
 
   @doc "The singular values, of [batch, least of rows and columns], of matrices of :f32 or :f64; `a` describes them for errors."
-  def values(a, %{shape: shape} = buffer) do
-    if Jacobi.few?(Shape.size(shape)) do
-      with {:ok, matrices} <- ByHost.rotated(a, buffer, 0, &sweeps(a, &1, &2)),
-           do: ByHost.values(matrices, buffer)
-    else
-      with {:ok, {w, size, scales}} <- by_device(a, buffer, 0),
-           {:ok, lengths} <- lengths(w, size),
-           {:ok, order} <- Ops.argsort(lengths, axis: 1, direction: :desc),
-           {:ok, values} <- Ops.take_along_axis(lengths, order, axis: 1),
-           do: Ops.multiply(values, scales)
-    end
+  def values(a, buffer) do
+    with {:ok, {w, size, scales}} <- rotated(a, buffer, 0),
+         {:ok, lengths} <- lengths(w, size),
+         {:ok, order} <- Ops.argsort(lengths, axis: 1, direction: :desc),
+         {:ok, values} <- Ops.take_along_axis(lengths, order, axis: 1),
+         do: Ops.multiply(values, scales)
   end
 
   @doc "`{:ok, [u, values, vt]}`; with `complete?`, U and V' are square."
-  def decompose(%{m: rows, n: columns} = a, %{shape: shape} = buffer, complete?) do
+  def decompose(%{m: rows, n: columns} = a, buffer, complete?) do
     {m, n} = {max(rows, columns), min(rows, columns)}
-    count = if complete?, do: m, else: n
 
-    with {:ok, {left, values, right}} <-
-           if(Jacobi.few?(Shape.size(shape)),
-             do: few(a, buffer, count),
-             else: many(a, buffer, count)
-           ) do
+    with {:ok, {left, values, right}} <- turned(a, buffer, if(complete?, do: m, else: n)) do
       if rows >= columns,
         do: oriented(left, values, right),
         else: oriented(right, values, left)
@@ -56,17 +45,8 @@ defmodule ExCubecl.LinAlg.Device.OneSided do
          do: {:ok, [u, values, right]}
   end
 
-  defp few(a, %{dtype: dtype} = buffer, count) do
-    with {:ok, matrices} <- ByHost.rotated(a, buffer, min(a.m, a.n), &sweeps(a, &1, &2)),
-         {:ok, values} <- ByHost.values(matrices, buffer),
-         {:ok, right} <- ByHost.right(matrices, buffer),
-         {:ok, left, ranks} <- ByHost.left(matrices, buffer, count, shortest(dtype)),
-         {:ok, left} <- Completion.completed(left, ranks),
-         do: {:ok, {left, values, right}}
-  end
-
-  defp many(a, %{dtype: dtype} = buffer, count) do
-    with {:ok, {w, {m, n}, scales}} <- by_device(a, buffer, min(a.m, a.n)),
+  defp turned(a, %{dtype: dtype} = buffer, count) do
+    with {:ok, {w, {m, n}, scales}} <- rotated(a, buffer, min(a.m, a.n)),
          {:ok, {lengths, w}} <- sorted(w, {m, n}),
          {:ok, values} <- Ops.multiply(lengths, scales),
          {:ok, left} <- Completion.rows({w, lengths}, {m, n, count}, shortest(dtype)),
@@ -84,7 +64,7 @@ defmodule ExCubecl.LinAlg.Device.OneSided do
   ## Sweeps
 
   # Rotated columns of m elements and, with `vectors` elements, of the product of rotations.
-  defp by_device(a, %{shape: [count, _, _], dtype: dtype, device: device} = buffer, vectors) do
+  defp rotated(a, %{shape: [count, _, _], dtype: dtype, device: device} = buffer, vectors) do
     {m, n, row, column} = if a.m >= a.n, do: {a.m, a.n, a.n, 1}, else: {a.n, a.m, 1, a.n}
 
     columns = n + rem(n, 2)

@@ -5,29 +5,39 @@ defmodule ExCubecl.LinAlg.Device.Operands do
   use ExCubecl.Kernel
 
   alias ExCubecl.{Buffer, Device, Kernel, Shape, View}
+  alias ExCubecl.Device.Id
   alias ExCubecl.LinAlg.Operands
   alias ExCubecl.View.Copy
 
-  # From these numbers of elements on, over all matrices of a batch, the device is faster than the host; measured on two CPU cores with lavapipe.
-  @least %{
-    lu: 10_000,
-    cholesky: 4_000,
-    triangular_solve: 2_000,
-    eigh: 16_000,
-    svd: 2_000,
-    qr: 8_000
-  }
+  # The host is faster for fewer elements, over all matrices of a batch. That for CPUs is measured with lavapipe on two cores, where it is for more, too; a GPU does not get matrices
+  # over the bus that are so large.
+  @least 66_000
+  @least_on_cpu 1_000_000
+
+  @forced {__MODULE__, :forced}
+
+  @doc "From here on, the operations of this process use the device whatever the number of elements: for tests and measurements."
+  @spec force() :: :ok
+  def force do
+    Process.put(@forced, true)
+    :ok
+  end
 
   @doc """
   `{:ok, buffer}` of [batch, m, n], in the type of the calculation, if the device is faster, else `:host`. `elements` is the number of elements that
   an algorithm goes through for each row.
   """
-  def buffer(a, algorithm, elements) do
-    if faster?(a, algorithm, elements), do: converted(a), else: :host
-  end
+  def buffer(a, elements), do: if(faster?(a, elements), do: converted(a), else: :host)
 
   @doc "Whether the device is faster for so many elements, and calculates with the type."
-  def faster?(a, algorithm, elements), do: elements >= @least[algorithm] and computes?(a)
+  def faster?(a, elements), do: enough?(a, elements) and computes?(a)
+
+  defp enough?(_a, 0), do: false
+
+  defp enough?(%{buffer: %{device: device}}, elements) do
+    least = if Id.cpu?(device), do: @least_on_cpu, else: @least
+    elements >= least or Process.get(@forced, false)
+  end
 
   defp computes?(%{buffer: %{device: device}} = a), do: type(a) in Device.info!(device).dtypes
 
@@ -35,7 +45,7 @@ defmodule ExCubecl.LinAlg.Device.Operands do
   def type(%{dtype: :f64}), do: :f64
   def type(_), do: :f32
 
-  @doc "As `buffer/3`, wherever the algorithm runs."
+  @doc "As `buffer/2`, wherever the algorithm runs."
   def converted(%{m: m, n: n, batch: batch} = a) do
     with {:ok, buffer} <- Buffer.convert(a.buffer, type(a)),
          do: Buffer.reshape(buffer, [Shape.size(batch), m, n])

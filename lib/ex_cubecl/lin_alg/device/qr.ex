@@ -16,11 +16,11 @@ defmodule ExCubecl.LinAlg.Device.QR do
   @most_iterations 30_000
   @most_rows 400_000
 
-  @doc "The matrices as `ExCubecl.LinAlg.Device.Operands.buffer/3` has them, or `:host` if a driver may stop the loops over so many rows."
+  @doc "The matrices as `ExCubecl.LinAlg.Device.Operands.buffer/2` has them, or `:host` if a driver may stop the loops over so many rows."
   def operand(%{m: m}) when m > @most_rows, do: :host
 
   def operand(%{m: m, n: n, batch: batch} = a),
-    do: Operands.buffer(a, :qr, Shape.size(batch) * m * n)
+    do: Operands.buffer(a, Shape.size(batch) * m * n)
 
   @doc "`{:ok, [q, r]}` of matrices of [batch, m, n], with `k` columns of Q and rows of R. `a` describes the matrices for errors."
   def factor(%{shape: [count, m, n], dtype: dtype, device: device} = buffer, k, a) do

@@ -6,6 +6,7 @@ mod arena;
 mod buffer;
 mod device;
 mod kernel;
+mod linear;
 mod list;
 mod memory;
 mod pool;

@@ -2,6 +2,7 @@
 
 mod alloc_options;
 mod device;
+mod linear;
 mod memory;
 mod program;
 mod wire;

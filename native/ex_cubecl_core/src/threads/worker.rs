@@ -2,7 +2,7 @@
 //! driver; the other waits for the reads that these calls started. Both start with their first job and
 //! end with the device.
 
-use std::sync::mpsc::{SendError, Sender, channel};
+use std::sync::mpsc::{Receiver, SendError, Sender, channel};
 use std::sync::{Arc, LazyLock};
 
 use parking_lot::{Condvar, Mutex};
@@ -22,15 +22,22 @@ pub static CONTROL: LazyLock<JobQueue> = LazyLock::new(|| JobQueue::new("control
 pub static MULTI_DEVICE: LazyLock<JobQueue> =
     LazyLock::new(|| JobQueue::new("multi-device".into()));
 
+/// Runs calculations of the host, on as many threads as the machine runs at once.
+pub static HOST: LazyLock<JobQueue> = LazyLock::new(|| JobQueue {
+    threads: std::thread::available_parallelism().map_or(1, |count| count.get()),
+    ..JobQueue::new("host".into())
+});
+
 pub struct Worker {
     calls: JobQueue,
     reads: JobQueue,
     in_flight: Arc<InFlight>,
 }
 
-/// A thread that runs jobs in order.
+/// A thread that runs jobs in order, or several that share them.
 pub struct JobQueue {
     name: String,
+    threads: usize,
     queue: Mutex<Option<Sender<Job>>>,
 }
 
@@ -92,6 +99,7 @@ impl JobQueue {
     fn new(name: String) -> Self {
         JobQueue {
             name,
+            threads: 1,
             queue: Mutex::new(None),
         }
     }
@@ -114,12 +122,21 @@ impl JobQueue {
 
     fn start(&self) -> Result<Sender<Job>> {
         let (sender, jobs) = channel::<Job>();
-        std::thread::Builder::new()
-            .name(format!("ex_cubecl {}", self.name))
-            .spawn(move || jobs.iter().for_each(run))
-            .map_err(Error::driver)?;
+        let jobs = Arc::new(Mutex::new(jobs));
+        for _ in 0..self.threads {
+            let jobs = jobs.clone();
+            std::thread::Builder::new()
+                .name(format!("ex_cubecl {}", self.name))
+                .spawn(move || std::iter::from_fn(|| next(&jobs)).for_each(run))
+                .map_err(Error::driver)?;
+        }
         Ok(sender)
     }
+}
+
+/// The next job. While one thread waits for it, the others wait for the lock.
+fn next(jobs: &Mutex<Receiver<Job>>) -> Option<Job> {
+    jobs.lock().recv().ok()
 }
 
 /// Moves a fault that is armed on the calling thread to the thread that runs the job.
@@ -165,6 +182,20 @@ mod tests {
         }
         drop(sender);
         assert!(results.iter().eq(0..100));
+    }
+
+    #[test]
+    fn several_threads_share_the_jobs_of_a_queue() {
+        let queue = JobQueue {
+            threads: 2,
+            ..JobQueue::new("test".into())
+        };
+        let (sender, results) = mpsc::channel();
+        let (open, gate) = mpsc::channel::<()>();
+        queue.run(move || gate.recv().unwrap_or_default()).unwrap();
+        queue.run(move || sender.send(7).unwrap()).unwrap();
+        assert_eq!(results.recv_timeout(Duration::from_secs(60)), Ok(7));
+        drop(open);
     }
 
     #[test]
