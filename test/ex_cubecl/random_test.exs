@@ -144,6 +144,27 @@ defmodule ExCubecl.RandomTest do
     end
   end
 
+  # The sizes are those of one tile, of tiles by counting, and of tiles in registers.
+  test "shuffles of vectors and of views move elements of each type to the same places" do
+    key = Random.key!(9)
+
+    for n <- [2, 100, 1000, 9001] do
+      order = list(Random.shuffle!(key, Buffer.iota!([n], :s32)))
+      assert Enum.sort(order) == Enum.to_list(0..(n - 1))
+
+      for dtype <- ExCubecl.DType.all() do
+        x = Ops.remainder!(Buffer.iota!([n], :s32), 97) |> Ops.as_type!(dtype)
+        values = x |> Buffer.to_flat_list!() |> List.to_tuple()
+        view = ExCubecl.View.reverse!(ExCubecl.View.of!(x), axes: [0])
+        moved = Enum.map(order, &elem(values, &1))
+        assert list(Random.shuffle!(key, x)) == moved
+
+        assert list(Random.shuffle!(key, view)) ==
+                 Enum.map(order, &elem(values, n - 1 - &1))
+      end
+    end
+  end
+
   test "samples" do
     key = Random.key!(1701)
     x = Buffer.iota!([8], :s32)

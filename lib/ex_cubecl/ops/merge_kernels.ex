@@ -1,6 +1,7 @@
 defmodule ExCubecl.Ops.MergeKernels do
   @moduledoc false
-  # The kernels of `ExCubecl.Ops.MergeSort`. A kernel of its own for each order, with and without the places of the elements.
+  # The kernels of `ExCubecl.Ops.MergeSort`. A kernel of its own for each order: the direction, and whether the elements are `:integers`, floats `:f32` or narrower, `:f64`,
+  # or `:floats` on a device without integers of their width.
 
   alias ExCubecl.Kernel
 
@@ -11,66 +12,96 @@ defmodule ExCubecl.Ops.MergeKernels do
   @doc "The number of elements that one invocation of `tile/2` sorts."
   def tile, do: @tile
 
-  # Whether `y`, which is behind `x`, goes before it. NaN is the greatest float, and equal to itself.
-  orders = [
-    {{:asc, false}, quote(do: y < x)},
-    {{:desc, false}, quote(do: y > x)},
-    {{:asc, true}, quote(do: not (x <= y or nan?(y)))},
-    {{:desc, true}, quote(do: not (y <= x or nan?(x)))}
-  ]
+  # The types of the keys of floats, the number of their bits, and the key of infinity.
+  floats = %{f32: {:s32, 32, 0x7F80_0000}, f64: {:s64, 64, 0x7FF0_0000_0000_0000}}
 
-  before = fn order, y, x ->
-    Macro.postwalk(order, fn
-      {:y, _, context} when is_atom(context) -> y
-      {:x, _, context} when is_atom(context) -> x
-      other -> other
-    end)
+  orders =
+    for direction <- [:asc, :desc],
+        class <- [:integers, :f32, :f64, :floats],
+        do: {direction, class}
+
+  # Lines that set `name` to a number that sorts as the element `x` does: of a float an integer, that of its bits, inverted if it is negative. Both zeros have the
+  # key 0, NaN has the one above that of infinity. Each comparison of floats would make such integers of both of them.
+  key = fn class, name, x ->
+    [to, signed, sign, size] =
+      for part <- ["", "_signed", "_sign", "_size"], do: Macro.var(:"#{name}#{part}", nil)
+
+    case floats[class] do
+      nil ->
+        [quote(do: unquote(to) = unquote(x))]
+
+      {integer, bits, infinity} ->
+        {:__block__, _, lines} =
+          quote do
+            unquote(signed) = bitcast(cast(unquote(x), unquote(class)), unquote(integer))
+            unquote(sign) = bsr(unquote(signed), unquote(bits - 1))
+            unquote(size) = band(unquote(signed), unquote(Integer.pow(2, bits - 1) - 1))
+
+            unquote(to) =
+              if unquote(size) > unquote(infinity),
+                do: unquote(infinity + 1),
+                else: bxor(unquote(size), unquote(sign)) - unquote(sign)
+          end
+
+        lines
+    end
+  end
+
+  # Whether the element `y` goes before `x`. NaN is the greatest float, and equal to itself.
+  by_value = fn
+    {:asc, :integers}, y, x -> quote(do: unquote(y) < unquote(x))
+    {:desc, :integers}, y, x -> quote(do: unquote(y) > unquote(x))
+    {:asc, _floats}, y, x -> quote(do: not (unquote(x) <= unquote(y) or nan?(unquote(y))))
+    {:desc, _floats}, y, x -> quote(do: not (unquote(y) <= unquote(x) or nan?(unquote(x))))
+  end
+
+  # The same for their keys.
+  by_key = fn {direction, class}, y, x ->
+    class = if is_map_key(floats, class), do: :integers, else: class
+    by_value.({direction, class}, y, x)
   end
 
   kernel = fn args, body ->
-    code = {:fn, [], [{:->, [], [args, body]}]}
+    code = {:fn, [], [{:->, [], [Enum.map(args, &Macro.var(&1, __MODULE__)), body]}]}
     quoted = quote(do: Kernel.kernel(unquote(code)))
     quoted |> Code.eval_quoted([], __ENV__) |> elem(0)
   end
 
-  variable = fn letter, number -> Macro.var(:"#{letter}#{number}", __MODULE__) end
+  variable = fn letter, number -> Macro.var(:"#{letter}#{number}", nil) end
   last = @tile - 1
   pairs = for i <- 0..last, j <- 0..last, i < j, do: {i, j}
-  reads = for k <- 0..last, do: quote(do: unquote(variable.("x", k)) = x[base + unquote(k)])
 
-  # Each comparison of two elements moves one of them back by one place.
-  ranks =
-    for k <- 0..last do
-      from = for {^k, j} <- pairs, do: variable.("c", "#{k}_#{j}")
-      to = for {i, ^k} <- pairs, do: variable.("c", "#{i}_#{k}")
-      rank = Enum.reduce(from, k, &quote(do: unquote(&2) + unquote(&1)))
-      Enum.reduce(to, rank, &quote(do: unquote(&2) - unquote(&1)))
-    end
-
-  # A line of `n` elements becomes `tiles` sorted runs of `keep` elements each, together `m`.
-  tile = fn order, places? ->
-    comparisons =
-      for {i, j} <- pairs do
-        swapped = before.(order, variable.("x", j), variable.("x", i))
+  # A line of `n` elements becomes `tiles` sorted runs of `keep` elements each, together `m`. What is written with an element, see `rank`.
+  tile = fn {_, class} = order, moved ->
+    reads =
+      for k <- 0..last do
+        x = variable.("x", k)
 
         quote do
-          unquote(variable.("c", "#{i}_#{j}")) =
-            if unquote(j) < left and unquote(swapped), do: cast(1, :s32), else: 0
+          unquote(x) = x[base + unquote(k)]
+          unquote_splicing(key.(class, :"key#{k}", x))
         end
       end
 
-    writes =
-      for {rank, k} <- Enum.with_index(ranks) do
-        place = if places?, do: [quote(do: places[at + rank] = first + unquote(k))], else: []
+    # Four bits for the rank of each element, the lowest for the first one. Each comparison of two elements moves one of them back by one place.
+    start = Enum.sum(for k <- 0..last, do: k * Integer.pow(16, k))
+
+    comparisons =
+      for {i, j} <- pairs do
+        swapped = by_key.(order, variable.("key", j), variable.("key", i))
+        moved = Integer.pow(16, i) - Integer.pow(16, j)
 
         quote do
-          rank = unquote(rank)
-
-          if unquote(k) < left and rank < keep do
-            out[at + rank] = unquote(variable.("x", k))
-            unquote_splicing(place)
-          end
+          ranks =
+            if unquote(j) < left and unquote(swapped), do: ranks + unquote(moved), else: ranks
         end
+      end
+
+    beside =
+      case moved do
+        :alone -> []
+        :places -> [quote(do: places[at + rank] = first + k)]
+        :others -> [quote(do: places[at + rank] = others[base + k])]
       end
 
     body =
@@ -81,23 +112,38 @@ defmodule ExCubecl.Ops.MergeKernels do
         base = line * n + first
         left = n - first
         at = line * m + (i - line * tiles) * keep
-        unquote_splicing(reads)
+        unquote_splicing(for {:__block__, _, lines} <- reads, line <- lines, do: line)
+        ranks = cast(unquote(start), :s32)
         unquote_splicing(comparisons)
-        unquote_splicing(writes)
+
+        for k <- 0..(width - 1) do
+          rank = band(bsr(ranks, 4 * k), 15)
+
+          if k < left and rank < keep do
+            out[at + rank] = x[base + k]
+            unquote_splicing(beside)
+          end
+        end
       end
 
-    outputs = if places?, do: [:out, :places], else: [:out]
-
-    kernel.(
-      Enum.map([:x, :n, :keep, :m, :tiles] ++ outputs, &Macro.var(&1, __MODULE__)),
-      body
-    )
+    inputs = if moved == :others, do: [:x, :others], else: [:x]
+    outputs = if moved == :alone, do: [:out], else: [:out, :places]
+    kernel.(inputs ++ [:n, :width, :keep, :m, :tiles] ++ outputs, body)
   end
 
   # Tiles of `width` elements of lines of `n` become sorted runs of `keep` elements each, `m` in a line: an invocation counts the elements that go before its
-  # own. This loop takes longer than `tile/2`, but is compiled in a third of the time.
-  rank = fn order, places? ->
-    places = if places?, do: [quote(do: places[to] = cast(at, :s32))], else: []
+  # own. With the element, it writes nothing, its place in the line, or an element of another buffer. This loop takes longer than `tile/2`, but is compiled faster.
+  rank = fn order, moved ->
+    place =
+      case moved do
+        :alone -> []
+        :places -> [quote(do: places[to] = cast(at, :s32))]
+        :others -> [quote(do: places[to] = others[i])]
+      end
+
+    [own, other] = [variable.("key", ""), variable.("other", "_key")]
+    ahead = by_key.(order, other, own)
+    behind = by_key.(order, own, other)
 
     body =
       quote do
@@ -109,38 +155,34 @@ defmodule ExCubecl.Ops.MergeKernels do
         first = i - place
         left = n - tile * width
         value = x[i]
+        unquote_splicing(key.(elem(order, 1), :key, quote(do: value)))
         rank = place - place
 
         for step <- 0..(width - 1) do
           j = cast(step, :u32)
           other = x[first + j]
-          ahead = j < place
-          ahead_value = if ahead, do: other, else: value
-          behind_value = if ahead, do: value, else: other
-          swapped = unquote(before.(order, quote(do: behind_value), quote(do: ahead_value)))
-          apart = if ahead, do: not swapped, else: swapped
-          if j < left and apart, do: rank = rank + 1
+          unquote_splicing(key.(elem(order, 1), :other_key, quote(do: other)))
+          apart = if j < place, do: not unquote(behind), else: unquote(ahead)
+          rank = if j < left and apart, do: rank + 1, else: rank
         end
 
         if rank < keep do
           to = line * m + tile * keep + rank
           out[to] = value
-          unquote_splicing(places)
+          unquote_splicing(place)
         end
       end
 
-    outputs = if places?, do: [:out, :places], else: [:out]
-
-    kernel.(
-      Enum.map([:x, :n, :width, :keep, :m] ++ outputs, &Macro.var(&1, __MODULE__)),
-      body
-    )
+    inputs = if moved == :others, do: [:x, :others], else: [:x]
+    outputs = if moved == :alone, do: [:out], else: [:out, :places]
+    kernel.(inputs ++ [:n, :width, :keep, :m] ++ outputs, body)
   end
 
   # Runs of `run` elements are merged in `pairs`, of whose results `keep` elements each are written, together `m`. An invocation writes `chunk`
   # of them: a binary search finds how many of the elements before these are from the first run.
   merge = fn order, places? ->
-    right = &before.(order, &1, &2)
+    right = &by_value.(order, &1, &2)
+    both = fn lines -> if places?, do: lines, else: [] end
 
     body =
       quote do
@@ -171,7 +213,7 @@ defmodule ExCubecl.Ops.MergeKernels do
         j = middle + d - low
         x1 = x[i]
         x2 = x[j]
-        unquote_splicing(if places?, do: [quote(do: p1 = at[i]), quote(do: p2 = at[j])], else: [])
+        unquote_splicing(both.([quote(do: p1 = at[i]), quote(do: p2 = at[j])]))
         first = line * m + (p - line * pairs) * keep + d
         stop = line * m + min((p - line * pairs) * keep + keep, m)
 
@@ -181,10 +223,7 @@ defmodule ExCubecl.Ops.MergeKernels do
 
           if to < stop do
             out[to] = if right, do: x2, else: x1
-
-            unquote_splicing(
-              if places?, do: [quote(do: places[to] = if(right, do: p2, else: p1))], else: []
-            )
+            unquote_splicing(both.([quote(do: places[to] = if(right, do: p2, else: p1))]))
           end
 
           j = if right, do: j + 1, else: j
@@ -194,39 +233,33 @@ defmodule ExCubecl.Ops.MergeKernels do
           x2 = if right, do: next, else: x2
 
           unquote_splicing(
-            if places? do
-              [
-                quote(do: place = at[if(right, do: j, else: i)]),
-                quote(do: p1 = if(right, do: p1, else: place)),
-                quote(do: p2 = if(right, do: place, else: p2))
-              ]
-            else
-              []
-            end
+            both.([
+              quote(do: place = at[if(right, do: j, else: i)]),
+              quote(do: p1 = if(right, do: p1, else: place)),
+              quote(do: p2 = if(right, do: place, else: p2))
+            ])
           )
         end
       end
 
     [inputs, outputs] = if places?, do: [[:x, :at], [:out, :places]], else: [[:x], [:out]]
-    numbers = [:n, :run, :keep, :m, :pairs, :parts, :chunk, :steps]
-    kernel.(Enum.map(inputs ++ numbers ++ outputs, &Macro.var(&1, __MODULE__)), body)
+    kernel.(inputs ++ [:n, :run, :keep, :m, :pairs, :parts, :chunk, :steps] ++ outputs, body)
   end
 
-  @tiles for {key, order} <- orders,
-             places? <- [false, true],
+  @tiles for order <- orders,
+             moved <- [:alone, :places, :others],
              into: %{},
-             do: {{key, places?}, tile.(order, places?)}
-  @merges for {key, order} <- orders,
+             do: {{order, moved}, tile.(order, moved)}
+  @ranks for order <- orders,
+             moved <- [:alone, :places, :others],
+             into: %{},
+             do: {{order, moved}, rank.(order, moved)}
+  @merges for order <- orders,
               places? <- [false, true],
               into: %{},
-              do: {{key, places?}, merge.(order, places?)}
+              do: {{order, places?}, merge.(order, places?)}
 
-  @ranks for {key, order} <- orders,
-             places? <- [false, true],
-             into: %{},
-             do: {{key, places?}, rank.(order, places?)}
-
-  def tile(order, places?), do: @tiles[{order, places?}]
-  def rank(order, places?), do: @ranks[{order, places?}]
+  def tile(order, moved), do: @tiles[{order, moved}]
+  def rank(order, moved), do: @ranks[{order, moved}]
   def merge(order, places?), do: @merges[{order, places?}]
 end

@@ -25,6 +25,15 @@ defmodule ExCubecl.Ops.Sorting do
          do: ComputeType.converted(places, dtype)
   end
 
+  @doc "The elements of a vector in the order of `keys`, as many elements of another vector, in a new buffer. The device computes both types."
+  @spec moved(Buffer.t(), Buffer.t()) :: {:ok, Buffer.t()} | {:error, Error.t()}
+  def moved(%{shape: [n]} = keys, elements) do
+    with {:ok, [keys, moved]} <-
+           MergeSort.run(:shuffle, keys, {1, n}, n, :asc, [nil, nil], elements),
+         :ok <- Temporary.free([keys], [moved]),
+         do: Buffer.reshape(moved, [n])
+  end
+
   def top_k(x, k, opts, {values, places} \\ {nil, nil}) do
     with {:ok, view} <- Operands.view(x),
          {:ok, opts} <- Arguments.options(opts, [:axis, :dtype]),

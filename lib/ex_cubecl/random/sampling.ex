@@ -2,7 +2,7 @@ defmodule ExCubecl.Random.Sampling do
   @moduledoc false
   # Shuffles and samples: indices are drawn on the device, and elements are read at them.
 
-  alias ExCubecl.{Buffer, Kernel, Shape, View}
+  alias ExCubecl.{Buffer, Device, Kernel, Shape, View}
   alias ExCubecl.Ops.{Gathering, Lowering, Operands, Scan, Shapes, Sorting, Strided}
   alias ExCubecl.Random.{Draw, Threefry}
   alias ExCubecl.View.{Copy, Strides}
@@ -47,8 +47,14 @@ defmodule ExCubecl.Random.Sampling do
     end
   end
 
-  # The elements of a vector are moved in each round, as their numbers would be: then one kernel of `take` does all rounds.
-  defp permute(key, %{shape: [n]} = x, 0) when n > 1, do: take_by_words(key, x, rounds(n))
+  # The elements of a vector are moved in each round, as their numbers would be. The kernels that sort the words move elements of types that the device computes.
+  defp permute(key, %{shape: [n]} = x, 0) when n > 1 do
+    with {:ok, dtypes} <- Device.dtypes(x.device) do
+      if x.dtype in dtypes,
+        do: move_by_words(key, x, rounds(n)),
+        else: take_by_words(key, x, rounds(n))
+    end
+  end
 
   defp permute(key, x, axis) do
     n = Enum.at(x.shape, axis)
@@ -56,6 +62,17 @@ defmodule ExCubecl.Random.Sampling do
     with {:ok, {order, key}} <- order(key, n, x.device),
          {:ok, result} <- Gathering.take(x, order, axis: axis),
          do: {:ok, {result, key}}
+  end
+
+  defp move_by_words(key, x, 0), do: {:ok, {x, key}}
+
+  defp move_by_words(key, %{shape: [n]} = x, rounds) do
+    [next, own] = Threefry.parts(key, 2)
+
+    with {:ok, x} <- Operands.contiguous(x, :shuffle),
+         {:ok, words} <- Draw.words(own, [n], x.device),
+         {:ok, moved} <- Sorting.moved(words, x),
+         do: move_by_words(next, moved, rounds - 1)
   end
 
   defp take_by_words(key, x, 0), do: {:ok, {x, key}}
