@@ -94,6 +94,19 @@ defmodule ExCubecl.NxCompilerTest do
 
   alias __MODULE__.Definitions
 
+  # A device for the tests of memory: one for each of them would compile its kernels again.
+  setup_all do
+    {:ok, {runtime, _} = device} = ExCubecl.default_device()
+    {:ok, %{id: id}} = ExCubecl.Device.open(device, as: {runtime, 1_720})
+
+    on_exit(fn ->
+      :ok = ExCubecl.Device.reset(id)
+      :ok = ExCubecl.Device.remove(id)
+    end)
+
+    %{device: id}
+  end
+
   setup do
     Nx.default_backend(Nx.BinaryBackend)
     Nx.Defn.default_options([])
@@ -511,16 +524,10 @@ defmodule ExCubecl.NxCompilerTest do
   end
 
   describe "memory" do
-    setup do
-      {:ok, {runtime, _} = device} = ExCubecl.default_device()
-      {:ok, %{id: id}} = ExCubecl.Device.open(device, as: {runtime, 1_720})
-
-      on_exit(fn ->
-        :ok = ExCubecl.Device.reset(id)
-        :ok = ExCubecl.Device.remove(id)
-      end)
-
-      %{device: id}
+    # What earlier tests had on the device is freed.
+    setup %{device: device} do
+      ExCubecl.Case.settled(device)
+      :ok
     end
 
     @elements 256 * 1024
@@ -879,7 +886,9 @@ defmodule ExCubecl.NxCompilerTest do
       x = Nx.backend_copy(large(@elements), {Backend, device: device})
       fun = fn x -> Nx.dot(Nx.outer(x[0..1023], x[0..1023]), Nx.iota({1024}, type: :f32)) end
       assert ours(fun, [x], device: device).shape == {1024}
-      :ok = Memory.set_limit(4 * 1024 * 1024, device: device)
+      {live, _} = ExCubecl.Case.settled(device)
+      :ok = Memory.set_limit(live + 3 * 1024 * 1024, device: device)
+      on_exit(fn -> :ok = Memory.set_limit(nil, device: device) end)
       error = assert_raise(Error, fn -> ours(fun, [x], device: device) end)
       assert error.reason == :out_of_memory
       assert error.details.requested >= 4 * 1024 * 1024
