@@ -67,11 +67,11 @@ defmodule ExCubecl.LinAlg.Device.Completion do
   # Rows without a length are unit vectors.
   defkernel divide(w, lengths, n, shortest, out) do
     i = cast(index(), :u32)
-    c = rem(i, shape(out, 2))
-    r = rem(div(i, shape(out, 2)), shape(out, 1))
-    b = div(div(i, shape(out, 2)), shape(out, 1))
+    c = rem(i, cast(shape(out, 2), :u32))
+    r = rem(div(i, cast(shape(out, 2), :u32)), cast(shape(out, 1), :u32))
+    b = div(div(i, cast(shape(out, 2), :u32)), cast(shape(out, 1), :u32))
     length = lengths[b * n + r]
-    element = w[(b * n + r) * shape(w, 2) + c] / length
+    element = w[(b * n + r) * cast(shape(w, 2), :u32) + c] / length
     unit = if r == c, do: 1, else: 0
     out[i] = if r < n and length > shortest, do: element, else: unit
   end
@@ -81,13 +81,14 @@ defmodule ExCubecl.LinAlg.Device.Completion do
     parts = shared(rows, 128)
     sums = shared(rows, 2)
     t = cast(local(), :u32)
-    m = shape(rows, 2)
-    places = shape(rows, 1) - first
+    m = cast(shape(rows, 2), :u32)
+    places = cast(shape(rows, 1), :u32) - first
     b = div(cast(group(), :u32), places)
     r = rem(cast(group(), :u32), places) + first
-    x = (b * shape(rows, 1) + j) * m
-    y = (b * shape(rows, 1) + r) * m
-    given = r < known[b]
+    x = (b * cast(shape(rows, 1), :u32) + j) * m
+    y = (b * cast(shape(rows, 1), :u32) + r) * m
+    count = cast(known[b], :u32)
+    given = r < count
     wanted = if complete == 1, do: not given, else: given
     xx = cast(0, :s32)
     xy = cast(0, :s32)
@@ -121,7 +122,7 @@ defmodule ExCubecl.LinAlg.Device.Completion do
     norm = if corner > 0, do: -sqrt(sums[0]), else: sqrt(sums[0])
     factor = (sums[1] - norm * height) / (norm * (norm - corner))
 
-    if wanted and j < known[b] do
+    if wanted and j < count do
       for part <- 0..div(m - 1, 64) do
         at = cast(part, :u32) * 64 + t
         element = if at == j, do: corner - norm, else: rows[x + at]
@@ -133,8 +134,8 @@ defmodule ExCubecl.LinAlg.Device.Completion do
   # The given rows, which the reflections changed.
   defkernel restore(rows, known, out) do
     i = cast(index(), :u32)
-    r = rem(div(i, shape(out, 2)), shape(out, 1))
-    b = div(div(i, shape(out, 2)), shape(out, 1))
-    if r < known[b], do: out[i] = rows[i]
+    r = rem(div(i, cast(shape(out, 2), :u32)), cast(shape(out, 1), :u32))
+    b = div(div(i, cast(shape(out, 2), :u32)), cast(shape(out, 1), :u32))
+    if r < cast(known[b], :u32), do: out[i] = rows[i]
   end
 end

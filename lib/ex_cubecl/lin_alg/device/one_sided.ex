@@ -148,13 +148,13 @@ defmodule ExCubecl.LinAlg.Device.OneSided do
   # The columns of the matrix, multiplied by its factor, and those of an identity matrix. An element of row r and column c is at r * row + c * column.
   defkernel start(a, factors, m, n, row, column, w) do
     i = cast(index(), :u32)
-    length = shape(w, 2)
+    length = cast(shape(w, 2), :u32)
     r = rem(i, length)
-    c = rem(div(i, length), shape(w, 1))
-    b = div(div(i, length), shape(w, 1))
+    c = rem(div(i, length), cast(shape(w, 1), :u32))
+    b = div(div(i, length), cast(shape(w, 1), :u32))
     element = a[b * m * n + r * row + c * column] * factors[b]
     scaled = if c < n, do: element, else: 0
-    unit = if r - m == c, do: 1, else: 0
+    unit = if r == c + m, do: 1, else: 0
     w[i] = if r < m, do: scaled, else: unit
   end
 
