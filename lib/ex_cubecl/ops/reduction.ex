@@ -24,9 +24,12 @@ defmodule ExCubecl.Ops.Reduction do
 
   With `again`, each chunk is reduced twice: `element` is applied to an element and the argument `found`, which is the result of `found` for the accumulator; the
   results are added, and `finish` of the sum and of `found` is the result. It must be that of the results of the chunks, too.
+
+  With `divisor`, the last accumulator divided by it is the result.
   """
   @type spec :: %{
           optional(:again) => %{found: Kernel.t(), element: Kernel.t(), finish: Kernel.t()},
+          optional(:divisor) => non_neg_integer,
           name: atom,
           first: number | nil,
           step: Kernel.t(),
@@ -48,12 +51,16 @@ defmodule ExCubecl.Ops.Reduction do
     with {:ok, space} <- ReductionSpace.new(spec.name, op, operands, axes, keep?) do
       cond do
         space.n == 0 and spec.first == nil -> no_elements(spec.name, operands)
-        space.n == 0 -> Buffer.full(space.shape, spec.dtype, spec.first, device: space.device)
+        space.n == 0 -> Buffer.full(space.shape, spec.dtype, empty(spec), device: space.device)
         true -> chunks(spec, op, space, into)
       end
     end
     |> Epilogue.applied(into)
   end
+
+  # A mean of no elements is 0 / 0.
+  defp empty(%{divisor: 0}), do: :nan
+  defp empty(%{first: first}), do: first
 
   defp no_elements(name, [%{shape: _} = operand | _]),
     do: Shapes.invalid(name, :buffer, operand, "one with elements along the axis")
@@ -86,11 +93,15 @@ defmodule ExCubecl.Ops.Reduction do
       space = %{space | interleaved: if(interleaved?(spec, space), do: chunks)}
       shape = if space.interleaved, do: [space.count, chunks], else: [chunks, space.count]
 
-      with {:ok, out} <- launch(spec, op, space, spec.as, shape: shape),
+      with {:ok, out} <- launch(undivided(spec), op, space, spec.as, shape: shape),
            rest = ReductionSpace.of_chunks(space, [out], [:x]),
            do: freed(chunks(%{spec | operands: nil}, @same, rest, into), out)
     end
   end
+
+  # The kernel for the last chunks serves for the others, too, if it divides by 1 there.
+  defp undivided(%{divisor: _, as: as, dtype: as} = spec), do: %{spec | divisor: 1}
+  defp undivided(spec), do: Map.delete(spec, :divisor)
 
   defp last(spec, op, space, into) do
     case Epilogue.inlined(into, spec.dtype) do
@@ -135,24 +146,30 @@ defmodule ExCubecl.Ops.Reduction do
 
     loop = loop(space, lanes, [], fn [] -> [next] end)
     {again, acc} = again(spec, element, space)
+    {acc, numbers} = divided(spec, acc)
     statements = start(space) ++ first ++ [loop | again]
     op = Strided.named(op, spec.name)
     twice = for {_, kernel} <- Map.get(spec, :again, %{}), do: kernel.key
-    key = {:reduce, spec.step.key, spec.first, spec.operands, spec.as, twice}
+    key = {:reduce, spec.step.key, spec.first, spec.operands, spec.as, twice, numbers != []}
 
     case result do
       {inlined, epilogue} ->
         element = Index.let(:element, Index.unsigned({:index, nil}))
         last = Epilogue.statements(inlined, epilogue, {:cast, spec.dtype, acc})
         code = {statements ++ [element | last], nil}
-        outputs = {Inlined.arguments(inlined), inlined.outputs}
+        outputs = {numbers ++ Inlined.arguments(inlined), inlined.outputs}
         finish(op, {key, Inlined.key(inlined)}, space, lanes, code, outputs, opts)
 
       dtype ->
         code = {statements, {:cast, dtype, acc}}
-        finish(op, {key, dtype}, space, lanes, code, {[], []}, opts)
+        finish(op, {key, dtype}, space, lanes, code, {numbers, []}, opts)
     end
   end
+
+  defp divided(%{divisor: divisor}, acc),
+    do: {Index.call(:divide, acc, Index.var(:divisor_0)), [divisor_0: divisor]}
+
+  defp divided(_spec, acc), do: {acc, []}
 
   # The statements of the second loop, and the result.
   defp again(%{again: again} = spec, element, space) do

@@ -4,8 +4,7 @@ defmodule ExCubecl.Ops.Reductions do
 
   alias ExCubecl.{Device, Kernel, Shape, View}
   alias ExCubecl.Error.Arguments
-  alias ExCubecl.Ops.{ComputeType, ElementWise, Lowering, Operands, Reduction, Shapes}
-  alias ExCubecl.Ops.{Strided, Target}
+  alias ExCubecl.Ops.{ComputeType, Lowering, Operands, Reduction, Shapes, Strided, Target}
 
   require Kernel
 
@@ -44,7 +43,7 @@ defmodule ExCubecl.Ops.Reductions do
 
   @same Kernel.kernel(fn x -> x end)
   @not_zero Kernel.kernel(fn x -> if x != 0, do: cast(1, :s32), else: 0 end)
-  @root Kernel.kernel(fn sum, count -> sqrt(sum / count) end)
+  @sqrt Kernel.kernel(fn variance -> sqrt(variance) end)
   @square Kernel.kernel(fn x, mean -> (x - mean) * (x - mean) end)
 
   @doc "Sum, product, minimum, maximum, all or any over the axes of the options."
@@ -138,41 +137,35 @@ defmodule ExCubecl.Ops.Reductions do
   end
 
   defp mean(name, view, axes, keep?, dtype, into) do
-    with {:ok, wide} <- wide(:mean, view),
-         {:ok, sum} <- Reduction.run(spec(name, wide, wide), @same, [view], axes, keep?),
-         do: divided(sum, count(view, axes), dtype, into)
-  end
-
-  @doc "The variance over the axes of the options, as floats."
-  def variance(x, opts, into \\ nil) do
-    with {:ok, sum, divisor} <- squares(:variance, x, opts),
-         do: divided(sum, divisor, float(x.dtype), into)
-  end
-
-  defp divided(sum, count, dtype, into),
-    do: ElementWise.apply(:divide, [sum, count], [dtype: dtype] ++ option(into, sum, dtype))
-
-  defp option(into, %{shape: shape, device: device}, dtype),
-    do: Target.option(into, shape, dtype, device)
-
-  @doc "The square root of the variance."
-  def standard_deviation(x, opts, into \\ nil) do
-    with {:ok, sum, divisor} <- squares(:standard_deviation, x, opts) do
-      dtype = float(x.dtype)
-      op = Strided.named(@root, :standard_deviation)
-      Lowering.map(op, [sum, divisor], [as: sum.dtype, dtype: dtype] ++ option(into, sum, dtype))
+    with {:ok, wide} <- wide(:mean, view) do
+      spec = Map.put(spec(name, wide, dtype), :divisor, count(view, axes))
+      Reduction.run(spec, @same, [view], axes, keep?, into)
     end
   end
 
-  # The sum of the squares of the distances from the mean, and what divides it.
-  defp squares(name, x, opts) do
+  @doc "The variance over the axes of the options, as floats."
+  def variance(x, opts, into \\ nil), do: variance(:variance, x, opts, &float(&1.dtype), into)
+
+  @doc "The square root of the variance."
+  def standard_deviation(x, opts, into \\ nil) do
+    with {:ok, variance} <- variance(:standard_deviation, x, opts, fn _view -> nil end, nil) do
+      %{shape: shape, device: device} = variance
+      dtype = float(x.dtype)
+      op = Strided.named(@sqrt, :standard_deviation)
+      Lowering.map(op, [variance], [dtype: dtype] ++ Target.option(into, shape, dtype, device))
+    end
+  end
+
+  # The mean of the squares of the distances from the mean, of the type in which it is calculated if `dtype` of the view is `nil`.
+  defp variance(name, x, opts, dtype, into) do
     with {:ok, view, axes, keep?} <- checked(name, x, opts, [:ddof]),
          {:ok, ddof} <- Arguments.index(:ddof, Keyword.get(opts, :ddof, 0)),
          {:ok, float} <- wide(:variance, view),
-         {:ok, mean} <- mean(name, view, axes, true, float, nil),
-         spec = spec(name, float, float),
-         {:ok, sum} <- Reduction.run(spec, @square, [view, mean], axes, keep?),
-         do: {:ok, sum, max(count(view, axes) - ddof, 0)}
+         {:ok, mean} <- mean(name, view, axes, true, float, nil) do
+      divisor = max(count(view, axes) - ddof, 0)
+      spec = Map.put(spec(name, float, dtype.(view) || float), :divisor, divisor)
+      Reduction.run(spec, @square, [view, mean], axes, keep?, into)
+    end
   end
 
   defp float(dtype), do: if(dtype in @floats, do: dtype, else: :f32)
