@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from reference import BITS, ERRORS, FLOATS, TYPES, Near, binary, cast, near, number, rounded_bf16, settle, unary
+from reference import BITS, ERRORS, FLOATS, TYPES, Near, binary, cast, compared, near, number, rounded_bf16, settle, unary
 
 UNIT = {"f16": 2.0**-11, "bf16": 2.0**-8, "f32": 2.0**-24, "f64": 2.0**-53}
 # Sums and functions of narrow floats are calculated with f32.
@@ -159,7 +159,7 @@ OPERATORS = {
 def binary_of(name, dtype, a, b):
     a, b = np.broadcast_arrays(a, b)
     if name in COMPARISONS:
-        return truth(COMPARISONS[name](a, b))
+        return truth(compared(COMPARISONS[name], a, b))
     if name in ("left_shift", "right_shift"):
         return shifted(name, dtype, a, b)
     if name == "integer_pow":

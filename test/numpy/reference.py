@@ -126,12 +126,20 @@ def unary(op, dtype, a):
     return settle(functions[op](a), dtype)
 
 
-def compare(op, dtype, a, b):
+def compared(function, a, b):
+    a, b = np.asarray(a), np.asarray(b)
+    if a.dtype != b.dtype:
+        # Integers of any size: NumPy would convert uint64 and int64 to float64.
+        a, b = a.astype(object), b.astype(object)
+    return function(a, b).astype(bool)
+
+
+def compare(op, a, b):
     functions = {
         "<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal,
         "==": np.equal, "!=": np.not_equal,
     }
-    return functions[op](a, b)
+    return compared(functions[op], a, b)
 
 
 # Relative and absolute errors of the functions of float32, as the guide on kernels allows them.

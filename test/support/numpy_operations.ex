@@ -9,13 +9,14 @@ defmodule ExCubecl.NumpyOperations do
   alias ExCubecl.NumpyData, as: Data
 
   @functions Keyword.keys(ExCubecl.Ops.Functions.all())
+  @comparisons ~w(equal not_equal less less_equal greater greater_equal)a
   @groups [
     unary: ~w(negate abs floor ceil round relu sign logical_not is_nan is_infinity)a,
     bits: ~w(bitwise_not population_count count_leading_zeros)a,
     function: @functions,
     binary:
-      ~w(add subtract multiply divide min max equal not_equal less less_equal greater greater_equal)a ++
-        ~w(logical_and logical_or logical_xor remainder pow atan2)a,
+      ~w(add subtract multiply divide min max logical_and logical_or logical_xor remainder pow atan2)a ++
+        @comparisons,
     of_integers:
       ~w(quotient integer_pow bitwise_and bitwise_or bitwise_xor left_shift right_shift)a,
     ternary: ~w(select clip)a,
@@ -52,8 +53,8 @@ defmodule ExCubecl.NumpyOperations do
 
     cond do
       group in [:bits, :of_integers] and type in @floats -> Enum.random(integers)
-      # The device has no exact remainder of f64, and these functions not to its last bits.
-      name in [:remainder, :pow, :atan2] and type == :f64 -> :f32
+      # The device has these functions not to the last bits of f64.
+      name in [:pow, :atan2] and type == :f64 -> :f32
       name in [:pow, :atan2] and type not in @floats -> Enum.random(floats -- [:f64])
       true -> type
     end
@@ -79,8 +80,13 @@ defmodule ExCubecl.NumpyOperations do
     y = Data.tensor(:y, b, two, if(name == :integer_pow, do: :small, else: kind))
     mixed = TypedPrograms.mix(a, b)
     mixed = if name == :divide and mixed not in @floats, do: :f32, else: mixed
-    casts = for {variable, type} <- [x: a, y: b], do: "cast(#{variable}, '#{type}', '#{mixed}')"
-    case_of(name, [x, y], "binary_of('#{name}', '#{mixed}', #{Enum.join(casts, ", ")})")
+    values? = name in @comparisons and mixed not in @floats
+
+    operands =
+      for {variable, type} <- [x: a, y: b],
+          do: if(values?, do: variable, else: "cast(#{variable}, '#{type}', '#{mixed}')")
+
+    case_of(name, [x, y], "binary_of('#{name}', '#{mixed}', #{Enum.join(operands, ", ")})")
   end
 
   defp made(:ternary, :select, type, _types) do
@@ -267,7 +273,7 @@ defmodule ExCubecl.NumpyOperations do
         mixed not in @floats
 
       _ when name in [:remainder, :pow, :atan2] ->
-        mixed != :f64 and (name == :remainder or mixed in @floats)
+        name == :remainder or (mixed in @floats and mixed != :f64)
 
       _ ->
         true

@@ -68,8 +68,7 @@ defmodule ExCubecl.TypedModel do
   defp holds?({:not, a}, env), do: not holds?(a, env)
 
   defp holds?({:compare, op, a, b}, env) do
-    type = TypedPrograms.mix(TypedPrograms.type(a), TypedPrograms.type(b))
-    [a, b] = for tree <- [a, b], do: value({:cast, tree, type}, env)
+    [a, b] = for tree <- TypedPrograms.compared(a, b), do: value(tree, env)
     compared(op, a, b)
   end
 

@@ -74,6 +74,12 @@ defmodule ExCubecl.TypedPrograms do
   def type({:cast, _, type}), do: type
   def type({:select, _, _, _, type}), do: type
 
+  @doc "The operands of a comparison, as they are compared: the values of integers, of which a common type may not have all."
+  def compared(a, b) do
+    type = mix(type(a), type(b))
+    if float?(type), do: for(operand <- [a, b], do: {:cast, operand, type}), else: [a, b]
+  end
+
   defp leaf(env) do
     {name, type} = Enum.random(env.args ++ env.locals)
     {:arg, name, type}
@@ -343,9 +349,8 @@ defmodule ExCubecl.TypedPrograms do
     do: "np.where(#{py(c)}, #{py({:cast, a, type})}, #{py({:cast, b, type})})"
 
   defp py({:compare, op, a, b}) do
-    type = mix(type(a), type(b))
-    [a, b] = for operand <- [a, b], do: py({:cast, operand, type})
-    "compare('#{op}', '#{type}', #{a}, #{b})"
+    [a, b] = for operand <- compared(a, b), do: py(operand)
+    "compare('#{op}', #{a}, #{b})"
   end
 
   defp py({:join, :and, a, b}), do: "(#{py(a)} & #{py(b)})"
