@@ -11,7 +11,6 @@ defmodule ExCubecl.Ops.Normalization do
   require Kernel
 
   @add Kernel.kernel(fn acc, x -> acc + x end)
-  @same Kernel.kernel(fn acc -> acc end)
   @element Kernel.kernel(fn x -> x end)
   @max Kernel.kernel(fn acc, x -> max(acc, x) end)
   @square Kernel.kernel(fn x -> x * x end)
@@ -22,8 +21,8 @@ defmodule ExCubecl.Ops.Normalization do
 
   # The maximum is subtracted, so that no exponential is too large.
   @exponentials [
-    max: %{element: @element, step: @max, first: :lowest, finish: @same},
-    sum: %{element: @exp, step: @add, first: 0, finish: @same}
+    max: %{element: @element, step: @max, first: :lowest, finish: nil},
+    sum: %{element: @exp, step: @add, first: 0, finish: nil}
   ]
 
   @reductions %{

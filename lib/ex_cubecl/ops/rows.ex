@@ -26,20 +26,21 @@ defmodule ExCubecl.Ops.Rows do
   # lavapipe for rows of 512 to 4,096 elements, one thread takes 0.9 of the time of 8 for softmax and 0.8 for layer_norm, and half of the time to compile; 8 threads
   # three quarters of that of 128. The sum of one thread has the error of as many additions: longer rows are divided among several.
   @threads [{32, 1}, {256, 32}, {1024, 128}, {:infinity, 256}]
-  @cpu_threads [{1024, 1}, {:infinity, 8}]
+  @cpu_threads [{1024, 1}, {65_536, 8}, {:infinity, 16}]
   @long 65_536
+  @long_on_cpu 131_072
 
   @outputs for at <- 0..31, do: :"out#{at}"
 
   @typedoc """
   A reduction: `element` is applied to each element, `step` combines two accumulators, or one with an element. It starts with `first`, a
-  number or the name of one that no element changes; `finish` is applied to its result, the argument `acc`.
+  number or the name of one that no element changes; `finish`, if it is not `nil`, is applied to its result, the argument `acc`.
   """
   @type reduction :: %{
           element: Kernel.t(),
           step: Kernel.t(),
           first: number | atom,
-          finish: Kernel.t()
+          finish: Kernel.t() | nil
         }
 
   @type spec :: %{
@@ -63,7 +64,7 @@ defmodule ExCubecl.Ops.Rows do
 
     cond do
       Shape.size(shape) == 0 -> Buffer.empty(shape, spec.dtype, device: x.device, lazy: false)
-      not one_launch?(n, rows) -> in_launches(spec, operands, axis, into)
+      not one_launch?(n, rows, long(x.device)) -> in_launches(spec, operands, axis, into)
       true -> in_one(spec, operands, axis, into)
     end
   end
@@ -88,8 +89,11 @@ defmodule ExCubecl.Ops.Rows do
         }
 
   @doc "Whether rows of this length are worth one launch: few long ones are left to `ExCubecl.Ops.Reduction`."
-  @spec one_launch?(non_neg_integer, non_neg_integer) :: boolean
-  def one_launch?(n, rows), do: n <= @long or rows >= 64
+  @spec one_launch?(non_neg_integer, non_neg_integer, pos_integer) :: boolean
+  def one_launch?(n, rows, long \\ @long), do: n <= long or rows >= 64
+
+  # Of one row of 131,072 elements, a launch takes a CPU less time than the five or six for its parts; of one of 262,144, as much.
+  defp long(device), do: if(Device.cpu?(device), do: @long_on_cpu, else: @long)
 
   @doc """
   Runs code on the rows along axes, in ascending order, of operands that broadcast to a shape: `{:ok, buffers}` with a buffer for each result. `targets` has a buffer in place of the
@@ -155,12 +159,17 @@ defmodule ExCubecl.Ops.Rows do
       Enum.flat_map(spec.reductions, fn {name, reduction} ->
         first = first(reduction.first, names)
         element = apply_to(reduction.element, names)
-        result = apply_to(reduction.finish, Map.put(names, :acc, Index.var(name)))
-        [{:reduce, name, [], element, {reduction.step, first}}, {:value, name, [], result}]
+        reduce = {:reduce, name, [], element, {reduction.step, first}}
+        [reduce | finished(name, reduction.finish, names)]
       end)
 
     {phases, {[], [{:element, apply_to(spec.result, names)}]}}
   end
+
+  defp finished(_name, nil, _names), do: []
+
+  defp finished(name, finish, names),
+    do: [{:value, name, [], apply_to(finish, Map.put(names, :acc, Index.var(name)))}]
 
   # `phases` makes the phases and the results of the expressions of the operands. `replaced` are the references of buffers that are both read and written: a
   # kernel has them once, as outputs.
@@ -381,13 +390,20 @@ defmodule ExCubecl.Ops.Rows do
     first = if is_number(reduction.first), do: reduction.first
     whole = %{name: spec.name, first: first, step: reduction.step}
     whole = Map.merge(whole, %{operands: spec.acc, as: spec.acc, dtype: spec.acc})
-    finish = Strided.named(reduction.finish, spec.name)
 
     with {:ok, acc} <-
            Reduction.run(whole, reduction.element, values(reduction.element, known), [axis], true),
-         {:ok, result} <- Lowering.map(finish, values(finish, [acc: acc] ++ known), as: spec.acc),
+         {:ok, result} <- finish(reduction.finish, acc, spec, known),
          do: reduced(rest, spec, known ++ [{name, result}], axis)
   end
+
+  defp finish(nil, acc, _spec, _known), do: {:ok, acc}
+
+  defp finish(kernel, acc, spec, known),
+    do:
+      kernel
+      |> Strided.named(spec.name)
+      |> Lowering.map(values(kernel, [acc: acc] ++ known), as: spec.acc)
 
   defp values(%{parsed: %{args: args}}, known), do: Enum.map(args, &Keyword.fetch!(known, &1))
 end

@@ -104,7 +104,7 @@ defmodule ExCubecl.Ops.NormalizationTest do
 
   # One invocation, workgroups of each size, and several launches.
   test "rows of every length" do
-    for n <- [1, 32, 33, 256, 257, 1024, 1025, 65_537] do
+    for n <- [1, 32, 33, 256, 257, 1024, 1025, 65_537, 131_073] do
       x = Ops.random_normal!([2, n], n, deviation: 3)
       rows = x |> ExCubecl.to_list!()
 
