@@ -4,7 +4,7 @@ defmodule ExCubecl.Ops.Sorting do
 
   alias ExCubecl.{Buffer, Device, Error, Kernel, Shape, View}
   alias ExCubecl.Error.Arguments
-  alias ExCubecl.Ops.{ComputeType, MergeSort, Operands, Scan, Shapes, Strided, Temporary}
+  alias ExCubecl.Ops.{ComputeType, MergeSort, Operands, Shapes, Strided, Temporary}
   alias ExCubecl.View.{Copy, Strides}
 
   require Kernel
@@ -103,19 +103,56 @@ defmodule ExCubecl.Ops.Sorting do
 
   ## Distinct values
 
-  # NaN is equal to itself here, as in the order of a sort.
-  @first Kernel.kernel(fn x, out ->
+  # NaN is equal to itself here, as in the order of a sort. An invocation counts the elements of a chunk that differ from the one before them.
+  @count Kernel.kernel(fn x, n, chunk, counts ->
            i = index()
-           same = i > 0 and (x[i] == x[i - 1] or (x[i] != x[i] and x[i - 1] != x[i - 1]))
-           out[i] = if same, do: cast(0, :s32), else: 1
+           start = i * chunk
+           before = x[max(start - 1, 0)]
+           count = cast(0, :s32)
+
+           for j <- 0..(chunk - 1) do
+             at = start + j
+
+             if at < n do
+               value = x[at]
+               same = value == before or (value != value and before != before)
+               count = if at > 0 and same, do: count, else: count + 1
+               before = value
+             end
+           end
+
+           counts[i] = count
          end)
 
-  @distinct Kernel.kernel(fn x, counts, out ->
+  # And writes them from a place on.
+  @distinct Kernel.kernel(fn x, places, n, chunk, out ->
               i = index()
-              if i == 0 or counts[i] != counts[i - 1], do: out[counts[i] - 1] = x[i]
+              start = i * chunk
+              before = x[max(start - 1, 0)]
+              place = places[i]
+
+              for j <- 0..(chunk - 1) do
+                at = start + j
+
+                if at < n do
+                  value = x[at]
+                  same = value == before or (value != value and before != before)
+
+                  if at == 0 or not same do
+                    out[place] = value
+                    place = place + 1
+                  end
+
+                  before = value
+                end
+              end
             end)
 
-  # On a CPU, one invocation takes less time than launches for the counts.
+  # The elements of a chunk, unless there would be more chunks than these.
+  @chunk 64
+  @most_chunks 131_072
+
+  # On a CPU, one invocation takes less time than two launches.
   @most_on_cpu 1024
   @in_a_row Kernel.kernel(fn x, n, out, count ->
               last = cast(0, :s32)
@@ -155,23 +192,28 @@ defmodule ExCubecl.Ops.Sorting do
     with {:ok, out} <- Buffer.empty([n], dtype, device: device),
          {:ok, count} <- Buffer.empty([], :s32, device: device),
          args = [sorted, n, out, count],
-         :ok <- Strided.run(Strided.named(@in_a_row, :unique), args, size: 1),
+         :ok <- run(@in_a_row, args, 1),
          {:ok, count} <- Buffer.item(count),
          {:ok, distinct} <- Buffer.view(out, 0, [count]),
          do: Buffer.duplicate(distinct)
   end
 
   defp counted(%{device: device} = sorted, n) do
-    with {:ok, firsts} <- Buffer.empty([n], :s32, device: device),
-         :ok <- Strided.run(Strided.named(@first, :unique), [sorted, firsts], []),
-         {:ok, counts} <- Scan.run(:sum, firsts, []),
-         {:ok, last} <- Buffer.view(counts, n - 1, []),
-         {:ok, count} <- Buffer.item(last),
+    chunk = max(@chunk, div(n + @most_chunks - 1, @most_chunks))
+    chunks = div(n + chunk - 1, chunk)
+    new = &Buffer.new(&1, [chunks], :s32, device: device)
+
+    with {:ok, counts} <- Buffer.empty([chunks], :s32, device: device),
+         :ok <- run(@count, [sorted, n, chunk, counts], chunks),
+         {:ok, counts} <- Buffer.to_list(counts),
+         {places, count} = Enum.map_reduce(counts, 0, &{&2, &2 + &1}),
+         {:ok, places} <- new.(places),
          {:ok, out} <- Buffer.empty([count], sorted.dtype, device: device),
-         args = [sorted, counts, out],
-         :ok <- Strided.run(Strided.named(@distinct, :unique), args, size: n),
+         :ok <- run(@distinct, [sorted, places, n, chunk, out], chunks),
          do: {:ok, out}
   end
+
+  defp run(kernel, args, size), do: Strided.run(Strided.named(kernel, :unique), args, size: size)
 
   ## Options
 

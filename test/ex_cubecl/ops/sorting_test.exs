@@ -187,7 +187,10 @@ defmodule ExCubecl.Ops.SortingTest do
     assert read.(Ops.sort!(x, direction: :desc)) ==
              [0x7FC00001, 0xFFC00000, 0x3F800000, 0x80000000, 0x00000000, 0x80000000, 0xFF800000]
 
-    assert read.(Ops.unique!(x)) == [0xFF800000, 0x80000000, 0x3F800000, 0x7FC00001]
+    distinct = [0xFF800000, 0x80000000, 0x3F800000, 0x7FC00001]
+    assert read.(Ops.unique!(x)) == distinct
+    # In many chunks.
+    assert read.(Ops.unique!(Ops.tile!(x, [1_000]))) == distinct
   end
 
   test "the input stays as it is" do
