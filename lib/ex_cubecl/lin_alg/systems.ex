@@ -79,7 +79,7 @@ defmodule ExCubecl.LinAlg.Systems do
     end
   end
 
-  # The solutions for the identity.
+  # The inverse is the solution X of A X = I.
   defp inverse_on_device(%{buffer: %{shape: shape, device: device}} = a) do
     dtype = Device.Operands.type(a)
     identities = :binary.copy(Triangles.identity(a.n, dtype), Shape.size(a.batch))

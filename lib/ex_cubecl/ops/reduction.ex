@@ -58,7 +58,7 @@ defmodule ExCubecl.Ops.Reduction do
     |> Epilogue.applied(into)
   end
 
-  # A mean of no elements is 0 / 0.
+  # The mean of no elements is 0 / 0, which is NaN.
   defp empty(%{divisor: 0}), do: :nan
   defp empty(%{first: first}), do: first
 

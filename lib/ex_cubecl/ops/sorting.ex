@@ -124,7 +124,7 @@ defmodule ExCubecl.Ops.Sorting do
            counts[i] = count
          end)
 
-  # And writes them from a place on.
+  # An invocation writes those elements of its chunk one after the other, from the index `places[i]` of the result on.
   @distinct Kernel.kernel(fn x, places, n, chunk, out ->
               i = index()
               start = i * chunk
@@ -148,7 +148,7 @@ defmodule ExCubecl.Ops.Sorting do
               end
             end)
 
-  # The elements of a chunk, unless there would be more chunks than these.
+  # A chunk has 64 elements, or more of them if there would be more chunks than this: the host adds up their counts.
   @chunk 64
   @most_chunks 131_072
 
